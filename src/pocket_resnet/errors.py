@@ -1,0 +1,55 @@
+"""Every failure a user can meet: what happened, where, and how to mend it.
+
+The class decides the exit code. Only cli.py prints these and exits.
+"""
+
+from pathlib import Path
+
+
+class PocketError(Exception):
+    """An error with a message for people: `where: what`, and on a second line how to mend it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
+        self.what, self.where, self.mend = what, where, mend
+        first_line = what if where is None else f"{where}: {what}"
+        super().__init__(first_line if mend is None else f"{first_line}\n  {mend}")
+
+
+class UsageError(PocketError):
+    """A flag, recipe or request that cannot be meant."""
+
+    exit_code = 2
+
+
+class DataError(PocketError):
+    """Training or test data that is missing, damaged or contradictory."""
+
+    exit_code = 3
+
+
+class ArtifactError(PocketError):
+    """A checkpoint or model directory that is damaged or not ours."""
+
+    exit_code = 4
+
+
+class EnvironmentFault(PocketError):
+    """The machine refuses: disk full, no permission, network down, folder in use."""
+
+    exit_code = 5
+
+
+class NonFiniteError(PocketError):
+    """Training met NaN or infinity and stopped before applying it."""
+
+    exit_code = 1
+
+
+class Stopped(PocketError):
+    """A signal ended the run after its state was saved; the exit code is 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, what: str, *, mend: str | None = None) -> None:
+        super().__init__(what, mend=mend)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,205 @@
+"""The only way anything reaches the disk: written beside its place, synced, renamed.
+
+A crash at any moment leaves the old file, the new file, or a `.tmp-*` that the next owner of the folder
+removes; never half a file. Folders that must be believed later carry a SHA256SUMS file, verified on reading.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pocket_resnet.errors import ArtifactError, EnvironmentFault
+
+TEMPORARY_PREFIX = ".tmp-"
+SUMS_NAME = "SHA256SUMS"
+MAX_SUMS_BYTES = 64 * 1024
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path, num_bytes: int | None = None) -> Iterator[None]:
+    """Turn an OSError raised inside into an EnvironmentFault that names the path (and the bytes needed)."""
+    try:
+        yield
+    except OSError as error:
+        needed = "" if num_bytes is None else f" ({num_bytes:,} bytes needed)"
+        if error.errno in _DISK_FULL:
+            raise EnvironmentFault(f"the disk is full{needed}", where=path, mend="free some space and start again") from error
+        raise EnvironmentFault(
+            f"cannot write: {error.strerror or error}{needed}", where=path, mend="choose a folder that can be written"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_sibling(path: Path) -> Path:
+    return path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace the file in one step. Raises EnvironmentFault and leaves the old one where it cannot."""
+    temporary = _temporary_sibling(path)
+    with explain_os_errors(path, len(content)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(temporary, content)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the UTF-8 file in one step."""
+    write_bytes(path, text.encode())
+
+
+def json_bytes(value: Any) -> bytes:
+    """The value as indented JSON; NaN and infinity are refused, they are not JSON."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder of files with their SHA256SUMS in one step, replacing an older one.
+
+    Markdown files are left out of the sums: people may edit them.
+    """
+    sums = "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items() if not name.endswith(".md")
+    )
+    temporary, replaced = _temporary_sibling(folder), _temporary_sibling(folder.with_name(f"{folder.name}.old"))
+    with explain_os_errors(folder, sum(len(content) for content in files.values())):
+        try:
+            temporary.mkdir(parents=True)
+            for name, content in {**files, SUMS_NAME: sums.encode()}.items():
+                _write_synced(temporary / name, content)
+            sync_folder(temporary)
+            if folder.exists():
+                folder.rename(replaced)
+            temporary.rename(folder)
+            sync_folder(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if replaced.exists():
+            shutil.rmtree(replaced)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the folder so that a crash on the way leaves it whole or named as a temporary."""
+    doomed = _temporary_sibling(folder)
+    with explain_os_errors(folder):
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict[str, bytes]:
+    """The summed files of a folder made by `write_folder`, each checked against its SHA-256.
+
+    Raises ArtifactError naming the file that is missing, too large, not summed or not what was written.
+    """
+    recorded = _read_sums(folder)
+    for name in required:
+        if name not in recorded:
+            raise ArtifactError(f"{name} is not listed in {SUMS_NAME}", where=folder)
+    contents = {}
+    for name, wanted in recorded.items():
+        path = folder / name
+        contents[name] = _read_limited(path, max_bytes)
+        found = hashlib.sha256(contents[name]).hexdigest()
+        if found != wanted:
+            raise ArtifactError(f"damaged: SHA-256 is {found[:12]}…, {wanted[:12]}… was written", where=path)
+    return contents
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    path = folder / SUMS_NAME
+    text = _read_limited(path, MAX_SUMS_BYTES)
+    recorded = {}
+    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64 or not name or Path(name).name != name:
+            raise ArtifactError(f"line {number} is not `SHA-256  file name`", where=path)
+        recorded[name] = digest
+    return recorded
+
+
+def _read_limited(path: Path, max_bytes: int) -> bytes:
+    """The file's content; refused from its size, before reading, where it is over the limit."""
+    try:
+        num_bytes = path.stat().st_size
+        if not path.is_file():
+            raise ArtifactError("not a plain file", where=path)
+        if num_bytes > max_bytes:
+            raise ArtifactError(f"{num_bytes:,} bytes, over the limit of {max_bytes:,}", where=path)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ArtifactError("missing", where=path) from error
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Remove what a crashed writer left directly in the folder; call it under the folder's lock. Returns how many."""
+    stale = list(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    for path in stale:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return len(stale)
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """The file's hexadecimal hash, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[str | None]:
+    """Hold the folder for this process; yields a remark where a dead process had left its lock.
+
+    The kernel drops the lock with its process, so there is nothing to clean up after a crash.
+    Raises EnvironmentFault naming the process that holds the folder.
+    """
+    path = folder / ".lock"
+    with explain_os_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
+        file.seek(0)
+        holder = file.read().strip()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"in use by process {holder or 'unknown'}", where=folder, mend="wait for it, or choose another --run name"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield f"took over the lock of process {holder}, which has ended" if holder else None
+        file.truncate(0)
