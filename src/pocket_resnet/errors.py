@@ -3,6 +3,8 @@
 The class decides the exit code. Only cli.py prints these and exits.
 """
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -53,3 +55,9 @@ class Stopped(PocketError):
     def __init__(self, signal_number: int, what: str, *, mend: str | None = None) -> None:
         super().__init__(what, mend=mend)
         self.exit_code = 128 + signal_number
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean ...?` with the nearest known word, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean `{near[0]}`?" if near else ""

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault
 
@@ -68,6 +68,25 @@ def write_bytes(path: Path, content: bytes) -> None:
             sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write in pieces; it takes the path's place in one step where the block ends without an error."""
+    temporary = _temporary_sibling(path)
+    with explain_os_errors(path, num_bytes):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise
 
 

@@ -1,0 +1,89 @@
+"""What travels with the weights: config.json, validated when read, and the model card made from it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pocket_resnet.model.spec import NetworkSpec
+
+FORMAT = 1
+ClassName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Card(BaseModel):
+    """A trained network's description; the weights lie beside it in model.safetensors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    format: Annotated[int, Field(ge=1)] = FORMAT
+    """Version of the model directory's layout."""
+    version: str
+    """The pocket_resnet that wrote it."""
+    spec: NetworkSpec
+    """The network."""
+    class_names: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=100_000)]
+    """Names in the order of the logits."""
+    num_params: int
+    """Weights and biases, trainable or frozen."""
+    num_macs: int
+    """Multiply-adds for one image."""
+    data: str
+    """The data set it was trained on."""
+    train_on: Literal["train", "trainval"]
+    """Whether the validation images were left out of training."""
+    recipe: str
+    """The recipe's name; the run's recipe.toml has it whole."""
+    seed: int
+    """The run's seed."""
+    epochs: int
+    """Passes over the training images."""
+    steps: int
+    """Optimizer steps."""
+    train_flops: int
+    """Floating-point operations of all forward and backward passes."""
+    seconds: float
+    """Time spent in training."""
+    machine: str
+    """Where."""
+    split: str
+    """The split that the accuracy below is measured on."""
+    num_images: int
+    """How many images that split has."""
+    accuracy: float
+    """Share of them classified right, single view, last epoch."""
+    interval: tuple[float, float]
+    """Its 95% Wilson interval."""
+
+
+def markdown(card: Card) -> str:
+    """The model card as Markdown."""
+    low, high = card.interval
+    seen = "" if card.train_on == "train" else " These images were part of training: this is no estimate of anything."
+    classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
+    return f"""# {card.recipe} on {card.data}
+
+A residual network with {card.num_params:,} parameters and {card.num_macs:,} multiply-adds an image, trained by
+PocketResNet {card.version}.
+
+| | |
+| --- | --- |
+| accuracy, single view, last epoch | {card.accuracy:.2%} of {card.num_images:,} images ({card.split}) |
+| 95% interval (Wilson) | {low:.2%} to {high:.2%} |
+| recipe, seed | {card.recipe}, {card.seed} |
+| training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
+| machine | {card.machine} |
+| input | RGB, {card.spec.image_size} x {card.spec.image_size} pixels, 0 to 1; the network normalises by itself |
+| classes | {classes} |
+{seen}
+## Use
+
+    pocket-resnet evaluate PATH_OF_THIS_FOLDER --data {card.data}
+    pocket-resnet predict PATH_OF_THIS_FOLDER IMAGE
+
+## Limits
+
+The network tells the classes above apart in images like those it was trained on. It gives one of these classes for
+any image, and its confidence says little about images of another kind.
+"""

@@ -1,0 +1,214 @@
+"""The command line: one class a verb, whose fields are its flags; the only place that prints errors and exits.
+
+Each verb imports what it needs when it runs, so that --help answers at once.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from pocket_resnet import __version__, show
+from pocket_resnet.errors import PocketError, UsageError, did_you_mean
+from pocket_resnet.recipe import Recipe, load_recipe, override
+
+DEFAULT_RECIPE = "fast"
+DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+
+
+@dataclass
+class Train:
+    """Train a network; `runs/NAME` gets checkpoints, metrics and the model, and Ctrl-C loses nothing.
+
+    pocket-resnet train fast --data digits
+
+    RECIPE (default: fast) comes first: a name of recipes/ or a .toml file. Every key of it is a flag.
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    data: str | None = None
+    """cifar10, cifar100, digits, auto, or a folder with one subfolder a class; short for --data.name."""
+    data_dir: DataDir = None
+    """Where data sets lie (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
+    runs_dir: Path = Path("runs")
+    """Where runs lie."""
+    run: str | None = None
+    """Name of the run's folder (default: made of recipe, data and seed)."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    fork: bool = False
+    """Go on although recipe or data have changed since the run began."""
+    json: bool = False
+    """Print the result as one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.train.run import train
+
+        recipe = self.recipe if self.data is None else override(self.recipe, {"data.name": self.data})
+        result = train(
+            recipe,
+            data_dir=self.data_dir,
+            runs_dir=self.runs_dir,
+            run=self.run,
+            resume=self.resume,
+            fork=self.fork,
+        )
+        show.as_json(result.__dict__) if self.json else show.result(result.__dict__)
+
+
+@dataclass
+class Evaluate:
+    """Measure a model: accuracy with a 95% interval, per class, confusion, likelihood and calibration.
+
+    pocket-resnet evaluate runs/fast-cifar10-seed0
+    """
+
+    model: tyro.conf.Positional[Path]
+    """A model directory, or a finished run's."""
+    data: str | None = None
+    """cifar10, cifar100, digits, auto or a folder (default: what the model was trained on)."""
+    split: Literal["val", "test", "all"] | None = None
+    """Default: val; for a folder without train/, every image in it."""
+    views: Literal[1, 2, 6] = 1
+    """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
+    data_dir: DataDir = None
+    """Where data sets lie."""
+    json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Print one JSON object on standard output (`--json -` or bare `--json`), or write it to a file."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.evaluate import evaluate_model
+
+        found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
+        show.evaluation(found.to_json()) if self.json is None else show.as_json(found.to_json(), self.json)
+
+
+@dataclass
+class Predict:
+    """Tell the classes of images.
+
+    pocket-resnet predict runs/fast-cifar10-seed0 cat.jpg holiday-pictures/
+    """
+
+    model: tyro.conf.Positional[Path]
+    """A model directory, or a finished run's."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files, or folders of them."""
+    top: int = 3
+    """How many classes to name for each image."""
+    json: bool = False
+    """Print a JSON list on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.predict import predict_files
+
+        rows = predict_files(self.model, self.images, self.top)
+        show.as_json(rows) if self.json else show.predictions(rows)
+
+
+@dataclass
+class Summary:
+    """Show layers, exact parameters, multiply-adds, bytes and peak activation memory of a network.
+
+    pocket-resnet summary original
+    """
+
+    network: tyro.conf.Positional[str]
+    """A recipe, a network's name (resnet20, wrn-16-4, ...), a model directory or a finished run's."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.summary import find_spec, summarise
+
+        found = summarise(find_spec(self.network))
+        show.as_json(found) if self.json else show.summary(self.network, found)
+
+
+@dataclass
+class Data:
+    """Fetch, verify and describe a data set.
+
+    pocket-resnet data cifar10 --verify
+    """
+
+    name: tyro.conf.Positional[str] = "cifar10"
+    """cifar10, cifar100, digits, auto, or a folder."""
+    verify: bool = False
+    """Read and hash every file again."""
+    data_dir: DataDir = None
+    """Where data sets lie."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.data.source import describe, open_source, verify
+
+        source = open_source(self.name, data_dir=self.data_dir)
+        if self.verify:
+            verify(source)
+        description = describe(source)
+        show.as_json(description) if self.json else show.description(description, verified=self.verify)
+
+
+VERBS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict, "summary": Summary, "data": Data}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the verb of the command line; exits with the code of what went wrong, see errors.py."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        _dispatch([argument for argument in arguments if argument != "--debug"])
+        sys.stdout.flush()
+    except PocketError as error:
+        _fail(error, str(error), error.exit_code, debug)
+    except KeyboardInterrupt as error:
+        _fail(error, "stopped", 128 + signal.SIGINT, debug)
+    except BrokenPipeError:  # the reader of our output has gone: `pocket-resnet summary original | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help"):
+        show.overview({name: (command.__doc__ or "").splitlines()[0] for name, command in VERBS.items()})
+    elif verb == "--version":
+        print(f"pocket-resnet {__version__}")
+    elif verb in VERBS:
+        _parse(verb, arguments[1:]).run_verb()
+    else:
+        raise UsageError(f"unknown verb `{verb}`{did_you_mean(verb, VERBS)}", mend="see pocket-resnet --help")
+
+
+def _parse(verb: str, arguments: list[str]) -> Any:
+    """The verb's filled-in class; tyro itself explains unknown flags and exits with 2."""
+    default = None
+    if verb == "train":
+        named = bool(arguments) and not arguments[0].startswith("-")
+        default = Train(load_recipe(arguments.pop(0) if named else DEFAULT_RECIPE))
+    if verb == "evaluate":
+        arguments = _complete_bare_json(arguments)
+    return tyro.cli(VERBS[verb], args=arguments, default=default, prog=f"pocket-resnet {verb}")
+
+
+def _complete_bare_json(arguments: list[str]) -> list[str]:
+    """`--json` without a file means standard output, which is spelled `-`."""
+    completed = []
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        completed += ["--json", "-"] if word == "--json" and following.startswith("--") else [word]
+    return completed
+
+
+def _fail(error: BaseException, message: str, exit_code: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    print(f"pocket-resnet: {message}", file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,177 @@
+"""Augmentation of a whole batch at once, on the device, with draws that depend only on (seed, epoch, sample).
+
+Every epoch draws one table a random quantity, a row a sample of the training set; a batch looks its rows up. So it
+does not matter in which process, batch or order a sample comes: it is augmented the same way, and a resumed run
+goes on exactly.
+
+Shapes: N samples, B images a batch, C channels, H x W pixels. Images are uint8 until `to_float`.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pocket_resnet.data.trivial import NUM_OPERATIONS, NUM_STRENGTHS, trivial_augment
+from pocket_resnet.recipe import AugmentRecipe
+from pocket_resnet.seeds import derive, generator
+
+ERASED_AREA = (0.02, 0.33)
+ERASED_RATIO = (0.3, 3.3)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the batch should be told: the image is `share` of class `labels_B` and the rest of `others_B`."""
+
+    labels_B: Tensor
+    others_B: Tensor
+    share: float
+
+
+class Augmenter:
+    """Applies a recipe's augmentation to batches of the training set."""
+
+    def __init__(self, recipe: AugmentRecipe, num_samples: int, seed: int, fill_C: Tensor) -> None:
+        """`fill_C`: the colour (uint8 per channel) that stands where pixels are blanked."""
+        self.recipe, self.num_samples, self.seed = recipe, num_samples, seed
+        self.fill_1C11 = fill_C.view(1, -1, 1, 1)
+        self.begin_epoch(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw the epoch's tables."""
+        self.epoch, N = epoch, self.num_samples
+        reach = self.recipe.crop_px
+        self.shift_N2 = torch.randint(0, 2 * reach + 1, (N, 2), generator=self._draws("crop"))
+        if self.recipe.flip == "alternating":
+            first_N = torch.rand(N, generator=generator(self.seed, "flip")) < 0.5
+            self.flip_N = first_N ^ bool(epoch % 2)
+        else:
+            self.flip_N = torch.rand(N, generator=self._draws("flip")) < 0.5
+        self.operation_N = torch.randint(0, NUM_OPERATIONS, (N,), generator=self._draws("operation"))
+        self.strength_N = torch.randint(0, NUM_STRENGTHS, (N,), generator=self._draws("strength"))
+        self.sign_N = torch.randint(0, 2, (N,), generator=self._draws("sign")) * 2 - 1
+        self.centre_N2 = torch.rand(N, 2, generator=self._draws("cutout"))
+        self.erase_N5 = torch.rand(N, 5, generator=self._draws("erase"))
+
+    def _draws(self, purpose: str) -> torch.Generator:
+        return generator(self.seed, purpose, self.epoch)
+
+    def __call__(self, images_BCHW: Tensor, indices_B: Tensor) -> Tensor:
+        """The batch of samples `indices_B` (on the CPU), augmented: uint8 [B, C, H, W]."""
+        x_BCHW = images_BCHW
+        if self.recipe.crop_px:
+            x_BCHW = shift(x_BCHW, self.shift_N2[indices_B], self.recipe.crop_px, self.recipe.crop_fill)
+        if self.recipe.flip != "none":
+            x_BCHW = flip(x_BCHW, self.flip_N[indices_B])
+        if self.recipe.trivial_augment:
+            x_BCHW = trivial_augment(
+                x_BCHW, self.operation_N[indices_B], self.strength_N[indices_B], self.sign_N[indices_B]
+            )
+        if self.recipe.cutout_px:
+            x_BCHW = self._blank(x_BCHW, *cutout_boxes(x_BCHW, self.centre_N2[indices_B], self.recipe.cutout_px))
+        if self.recipe.erasing:
+            x_BCHW = self._blank(x_BCHW, *erasing_boxes(x_BCHW, self.erase_N5[indices_B], self.recipe.erasing))
+        return x_BCHW
+
+    def _blank(self, x_BCHW: Tensor, low_B2: Tensor, high_B2: Tensor) -> Tensor:
+        """Fill each image's box [low, high) (row, column) with the fill colour."""
+        inside_B1HW = _inside(x_BCHW, low_B2, high_B2)
+        return torch.where(inside_B1HW, self.fill_1C11, x_BCHW)
+
+    def mix(self, x_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, Targets]:
+        """Mixup or CutMix of the float batch with a permutation of itself, as the recipe says."""
+        alphas = {"mixup": self.recipe.mixup, "cutmix": self.recipe.cutmix}
+        kinds = [kind for kind, alpha in alphas.items() if alpha]
+        if not kinds:
+            return x_BCHW, Targets(labels_B, labels_B, 1.0)
+        draws = random.Random(derive(self.seed, "mix", step))
+        kind = draws.choice(kinds)
+        share = draws.betavariate(alphas[kind], alphas[kind])
+        other_B = torch.randperm(len(labels_B), generator=generator(self.seed, "partner", step)).to(x_BCHW.device)
+        if kind == "mixup":
+            mixed_BCHW = x_BCHW * share + x_BCHW[other_B] * (1 - share)
+        else:
+            mixed_BCHW, share = _cut_and_paste(x_BCHW, x_BCHW[other_B], share, draws)
+        return mixed_BCHW, Targets(labels_B, labels_B[other_B], share)
+
+
+def shift(images_BCHW: Tensor, shift_B2: Tensor, reach: int, fill: str) -> Tensor:
+    """Cut each image out of its padded self at (row, column) `shift_B2`, each in 0..2 x reach."""
+    B, _, H, W = images_BCHW.shape
+    if fill == "reflect":
+        rows, columns = (_reflected(size, reach, images_BCHW.device) for size in (H, W))
+        padded = images_BCHW[:, :, rows][:, :, :, columns]
+    else:
+        padded = F.pad(images_BCHW, (reach, reach, reach, reach))
+    windows = padded.unfold(2, H, 1).unfold(3, W, 1)  # [B, C, 2 reach + 1, 2 reach + 1, H, W], a view
+    row_B, column_B = shift_B2.to(images_BCHW.device).unbind(1)
+    return windows[torch.arange(B, device=images_BCHW.device), :, row_B, column_B]
+
+
+def _reflected(size: int, reach: int, device: torch.device) -> Tensor:
+    """Indices -reach .. size + reach - 1, folded back into 0 .. size - 1 without repeating the border."""
+    period = max(1, 2 * (size - 1))
+    folded = torch.arange(-reach, size + reach, device=device) % period
+    return torch.minimum(folded, period - folded)
+
+
+def flip(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
+    """Mirror the chosen images left-right."""
+    chosen_B111 = flip_B.to(images_BCHW.device).view(-1, 1, 1, 1)
+    return torch.where(chosen_B111, images_BCHW.flip(3), images_BCHW)
+
+
+def resize(images_BCHW: Tensor, side: int) -> Tensor:
+    """The batch at `side` x `side` pixels, bilinear with antialiasing; uint8 stays uint8."""
+    if images_BCHW.shape[-1] == side and images_BCHW.shape[-2] == side:
+        return images_BCHW
+    return F.interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
+
+
+def to_float(images_BCHW: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """The uint8 batch on the 0..1 scale."""
+    return images_BCHW.to(torch.float32, memory_format=memory_format).div_(255)
+
+
+def cutout_boxes(images_BCHW: Tensor, centre_B2: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Squares around uniformly drawn centres, cut at the border as in the paper."""
+    size_2 = torch.tensor(images_BCHW.shape[-2:])
+    low_B2 = (centre_B2 * size_2).long() - side // 2
+    return low_B2, low_B2 + side
+
+
+def erasing_boxes(images_BCHW: Tensor, draws_B5: Tensor, chance: float) -> tuple[Tensor, Tensor]:
+    """Rectangles of random area and ratio for a `chance` of the images, empty ones for the others."""
+    size_2 = torch.tensor(images_BCHW.shape[-2:])
+    area_B = size_2.prod() * (ERASED_AREA[0] + draws_B5[:, 1] * (ERASED_AREA[1] - ERASED_AREA[0]))
+    log_low, log_high = torch.tensor(ERASED_RATIO).log()
+    ratio_B = torch.exp(log_low + draws_B5[:, 2] * (log_high - log_low))
+    side_B2 = torch.stack([(area_B * ratio_B).sqrt(), (area_B / ratio_B).sqrt()], dim=1).round()
+    side_B2 = torch.minimum(side_B2, size_2 - 1) * (draws_B5[:, :1] < chance)
+    low_B2 = (draws_B5[:, 3:] * (size_2 - side_B2 + 1)).floor()
+    return low_B2.long(), (low_B2 + side_B2).long()
+
+
+def _inside(images_BCHW: Tensor, low_B2: Tensor, high_B2: Tensor) -> Tensor:
+    """Mask [B, 1, H, W] of the pixels in each image's box."""
+    device = images_BCHW.device
+    low_B2, high_B2 = low_B2.to(device), high_B2.to(device)
+    masks = []
+    for axis, size in enumerate(images_BCHW.shape[-2:]):
+        position = torch.arange(size, device=device)
+        masks.append((position >= low_B2[:, axis : axis + 1]) & (position < high_B2[:, axis : axis + 1]))
+    return masks[0][:, None, :, None] & masks[1][:, None, None, :]
+
+
+def _cut_and_paste(x_BCHW: Tensor, other_BCHW: Tensor, share: float, draws: random.Random) -> tuple[Tensor, float]:
+    """Paste one box, the same for the whole batch, from the partners; returns the exact share kept (CutMix)."""
+    H, W = x_BCHW.shape[-2:]
+    height, width = round(H * (1 - share) ** 0.5), round(W * (1 - share) ** 0.5)
+    top, left = draws.randint(0, H - height), draws.randint(0, W - width)
+    mixed_BCHW = x_BCHW.clone()
+    box = (..., slice(top, top + height), slice(left, left + width))
+    mixed_BCHW[box] = other_BCHW[box]
+    return mixed_BCHW, 1 - height * width / (H * W)

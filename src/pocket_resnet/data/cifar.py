@@ -1,0 +1,207 @@
+"""CIFAR-10 and CIFAR-100 from either official archive, unpacked or not, or from their official address.
+
+Every file is held to its published MD5: once, then remembered beside it by size and time (where the folder
+can be written), until `verify`. For CIFAR-100's binary files none is published: they are held to the MD5
+they had when first seen, which is at extraction from the archive, whose MD5 is published.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pocket_resnet import download, files
+from pocket_resnet.data.archive import extract
+from pocket_resnet.data.published import Family, Layout
+from pocket_resnet.data.records import CHW
+from pocket_resnet.errors import DataError, EnvironmentFault
+
+MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
+MIRROR_VARIABLE = "POCKET_RESNET_MIRROR"  # addresses of folders with the archives, separated by spaces
+MAX_FILE_BYTES = 256 * 2**20
+IMAGE_SIZE = 32
+_RECORD_NAME = ".verified.json"  # file name -> [bytes, mtime in ns, MD5]
+
+Stamp = list[int | str]
+
+
+def urls(layout: Layout) -> list[str]:
+    """Where the archive can be had: the official address, or what POCKET_RESNET_MIRROR says instead."""
+    mirrors = os.environ.get(MIRROR_VARIABLE, "").split() or MIRRORS
+    return [f"{mirror.rstrip('/')}/{layout.archive}" for mirror in mirrors]
+
+
+def is_here(family: Family, data_dir: Path) -> bool:
+    """Whether the data set can be had offline. Raises DataError where only a part of it is there."""
+    return bool(_find_archive(family, data_dir) or _find_folder(family, data_dir))
+
+
+class Cifar:
+    """One of the families as found under the data folder, else unpacked or downloaded into it.
+
+    Raises DataError where it is incomplete or not there, EnvironmentFault where it cannot be downloaded.
+    """
+
+    image_size = IMAGE_SIZE
+    mirrored = True
+    remarks: tuple[str, ...] = ()
+
+    def __init__(self, family: Family, data_dir: Path, allow_download: bool = True) -> None:
+        self.name, self.class_names, self.num_val = family.name, family.class_names, family.num_val
+        self._family = family
+        found = _find_folder(family, data_dir)
+        if found is None:
+            _obtain(family, data_dir, allow_download)
+            found = _find_folder(family, data_dir)
+            assert found is not None
+            self._folder, self._layout = found
+            self.verify()
+        self._folder, self._layout = found
+        self.where = str(self._folder)
+        published = [(layout.archive_md5, sorted(layout.md5.items())) for layout in family.layouts]
+        self.fingerprint = hashlib.sha256(repr((family.name, published)).encode()).hexdigest()
+
+    @property
+    def num_test(self) -> int | None:
+        """How many test images there are, None where their file is not there; it is not opened for this."""
+        return self._family.num_test if (self._folder / self._layout.test).is_file() else None
+
+    def trainval(self) -> tuple[Tensor, Tensor]:
+        """All training images [N, 3, 32, 32] and labels, in official order; the last `num_val` validate."""
+        return self._load(self._layout.train, self._family.num_trainval)
+
+    def test(self) -> tuple[Tensor, Tensor]:
+        """The test images and labels, in official order."""
+        return self._load((self._layout.test,), self._family.num_test)
+
+    def verify(self) -> tuple[str, ...]:
+        """The names of all files there, after hashing each anew. Raises DataError showing both hashes."""
+        stamps = _read_stamps(self._folder)
+        there = [name for name in self._layout.members if (self._folder / name).is_file()]
+        for name in there:
+            self._read(name, stamps, trust_stamp=False)
+        _write_stamps(self._folder, stamps)
+        return tuple(there)
+
+    def _load(self, names: tuple[str, ...], num_images: int) -> tuple[Tensor, Tensor]:
+        """One file at a time into the final tensors: the peak is all images and one file more."""
+        images_NCHW = torch.empty((num_images, *CHW), dtype=torch.uint8)
+        labels_N = torch.empty(num_images, dtype=torch.int64)
+        stamps, start = _read_stamps(self._folder), 0
+        old_stamps = dict(stamps)
+        for name in names:
+            content = self._read(name, stamps)
+            images, labels = self._layout.parse(content, len(self.class_names), str(self._folder / name))
+            stop = start + len(labels)
+            if stop > num_images or (name == names[-1] and stop < num_images):
+                raise DataError(
+                    f"holds {len(labels):,} images, which makes {stop:,} instead of {num_images:,}",
+                    where=self._folder / name,
+                    mend="get the official file again",
+                )
+            images_NCHW.numpy()[start:stop] = images
+            labels_N.numpy()[start:stop] = labels
+            start = stop
+        if stamps != old_stamps:
+            _write_stamps(self._folder, stamps)
+        return images_NCHW, labels_N
+
+    def _read(self, name: str, stamps: dict[str, Stamp], trust_stamp: bool = True) -> bytes:
+        """The file's content, which has the right MD5; notes that in the stamps."""
+        path = self._folder / name
+        mend = f"put the official file there, or delete {self._folder} to have all of it downloaded"
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_size > MAX_FILE_BYTES:
+                    raise DataError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path, mend=mend)
+                content = file.read()
+        except FileNotFoundError as error:
+            raise DataError("missing", where=path, mend=mend) from error
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", where=path, mend=mend) from error
+        last_size, last_mtime_ns, last_md5 = stamps.get(name, [-1, -1, ""])
+        wanted = self._layout.md5.get(name, last_md5)
+        is_as_last = [last_size, last_mtime_ns, last_md5] == [status.st_size, status.st_mtime_ns, wanted]
+        if not (trust_stamp and is_as_last):
+            found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if wanted and found != wanted:
+                known = "is published" if name in self._layout.md5 else "it was at first"
+                raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, mend=mend)
+            stamps[name] = [status.st_size, status.st_mtime_ns, found]
+        return content
+
+
+def _find_folder(family: Family, data_dir: Path) -> tuple[Path, Layout] | None:
+    incomplete: DataError | None = None
+    for layout in family.layouts:
+        for folder in (data_dir / layout.folder, data_dir):
+            missing = [name for name in layout.train if not (folder / name).is_file()]
+            if not missing:
+                return folder, layout
+            if len(missing) < len(layout.train) and incomplete is None:
+                incomplete = DataError(
+                    f"{', '.join(missing)} missing",
+                    where=folder,
+                    mend="put the official file there, or delete the folder to have all of it downloaded",
+                )
+    if incomplete is not None:
+        raise incomplete
+    return None
+
+
+def _find_archive(family: Family, data_dir: Path) -> Layout | None:
+    return next((layout for layout in family.layouts if (data_dir / layout.archive).is_file()), None)
+
+
+def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
+    """Unpack the archive in the data folder, after downloading it where it is not there or not whole."""
+    layout = _find_archive(family, data_dir) or family.layouts[0]
+    path = data_dir / layout.archive
+    if not allow_download and not path.is_file():
+        raise DataError(f"no {family.name} there", where=data_dir, mend=f"put {urls(layout)[0]} there")
+    with download.exclusive(data_dir / layout.folder):
+        if _find_folder(family, data_dir):
+            return  # another process was faster
+        if allow_download:
+            is_ours = download.fetch(urls(layout), path, layout.archive_md5)
+        elif (found := files.digest(path, "md5")) != layout.archive_md5:
+            raise DataError(f"wrong MD5: it is {found}, {layout.archive_md5} is published", where=path)
+        else:
+            is_ours = False
+        _unpack(path, layout, data_dir / layout.folder)
+        if is_ours:
+            path.unlink()
+
+
+def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
+    """All files appear in one step, so that a process without the lock never sees a part of them."""
+    staged = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
+    extract(archive, {f"{layout.folder}/{name}": staged / name for name in layout.members})
+    with files.explain_os_errors(folder):
+        if not folder.exists():
+            staged.rename(folder)
+            return
+        for name in layout.members:
+            (staged / name).replace(folder / name)
+        shutil.rmtree(staged)
+
+
+def _read_stamps(folder: Path) -> dict[str, Stamp]:
+    try:
+        stamps = json.loads((folder / _RECORD_NAME).read_bytes())
+        return {
+            str(name): [int(size), int(mtime_ns), str(md5)] for name, (size, mtime_ns, md5) in stamps.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # nothing is remembered: verify again
+
+
+def _write_stamps(folder: Path, stamps: dict[str, Stamp]) -> None:
+    with contextlib.suppress(EnvironmentFault):  # a folder that cannot be written is verified each time
+        files.write_bytes(folder / _RECORD_NAME, files.json_bytes(stamps))

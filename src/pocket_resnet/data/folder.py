@@ -1,0 +1,164 @@
+"""A folder of one's own images, one subfolder a class, optionally under train/, val/ and test/.
+
+Classes are sorted by name as text; the order then travels with the model. Without val/, 10% of each class
+(at least one image, but never its only one) are held out by content; see `holdout`. val/ and test/ must
+have the classes of train/, matched by name. Files under test/ are listed, but not opened for training.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pocket_resnet.data.holdout import hold_out
+from pocket_resnet.data.listing import ImageFile, Listing, printable
+from pocket_resnet.data.pixels import PixelStore
+from pocket_resnet.errors import DataError, UsageError
+
+VAL_FRACTION = 0.1
+PARTS = ("train", "val", "test")
+_MAX_SHOWN = 5
+
+Classes = Mapping[str, list[ImageFile]]
+
+
+class Folder:
+    """An image folder as training, validation and test images of one size.
+
+    Raises DataError where classes are missing, empty or contradict each other, or files are no usable images.
+    """
+
+    mirrored = True
+
+    def __init__(self, root: Path, data_dir: Path, image_size: int, num_workers: int) -> None:
+        if image_size < 1:
+            raise UsageError(f"an image size of {image_size} px", mend="choose 1 or more")
+        self.name = self.where = str(root)
+        self.image_size = image_size
+        self._root = root.resolve()
+        listing = Listing(self._root)
+        parts = _list_parts(listing)
+        self.class_names = tuple(parts["train"])
+        self._test = _files(parts["test"]) if "test" in parts else None
+        self._store = PixelStore(self._root, data_dir, image_size, num_workers)
+        train = _files(parts["train"])
+        val = _files(parts["val"]) if "val" in parts else []
+        content = dict(zip(train + val, self._store.hashes(train + val), strict=True))
+        if "val" not in parts:
+            train, val = _cut(train, content)
+        self._trainval, self.num_val = train + val, len(val)
+        self._hashes = [content[image] for image in self._trainval]
+        self.fingerprint = self._store.key(self._trainval, self._hashes)
+        self.remarks = (
+            *_remark_skipped(listing.skipped),
+            *_remark_single(train, val),
+            *_remark_duplicates(self._hashes, self.num_val),
+        )
+
+    @property
+    def num_test(self) -> int | None:
+        """How many test images there are, None without test/; they are not opened for this."""
+        return None if self._test is None else len(self._test)
+
+    def trainval(self) -> tuple[Tensor, Tensor]:
+        """Images [N, 3, size, size] and labels; the last `num_val` are for validation."""
+        return self._store.load(self._trainval, self._hashes), self._labels(self._trainval)
+
+    def test(self) -> tuple[Tensor, Tensor]:
+        """Images and labels of test/. Raises DataError where there is none."""
+        if self._test is None:
+            raise DataError(
+                "it has no test/", where=printable(self.name), mend="add test/ with one subfolder a class"
+            )
+        return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
+
+    def verify(self) -> tuple[str, ...]:
+        """The names of all files, after decoding each anew. Raises DataError naming what has changed."""
+        self._store.verify(self._trainval, self._hashes)
+        if self._test:
+            self._store.verify(self._test, self._store.hashes(self._test))
+        return tuple(image.relative for image in (*self._trainval, *(self._test or ())))
+
+    def _labels(self, images: Sequence[ImageFile]) -> Tensor:
+        number = {name: index for index, name in enumerate(self.class_names)}
+        return torch.tensor([number[image.class_name] for image in images], dtype=torch.int64)
+
+
+def _files(classes: Classes) -> list[ImageFile]:
+    return [image for images in classes.values() for image in images]
+
+
+def _list_parts(listing: Listing) -> dict[str, Classes]:
+    """The classes of each part; a folder without parts is all `train`."""
+    root = listing.root
+    folders = listing.folders(root)
+    parts = [name for name in folders if name in PARTS and listing.folders(root / name)]
+    if not parts:
+        listed: dict[str, Classes] = {"train": listing.classes(root)}
+    elif "train" not in parts:
+        raise DataError(
+            f"it has {parts[0]}/, but no train/", where=root, mend="add train/, or name its classes' folder"
+        )
+    elif strangers := [f"{printable(name)}/" for name in folders if name not in PARTS]:
+        raise DataError(
+            f"{', '.join(strangers)} beside train/", where=root, mend="move it into train/, or out"
+        )
+    else:
+        listed = {part: listing.classes(root / part) for part in PARTS if part in folders}
+    for part, classes in listed.items():
+        _check_classes(root if len(listed) == 1 and not parts else root / part, classes, listed["train"])
+    return listed
+
+
+def _check_classes(part: Path, classes: Classes, train: Classes) -> None:
+    if not classes:
+        raise DataError("no class folders", where=part, mend="give every class a subfolder with its images")
+    problems = {
+        "class folders without an image": [name for name, images in classes.items() if not images],
+        "classes that train/ does not have": [name for name in classes if name not in train],
+        "classes of train/ missing": [name for name in train if name not in classes],
+        "class names that are no text": [
+            name for name in classes if not name.isascii() and not _is_text(name)
+        ],
+    }
+    found = [f"{what}: {', '.join(map(printable, names))}" for what, names in problems.items() if names]
+    if found:
+        raise DataError("; ".join(found), where=part, mend="add images, or rename or remove the folders")
+
+
+def _is_text(name: str) -> bool:
+    """Whether the name came from valid UTF-8."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
+def _cut(
+    images: list[ImageFile], content: Mapping[ImageFile, str]
+) -> tuple[list[ImageFile], list[ImageFile]]:
+    labels = [image.class_name for image in images]
+    sizes = Counter(labels)
+    quotas = {name: max(1, round(VAL_FRACTION * size)) if size > 1 else 0 for name, size in sizes.items()}
+    held = hold_out(labels, [content[image] for image in images], quotas)
+    train = [image for index, image in enumerate(images) if index not in held]
+    return train, [image for index, image in enumerate(images) if index in held]
+
+
+def _remark_skipped(skipped: Sequence[str]) -> list[str]:
+    if not skipped:
+        return []
+    more = f" and {len(skipped) - _MAX_SHOWN} more" if len(skipped) > _MAX_SHOWN else ""
+    return [f"{len(skipped)} skipped: {', '.join(skipped[:_MAX_SHOWN])}{more}"]
+
+
+def _remark_single(train: Sequence[ImageFile], val: Sequence[ImageFile]) -> list[str]:
+    validated = {image.class_name for image in val}
+    names = dict.fromkeys(printable(image.class_name) for image in train if image.class_name not in validated)
+    return [f"only one image, used for training, none for validation: {', '.join(names)}"] if names else []
+
+
+def _remark_duplicates(hashes: Sequence[str], num_val: int) -> list[str]:
+    num_train = len(hashes) - num_val
+    trained = set(hashes[:num_train])
+    count = sum(content in trained for content in hashes[num_train:])
+    return [f"{count} of {num_val} validation images are in training too"] if count else []

@@ -1,0 +1,142 @@
+"""Image files to pixels: the one decoder for training, prediction, export checks and the server.
+
+The content decides what a file is, never its name. Limits are checked in the header, before any pixel is
+decoded, and a picture is either whole or refused: nothing is filled up with grey.
+All of Pillow lives here.
+"""
+
+import io
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from pocket_resnet.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000
+MAX_SIDE_PX = 30_000
+MAX_NUM_FRAMES = 1_000
+DECODER_VERSION = 1  # raise it when pixels change, so that cached ones are made anew
+
+_DRAFT_FACTOR = 4  # a JPEG is decoded at 1/2 to 1/8 where that leaves this many times the wanted size
+_UPRIGHT = {  # EXIF orientation -> what turns the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow only warns at 89 megapixels, where MAX_PIXELS has refused already.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+class ImageError(DataError):
+    """A file that is not a whole image of an allowed format within the limits."""
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a regular file of at most MAX_FILE_BYTES.
+
+    Raises ImageError; a FIFO or a device is refused, never waited for.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("not a regular file", where=path)
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path)
+            return file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
+    """The picture as 8-bit RGB [H, W, 3]; with a size, its centre square as [size, size, 3].
+
+    Resized bicubically with antialiasing; turned upright by its EXIF orientation; alpha lies over white;
+    of 16 bits the high byte is kept; of an animation the first frame. Raises ImageError saying what is wrong.
+    """
+    where = source if isinstance(source, Path) else None
+    content = source if isinstance(source, bytes) else read_file(source)
+    if not content:
+        raise ImageError("an empty file", where=where)
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return _decode_opened(image, size)
+    except ImageError as refusal:
+        raise ImageError(refusal.what, where=where) from None
+    except UnidentifiedImageError:
+        raise ImageError(f"not an image ({', '.join(FORMATS)} are read)", where=where) from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"over the limit of {MAX_PIXELS:,} pixels", where=where) from None
+    except Exception as error:  # hostile bytes make Pillow raise nearly anything
+        raise ImageError(f"a damaged image: {error}", where=where) from error
+
+
+def _decode_opened(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
+    _check_header(image)
+    if size is not None:
+        image.draft(None, (_DRAFT_FACTOR * size, _DRAFT_FACTOR * size))
+    image.load()
+    orientation = _orientation(image)
+    picture = _to_rgb(image)
+    if orientation in _UPRIGHT:
+        picture = picture.transpose(_UPRIGHT[orientation])
+    if size is not None and picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(*picture.size))
+    return np.array(picture)
+
+
+def _check_header(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} is over the limit of {MAX_PIXELS:,} pixels")
+    if max(width, height) > MAX_SIDE_PX:
+        raise ImageError(f"{width} x {height} is over the limit of {MAX_SIDE_PX:,} pixels a side")
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames > MAX_NUM_FRAMES:
+        raise ImageError(f"{num_frames:,} frames are over the limit of {MAX_NUM_FRAMES:,}")
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation; None where the block cannot be read: editors often damage it."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _scale_to_8_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    picture = Image.new("RGBA", image.size, "white")
+    picture.alpha_composite(image.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Deep grey by its high byte, as Pillow takes deep colour. PGM's arrives as 32 bits in 0..65535."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        raise ImageError(f"pixels of mode {image.mode} have no fixed white; save it with 8 or 16 bits")
+    deep_HW = np.asarray(image)
+    if (transparent := image.info.get("transparency")) is not None:
+        deep_HW = np.where(deep_HW == transparent, 0xFFFF, deep_HW)  # alpha lies over white
+    return Image.fromarray((deep_HW >> 8).astype(np.uint8))
+
+
+def _centre_square(width: int, height: int) -> tuple[float, float, float, float]:
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side

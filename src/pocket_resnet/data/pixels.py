@@ -1,0 +1,175 @@
+"""Decode a folder's images once: hashes by (path, size, time) and pixels by content stay in the data folder.
+
+`folders/index/*.json` says which content a file had, so that an unchanged file is not read again.
+`folders/KEY/images.npy` holds the pixels; KEY is a hash over names, contents, size and decoder, so changed
+data never meets old pixels.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pocket_resnet import files
+from pocket_resnet.data.image import DECODER_VERSION, ImageError, decode, read_file
+from pocket_resnet.data.listing import ImageFile, printable
+from pocket_resnet.errors import DataError, EnvironmentFault
+
+MAX_LISTED = 20
+_BATCH: Final = 256  # images in memory at once while decoding
+
+Result = TypeVar("Result")
+Bad = tuple[ImageFile, ImageError]
+
+
+class PixelStore:
+    """Hashes and pixels of the images of one folder at one size."""
+
+    def __init__(self, root: Path, data_dir: Path, image_size: int, num_workers: int) -> None:
+        self._root, self._image_size = root, image_size
+        self._folder = data_dir / "folders"
+        root_hash = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+        self._index_path = self._folder / "index" / f"{root_hash}.json"
+        self._num_workers = max(1, min(num_workers, os.cpu_count() or 1))
+
+    def hashes(self, images: Sequence[ImageFile]) -> list[str]:
+        """The SHA-256 of each file's content; unchanged files are not read.
+
+        Raises DataError naming all files that are no usable images, as soon as one cannot even be read.
+        """
+        index = self._read_index()
+        known = {image.relative: str(index[image.relative][2]) for image in images if _is_in(index, image)}
+        unknown = [image for image in images if image.relative not in known]
+        fresh = dict(zip((image.relative for image in unknown), self._map(self._hash, unknown), strict=True))
+        if any(isinstance(result, ImageError) for result in fresh.values()):
+            self._refuse(images)
+        found = known | {relative: str(result) for relative, result in fresh.items()}
+        if any(index.get(image.relative) != _entry(image, found[image.relative]) for image in images):
+            index |= {image.relative: _entry(image, found[image.relative]) for image in images}
+            with contextlib.suppress(EnvironmentFault):  # hashed again next time
+                files.write_bytes(self._index_path, json.dumps(index).encode())
+        return [found[image.relative] for image in images]
+
+    def key(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> str:
+        """What the pixels are a function of, as one hash: names and contents in this order, size, decoder."""
+        lines = [f"{image.relative}\0{content}" for image, content in zip(images, hashes, strict=True)]
+        text = "\0\0".join([f"{self._image_size} px, decoder {DECODER_VERSION}", *lines])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
+        """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.
+
+        Raises DataError naming all files that are no usable images, EnvironmentFault where the data folder
+        cannot be written.
+        """
+        path = self._folder / self.key(images, hashes) / "images.npy"
+        if not path.is_file():
+            self._build(path, images, hashes)
+        try:
+            pixels_NCHW: NDArray[np.uint8] = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(
+                f"damaged: {error}", where=path, mend="delete it, it will be made again"
+            ) from error
+        return torch.from_numpy(pixels_NCHW)
+
+    def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
+        """Decode every file anew and compare with what is kept. Raises DataError naming what differs."""
+        kept_NCHW = self.load(images, hashes).numpy()
+        fresh = self._map(self._decode, list(zip(images, hashes, strict=True)))
+        changed = []
+        for image, kept_CHW, result in zip(images, kept_NCHW, fresh, strict=True):
+            if isinstance(result, ImageError):
+                changed.append((image, result))
+            elif not np.array_equal(result, kept_CHW):
+                changed.append((image, ImageError("other pixels are kept")))
+        if changed:
+            raise DataError(
+                f"{len(changed)} of {len(images)} files do not match:{_listed(changed)}",
+                where=self._root,
+                mend=f"restore them, or delete {self._folder} to take them as they are",
+            )
+
+    def _build(self, path: Path, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
+        num_bytes = len(images) * 3 * self._image_size**2
+        bad = []
+        with files.replacing(path, num_bytes) as file:
+            np.lib.format.write_array_header_1_0(
+                file,
+                {"descr": "|u1", "fortran_order": False, "shape": (len(images), 3, *[self._image_size] * 2)},
+            )
+            pairs = list(zip(images, hashes, strict=True))
+            for image, result in zip(images, self._map(self._decode, pairs), strict=True):
+                if isinstance(result, ImageError):
+                    bad.append((image, result))
+                else:
+                    file.write(result.tobytes())
+            if bad:
+                raise self._report(bad, images)
+
+    def _refuse(self, images: Sequence[ImageFile]) -> None:
+        results = zip(images, self._map(self._decode, [(image, "") for image in images]), strict=True)
+        raise self._report(
+            [(image, result) for image, result in results if isinstance(result, ImageError)], images
+        )
+
+    def _report(self, bad: Sequence[Bad], images: Sequence[ImageFile]) -> DataError:
+        return DataError(
+            f"{len(bad)} of {len(images)} files are no usable images:{_listed(bad)}",
+            where=self._root,
+            mend="mend them or move them out",
+        )
+
+    def _hash(self, image: ImageFile) -> str | ImageError:
+        try:
+            return hashlib.sha256(read_file(self._root / image.relative)).hexdigest()
+        except ImageError as error:
+            return error
+
+    def _decode(self, pair: tuple[ImageFile, str]) -> NDArray[np.uint8] | ImageError:
+        """Pixels [3, size, size], or why there are none; the content must be as hashed."""
+        image, wanted = pair
+        try:
+            content = read_file(self._root / image.relative)
+            if wanted and hashlib.sha256(content).hexdigest() != wanted:
+                return ImageError("changed while its time stayed; touch it")
+            return decode(content, self._image_size).transpose(2, 0, 1)
+        except ImageError as error:
+            return error
+
+    def _map(self, function: Callable[..., Result], items: Sequence[object]) -> Iterator[Result]:
+        """Results in order, on all workers; not more than a batch of them waits in memory."""
+        with ThreadPoolExecutor(self._num_workers) as pool:
+            for start in range(0, len(items), _BATCH):
+                yield from pool.map(function, items[start : start + _BATCH])
+
+    def _read_index(self) -> dict[str, list[int | str]]:
+        try:
+            index = json.loads(self._index_path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return index if isinstance(index, dict) else {}
+
+
+def _entry(image: ImageFile, content: str) -> list[int | str]:
+    return [image.num_bytes, image.mtime_ns, content]
+
+
+def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
+    entry = index.get(image.relative)
+    return isinstance(entry, list) and len(entry) == 3 and entry[:2] == [image.num_bytes, image.mtime_ns]
+
+
+def _listed(bad: Sequence[Bad]) -> str:
+    lines = [f"{printable(image.relative)}: {error.what}" for image, error in bad[:MAX_LISTED]]
+    more = [f"… and {len(bad) - MAX_LISTED} more"] if len(bad) > MAX_LISTED else []
+    return "".join(f"\n    {line}" for line in [*lines, *more])

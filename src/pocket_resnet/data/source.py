@@ -1,0 +1,248 @@
+"""A data set by name or path, opened: what it holds, and its splits as tensors.
+
+This is the only door to the splits, and `Source.split` the only place that opens a test split.
+
+Shapes: N images, C = 3 channels (RGB), H = W = image_size pixels.
+"""
+
+import difflib
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from pocket_resnet.data import cifar
+from pocket_resnet.data.digits import Digits
+from pocket_resnet.data.folder import Folder
+from pocket_resnet.data.published import CIFAR10, FAMILIES
+from pocket_resnet.download import is_reachable
+from pocket_resnet.errors import DataError, UsageError
+
+DATA_VARIABLE = "POCKET_RESNET_DATA"
+NAMES = ("cifar10", "cifar100", "digits", "auto")
+MIN_STD = 1 / 255  # a channel without contrast is not blown up
+_CHUNK_VALUES = 2**22  # at once, while computing statistics
+
+Which = Literal["train", "val", "trainval", "test", "all"]
+
+
+class Reader(Protocol):
+    """What every kind of data set offers; the last `num_val` of its training images are for validation."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def mirrored(self) -> bool: ...
+    @property
+    def num_val(self) -> int: ...
+    @property
+    def num_test(self) -> int | None: ...
+    @property
+    def where(self) -> str: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
+
+    def trainval(self) -> tuple[Tensor, Tensor]: ...
+    def test(self) -> tuple[Tensor, Tensor]: ...
+    def verify(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images as uint8 [N, C, H, W] with their labels as int64 [N]."""
+
+    images_NCHW: Tensor  # noqa: N815
+    labels_N: Tensor  # noqa: N815
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An opened data set.
+
+    `fingerprint` identifies its training content; `mirrored` says whether a mirrored image means the same;
+    `remarks` are things to tell the user.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    fingerprint: str
+    mirrored: bool
+    remarks: tuple[str, ...]
+    reader: Reader = field(repr=False)
+
+    def split(self, which: Which) -> Split:
+        """One split; `trainval` is all training images, `all` every image there is.
+
+        train, val and trainval share memory, so do not write into them. Raises DataError where the split is
+        not there or damaged.
+        """
+        if which not in get_args(Which):
+            raise UsageError(f"no split {which!r}", mend=f"choose one of {', '.join(get_args(Which))}")
+        if which == "test":
+            return Split(*self.reader.test())
+        if which == "all" and self.reader.num_test is not None:
+            parts = self._trainval, Split(*self.reader.test())
+            images_NCHW = torch.cat([part.images_NCHW for part in parts])
+            return Split(images_NCHW, torch.cat([part.labels_N for part in parts]))
+        images_NCHW, labels_N = self._trainval.images_NCHW, self._trainval.labels_N
+        num_train = len(labels_N) - self.reader.num_val
+        if which == "val" and num_train == len(labels_N):
+            raise DataError(
+                "too few images to hold some out for validation",
+                where=self.name,
+                mend="give a class two images at least, or add val/",
+            )
+        start, stop = {"train": (0, num_train), "val": (num_train, None)}.get(which, (0, None))
+        return Split(images_NCHW[start:stop], labels_N[start:stop])
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the training images per channel, on the scale 0 to 1."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the training images per channel, on the scale 0 to 1; at least 1/255."""
+        return self._statistics[1]
+
+    @cached_property
+    def _trainval(self) -> Split:
+        return Split(*self.reader.trainval())
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        family = FAMILIES.get(self.name)
+        if family is not None and family.mean is not None and family.std is not None:
+            return family.mean, family.std
+        return channel_statistics(self.split("train").images_NCHW)
+
+
+def open_source(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int = 32,
+    num_workers: int = 16,
+    download: bool = True,
+) -> Source:
+    """The data set of this name (cifar10, cifar100, digits, auto) or the folder at this path.
+
+    Raises UsageError for a name that is none and a size that the data set does not have, DataError where data
+    is missing or damaged, EnvironmentFault where it cannot be downloaded or kept.
+    """
+    data_dir = data_dir or default_data_dir()
+    remarks: tuple[str, ...] = ()
+    if name == "auto":
+        name, remarks = _choose(data_dir, download)
+    if name in FAMILIES:
+        _require_native_size(name, image_size, cifar.IMAGE_SIZE)
+        reader: Reader = cifar.Cifar(FAMILIES[name], data_dir, download)
+    elif name == "digits":
+        _require_native_size(name, image_size, Digits.image_size)
+        reader = Digits()
+    elif Path(name).is_dir():
+        reader = Folder(Path(name), data_dir, image_size, num_workers)
+    else:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
+        raise UsageError("no data set and no folder of this name", where=name, mend=mend)
+    return Source(
+        name=reader.name,
+        class_names=reader.class_names,
+        image_size=reader.image_size,
+        fingerprint=reader.fingerprint,
+        mirrored=reader.mirrored,
+        remarks=remarks + reader.remarks,
+        reader=reader,
+    )
+
+
+def default_data_dir() -> Path:
+    """POCKET_RESNET_DATA, else `pocket-resnet` in the user's cache folder."""
+    if chosen := os.environ.get(DATA_VARIABLE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocket-resnet"
+
+
+def verify(source: Source) -> tuple[str, ...]:
+    """The names of all files of the data set, the test split's too, after reading and checking each anew.
+
+    Raises DataError naming what is damaged or has changed.
+    """
+    return source.reader.verify()
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What the data set holds, ready for JSON; the test split is counted, but not opened."""
+    counts = {}
+    for which in ("train", "val"):
+        labels_N = (
+            source.split(which).labels_N
+            if which == "train" or source.reader.num_val
+            else torch.zeros(0).long()
+        )
+        counts[which] = torch.bincount(labels_N, minlength=len(source.class_names)).tolist()
+    return {
+        "name": source.name,
+        "where": source.reader.where,
+        "image_size": source.image_size,
+        "classes": list(source.class_names),
+        "num_images": {which: sum(count) for which, count in counts.items()}
+        | {"test": source.reader.num_test},
+        "per_class": {
+            name: {which: count[index] for which, count in counts.items()}
+            for index, name in enumerate(source.class_names)
+        },
+        "mean": list(source.mean),
+        "std": list(source.std),
+        "fingerprint": source.fingerprint,
+        "remarks": list(source.remarks),
+    }
+
+
+def channel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and (population) standard deviation per channel of uint8 images, on the scale 0 to 1."""
+    sums_C = squares_C = torch.zeros(images_NCHW.shape[1], dtype=torch.int64)
+    chunk = max(1, _CHUNK_VALUES // images_NCHW[0].numel())
+    for chunk_NCHW in torch.split(images_NCHW, chunk):
+        values = chunk_NCHW.to(torch.int32)
+        sums_C = sums_C + values.sum(dim=(0, 2, 3))
+        squares_C = squares_C + values.square().sum(dim=(0, 2, 3))
+    count = images_NCHW.numel() // images_NCHW.shape[1]
+    mean_C = sums_C.double() / count
+    std_C = (squares_C.double() / count - mean_C.square()).clamp(min=0).sqrt()
+    return tuple((mean_C / 255).tolist()), tuple((std_C / 255).clamp(min=MIN_STD).tolist())
+
+
+def _choose(data_dir: Path, allow_download: bool) -> tuple[str, tuple[str, ...]]:
+    if cifar.is_here(CIFAR10, data_dir):
+        return "cifar10", ()
+    urls = cifar.urls(CIFAR10.layouts[0])
+    if allow_download and any(is_reachable(url) for url in urls):
+        return "cifar10", ()
+    return "digits", (
+        f"CIFAR-10 is not in {data_dir} and cannot be reached ({urls[0]}): using the digits instead",
+    )
+
+
+def _require_native_size(name: str, image_size: int, native_size: int) -> None:
+    if image_size != native_size:
+        raise UsageError(
+            f"its images are {native_size} px, not {image_size}",
+            where=name,
+            mend=f"leave the image size at {native_size}",
+        )

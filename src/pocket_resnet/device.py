@@ -1,0 +1,83 @@
+"""What this machine offers: device, number format, memory layout, and how to name it in a results table."""
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pocket_resnet.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The choices made for one run; `precision` is fp32 or bf16."""
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of images and filters."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Multiply in bf16 inside this context where the precision says so; weights stay fp32."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+
+def choose(device: str = "auto", precision: str = "auto", channels_last: str = "auto", num_threads: int = 0) -> Hardware:
+    """The hardware for the wishes; UsageError where a wished device is not here."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[device]:
+        raise UsageError(f"hardware.device {device} is not available", mend="use --hardware.device auto")
+    torch.set_num_threads(num_threads or num_cores())
+    if precision == "auto":
+        precision = "bf16" if _multiplies_bf16(device) else "fp32"
+    return Hardware(torch.device(device), precision, channels_last != "off")
+
+
+def num_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _multiplies_bf16(device: str) -> bool:
+    """Whether bf16 multiplications are an instruction there; emulated ones are slower than fp32."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    features = _cpu_features()
+    return device == "cpu" and bool({"avx512_bf16", "amx_bf16"} & features)
+
+
+def _cpu_features() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+def machine(hardware: Hardware) -> str:
+    """One line that names the machine, for results tables: processor or GPU, cores, torch version."""
+    if hardware.device.type == "cuda":
+        processor = torch.cuda.get_device_name()
+    else:
+        processor = f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    return f"{processor}, {hardware.precision}, torch {torch.__version__.split('+')[0]}"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

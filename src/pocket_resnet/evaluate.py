@@ -1,0 +1,181 @@
+"""A network on a split: accuracy with its interval, per class, confusion matrix, likelihood and calibration.
+
+Shapes: N images, B images a batch, K classes, V views of an image.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.source import Split, Which, open_source
+from pocket_resnet.device import Hardware, choose
+from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.resnet import ResNet
+
+NUM_CALIBRATION_BINS = 15
+EVALUATION_BATCH = 500
+VIEW_SHIFT_PX = 1
+Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """How one class fared."""
+
+    name: str
+    num_images: int
+    accuracy: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is told of a network on a split; shares are 0 to 1."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    num_images: int
+    split: str
+    views: int
+    per_class: tuple[ClassResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    nll: float
+    ece: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it; `confusion[true][predicted]` counts images."""
+        classes = {
+            result.name: {"num_images": result.num_images, "accuracy": result.accuracy, "interval": result.interval}
+            for result in self.per_class
+        }
+        return {**self.__dict__, "per_class": classes}
+
+
+def evaluate_model(
+    path: Path, *, data: str | None = None, split: Which | None = None, views: int = 1, data_dir: Path | None = None
+) -> Evaluation:
+    """Measure the model in a directory on a split of a data set; classes are matched by name.
+
+    By default on the data it was trained on, and there on validation, or on every image of a folder without splits.
+    Raises DataError where the data has a class that the model does not know.
+    """
+    model, card = load_model(path)
+    source = open_source(data or card.data, data_dir=data_dir, image_size=card.spec.image_size)
+    plain_folder = data is not None and Path(data).is_dir() and not (Path(data) / "train").is_dir()
+    split_name = split or ("all" if plain_folder else "val")
+    images = renumber(source.split(split_name), source.class_names, card.class_names)
+    hardware = choose()
+    model = model.to(hardware.device, memory_format=hardware.memory_format)
+    return evaluate(model, images, card.class_names, hardware, split_name=split_name, views=views)
+
+
+def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:
+    """The split with the model's class numbers, matched by name. Raises DataError naming the class without one."""
+    if unknown := [name for name in names if name not in model_names]:
+        raise DataError(
+            f"the model does not know {', '.join(map(repr, unknown[:5]))}",
+            mend=f"its classes are {', '.join(model_names[:20])}",
+        )
+    numbers = torch.tensor([model_names.index(name) for name in names])
+    return Split(split.images_NCHW, numbers[split.labels_N])
+
+
+def evaluate(
+    model: ResNet, split: Split, class_names: tuple[str, ...], hardware: Hardware, *, split_name: str, views: int = 1
+) -> Evaluation:
+    """Classify every image of the split and count."""
+    probabilities_NK = class_probabilities(model, split.images_NCHW, hardware, views)
+    return summarise(probabilities_NK, split.labels_N, class_names, split_name, views)
+
+
+@torch.inference_mode()
+def class_probabilities(model: ResNet, images_NCHW: Tensor, hardware: Hardware, views: int = 1) -> Tensor:
+    """Probabilities float32 [N, K] on the CPU for uint8 images, averaged over 1, 2 or 6 views.
+
+    Always in fp32, so that the same weights give the same figures on machines with and without bf16.
+    """
+    was_training = model.training
+    model.eval()
+    parts = []
+    for batch_BCHW in images_NCHW.split(EVALUATION_BATCH):
+        at_size = resize(batch_BCHW.to(hardware.device), model.spec.image_size)
+        x_BCHW = to_float(at_size, hardware.memory_format)
+        probabilities_BK = torch.zeros((), device=hardware.device)
+        for view_BCHW, weight in _views(x_BCHW, views):
+            probabilities_BK = probabilities_BK + weight * model(view_BCHW).softmax(1)
+        parts.append(probabilities_BK.cpu())
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def _views(x_BCHW: Tensor, views: int) -> list[tuple[Tensor, float]]:
+    """The image; with its mirror image; or both, half the weight on them and half on copies shifted along a diagonal.
+
+    Source: Jordan 2024 (arXiv:2404.00498), section 3.5.
+    """
+    mirrored = x_BCHW.flip(3)
+    if views == 1:
+        return [(x_BCHW, 1.0)]
+    if views == 2:
+        return [(x_BCHW, 0.5), (mirrored, 0.5)]
+    if views != 6:
+        raise UsageError(f"{views} views", mend="choose 1, 2 or 6")
+    shifted: list[tuple[Tensor, float]] = []
+    size, reach = x_BCHW.shape[-1], VIEW_SHIFT_PX
+    for start in (0, 2 * reach):
+        for view in (x_BCHW, mirrored):
+            padded = F.pad(view, (reach, reach, reach, reach), mode="reflect")
+            shifted.append((padded[:, :, start : start + size, start : start + size], 0.125))
+    return [(x_BCHW, 0.25), (mirrored, 0.25), *shifted]
+
+
+def summarise(
+    probabilities_NK: Tensor, labels_N: Tensor, class_names: tuple[str, ...], split_name: str, views: int
+) -> Evaluation:
+    """Count hits and measure calibration of predicted probabilities."""
+    predicted_N = probabilities_NK.argmax(1)
+    num_classes = len(class_names)
+    confusion_KK = torch.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2).view(num_classes, -1)
+    hits, num_images = int(confusion_KK.trace()), len(labels_N)
+    of_truth_N = probabilities_NK.gather(1, labels_N[:, None]).double()
+    return Evaluation(
+        accuracy=hits / num_images,
+        interval=wilson_interval(hits, num_images),
+        num_images=num_images,
+        split=split_name,
+        views=views,
+        per_class=tuple(_class_result(name, confusion_KK[k], k) for k, name in enumerate(class_names)),
+        confusion=tuple(tuple(row) for row in confusion_KK.tolist()),
+        nll=float(-of_truth_N.clamp(min=1e-12).log().mean()),
+        ece=calibration_error(probabilities_NK.amax(1), predicted_N == labels_N),
+    )
+
+
+def _class_result(name: str, row_K: Tensor, k: int) -> ClassResult:
+    num_images, hits = int(row_K.sum()), int(row_K[k])
+    if num_images == 0:
+        return ClassResult(name, 0, None, None)
+    return ClassResult(name, num_images, hits / num_images, wilson_interval(hits, num_images))
+
+
+def wilson_interval(hits: int, num_images: int) -> tuple[float, float]:
+    """The 95% score interval of a share (Wilson 1927)."""
+    share, squared = hits / num_images, Z_95**2 / num_images
+    centre = (share + squared / 2) / (1 + squared)
+    reach = Z_95 / (1 + squared) * math.sqrt(share * (1 - share) / num_images + squared / (4 * num_images))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def calibration_error(confidence_N: Tensor, hit_N: Tensor) -> float:
+    """Expected calibration error over 15 equal bins of confidence (Guo et al. 2017, arXiv:1706.04599, section 2)."""
+    bins_N = (confidence_N.double() * NUM_CALIBRATION_BINS).ceil().long().clamp(1, NUM_CALIBRATION_BINS) - 1
+    gap_M = torch.zeros(NUM_CALIBRATION_BINS, dtype=torch.float64)
+    gap_M.index_add_(0, bins_N, hit_N.double() - confidence_N.double())
+    return float(gap_M.abs().sum() / len(confidence_N))

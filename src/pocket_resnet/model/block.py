@@ -1,0 +1,180 @@
+"""Residual blocks, and the parts they share with the rest of the network.
+
+Shapes: B images, C channels (D after a change of shape), H x W pixels. Sources: He 2015 (arXiv:1512.03385),
+He 2016 (arXiv:1603.05027), Hu 2017 (arXiv:1709.01507), Huang 2016 (arXiv:1603.09382).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pocket_resnet.model.spec import NetworkSpec
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+
+
+def conv2d(
+    spec: NetworkSpec, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """A convolution that keeps the image's size at stride 1, with a bias only where no norm supplies one."""
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=not spec.batch_norm,
+    )
+
+
+def norm2d(spec: NetworkSpec, channels: int) -> nn.Module:
+    """The spec's normalisation over `channels`: BatchNorm, or nothing."""
+    return nn.BatchNorm2d(channels, momentum=spec.batch_norm_momentum) if spec.batch_norm else nn.Identity()
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate in (0, 1) computed from the channels' spatial means.
+
+    Source: Hu et al. 2017 (arXiv:1709.01507), section 3.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.squeeze = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.excite = nn.Conv2d(hidden, channels, kernel_size=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        mean_BC11 = x_BCHW.mean(dim=(2, 3), keepdim=True)
+        gate_BC11 = self.excite(self.squeeze(mean_BC11).relu()).sigmoid()
+        gated_BCHW: Tensor = x_BCHW * gate_BC11
+        return gated_BCHW
+
+
+class StochasticDepth(nn.Module):
+    """In training, zero the whole branch of each image with `drop_probability`; in evaluation, do nothing.
+
+    Survivors are divided by their probability, so that evaluation needs no factor (the paper multiplies there
+    instead: the same expectation). Draws from torch's default generator. Source: Huang 2016, section 3.
+    """
+
+    def __init__(self, drop_probability: float) -> None:
+        super().__init__()
+        self.drop_probability = drop_probability
+
+    def forward(self, branch_BCHW: Tensor) -> Tensor:
+        if not self.training or self.drop_probability == 0:
+            return branch_BCHW
+        draw_B111 = torch.rand(branch_BCHW.shape[0], 1, 1, 1, device=branch_BCHW.device)
+        keep_B111 = (draw_B111 >= self.drop_probability) / (1 - self.drop_probability)
+        return branch_BCHW * keep_B111.to(branch_BCHW.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.drop_probability:g}"
+
+
+class Projection(nn.Module):
+    """A shortcut that changes shape by a convolution, normalised unless the block is pre-activated."""
+
+    def __init__(self, spec: NetworkSpec, stage: int, in_channels: int, stride: int) -> None:
+        super().__init__()
+        channels = spec.stage_channels[stage]
+        self.conv = conv2d(spec, in_channels, channels, spec.shortcut_kernel_sizes[stage], stride)
+        self.norm = nn.Identity() if spec.preactivation else norm2d(spec, channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        shortcut_BDHW: Tensor = self.norm(self.conv(x_BCHW))
+        return shortcut_BDHW
+
+
+class PaddedIdentity(nn.Module):
+    """A shortcut without weights: every `stride`-th pixel, and zeros for the channels the input lacks.
+
+    Half the zeros come before the input's channels and half after. Source: He 2015, section 4.2, option A.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.before = (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.pad(x_BCHW[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
+class ResidualBlock(nn.Module):
+    """The parts of a block: a branch of convolutions, each with its norm, and a shortcut around it.
+
+    Subclasses say in which order the parts act. `stride` other than 1 divides height and width, rounding up.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, stage: int, in_channels: int, stride: int = 1, drop_probability: float = 0.0
+    ) -> None:
+        super().__init__()
+        channels = spec.stage_channels[stage]
+        convs = _branch(spec, stage, in_channels, stride)
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(
+            norm2d(spec, conv.in_channels if spec.preactivation else conv.out_channels) for conv in convs
+        )
+        gated = spec.squeeze_excite == "block"
+        self.squeeze_excite = SqueezeExcite(channels, spec.squeeze_reduction) if gated else nn.Identity()
+        self.drop = StochasticDepth(drop_probability)
+        self.shortcut: nn.Module
+        if stride == 1 and in_channels == channels:
+            self.shortcut = nn.Identity()
+        elif spec.shortcut == "projection":
+            self.shortcut = Projection(spec, stage, in_channels, stride)
+        else:
+            self.shortcut = PaddedIdentity(in_channels, channels, stride)
+        self.act = ACTIVATIONS[spec.activation]
+
+
+class PostActivationBlock(ResidualBlock):
+    """y = act(shortcut(x) + branch(x)), a branch of conv-norm with activations between.
+
+    Source: He 2015, section 3. The single-convolution form, x + norm(conv(x)), is this file's own.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        branch = x_BCHW
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            branch = norm(conv(branch if index == 0 else self.act(branch)))
+        return self.act(self.shortcut(x_BCHW) + self.drop(self.squeeze_excite(branch)))
+
+
+class PreActivationBlock(ResidualBlock):
+    """y = shortcut(x) + branch(x), a branch of norm-act-conv. Source: He 2016, section 4.
+
+    A projection reads the first activation, as in Zagoruyko 2016 (arXiv:1605.07146); other shortcuts read x.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        branch = active = self.act(self.norms[0](x_BCHW))
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            branch = conv(branch if index == 0 else self.act(norm(branch)))
+        shortcut = self.shortcut(active if isinstance(self.shortcut, Projection) else x_BCHW)
+        y_BDHW: Tensor = shortcut + self.drop(self.squeeze_excite(branch))
+        return y_BDHW
+
+
+def _branch(spec: NetworkSpec, stage: int, in_channels: int, stride: int) -> list[nn.Conv2d]:
+    width, kernel_size, groups = spec.widths[stage], spec.kernel_sizes[stage], spec.groups
+    if spec.block == "single":
+        return [conv2d(spec, in_channels, width, kernel_size, stride, groups)]
+    if spec.block == "basic":
+        return [
+            conv2d(spec, in_channels, width, kernel_size, stride, groups),
+            conv2d(spec, width, width, kernel_size, 1, groups),
+        ]
+    # The k x k convolution strides: the first 1 x 1 would skip three pixels in four.
+    return [
+        conv2d(spec, in_channels, width, 1),
+        conv2d(spec, width, width, kernel_size, stride, groups),
+        conv2d(spec, width, spec.stage_channels[stage], 1),
+    ]

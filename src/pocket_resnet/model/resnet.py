@@ -1,0 +1,209 @@
+"""The network of a NetworkSpec: normalise, stem, stages, head.
+
+Shapes: B images, C channels, H x W pixels, K classes; N images and P patches of D values for whitening.
+Sources: He 2015 (arXiv:1512.03385), section 4.2; Jordan 2024 (arXiv:2404.00498), section 3.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pocket_resnet.errors import UsageError
+from pocket_resnet.model.block import (
+    ACTIVATIONS,
+    PostActivationBlock,
+    PreActivationBlock,
+    SqueezeExcite,
+    conv2d,
+    norm2d,
+)
+from pocket_resnet.model.spec import IMAGE_CHANNELS, NetworkSpec
+
+Initialisation = Literal["default", "dirac"]
+
+
+class ResNet(nn.Module):
+    """Logits of images by the network that `spec` describes; images are RGB, float, on the 0 to 1 scale.
+
+    Normalisation is part of the network, so that preprocessing travels with the weights. Parameters and
+    multiply-adds are those of `spec.num_params` and `spec.num_macs`.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normalize = Normalize()
+        self.stem = Stem(spec)
+        inputs = (spec.stem_channels, *spec.stage_channels)
+        self.stages = nn.Sequential(*(Stage(spec, index, inputs[index]) for index in range(len(spec.widths))))
+        self.norm = norm2d(spec, inputs[-1]) if spec.preactivation else nn.Identity()
+        self.head = nn.Linear(inputs[-1], spec.num_classes, bias=spec.head_bias)
+        self.act = ACTIVATIONS[spec.activation]
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        x_BCHW = self.stages(self.stem(self.normalize(images_BCHW)))
+        if self.spec.preactivation:
+            x_BCHW = self.act(self.norm(x_BCHW))
+        features_BC = x_BCHW.mean(dim=(2, 3)) if self.spec.pool == "avg" else x_BCHW.amax(dim=(2, 3))
+        features_BC = F.dropout(features_BC, self.spec.dropout, self.training)
+        logits_BK: Tensor = self.head(features_BC) * self.spec.head_scale
+        return logits_BK
+
+    @torch.no_grad()
+    def set_whitening(self, images_NCHW: Tensor) -> None:
+        """Install the whitening filters of these images (0 to 1 scale), normalised as in `forward`.
+
+        Raises UsageError unless the spec's stem is "whitening".
+        """
+        if self.spec.stem != "whitening":
+            mend = 'Set stem to "whitening" to use whitening filters.'
+            raise UsageError(f"a {self.spec.stem} stem has no whitening filters", where="stem", mend=mend)
+        filters = whitening_filters(self.normalize(images_NCHW), self.spec.stem_kernel_size)
+        self.stem.conv.weight.copy_(filters)
+
+
+class Normalize(nn.Module):
+    """Subtract each channel's mean and divide by its standard deviation; until set, do nothing."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(IMAGE_CHANNELS, 1, 1))
+        self.register_buffer("std", torch.ones(IMAGE_CHANNELS, 1, 1))
+
+    def set_statistics(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        """Use these per-channel statistics, on the 0 to 1 scale. Raises UsageError unless std is positive."""
+        mean_C, std_C = torch.as_tensor(mean), torch.as_tensor(std)
+        if not bool((std_C > 0).all()):
+            raise UsageError(f"not positive: {std_C.tolist()}", where="std", mend="Measure images that vary.")
+        self.mean.copy_(mean_C.reshape(IMAGE_CHANNELS, 1, 1))
+        self.std.copy_(std_C.reshape(IMAGE_CHANNELS, 1, 1))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return (images_BCHW - self.mean) / self.std
+
+
+class Stem(nn.Module):
+    """The first convolution, and what follows it until the stages.
+
+    conv: same-padded, then norm and activation, both left to the first block in a pre-activated network.
+    whitening: frozen, unpadded filters with a trained bias, then activation but no norm.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        channels, kernel_size = spec.stem_channels, spec.stem_kernel_size
+        if spec.stem == "whitening":
+            self.conv = nn.Conv2d(IMAGE_CHANNELS, channels, kernel_size)
+            self.conv.weight.requires_grad_(False)
+        else:
+            self.conv = conv2d(spec, IMAGE_CHANNELS, channels, kernel_size)
+        normed = spec.stem == "conv" and not spec.preactivation
+        self.norm = norm2d(spec, channels) if normed else nn.Identity()
+        self.act = nn.Identity() if spec.preactivation else ACTIVATIONS[spec.activation]
+        gated = spec.squeeze_excite == "stem"
+        self.squeeze_excite = SqueezeExcite(channels, spec.squeeze_reduction) if gated else nn.Identity()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        gated_BCHW: Tensor = self.squeeze_excite(self.act(self.norm(self.conv(x_BCHW))))
+        return gated_BCHW
+
+
+class Stage(nn.Module):
+    """Blocks of one width, halving height and width on entry: see NetworkSpec.downsample."""
+
+    def __init__(self, spec: NetworkSpec, stage: int, in_channels: int) -> None:
+        super().__init__()
+        channels = spec.stage_channels[stage]
+        strides = [1] * spec.num_blocks[stage]
+        self.entry: nn.Module = nn.Identity()
+        if spec.downsample == "pool":
+            self.entry = Entry(spec, stage, in_channels)
+            in_channels = channels
+        elif stage > 0:
+            strides[0] = 2
+        kind = PreActivationBlock if spec.preactivation else PostActivationBlock
+        self.blocks = nn.Sequential()
+        num_before, num_blocks = sum(spec.num_blocks[:stage]), sum(spec.num_blocks)
+        for index, stride in enumerate(strides):
+            # Huang 2016 (arXiv:1603.09382), section 3, equation 4: deeper blocks are dropped more often.
+            drop_probability = spec.stochastic_depth * (num_before + index + 1) / num_blocks
+            self.blocks.append(kind(spec, stage, in_channels, stride, drop_probability))
+            in_channels = channels
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW: Tensor = self.blocks(self.entry(x_BCHW))
+        return y_BCHW
+
+
+class Entry(nn.Module):
+    """Widen by a convolution, halve by a 2 x 2 max-pool, normalise, activate."""
+
+    def __init__(self, spec: NetworkSpec, stage: int, in_channels: int) -> None:
+        super().__init__()
+        channels = spec.stage_channels[stage]
+        self.conv = conv2d(spec, in_channels, channels, spec.kernel_sizes[stage])
+        self.norm = norm2d(spec, channels)
+        self.act = ACTIVATIONS[spec.activation]
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.act(self.norm(F.max_pool2d(self.conv(x_BCHW), 2)))
+
+
+@torch.no_grad()
+def whitening_filters(images_NCHW: Tensor, kernel_size: int, eps: float = 5e-4) -> Tensor:
+    """Filters that make the images' patches uncorrelated, each with unit variance, and their negatives.
+
+    They are the eigenvectors of the covariance of all k x k patches, largest variance first, divided by
+    sqrt(eigenvalue + eps): float32 [2 x D, C, k, k] with D = C x k x k, on the images' device.
+    Source: Jordan 2024 (arXiv:2404.00498), section 3.1.
+    """
+    num_values = images_NCHW.shape[1] * kernel_size**2
+    total_D = torch.zeros(num_values, dtype=torch.float64)
+    moment_DD = torch.zeros(num_values, num_values, dtype=torch.float64)
+    num_patches = 0
+    for chunk_NCHW in torch.split(images_NCHW, 64):  # bounds the memory: a pixel lies in k x k patches
+        patches_DP = F.unfold(chunk_NCHW.cpu().double(), kernel_size).transpose(0, 1).flatten(1)
+        total_D += patches_DP.sum(dim=1)
+        moment_DD += patches_DP @ patches_DP.T
+        num_patches += patches_DP.shape[1]
+    mean_D = total_D / num_patches
+    eigenvalues_D, eigenvectors_DD = torch.linalg.eigh(moment_DD / num_patches - mean_D.outer(mean_D))
+    scaled_DD = (eigenvectors_DD / (eigenvalues_D.clamp(min=0) + eps).sqrt()).flip(1).T
+    filters = torch.cat((scaled_DD, -scaled_DD)).reshape(-1, images_NCHW.shape[1], kernel_size, kernel_size)
+    return filters.to(images_NCHW.device, torch.float32)
+
+
+@torch.no_grad()
+def initialise(model: ResNet, how: Initialisation, generator: torch.Generator) -> None:
+    """Draw every weight from `generator` alone (a CPU one, for a model on the CPU), and reset the norms.
+
+    default: PyTorch's uniform in +-1/sqrt(fan-in), weights and biases. dirac: the same, but the first filters
+    of every convolution in the stages, as many as it has inputs, pass their input on. Overwrites whitening
+    filters: call `set_whitening` afterwards. Source: Jordan 2024 (arXiv:2404.00498), section 3.2.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    if how == "dirac":
+        for name, module in model.stages.named_modules():
+            if isinstance(module, nn.Conv2d) and "squeeze_excite" not in name:
+                _pass_inputs_on(module)
+    elif how != "default":
+        assert_never(how)
+
+
+def _pass_inputs_on(conv: nn.Conv2d) -> None:
+    for filters in conv.weight.chunk(conv.groups):
+        nn.init.dirac_(filters[: filters.shape[1]])

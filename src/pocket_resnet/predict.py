@@ -1,0 +1,88 @@
+"""Images -> classes: the one way from a file or array to a prediction.
+
+Decode to RGB, bring to the network's size, uint8 to 0..1; the network normalises by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pocket_resnet.card import Card
+from pocket_resnet.data.image import decode, fit
+from pocket_resnet.device import Hardware, choose
+from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
+from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.resnet import ResNet
+
+ImageLike = str | Path | bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's classes, most probable first; `top` has (label, probability) pairs."""
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Classifier:
+    """A trained network with its card: `load(path).predict(images)`."""
+
+    def __init__(self, model: ResNet, card: Card, hardware: Hardware) -> None:
+        self.model = model.to(hardware.device, memory_format=hardware.memory_format)
+        self.card, self.hardware = card, hardware
+
+    def predict(self, images: ImageLike | Sequence[ImageLike], *, top: int = 5, views: int = 1) -> list[Prediction]:
+        """A prediction for each image: a path, an encoded file's bytes, or a uint8 array [H, W, 3].
+
+        Raises DataError for what is not an image.
+        """
+        several = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+        predictions: list[Prediction] = []
+        for start in range(0, len(several), EVALUATION_BATCH):
+            predictions += self._predict_batch(several[start : start + EVALUATION_BATCH], top, views)
+        return predictions
+
+    def _predict_batch(self, images: Sequence[ImageLike], top: int, views: int) -> list[Prediction]:
+        pixels_BHWC = np.stack([_pixels(image, self.model.spec.image_size) for image in images])
+        images_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
+        probabilities_BK = class_probabilities(self.model, images_BCHW, self.hardware, views)
+        best = probabilities_BK.topk(min(top, len(self.card.class_names)))
+        names = self.card.class_names
+        predictions = []
+        for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            pairs = tuple((names[index], value) for index, value in zip(indices, values, strict=True))
+            predictions.append(Prediction(*pairs[0], pairs))
+        return predictions
+
+
+def predict_files(model: Path, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
+    """Predictions for image files and the images in folders, as `predict --json` prints them.
+
+    Raises DataError naming every file that is not a whole image.
+    """
+    classifier = load(model)
+    files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
+    rows = []
+    for file, prediction in zip(files, classifier.predict(files, top=top), strict=True):
+        ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
+        rows.append({"image": str(file), **ranking[0], "top": ranking})
+    return rows
+
+
+def _pixels(image: ImageLike, size: int) -> NDArray[np.uint8]:
+    if isinstance(image, np.ndarray):
+        return fit(image, size)
+    return decode(Path(image) if isinstance(image, str) else image, size)
+
+
+def load(path: str | Path, device: str = "auto") -> Classifier:
+    """The classifier in a model directory or finished run. Raises UsageError or ArtifactError where it cannot."""
+    model, card = load_model(Path(path))
+    return Classifier(model, card, choose(device))

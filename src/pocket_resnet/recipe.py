@@ -1,0 +1,349 @@
+"""A recipe: everything that decides what a training run does, validated once and frozen.
+
+Read from TOML, overridden by flags, refused where a key is unknown or a value cannot be meant, and written
+whole to the run's folder. Lengths are in pixels, rates per optimizer step of a mean loss.
+"""
+
+import dataclasses
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.model.catalog import named
+from pocket_resnet.model.spec import NetworkSpec
+
+MAX_RECIPE_BYTES = 1024 * 1024
+BUDGET_FORMS = "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M"
+SYNONYMS = {"learning_rate": "lr"}  # what people write, and what it is called here
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=0)]
+
+
+class RecipeError(UsageError):
+    """A recipe's key that is unknown or has a value that cannot be meant; `key` is dotted."""
+
+    def __init__(self, key: str, what: str, *, where: str | Path | None = None) -> None:
+        super().__init__(what, where=where)
+        self.key = key
+
+
+class Section(BaseModel):
+    """Strict and frozen: `1` is not `true`, `"1"` is not `1`, unknown keys are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_clearly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raise RecipeError, which goes straight through TOML's and the command line's validation."""
+        try:
+            return validate(values)
+        except ValidationError as error:
+            section = cls.__name__.removesuffix("Recipe").lower()
+            raise _explain(error, section, list(cls.model_fields)) from error
+
+
+class DataRecipe(Section):
+    """Which images."""
+
+    name: str = "cifar10"
+    """cifar10, cifar100, digits, auto, or a folder with one subfolder a class."""
+    train_on: Literal["train", "trainval"] = "train"
+    """train: leave the validation split out (choose on it). trainval: a final run with everything fixed."""
+    num_workers: Count = 16
+    """Threads that decode image files (at most the number of cores are used)."""
+
+
+class AugmentRecipe(Section):
+    """What is done to each training image, afresh in every epoch."""
+
+    normalize: bool = True
+    """Subtract the training set's mean and divide by its standard deviation, per channel."""
+    crop_px: Pixels = 4
+    """Shift by up to this many pixels in both directions."""
+    crop_fill: Literal["zero", "reflect"] = "zero"
+    """What stands beyond the border after a shift."""
+    flip: Literal["none", "random", "alternating"] = "random"
+    """Mirror left-right: by a coin, or in every second epoch (Jordan 2024, arXiv:2404.00498, section 3.6)."""
+    trivial_augment: bool = False
+    """One random operation of random strength an image (Müller & Hutter 2021, arXiv:2103.10158)."""
+    cutout_px: Pixels = 0
+    """Side of the square that is blanked (DeVries & Taylor 2017, arXiv:1708.04552); 0: none."""
+    erasing: Fraction = 0.0
+    """Chance that a random rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896)."""
+    mixup: Rate = 0.0
+    """Mixup's alpha (Zhang et al. 2017, arXiv:1710.09412); with cutmix also set, a coin decides per batch."""
+    cutmix: Rate = 0.0
+    """CutMix's alpha (Yun et al. 2019, arXiv:1905.04899)."""
+
+
+class OptimRecipe(Section):
+    """How weights follow gradients."""
+
+    kind: Literal["sgd", "muon"] = "sgd"
+    """sgd for everything, or Muon for convolution filters and sgd for the rest."""
+    lr: Rate = 0.1
+    """Peak learning rate of sgd."""
+    momentum: Fraction = 0.9
+    """Momentum of sgd."""
+    nesterov: bool = False
+    """Nesterov's momentum in sgd."""
+    weight_decay: Rate = 5e-4
+    """L2 penalty's coefficient in sgd."""
+    decay_norms_and_biases: bool = True
+    """Whether weight decay also pulls on norm gains and biases."""
+    norm_bias_lr_scale: Rate = 1.0
+    """Multiplies the learning rate of batch-norm biases (Jordan 2024, section 3.4, uses 64)."""
+    head_lr_scale: Rate = 1.0
+    """Multiplies the learning rate of the classifier's weights."""
+    muon_lr: Rate = 0.24
+    """Peak learning rate of Muon, relative to filters of unit root-mean-square norm."""
+    muon_momentum: Fraction = 0.6
+    """Momentum of Muon."""
+    clip_value: Rate = 0.0
+    """Clip every gradient entry to ± this; 0: do not."""
+    clip_norm: Rate = 0.0
+    """Scale the whole gradient down to at most this Euclidean norm; 0: do not."""
+    lookahead_steps: Annotated[int, Field(ge=0)] = 0
+    """Lookahead's k (Zhang et al. 2019, arXiv:1907.08610): every k steps pull towards slow weights; 0: off."""
+    lookahead_alpha: Fraction = 0.5
+    """Lookahead's alpha: how far the slow weights move."""
+
+
+class ScheduleRecipe(Section):
+    """Learning rate over the run."""
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape of the decay from the peak to zero."""
+    warmup_epochs: Rate = 0.0
+    """Epochs of linear rise from zero to the peak."""
+
+
+class AverageRecipe(Section):
+    """An exponential moving average of the weights, evaluated and saved in place of the last weights."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the average kept at each step, warmed up as (1 + step) / (10 + step); 0: no averaging."""
+
+
+class HardwareRecipe(Section):
+    """Where and in which numbers; may differ on resume, which is then not bit-exact."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 multiplications where the device has them in hardware."""
+    channels_last: Literal["auto", "on", "off"] = "auto"
+    """Memory layout of images and filters."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    num_threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0: all cores."""
+
+
+class CheckpointRecipe(Section):
+    """How much work a crash may cost."""
+
+    every_s: Rate = 60.0
+    """Seconds between checkpoints; 0: after every step."""
+    keep: Count = 2
+    """How many of the newest checkpoints stay."""
+
+
+_SPEC = TypeAdapter(NetworkSpec)
+
+
+def _to_spec(values: Any) -> Any:
+    """The network that a TOML table spells out, as strict about it as everything else here."""
+    if not isinstance(values, dict):
+        return values
+    try:
+        return _SPEC.validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise _explain(error, "model", [field.name for field in dataclasses.fields(NetworkSpec)]) from error
+
+
+class Recipe(Section):
+    """One training run."""
+
+    name: str = "original"
+    """The recipe's name."""
+    epochs: Count = 200
+    """Passes over the training images."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many optimizer steps; the schedule stays that of the whole run."""
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    """Small data sets get more epochs, so that the run has at least this many optimizer steps."""
+    batch_size: Count = 128
+    """Images an optimizer step."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides initial weights, order and augmentation."""
+    budget: str | None = None
+    """Most parameters the network may have: 5M, 500K, 4697742. The network is scaled to fill it."""
+    resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
+    """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
+    label_smoothing: Fraction = 0.0
+    """Probability mass spread over all classes in the training target."""
+    init: Literal["default", "dirac"] = "default"
+    """dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
+    model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = NetworkSpec()
+    data: DataRecipe = DataRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    average: AverageRecipe = AverageRecipe()
+    hardware: HardwareRecipe = HardwareRecipe()
+    checkpoint: CheckpointRecipe = CheckpointRecipe()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.budget is not None:
+            parse_budget(self.budget)
+        if any(side > self.model.image_size for side in self.resolutions):
+            raise UsageError(f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}")
+        if self.optim.nesterov and self.optim.momentum == 0:
+            raise UsageError("optim.nesterov needs optim.momentum above 0")
+        return self
+
+
+def parse_budget(text: str) -> int:
+    """The number of parameters meant by `5M`, `500K`, `1.5M` or `4_697_742`; UsageError for anything else."""
+    match = re.fullmatch(r"(\d[\d_]{0,15}(?:\.\d{1,6})?)([kKmM]?)", text.strip())
+    count = 0.0 if match is None else float(match[1].replace("_", "")) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]
+    if count < 1 or count != int(count):
+        raise UsageError(f"budget {text!r} is not a number of parameters", mend=f"give {BUDGET_FORMS}")
+    return int(count)
+
+
+def recipes_folder() -> Path:
+    """Where the named recipes lie: inside an installed package, or beside src/ in a checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = recipes_folder() / f"{name_or_path}.toml"
+        if not path.is_file():
+            known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+            raise UsageError(
+                f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
+                mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
+            )
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path)
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read as a UTF-8 text file: {error}", where=path) from error
+    return parse_recipe(text, path)
+
+
+def parse_recipe(text: str, path: Path) -> Recipe:
+    """The recipe that the TOML text spells out; `[model] network = "NAME"` starts from a network of the catalog."""
+    try:
+        values = {"name": path.stem} | tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not TOML: {error}", where=path) from error
+    try:
+        model = values.get("model")
+        if isinstance(model, dict) and isinstance(model.get("network"), str):
+            base = dataclasses.asdict(named(model.pop("network")))
+            values["model"] = base | model
+        return Recipe.model_validate(_with_tuples(values))
+    except RecipeError as error:
+        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path)) from error
+    except UsageError as error:
+        what = error.what if error.where is None else f"{error.where}: {error.what}"
+        raise UsageError(what, where=path, mend=error.mend) from error
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with values replaced by dotted key, for example `{"optim.lr": 0.1}`, validated again."""
+    values = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        *sections, leaf = key.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[leaf] = value
+    return Recipe.model_validate(_with_tuples(values))
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Lines `key: old -> new` for every value that differs, hardware and checkpoint habits aside."""
+    habits = {"hardware", "checkpoint", "max_steps"}
+    flat_old, flat_new = (_flatten(recipe.model_dump(mode="json", exclude=habits)) for recipe in (old, new))
+    return [f"{key}: {flat_old[key]} -> {flat_new[key]}" for key in flat_old if flat_old[key] != flat_new[key]]
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    sections = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in sections]
+    for name, section in sections.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _with_tuples(value: Any) -> Any:
+    """TOML's arrays as the tuples that a frozen recipe holds."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(entry) for key, entry in value.items()}
+    return tuple(_with_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _explain(error: ValidationError, section: str, known: list[str]) -> RecipeError:
+    """The first thing wrong, with its dotted key and the nearest known one."""
+    first = error.errors(include_url=False)[0]
+    path = [part for part in first["loc"] if isinstance(part, str)]
+    key = ".".join([section, *path] if section else path)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        hint = did_you_mean(path[-1], [*known, *SYNONYMS])
+        for synonym, name in SYNONYMS.items():
+            hint = hint.replace(synonym, name)
+        return RecipeError(key, f"unknown `{key}`{hint}")
+    return RecipeError(key, f"`{key}` = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}")
+
+
+def _line_of(key: str, text: str, path: Path) -> str:
+    """`file:line` of the dotted key in the TOML text, or the file alone."""
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            section = f"{header[1]}."
+        elif (entry := re.match(r"\s*([\w.-]+)\s*=", line)) and f"{section}{entry[1]}" == key:
+            return f"{path}:{number}"
+    return str(path)

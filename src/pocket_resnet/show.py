@@ -1,0 +1,111 @@
+"""What people read on the terminal: plain tables of what the verbs found, or one JSON object."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from pocket_resnet.files import json_bytes, write_bytes
+
+STDOUT = "-"
+
+
+def as_json(value: Any, target: str = STDOUT) -> None:
+    """Print the value as one JSON document, or write it to the file."""
+    if target == STDOUT:
+        sys.stdout.write(json_bytes(value).decode())
+    else:
+        write_bytes(Path(target), json_bytes(value))
+        print(f"wrote {target}", file=sys.stderr)
+
+
+def overview(verbs: Mapping[str, str]) -> None:
+    """The help of the whole command."""
+    print("Give it a parameter budget, get the most accurate residual network that fits.\n")
+    print("usage: pocket-resnet VERB ...        (pocket-resnet VERB --help explains each with an example)\n")
+    for verb, does in verbs.items():
+        print(f"  {verb:9} {does}")
+    print("\n  --debug   show where an error came from\n  --version")
+    print("\nFor example:\n\n  pocket-resnet train fast --data digits      # a minute, works offline")
+
+
+def result(found: Mapping[str, Any]) -> None:
+    """The last lines of a training run."""
+    low, high = found["interval"]
+    model = found["model"]
+    print(f"parameters  {found['num_params']:,} ({found['num_macs']:,} multiply-adds an image)")
+    print(f"accuracy    {found['accuracy']:.2%} on validation, last epoch, single view (95%: {low:.2%} to {high:.2%})")
+    print(
+        f"training    {found['seconds']:.1f} s for {found['steps']:,} steps, {found['images_per_s']:,.0f} images/s, "
+        f"{found['train_flops'] / 1e15:.4f} PFLOP ({found['seconds_total']:.1f} s in all)"
+    )
+    print(f"model       {model}")
+    print(f"next        pocket-resnet evaluate {model} --views 6")
+
+
+def evaluation(found: Mapping[str, Any]) -> None:
+    """Accuracy and calibration, a row a class with its most frequent mistake."""
+    low, high = found["interval"]
+    views = "single view" if found["views"] == 1 else f"{found['views']} views"
+    print(
+        f"accuracy {found['accuracy']:.2%} (95%: {low:.2%} to {high:.2%}) of {found['num_images']:,} images, "
+        f"split {found['split']}, {views}"
+    )
+    print(f"negative log-likelihood {found['nll']:.4f}, expected calibration error {found['ece']:.4f}")
+    names = list(found["per_class"])
+    table = _table("class", "images", "accuracy", "95% interval", "most often taken for")
+    for k, (name, row) in enumerate(found["per_class"].items()):
+        if row["num_images"] == 0:
+            table.add_row(name, "0", "-", "-", "-")
+            continue
+        mistakes = {other: count for other, count in zip(names, found["confusion"][k], strict=True) if other != name}
+        worst = max(mistakes, key=mistakes.__getitem__)
+        taken_for = f"{worst} ({mistakes[worst]})" if mistakes[worst] else "-"
+        low, high = row["interval"]
+        table.add_row(name, str(row["num_images"]), f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", taken_for)
+    _print(table)
+
+
+def predictions(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line an image, the most probable classes first."""
+    for row in rows:
+        ranking = ", ".join(f"{entry['label']} {entry['probability']:.1%}" for entry in row["top"])
+        print(f"{row['image']}: {ranking}")
+
+
+def summary(name: str, found: Mapping[str, Any]) -> None:
+    """A row a layer, then the totals."""
+    table = _table("layer", "kind", "output", "parameters", "multiply-adds")
+    for layer in found["layers"]:
+        shape = " x ".join(str(size) for size in layer["out_shape"])
+        table.add_row(layer["name"], layer["kind"], shape, f"{layer['num_params']:,}", f"{layer['num_macs']:,}")
+    _print(table)
+    print(f"{name}: {found['num_params']:,} parameters, {found['num_macs']:,} multiply-adds an image")
+    print(f"{found['num_bytes']:,} bytes of fp32 weights, {found['peak_activation_bytes']:,} bytes of fp32 activations")
+
+
+def description(found: Mapping[str, Any], *, verified: bool) -> None:
+    """What a data set consists of."""
+    for key, value in found.items():
+        text = ", ".join(str(entry) for entry in value) if isinstance(value, list | tuple) else value
+        if isinstance(value, dict):
+            text = ", ".join(f"{name} {entry}" for name, entry in value.items())
+        print(f"{key.replace('_', ' '):14} {text}")
+    if verified:
+        print("verified       every file was read and is as published or recorded")
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    Console(width=max(console.width, 100) if not console.is_terminal else None).print(table)

@@ -1,0 +1,46 @@
+"""A network's size, layer by layer, without building it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from pocket_resnet.errors import UsageError
+from pocket_resnet.model.catalog import CATALOG, named
+from pocket_resnet.model.spec import NetworkSpec, layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.recipe import load_recipe, recipes_folder
+
+FP32_BYTES = 4
+
+
+def find_spec(name: str) -> NetworkSpec:
+    """The network of a model directory, a recipe (by name or .toml) or the catalog, in this order of looking.
+
+    Raises UsageError where there is none of that name.
+    """
+    path = Path(name)
+    if path.is_dir():
+        from pocket_resnet.model.artifact import load_card  # torch is needed for this one only
+
+        return load_card(path).spec
+    if path.suffix == ".toml" or (recipes_folder() / f"{name}.toml").is_file():
+        return load_recipe(name).model
+    try:
+        return named(name)
+    except UsageError as error:
+        recipes = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+        raise UsageError(
+            f"{name!r} is no model directory, recipe or network",
+            mend=f"recipes: {', '.join(recipes)}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
+        ) from error
+
+
+def summarise(spec: NetworkSpec) -> dict[str, Any]:
+    """Counts, bytes and a row a layer, as `summary --json` prints them."""
+    return {
+        "num_params": num_params(spec),
+        "num_macs": num_macs(spec),
+        "num_bytes": FP32_BYTES * num_params(spec),
+        "peak_activation_bytes": FP32_BYTES * peak_activation_values(spec),
+        "spec": dataclasses.asdict(spec),
+        "layers": [layer._asdict() for layer in layers(spec)],
+    }

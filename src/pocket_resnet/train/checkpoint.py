@@ -1,0 +1,105 @@
+"""Checkpoints: saved whole, verified on loading, pruned by number.
+
+A checkpoint is a folder `step-000123` with `tensors.safetensors`, `state.json` and `SHA256SUMS`; docs/formats.md
+describes them. Nothing here is ever unpickled.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from pocket_resnet.errors import ArtifactError
+from pocket_resnet.files import json_bytes, read_folder, remove_folder, write_folder
+
+FORMAT = 1
+MAX_CHECKPOINT_BYTES = 4 * 1024**3
+TENSORS_NAME, STATE_NAME = "tensors.safetensors", "state.json"
+
+
+class CheckpointState(BaseModel):
+    """What a checkpoint holds beside tensors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: int = FORMAT
+    """Version of this layout."""
+    step: int
+    """Optimizer steps done."""
+    seconds: float
+    """Time spent in training so far, evaluation and saving aside."""
+    torch_version: str
+    """The torch that computed it; another one resumes, but not bit for bit."""
+    hardware: str
+    """Device, precision, threads: likewise."""
+    data_fingerprint: str
+    """Which data set, by content."""
+
+
+def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor]) -> Path:
+    """Write `folder`/step-NNNNNN in one step and return it. Raises EnvironmentFault where the disk refuses."""
+    path = folder / f"step-{state.step:06d}"
+    if not path.exists():
+        on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        files = {TENSORS_NAME: tensors_to_bytes(on_cpu), STATE_NAME: json_bytes(state.model_dump())}
+        write_folder(path, files)
+    return path
+
+
+def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
+    """A checkpoint's state and tensors, on the CPU. Raises ArtifactError naming the file that is not as written."""
+    contents = read_folder(path, (TENSORS_NAME, STATE_NAME), MAX_CHECKPOINT_BYTES)
+    try:
+        values = json.loads(contents[STATE_NAME])
+        if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
+            raise ArtifactError(
+                f"checkpoint format {values['format']} is newer than this program's {FORMAT}",
+                where=path,
+                mend="upgrade pocket-resnet",
+            )
+        return CheckpointState.model_validate(values), tensors_from_bytes(contents[TENSORS_NAME])
+    except (ValidationError, ValueError, SafetensorError) as error:
+        raise ArtifactError(f"not a checkpoint: {error}".splitlines()[0], where=path) from error
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The folder's checkpoints, highest step first, by number and not by text."""
+    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match}
+    return sorted(steps, key=steps.__getitem__, reverse=True)
+
+
+def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
+    """The newest checkpoint that verifies, and a line for each newer one that does not; None where there is none.
+
+    Raises ArtifactError where there are checkpoints and not one verifies.
+    """
+    damaged: list[str] = []
+    for path in newest_first(folder):
+        try:
+            state, tensors = load(path)
+            return state, tensors, damaged
+        except ArtifactError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise ArtifactError(
+            "no checkpoint verifies: " + "; ".join(damaged), where=folder, mend="start anew under another --run name"
+        )
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints."""
+    for path in newest_first(folder)[keep:]:
+        remove_folder(path)
+
+
+def torch_version() -> str:
+    """The version of torch without its build."""
+    return str(torch.__version__).split("+")[0]

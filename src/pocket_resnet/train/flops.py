@@ -1,0 +1,37 @@
+"""Floating-point operations of a whole training run, counted on the real network, not estimated."""
+
+import copy
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pocket_resnet.data.batches import steps_per_epoch
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train.schedule import image_side
+
+COUNTED_BATCH = 2
+
+
+def training_flops(model: ResNet, recipe: Recipe, num_samples: int, num_steps: int) -> tuple[int, int]:
+    """(images seen, FLOP of their forward and backward passes) in the first `num_steps` steps.
+
+    Convolutions and matrix products of the network; optimizer, evaluation and augmentation are not in it.
+    """
+    per_epoch = steps_per_epoch(num_samples, recipe.batch_size)
+    images_by_side: dict[int, int] = {}
+    for step in range(num_steps):
+        side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * per_epoch)
+        first = step % per_epoch * recipe.batch_size
+        num_images = min(recipe.batch_size, num_samples - first)
+        images_by_side[side] = images_by_side.get(side, 0) + num_images
+    flops = sum(num_images * flops_per_image(model, side) for side, num_images in images_by_side.items())
+    return sum(images_by_side.values()), flops
+
+
+def flops_per_image(model: ResNet, side: int) -> int:
+    """FLOP (two a multiply-add) of one image's forward and backward pass at `side` pixels."""
+    twin = copy.deepcopy(model).cpu().train()
+    with FlopCounterMode(display=False) as counter:
+        twin(torch.rand(COUNTED_BATCH, 3, side, side)).sum().backward()
+    return counter.get_total_flops() // COUNTED_BATCH

@@ -1,0 +1,160 @@
+"""Training: one step, one epoch. No files here; run.py decides when to save, validate and stop.
+
+The way of a batch: sample indices -> uint8 images -> augmentation -> image side of the moment -> network -> loss
+-> finite? -> update -> average.
+
+Shapes: N training images, B images a batch, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pocket_resnet.data.augment import Augmenter, Targets, resize, to_float
+from pocket_resnet.data.batches import batch_indices, epoch_order, steps_per_epoch
+from pocket_resnet.data.source import Split
+from pocket_resnet.device import Hardware
+from pocket_resnet.errors import NonFiniteError
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.seeds import derive
+from pocket_resnet.train.average import Average
+from pocket_resnet.train.optim import Optimizer
+from pocket_resnet.train.schedule import image_side, lr_factor
+
+
+@dataclass(frozen=True)
+class EpochTotals:
+    """What an epoch's steps so far added up to; accuracy is on augmented images."""
+
+    loss: float
+    accuracy: float
+    num_images: int
+
+
+class Trainer:
+    """A network being trained. Its whole state is `step`, `tensors()` and nothing else."""
+
+    def __init__(self, model: ResNet, recipe: Recipe, train: Split, hardware: Hardware) -> None:
+        self.model, self.recipe, self.hardware = model, recipe, hardware
+        self.images_NCHW = train.images_NCHW.to(hardware.device)
+        self.labels_N = train.labels_N.to(hardware.device)
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if recipe.hardware.compile else model
+        self.optimizer = Optimizer(model, recipe.optim)
+        self.average = Average(model, recipe.average.decay)
+        fill_C = (model.normalize.mean.flatten() * 255).round().to(torch.uint8)
+        self.augmenter = Augmenter(recipe.augment, len(train), recipe.seed, fill_C)
+        self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch_size)
+        self.num_steps = recipe.epochs * self.steps_per_epoch
+        self.step = 0
+        self.totals_3 = torch.zeros(3, dtype=torch.float64)  # loss, hits, images of the epoch so far
+        self._drawn_epoch = -1
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, before any group's scale."""
+        return self.recipe.optim.lr * lr_factor(
+            self.recipe.schedule, self.step, self.num_steps, self.steps_per_epoch
+        )
+
+    def next_batch(self) -> tuple[Tensor, Targets]:
+        """The next step's images, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
+        epoch, step_in_epoch = divmod(self.step, self.steps_per_epoch)
+        if epoch != self._drawn_epoch:
+            self.order_N = epoch_order(len(self.labels_N), self.recipe.seed, epoch)
+            self.augmenter.begin_epoch(epoch)
+            self._drawn_epoch = epoch
+        indices_B = batch_indices(self.order_N, step_in_epoch, self.recipe.batch_size)
+        on_device_B = indices_B.to(self.images_NCHW.device)
+        x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
+        full = self.recipe.model.image_size
+        x_BCHW = resize(x_BCHW, image_side(self.recipe.resolutions, full, self.step, self.num_steps))
+        x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
+        return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], self.step)
+
+    def train_step(self) -> None:
+        """One optimizer step. Raises NonFiniteError before anything is applied where loss or gradient is not finite."""
+        x_BCHW, targets = self.next_batch()
+        self.model.train()
+        torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout, stochastic depth
+        factor = lr_factor(self.recipe.schedule, self.step, self.num_steps, self.steps_per_epoch)
+        self.optimizer.set_lr_factor(factor)
+        with self.hardware.autocast():
+            logits_BK = self.forward(x_BCHW)
+        logits_BK = logits_BK.float()
+        loss = mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._refuse_non_finite(loss.detach())
+        self.optimizer.step(self.step)
+        self.optimizer.zero_grad()
+        self.average.update(self.step)
+        self._count(loss.detach(), logits_BK.detach(), targets)
+        self.step += 1
+
+    def _refuse_non_finite(self, loss: Tensor) -> None:
+        norm = self.optimizer.gradient_norm()
+        if not bool(torch.isfinite(loss + norm)):
+            raise NonFiniteError(
+                f"loss {loss.item():g}, gradient norm {norm.item():g}", where=f"step {self.step}, lr {self.lr:.4g}"
+            )
+
+    def _count(self, loss: Tensor, logits_BK: Tensor, targets: Targets) -> None:
+        hits = (logits_BK.argmax(1) == targets.labels_B).sum()
+        num_images = len(logits_BK)
+        self.totals_3 += torch.stack([loss.double() * num_images, hits.double(), hits.new_tensor(num_images)]).cpu()
+
+    def epoch_totals(self) -> EpochTotals:
+        """Means over the epoch so far."""
+        loss, hits, num_images = self.totals_3.tolist()
+        return EpochTotals(loss / max(1, num_images), hits / max(1, num_images), int(num_images))
+
+    def end_epoch(self) -> None:
+        """Start counting anew."""
+        self.totals_3.zero_()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state but for `step`: network, optimizer, average, the epoch's totals."""
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.tensors(),
+            "average": self.average.tensors(),
+            "epoch": {"totals": self.totals_3},
+        }
+        return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go back to a saved state."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}, "epoch": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        self.model.load_state_dict(parts["model"])
+        self.optimizer.load_tensors(parts["optimizer"])
+        self.average.load_tensors(parts["average"])
+        self.totals_3.copy_(parts["epoch"]["totals"])
+        self.step = step
+
+
+def mixed_cross_entropy(logits_BK: Tensor, targets: Targets, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy against two labels an image, weighted by how much of it is which; a scalar."""
+    loss = F.cross_entropy(logits_BK, targets.labels_B, label_smoothing=label_smoothing)
+    if targets.share == 1:
+        return loss
+    other = F.cross_entropy(logits_BK, targets.others_B, label_smoothing=label_smoothing)
+    return targets.share * loss + (1 - targets.share) * other
+
+
+def first_non_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor with NaN or infinity in it."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            return name
+    return None

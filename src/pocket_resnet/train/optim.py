@@ -1,0 +1,178 @@
+"""Optimizers: which parameter follows which rule, SGD and Muon, Lookahead on top.
+
+`Optimizer` is what the loop uses; all that a checkpoint needs of it is a flat dictionary of tensors.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pocket_resnet.recipe import OptimRecipe
+
+# Jordan et al. 2024 (Muon): a quintic whose repeated application drives singular values towards 1
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 3
+
+
+class Muon(torch.optim.Optimizer):
+    """SGD with Nesterov momentum whose update is made orthogonal, for convolution filters of unit RMS norm.
+
+    A filter [O, I, k, k] is taken as a matrix [O, I k k]. Before each update the filter is scaled to Euclidean norm
+    sqrt(O), which batch norm undoes, so that the learning rate is a relative one.
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every filter that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(weight.grad)
+                update = weight.grad.add(buffer, alpha=group["momentum"])
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+                weight.add_(orthogonalise(update.flatten(1)).view_as(weight), alpha=-group["lr"])
+
+
+def orthogonalise(matrix_OI: Tensor) -> Tensor:
+    """A matrix with the same singular vectors and all singular values near 1, by Newton-Schulz iteration."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrix_OI / (matrix_OI.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
+class Lookahead:
+    """Every `num_steps` steps, move slow weights a share `alpha` towards the fast ones and start again from there.
+
+    Source: Zhang et al. 2019 (arXiv:1907.08610), algorithm 1.
+    """
+
+    def __init__(self, params: list[nn.Parameter], num_steps: int, alpha: float) -> None:
+        self.params, self.num_steps, self.alpha = params, num_steps, alpha
+        self.slow = [parameter.detach().clone() for parameter in params]
+
+    @torch.no_grad()
+    def step(self, step: int) -> None:
+        """Call after the inner optimizer's update number `step` (from 0)."""
+        if (step + 1) % self.num_steps == 0:
+            torch._foreach_lerp_(self.slow, self.params, self.alpha)
+            torch._foreach_copy_(self.params, self.slow)
+
+
+class Optimizer:
+    """All trainable parameters of a network under one recipe."""
+
+    def __init__(self, model: nn.Module, recipe: OptimRecipe) -> None:
+        self.recipe = recipe
+        self.names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.params = list(self.names)
+        groups = parameter_groups(model, recipe)
+        filters = groups.pop("filters") if recipe.kind == "muon" else None
+        self.inner: list[torch.optim.Optimizer] = [
+            torch.optim.SGD(
+                [group for group in groups.values() if group["params"]],
+                lr=recipe.lr,
+                momentum=recipe.momentum,
+                nesterov=recipe.nesterov,
+                fused=self.params[0].device.type in ("cpu", "cuda"),
+            )
+        ]
+        if filters is not None and filters["params"]:
+            self.inner.append(Muon(filters["params"], recipe.muon_lr, recipe.muon_momentum))
+        self.peak_lrs = [[group["lr"] for group in inner.param_groups] for inner in self.inner]
+        self.lookahead = (
+            Lookahead(self.params, recipe.lookahead_steps, recipe.lookahead_alpha) if recipe.lookahead_steps else None
+        )
+
+    def set_lr_factor(self, factor: float) -> None:
+        """Use this share of every group's peak learning rate from now on."""
+        for inner, peaks in zip(self.inner, self.peak_lrs, strict=True):
+            for group, peak in zip(inner.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+
+    def gradient_norm(self) -> Tensor:
+        """The Euclidean norm of the whole gradient, a scalar on the device; NaN or infinite where any entry is."""
+        return nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
+
+    def step(self, step: int) -> None:
+        """Clip, update every parameter, then Lookahead."""
+        if self.recipe.clip_value:
+            nn.utils.clip_grad_value_(self.params, self.recipe.clip_value)
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.params, self.recipe.clip_norm)
+        for inner in self.inner:
+            inner.step()
+        if self.lookahead is not None:
+            self.lookahead.step(step)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for inner in self.inner:
+            inner.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Momentum and slow weights by parameter name, all that resuming needs."""
+        found = {}
+        for inner in self.inner:
+            for parameter, state in inner.state.items():
+                if (buffer := state.get("momentum_buffer")) is not None:
+                    found[f"momentum.{self.names[parameter]}"] = buffer
+        if self.lookahead is not None:
+            found |= {f"slow.{self.names[p]}": slow for p, slow in zip(self.params, self.lookahead.slow, strict=True)}
+        return found
+
+    @torch.no_grad()
+    def load_tensors(self, saved: dict[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        for inner in self.inner:
+            for group in inner.param_groups:
+                for parameter in group["params"]:
+                    if (buffer := saved.get(f"momentum.{self.names[parameter]}")) is not None:
+                        inner.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        if self.lookahead is not None:
+            for parameter, slow in zip(self.params, self.lookahead.slow, strict=True):
+                slow.copy_(saved[f"slow.{self.names[parameter]}"])
+
+
+def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[str, Any]]:
+    """SGD's parameter groups: filters, norm gains, norm biases, other biases and the head's weights.
+
+    A scaled learning rate comes with weight decay scaled down, so that the pull towards zero per step stays.
+    """
+    kinds: dict[str, list[nn.Parameter]] = {
+        "filters": [], "norm_gains": [], "norm_biases": [], "biases": [], "head": []
+    }
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                kinds[_kind(module, name)].append(parameter)
+    scales = {"norm_biases": recipe.norm_bias_lr_scale, "head": recipe.head_lr_scale}
+    groups = {}
+    for kind, params in kinds.items():
+        scale = scales.get(kind, 1.0)
+        decays = recipe.decay_norms_and_biases or kind in ("filters", "head")
+        weight_decay = recipe.weight_decay / (scale or 1.0) if decays else 0.0
+        groups[kind] = {"params": params, "lr": recipe.lr * scale, "weight_decay": weight_decay}
+    return groups
+
+
+def _kind(module: nn.Module, name: str) -> str:
+    if isinstance(module, nn.BatchNorm2d):
+        return "norm_gains" if name == "weight" else "norm_biases"
+    if name == "bias":
+        return "biases"
+    return "head" if isinstance(module, nn.Linear) else "filters"

@@ -1,0 +1,362 @@
+"""One training run: its folder, lock, resumption, signals, validation, and what it leaves behind."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import pocket_resnet
+from pocket_resnet.card import Card
+from pocket_resnet.data.augment import to_float
+from pocket_resnet.data.batches import steps_per_epoch
+from pocket_resnet.data.source import Source, Split, open_source
+from pocket_resnet.device import Hardware, choose, machine
+from pocket_resnet.errors import ArtifactError, NonFiniteError, PocketError, Stopped, UsageError
+from pocket_resnet.evaluate import Evaluation, evaluate
+from pocket_resnet.files import json_bytes, lock_folder, remove_temporaries, write_bytes, write_text
+from pocket_resnet.model.artifact import save_model
+from pocket_resnet.model.design import fill_budget
+from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.spec import num_macs, num_params
+from pocket_resnet.recipe import Recipe, differences, override, parse_budget, parse_recipe, to_toml
+from pocket_resnet.seeds import generator
+from pocket_resnet.train import checkpoint
+from pocket_resnet.train.flops import training_flops
+from pocket_resnet.train.loop import Trainer, first_non_finite
+from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration
+
+NUM_WHITENING_IMAGES = 5000
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run came to; `runs/NAME/result.json` holds the same."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    num_params: int
+    num_macs: int
+    epochs: int
+    steps: int
+    images_seen: int
+    train_flops: int
+    seconds: float
+    seconds_total: float
+    images_per_s: float
+    seed: int
+    recipe: str
+    data: str
+    machine: str
+    model: str
+
+
+def train(
+    recipe: Recipe,
+    *,
+    data_dir: Path | None = None,
+    runs_dir: Path = Path("runs"),
+    run: str | None = None,
+    resume: bool = False,
+    fork: bool = False,
+) -> Result:
+    """Train the recipe's network, or go on with an interrupted run, and leave everything in `runs_dir`/NAME.
+
+    `run` names the folder (default: made of recipe, data and seed); `resume` goes on with it where it exists; `fork`
+    goes on although recipe or data have changed. Raises PocketError for all that can go wrong, Stopped where a
+    signal ended the run after saving.
+    """
+    started_s = time.monotonic()
+    hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
+    source = open_source(
+        recipe.data.name,
+        data_dir=data_dir,
+        image_size=recipe.model.image_size,
+        num_workers=recipe.data.num_workers,
+    )
+    train_split = source.split(recipe.data.train_on)
+    recipe, remarks = fit_to_data(recipe, source, len(train_split))
+    folder = run_folder(runs_dir, recipe, source, run, resume)
+    with lock_folder(folder) as remark:
+        remarks += [remark] if remark else []
+        remove_temporaries(folder)
+        remove_temporaries(folder / "checkpoints")
+        return _Run(folder, recipe, source, hardware, started_s).train(train_split, [*source.remarks, *remarks], fork)
+
+
+def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe, list[str]]:
+    """The recipe with what depends on the data filled in, and a remark for each thing that a user may not expect."""
+    remarks = []
+    spec = replace(recipe.model, num_classes=len(source.class_names))
+    if recipe.budget is not None:
+        spec = fill_budget(spec, parse_budget(recipe.budget))
+    changes: dict[str, Any] = {"model": asdict(spec)}
+    needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
+    if needed > recipe.epochs:
+        changes["epochs"] = needed
+        remarks.append(f"{num_images:,} images are few: {needed} epochs instead of {recipe.epochs}")
+    if recipe.augment.flip != "none" and not source.mirrored:
+        changes["augment.flip"] = "none"
+        remarks.append(f"{source.name}: mirrored images mean something else, so none are shown")
+    if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
+        remarks.append("warning: a learning rate of 0 leaves the weights as they are")
+    return override(recipe, changes), remarks
+
+
+def run_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
+    """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
+    if run is not None:
+        if Path(run).name != run or run.startswith("."):
+            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
+        if (runs_dir / run / "recipe.toml").exists() and not resume:
+            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
+        return runs_dir / run
+    data = re.sub(r"\W+", "-", Path(source.name).name)
+    base, number = f"{recipe.name}-{data}-seed{recipe.seed}", 1
+
+    def candidate(n: int) -> Path:
+        return runs_dir / (base if n == 1 else f"{base}-{n}")
+
+    while candidate(number).exists():
+        number += 1
+    return candidate(max(1, number - 1) if resume else number)
+
+
+class _Run:
+    """A run whose folder is locked."""
+
+    def __init__(self, folder: Path, recipe: Recipe, source: Source, hardware: Hardware, started_s: float) -> None:
+        self.folder, self.recipe, self.source, self.hardware = folder, recipe, source, hardware
+        self.started_s = started_s
+        self.checkpoints = folder / "checkpoints"
+        self.seconds = 0.0
+
+    def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
+        self._record_recipe(fork)
+        model = self._build(train_split)
+        self.trainer = Trainer(model, self.recipe, train_split, self.hardware)
+        self.last_step = min(self.recipe.max_steps or self.trainer.num_steps, self.trainer.num_steps)
+        remarks = remarks + self._restore(fork)
+        self.val_split = self.source.split("val")
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.trainer.step)
+        with ProgressReport(self.last_step, self.trainer.step, self.recipe.epochs) as self.progress:
+            for remark in remarks:
+                self.progress.say(remark)
+            self._announce(train_split)
+            with catch_signals() as caught:
+                self._train_steps(caught)
+            return self._finish()
+
+    def _record_recipe(self, fork: bool) -> None:
+        """Write the resolved recipe, or refuse where the folder's own differs."""
+        path = self.folder / "recipe.toml"
+        if path.exists():
+            changed = differences(parse_recipe(path.read_text(encoding="utf-8"), path), self.recipe)
+            if changed and not fork:
+                raise UsageError(
+                    "the recipe is not the one this run began with: " + "; ".join(changed),
+                    where=self.folder,
+                    mend="leave the changes out, give another --run name, or go on regardless with --fork",
+                )
+        write_text(path, to_toml(self.recipe))
+
+    def _build(self, train_split: Split) -> ResNet:
+        """The network as it is before the first step."""
+        model = ResNet(self.recipe.model)
+        initialise(model, self.recipe.init, generator(self.recipe.seed, "weights"))
+        if self.recipe.augment.normalize:
+            model.normalize.set_statistics(self.source.mean, self.source.std)
+        if self.recipe.model.stem == "whitening":
+            model.set_whitening(to_float(train_split.images_NCHW[:NUM_WHITENING_IMAGES]))
+        budget = self.recipe.budget
+        if budget is not None and model.num_params > parse_budget(budget):
+            raise UsageError(f"the network has {model.num_params:,} parameters, over the budget of {budget}")
+        return model.to(self.hardware.device, memory_format=self.hardware.memory_format)
+
+    def _restore(self, fork: bool) -> list[str]:
+        """Take up the newest checkpoint that verifies; returns what the user should know about it."""
+        found = checkpoint.load_newest(self.checkpoints)
+        if found is None:
+            return []
+        state, tensors, remarks = found
+        if state.data_fingerprint != self.source.fingerprint and not fork:
+            raise UsageError(
+                f"{self.source.name} is not the data this run began with",
+                where=self.folder,
+                mend="bring the old data back, give another --run name, or go on regardless with --fork",
+            )
+        if state.torch_version != checkpoint.torch_version() or state.hardware != machine(self.hardware):
+            remarks.append(f"not bit-exact: begun on {state.hardware}")
+        try:
+            self.trainer.load_tensors(tensors, state.step)
+        except (KeyError, RuntimeError) as error:
+            message = str(error).splitlines()[0]
+            raise ArtifactError(f"does not fit this network: {message}", where=self.checkpoints) from error
+        self.seconds = state.seconds
+        return [*remarks, f"resumed at step {state.step}"]
+
+    def _announce(self, train_split: Split) -> None:
+        spec = self.recipe.model
+        self.progress.say(
+            f"{self.recipe.name} on {self.source.name}: {num_params(spec):,} parameters, "
+            f"{num_macs(spec):,} multiply-adds an image, {len(train_split):,} training images, "
+            f"{self.last_step:,} steps on {machine(self.hardware)}"
+        )
+
+    def _train_steps(self, caught: list[int]) -> None:
+        """Step until the end or a signal; validate after each epoch; save every so often."""
+        trainer, saved_s = self.trainer, time.monotonic()
+        while trainer.step < self.last_step:
+            epoch, step_started_s = trainer.epoch, time.monotonic()
+            try:
+                trainer.train_step()
+            except NonFiniteError as error:
+                raise self._with_last_good(error) from error
+            self.seconds += time.monotonic() - step_started_s
+            totals = trainer.epoch_totals()
+            self.progress.stepped(trainer.step, epoch, self.recipe.batch_size, totals.loss, totals.accuracy)
+            if trainer.epoch > epoch or trainer.step == self.last_step:
+                self._end_epoch(epoch)
+            due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s
+            if due or caught or trainer.step == self.last_step:
+                self._save()
+                saved_s = time.monotonic()
+            if caught:
+                name = signal.Signals(caught[0]).name
+                mend = f"go on with: pocket-resnet train {self.recipe.name} --resume --run {self.folder.name}"
+                raise Stopped(caught[0], f"stopped by {name} after saving step {trainer.step}", mend=mend)
+
+    def _with_last_good(self, error: NonFiniteError) -> NonFiniteError:
+        saved = checkpoint.newest_first(self.checkpoints)
+        last = f"the last good checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
+        return NonFiniteError(
+            f"not finite, stopped before applying it: {error.what}",
+            where=error.where,
+            mend=f"{last}; try a lower learning rate or --optim.clip-norm 1",
+        )
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Validate, write the epoch's metrics, tell of it."""
+        trainer, totals = self.trainer, self.trainer.epoch_totals()
+        self._refuse_non_finite_state()
+        found = self._validate()
+        self.metrics.append(
+            {
+                "step": trainer.step,
+                "epoch": epoch + 1,
+                "lr": trainer.lr,
+                "train_loss": totals.loss,
+                "train_accuracy": totals.accuracy,
+                "val_nll": found.nll,
+                "val_accuracy": found.accuracy,
+                "seconds": round(self.seconds, 3),
+            }
+        )
+        self.progress.say(
+            f"epoch {epoch + 1}/{self.recipe.epochs}  loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}  "
+            f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
+        )
+        trainer.end_epoch()
+
+    def _validate(self) -> Evaluation:
+        with self.trainer.average.applied():
+            return evaluate(
+                self.trainer.model, self.val_split, self.source.class_names, self.hardware, split_name="val"
+            )
+
+    def _refuse_non_finite_state(self) -> None:
+        name = first_non_finite(self.trainer.tensors())
+        if name is not None:
+            error = NonFiniteError(f"{name} has NaN or infinity", where=f"step {self.trainer.step}, lr {self.trainer.lr:.4g}")
+            raise self._with_last_good(error)
+
+    def _save(self) -> None:
+        """Write a checkpoint of a finite state and prune older ones."""
+        self._refuse_non_finite_state()
+        state = checkpoint.CheckpointState(
+            step=self.trainer.step,
+            seconds=self.seconds,
+            torch_version=checkpoint.torch_version(),
+            hardware=machine(self.hardware),
+            data_fingerprint=self.source.fingerprint,
+        )
+        checkpoint.save(self.checkpoints, state, self.trainer.tensors())
+        checkpoint.prune(self.checkpoints, self.recipe.checkpoint.keep)
+
+    def _finish(self) -> Result:
+        """Evaluate the last state, write model and result."""
+        trainer, spec = self.trainer, self.recipe.model
+        found = self._validate()
+        images_seen, train_flops = training_flops(trainer.model, self.recipe, len(trainer.labels_N), trainer.step)
+        result = Result(
+            accuracy=found.accuracy,
+            interval=found.interval,
+            num_params=num_params(spec),
+            num_macs=num_macs(spec),
+            epochs=self.recipe.epochs,
+            steps=trainer.step,
+            images_seen=images_seen,
+            train_flops=train_flops,
+            seconds=round(self.seconds, 3),
+            seconds_total=round(time.monotonic() - self.started_s, 3),
+            images_per_s=round(images_seen / max(self.seconds, 1e-9), 2),
+            seed=self.recipe.seed,
+            recipe=self.recipe.name,
+            data=self.source.name,
+            machine=machine(self.hardware),
+            model=str(self.folder / "model"),
+        )
+        with trainer.average.applied():
+            save_model(self.folder / "model", trainer.model, self._card(result, found))
+        write_bytes(self.folder / "result.json", json_bytes(asdict(result)))
+        return result
+
+    def _card(self, result: Result, found: Evaluation) -> Card:
+        shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
+        return Card(
+            version=pocket_resnet.__version__,
+            spec=self.recipe.model,
+            class_names=self.source.class_names,
+            train_on=self.recipe.data.train_on,
+            split=found.split,
+            num_images=found.num_images,
+            **shared,
+        )
+
+
+@contextlib.contextmanager
+def catch_signals() -> Iterator[list[int]]:
+    """Inside, the first SIGTERM or SIGINT is only noted in the list, and a second one exits at once."""
+    caught: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if caught:
+            os._exit(128 + number)
+        caught.append(number)
+
+    previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+    with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals keep their meaning
+        previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a finished run. Raises ArtifactError where it cannot be read."""
+    path = folder / "result.json"
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return values
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"not a run's result: {error}", where=path) from error

@@ -1,0 +1,244 @@
+"""CIFAR as found on disk: both layouts, MD5s, what is missing, what is remembered, and how it is obtained."""
+
+import hashlib
+import json
+import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pocket_resnet.data import cifar, published
+from pocket_resnet.data.source import channel_statistics, open_source, verify
+from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+
+FOLDERS = ["cifar-10-batches-bin", "cifar-10-batches-py"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_official_order_and_splits(cifar10: Any, tmp_path: Path, folder: str) -> None:
+    cifar10.write(tmp_path, folder)
+    source = open_source("cifar10", data_dir=tmp_path)
+    images = np.concatenate([part[0] for part in cifar10.parts])
+    labels = np.concatenate([part[1] for part in cifar10.parts])
+    for which, rows in {"train": slice(0, 90), "val": slice(90, 100), "trainval": slice(0, 100)}.items():
+        split = source.split(which)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(split.images_NCHW.numpy(), images[rows])
+        np.testing.assert_array_equal(split.labels_N.numpy(), labels[rows])
+        assert split.images_NCHW.dtype == torch.uint8
+        assert split.labels_N.dtype == torch.int64
+        assert len(split) == len(labels[rows])
+    np.testing.assert_array_equal(source.split("test").images_NCHW.numpy(), cifar10.test_part[0])
+    assert len(source.split("all")) == 120
+    assert source.class_names[3] == "cat"
+    assert (source.mean[0], source.std[2]) == (0.49140, 0.26159)
+
+
+@pytest.mark.parametrize("folder", ["cifar-100-binary", "cifar-100-python"])
+def test_cifar100_has_fine_labels_and_computed_statistics(cifar100: Any, tmp_path: Path, folder: str) -> None:
+    cifar100.write(tmp_path, folder)
+    source = open_source("cifar100", data_dir=tmp_path)
+    np.testing.assert_array_equal(source.split("trainval").labels_N.numpy(), cifar100.parts[0][1])
+    assert source.mean == channel_statistics(source.split("train").images_NCHW)[0]
+    assert len(source.class_names) == 100
+    assert list(source.class_names) == sorted(source.class_names)
+
+
+def test_train_and_val_share_memory(cifar10: Any, tmp_path: Path) -> None:
+    cifar10.write(tmp_path, FOLDERS[0])
+    source = open_source("cifar10", data_dir=tmp_path)
+    storages = {source.split(which).images_NCHW.untyped_storage().data_ptr() for which in ("train", "val", "trainval")}
+    assert len(storages) == 1
+
+
+def test_both_layouts_have_one_fingerprint(cifar10: Any, tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        cifar10.write(tmp_path / folder, folder)
+    prints = {open_source("cifar10", data_dir=tmp_path / folder).fingerprint for folder in FOLDERS}
+    assert len(prints) == 1
+
+
+def test_data_dir_may_be_the_folder_itself_and_binary_comes_first(cifar10: Any, tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        cifar10.write(tmp_path, folder)
+    assert open_source("cifar10", data_dir=tmp_path).reader.where.endswith("bin")
+    assert len(open_source("cifar10", data_dir=tmp_path / FOLDERS[1]).split("val")) == 10
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None:
+    path = cifar10.write(tmp_path, folder) / cifar10.family.layouts[FOLDERS.index(folder)].train[2]
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1
+    path.write_bytes(content)
+    found, wanted = hashlib.md5(content).hexdigest(), hashlib.md5(cifar10.files[folder][path.name]).hexdigest()
+    with pytest.raises(DataError, match=f"{path.name}: wrong MD5: it is {found}, {wanted} is published") as raised:
+        open_source("cifar10", data_dir=tmp_path).split("val")
+    assert raised.value.exit_code == 3
+
+
+def test_md5_is_checked_once_and_again_by_verify(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cifar10.write(tmp_path, FOLDERS[0])
+    open_source("cifar10", data_dir=tmp_path).split("train")
+    hashed = []
+    real = hashlib.md5
+    monkeypatch.setattr(hashlib, "md5", lambda *a, **k: hashed.append(1) or real(*a, **k))  # type: ignore[func-returns-value]
+    open_source("cifar10", data_dir=tmp_path).split("train")
+    assert not hashed
+    source = open_source("cifar10", data_dir=tmp_path)
+    assert len(verify(source)) == 6
+    assert len(hashed) == 6
+    status = (folder / "data_batch_1.bin").stat()
+    content = bytearray((folder / "data_batch_1.bin").read_bytes())
+    content[9] ^= 1
+    (folder / "data_batch_1.bin").write_bytes(content)
+    os.utime(folder / "data_batch_1.bin", ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match="wrong MD5"):
+        verify(source)
+
+
+def test_damaged_record_of_checks_is_ignored(cifar10: Any, tmp_path: Path) -> None:
+    folder = cifar10.write(tmp_path, FOLDERS[0])
+    for text in ("", "[1]", '{"data_batch_1.bin": 3}', '{"data_batch_1.bin": ["a", 1, 2]}'):
+        (folder / ".verified.json").write_text(text)
+        assert len(open_source("cifar10", data_dir=tmp_path).split("train")) == 90
+    assert len(json.loads((folder / ".verified.json").read_text())) == 5
+
+
+def test_read_only_folder_works(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise EnvironmentFault("cannot write", where=path)
+
+    monkeypatch.setattr("pocket_resnet.files.write_bytes", refuse)
+    cifar10.write(tmp_path, FOLDERS[0])
+    assert len(open_source("cifar10", data_dir=tmp_path).split("train")) == 90
+
+
+def test_missing_test_batch_matters_only_for_the_test_split(cifar10: Any, tmp_path: Path) -> None:
+    cifar10.write(tmp_path, FOLDERS[0], without=("test_batch.bin",))
+    source = open_source("cifar10", data_dir=tmp_path)
+    assert len(source.split("trainval")) == 100
+    assert source.reader.num_test is None
+    with pytest.raises(DataError, match=r"test_batch\.bin: missing"):
+        source.split("test")
+
+
+def test_missing_training_file_is_named(cifar10: Any, tmp_path: Path) -> None:
+    cifar10.write(tmp_path, FOLDERS[0], without=("data_batch_3.bin",))
+    with pytest.raises(DataError, match=r"data_batch_3\.bin missing"):
+        open_source("cifar10", data_dir=tmp_path)
+
+
+def test_first_seen_md5_holds_where_none_is_published(cifar100: Any, tmp_path: Path) -> None:
+    path = cifar100.write(tmp_path, "cifar-100-binary") / "train.bin"
+    open_source("cifar100", data_dir=tmp_path).split("train")
+    content = bytearray(path.read_bytes())
+    content[7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"wrong MD5: .* it was at first"):
+        open_source("cifar100", data_dir=tmp_path).split("train")
+
+
+def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
+    path = cifar100.write(tmp_path, "cifar-100-binary") / "train.bin"
+    whole = path.read_bytes()
+    for content in (whole[: -3 * 3074], whole + whole[:3074]):
+        path.write_bytes(content)
+        (path.parent / ".verified.json").unlink(missing_ok=True)
+        with pytest.raises(DataError, match="instead of 20"):
+            open_source("cifar100", data_dir=tmp_path).split("train")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_training_splits_never_open_the_test_file(
+    cifar10: Any, tmp_path: Path, watch_opens: Any, folder: str
+) -> None:
+    cifar10.write(tmp_path, folder)
+    with watch_opens() as opened:
+        source = open_source("cifar10", data_dir=tmp_path)
+        for which in ("train", "val", "trainval"):
+            source.split(which)  # type: ignore[arg-type]
+        assert any("data_batch_5" in path for path in opened)
+        assert not any("test_batch" in path for path in opened)
+        source.split("test")
+        assert any("test_batch" in path for path in opened)
+
+
+def test_other_sizes_are_refused(cifar10: Any, tmp_path: Path) -> None:
+    cifar10.write(tmp_path, FOLDERS[0])
+    with pytest.raises(UsageError, match="its images are 32 px, not 64"):
+        open_source("cifar10", data_dir=tmp_path, image_size=64)
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, folder: Path) -> ThreadingHTTPServer:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("POCKET_RESNET_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+    return server
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_downloads_verifies_unpacks(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    made = request.getfixturevalue(name)
+    layout = made.family.layouts[0]
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / layout.archive).write_bytes(made.archive(layout.folder))
+    server = serve(monkeypatch, tmp_path / "www")
+    sources = []
+    threads = [
+        threading.Thread(target=lambda: sources.append(open_source(name, data_dir=tmp_path / "data"))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    server.shutdown()
+    server.server_close()
+    assert len(sources) == 3
+    np.testing.assert_array_equal(sources[0].split("test").labels_N.numpy(), made.test_part[1])
+    there = {path.name for path in (tmp_path / "data").iterdir() if not path.name.endswith(".lock")}
+    assert there == {layout.folder}
+    stamps = json.loads((tmp_path / "data" / layout.folder / ".verified.json").read_text())
+    assert set(stamps) == set(layout.members)
+
+
+def test_archive_put_there_by_hand_is_unpacked_and_kept(cifar10: Any, tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(cifar10.archive(FOLDERS[1]))
+    source = open_source("cifar10", data_dir=tmp_path, download=False)
+    assert len(source.split("val")) == 10
+    assert (tmp_path / "cifar-10-python.tar.gz").exists()
+
+
+def test_nothing_there(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="no cifar10 there"):
+        open_source("cifar10", data_dir=tmp_path, download=False)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"half")
+    with pytest.raises(DataError, match=f"wrong MD5: it is {hashlib.md5(b'half').hexdigest()}"):
+        open_source("cifar10", data_dir=tmp_path, download=False)
+
+
+def test_mirror_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = published.CIFAR10.layouts[0]
+    assert cifar.urls(layout) == ["https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"]
+    monkeypatch.setenv("POCKET_RESNET_MIRROR", "http://a/b http://c/")
+    assert cifar.urls(layout) == ["http://a/b/cifar-10-binary.tar.gz", "http://c/cifar-10-binary.tar.gz"]
+
+
+@pytest.mark.skipif("POCKET_RESNET_DATA" not in os.environ, reason="POCKET_RESNET_DATA is not set")
+def test_published_statistics_are_those_of_the_50000_real_images() -> None:
+    source = open_source("cifar10", data_dir=Path(os.environ["POCKET_RESNET_DATA"]), download=False)
+    mean, std = channel_statistics(source.split("trainval").images_NCHW)
+    assert mean == pytest.approx(source.mean, abs=6e-6)
+    assert std == pytest.approx(source.std, abs=6e-6)
