@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from pocket_resnet import __version__, show
-from pocket_resnet.errors import PocketError, UsageError, did_you_mean
-from pocket_resnet.recipe import Recipe, load_recipe, override
+from pocket_resnet.errors import DataError, PocketError, UsageError, did_you_mean
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import load_recipe, override
 
+MAX_LISTED = 20
 DEFAULT_RECIPE = "fast"
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 
@@ -108,8 +110,14 @@ class Predict:
     def run_verb(self) -> None:
         from pocket_resnet.predict import predict_files
 
-        rows = predict_files(self.model, self.images, self.top)
+        rows, bad = predict_files(self.model, self.images, self.top)
         show.as_json(rows) if self.json else show.predictions(rows)
+        if bad:
+            raise DataError(
+                f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + "\n  ".join(bad[:MAX_LISTED])
+            )
+        if not rows:
+            raise UsageError("no images", mend="name image files or folders of them")
 
 
 @dataclass
@@ -157,7 +165,13 @@ class Data:
         show.as_json(description) if self.json else show.description(description, verified=self.verify)
 
 
-VERBS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict, "summary": Summary, "data": Data}
+VERBS: dict[str, Any] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "summary": Summary,
+    "data": Data,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

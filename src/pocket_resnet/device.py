@@ -5,11 +5,14 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from pocket_resnet.errors import UsageError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Hardware:
         """The layout of images and filters."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
+    def place(self, model: Network) -> Network:
+        """The model on the device, in the memory layout."""
+        return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Multiply in bf16 inside this context where the precision says so; weights stay fp32."""
         if self.precision == "bf16":
@@ -32,7 +39,9 @@ class Hardware:
         return nullcontext()
 
 
-def choose(device: str = "auto", precision: str = "auto", channels_last: str = "auto", num_threads: int = 0) -> Hardware:
+def choose(
+    device: str = "auto", precision: str = "auto", channels_last: str = "auto", num_threads: int = 0
+) -> Hardware:
     """The hardware for the wishes; UsageError where a wished device is not here."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -52,14 +52,23 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; `confusion[true][predicted]` counts images."""
         classes = {
-            result.name: {"num_images": result.num_images, "accuracy": result.accuracy, "interval": result.interval}
+            result.name: {
+                "num_images": result.num_images,
+                "accuracy": result.accuracy,
+                "interval": result.interval,
+            }
             for result in self.per_class
         }
         return {**self.__dict__, "per_class": classes}
 
 
 def evaluate_model(
-    path: Path, *, data: str | None = None, split: Which | None = None, views: int = 1, data_dir: Path | None = None
+    path: Path,
+    *,
+    data: str | None = None,
+    split: Which | None = None,
+    views: int = 1,
+    data_dir: Path | None = None,
 ) -> Evaluation:
     """Measure the model in a directory on a split of a data set; classes are matched by name.
 
@@ -72,8 +81,7 @@ def evaluate_model(
     split_name = split or ("all" if plain_folder else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
-    model = model.to(hardware.device, memory_format=hardware.memory_format)
-    return evaluate(model, images, card.class_names, hardware, split_name=split_name, views=views)
+    return evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:
@@ -88,7 +96,13 @@ def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...])
 
 
 def evaluate(
-    model: ResNet, split: Split, class_names: tuple[str, ...], hardware: Hardware, *, split_name: str, views: int = 1
+    model: ResNet,
+    split: Split,
+    class_names: tuple[str, ...],
+    hardware: Hardware,
+    *,
+    split_name: str,
+    views: int = 1,
 ) -> Evaluation:
     """Classify every image of the split and count."""
     probabilities_NK = class_probabilities(model, split.images_NCHW, hardware, views)
@@ -104,7 +118,7 @@ def class_probabilities(model: ResNet, images_NCHW: Tensor, hardware: Hardware, 
     was_training = model.training
     model.eval()
     parts = []
-    for batch_BCHW in images_NCHW.split(EVALUATION_BATCH):
+    for batch_BCHW in torch.split(images_NCHW, EVALUATION_BATCH):
         at_size = resize(batch_BCHW.to(hardware.device), model.spec.image_size)
         x_BCHW = to_float(at_size, hardware.memory_format)
         probabilities_BK = torch.zeros((), device=hardware.device)

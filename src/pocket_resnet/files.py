@@ -31,9 +31,13 @@ def explain_os_errors(path: Path, num_bytes: int | None = None) -> Iterator[None
     except OSError as error:
         needed = "" if num_bytes is None else f" ({num_bytes:,} bytes needed)"
         if error.errno in _DISK_FULL:
-            raise EnvironmentFault(f"the disk is full{needed}", where=path, mend="free some space and start again") from error
+            raise EnvironmentFault(
+                f"the disk is full{needed}", where=path, mend="free some space and start again"
+            ) from error
         raise EnvironmentFault(
-            f"cannot write: {error.strerror or error}{needed}", where=path, mend="choose a folder that can be written"
+            f"cannot write: {error.strerror or error}{needed}",
+            where=path,
+            mend="choose a folder that can be written",
         ) from error
 
 
@@ -106,9 +110,14 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     Markdown files are left out of the sums: people may edit them.
     """
     sums = "".join(
-        f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items() if not name.endswith(".md")
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in files.items()
+        if not name.endswith(".md")
     )
-    temporary, replaced = _temporary_sibling(folder), _temporary_sibling(folder.with_name(f"{folder.name}.old"))
+    temporary, replaced = (
+        _temporary_sibling(folder),
+        _temporary_sibling(folder.with_name(f"{folder.name}.old")),
+    )
     with explain_os_errors(folder, sum(len(content) for content in files.values())):
         try:
             temporary.mkdir(parents=True)
@@ -215,7 +224,9 @@ def lock_folder(folder: Path) -> Iterator[str | None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise EnvironmentFault(
-                f"in use by process {holder or 'unknown'}", where=folder, mend="wait for it, or choose another --run name"
+                f"in use by process {holder or 'unknown'}",
+                where=folder,
+                mend="wait for it, or choose another --run name",
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

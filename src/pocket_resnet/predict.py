@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from pocket_resnet.card import Card
-from pocket_resnet.data.image import decode, fit
+from pocket_resnet.data.image import ImageError, decode, fit
+from pocket_resnet.data.listing import Listing
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
 from pocket_resnet.model.artifact import load_model
@@ -35,7 +36,7 @@ class Classifier:
     """A trained network with its card: `load(path).predict(images)`."""
 
     def __init__(self, model: ResNet, card: Card, hardware: Hardware) -> None:
-        self.model = model.to(hardware.device, memory_format=hardware.memory_format)
+        self.model = hardware.place(model)
         self.card, self.hardware = card, hardware
 
     def predict(self, images: ImageLike | Sequence[ImageLike], *, top: int = 5, views: int = 1) -> list[Prediction]:
@@ -62,23 +63,27 @@ class Classifier:
         return predictions
 
 
-def predict_files(model: Path, paths: Sequence[Path], top: int) -> list[dict[str, Any]]:
-    """Predictions for image files and the images in folders, as `predict --json` prints them.
-
-    Raises DataError naming every file that is not a whole image.
-    """
+def predict_files(model: Path, paths: Sequence[Path], top: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows for image files and the files in folders, as `predict --json` prints them, and what cannot be read."""
     classifier = load(model)
-    files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
-    rows = []
-    for file, prediction in zip(files, classifier.predict(files, top=top), strict=True):
-        ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
-        rows.append({"image": str(file), **ranking[0], "top": ranking})
-    return rows
+    rows: list[dict[str, Any]] = []
+    bad: list[str] = []
+    for path in paths:
+        for file in Listing(path.resolve()).files() if path.is_dir() else [path]:
+            try:
+                [prediction] = classifier.predict(file, top=top)
+            except ImageError as error:
+                bad.append(str(error))
+                continue
+            ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
+            rows.append({"image": str(file), **ranking[0], "top": ranking})
+    return rows, bad
 
 
 def _pixels(image: ImageLike, size: int) -> NDArray[np.uint8]:
     if isinstance(image, np.ndarray):
-        return fit(image, size)
+        pixels_HWC: NDArray[np.uint8] = image
+        return fit(pixels_HWC, size)
     return decode(Path(image) if isinstance(image, str) else image, size)
 
 

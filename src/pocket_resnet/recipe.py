@@ -1,13 +1,12 @@
 """A recipe: everything that decides what a training run does, validated once and frozen.
 
-Read from TOML, overridden by flags, refused where a key is unknown or a value cannot be meant, and written
-whole to the run's folder. Lengths are in pixels, rates per optimizer step of a mean loss.
+A key that is unknown and a value that cannot be meant are refused by name. recipe_toml.py reads and writes
+recipes; the command line makes a flag of every key. Lengths are in pixels, learning rates are for a mean loss.
 """
 
 import dataclasses
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,10 +22,8 @@ from pydantic import (
 )
 
 from pocket_resnet.errors import UsageError, did_you_mean
-from pocket_resnet.model.catalog import named
 from pocket_resnet.model.spec import NetworkSpec
 
-MAX_RECIPE_BYTES = 1024 * 1024
 BUDGET_FORMS = "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M"
 SYNONYMS = {"learning_rate": "lr"}  # what people write, and what it is called here
 
@@ -228,101 +225,11 @@ class Recipe(Section):
 def parse_budget(text: str) -> int:
     """The number of parameters meant by `5M`, `500K`, `1.5M` or `4_697_742`; UsageError for anything else."""
     match = re.fullmatch(r"(\d[\d_]{0,15}(?:\.\d{1,6})?)([kKmM]?)", text.strip())
-    count = 0.0 if match is None else float(match[1].replace("_", "")) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]
+    units = {"": 1, "k": 1_000, "m": 1_000_000}
+    count = float(match[1].replace("_", "")) * units[match[2].lower()] if match else 0.0
     if count < 1 or count != int(count):
         raise UsageError(f"budget {text!r} is not a number of parameters", mend=f"give {BUDGET_FORMS}")
     return int(count)
-
-
-def recipes_folder() -> Path:
-    """Where the named recipes lie: inside an installed package, or beside src/ in a checkout."""
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
-
-
-def load_recipe(name_or_path: str) -> Recipe:
-    """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = recipes_folder() / f"{name_or_path}.toml"
-        if not path.is_file():
-            known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
-            raise UsageError(
-                f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
-                mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
-            )
-    try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path)
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read as a UTF-8 text file: {error}", where=path) from error
-    return parse_recipe(text, path)
-
-
-def parse_recipe(text: str, path: Path) -> Recipe:
-    """The recipe that the TOML text spells out; `[model] network = "NAME"` starts from a network of the catalog."""
-    try:
-        values = {"name": path.stem} | tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not TOML: {error}", where=path) from error
-    try:
-        model = values.get("model")
-        if isinstance(model, dict) and isinstance(model.get("network"), str):
-            base = dataclasses.asdict(named(model.pop("network")))
-            values["model"] = base | model
-        return Recipe.model_validate(_with_tuples(values))
-    except RecipeError as error:
-        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path)) from error
-    except UsageError as error:
-        what = error.what if error.where is None else f"{error.where}: {error.what}"
-        raise UsageError(what, where=path, mend=error.mend) from error
-
-
-def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with values replaced by dotted key, for example `{"optim.lr": 0.1}`, validated again."""
-    values = recipe.model_dump(mode="json")
-    for key, value in changes.items():
-        *sections, leaf = key.split(".")
-        target = values
-        for section in sections:
-            target = target.setdefault(section, {})
-        target[leaf] = value
-    return Recipe.model_validate(_with_tuples(values))
-
-
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """Lines `key: old -> new` for every value that differs, hardware and checkpoint habits aside."""
-    habits = {"hardware", "checkpoint", "max_steps"}
-    flat_old, flat_new = (_flatten(recipe.model_dump(mode="json", exclude=habits)) for recipe in (old, new))
-    return [f"{key}: {flat_old[key]} -> {flat_new[key]}" for key in flat_old if flat_old[key] != flat_new[key]]
-
-
-def to_toml(recipe: Recipe) -> str:
-    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe."""
-    values = recipe.model_dump(mode="json", exclude_none=True)
-    sections = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in sections]
-    for name, section in sections.items():
-        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _with_tuples(value: Any) -> Any:
-    """TOML's arrays as the tuples that a frozen recipe holds."""
-    if isinstance(value, dict):
-        return {key: _with_tuples(entry) for key, entry in value.items()}
-    return tuple(_with_tuples(entry) for entry in value) if isinstance(value, list) else value
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _explain(error: ValidationError, section: str, known: list[str]) -> RecipeError:
@@ -336,14 +243,3 @@ def _explain(error: ValidationError, section: str, known: list[str]) -> RecipeEr
             hint = hint.replace(synonym, name)
         return RecipeError(key, f"unknown `{key}`{hint}")
     return RecipeError(key, f"`{key}` = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}")
-
-
-def _line_of(key: str, text: str, path: Path) -> str:
-    """`file:line` of the dotted key in the TOML text, or the file alone."""
-    section = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            section = f"{header[1]}."
-        elif (entry := re.match(r"\s*([\w.-]+)\s*=", line)) and f"{section}{entry[1]}" == key:
-            return f"{path}:{number}"
-    return str(path)

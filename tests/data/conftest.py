@@ -35,7 +35,11 @@ def binary(content: Pictures, coarse: bool = False) -> bytes:
 
 def pickled(content: Pictures, label_key: str) -> bytes:
     images, labels = content
-    batch = {b"data": images.reshape(len(labels), -1), label_key.encode(): labels.tolist(), b"batch_label": b"x"}
+    batch = {
+        b"data": images.reshape(len(labels), -1),
+        label_key.encode(): labels.tolist(),
+        b"batch_label": b"x",
+    }
     return pickle.dumps(batch, protocol=2)
 
 

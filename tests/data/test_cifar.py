@@ -27,7 +27,7 @@ def test_official_order_and_splits(cifar10: Any, tmp_path: Path, folder: str) ->
     images = np.concatenate([part[0] for part in cifar10.parts])
     labels = np.concatenate([part[1] for part in cifar10.parts])
     for which, rows in {"train": slice(0, 90), "val": slice(90, 100), "trainval": slice(0, 100)}.items():
-        split = source.split(which)  # type: ignore[arg-type]
+        split = source.split(which)
         np.testing.assert_array_equal(split.images_NCHW.numpy(), images[rows])
         np.testing.assert_array_equal(split.labels_N.numpy(), labels[rows])
         assert split.images_NCHW.dtype == torch.uint8
@@ -76,7 +76,10 @@ def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
-    found, wanted = hashlib.md5(content).hexdigest(), hashlib.md5(cifar10.files[folder][path.name]).hexdigest()
+    found, wanted = (
+        hashlib.md5(content).hexdigest(),
+        hashlib.md5(cifar10.files[folder][path.name]).hexdigest(),
+    )
     with pytest.raises(DataError, match=f"{path.name}: wrong MD5: it is {found}, {wanted} is published") as raised:
         open_source("cifar10", data_dir=tmp_path).split("val")
     assert raised.value.exit_code == 3
@@ -87,7 +90,7 @@ def test_md5_is_checked_once_and_again_by_verify(cifar10: Any, tmp_path: Path, m
     open_source("cifar10", data_dir=tmp_path).split("train")
     hashed = []
     real = hashlib.md5
-    monkeypatch.setattr(hashlib, "md5", lambda *a, **k: hashed.append(1) or real(*a, **k))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(hashlib, "md5", lambda *a, **k: hashed.append(1) or real(*a, **k))
     open_source("cifar10", data_dir=tmp_path).split("train")
     assert not hashed
     source = open_source("cifar10", data_dir=tmp_path)
@@ -111,7 +114,7 @@ def test_damaged_record_of_checks_is_ignored(cifar10: Any, tmp_path: Path) -> No
 
 
 def test_read_only_folder_works(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, content: bytes) -> None:
+    def refuse(path: Path, _content: bytes) -> None:
         raise EnvironmentFault("cannot write", where=path)
 
     monkeypatch.setattr("pocket_resnet.files.write_bytes", refuse)
@@ -155,14 +158,12 @@ def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_training_splits_never_open_the_test_file(
-    cifar10: Any, tmp_path: Path, watch_opens: Any, folder: str
-) -> None:
+def test_training_splits_never_open_the_test_file(cifar10: Any, tmp_path: Path, watch_opens: Any, folder: str) -> None:
     cifar10.write(tmp_path, folder)
     with watch_opens() as opened:
         source = open_source("cifar10", data_dir=tmp_path)
         for which in ("train", "val", "trainval"):
-            source.split(which)  # type: ignore[arg-type]
+            source.split(which)
         assert any("data_batch_5" in path for path in opened)
         assert not any("test_batch" in path for path in opened)
         source.split("test")
@@ -220,7 +221,8 @@ def test_archive_put_there_by_hand_is_unpacked_and_kept(cifar10: Any, tmp_path: 
     assert (tmp_path / "cifar-10-python.tar.gz").exists()
 
 
-def test_nothing_there(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("cifar10")
+def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no cifar10 there"):
         open_source("cifar10", data_dir=tmp_path, download=False)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,7 @@
-"""The digits are scikit-learn's, cut as `holdout` cuts them. To make the file anew: python tests/data/test_digits.py"""
+"""The digits are scikit-learn's, cut as `holdout` cuts them.
+
+To make the file anew: python tests/data/test_digits.py
+"""
 
 from pathlib import Path
 
@@ -71,4 +74,4 @@ def test_verify_reads_everything() -> None:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(FILE, **arrays_from_sklearn())  # type: ignore[arg-type]
+    np.savez_compressed(FILE, **arrays_from_sklearn())

@@ -1,6 +1,6 @@
 """CIFAR's formats from bytes: values, and every way a record can be wrong."""
 
-import io
+import contextlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,9 @@ def test_damaged_pickles_are_data_errors(content: bytes) -> None:
 def test_random_damage_never_escapes_as_another_error() -> None:
     rng = np.random.default_rng(1)
     whole = pickled()
-    head = np.flatnonzero(np.frombuffer(whole, np.uint8) >= 0)[:300]
-    for _ in range(300):
+    places = [*range(300), *range(len(whole) - 300, len(whole))]
+    for _ in range(500):
         content = bytearray(whole)
-        content[rng.choice(head)] = rng.integers(256)
-        try:
+        content[rng.choice(places)] = rng.integers(256)
+        with contextlib.suppress(DataError):
             parse_python(bytes(content), 10, "batch", label_key="labels")
-        except DataError:
-            pass
-    assert io.BytesIO(whole).read(2) == b"\x80\x02"

@@ -107,9 +107,7 @@ def test_preactivation_projects_the_first_activation_without_a_norm() -> None:
 
 
 def test_preactivation_subsamples_the_input_itself() -> None:
-    block = PreActivationBlock(
-        spec(preactivation=True, shortcut="identity"), 1, in_channels=8, stride=2
-    ).eval()
+    block = PreActivationBlock(spec(preactivation=True, shortcut="identity"), 1, in_channels=8, stride=2).eval()
     torch.nn.init.zeros_(block.convs[1].weight)
     x_BCHW = torch.randn(2, 8, 6, 6)
     assert torch.equal(block(x_BCHW)[:, 4:12], x_BCHW[:, :, ::2, ::2])

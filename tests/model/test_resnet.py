@@ -170,9 +170,9 @@ def test_normalisation_travels_with_the_weights() -> None:
     images_BCHW = torch.rand(2, 3, 16, 16)
     before = model(images_BCHW)
     model.normalize.set_statistics((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
-    scaled_BCHW = (images_BCHW - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
-        [0.25, 0.2, 0.1]
-    ).view(3, 1, 1)
+    scaled_BCHW = (images_BCHW - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.25, 0.2, 0.1]).view(
+        3, 1, 1
+    )
     torch.testing.assert_close(model.normalize(images_BCHW), scaled_BCHW)
     assert not torch.allclose(model(images_BCHW), before)
     other.load_state_dict(model.state_dict())

@@ -195,9 +195,7 @@ def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
 def _read_stamps(folder: Path) -> dict[str, Stamp]:
     try:
         stamps = json.loads((folder / _RECORD_NAME).read_bytes())
-        return {
-            str(name): [int(size), int(mtime_ns), str(md5)] for name, (size, mtime_ns, md5) in stamps.items()
-        }
+        return {str(name): [int(size), int(mtime_ns), str(md5)] for name, (size, mtime_ns, md5) in stamps.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}  # nothing is remembered: verify again
 

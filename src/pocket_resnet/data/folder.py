@@ -69,9 +69,7 @@ class Folder:
     def test(self) -> tuple[Tensor, Tensor]:
         """Images and labels of test/. Raises DataError where there is none."""
         if self._test is None:
-            raise DataError(
-                "it has no test/", where=printable(self.name), mend="add test/ with one subfolder a class"
-            )
+            raise DataError("it has no test/", where=printable(self.name), mend="add test/ with one subfolder a class")
         return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
 
     def verify(self) -> tuple[str, ...]:
@@ -102,9 +100,7 @@ def _list_parts(listing: Listing) -> dict[str, Classes]:
             f"it has {parts[0]}/, but no train/", where=root, mend="add train/, or name its classes' folder"
         )
     elif strangers := [f"{printable(name)}/" for name in folders if name not in PARTS]:
-        raise DataError(
-            f"{', '.join(strangers)} beside train/", where=root, mend="move it into train/, or out"
-        )
+        raise DataError(f"{', '.join(strangers)} beside train/", where=root, mend="move it into train/, or out")
     else:
         listed = {part: listing.classes(root / part) for part in PARTS if part in folders}
     for part, classes in listed.items():
@@ -119,9 +115,7 @@ def _check_classes(part: Path, classes: Classes, train: Classes) -> None:
         "class folders without an image": [name for name, images in classes.items() if not images],
         "classes that train/ does not have": [name for name in classes if name not in train],
         "classes of train/ missing": [name for name in train if name not in classes],
-        "class names that are no text": [
-            name for name in classes if not name.isascii() and not _is_text(name)
-        ],
+        "class names that are no text": [name for name in classes if not name.isascii() and not _is_text(name)],
     }
     found = [f"{what}: {', '.join(map(printable, names))}" for what, names in problems.items() if names]
     if found:
@@ -133,9 +127,7 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
-def _cut(
-    images: list[ImageFile], content: Mapping[ImageFile, str]
-) -> tuple[list[ImageFile], list[ImageFile]]:
+def _cut(images: list[ImageFile], content: Mapping[ImageFile, str]) -> tuple[list[ImageFile], list[ImageFile]]:
     labels = [image.class_name for image in images]
     sizes = Counter(labels)
     quotas = {name: max(1, round(VAL_FRACTION * size)) if size > 1 else 0 for name, size in sizes.items()}

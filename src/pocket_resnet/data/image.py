@@ -35,8 +35,8 @@ _UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow only warns at 89 megapixels, where MAX_PIXELS has refused already.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Pillow warns of bombs, of which our limits refuse all, and of damaged EXIF blocks, which do not matter.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(DataError):
@@ -83,6 +83,13 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
         raise ImageError(f"a damaged image: {error}", where=where) from error
 
 
+def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """An RGB array [H, W, 3] brought to [size, size, 3] exactly as `decode` brings a file. Raises ImageError."""
+    if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3 or pixels_HWC.shape[2] != 3:
+        raise ImageError(f"an array of {pixels_HWC.dtype} {pixels_HWC.shape} is not uint8 [H, W, 3]")
+    return _resized(Image.fromarray(pixels_HWC), size)
+
+
 def _decode_opened(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
     _check_header(image)
     if size is not None:
@@ -92,7 +99,12 @@ def _decode_opened(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
     picture = _to_rgb(image)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
-    if size is not None and picture.size != (size, size):
+    return np.array(picture) if size is None else _resized(picture, size)
+
+
+def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The centre square at [size, size, 3], bicubic with antialiasing."""
+    if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(*picture.size))
     return np.array(picture)
 

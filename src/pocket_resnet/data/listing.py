@@ -42,8 +42,12 @@ class Listing:
         """Class name -> its files at any depth, both sorted; files beside the class folders are skipped."""
         for entry in self._visible(part):
             if not entry.is_dir(follow_symlinks=False):
-                self._skip(entry.path, "link to a folder" if entry.is_dir() else "not in a class folder")
+                self._skip(entry.path, "link to a folder" if Path(entry).is_dir() else "not in a class folder")
         return {name: sorted(self._walk(part / name, name)) for name in self.folders(part)}
+
+    def files(self) -> list[Path]:
+        """All regular files at any depth, sorted."""
+        return sorted(self.root / image.relative for image in self._walk(self.root, ""))
 
     def _walk(self, folder: Path, class_name: str) -> Iterator[ImageFile]:
         pending = [folder]
@@ -58,9 +62,7 @@ class Listing:
     def _visible(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as entries:
-                visible = [
-                    entry for entry in entries if not entry.name.startswith(".") and entry.name not in JUNK
-                ]
+                visible = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in JUNK]
         except OSError as error:
             self._skip(folder, error.strerror or "cannot be read")
             return []

@@ -77,9 +77,7 @@ class PixelStore:
         try:
             pixels_NCHW: NDArray[np.uint8] = np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(
-                f"damaged: {error}", where=path, mend="delete it, it will be made again"
-            ) from error
+            raise DataError(f"damaged: {error}", where=path, mend="delete it, it will be made again") from error
         return torch.from_numpy(pixels_NCHW)
 
     def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
@@ -118,9 +116,7 @@ class PixelStore:
 
     def _refuse(self, images: Sequence[ImageFile]) -> None:
         results = zip(images, self._map(self._decode, [(image, "") for image in images]), strict=True)
-        raise self._report(
-            [(image, result) for image, result in results if isinstance(result, ImageError)], images
-        )
+        raise self._report([(image, result) for image, result in results if isinstance(result, ImageError)], images)
 
     def _report(self, bad: Sequence[Bad], images: Sequence[ImageFile]) -> DataError:
         return DataError(

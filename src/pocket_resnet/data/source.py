@@ -61,8 +61,8 @@ class Reader(Protocol):
 class Split:
     """Images as uint8 [N, C, H, W] with their labels as int64 [N]."""
 
-    images_NCHW: Tensor  # noqa: N815
-    labels_N: Tensor  # noqa: N815
+    images_NCHW: Tensor
+    labels_N: Tensor
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -190,19 +190,14 @@ def describe(source: Source) -> dict[str, Any]:
     """What the data set holds, ready for JSON; the test split is counted, but not opened."""
     counts = {}
     for which in ("train", "val"):
-        labels_N = (
-            source.split(which).labels_N
-            if which == "train" or source.reader.num_val
-            else torch.zeros(0).long()
-        )
+        labels_N = source.split(which).labels_N if which == "train" or source.reader.num_val else torch.zeros(0).long()
         counts[which] = torch.bincount(labels_N, minlength=len(source.class_names)).tolist()
     return {
         "name": source.name,
         "where": source.reader.where,
         "image_size": source.image_size,
         "classes": list(source.class_names),
-        "num_images": {which: sum(count) for which, count in counts.items()}
-        | {"test": source.reader.num_test},
+        "num_images": {which: sum(count) for which, count in counts.items()} | {"test": source.reader.num_test},
         "per_class": {
             name: {which: count[index] for which, count in counts.items()}
             for index, name in enumerate(source.class_names)
@@ -234,9 +229,7 @@ def _choose(data_dir: Path, allow_download: bool) -> tuple[str, tuple[str, ...]]
     urls = cifar.urls(CIFAR10.layouts[0])
     if allow_download and any(is_reachable(url) for url in urls):
         return "cifar10", ()
-    return "digits", (
-        f"CIFAR-10 is not in {data_dir} and cannot be reached ({urls[0]}): using the digits instead",
-    )
+    return "digits", (f"CIFAR-10 is not in {data_dir} and cannot be reached ({urls[0]}): using the digits instead",)
 
 
 def _require_native_size(name: str, image_size: int, native_size: int) -> None:

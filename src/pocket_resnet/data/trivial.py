@@ -35,27 +35,27 @@ def trivial_augment(images_BCHW: Tensor, operation_B: Tensor, strength_B: Tensor
     return result_BCHW
 
 
-def _identity(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _identity(x: Tensor, _share_b: Tensor, _signed_b: Tensor) -> Tensor:
     return x
 
 
-def _shear_x(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _shear_x(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _affine(x, shear_x=signed_b * MAX_SHEAR)
 
 
-def _shear_y(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _shear_y(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _affine(x, shear_y=signed_b * MAX_SHEAR)
 
 
-def _translate_x(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _translate_x(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _affine(x, right_px=signed_b * MAX_TRANSLATION_PX)
 
 
-def _translate_y(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _translate_y(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _affine(x, down_px=signed_b * MAX_TRANSLATION_PX)
 
 
-def _rotate(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _rotate(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _affine(x, angle=signed_b * math.radians(MAX_ROTATION_DEGREES))
 
 
@@ -92,7 +92,7 @@ def _blend(degenerate: Tensor, x: Tensor, signed_b: Tensor) -> Tensor:
     return (degenerate + factor * (x.float() - degenerate)).round().clamp(0, 255).to(torch.uint8)
 
 
-def _brightness(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _brightness(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _blend(torch.zeros((), device=x.device), x, signed_b)
 
 
@@ -102,15 +102,15 @@ def _grey(x: Tensor) -> Tensor:
     return (x.float() * weights_1C11).sum(dim=1, keepdim=True)
 
 
-def _color(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _color(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _blend(_grey(x), x, signed_b)
 
 
-def _contrast(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _contrast(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _blend(_grey(x).mean(dim=(2, 3), keepdim=True).round(), x, signed_b)
 
 
-def _sharpness(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _sharpness(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
     kernel = torch.ones(3, 1, 3, 3, device=x.device)
     kernel[:, :, 1, 1] = 5
     smooth = x.float().clone()
@@ -118,23 +118,23 @@ def _sharpness(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
     return _blend(smooth, x, signed_b)
 
 
-def _posterize(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _posterize(x: Tensor, share_b: Tensor, _signed_b: Tensor) -> Tensor:
     dropped_b = (share_b * (8 - MIN_BITS)).round().to(torch.uint8).view(-1, 1, 1, 1)
     return (x >> dropped_b) << dropped_b
 
 
-def _solarize(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _solarize(x: Tensor, share_b: Tensor, _signed_b: Tensor) -> Tensor:
     threshold_b = (255 * (1 - share_b)).view(-1, 1, 1, 1)
     return torch.where(x >= threshold_b, 255 - x, x)
 
 
-def _autocontrast(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _autocontrast(x: Tensor, _share_b: Tensor, _signed_b: Tensor) -> Tensor:
     low, high = x.float().amin((2, 3), keepdim=True), x.float().amax((2, 3), keepdim=True)
     stretched = ((x.float() - low) * (255 / (high - low).clamp(min=1))).clamp(0, 255).to(torch.uint8)
     return torch.where(high > low, stretched, x)
 
 
-def _equalize(x: Tensor, share_b: Tensor, signed_b: Tensor) -> Tensor:
+def _equalize(x: Tensor, _share_b: Tensor, _signed_b: Tensor) -> Tensor:
     """Pillow's histogram equalisation of each channel."""
     b, C, H, W = x.shape
     flat = x.reshape(b * C, H * W).long()

@@ -53,16 +53,9 @@ def load_model(path: Path) -> tuple[ResNet, Card]:
     try:
         weights = tensors_from_bytes(contents[WEIGHTS_NAME])
         model = ResNet(card.spec)
-        model.load_state_dict(
-            {
-                name: value.to(torch.float32) if value.is_floating_point() else value
-                for name, value in weights.items()
-            }
-        )
+        model.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
-        raise ArtifactError(
-            f"not the weights of this network: {error}".splitlines()[0], where=where
-        ) from error
+        raise ArtifactError(f"not the weights of this network: {error}".splitlines()[0], where=where) from error
     return model.eval(), card
 
 
@@ -78,9 +71,7 @@ def _parse_card(content: bytes, where: Path) -> Card:
         raise ArtifactError(f"over {MAX_CONFIG_BYTES:,} bytes", where=where)
     try:
         values = json.loads(content)
-        newer = (
-            isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT
-        )
+        newer = isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT
         if newer:
             raise ArtifactError(
                 f"model format {values['format']} is newer than this program's {FORMAT}",

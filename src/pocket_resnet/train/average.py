@@ -12,8 +12,9 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.live = {name: value for name, value in model.state_dict(keep_vars=False).items()}
-        self.live = {name: value for name, value in self.live.items() if value.is_floating_point()}
+        self.live: dict[str, Tensor] = {
+            name: value for name, value in model.state_dict().items() if value.is_floating_point()
+        }
         self.shadow = {name: value.clone() for name, value in self.live.items()} if decay else {}
 
     @torch.no_grad()

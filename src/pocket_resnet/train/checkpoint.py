@@ -89,7 +89,9 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[
             damaged.append(str(error))
     if damaged:
         raise ArtifactError(
-            "no checkpoint verifies: " + "; ".join(damaged), where=folder, mend="start anew under another --run name"
+            "no checkpoint verifies: " + "; ".join(damaged),
+            where=folder,
+            mend="start anew under another --run name",
         )
     return None
 

@@ -1,6 +1,7 @@
 """Floating-point operations of a whole training run, counted on the real network, not estimated."""
 
 import copy
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,5 +34,6 @@ def flops_per_image(model: ResNet, side: int) -> int:
     """FLOP (two a multiply-add) of one image's forward and backward pass at `side` pixels."""
     twin = copy.deepcopy(model).cpu().train()
     with FlopCounterMode(display=False) as counter:
-        twin(torch.rand(COUNTED_BATCH, 3, side, side)).sum().backward()
-    return counter.get_total_flops() // COUNTED_BATCH
+        loss: Any = twin(torch.rand(COUNTED_BATCH, 3, side, side)).sum()
+        loss.backward()
+    return int(counter.get_total_flops()) // COUNTED_BATCH

@@ -61,9 +61,7 @@ class Trainer:
     @property
     def lr(self) -> float:
         """The learning rate of the next step, before any group's scale."""
-        return self.recipe.optim.lr * lr_factor(
-            self.recipe.schedule, self.step, self.num_steps, self.steps_per_epoch
-        )
+        return self.recipe.optim.lr * lr_factor(self.recipe.schedule, self.step, self.num_steps, self.steps_per_epoch)
 
     def next_batch(self) -> tuple[Tensor, Targets]:
         """The next step's images, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
@@ -103,7 +101,8 @@ class Trainer:
         norm = self.optimizer.gradient_norm()
         if not bool(torch.isfinite(loss + norm)):
             raise NonFiniteError(
-                f"loss {loss.item():g}, gradient norm {norm.item():g}", where=f"step {self.step}, lr {self.lr:.4g}"
+                f"loss {loss.item():g}, gradient norm {norm.item():g}",
+                where=f"step {self.step}, lr {self.lr:.4g}",
             )
 
     def _count(self, loss: Tensor, logits_BK: Tensor, targets: Targets) -> None:

@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, _closure: Any = None) -> None:  # type: ignore[override]
         """Update every filter that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrix_OI: Tensor) -> Tensor:
     """A matrix with the same singular vectors and all singular values near 1, by Newton-Schulz iteration."""
     a, b, c = NEWTON_SCHULZ
-    x = matrix_OI / (matrix_OI.norm() + 1e-7)
+    x: Tensor = matrix_OI / (matrix_OI.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     for _ in range(NEWTON_SCHULZ_STEPS):
@@ -62,7 +62,8 @@ class Lookahead:
     """
 
     def __init__(self, params: list[nn.Parameter], num_steps: int, alpha: float) -> None:
-        self.params, self.num_steps, self.alpha = params, num_steps, alpha
+        self.params: list[Tensor] = list(params)
+        self.num_steps, self.alpha = num_steps, alpha
         self.slow = [parameter.detach().clone() for parameter in params]
 
     @torch.no_grad()
@@ -78,7 +79,9 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, recipe: OptimRecipe) -> None:
         self.recipe = recipe
-        self.names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.names: dict[Tensor, str] = {
+            parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad
+        }
         self.params = list(self.names)
         groups = parameter_groups(model, recipe)
         filters = groups.pop("filters") if recipe.kind == "muon" else None
@@ -132,7 +135,7 @@ class Optimizer:
                 if (buffer := state.get("momentum_buffer")) is not None:
                     found[f"momentum.{self.names[parameter]}"] = buffer
         if self.lookahead is not None:
-            found |= {f"slow.{self.names[p]}": slow for p, slow in zip(self.params, self.lookahead.slow, strict=True)}
+            found |= {f"slow.{name}": slow for name, slow in zip(self.names.values(), self.lookahead.slow, strict=True)}
         return found
 
     @torch.no_grad()
@@ -144,8 +147,8 @@ class Optimizer:
                     if (buffer := saved.get(f"momentum.{self.names[parameter]}")) is not None:
                         inner.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         if self.lookahead is not None:
-            for parameter, slow in zip(self.params, self.lookahead.slow, strict=True):
-                slow.copy_(saved[f"slow.{self.names[parameter]}"])
+            for name, slow in zip(self.names.values(), self.lookahead.slow, strict=True):
+                slow.copy_(saved[f"slow.{name}"])
 
 
 def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[str, Any]]:
@@ -154,7 +157,11 @@ def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[st
     A scaled learning rate comes with weight decay scaled down, so that the pull towards zero per step stays.
     """
     kinds: dict[str, list[nn.Parameter]] = {
-        "filters": [], "norm_gains": [], "norm_biases": [], "biases": [], "head": []
+        "filters": [],
+        "norm_gains": [],
+        "norm_biases": [],
+        "biases": [],
+        "head": [],
     }
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -1,38 +1,30 @@
 """One training run: its folder, lock, resumption, signals, validation, and what it leaves behind."""
 
-import contextlib
-import json
-import os
-import re
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
-
-import torch
 
 import pocket_resnet
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import to_float
-from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose, machine
-from pocket_resnet.errors import ArtifactError, NonFiniteError, PocketError, Stopped, UsageError
+from pocket_resnet.errors import ArtifactError, NonFiniteError, Stopped, UsageError
 from pocket_resnet.evaluate import Evaluation, evaluate
 from pocket_resnet.files import json_bytes, lock_folder, remove_temporaries, write_bytes, write_text
 from pocket_resnet.model.artifact import save_model
-from pocket_resnet.model.design import fill_budget
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import num_macs, num_params
-from pocket_resnet.recipe import Recipe, differences, override, parse_budget, parse_recipe, to_toml
+from pocket_resnet.recipe import Recipe, parse_budget
+from pocket_resnet.recipe_toml import differences, parse_recipe, to_toml
 from pocket_resnet.seeds import generator
 from pocket_resnet.train import checkpoint
 from pocket_resnet.train.flops import training_flops
 from pocket_resnet.train.loop import Trainer, first_non_finite
 from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration
+from pocket_resnet.train.prepare import fit_to_data, run_folder
+from pocket_resnet.train.signals import catch_signals
 
 NUM_WHITENING_IMAGES = 5000
 
@@ -92,44 +84,6 @@ def train(
         return _Run(folder, recipe, source, hardware, started_s).train(train_split, [*source.remarks, *remarks], fork)
 
 
-def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe, list[str]]:
-    """The recipe with what depends on the data filled in, and a remark for each thing that a user may not expect."""
-    remarks = []
-    spec = replace(recipe.model, num_classes=len(source.class_names))
-    if recipe.budget is not None:
-        spec = fill_budget(spec, parse_budget(recipe.budget))
-    changes: dict[str, Any] = {"model": asdict(spec)}
-    needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
-    if needed > recipe.epochs:
-        changes["epochs"] = needed
-        remarks.append(f"{num_images:,} images are few: {needed} epochs instead of {recipe.epochs}")
-    if recipe.augment.flip != "none" and not source.mirrored:
-        changes["augment.flip"] = "none"
-        remarks.append(f"{source.name}: mirrored images mean something else, so none are shown")
-    if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
-        remarks.append("warning: a learning rate of 0 leaves the weights as they are")
-    return override(recipe, changes), remarks
-
-
-def run_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
-    """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
-    if run is not None:
-        if Path(run).name != run or run.startswith("."):
-            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
-        if (runs_dir / run / "recipe.toml").exists() and not resume:
-            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
-        return runs_dir / run
-    data = re.sub(r"\W+", "-", Path(source.name).name)
-    base, number = f"{recipe.name}-{data}-seed{recipe.seed}", 1
-
-    def candidate(n: int) -> Path:
-        return runs_dir / (base if n == 1 else f"{base}-{n}")
-
-    while candidate(number).exists():
-        number += 1
-    return candidate(max(1, number - 1) if resume else number)
-
-
 class _Run:
     """A run whose folder is locked."""
 
@@ -176,10 +130,14 @@ class _Run:
             model.normalize.set_statistics(self.source.mean, self.source.std)
         if self.recipe.model.stem == "whitening":
             model.set_whitening(to_float(train_split.images_NCHW[:NUM_WHITENING_IMAGES]))
-        budget = self.recipe.budget
-        if budget is not None and model.num_params > parse_budget(budget):
-            raise UsageError(f"the network has {model.num_params:,} parameters, over the budget of {budget}")
-        return model.to(self.hardware.device, memory_format=self.hardware.memory_format)
+        self._refuse_over_budget(model)
+        return self.hardware.place(model)
+
+    def _refuse_over_budget(self, model: ResNet) -> None:
+        """Count what was really built: every weight and bias, trainable or frozen; buffers are not parameters."""
+        count, budget = sum(parameter.numel() for parameter in model.parameters()), self.recipe.budget
+        if budget is not None and count > parse_budget(budget):
+            raise UsageError(f"the network has {count:,} parameters, over the budget of {budget}")
 
     def _restore(self, fork: bool) -> list[str]:
         """Take up the newest checkpoint that verifies; returns what the user should know about it."""
@@ -275,7 +233,9 @@ class _Run:
     def _refuse_non_finite_state(self) -> None:
         name = first_non_finite(self.trainer.tensors())
         if name is not None:
-            error = NonFiniteError(f"{name} has NaN or infinity", where=f"step {self.trainer.step}, lr {self.trainer.lr:.4g}")
+            error = NonFiniteError(
+                f"{name} has NaN or infinity", where=f"step {self.trainer.step}, lr {self.trainer.lr:.4g}"
+            )
             raise self._with_last_good(error)
 
     def _save(self) -> None:
@@ -330,33 +290,3 @@ class _Run:
             num_images=found.num_images,
             **shared,
         )
-
-
-@contextlib.contextmanager
-def catch_signals() -> Iterator[list[int]]:
-    """Inside, the first SIGTERM or SIGINT is only noted in the list, and a second one exits at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught:
-            os._exit(128 + number)
-        caught.append(number)
-
-    previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-    with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals keep their meaning
-        previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """The result of a finished run. Raises ArtifactError where it cannot be read."""
-    path = folder / "result.json"
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return values
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"not a run's result: {error}", where=path) from error

@@ -1,0 +1,117 @@
+"""Recipes and TOML: read by name or path, overridden by key, written whole, compared."""
+
+import dataclasses
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.model.catalog import named
+from pocket_resnet.recipe import Recipe, RecipeError
+
+MAX_RECIPE_BYTES = 1024 * 1024
+# How and where a run computes may change when it goes on; what it computes may not.
+FREE_TO_CHANGE = {"hardware", "checkpoint", "max_steps"}
+
+
+def recipes_folder() -> Path:
+    """Where the named recipes lie: inside an installed package, or beside src/ in a checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = recipes_folder() / f"{name_or_path}.toml"
+        if not path.is_file():
+            known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+            raise UsageError(
+                f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
+                mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
+            )
+    try:
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path)
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read as a UTF-8 text file: {error}", where=path) from error
+    return parse_recipe(text, path)
+
+
+def parse_recipe(text: str, path: Path) -> Recipe:
+    """The recipe that the TOML text spells out; `[model] network = "NAME"` starts from a network of the catalog."""
+    try:
+        values = {"name": path.stem} | tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not TOML: {error}", where=path) from error
+    try:
+        model = values.get("model")
+        if isinstance(model, dict) and isinstance(model.get("network"), str):
+            base = dataclasses.asdict(named(model.pop("network")))
+            values["model"] = base | model
+        return Recipe.model_validate(_with_tuples(values))
+    except RecipeError as error:
+        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path)) from error
+    except UsageError as error:
+        what = error.what if error.where is None else f"{error.where}: {error.what}"
+        raise UsageError(what, where=path, mend=error.mend) from error
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with values replaced by dotted key, for example `{"optim.lr": 0.1}`, validated again."""
+    values = recipe.model_dump(mode="json")
+    for key, value in changes.items():
+        *sections, leaf = key.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[leaf] = value
+    return Recipe.model_validate(_with_tuples(values))
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Lines `key: old -> new` for every value that differs and is not FREE_TO_CHANGE."""
+    flat_old, flat_new = (_flatten(recipe.model_dump(mode="json", exclude=FREE_TO_CHANGE)) for recipe in (old, new))
+    return [f"{key}: {flat_old[key]} -> {flat_new[key]}" for key in flat_old if flat_old[key] != flat_new[key]]
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    sections = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in sections]
+    for name, section in sections.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _with_tuples(value: Any) -> Any:
+    """TOML's arrays as the tuples that a frozen recipe holds."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(entry) for key, entry in value.items()}
+    return tuple(_with_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _line_of(key: str, text: str, path: Path) -> str:
+    """`file:line` of the dotted key in the TOML text, or the file alone."""
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            section = f"{header[1]}."
+        elif (entry := re.match(r"\s*([\w.-]+)\s*=", line)) and f"{section}{entry[1]}" == key:
+            return f"{path}:{number}"
+    return str(path)

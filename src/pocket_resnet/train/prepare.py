@@ -1,0 +1,51 @@
+"""Before a run: what the recipe becomes for these data, and which folder it gets."""
+
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pocket_resnet.data.batches import steps_per_epoch
+from pocket_resnet.data.source import Source
+from pocket_resnet.errors import UsageError
+from pocket_resnet.model.design import fill_budget
+from pocket_resnet.recipe import Recipe, parse_budget
+from pocket_resnet.recipe_toml import override
+
+
+def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe, list[str]]:
+    """The recipe with what depends on the data filled in, and a remark for each thing that a user may not expect."""
+    remarks = []
+    spec = replace(recipe.model, num_classes=len(source.class_names))
+    if recipe.budget is not None:
+        spec = fill_budget(spec, parse_budget(recipe.budget))
+    changes: dict[str, Any] = {"model": asdict(spec)}
+    needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
+    if needed > recipe.epochs:
+        changes["epochs"] = needed
+        remarks.append(f"{num_images:,} images are few: {needed} epochs instead of {recipe.epochs}")
+    if recipe.augment.flip != "none" and not source.mirrored:
+        changes["augment.flip"] = "none"
+        remarks.append(f"{source.name}: mirrored images mean something else, so none are shown")
+    if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
+        remarks.append("warning: a learning rate of 0 leaves the weights as they are")
+    return override(recipe, changes), remarks
+
+
+def run_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
+    """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
+    if run is not None:
+        if Path(run).name != run or run.startswith("."):
+            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
+        if (runs_dir / run / "recipe.toml").exists() and not resume:
+            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
+        return runs_dir / run
+    data = re.sub(r"\W+", "-", Path(source.name).name)
+    base, number = f"{recipe.name}-{data}-seed{recipe.seed}", 1
+
+    def candidate(n: int) -> Path:
+        return runs_dir / (base if n == 1 else f"{base}-{n}")
+
+    while candidate(number).exists():
+        number += 1
+    return candidate(max(1, number - 1) if resume else number)

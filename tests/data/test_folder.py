@@ -1,0 +1,281 @@
+"""Image folders: layouts, classes, the cut, odd names and files, what is read again and what is not."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pocket_resnet.data.image import decode
+from pocket_resnet.data.source import Source, open_source, verify
+from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+
+
+def opened(root: Path, **options: Any) -> Source:
+    return open_source(str(root), data_dir=root.parent / "data", **{"image_size": 8, "num_workers": 2, **options})
+
+
+def parts(make_folder: Any, name: str, **counts: dict[str, int]) -> Path:
+    for part, classes in counts.items():
+        make_folder(classes, name=f"{name}/{part}")
+    return make_folder({}, name=name)
+
+
+def test_plain_folder(make_folder: Any) -> None:
+    root = make_folder({"cat": 30, "dog": 11, "1": 2, "10": 2, "2": 2})
+    source = opened(root)
+    assert source.class_names == ("1", "10", "2", "cat", "dog")
+    train, val = source.split("train"), source.split("val")
+    assert torch.bincount(val.labels_N).tolist() == [1, 1, 1, 3, 1]
+    assert torch.bincount(train.labels_N).tolist() == [1, 1, 1, 27, 10]
+    assert train.images_NCHW.shape == (40, 3, 8, 8)
+    assert (train.images_NCHW.dtype, train.labels_N.dtype) == (torch.uint8, torch.int64)
+    assert len(source.split("all")) == len(source.split("trainval")) == 47
+    assert source.remarks == ()
+    with pytest.raises(DataError, match="has no test/"):
+        source.split("test")
+
+
+def test_pixels_are_the_decoders(make_folder: Any) -> None:
+    root = make_folder({"a": 3, "b": 4})
+    source = opened(root)
+    split = source.split("all")
+    pairs = zip(split.images_NCHW, split.labels_N, strict=True)
+    images = {image.numpy().tobytes(): int(label) for image, label in pairs}
+    for label, name in enumerate(source.class_names):
+        for path in (root / name).iterdir():
+            pixels = decode(path, 8).transpose(2, 0, 1)
+            assert images[pixels.tobytes()] == label
+
+
+def test_given_parts_are_matched_by_name(make_folder: Any) -> None:
+    root = parts(make_folder, "p", train={"a": 3, "b": 1}, val={"b": 2, "a": 1}, test={"a": 1, "b": 4})
+    source = opened(root)
+    assert torch.bincount(source.split("train").labels_N).tolist() == [3, 1]
+    assert torch.bincount(source.split("val").labels_N).tolist() == [1, 2]
+    assert torch.bincount(source.split("test").labels_N).tolist() == [1, 4]
+    assert len(source.split("all")) == 12
+
+
+def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
+    cases = {
+        "misses": ({"a": 2, "b": 2}, {"a": 1}, "val: classes of train/ missing: b"),
+        "adds": ({"a": 2, "b": 2}, {"a": 1, "b": 1, "c": 1}, "val: classes that train/ does not have: c"),
+        "empty": ({"a": 2, "b": 0}, {"a": 1, "b": 1}, "train: class folders without an image: b"),
+    }
+    for name, (train, val, message) in cases.items():
+        with pytest.raises(DataError, match=message):
+            opened(parts(make_folder, name, train=train, val=val))
+    with pytest.raises(DataError, match="no train/"):
+        opened(parts(make_folder, "no-train", val={"a": 1}))
+    with pytest.raises(DataError, match="more/ beside train/"):
+        opened(parts(make_folder, "more", train={"a": 1}, more={"a": 1}))
+    with pytest.raises(DataError, match="no class folders"):
+        opened(make_folder({"a/only deeper": 1}, name="p2") / "a" / "only deeper")
+
+
+def test_empty_classes_are_all_listed(make_folder: Any) -> None:
+    root = make_folder({"a": 1, "b": 0, "c": 0})
+    (root / "b" / ".DS_Store").write_bytes(b"x")
+    with pytest.raises(DataError, match="class folders without an image: b, c") as raised:
+        opened(root)
+    assert raised.value.exit_code == 3
+
+
+def test_a_class_may_be_called_train(make_folder: Any) -> None:
+    assert opened(make_folder({"train": 2, "bus": 2})).class_names == ("bus", "train")
+
+
+def test_class_of_one_image_is_trained_on_and_remarked(make_folder: Any) -> None:
+    source = opened(make_folder({"a": 1, "b": 5}))
+    assert torch.bincount(source.split("train").labels_N).tolist() == [1, 4]
+    assert "none for validation: a" in source.remarks[0]
+    alone = opened(make_folder({"a": 1, "b": 1}, name="alone"))
+    assert len(alone.split("all")) == 2
+    with pytest.raises(DataError, match="too few images"):
+        alone.split("val")
+
+
+def test_cut_is_stable_under_renaming_and_adding(make_folder: Any) -> None:
+    root = make_folder({"a": 40})
+    held = {image.numpy().tobytes() for image in opened(root).split("val").images_NCHW}
+    for path in list((root / "a").iterdir()):
+        path.rename(path.with_name(f"renamed {path.name}"))
+    Image.new("RGB", (9, 9), "red").save(root / "a" / "new.png")
+    again = {image.numpy().tobytes() for image in opened(root).split("val").images_NCHW}
+    assert len(held & again) >= 3
+
+
+def test_fingerprint_is_of_content_names_and_size(make_folder: Any, tmp_path: Path) -> None:
+    root = make_folder({"a": 4, "b": 4})
+    before = opened(root).fingerprint
+    shutil.copytree(root, tmp_path / "moved")
+    assert opened(tmp_path / "moved").fingerprint == before
+    assert opened(root, image_size=9).fingerprint != before
+    Image.new("RGB", (3, 3), "red").save(root / "a" / "0.png")
+    assert opened(root).fingerprint != before
+
+
+def test_second_start_reads_no_image(make_folder: Any, watch_opens: Any) -> None:
+    root = make_folder({"a": 5, "b": 5})
+    first = opened(root).split("train")
+    with watch_opens() as paths:
+        second = opened(root).split("train")
+    assert not [path for path in paths if path.endswith(".png")]
+    assert torch.equal(first.images_NCHW, second.images_NCHW)
+    os.utime(root / "a" / "0.png")
+    with watch_opens() as paths:
+        opened(root).split("train")
+    assert [path for path in paths if path.endswith(".png")] == [str(root / "a" / "0.png")]
+
+
+def test_training_splits_never_open_test_files(make_folder: Any, watch_opens: Any) -> None:
+    root = parts(make_folder, "p", train={"a": 5, "b": 5}, test={"a": 2, "b": 2})
+    with watch_opens() as paths:
+        source = opened(root)
+        for which in ("train", "val", "trainval"):
+            source.split(which)
+        assert source.reader.num_test == 4
+        assert any(f"{root}/train/a/0.png" == path for path in paths)
+        assert not [path for path in paths if path.startswith(f"{root}/test/") and path.endswith(".png")]
+        source.split("test")
+        assert any(path.startswith(f"{root}/test/a/") for path in paths)
+
+
+def test_odd_names_work(make_folder: Any) -> None:
+    names = ["ünïcödé 猫", "two words", "new\nline", "x" * 200, "-rf", "a'b\"c"]
+    root = make_folder(dict.fromkeys(names, 2))
+    Image.new("RGB", (2, 2)).save(root / "two words" / "bild\n ß 1.png")
+    source = opened(root)
+    assert source.class_names == tuple(sorted(names))
+    assert len(source.split("all")) == 13
+    assert len(opened(root).split("all")) == 13
+
+
+def test_names_that_are_no_text(make_folder: Any) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    (root / "a" / "0.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
+    assert len(opened(root).split("all")) == 4
+    assert len(opened(root).split("all")) == 4
+    (root / "b").rename(root / os.fsdecode(b"\xfe"))
+    with pytest.raises(DataError, match="class names that are no text"):
+        opened(root)
+
+
+@pytest.mark.timeout(20)
+def test_links_fifos_and_hidden_files(make_folder: Any) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    outside = make_folder({"c": 1}, name="outside")
+    (root / "a" / "loop").symlink_to(root)
+    (root / "a" / "self").symlink_to(root / "a" / "self")
+    (root / "a" / "escape.png").symlink_to(outside / "c" / "0.png")
+    (root / "a" / "inside.png").symlink_to(root / "b" / "0.png")
+    (root / "c").symlink_to(outside)
+    (root / "d").symlink_to(root / "d")
+    os.mkfifo(root / "a" / "fifo.png")
+    (root / "a" / ".DS_Store").write_bytes(b"junk")
+    (root / "b" / "Thumbs.db").write_bytes(b"junk")
+    (root / "readme.txt").write_text("not in a class folder")
+    (root / "b" / "deeper").mkdir()
+    Image.new("RGB", (2, 2), "red").save(root / "b" / "deeper" / "x.PNG")
+    source = opened(root)
+    assert source.class_names == ("a", "b")
+    assert torch.bincount(source.split("all").labels_N).tolist() == [3, 3]
+    assert "7 skipped" in source.remarks[0]
+    for what in (
+        "c (link to a folder)",
+        "d (not in a class folder)",
+        "a/fifo.png (not a regular file)",
+        " and 2 more",
+    ):
+        assert what in source.remarks[0]
+
+
+def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"a": 3, "b": 3})
+    whole = (root / "a" / "0.png").read_bytes()
+    (root / "a" / "0.png").rename(root / "a" / "really a png.jpg")
+    (root / "a" / "empty.png").write_bytes(b"")
+    (root / "a" / "text.png").write_text("hello")
+    (root / "b" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="3 of 9 files are no usable images") as raised:
+        opened(root).split("train")
+    for name in ("a/empty.png: an empty file", "a/text.png: not an image", "b/cut.png: a damaged image"):
+        assert name in str(raised.value)
+    assert not list((root.parent / "data").rglob("*.npy"))
+    assert not list((root.parent / "data").rglob(".tmp-*"))
+    monkeypatch.setattr("pocket_resnet.data.image.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("pocket_resnet.data.pixels.MAX_LISTED", 4)
+    os.utime(root / "b" / "cut.png")
+    with pytest.raises(DataError, match=r"9 of 9 files .*\n(.*\n){4}.*… and 5 more") as raised:
+        opened(root)
+
+
+def test_duplicates_are_counted(make_folder: Any) -> None:
+    root = parts(make_folder, "p", train={"a": 3, "b": 3}, val={"a": 2, "b": 2})
+    shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")
+    assert opened(root).remarks == ("1 of 5 validation images are in training too",)
+
+
+def test_file_changed_behind_its_time_is_found_by_verify(make_folder: Any) -> None:
+    root = make_folder({"a": 4, "b": 4})
+    source = opened(root)
+    assert len(verify(source)) == 8
+    path = root / "a" / "1.png"
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 255
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match=r"1 of 8 files do not match:\n    a/1\.png: changed while its time stayed"):
+        verify(opened(root))
+
+
+def test_damaged_cache_is_found_by_verify(make_folder: Any) -> None:
+    root = make_folder({"a": 4, "b": 4})
+    opened(root).split("train")
+    (cached,) = (root.parent / "data").rglob("images.npy")
+    content = bytearray(cached.read_bytes())
+    content[-1] ^= 1
+    cached.write_bytes(content)
+    with pytest.raises(DataError, match=r"1 of 8 files do not match:.*\n.*other pixels are kept"):
+        verify(opened(root))
+    cached.write_bytes(content[:-1])
+    with pytest.raises(DataError, match=r"images\.npy: damaged"):
+        opened(root).split("train")
+    cached.write_bytes(b"\x80\x04\x95")
+    with pytest.raises(DataError, match=r"images\.npy: damaged"):
+        opened(root).split("train")
+
+
+def test_damaged_index_is_ignored(make_folder: Any) -> None:
+    root = make_folder({"a": 4})
+    before = opened(root).fingerprint
+    (index,) = (root.parent / "data").rglob("index/*.json")
+    for text in ("", "[]", '{"a/0.png": 7}', '{"a/0.png": [1, 2, 3]}'):
+        index.write_text(text)
+        assert opened(root).fingerprint == before
+
+
+def test_data_folder_that_cannot_be_written(make_folder: Any, tmp_path: Path) -> None:
+    root = make_folder({"a": 4})
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EnvironmentFault, match="cannot write") as raised:
+        open_source(str(root), data_dir=tmp_path / "file", image_size=8).split("train")
+    assert raised.value.exit_code == 5
+
+
+def test_statistics_are_of_the_training_split(make_folder: Any) -> None:
+    source = opened(make_folder({"a": 20, "b": 20}))
+    pixels = source.split("train").images_NCHW.numpy() / 255
+    np.testing.assert_allclose(source.mean, pixels.mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(source.std, pixels.std(axis=(0, 2, 3)))
+
+
+def test_size_must_be_positive(make_folder: Any) -> None:
+    with pytest.raises(UsageError, match="image size of 0"):
+        opened(make_folder({"a": 2}), image_size=0)

@@ -1,0 +1,102 @@
+"""The door to data sets: names, `auto`, splits, descriptions, statistics."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.data.digits import Digits
+from pocket_resnet.data.source import channel_statistics, default_data_dir, describe, open_source
+from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+
+
+def test_digits_splits() -> None:
+    source = open_source("digits")
+    sizes = {which: len(source.split(which)) for which in ("train", "val", "trainval", "test", "all")}
+    assert sizes == {"train": 1197, "val": 300, "trainval": 1497, "test": 300, "all": 1797}
+    assert not source.mirrored
+    assert source.mean == channel_statistics(source.split("train").images_NCHW)[0]
+
+
+def test_training_splits_never_touch_the_test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Digits) -> None:
+        raise AssertionError("the test split was opened")
+
+    monkeypatch.setattr(Digits, "test", refuse)
+    source = open_source("digits")
+    describe(source)
+    for which in ("train", "val", "trainval"):
+        source.split(which)
+    for which in ("test", "all"):
+        with pytest.raises(AssertionError):
+            source.split(which)
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    for name, hint in {"cifar11": "did you mean cifar10?", str(tmp_path / "none"): "choose a folder"}.items():
+        with pytest.raises(UsageError) as raised:
+            open_source(name)
+        assert hint in str(raised.value)
+    with pytest.raises(UsageError, match="no split 'dev'"):
+        open_source("digits").split("dev")
+    with pytest.raises(UsageError, match="its images are 32 px"):
+        open_source("digits", image_size=28)
+
+
+def test_auto_takes_cifar10_from_the_disk(cifar10: Any, tmp_path: Path) -> None:
+    cifar10.write(tmp_path, "cifar-10-batches-py")
+    source = open_source("auto", data_dir=tmp_path)
+    assert (source.name, source.remarks) == ("cifar10", ())
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_auto_says_that_it_takes_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POCKET_RESNET_MIRROR", "http://127.0.0.1:9")
+    source = open_source("auto", data_dir=tmp_path)
+    assert source.name == "digits"
+    assert "cannot be reached (http://127.0.0.1:9/cifar-10-binary.tar.gz): using the digits" in source.remarks[0]
+
+
+@pytest.mark.usefixtures("cifar10")
+def test_auto_goes_for_cifar10_where_it_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def note(*_: object) -> None:
+        raise EnvironmentFault("was asked for")
+
+    monkeypatch.setattr("pocket_resnet.data.source.is_reachable", lambda _: True)
+    monkeypatch.setattr("pocket_resnet.data.cifar._obtain", note)
+    with pytest.raises(EnvironmentFault, match="was asked for"):
+        open_source("auto", data_dir=tmp_path)
+    assert open_source("auto", data_dir=tmp_path, download=False).name == "digits"
+
+
+def test_auto_does_not_hide_damage(cifar10: Any, tmp_path: Path) -> None:
+    cifar10.write(tmp_path, "cifar-10-batches-bin", without=("data_batch_1.bin",))
+    with pytest.raises(DataError, match=r"data_batch_1\.bin missing"):
+        open_source("auto", data_dir=tmp_path)
+
+
+def test_describe_is_json_and_counts_the_test_split_unopened(make_folder: Any, tmp_path: Path) -> None:
+    source = open_source(str(make_folder({"a": 20, "b\n": 1})), data_dir=tmp_path / "data", image_size=4)
+    described = json.loads(json.dumps(describe(source)))
+    assert described["num_images"] == {"train": 19, "val": 2, "test": None}
+    assert described["per_class"] == {"a": {"train": 18, "val": 2}, "b\n": {"train": 1, "val": 0}}
+    assert described["image_size"] == 4
+    assert describe(open_source("digits"))["num_images"]["test"] == 300
+
+
+def test_default_data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path))
+    assert default_data_dir() == tmp_path
+    monkeypatch.delenv("POCKET_RESNET_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_data_dir() == tmp_path / "pocket-resnet"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_data_dir() == Path.home() / ".cache" / "pocket-resnet"
+
+
+def test_statistics_of_flat_images_are_not_blown_up() -> None:
+    mean, std = channel_statistics(torch.full((5, 3, 2, 2), 51, dtype=torch.uint8))
+    assert mean == pytest.approx((0.2, 0.2, 0.2))
+    assert std == pytest.approx((1 / 255,) * 3)
