@@ -61,7 +61,7 @@ class Lookahead:
     Source: Zhang et al. 2019 (arXiv:1907.08610), algorithm 1.
     """
 
-    def __init__(self, params: list[nn.Parameter], num_steps: int, alpha: float) -> None:
+    def __init__(self, params: list[Tensor], num_steps: int, alpha: float) -> None:
         self.params: list[Tensor] = list(params)
         self.num_steps, self.alpha = num_steps, alpha
         self.slow = [parameter.detach().clone() for parameter in params]
