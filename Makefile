@@ -1,0 +1,38 @@
+# make quickstart   set up, train a small network, evaluate it
+# make test         set up, run every test
+# make check        lint and types
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUN := runs/quickstart
+PYTHON ?= python3
+
+.PHONY: quickstart test check setup
+.DEFAULT_GOAL := quickstart
+
+quickstart: setup
+	$(BIN)/pocket-resnet train fast --data auto --run $(notdir $(RUN)) --resume
+	$(BIN)/pocket-resnet evaluate $(RUN) --json $(RUN)/evaluation.json
+	@echo
+	@echo "model    $(RUN)/model"
+	@echo "report   $(RUN)/model/README.md (model card), $(RUN)/evaluation.json, $(RUN)/metrics.jsonl"
+	@echo "try      $(BIN)/pocket-resnet evaluate $(RUN) --views 6"
+	@echo "         $(BIN)/pocket-resnet predict $(RUN) PICTURE..."
+	@echo "         $(BIN)/pocket-resnet train fast --data FOLDER     # one subfolder a class"
+
+# One thread a test process: two test processes share the cores.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
