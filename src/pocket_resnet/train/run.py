@@ -92,6 +92,7 @@ class _Run:
         self.started_s = started_s
         self.checkpoints = folder / "checkpoints"
         self.seconds = 0.0
+        self.found: Evaluation | None = None  # of the last epoch that ended in this process
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
         self._record_recipe(fork)
@@ -205,7 +206,7 @@ class _Run:
         """Validate, write the epoch's metrics, tell of it."""
         trainer, totals = self.trainer, self.trainer.epoch_totals()
         self._refuse_non_finite_state()
-        found = self._validate()
+        self.found = found = self._validate()
         self.metrics.append(
             {
                 "step": trainer.step,
@@ -254,7 +255,7 @@ class _Run:
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
         trainer, spec = self.trainer, self.recipe.model
-        found = self._validate()
+        found = self.found or self._validate()
         images_seen, train_flops = training_flops(trainer.model, self.recipe, len(trainer.labels_N), trainer.step)
         result = Result(
             accuracy=found.accuracy,
