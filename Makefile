@@ -4,14 +4,14 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-RUN := runs/quickstart
+RUN := runs/latest
 PYTHON ?= python3
 
 .PHONY: quickstart test check setup
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
-	$(BIN)/pocket-resnet train fast --data auto --run $(notdir $(RUN)) --resume
+	$(BIN)/pocket-resnet train fast --data auto --resume
 	$(BIN)/pocket-resnet evaluate $(RUN) --json $(RUN)/evaluation.json
 	@echo
 	@echo "model    $(RUN)/model"

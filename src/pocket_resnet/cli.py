@@ -14,14 +14,16 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from pocket_resnet import __version__, show
+from pocket_resnet import show
 from pocket_resnet.errors import DataError, PocketError, UsageError, did_you_mean
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.version import __version__
 
 MAX_LISTED = 20
 DEFAULT_RECIPE = "fast"
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+DataName = Annotated[str | None, tyro.conf.arg(metavar="DATA")]
 
 
 @dataclass
@@ -34,13 +36,13 @@ class Train:
     """
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    data: str | None = None
+    data: DataName = None
     """cifar10, cifar100, digits, auto, or a folder with one subfolder a class; short for --data.name."""
     data_dir: DataDir = None
     """Where data sets lie (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
     runs_dir: Path = Path("runs")
     """Where runs lie."""
-    run: str | None = None
+    run: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the run's folder (default: made of recipe, data and seed)."""
     resume: bool = False
     """Go on with an interrupted run."""
@@ -73,7 +75,7 @@ class Evaluate:
 
     model: tyro.conf.Positional[Path]
     """A model directory, or a finished run's."""
-    data: str | None = None
+    data: DataName = None
     """cifar10, cifar100, digits, auto or a folder (default: what the model was trained on)."""
     split: Literal["val", "test", "all"] | None = None
     """Default: val; for a folder without train/, every image in it."""
@@ -216,7 +218,7 @@ def _parse(verb: str, arguments: list[str]) -> Any:
 def _complete_bare_json(arguments: list[str]) -> list[str]:
     """`--json` without a file means standard output, which is spelled `-`."""
     completed = []
-    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=False):
         completed += ["--json", "-"] if word == "--json" and following.startswith("--") else [word]
     return completed
 

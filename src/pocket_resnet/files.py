@@ -200,6 +200,17 @@ def remove_temporaries(folder: Path) -> int:
     return len(stale)
 
 
+def point_to(link: Path, target: str) -> None:
+    """Make or move a symbolic link in one step; something that is no link is left alone."""
+    if link.exists() and not link.is_symlink():
+        return
+    temporary = _temporary_sibling(link)
+    with explain_os_errors(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+
+
 def digest(path: Path, algorithm: str = "sha256") -> str:
     """The file's hexadecimal hash, read in pieces."""
     with path.open("rb") as file:
@@ -231,5 +242,7 @@ def lock_folder(folder: Path) -> Iterator[str | None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield f"took over the lock of process {holder}, which has ended" if holder else None
-        file.truncate(0)
+        try:
+            yield f"took over the lock of process {holder}, which has ended" if holder else None
+        finally:
+            file.truncate(0)

@@ -16,6 +16,7 @@ from pocket_resnet.card import Card
 from pocket_resnet.data.image import ImageError, decode, fit
 from pocket_resnet.data.listing import Listing
 from pocket_resnet.device import Hardware, choose
+from pocket_resnet.errors import UsageError
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
@@ -42,8 +43,10 @@ class Classifier:
     def predict(self, images: ImageLike | Sequence[ImageLike], *, top: int = 5, views: int = 1) -> list[Prediction]:
         """A prediction for each image: a path, an encoded file's bytes, or a uint8 array [H, W, 3].
 
-        Raises DataError for what is not an image.
+        Raises DataError for what is not an image, UsageError where `top` is below 1.
         """
+        if top < 1:
+            raise UsageError(f"top {top}", mend="ask for 1 class or more")
         several = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
         predictions: list[Prediction] = []
         for start in range(0, len(several), EVALUATION_BATCH):

@@ -7,6 +7,7 @@ recipes; the command line makes a flag of every key. Lengths are in pixels, lear
 import dataclasses
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -36,8 +37,8 @@ Pixels = Annotated[int, Field(ge=0)]
 class RecipeError(UsageError):
     """A recipe's key that is unknown or has a value that cannot be meant; `key` is dotted."""
 
-    def __init__(self, key: str, what: str, *, where: str | Path | None = None) -> None:
-        super().__init__(what, where=where)
+    def __init__(self, key: str, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
+        super().__init__(what, where=where, mend=mend)
         self.key = key
 
 
@@ -216,19 +217,20 @@ class Recipe(Section):
         if self.budget is not None:
             parse_budget(self.budget)
         if any(side > self.model.image_size for side in self.resolutions):
-            raise UsageError(f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}")
+            what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
+            raise RecipeError("resolutions", what)
         if self.optim.nesterov and self.optim.momentum == 0:
-            raise UsageError("optim.nesterov needs optim.momentum above 0")
+            raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
         return self
 
 
 def parse_budget(text: str) -> int:
-    """The number of parameters meant by `5M`, `500K`, `1.5M` or `4_697_742`; UsageError for anything else."""
+    """The number of parameters meant by `5M`, `500K`, `1.5M` or `4_697_742`; RecipeError for anything else."""
     match = re.fullmatch(r"(\d[\d_]{0,15}(?:\.\d{1,6})?)([kKmM]?)", text.strip())
     units = {"": 1, "k": 1_000, "m": 1_000_000}
-    count = float(match[1].replace("_", "")) * units[match[2].lower()] if match else 0.0
+    count = Decimal(match[1].replace("_", "")) * units[match[2].lower()] if match else Decimal(0)
     if count < 1 or count != int(count):
-        raise UsageError(f"budget {text!r} is not a number of parameters", mend=f"give {BUDGET_FORMS}")
+        raise RecipeError("budget", f"budget {text!r} is not a number of parameters", mend=f"give {BUDGET_FORMS}")
     return int(count)
 
 
@@ -238,8 +240,9 @@ def _explain(error: ValidationError, section: str, known: list[str]) -> RecipeEr
     path = [part for part in first["loc"] if isinstance(part, str)]
     key = ".".join([section, *path] if section else path)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        hint = did_you_mean(path[-1], [*known, *SYNONYMS])
-        for synonym, name in SYNONYMS.items():
+        synonyms = {synonym: name for synonym, name in SYNONYMS.items() if name in known}
+        hint = did_you_mean(path[-1], [*known, *synonyms])
+        for synonym, name in synonyms.items():
             hint = hint.replace(synonym, name)
         return RecipeError(key, f"unknown `{key}`{hint}")
     return RecipeError(key, f"`{key}` = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}")

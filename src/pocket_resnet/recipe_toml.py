@@ -46,7 +46,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
     """The recipe that the TOML text spells out; `[model] network = "NAME"` starts from a network of the catalog."""
     try:
         values = {"name": path.stem} | tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"not TOML: {error}", where=path) from error
     try:
         model = values.get("model")
@@ -55,10 +55,12 @@ def parse_recipe(text: str, path: Path) -> Recipe:
             values["model"] = base | model
         return Recipe.model_validate(_with_tuples(values))
     except RecipeError as error:
-        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path)) from error
-    except UsageError as error:
-        what = error.what if error.where is None else f"{error.where}: {error.what}"
-        raise UsageError(what, where=path, mend=error.mend) from error
+        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path), mend=error.mend) from error
+    except UsageError as error:  # of the network, whose field `where` is
+        key = f"model.{error.where}"
+        raise RecipeError(
+            key, f"{error.where}: {error.what}", where=_line_of(key, text, path), mend=error.mend
+        ) from error
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -68,7 +70,9 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         *sections, leaf = key.split(".")
         target = values
         for section in sections:
-            target = target.setdefault(section, {})
+            if not isinstance(target.get(section), dict):
+                target[section] = {}
+            target = target[section]
         target[leaf] = value
     return Recipe.model_validate(_with_tuples(values))
 
@@ -83,10 +87,15 @@ def to_toml(recipe: Recipe) -> str:
     """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe."""
     values = recipe.model_dump(mode="json", exclude_none=True)
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in sections]
+    lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in sections]
     for name, section in sections.items():
-        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+        lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in section.items())]
     return "\n".join(lines) + "\n"
+
+
+def _literal(value: Any) -> str:
+    """The value in TOML, which is JSON but for one character: delete must be escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _with_tuples(value: Any) -> Any:
@@ -107,11 +116,15 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _line_of(key: str, text: str, path: Path) -> str:
-    """`file:line` of the dotted key in the TOML text, or the file alone."""
-    section = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            section = f"{header[1]}."
-        elif (entry := re.match(r"\s*([\w.-]+)\s*=", line)) and f"{section}{entry[1]}" == key:
-            return f"{path}:{number}"
-    return str(path)
+    """`file:line` of the dotted key in the TOML text, else of the table it belongs in, or the file alone."""
+    section, lines = "", dict[str, int]()
+    for number, line in enumerate(text.split("\n"), 1):
+        if header := re.match(r"\s*\[+([^]#]+)\]", line):
+            section = re.sub(r"[\s\"']", "", header[1])
+            lines.setdefault(section, number)
+            section += "."
+        elif entry := re.match(r"([^=#]+)=", line):
+            lines.setdefault(section + re.sub(r"[\s\"']", "", entry[1]), number)
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return f"{path}:{lines[key]}" if key else str(path)

@@ -38,7 +38,8 @@ def result(found: Mapping[str, Any]) -> None:
     low, high = found["interval"]
     model = found["model"]
     print(f"parameters  {found['num_params']:,} ({found['num_macs']:,} multiply-adds an image)")
-    print(f"accuracy    {found['accuracy']:.2%} on validation, last epoch, single view (95%: {low:.2%} to {high:.2%})")
+    unseen = "validation" if found["train_on"] == "train" else "validation images it was trained on (no estimate)"
+    print(f"accuracy    {found['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
     print(
         f"training    {found['seconds']:.1f} s for {found['steps']:,} steps, {found['images_per_s']:,.0f} images/s, "
         f"{found['train_flops'] / 1e15:.4f} PFLOP ({found['seconds_total']:.1f} s in all)"
@@ -90,13 +91,24 @@ def summary(name: str, found: Mapping[str, Any]) -> None:
 
 def description(found: Mapping[str, Any], *, verified: bool) -> None:
     """What a data set consists of."""
-    for key, value in found.items():
-        text = ", ".join(str(entry) for entry in value) if isinstance(value, list | tuple) else value
-        if isinstance(value, dict):
-            text = ", ".join(f"{name} {entry}" for name, entry in value.items())
-        print(f"{key.replace('_', ' '):14} {text}")
+    counts = {which: count for which, count in found["num_images"].items() if count is not None}
+    print(f"{found['name']}: {len(found['classes'])} classes, {found['image_size']} x {found['image_size']} pixels")
+    print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
+    print(f"lies in      {found['where']}")
+    print(f"mean, std    {_decimals(found['mean'])} and {_decimals(found['std'])} (R G B, 0 to 1, training images)")
+    print(f"fingerprint  {found['fingerprint'][:16]}…")
+    for remark in found["remarks"]:
+        print(f"note         {remark}")
     if verified:
-        print("verified       every file was read and is as published or recorded")
+        print("verified     every file was read and is as published or recorded")
+    table = _table("class", *counts)
+    for name, row in found["per_class"].items():
+        table.add_row(name, *(str(row.get(which, "-")) for which in counts))
+    _print(table)
+
+
+def _decimals(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
 
 
 def _table(*headers: str) -> Table:

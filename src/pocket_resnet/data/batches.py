@@ -16,7 +16,7 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     if batch_size > num_samples:
         raise UsageError(
             f"batch_size {batch_size} exceeds the {num_samples} training images",
-            mend=f"use --batch-size {max(1, num_samples // 8)} or less",
+            mend=f"use fewer, for example --batch-size {max(2, num_samples // 8)}",
         )
     whole, rest = divmod(num_samples, batch_size)
     return whole + (rest > 1)

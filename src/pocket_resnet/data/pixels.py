@@ -75,7 +75,7 @@ class PixelStore:
         if not path.is_file():
             self._build(path, images, hashes)
         try:
-            pixels_NCHW: NDArray[np.uint8] = np.load(path, mmap_mode="c", allow_pickle=False)
+            pixels_NCHW: NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="c")
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"damaged: {error}", where=path, mend="delete it, it will be made again") from error
         return torch.from_numpy(pixels_NCHW)

@@ -1,6 +1,7 @@
 """Model directories: weights, config.json and card, written whole and verified on loading."""
 
 import json
+import shlex
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -36,10 +37,14 @@ def find_model(path: Path) -> Path:
         if (folder / CONFIG_NAME).exists():
             return folder
     if (path / "checkpoints").is_dir():
-        raise UsageError(
-            "this run has not finished", where=path, mend=f"pocket-resnet train --resume --run {path.name}"
-        )
+        raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
     raise UsageError("no model here", where=path, mend="give a model directory or a finished run's directory")
+
+
+def resume_command(run: Path) -> str:
+    """What to type to go on with the run in this folder; its recipe.toml has all that was asked for."""
+    words = ["pocket-resnet", "train", str(run / "recipe.toml"), "--resume", "--run", run.name]
+    return shlex.join(words if run.parent == Path("runs") else [*words, "--runs-dir", str(run.parent)])
 
 
 def load_model(path: Path) -> tuple[ResNet, Card]:

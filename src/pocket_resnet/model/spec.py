@@ -3,6 +3,10 @@
 The counting rule. Every weight and bias counts, trained or frozen; BatchNorm's running statistics and other
 buffers do not. A multiply-add (MAC) is one product of a convolution or linear layer, squeeze-and-excitation
 included, for one image; biases, normalisation, activations and pooling are not counted. 1 MAC = 2 FLOP.
+
+A network that cannot be built raises UsageError, naming the field and how to mend it. Sources: He 2015
+(arXiv:1512.03385), He 2016 (arXiv:1603.05027), Zagoruyko 2016 (arXiv:1605.07146), Hu 2017 (arXiv:1709.01507),
+Huang 2016 (arXiv:1603.09382), Jordan 2024 (arXiv:2404.00498).
 """
 
 import math
@@ -36,12 +40,7 @@ PER_STAGE = ("num_blocks", "widths", "kernel_sizes", "shortcut_kernel_sizes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSpec:
-    """A residual network in numbers: stem, stages of blocks, head. Tuples have one entry a stage.
-
-    Raises UsageError, naming the field and how to mend it, for a network that cannot be built.
-    Sources: He 2015 (arXiv:1512.03385), He 2016 (arXiv:1603.05027), Zagoruyko 2016 (arXiv:1605.07146),
-    Hu 2017 (arXiv:1709.01507), Huang 2016 (arXiv:1603.09382), Jordan 2024 (arXiv:2404.00498).
-    """
+    """A residual network in numbers: stem, stages of blocks, head. Tuples have one entry a stage."""
 
     # How pydantic reads a spec from recipes and model directories.
     __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True, "allow_inf_nan": False}

@@ -23,6 +23,10 @@ MAX_CHECKPOINT_BYTES = 4 * 1024**3
 TENSORS_NAME, STATE_NAME = "tensors.safetensors", "state.json"
 
 
+class NewerFormatError(ArtifactError):
+    """A checkpoint of a later version of this program: not damaged, so nothing older takes its place."""
+
+
 class CheckpointState(BaseModel):
     """What a checkpoint holds beside tensors."""
 
@@ -45,10 +49,8 @@ class CheckpointState(BaseModel):
 def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor]) -> Path:
     """Write `folder`/step-NNNNNN in one step and return it. Raises EnvironmentFault where the disk refuses."""
     path = folder / f"step-{state.step:06d}"
-    if not path.exists():
-        on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        files = {TENSORS_NAME: tensors_to_bytes(on_cpu), STATE_NAME: json_bytes(state.model_dump())}
-        write_folder(path, files)
+    on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_folder(path, {TENSORS_NAME: tensors_to_bytes(on_cpu), STATE_NAME: json_bytes(state.model_dump())})
     return path
 
 
@@ -58,7 +60,7 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     try:
         values = json.loads(contents[STATE_NAME])
         if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
-            raise ArtifactError(
+            raise NewerFormatError(
                 f"checkpoint format {values['format']} is newer than this program's {FORMAT}",
                 where=path,
                 mend="upgrade pocket-resnet",
@@ -70,21 +72,26 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
 
 def newest_first(folder: Path) -> list[Path]:
     """The folder's checkpoints, highest step first, by number and not by text."""
-    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*")}
-    steps = {path: int(match[1]) for path, match in found.items() if match}
-    return sorted(steps, key=steps.__getitem__, reverse=True)
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
     """The newest checkpoint that verifies, and a line for each newer one that does not; None where there is none.
 
-    Raises ArtifactError where there are checkpoints and not one verifies.
+    Raises ArtifactError where there are checkpoints and not one verifies, or where one is of a newer format.
     """
     damaged: list[str] = []
     for path in newest_first(folder):
         try:
             state, tensors = load(path)
             return state, tensors, damaged
+        except NewerFormatError:
+            raise
         except ArtifactError as error:
             damaged.append(str(error))
     if damaged:
@@ -96,9 +103,11 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the `keep` newest checkpoints."""
-    for path in newest_first(folder)[keep:]:
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Remove what lies beyond `step`, where nothing verified, and all but the `keep` newest up to it."""
+    paths = newest_first(folder)
+    num_beyond = sum(_step_of(path) > step for path in paths)
+    for path in paths[:num_beyond] + paths[num_beyond + keep :]:
         remove_folder(path)
 
 

@@ -58,10 +58,13 @@ class Trainer:
         """The epoch of the next step, from 0."""
         return self.step // self.steps_per_epoch
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next step, before any group's scale."""
-        return self.recipe.optim.lr * lr_factor(self.recipe.schedule, self.step, self.num_steps, self.steps_per_epoch)
+    def lr(self, step: int) -> float:
+        """SGD's learning rate at that optimizer step (from 0), before any group's scale."""
+        return self.recipe.optim.lr * self.lr_factor(step)
+
+    def lr_factor(self, step: int) -> float:
+        """The share of every peak learning rate at that step."""
+        return lr_factor(self.recipe.schedule, step, self.num_steps, self.steps_per_epoch)
 
     def next_batch(self) -> tuple[Tensor, Targets]:
         """The next step's images, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
@@ -83,8 +86,7 @@ class Trainer:
         x_BCHW, targets = self.next_batch()
         self.model.train()
         torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout, stochastic depth
-        factor = lr_factor(self.recipe.schedule, self.step, self.num_steps, self.steps_per_epoch)
-        self.optimizer.set_lr_factor(factor)
+        self.optimizer.set_lr_factor(self.lr_factor(self.step))
         with self.hardware.autocast():
             logits_BK = self.forward(x_BCHW)
         logits_BK = logits_BK.float()
@@ -102,7 +104,7 @@ class Trainer:
         if not bool(torch.isfinite(loss + norm)):
             raise NonFiniteError(
                 f"loss {loss.item():g}, gradient norm {norm.item():g}",
-                where=f"step {self.step}, lr {self.lr:.4g}",
+                where=f"step {self.step}, lr {self.lr(self.step):.4g}",
             )
 
     def _count(self, loss: Tensor, logits_BK: Tensor, targets: Targets) -> None:

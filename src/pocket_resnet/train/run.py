@@ -5,15 +5,21 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pocket_resnet
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose, machine
 from pocket_resnet.errors import ArtifactError, NonFiniteError, Stopped, UsageError
 from pocket_resnet.evaluate import Evaluation, evaluate
-from pocket_resnet.files import json_bytes, lock_folder, remove_temporaries, write_bytes, write_text
-from pocket_resnet.model.artifact import save_model
+from pocket_resnet.files import (
+    json_bytes,
+    lock_folder,
+    point_to,
+    remove_temporaries,
+    write_bytes,
+    write_text,
+)
+from pocket_resnet.model.artifact import resume_command, save_model
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe, parse_budget
@@ -25,6 +31,7 @@ from pocket_resnet.train.loop import Trainer, first_non_finite
 from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration
 from pocket_resnet.train.prepare import fit_to_data, run_folder
 from pocket_resnet.train.signals import catch_signals
+from pocket_resnet.version import __version__
 
 NUM_WHITENING_IMAGES = 5000
 
@@ -47,6 +54,7 @@ class Result:
     seed: int
     recipe: str
     data: str
+    train_on: str
     machine: str
     model: str
 
@@ -160,6 +168,7 @@ class _Run:
             message = str(error).splitlines()[0]
             raise ArtifactError(f"does not fit this network: {message}", where=self.checkpoints) from error
         self.seconds = state.seconds
+        checkpoint.prune(self.checkpoints, state.step, self.recipe.checkpoint.keep)
         return [*remarks, f"resumed at step {state.step}"]
 
     def _announce(self, train_split: Split) -> None:
@@ -184,14 +193,15 @@ class _Run:
             self.progress.stepped(trainer.step, epoch, self.recipe.batch_size, totals.loss, totals.accuracy)
             if trainer.epoch > epoch or trainer.step == self.last_step:
                 self._end_epoch(epoch)
+            stopping = bool(caught)  # looked at once: a signal that comes while saving is obeyed after the next step
             due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s
-            if due or caught or trainer.step == self.last_step:
+            if due or stopping or trainer.step == self.last_step:
                 self._save()
                 saved_s = time.monotonic()
-            if caught:
+            if stopping:
                 name = signal.Signals(caught[0]).name
-                mend = f"go on with: pocket-resnet train {self.recipe.name} --resume --run {self.folder.name}"
-                raise Stopped(caught[0], f"stopped by {name} after saving step {trainer.step}", mend=mend)
+                what = f"stopped by {name} after saving step {trainer.step}"
+                raise Stopped(caught[0], what, mend=f"go on with: {resume_command(self.folder)}")
 
     def _with_last_good(self, error: NonFiniteError) -> NonFiniteError:
         saved = checkpoint.newest_first(self.checkpoints)
@@ -211,7 +221,7 @@ class _Run:
             {
                 "step": trainer.step,
                 "epoch": epoch + 1,
-                "lr": trainer.lr,
+                "lr": trainer.lr(trainer.step - 1),
                 "train_loss": totals.loss,
                 "train_accuracy": totals.accuracy,
                 "val_nll": found.nll,
@@ -235,7 +245,8 @@ class _Run:
         name = first_non_finite(self.trainer.tensors())
         if name is not None:
             error = NonFiniteError(
-                f"{name} has NaN or infinity", where=f"step {self.trainer.step}, lr {self.trainer.lr:.4g}"
+                f"{name} has NaN or infinity",
+                where=f"step {self.trainer.step}, lr {self.trainer.lr(self.trainer.step - 1):.4g}",
             )
             raise self._with_last_good(error)
 
@@ -250,7 +261,7 @@ class _Run:
             data_fingerprint=self.source.fingerprint,
         )
         checkpoint.save(self.checkpoints, state, self.trainer.tensors())
-        checkpoint.prune(self.checkpoints, self.recipe.checkpoint.keep)
+        checkpoint.prune(self.checkpoints, state.step, self.recipe.checkpoint.keep)
 
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
@@ -272,21 +283,22 @@ class _Run:
             seed=self.recipe.seed,
             recipe=self.recipe.name,
             data=self.source.name,
+            train_on=self.recipe.data.train_on,
             machine=machine(self.hardware),
             model=str(self.folder / "model"),
         )
         with trainer.average.applied():
             save_model(self.folder / "model", trainer.model, self._card(result, found))
         write_bytes(self.folder / "result.json", json_bytes(asdict(result)))
+        point_to(self.folder.parent / "latest", self.folder.name)
         return result
 
     def _card(self, result: Result, found: Evaluation) -> Card:
         shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
         return Card(
-            version=pocket_resnet.__version__,
+            version=__version__,
             spec=self.recipe.model,
             class_names=self.source.class_names,
-            train_on=self.recipe.data.train_on,
             split=found.split,
             num_images=found.num_images,
             **shared,

@@ -1,0 +1,134 @@
+"""What every test may use: one thread, folders of its own, and a whole run that takes a tenth of a second."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pocket_resnet.data.source import Source
+from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.recipe import Recipe
+
+SPEC = NetworkSpec(
+    num_classes=3,
+    image_size=8,
+    stem_width=4,
+    num_blocks=(1, 1),
+    widths=(4, 8),
+    kernel_sizes=(3, 3),
+    shortcut_kernel_sizes=(1, 1),
+)
+NUM_TRAIN, NUM_VAL, NUM_TEST = 14, 6, 5
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read from or written to the user's folders, and figures do not depend on the machine's cores."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+
+class SyntheticReader:
+    """Three classes of noise, each brighter in its own channel."""
+
+    name = "synthetic"
+    class_names = ("red", "green", "blue")
+    image_size = SPEC.image_size
+    fingerprint = "synthetic-1"
+    mirrored = True
+    num_val = NUM_VAL
+    num_test = NUM_TEST
+    where = "memory"
+    remarks = ()
+
+    def __init__(self, num_train: int = NUM_TRAIN) -> None:
+        self.num_train = num_train
+        self.num_test_opened = 0
+
+    def trainval(self) -> tuple[Tensor, Tensor]:
+        return self._draw(self.num_train + self.num_val, seed=1)
+
+    def test(self) -> tuple[Tensor, Tensor]:
+        self.num_test_opened += 1
+        return self._draw(self.num_test, seed=2)
+
+    def verify(self) -> tuple[str, ...]:
+        return ()
+
+    def _draw(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        draws = torch.Generator().manual_seed(seed)
+        images_NCHW = torch.randint(0, 156, (count, 3, 8, 8), generator=draws).to(torch.uint8)
+        labels_N = torch.arange(count) % 3
+        images_NCHW[torch.arange(count), labels_N] += 100
+        return images_NCHW, labels_N
+
+
+def as_source(reader: SyntheticReader) -> Source:
+    return Source(
+        name=reader.name,
+        class_names=reader.class_names,
+        image_size=reader.image_size,
+        fingerprint=reader.fingerprint,
+        mirrored=reader.mirrored,
+        remarks=reader.remarks,
+        reader=reader,
+    )
+
+
+@pytest.fixture
+def synthetic(monkeypatch: pytest.MonkeyPatch) -> SyntheticReader:
+    """Training and evaluation get this data set, whatever they ask for; change its fields as you like."""
+    reader = SyntheticReader()
+    for module in ("train.run", "evaluate"):
+        monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: as_source(reader))
+    return reader
+
+
+@pytest.fixture
+def source() -> Source:
+    return as_source(SyntheticReader())
+
+
+@pytest.fixture
+def tiny_spec() -> NetworkSpec:
+    return SPEC
+
+
+@pytest.fixture
+def tiny_model() -> ResNet:
+    model = ResNet(SPEC)
+    initialise(model, "default", torch.Generator().manual_seed(0))
+    return model
+
+
+@pytest.fixture
+def make_recipe() -> Callable[..., Recipe]:
+    """make_recipe(batch_size=4, optim={"lr": 1.0}): two epochs of two steps, with every kind of state switched on."""
+
+    def make(**changes: Any) -> Recipe:
+        values: dict[str, Any] = {
+            "name": "tiny",
+            "epochs": 2,
+            "batch_size": 8,
+            "resolutions": (6, 8),
+            "label_smoothing": 0.1,
+            "model": replace(SPEC, dropout=0.1, stochastic_depth=0.1),
+            "augment": {"crop_px": 1, "flip": "alternating", "mixup": 0.5, "cutout_px": 2},
+            "optim": {"kind": "muon", "lr": 0.05, "muon_lr": 0.05, "lookahead_steps": 3, "nesterov": True},
+            "average": {"decay": 0.9},
+            "hardware": {"device": "cpu", "precision": "fp32", "num_threads": 1},
+            "checkpoint": {"every_s": 0.0},
+        }
+        for key, value in changes.items():
+            values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
+        return Recipe.model_validate(values)
+
+    return make

@@ -1,0 +1,281 @@
+"""Checkpoints that are damaged, newer, forged, or of another recipe: named, and the newest good one is used."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.files import SUMS_NAME, lock_folder, write_folder
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train import checkpoint
+from pocket_resnet.train.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
+from pocket_resnet.train.run import Result, train
+
+NUM_FLIPS = 100
+MEMBERS = (TENSORS_NAME, STATE_NAME, SUMS_NAME)
+
+
+def state(step: int, **changes: Any) -> CheckpointState:
+    values = {"step": step, "seconds": 1.5, "torch_version": "2.13.0", "hardware": "x", "data_fingerprint": "y"}
+    return CheckpointState.model_validate(values | changes)
+
+
+def save(folder: Path, *steps: int) -> list[Path]:
+    return [checkpoint.save(folder, state(step), {"a": torch.full((3,), float(step))}) for step in steps]
+
+
+def forge(path: Path, **changes: Any) -> None:
+    """Write the checkpoint anew with other values in its state, with sums that fit."""
+    values = json.loads((path / STATE_NAME).read_text()) | changes
+    tensors = (path / TENSORS_NAME).read_bytes()
+    write_folder(path, {TENSORS_NAME: tensors, STATE_NAME: json.dumps(values).encode()})
+
+
+@pytest.fixture
+def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    """go(max_steps=2, resume=True) trains the tiny recipe in runs/r."""
+
+    def train_tiny(*, resume: bool = True, fork: bool = False, **changes: Any) -> Result:
+        return train(make_recipe(**changes), runs_dir=tmp_path / "runs", run="r", resume=resume, fork=fork)
+
+    return train_tiny
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "r" / "checkpoints"
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), "n": torch.tensor(7)}
+    checkpoint.save(tmp_path, state(12), tensors)
+    loaded, found, damaged = checkpoint.load_newest(tmp_path) or pytest.fail("nothing found")
+    assert (loaded, damaged) == (state(12), [])
+    assert all(torch.equal(found[name], value) for name, value in tensors.items())
+    assert found.keys() == tensors.keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000012"]
+
+
+def test_nothing_saved_yet(tmp_path: Path) -> None:
+    assert checkpoint.load_newest(tmp_path / "none") is None
+
+
+def test_newest_by_number(tmp_path: Path) -> None:
+    """Row 7: 10 comes after 9, and 1,000,000, which is longer than the padding, after 999,999."""
+    save(tmp_path, 9, 10, 999_999, 1_000_000)
+    (tmp_path / "step-9999999x").mkdir()
+    names = [path.name for path in checkpoint.newest_first(tmp_path)]
+    assert names == ["step-1000000", "step-999999", "step-000010", "step-000009"]
+    loaded, _, _ = checkpoint.load_newest(tmp_path) or pytest.fail("nothing found")
+    assert loaded.step == 1_000_000
+
+
+def test_prune_keeps_the_newest_that_count(tmp_path: Path) -> None:
+    save(tmp_path, 8, 9, 10, 11, 12)
+    checkpoint.prune(tmp_path, step=11, keep=2)
+    assert [path.name for path in checkpoint.newest_first(tmp_path)] == ["step-000011", "step-000010"]
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize("damage", ["deleted", "cut", "emptied", "a folder"])
+def test_damaged_member_is_named_and_passed_over(member: str, damage: str, tmp_path: Path) -> None:
+    """Row 6: each member, four ways."""
+    old, new = save(tmp_path, 1, 2)
+    path = new / member
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "deleted":
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    loaded, tensors, damaged = checkpoint.load_newest(tmp_path) or pytest.fail("nothing found")
+    assert loaded.step == 1
+    assert tensors["a"].tolist() == [1, 1, 1]
+    assert len(damaged) == 1
+    assert str(new) in damaged[0]
+    assert member in damaged[0] or damage in ("cut", "emptied")
+    shutil.rmtree(old)
+    with pytest.raises(ArtifactError, match="no checkpoint verifies") as raised:
+        checkpoint.load_newest(tmp_path)
+    assert raised.value.exit_code == 4
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Row 6: 100 random bits of each file that the sums cover; the file is named."""
+    draws = random.Random(0)
+    _, new = save(tmp_path, 1, 2)
+    for member in (TENSORS_NAME, STATE_NAME):
+        whole = (new / member).read_bytes()
+        for _ in range(NUM_FLIPS):
+            flipped = bytearray(whole)
+            flipped[draws.randrange(len(whole))] ^= 1 << draws.randrange(8)
+            (new / member).write_bytes(flipped)
+            with pytest.raises(ArtifactError, match="damaged") as raised:
+                checkpoint.load(new)
+            assert raised.value.where == new / member
+        (new / member).write_bytes(whole)
+    assert checkpoint.load(new)[0].step == 2
+
+
+def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
+    """Row 6: a bit flipped in SHA256SUMS itself is refused or changes nothing."""
+    draws = random.Random(1)
+    [path] = save(tmp_path, 1)
+    whole = (path / SUMS_NAME).read_bytes()
+    for _ in range(NUM_FLIPS):
+        flipped = bytearray(whole)
+        flipped[draws.randrange(len(whole))] ^= 1 << draws.randrange(8)
+        (path / SUMS_NAME).write_bytes(flipped)
+        with contextlib.suppress(ArtifactError):
+            assert checkpoint.load(path)[1]["a"].tolist() == [1, 1, 1]
+
+
+def test_run_falls_back_says_so_and_replaces_the_damaged_one(
+    go: Callable[..., Result], checkpoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 6: and the end is the same as without the damage, with one checkpoint kept as with two."""
+    go(max_steps=3, checkpoint={"keep": 3})
+    damaged = checkpoints / "step-000003" / TENSORS_NAME
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    capsys.readouterr()
+    assert go(max_steps=3, checkpoint={"keep": 1}).steps == 3
+    said = capsys.readouterr().err
+    assert f"{damaged}: damaged: SHA-256" in said
+    assert "resumed at step 2" in said
+    assert [path.name for path in checkpoints.iterdir()] == ["step-000003"]
+    assert checkpoint.load(checkpoints / "step-000003")[0].step == 3
+
+
+def test_run_with_nothing_whole_exits_4(go: Callable[..., Result], checkpoints: Path) -> None:
+    """Row 6: and the damaged ones are left as they are."""
+    go(max_steps=2)
+    for path in checkpoints.iterdir():
+        (path / STATE_NAME).write_bytes(b"{}")
+    with pytest.raises(ArtifactError, match="no checkpoint verifies") as raised:
+        go(max_steps=3)
+    assert raised.value.exit_code == 4
+    assert len(list(checkpoints.iterdir())) == 2
+
+
+def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path) -> None:
+    """Row 10: asks for an upgrade, and neither falls back to an older checkpoint nor removes anything."""
+    go(max_steps=2)
+    forge(checkpoints / "step-000002", format=checkpoint.FORMAT + 1, what_is_new=1)
+    with pytest.raises(ArtifactError, match="is newer than this program's") as raised:
+        go(max_steps=3)
+    assert "upgrade pocket-resnet" in str(raised.value)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
+
+
+@pytest.mark.parametrize("change", [{"torch_version": "1.0.0"}, {"hardware": "a calculator"}])
+def test_another_torch_or_machine_is_said(
+    change: dict[str, str], go: Callable[..., Result], checkpoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 9: said, and it goes on."""
+    go(max_steps=2)
+    go(max_steps=2)
+    assert "not bit-exact" not in capsys.readouterr().err
+    forge(checkpoints / "step-000002", **change)
+    assert go(max_steps=3).steps == 3
+    assert "not bit-exact" in capsys.readouterr().err
+
+
+def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 8: every differing field with both values; `fork` goes on; how and how long it computes may change."""
+    go(max_steps=2)
+    with pytest.raises(UsageError) as raised:
+        go(optim={"lr": 0.07}, batch_size=7)
+    assert raised.value.exit_code == 2
+    for told in ("batch_size: 8 -> 7", "optim.lr: 0.05 -> 0.07", "--fork"):
+        assert told in str(raised.value)
+    assert "muon_lr" not in str(raised.value)
+    assert go(max_steps=3, hardware={"channels_last": "off"}, checkpoint={"keep": 5}).steps == 3
+    capsys.readouterr()
+    assert go(optim={"lr": 0.07}, fork=True).steps == 4
+    assert "resumed at step 3" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"optim\.lr: 0\.07 -> 0\.05"):  # the fork is what the run is now
+        go()
+
+
+def test_changed_data_is_refused(go: Callable[..., Result], synthetic: Any) -> None:
+    """Row 8: named, and `fork` goes on."""
+    go(max_steps=2)
+    synthetic.fingerprint = "other pictures"
+    with pytest.raises(UsageError, match="synthetic is not the data this run began with") as raised:
+        go(max_steps=3)
+    assert "--fork" in str(raised.value)
+    assert go(max_steps=3, fork=True).steps == 3
+
+
+def test_existing_run_needs_resume(go: Callable[..., Result], checkpoints: Path) -> None:
+    go(max_steps=2)
+    before = (checkpoints / "step-000002" / TENSORS_NAME).read_bytes()
+    with pytest.raises(UsageError, match="this run exists") as raised:
+        go(max_steps=3, resume=False)
+    assert "--resume" in str(raised.value)
+    assert (checkpoints / "step-000002" / TENSORS_NAME).read_bytes() == before
+
+
+def test_stale_temporaries_are_removed(go: Callable[..., Result], checkpoints: Path) -> None:
+    """Row 3: files and folders, beside the run's files and beside checkpoints; nothing else is."""
+    go(max_steps=2)
+    folder = checkpoints.parent
+    (folder / ".tmp-1-result.json").write_text("{")
+    (checkpoints / ".tmp-1-step-000003").mkdir()
+    (checkpoints / ".tmp-1-step-000003" / STATE_NAME).write_text("{")
+    (folder / "tmp-of-the-user").touch()
+    (folder / ".tmp-link").symlink_to(folder / "model")
+    go(max_steps=3)
+    assert not list(folder.rglob(".tmp-*"))
+    assert (folder / "tmp-of-the-user").exists()
+    assert (folder / "model" / "config.json").exists()
+
+
+def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], checkpoints: Path, start_child: Any) -> None:
+    """Row 12: exit 5, naming the process that holds it; stale temporaries, which may be its own, stay."""
+    folder = checkpoints.parent
+    held, done = os.pipe(), os.pipe()
+
+    def hold() -> None:
+        with lock_folder(folder):
+            os.write(held[1], b"x")
+            os.read(done[0], 1)
+
+    child = start_child(hold)
+    os.read(held[0], 1)
+    (folder / ".tmp-its-own").touch()
+    with pytest.raises(EnvironmentFault, match=f"in use by process {child.pid}") as raised:
+        go()
+    assert raised.value.exit_code == 5
+    assert (folder / ".tmp-its-own").exists()
+    os.write(done[1], b"x")
+    assert child.wait() == 0
+    assert go().steps == 4
+
+
+def test_lock_of_a_dead_process_is_taken_over(
+    go: Callable[..., Result], checkpoints: Path, start_child: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 12: and said; after an orderly end nothing is said."""
+    folder = checkpoints.parent
+
+    def die() -> None:
+        with lock_folder(folder):
+            os._exit(7)
+
+    child = start_child(die)
+    assert child.wait() == 7
+    go(max_steps=1)
+    assert f"took over the lock of process {child.pid}, which has ended" in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        go(batch_size=7)
+    go()
+    assert "took over" not in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""The same seed gives the same run, another one does not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train.run import train
+
+Leavings = tuple[list[dict[str, Any]], bytes]
+
+
+@pytest.fixture
+def leavings(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Leavings]:  # noqa: ARG001
+    def go(name: str, **changes: Any) -> Leavings:
+        train(make_recipe(**changes), runs_dir=tmp_path, run=name)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        metrics = [json.loads(line) | {"seconds": None} for line in lines]
+        return metrics, (tmp_path / name / "model" / "model.safetensors").read_bytes()
+
+    return go
+
+
+@pytest.mark.parametrize("kind", ["sgd", "muon"])
+def test_same_seed_twice(kind: str, leavings: Callable[..., Leavings]) -> None:
+    """Row 39: equal metrics but for times, and equal weights."""
+    assert leavings("a", optim={"kind": kind}) == leavings("b", optim={"kind": kind})
+
+
+def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings]) -> None:
+    """Row 39: how often it is saved changes nothing."""
+    assert leavings("a", checkpoint={"every_s": 0.0}) == leavings("b", checkpoint={"every_s": 1e9})
+
+
+def test_another_seed(leavings: Callable[..., Leavings]) -> None:
+    """Row 39."""
+    (metrics, weights), (other_metrics, other_weights) = leavings("a"), leavings("b", seed=1)
+    assert weights != other_weights
+    assert [record["train_loss"] for record in metrics] != [record["train_loss"] for record in other_metrics]

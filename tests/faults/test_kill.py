@@ -1,0 +1,120 @@
+"""kill -9 at every file event and at random times: going on leads to the same bytes as never having stopped."""
+
+import functools
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train import checkpoint
+from pocket_resnet.train.run import train
+
+NUM_RANDOM_KILLS = 20
+CHANGING_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
+TIMES = ("seconds", "seconds_total", "images_per_s")
+
+
+def run(runs_dir: Path, recipe: Recipe) -> None:
+    train(recipe, runs_dir=runs_dir, run="r", resume=True)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run leaves but for times: two runs are the same where this is equal."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    documents = [*metrics, *(json.loads((folder / name).read_text()) for name in ("result.json", "model/config.json"))]
+    for document in documents:
+        for key in TIMES:
+            document.pop(key, None)
+        if "model" in document:
+            document["model"] = Path(document["model"]).name
+    newest = checkpoint.newest_first(folder / "checkpoints")[0]
+    return {
+        "documents": documents,
+        "checkpoint": (newest.name, (newest / checkpoint.TENSORS_NAME).read_bytes()),
+        "weights": (folder / "model/model.safetensors").read_bytes(),
+        "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")),
+    }
+
+
+def die_at(number: int) -> None:
+    """Kill this process just before its change number `number` on the disk; a file being synced is left half written.
+
+    An audit hook cannot be removed: call it in a child.
+    """
+    count, fsync = itertools.count(1), os.fsync
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if (event in CHANGING_EVENTS or (event == "open" and arguments[2] & os.O_CREAT)) and next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def fsync_or_die(descriptor: int) -> None:
+        if next(count) == number:
+            if os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor, not a path of ours
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    os.fsync = fsync_or_die
+    sys.addaudithook(note)
+
+
+@pytest.fixture
+def recipe(make_recipe: Callable[..., Recipe]) -> Recipe:
+    return make_recipe()
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, recipe: Recipe, synthetic: Any) -> dict[str, Any]:  # noqa: ARG001
+    run(tmp_path / "undisturbed", recipe)
+    return outcome(tmp_path / "undisturbed" / "r")
+
+
+def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
+    """Rows 1, 2, 3: resumed bit-equal; once there is a checkpoint there is always one; no temporaries stay."""
+
+    def work(runs_dir: Path, number: int) -> None:
+        die_at(number)
+        run(runs_dir, recipe)
+
+    last_step = 0
+    for number in itertools.count(1):
+        runs_dir = tmp_path / str(number)
+        if start_child(functools.partial(work, runs_dir, number)).wait() == 0:
+            break
+        found = checkpoint.load_newest(runs_dir / "r" / "checkpoints")
+        step = 0 if found is None else found[0].step
+        assert last_step <= step <= last_step + 1, f"at event {number}"
+        assert found is None or found[2] == [], f"at event {number}: half a checkpoint has its name"
+        last_step = step
+        run(runs_dir, recipe)
+        assert outcome(runs_dir / "r") == undisturbed, f"at event {number}"
+    assert number > 60
+    assert last_step == 4
+
+
+def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
+    """Row 1: killed two times, at any moment, the run still ends bit-equal."""
+    draws = random.Random(0)
+    started_s = time.monotonic()
+    run(tmp_path / "timed", recipe)
+    whole_s = time.monotonic() - started_s
+    num_killed = 0
+    for number in range(NUM_RANDOM_KILLS):
+        runs_dir = tmp_path / str(number)
+        for _ in range(2):
+            child = start_child(lambda runs_dir=runs_dir: run(runs_dir, recipe))
+            time.sleep(draws.uniform(0, whole_s))
+            child.signal(signal.SIGKILL)
+            num_killed += child.wait() == -signal.SIGKILL
+        run(runs_dir, recipe)
+        assert outcome(runs_dir / "r") == undisturbed
+    assert num_killed >= NUM_RANDOM_KILLS // 2

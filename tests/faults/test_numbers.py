@@ -1,0 +1,147 @@
+"""NaN, infinity and extreme settings: training stops before applying them, and never saves them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.cli import main
+from pocket_resnet.errors import NonFiniteError, UsageError
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import override, to_toml
+from pocket_resnet.train import checkpoint, loop
+from pocket_resnet.train.loop import Trainer, first_non_finite
+from pocket_resnet.train.run import Result, train
+
+BAD_STEP = 2
+BAD_VALUES = (float("nan"), float("inf"), float("-inf"))
+
+
+@pytest.fixture
+def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    return lambda **changes: train(make_recipe(**changes), runs_dir=tmp_path, run="r")
+
+
+def into_loss(_: Trainer, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loop.mixed_cross_entropy
+    monkeypatch.setattr(loop, "mixed_cross_entropy", lambda *arguments: whole(*arguments) * value)
+
+
+def into_gradient(trainer: Trainer, value: float, _: pytest.MonkeyPatch) -> None:
+    trainer.model.head.bias.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([1]), value))
+
+
+def into_weight(trainer: Trainer, value: float, _: pytest.MonkeyPatch) -> None:
+    trainer.model.head.weight.data[0, 0] = value
+
+
+PLACES = {"loss": into_loss, "gradient": into_gradient, "weight": into_weight}
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+@pytest.mark.parametrize("place", PLACES)
+def test_stops_before_the_step_is_applied(
+    place: str, value: float, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 14: step, learning rate and last good checkpoint are named; the weights are as before the step."""
+    train_step = Trainer.train_step
+    seen: list[tuple[Trainer, list[torch.Tensor]]] = []
+
+    def poisoned(trainer: Trainer) -> None:
+        if trainer.step == BAD_STEP:
+            PLACES[place](trainer, value, monkeypatch)
+            parameters = [*trainer.model.parameters(), *trainer.average.tensors().values()]
+            seen.append((trainer, [parameter.detach().clone() for parameter in parameters]))
+        train_step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    with pytest.raises(NonFiniteError) as raised:
+        go(optim={"clip_norm": 1.0, "clip_value": 0.1})
+    [(trainer, before)] = seen
+    assert f"step {BAD_STEP}, lr 0.025" in str(raised.value)
+    assert str(tmp_path / "r" / "checkpoints" / "step-000002") in str(raised.value)
+    after = [*trainer.model.parameters(), *trainer.average.tensors().values()]
+    assert all(torch.equal(a, b) or not torch.isfinite(b).all() for a, b in zip(after, before, strict=True))
+    saved = checkpoint.newest_first(tmp_path / "r" / "checkpoints")
+    assert [path.name for path in saved] == ["step-000002", "step-000001"]
+    assert all(first_non_finite(checkpoint.load(path)[1]) is None for path in saved)
+
+
+@pytest.mark.parametrize("value", BAD_VALUES)
+@pytest.mark.parametrize("part", ["buffer", "average", "momentum", "slow"])
+def test_bad_state_is_never_saved(
+    part: str, value: float, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 14: BatchNorm's statistics do not touch the training loss, yet a checkpoint with NaN in them is refused."""
+    names = {
+        "buffer": "model.stem.norm.running_mean",
+        "average": "average.head.weight",
+        "momentum": "optimizer.momentum.head.weight",
+        "slow": "optimizer.slow.head.weight",
+    }
+    train_step = Trainer.train_step
+
+    def poisoned(trainer: Trainer) -> None:
+        train_step(trainer)
+        if trainer.step == BAD_STEP + 1:
+            trainer.tensors()[names[part]].view(-1)[0] = value
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    with pytest.raises(NonFiniteError) as raised:
+        go()
+    assert names[part] in str(raised.value)
+    assert "step 3, lr" in str(raised.value)
+    assert "step-000002" in str(raised.value)
+    assert [p.name for p in checkpoint.newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002", "step-000001"]
+    assert not (tmp_path / "r" / "model").exists()
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_diverging_run_as_the_user_sees_it(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 14: no traceback, no checkpoint yet, exit code 1."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(to_toml(make_recipe(optim={"lr": 1e38, "kind": "sgd"}, epochs=50)))
+    with pytest.raises(SystemExit) as raised:
+        main(["train", str(path), "--runs-dir", str(tmp_path), "--checkpoint.every-s", "1e9"])
+    assert raised.value.code == NonFiniteError.exit_code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "not finite, stopped before applying it" in lines[-2]
+    assert lines[-1] == "  there is no checkpoint yet; try a lower learning rate or --optim.clip-norm 1"
+
+
+def test_learning_rate_of_0_warns(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 15."""
+    go(optim={"lr": 0.0})
+    assert "warning: a learning rate of 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["optim.lr", "optim.muon_lr", "optim.weight_decay", "schedule.warmup_epochs"])
+@pytest.mark.parametrize("value", [-0.1, *BAD_VALUES])
+def test_meaningless_rates_are_refused(key: str, value: float) -> None:
+    """Row 15: by name."""
+    with pytest.raises(UsageError, match=rf"`{key}` = {value}"):
+        override(Recipe(), {key: value})
+
+
+@pytest.mark.parametrize(
+    ("num_train", "batch_size", "steps"),
+    [(14, 7, 2), (15, 7, 2), (16, 7, 3), (7, 7, 1), (7, 6, 1), (3, 2, 1), (2, 1, 2)],
+)
+def test_last_batch(num_train: int, batch_size: int, steps: int, go: Callable[..., Result], synthetic: Any) -> None:
+    """Row 15: a last batch of one image is dropped, any other is trained."""
+    synthetic.num_train = num_train
+    result = go(batch_size=batch_size, epochs=1)
+    assert result.steps == steps
+    assert result.images_seen == num_train - (num_train % batch_size == 1 < batch_size)
+
+
+def test_batch_beyond_the_data_is_refused(go: Callable[..., Result], tmp_path: Path) -> None:
+    """Row 15: before anything is written, with a size that works."""
+    with pytest.raises(UsageError, match="batch_size 15 exceeds the 14 training images") as raised:
+        go(batch_size=15)
+    assert "--batch-size 2" in str(raised.value)
+    assert not (tmp_path / "r").exists()

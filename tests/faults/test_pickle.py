@@ -1,0 +1,179 @@
+"""A pickle that would run code, wherever a file is read: refused by its content, and nothing of it runs."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from pocket_resnet.cli import main
+from pocket_resnet.data import published
+from pocket_resnet.data.source import open_source
+from pocket_resnet.errors import ArtifactError, DataError
+from pocket_resnet.files import write_folder
+from pocket_resnet.model.artifact import load_model
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train import checkpoint
+from pocket_resnet.train.run import train
+
+
+class Bomb:
+    """Unpickling it leaves a file."""
+
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.sentinel),)
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Path:
+    return tmp_path / "it ran"
+
+
+@pytest.fixture(params=["pickle", "torch", "zip"])
+def bomb(request: pytest.FixtureRequest, sentinel: Path) -> bytes:
+    if request.param == "pickle":
+        return pickle.dumps({"state_dict": Bomb(sentinel)})
+    packed = io.BytesIO()
+    if request.param == "torch":
+        torch.save({"state_dict": Bomb(sentinel)}, packed)
+    else:
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("data.pkl", pickle.dumps(Bomb(sentinel)))
+    return packed.getvalue()
+
+
+@pytest.fixture
+def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
+    train(make_recipe(max_steps=1), runs_dir=tmp_path, run="r")
+    return tmp_path / "r"
+
+
+def replace(folder: Path, name: str, content: bytes) -> None:
+    """Put the content there, with sums that fit, as an attacker would."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
+    write_folder(folder, files | {name: content})
+
+
+def test_the_bomb_works(sentinel: Path) -> None:
+    """Else the tests below could not fail."""
+    pickle.loads(pickle.dumps(Bomb(sentinel)))
+    assert sentinel.exists()
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])
+def test_as_checkpoint(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None:
+    """Row 29."""
+    [folder] = checkpoint.newest_first(trained / "checkpoints")
+    replace(folder, name, bomb)
+    with pytest.raises(ArtifactError, match="not a checkpoint"):
+        checkpoint.load(folder)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_as_model(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None:
+    """Row 29."""
+    replace(trained / "model", name, bomb)
+    with pytest.raises(ArtifactError, match=r"too small|not the weights|not a model's configuration"):
+        load_model(trained)
+    assert not sentinel.exists()
+
+
+def test_as_big_model(trained: Path, sentinel: Path) -> None:
+    """Row 29: large enough for the network's weights."""
+    replace(trained / "model", "model.safetensors", pickle.dumps([Bomb(sentinel), bytes(100_000)]))
+    with pytest.raises(ArtifactError, match="not the weights"):
+        load_model(trained)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("verb", [["evaluate"], ["predict"], ["summary"]])
+def test_as_model_file(
+    verb: list[str], bomb: bytes, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 29: a .pt where a model directory is wanted."""
+    path = tmp_path / "model.pt"
+    path.write_bytes(bomb)
+    with pytest.raises(SystemExit) as raised:
+        main([*verb, str(path), *(["x.png"] if verb == ["predict"] else [])])
+    assert raised.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "a.pkl"])
+def test_as_image(
+    name: str, bomb: bytes, trained: Path, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 29: to predict, and in a folder to train on."""
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "pictures" / "cat" / name).write_bytes(bomb)
+    with pytest.raises(SystemExit) as raised:
+        main(["predict", str(trained), str(tmp_path / "pictures")])
+    assert raised.value.code == 3
+    with pytest.raises(SystemExit) as raised:
+        main(["data", str(tmp_path / "pictures")])
+    assert raised.value.code == 3
+    assert capsys.readouterr().err.count("not an image") == 2
+    assert not sentinel.exists()
+
+
+def test_as_cifar(bomb: bytes, tmp_path: Path, sentinel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 29: even where its MD5 is the published one."""
+    layout = published.CIFAR10.layouts[1]
+    md5 = dict.fromkeys(layout.members, hashlib.md5(bomb).hexdigest())
+    family = dataclasses.replace(published.CIFAR10, layouts=(dataclasses.replace(layout, md5=md5),))
+    monkeypatch.setitem(published.FAMILIES, "cifar10", family)
+    (tmp_path / layout.folder).mkdir()
+    for name in layout.members:
+        (tmp_path / layout.folder / name).write_bytes(bomb)
+    with pytest.raises(DataError, match="not a CIFAR batch"):
+        open_source("cifar10", data_dir=tmp_path).split("train")
+    assert not sentinel.exists()
+
+
+def test_as_recipe(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
+    """Row 29."""
+    (tmp_path / "r.toml").write_bytes(bomb)
+    with pytest.raises(SystemExit) as raised:
+        main(["train", str(tmp_path / "r.toml")])
+    assert raised.value.code == 2
+    assert not sentinel.exists()
+
+
+def test_as_kept_pixels(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
+    """Row 29: the data folder's own files too."""
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(2):
+            picture = Image.new("RGB", (8, 8), (number, ord(name), 0))
+            picture.save(tmp_path / "pictures" / name / f"{number}.png")
+    open_source(str(tmp_path / "pictures"), data_dir=tmp_path / "data").split("train")
+    [kept] = (tmp_path / "data").rglob("images.npy")
+    kept.write_bytes(bomb)
+    with pytest.raises(DataError, match="damaged"):
+        open_source(str(tmp_path / "pictures"), data_dir=tmp_path / "data").split("train")
+    assert not sentinel.exists()
+
+
+def test_no_pickle_on_disk(trained: Path) -> None:
+    """A run leaves JSON, TOML, Markdown, sums and safetensors: nothing that torch.load would be tempted by."""
+    written = [path for path in trained.rglob("*") if path.is_file()]
+    plain = {path.name for path in written if not path.suffix}
+    assert plain == {".lock", "SHA256SUMS"}
+    assert {path.suffix for path in written} == {".toml", ".jsonl", ".json", ".safetensors", ".md", ""}
+    for path in trained.rglob("*.safetensors"):
+        content = path.read_bytes()
+        json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

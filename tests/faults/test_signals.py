@@ -1,0 +1,136 @@
+"""SIGTERM and SIGINT while training: the first saves, the second does not wait."""
+
+import functools
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocket_resnet.cli import main
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.train import checkpoint
+from pocket_resnet.train.loop import Trainer
+
+PATIENCE_S = 60
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline_s, "nothing happened"
+        time.sleep(0.002)
+    return found
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether an epoch has ended, so that the run is certainly in its loop."""
+    path = folder / "metrics.jsonl"
+    return path.exists() and path.stat().st_size > 0
+
+
+@pytest.fixture
+def recipe_path(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> Path:
+    """A run of many steps that saves only when asked to."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(to_toml(make_recipe(epochs=100_000, checkpoint={"every_s": 1e9})))
+    return path
+
+
+@pytest.fixture
+def arguments(recipe_path: Path, tmp_path: Path) -> list[str]:
+    return ["train", str(recipe_path), "--run", "r", "--runs-dir", str(tmp_path / "runs")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.usefixtures("synthetic")
+def test_first_signal_saves(
+    number: int, code: int, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Row 4: state saved, exit code 128 + signal, and the command that it prints goes on from there."""
+    folder = tmp_path / "runs" / "r"
+    child = start_child(lambda: main(arguments))
+    wait_for(functools.partial(has_trained, folder))
+    child.signal(number)
+    assert child.wait() == code
+    state, _, damaged = checkpoint.load_newest(folder / "checkpoints") or pytest.fail("nothing saved")
+    assert not damaged
+    said = capfd.readouterr().err
+    assert f"stopped by {signal.Signals(number).name} after saving step {state.step}" in said
+    assert "Traceback" not in said
+    command = re.search(r"go on with: pocket-resnet (.*)", said)
+    assert command
+    main([*shlex.split(command[1]), "--max-steps", str(state.step + 1)])
+    assert f"resumed at step {state.step}" in capfd.readouterr().err
+    assert json.loads((folder / "result.json").read_text())["steps"] == state.step + 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.usefixtures("synthetic")
+def test_second_signal_exits_at_once(
+    number: int, code: int, arguments: list[str], tmp_path: Path, start_child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 4: a step that hangs is not waited for when asked a second time."""
+
+    def hang(_: Trainer) -> None:
+        (tmp_path / "hangs").touch()
+        time.sleep(PATIENCE_S)
+
+    monkeypatch.setattr(Trainer, "train_step", hang)
+    child = start_child(lambda: main(arguments))
+    wait_for((tmp_path / "hangs").exists)
+    child.signal(number)
+    time.sleep(0.1)
+    assert child.is_running()
+    started_s = time.monotonic()
+    child.signal(number)
+    assert child.wait() == code
+    assert time.monotonic() - started_s < 5
+    assert not checkpoint.newest_first(tmp_path / "runs" / "r" / "checkpoints")
+
+
+class LateSignal(list[int]):
+    """A list of caught signals that fills between the first look at it and the second."""
+
+    def __init__(self) -> None:
+        super().__init__([signal.SIGTERM])
+        self.num_looks = 0
+
+    def __bool__(self) -> bool:
+        self.num_looks += 1
+        return self.num_looks > 1
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_what_is_said_to_be_saved_is_saved(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 4: also where the signal arrives just after the decision not to save."""
+    monkeypatch.setattr("pocket_resnet.train.run.catch_signals", lambda: nullcontext(LateSignal()))
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 143
+    [saved] = checkpoint.newest_first(tmp_path / "runs" / "r" / "checkpoints")
+    assert checkpoint.load(saved)[0].step == 2
+
+
+def test_the_real_command_stops_on_sigterm(recipe_path: Path, tmp_path: Path) -> None:
+    """Row 4, as a shell sees it."""
+    recipe_path.write_text(recipe_path.read_text().replace("image_size = 8", "image_size = 32"))
+    command = [sys.executable, "-m", "pocket_resnet", "train", str(recipe_path), "--data", "digits", "--run", "r"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: has_trained(tmp_path / "runs/r") or process.poll())
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == 143, said
+    assert "go on with: pocket-resnet train runs/r/recipe.toml --resume --run r\n" in said
+    assert len(checkpoint.newest_first(tmp_path / "runs/r/checkpoints")) == 1

@@ -1,0 +1,185 @@
+"""The README and its companions tell the truth: commands parse, files exist, links resolve, numbers are measured."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pocket_resnet import cli
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")])
+NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+CODE_BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE_SPAN = re.compile(r"`(pocket-resnet [^`]+)`")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def load_script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TABLE = load_script(ROOT / "results" / "table.py")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of every pocket-resnet command in the code blocks and code spans; a lone verb gets --help."""
+    lines = [line for block in CODE_BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for line in lines if re.match(r"(\S+=\S+ )*(\S*/)?pocket-resnet ", line)]
+    spans = CODE_SPAN.findall(CODE_BLOCK.sub("", text))
+    found = []
+    for line in [*lines, *spans]:
+        words = shlex.split(line, comments=True)
+        start = next(index for index, word in enumerate(words) if Path(word).name == "pocket-resnet")
+        arguments = words[start + 1 :]
+        found.append([*arguments, "--help"] if len(arguments) == 1 and line in spans else arguments)
+    return found
+
+
+def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse a command as the program does, without doing it. Fails where the program would refuse it."""
+    monkeypatch.chdir(ROOT)
+    for verb in cli.VERBS.values():
+        monkeypatch.setattr(verb, "run_verb", lambda _: None)
+    exit_code: object = 0
+    try:
+        cli.main(arguments)
+    except SystemExit as ending:
+        exit_code = ending.code
+    assert exit_code == 0, f"pocket-resnet {shlex.join(arguments)}"
+
+
+def tree() -> dict[str, str]:
+    """Path -> comment of every line of the README's tree; folders end with a slash."""
+    section = README.read_text(encoding="utf-8").split("<!-- tree -->")[1].split("<!-- /tree -->")[0]
+    entries: dict[str, str] = {}
+    folders: list[str] = []
+    for line in CODE_BLOCK.findall(section)[0].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        name, _, comment = line.strip().partition(" ")
+        folders = folders[:depth]
+        entries["".join(folders) + name] = comment.strip()
+        if name.endswith("/"):
+            folders.append(name)
+    return entries
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as Markdown viewers make them."""
+    headings = re.findall(r"^#+ (.+)$", CODE_BLOCK.sub("", path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", NAMES)
+def test_commands_parse(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in commands((ROOT / document).read_text(encoding="utf-8")):
+        parse(arguments, monkeypatch)
+
+
+def test_every_verb_is_shown() -> None:
+    shown = {arguments[0] for arguments in commands(README.read_text(encoding="utf-8"))}
+    assert set(cli.VERBS) <= shown
+
+
+@pytest.mark.parametrize("wrong", ["trian fast", "train fast --epohcs 3", "evaluate", "summary original --top 3"])
+def test_wrong_commands_would_be_found(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError):
+        parse(wrong.split(), monkeypatch)
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    named = set(re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE))
+    for target in {"".join(pair) for pair in named}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+
+
+def test_tree_is_there() -> None:
+    missing = [path for path in tree() if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def test_every_line_of_the_tree_has_a_comment() -> None:
+    with_files = {f"{Path(path).parent}/" for path in tree()}
+    assert [path for path, comment in tree().items() if not comment and path not in with_files] == []
+
+
+def test_every_source_file_stands_in_the_tree() -> None:
+    files = [*(ROOT / "src").rglob("*"), *(ROOT / "recipes").glob("*")]
+    sources = [path for path in files if path.is_file() and path.suffix != ".pyc" and path.stat().st_size]
+    assert sorted({path.relative_to(ROOT).as_posix() for path in sources} - set(tree())) == []
+
+
+@pytest.mark.parametrize("document", NAMES)
+def test_links_resolve(document: str) -> None:
+    path = ROOT / document
+    for target in LINK.findall(CODE_BLOCK.sub("", path.read_text(encoding="utf-8"))):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = path.parent / name if name else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_results_are_the_leaderboard() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert TABLE.with_table(readme, TABLE.table(TABLE.read_leaderboard())) == readme, "run python results/table.py"
+
+
+def test_leaderboard_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in TABLE.read_leaderboard():
+        parse(shlex.split(row["command"])[1:], monkeypatch)
+
+
+def a_row(**changes: str) -> dict[str, str]:
+    values = (
+        "fast|pocket-resnet train fast|cifar10|val|295096|19887392|4|3|0.8712|0.0031|1|131.5|0.0123|a CPU, 2 threads"
+        "|0123456789|2026-01-31"
+    )
+    return dict(zip(TABLE.COLUMNS, values.split("|"), strict=True)) | changes
+
+
+def write_rows(path: Path, *rows: dict[str, Any]) -> Path:
+    lines = [",".join(f'"{value}"' for value in row.values()) for row in rows]
+    path.write_text("\n".join([",".join(TABLE.COLUMNS), *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_row_becomes_a_line(tmp_path: Path) -> None:
+    rows = TABLE.read_leaderboard(write_rows(tmp_path / "l.csv", a_row(), a_row(seeds="1", accuracy_sd="")))
+    first, second = TABLE.table(rows).splitlines()[2:]
+    assert first == (
+        "| `pocket-resnet train fast` | cifar10, val | 295,096 | 87.12% ± 0.31 (n=3) | 1 | 132 s, 0.012 PFLOP "
+        "| a CPU, 2 threads | 0123456 |"
+    )
+    assert "| 87.12% (n=1) |" in second
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("accuracy_mean", "87.12"),
+        ("accuracy_sd", ""),
+        ("seeds", "0"),
+        ("split", "train"),
+        ("commit", "main"),
+        ("command", "make"),
+        ("views", "3"),
+    ],
+)
+def test_a_row_that_proves_nothing_is_refused(tmp_path: Path, column: str, value: str) -> None:
+    path = write_rows(tmp_path / "l.csv", a_row(**{column: value}))
+    with pytest.raises(ValueError, match=rf"l\.csv:2.*{'accuracy_sd' if column == 'seeds' else column}|{column}"):
+        TABLE.read_leaderboard(path)
