@@ -99,11 +99,11 @@ def test_unknown_flag_is_usage(verb: str, run: Run) -> None:
     assert "Traceback" not in err
 
 
-def test_flags_near_a_known_one_are_suggested(run: Run) -> None:
-    code, _, err = run("train", "fast", "--optim.lerning-rate", "1")
+@pytest.mark.parametrize(("flag", "meant"), [("--batchsize", "--batch-size"), ("--optim.lrr", "--optim.lr")])
+def test_flags_near_a_known_one_are_suggested(flag: str, meant: str, run: Run) -> None:
+    code, _, err = run("train", "fast", flag, "1")
     assert code == 2
-    assert "--optim.lerning-rate" in err
-    assert "--optim." in err.replace("--optim.lerning-rate", "")
+    assert f"{meant} " in err
 
 
 USAGE = {

@@ -14,7 +14,7 @@ from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
     from pocket_resnet.predict import Classifier
-    from pocket_resnet.train.run import Result
+    from pocket_resnet.train.result import Result
 
 __all__ = ["__version__", "load", "train"]
 

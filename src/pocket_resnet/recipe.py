@@ -201,6 +201,10 @@ class Recipe(Section):
     """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
     label_smoothing: Fraction = 0.0
     """Probability mass spread over all classes in the training target."""
+    validate_every: Count = 1
+    """Epochs between validations; the last epoch is always validated."""
+    norm_images: Annotated[int, Field(ge=0)] = 0
+    """Measure batch-norm statistics anew on this many training images before validating; 0: keep the running ones."""
     init: Literal["default", "dirac"] = "default"
     """dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
     model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = NetworkSpec()

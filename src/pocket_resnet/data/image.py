@@ -85,7 +85,7 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
 
 def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """An RGB array [H, W, 3] brought to [size, size, 3] exactly as `decode` brings a file. Raises ImageError."""
-    if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3 or pixels_HWC.shape[2] != 3:
+    if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3 or pixels_HWC.shape[2] != 3 or not pixels_HWC.size:
         raise ImageError(f"an array of {pixels_HWC.dtype} {pixels_HWC.shape} is not uint8 [H, W, 3]")
     return _resized(Image.fromarray(pixels_HWC), size)
 

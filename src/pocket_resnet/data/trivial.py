@@ -124,7 +124,7 @@ def _posterize(x: Tensor, share_b: Tensor, _signed_b: Tensor) -> Tensor:
 
 
 def _solarize(x: Tensor, share_b: Tensor, _signed_b: Tensor) -> Tensor:
-    threshold_b = (255 * (1 - share_b)).view(-1, 1, 1, 1)
+    threshold_b = (256 * (1 - share_b)).view(-1, 1, 1, 1)  # at strength 0 even white stays
     return torch.where(x >= threshold_b, 255 - x, x)
 
 

@@ -22,7 +22,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     changes: dict[str, Any] = {"model": asdict(spec)}
     needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
     if needed > recipe.epochs:
-        changes["epochs"] = needed
+        changes |= {"epochs": needed, "validate_every": -(-needed // recipe.epochs)}
         remarks.append(f"{num_images:,} images are few: {needed} epochs instead of {recipe.epochs}")
     if recipe.augment.flip != "none" and not source.mirrored:
         changes["augment.flip"] = "none"

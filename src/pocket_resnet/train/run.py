@@ -1,11 +1,12 @@
 """One training run: its folder, lock, resumption, signals, validation, and what it leaves behind."""
 
+import contextlib
 import signal
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose, machine
@@ -29,34 +30,12 @@ from pocket_resnet.train import checkpoint
 from pocket_resnet.train.flops import training_flops
 from pocket_resnet.train.loop import Trainer, first_non_finite
 from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration
+from pocket_resnet.train.norms import remeasured
 from pocket_resnet.train.prepare import fit_to_data, run_folder
+from pocket_resnet.train.result import Result, card_of
 from pocket_resnet.train.signals import catch_signals
-from pocket_resnet.version import __version__
 
 NUM_WHITENING_IMAGES = 5000
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run came to; `runs/NAME/result.json` holds the same."""
-
-    accuracy: float
-    interval: tuple[float, float]
-    num_params: int
-    num_macs: int
-    epochs: int
-    steps: int
-    images_seen: int
-    train_flops: int
-    seconds: float
-    seconds_total: float
-    images_per_s: float
-    seed: int
-    recipe: str
-    data: str
-    train_on: str
-    machine: str
-    model: str
 
 
 def train(
@@ -100,7 +79,7 @@ class _Run:
         self.started_s = started_s
         self.checkpoints = folder / "checkpoints"
         self.seconds = 0.0
-        self.found: Evaluation | None = None  # of the last epoch that ended in this process
+        self.found: Evaluation | None = None  # of the last epoch, where this process trained it
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
         self._record_recipe(fork)
@@ -213,30 +192,36 @@ class _Run:
         )
 
     def _end_epoch(self, epoch: int) -> None:
-        """Validate, write the epoch's metrics, tell of it."""
+        """Write the epoch's metrics; validate and tell of it where it is time."""
         trainer, totals = self.trainer, self.trainer.epoch_totals()
         self._refuse_non_finite_state()
-        self.found = found = self._validate()
-        self.metrics.append(
-            {
-                "step": trainer.step,
-                "epoch": epoch + 1,
-                "lr": trainer.lr(trainer.step - 1),
-                "train_loss": totals.loss,
-                "train_accuracy": totals.accuracy,
-                "val_nll": found.nll,
-                "val_accuracy": found.accuracy,
-                "seconds": round(self.seconds, 3),
-            }
-        )
-        self.progress.say(
-            f"epoch {epoch + 1}/{self.recipe.epochs}  loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}  "
-            f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
-        )
+        record = {
+            "step": trainer.step,
+            "epoch": epoch + 1,
+            "lr": trainer.lr(trainer.step - 1),
+            "train_loss": totals.loss,
+            "train_accuracy": totals.accuracy,
+            "seconds": round(self.seconds, 3),
+        }
+        if (epoch + 1) % self.recipe.validate_every == 0 or trainer.step == self.last_step:
+            self.found = found = self._validate()
+            record |= {"val_nll": found.nll, "val_accuracy": found.accuracy}
+            self.progress.say(
+                f"epoch {epoch + 1}/{self.recipe.epochs}  loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}  "
+                f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
+            )
+        self.metrics.append(record)
         trainer.end_epoch()
 
+    @contextlib.contextmanager
+    def _as_released(self) -> Iterator[None]:
+        """Inside, the network is as it would be saved now: averaged weights, fresh batch-norm statistics."""
+        images_NCHW = self.trainer.images_NCHW[: self.recipe.norm_images]
+        with self.trainer.average.applied(), remeasured(self.trainer.model, images_NCHW, self.hardware):
+            yield
+
     def _validate(self) -> Evaluation:
-        with self.trainer.average.applied():
+        with self._as_released():
             return evaluate(
                 self.trainer.model, self.val_split, self.source.class_names, self.hardware, split_name="val"
             )
@@ -287,19 +272,8 @@ class _Run:
             machine=machine(self.hardware),
             model=str(self.folder / "model"),
         )
-        with trainer.average.applied():
-            save_model(self.folder / "model", trainer.model, self._card(result, found))
+        with self._as_released():
+            save_model(self.folder / "model", trainer.model, card_of(result, spec, self.source.class_names, found))
         write_bytes(self.folder / "result.json", json_bytes(asdict(result)))
         point_to(self.folder.parent / "latest", self.folder.name)
         return result
-
-    def _card(self, result: Result, found: Evaluation) -> Card:
-        shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
-        return Card(
-            version=__version__,
-            spec=self.recipe.model,
-            class_names=self.source.class_names,
-            split=found.split,
-            num_images=found.num_images,
-            **shared,
-        )

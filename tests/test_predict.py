@@ -1,0 +1,98 @@
+"""One way from pixels to classes, whether they come as a file, as bytes or as an array."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import pocket_resnet
+from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
+from pocket_resnet.predict import Classifier, predict_files
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train.run import train
+
+
+@pytest.fixture
+def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
+    train(make_recipe(max_steps=2), runs_dir=tmp_path, run="r")
+    return tmp_path / "r"
+
+
+@pytest.fixture
+def classifier(trained: Path) -> Classifier:
+    return pocket_resnet.load(trained, device="cpu")
+
+
+@pytest.fixture
+def pixels_HWC() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+
+
+@pytest.fixture
+def png(pixels_HWC: NDArray[np.uint8], tmp_path: Path) -> Path:
+    Image.fromarray(pixels_HWC).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def test_same_pixels_same_prediction(classifier: Classifier, pixels_HWC: NDArray[np.uint8], png: Path) -> None:
+    ways = [png, str(png), png.read_bytes(), pixels_HWC]
+    together = classifier.predict(ways)
+    assert len(set(together)) == 1
+    for way in ways:
+        [alone] = classifier.predict(way)
+        assert alone.label == together[0].label
+        assert alone.probability == pytest.approx(together[0].probability, abs=1e-6)
+
+
+def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray[np.uint8]) -> None:
+    """Centre square, network's size, no other preprocessing; ranked, as many as asked for."""
+    square = np.array(Image.fromarray(pixels_HWC).resize((8, 8), Image.Resampling.BICUBIC, box=(5, 0, 25, 20)))
+    images_BCHW = torch.from_numpy(square).permute(2, 0, 1)[None]
+    for views in (1, 2, 6):
+        probabilities_K = class_probabilities(classifier.model, images_BCHW, classifier.hardware, views)[0]
+        order = probabilities_K.argsort(descending=True)
+        names = ("red", "green", "blue")
+        expected = [(names[k], probabilities_K[k].item()) for k in order]
+        for top in (1, 2, 3, 7):
+            [found] = classifier.predict(pixels_HWC, top=top, views=views)
+            assert list(found.top) == expected[:top]
+            assert (found.label, found.probability) == expected[0]
+
+
+def test_many_images(classifier: Classifier) -> None:
+    assert classifier.predict([]) == []
+    images = [np.full((8, 8, 3), value % 256, np.uint8) for value in range(EVALUATION_BATCH + 2)]
+    found = classifier.predict(images)
+    assert len(found) == EVALUATION_BATCH + 2
+    assert found[-1].probability == pytest.approx(classifier.predict(images[-1])[0].probability, abs=1e-6)
+
+
+def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"<html>")
+    bad: list[Any] = [tmp_path / "x.png", tmp_path / "none.png", tmp_path, b"", b"GIF89a", np.zeros((4, 4), np.uint8)]
+    bad += [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    for image in bad:
+        with pytest.raises(DataError):
+            classifier.predict(image)
+    with pytest.raises(UsageError, match="top 0"):
+        classifier.predict(np.zeros((4, 4, 3), np.uint8), top=0)
+
+
+def test_files_and_folders(trained: Path, png: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "b.png").write_bytes(png.read_bytes())
+    (folder / "a.txt").write_text("no picture")
+    (folder / ".hidden.png").write_text("none of our business")
+    rows, bad = predict_files(trained, [png, folder], top=2)
+    assert [row["image"] for row in rows] == [str(png), str(folder / "deep" / "b.png")]
+    assert [len(row["top"]) for row in rows] == [2, 2]
+    assert len(bad) == 1
+    assert str(folder / "a.txt") in bad[0]

@@ -1,0 +1,71 @@
+"""The moving average of the weights, by hand."""
+
+import pytest
+import torch
+
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.train.average import Average
+
+
+def change(model: ResNet, seed: int) -> None:
+    """New values in all that a training step changes."""
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.copy_(torch.randn(value.shape, generator=draws) if value.is_floating_point() else value + 1)
+
+
+def test_average(tiny_model: ResNet) -> None:
+    """Early steps keep (1 + step) / (10 + step) of it, later ones `decay`; batch-norm statistics are averaged too."""
+    average = Average(tiny_model, decay=0.3)
+    expected = {name: value.clone() for name, value in tiny_model.state_dict().items() if value.is_floating_point()}
+    assert "stem.norm.running_mean" in expected
+    for step in range(12):
+        change(tiny_model, step)
+        average.update(step)
+        kept = min(0.3, (1 + step) / (10 + step))
+        for name, value in expected.items():
+            value.mul_(kept).add_(tiny_model.state_dict()[name], alpha=1 - kept)
+    found = average.tensors()
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+    assert (1 + 11) / (10 + 11) > 0.3 > 1 / 10
+
+
+def test_applied_only_inside(tiny_model: ResNet) -> None:
+    average = Average(tiny_model, decay=0.9)
+    first = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    change(tiny_model, 1)
+    changed = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+
+    def has(values: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(value, values[name]) for name, value in tiny_model.state_dict().items() if value.ndim)
+
+    with average.applied():
+        assert has(first)
+    assert has(changed)
+    with pytest.raises(RuntimeError), average.applied():
+        raise RuntimeError
+    assert has(changed)
+
+
+def test_without_decay_it_is_the_model_itself(tiny_model: ResNet) -> None:
+    average = Average(tiny_model, decay=0.0)
+    change(tiny_model, 1)
+    average.update(0)
+    weight = tiny_model.head.weight.detach().clone()
+    with average.applied():
+        assert torch.equal(tiny_model.head.weight, weight)
+    assert average.tensors() == {}
+    average.load_tensors({})
+
+
+def test_saved_tensors_are_taken_up(tiny_model: ResNet) -> None:
+    average = Average(tiny_model, decay=0.9)
+    change(tiny_model, 1)
+    average.update(5)
+    saved = {name: value.clone() for name, value in average.tensors().items()}
+    other = Average(tiny_model, decay=0.9)
+    assert not torch.equal(other.tensors()["head.weight"], saved["head.weight"])
+    other.load_tensors(saved)
+    assert all(torch.equal(other.tensors()[name], value) for name, value in saved.items())

@@ -1,0 +1,52 @@
+"""The cost of training against its closed form."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pocket_resnet.model.catalog import named
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.spec import NetworkSpec, layers, num_macs
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train.flops import flops_per_image, training_flops
+
+
+def closed_form(spec: NetworkSpec, side: int) -> int:
+    """Two a multiply-add; forward, gradient of weights, gradient of inputs; the image itself needs no gradient."""
+    stem = next(layer for layer in layers(spec, side) if layer.name == "stem.conv")
+    whole = 3 * 2 * num_macs(spec, side)
+    return whole - (2 if spec.stem == "whitening" else 1) * 2 * stem.num_macs  # frozen filters need none either
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"squeeze_excite": "block"}, {"preactivation": True}, {"batch_norm": False, "activation": "silu"}],
+)
+def test_one_image(changes: dict[str, object], tiny_spec: NetworkSpec) -> None:
+    spec = replace(tiny_spec, **changes)  # type: ignore[arg-type]
+    for side in (8, 6):
+        assert flops_per_image(ResNet(spec), side) == closed_form(spec, side)
+
+
+def test_one_image_of_the_fast_network() -> None:
+    spec = named("fast")
+    assert flops_per_image(ResNet(spec), 32) == closed_form(spec, 32)
+
+
+def test_counting_leaves_the_model_as_it_is(tiny_model: ResNet) -> None:
+    tiny_model.eval()
+    before = tiny_model.stem.norm.num_batches_tracked.item()
+    flops_per_image(tiny_model, 8)
+    assert not tiny_model.training
+    assert tiny_model.stem.norm.num_batches_tracked.item() == before
+    assert all(parameter.grad is None for parameter in tiny_model.parameters())
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 3, 4])
+def test_whole_run(num_steps: int, make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> None:
+    """14 images in batches of 8 and 6, the first epoch at 6 pixels and the second at 8."""
+    images = [(8, 6), (6, 6), (8, 8), (6, 8)][:num_steps]
+    expected = sum(count * closed_form(tiny_spec, side) for count, side in images)
+    found = training_flops(ResNet(tiny_spec), make_recipe(model=tiny_spec), 14, num_steps)
+    assert found == (sum(count for count, _ in images), expected)

@@ -1,0 +1,189 @@
+"""A training step against the same step written out in plain torch.
+
+Shapes: B images a batch, C channels, H x W pixels, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pocket_resnet.data.augment import Targets
+from pocket_resnet.data.batches import epoch_order
+from pocket_resnet.data.source import Source
+from pocket_resnet.device import Hardware
+from pocket_resnet.errors import NonFiniteError
+from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.train.loop import EpochTotals, Trainer, first_non_finite, mixed_cross_entropy
+
+CPU = Hardware(torch.device("cpu"), "fp32", channels_last=True)
+
+
+@pytest.fixture
+def make_trainer(make_recipe: Callable[..., Recipe], source: Source) -> Callable[..., Trainer]:
+    """make_trainer(batch_size=4): a fresh network, always the same, on the 14 synthetic training images."""
+
+    def make(**changes: Any) -> Trainer:
+        recipe = make_recipe(**changes)
+        model = ResNet(recipe.model)
+        initialise(model, "default", torch.Generator().manual_seed(0))
+        return Trainer(CPU.place(model), recipe, source.split("train"), CPU)
+
+    return make
+
+
+PLAIN: dict[str, Any] = {
+    "augment": {"crop_px": 0, "flip": "none", "mixup": 0.0, "cutout_px": 0},
+    "optim": {"kind": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
+    "average": {"decay": 0.0},
+    "resolutions": (),
+}
+
+
+def test_step_is_the_plain_torch_step(
+    make_trainer: Callable[..., Trainer], tiny_spec: Any, tiny_model: ResNet, source: Source
+) -> None:
+    """Order, 0..1 scale, loss with smoothed labels, cosine learning rate, batch norm in training mode."""
+    trainer = make_trainer(model=tiny_spec, **PLAIN)
+    split = source.split("train")
+    for step in range(4):
+        trainer.train_step()
+        order_N = epoch_order(14, 0, step // 2)
+        indices_B = order_N[8 * (step % 2) :][:8]
+        tiny_model.train()
+        logits_BK = tiny_model(split.images_NCHW[indices_B] / 255)
+        loss = F.cross_entropy(logits_BK, split.labels_N[indices_B], label_smoothing=0.1)
+        tiny_model.zero_grad()
+        loss.backward()
+        lr = 0.05 * (1 + torch.cos(torch.tensor(torch.pi * step / 4)).item()) / 2
+        with torch.no_grad():
+            for parameter in tiny_model.parameters():
+                parameter -= lr * parameter.grad
+        for name, value in tiny_model.state_dict().items():
+            assert torch.allclose(trainer.model.state_dict()[name], value, atol=1e-5), (step, name)
+    assert trainer.step == 4
+
+
+def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer(schedule={"kind": "linear"})
+    seen = []
+    for _ in range(4):
+        seen.append((trainer.epoch, round(trainer.lr, 9)))
+        trainer.train_step()
+    assert seen == [(0, 0.05), (0, 0.0375), (1, 0.025), (1, 0.0125)]
+    assert (trainer.epoch, trainer.lr, trainer.num_steps) == (2, 0.0, 4)
+
+
+def test_batches_have_the_moment_s_size(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer()
+    sizes = []
+    for step in range(4):
+        trainer.step = step
+        x_BCHW, targets = trainer.next_batch()
+        sizes.append((tuple(x_BCHW.shape), len(targets.labels_B)))
+        assert x_BCHW.is_contiguous(memory_format=torch.channels_last)
+        assert 0 <= x_BCHW.min() <= x_BCHW.max() <= 1
+    assert sizes == [((8, 3, 6, 6), 8), ((6, 3, 6, 6), 6), ((8, 3, 8, 8), 8), ((6, 3, 8, 8), 6)]
+
+
+def test_next_batch_is_a_function_of_the_step(make_trainer: Callable[..., Trainer]) -> None:
+    """Also for a trainer that begins in the middle, as after a resume."""
+    whole, middle = make_trainer(), make_trainer()
+    batches = []
+    for step in range(4):
+        whole.step = step
+        batches.append(whole.next_batch()[0])
+    middle.step = 3
+    assert torch.equal(middle.next_batch()[0], batches[3])
+    middle.step = 0
+    assert torch.equal(middle.next_batch()[0], batches[0])
+
+
+def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means over the epoch's images, a smaller last batch counting less."""
+    seen: list[tuple[float, int, int]] = []
+
+    def note(logits_BK: Tensor, targets: Targets, label_smoothing: float) -> Tensor:
+        loss = mixed_cross_entropy(logits_BK, targets, label_smoothing)
+        hits = (logits_BK.argmax(1) == targets.labels_B).sum()
+        seen.append((float(loss), int(hits), len(logits_BK)))
+        return loss
+
+    monkeypatch.setattr("pocket_resnet.train.loop.mixed_cross_entropy", note)
+    trainer = make_trainer()
+    assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
+    for _ in range(2):
+        trainer.train_step()
+    found = trainer.epoch_totals()
+    assert found.num_images == 14
+    assert found.loss == pytest.approx(sum(loss * count for loss, _, count in seen) / 14, abs=1e-6)
+    assert found.accuracy == pytest.approx(sum(hits for _, hits, _ in seen) / 14)
+    trainer.end_epoch()
+    assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
+
+
+def test_state_is_complete(make_trainer: Callable[..., Trainer]) -> None:
+    """Row 1: a new trainer with the saved tensors and step goes on exactly, from any step."""
+    for num_before in range(4):
+        whole, resumed = make_trainer(), make_trainer(seed=0)
+        for _ in range(num_before):
+            whole.train_step()
+        resumed.load_tensors({name: value.clone() for name, value in whole.tensors().items()}, whole.step)
+        while whole.step < 4:
+            whole.train_step()
+            resumed.train_step()
+        first, second = whole.tensors(), resumed.tensors()
+        assert first.keys() == second.keys()
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+        assert whole.epoch_totals() == resumed.epoch_totals()
+
+
+@pytest.mark.parametrize("part", ["dropout", "stochastic_depth"])
+def test_drops_depend_on_seed_and_step_alone(part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
+    def weights(noise: int, **changes: Any) -> Tensor:
+        trainer = make_trainer(model=replace(tiny_spec, **{part: 0.5}), **PLAIN, **changes)
+        torch.manual_seed(noise)
+        trainer.train_step()
+        return trainer.model.head.weight.detach()
+
+    assert torch.equal(weights(1), weights(2))
+    without = make_trainer(model=tiny_spec, **PLAIN)
+    without.train_step()
+    assert not torch.equal(weights(1), without.model.head.weight)
+
+
+def test_mixed_cross_entropy() -> None:
+    logits_BK = torch.randn(5, 3, requires_grad=True)
+    labels_B, others_B = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([2, 2, 1, 0, 0])
+    probabilities_BK = 0.3 * F.one_hot(labels_B, 3) + 0.7 * F.one_hot(others_B, 3)
+    for smoothing in (0.0, 0.2):
+        smoothed_BK = (1 - smoothing) * probabilities_BK + smoothing / 3
+        expected = F.cross_entropy(logits_BK, smoothed_BK)
+        found = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, 0.3), smoothing)
+        assert torch.allclose(found, expected, atol=1e-6)
+    alone = mixed_cross_entropy(logits_BK, Targets(labels_B, labels_B, 1.0), 0.0)
+    assert torch.allclose(alone, F.cross_entropy(logits_BK, labels_B))
+
+
+def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Trainer]) -> None:
+    """Row 14: neither weights, momentum nor average move."""
+    trainer = make_trainer()
+    trainer.train_step()
+    kept = {n: v.clone() for n, v in trainer.tensors().items() if "running" not in n and "num_batches" not in n}
+    trainer.model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteError, match=r"step 1, lr"):
+        trainer.train_step()
+    assert trainer.step == 1
+    assert all(torch.equal(trainer.tensors()[name], value) for name, value in kept.items())
+
+
+def test_first_non_finite() -> None:
+    fine = {"a": torch.ones(3), "n": torch.tensor(3)}
+    assert first_non_finite(fine) is None
+    for value in (float("nan"), float("inf")):
+        assert first_non_finite(fine | {"b": torch.tensor([0, value])}) == "b"

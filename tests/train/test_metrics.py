@@ -1,0 +1,82 @@
+"""metrics.jsonl and what is said while training."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.train import metrics
+from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration, read_metrics
+
+
+def write(path: Path, *steps: int) -> MetricsFile:
+    file = MetricsFile(path, step=0)
+    for step in steps:
+        file.append({"step": step, "loss": step / 7})
+    return file
+
+
+def test_records_are_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, 10, 20)
+    assert read_metrics(path) == [{"step": 10, "loss": 10 / 7}, {"step": 20, "loss": 20 / 7}]
+    assert path.read_text().count("\n") == 2
+
+
+def test_what_lies_beyond_the_checkpoint_is_dropped(tmp_path: Path) -> None:
+    """Row 1: by step, and not by place; a half-written last line and lines that are no record go too."""
+    path = tmp_path / "metrics.jsonl"
+    write(path, 10, 20, 30)
+    with path.open("a") as file:
+        file.write('[1, 2]\n{"epoch": 4}\n\xff\x00\n{"step": 40, "lo')
+    assert [record["step"] for record in read_metrics(path)] == [10, 20, 30]
+    kept = path.read_text().splitlines()[:2]
+    resumed = MetricsFile(path, step=20)
+    assert path.read_text().splitlines() == kept
+    resumed.append({"step": 30})
+    assert [record["step"] for record in read_metrics(path)] == [10, 20, 30]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_not_finite_is_not_json(tmp_path: Path) -> None:
+    file = write(tmp_path / "metrics.jsonl", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        file.append({"step": 2, "loss": float("nan")})
+    assert [json.loads(line)["step"] for line in file.path.read_text().splitlines()] == [1]
+
+
+def test_where_it_cannot_be_written(tmp_path: Path) -> None:
+    file = write(tmp_path / "metrics.jsonl", 1)
+    file.path.unlink()
+    file.path.mkdir()
+    with pytest.raises(EnvironmentFault, match="cannot write"):
+        file.append({"step": 2})
+
+
+def test_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 11: intervals are told by a clock that nobody sets."""
+    now_s = 100.0
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(metrics.time, "time", lambda: pytest.fail("the wall clock was asked"))
+    with ProgressReport(num_steps=100, first_step=0, num_epochs=4) as report:
+        for step in range(1, 11):
+            now_s += 10
+            report.stepped(step, epoch=0, num_images=64, loss=1.25, accuracy=0.5)
+        report.say("[bold]as it is[/bold]")
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines == [
+        "step 4/100  epoch 1/4  6 images/s  loss 1.250  accuracy 50.0%  16 min 00 s left",
+        "step 8/100  epoch 1/4  6 images/s  loss 1.250  accuracy 50.0%  15 min 20 s left",
+        "[bold]as it is[/bold]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (48.4, "48 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (3599.6, "1 h 00 min"), (7800, "2 h 10 min")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
