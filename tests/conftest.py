@@ -27,10 +27,11 @@ NUM_TRAIN, NUM_VAL, NUM_TEST = 14, 6, 5
 
 
 @pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read from or written to the user's folders, and figures do not depend on the machine's cores."""
     torch.set_num_threads(1)
-    monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path / "data"))
+    if not any("POCKET_RESNET_DATA" in str(mark.args) for mark in request.node.iter_markers("skipif")):
+        monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path / "data"))  # others are there for the real images
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -120,6 +121,7 @@ def make_recipe() -> Callable[..., Recipe]:
             "batch_size": 8,
             "resolutions": (6, 8),
             "label_smoothing": 0.1,
+            "norm_images": 5,
             "model": replace(SPEC, dropout=0.1, stochastic_depth=0.1),
             "augment": {"crop_px": 1, "flip": "alternating", "mixup": 0.5, "cutout_px": 2},
             "optim": {"kind": "muon", "lr": 0.05, "muon_lr": 0.05, "lookahead_steps": 3, "nesterov": True},

@@ -236,7 +236,7 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
         assert found.keys() == expected
         assert found["per_class"].keys() == {"red", "green", "blue"}
     assert synthetic.num_test_opened == 0
-    code, out, err = run("evaluate", trained, "--json", tmp_path / "e.json", "--split", "test", "--views", 6)
+    code, out, _ = run("evaluate", trained, "--json", tmp_path / "e.json", "--split", "test", "--views", 6)
     assert (code, out) == (0, "")
     found = json.loads((tmp_path / "e.json").read_text())
     assert (found["split"], found["views"], found["num_images"]) == ("test", 6, 5)

@@ -1,6 +1,5 @@
 """One way from pixels to classes, whether they come as a file, as bytes or as an array."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,8 @@ def classifier(trained: Path) -> Classifier:
     return pocket_resnet.load(trained, device="cpu")
 
 
-@pytest.fixture
-def pixels_HWC() -> NDArray[np.uint8]:
+@pytest.fixture(name="pixels_HWC")
+def _pixels() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
 

@@ -27,7 +27,12 @@ KEYS = [
 def toml_with(key: str, literal: str) -> tuple[str, int]:
     """A recipe that sets this key, and the line it does so on."""
     section, _, leaf = key.rpartition(".")
-    lines = ["# a comment with [brackets] and a = sign", "", *([f"[{section}]"] if section else []), f"{leaf} = {literal}"]
+    lines = [
+        "# a comment with [brackets] and a = sign",
+        "",
+        *([f"[{section}]"] if section else []),
+        f"{leaf} = {literal}",
+    ]
     return "\n".join(lines) + "\n", len(lines)
 
 
@@ -80,7 +85,10 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("[optim]\nnesterov = true\nmomentum = 0.0", "some.toml:2: optim.nesterov needs optim.momentum above 0"),
         ("[model]\nwidths = [1, 2]", "some.toml:1: num_blocks: stages must agree in number"),
         ("[model]\nnum_blocks = [0, 1, 1]", "some.toml:2: num_blocks: a stage without blocks"),
-        ("[model]\nnetwork = 'resnet21'", "some.toml:2: network: no network is called 'resnet21', did you mean `resnet"),
+        (
+            "[model]\nnetwork = 'resnet21'",
+            "some.toml:2: network: no network is called 'resnet21', did you mean `resnet",
+        ),
         ("budget = '5X'", f"some.toml:1: budget '5X' is not a number of parameters\n  give {BUDGET_FORMS}"),
         ("epochs = 1\nepochs = 2", "some.toml: not TOML: Cannot overwrite a value (at end of document)"),
         ("a = 1\nb =\n", "some.toml: not TOML: Invalid value (at line 2"),
@@ -135,7 +143,11 @@ def test_default_recipe_is_the_spec_s_default() -> None:
 
 @pytest.mark.parametrize(
     "recipe",
-    [Recipe(), *(load_recipe(path.stem) for path in recipes_folder().glob("*.toml")), *(Recipe(model=s) for s in CATALOG.values())],
+    [
+        Recipe(),
+        *(load_recipe(path.stem) for path in recipes_folder().glob("*.toml")),
+        *(Recipe(model=s) for s in CATALOG.values()),
+    ],
 )
 def test_toml_round_trip(recipe: Recipe) -> None:
     assert parse_recipe(to_toml(recipe), PATH) == recipe
@@ -144,7 +156,9 @@ def test_toml_round_trip(recipe: Recipe) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(name=TEXT, data=TEXT, lr=st.floats(0, allow_infinity=False), seed=st.integers(0), sides=st.lists(st.integers(4, 32)))
+@given(
+    name=TEXT, data=TEXT, lr=st.floats(0, allow_infinity=False), seed=st.integers(0), sides=st.lists(st.integers(4, 32))
+)
 def test_toml_round_trip_of_any_value(name: str, data: str, lr: float, seed: int, sides: list[int]) -> None:
     """Paths with quotes, newlines, control characters and emoji; the smallest and the largest numbers."""
     recipe = override(Recipe(), {"name": name, "data.name": data, "optim.lr": lr, "seed": seed, "resolutions": sides})
@@ -195,7 +209,14 @@ def test_every_change_is_a_difference(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("5M", 5_000_000), ("500k", 500_000), ("1.5M", 1_500_000), (" 4_697_742 ", 4_697_742), ("2.01M", 2_010_000), ("1", 1)],
+    [
+        ("5M", 5_000_000),
+        ("500k", 500_000),
+        ("1.5M", 1_500_000),
+        (" 4_697_742 ", 4_697_742),
+        ("2.01M", 2_010_000),
+        ("1", 1),
+    ],
 )
 def test_budgets(text: str, count: int) -> None:
     assert parse_budget(text) == count
@@ -206,7 +227,9 @@ def test_budgets_in_millions_are_exact(count: int) -> None:
     assert parse_budget(f"{count / 1e6:.6f}M") == count
 
 
-@pytest.mark.parametrize("text", ["0", "5X", "", "M", "-5M", "1e6", "0.5", "1.0000001M", "5MM", "5 M", "nan", "inf", "9" * 99])
+@pytest.mark.parametrize(
+    "text", ["0", "5X", "", "M", "-5M", "1e6", "0.5", "1.0000001M", "5MM", "5 M", "nan", "inf", "9" * 99]
+)
 def test_meaningless_budgets(text: str) -> None:
     """Row 16: field and accepted forms."""
     with pytest.raises(RecipeError, match="budget") as raised:

@@ -20,8 +20,8 @@ ALL = torch.arange(N)
 OFF: dict[str, Any] = {"crop_px": 0, "flip": "none"}
 
 
-@pytest.fixture
-def images_NCHW() -> Tensor:
+@pytest.fixture(name="images_NCHW")
+def _images() -> Tensor:
     return torch.randint(4, 256, (N, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 

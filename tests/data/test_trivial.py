@@ -139,7 +139,9 @@ def test_each_image_has_its_own_operation(picture: Image.Image) -> None:
     sign_B = torch.arange(B) % 2 * 2 - 1
     found = trivial_augment(images_BCHW, operation_B, strength_B, sign_B)
     for b in range(B):
-        alone = trivial_augment(images_BCHW[b : b + 1], *(draw[b : b + 1] for draw in (operation_B, strength_B, sign_B)))
+        alone = trivial_augment(
+            images_BCHW[b : b + 1], *(draw[b : b + 1] for draw in (operation_B, strength_B, sign_B))
+        )
         assert torch.equal(found[b], alone[0])
     assert torch.equal(images_BCHW, before)
     assert found.dtype == torch.uint8

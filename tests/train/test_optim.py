@@ -39,7 +39,9 @@ def trained(model: ResNet, num_steps: int = NUM_STEPS, **changes: Any) -> dict[s
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def by_hand(model: ResNet, nesterov: bool = False, clip: Callable[[list[Tensor]], Any] | None = None) -> dict[str, Tensor]:
+def by_hand(
+    model: ResNet, nesterov: bool = False, clip: Callable[[list[Tensor]], Any] | None = None
+) -> dict[str, Tensor]:
     """SGD with momentum and an L2 penalty on everything."""
     model = copy.deepcopy(model)
     parameters = dict(model.named_parameters())

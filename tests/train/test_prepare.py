@@ -86,3 +86,9 @@ def test_named_folder(make_recipe: Callable[..., Recipe], source: Source, tmp_pa
     for name in ("../x", "a/b", "/abs", "..", ".hidden", ""):
         with pytest.raises(UsageError, match="not a plain folder name"):
             run_folder(tmp_path, recipe, source, name, resume=False)
+
+
+def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "latest").symlink_to("mine")
+    assert run_folder(tmp_path, make_recipe(), source, "latest", resume=True) == tmp_path / "mine"

@@ -84,7 +84,7 @@ def _parse_card(content: bytes, where: Path) -> Card:
                 mend=f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later",
             )
         card = Card.model_validate_json(content)
-    except (ValidationError, ValueError, UsageError) as error:
+    except (ValidationError, ValueError, RecursionError, UsageError) as error:
         raise ArtifactError(f"not a model's configuration: {error}".splitlines()[0], where=where) from error
     if len(card.class_names) != card.spec.num_classes or len(set(card.class_names)) != len(card.class_names):
         raise ArtifactError("class_names do not fit spec.num_classes", where=where)

@@ -3,45 +3,62 @@
 from dataclasses import replace
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.spec import NetworkSpec, num_params
+from pocket_resnet.model.spec import RANGES, NetworkSpec, num_params
+
+LARGEST_WIDTH = int(RANGES["widths"][1])
 
 
 def fill_budget(spec: NetworkSpec, budget: int) -> NetworkSpec:
     """The network of the same shape, all widths scaled alike, that is the largest within `budget` parameters.
 
-    The stem keeps its width. Raises UsageError, stating the smallest possible count, where even that is too large.
+    The stem keeps its width. Raises UsageError, stating the smallest or the largest possible count, for a budget
+    that no network of the shape can fill.
     """
-    smallest = _scaled(spec, 0.0)
+    smallest, largest = _scaled(spec, 0.0), _scaled(spec, float(LARGEST_WIDTH))
     if num_params(smallest) > budget:
-        raise UsageError(
-            f"no network of this shape has as few as {budget:,} parameters; the smallest has {num_params(smallest):,}",
-            where="budget",
-            mend=f"give at least {num_params(smallest)}",
+        what = (
+            f"no network of this shape has as few as {budget:,} parameters; the smallest has {num_params(smallest):,}"
         )
-    low, high = 0.0, 1.0
-    while high < 1024 and num_params(_scaled(spec, high)) <= budget:
-        low, high = high, 2 * high
-    for _ in range(40):
+        raise UsageError(what, where="budget", mend=f"give at least {num_params(smallest)}")
+    if num_params(largest) < budget:
+        what = f"no network of this shape has as many as {budget:,} parameters; the largest has {num_params(largest):,}"
+        raise UsageError(what, where="budget", mend=f"give at most {num_params(largest)}")
+    low, high = 0.0, float(LARGEST_WIDTH)
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if num_params(_scaled(spec, middle)) <= budget else (low, middle)
     return _widen_one_by_one(_scaled(spec, low), budget)
 
 
 def _scaled(spec: NetworkSpec, factor: float) -> NetworkSpec:
-    """All widths times the factor, rounded down to what the groups divide, at least one per group."""
-    unit = spec.groups
-    widths = tuple(max(unit, int(width * factor) // unit * unit) for width in spec.widths)
-    return replace(spec, widths=widths)
+    """All widths times the factor, rounded down to what the groups divide, within what the shape allows."""
+    unit, least = spec.groups, _least_width(spec)
+    widths = (int(min(width * factor, LARGEST_WIDTH)) // unit * unit for width in spec.widths)
+    return replace(spec, widths=tuple(max(least, width) for width in widths))
+
+
+def _least_width(spec: NetworkSpec) -> int:
+    """One channel a group; shortcuts without weights cannot make fewer channels than the stem has."""
+    least = 1
+    if spec.shortcut == "identity" and spec.downsample == "stride":
+        least = -(-spec.stem_channels * spec.widths[0] // spec.stage_channels[0])
+    return -(-least // spec.groups) * spec.groups
 
 
 def _widen_one_by_one(spec: NetworkSpec, budget: int) -> NetworkSpec:
-    """Spend what rounding left over on the widest stages first."""
+    """Spend what rounding left over, on the last stages first."""
     for stage in reversed(range(len(spec.widths))):
-        while True:
-            widths = list(spec.widths)
-            widths[stage] += spec.groups
-            wider = replace(spec, widths=tuple(widths))
-            if num_params(wider) > budget:
-                break
+        while wider := _widened(spec, stage, budget):
             spec = wider
     return spec
+
+
+def _widened(spec: NetworkSpec, stage: int, budget: int) -> NetworkSpec | None:
+    """The network with one more channel a group in that stage; None where it cannot be built or is over budget."""
+    widths = list(spec.widths)
+    widths[stage] += spec.groups
+    try:
+        wider = replace(spec, widths=tuple(widths))
+    except UsageError:  # wider than the next stage where shortcuts have no weights, or than any layer may be
+        return None
+    return wider if num_params(wider) <= budget else None

@@ -66,7 +66,7 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
                 mend="upgrade pocket-resnet",
             )
         return CheckpointState.model_validate(values), tensors_from_bytes(contents[TENSORS_NAME])
-    except (ValidationError, ValueError, SafetensorError) as error:
+    except (ValidationError, ValueError, RecursionError, SafetensorError) as error:
         raise ArtifactError(f"not a checkpoint: {error}".splitlines()[0], where=path) from error
 
 

@@ -35,13 +35,14 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
 def run_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
     """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
     if run is not None:
-        if Path(run).name != run or run.startswith("."):
+        if not run or Path(run).name != run or run.startswith("."):
             raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
         if (runs_dir / run / "recipe.toml").exists() and not resume:
             raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
-        return runs_dir / run
-    data = re.sub(r"\W+", "-", Path(source.name).name)
-    base, number = f"{recipe.name}-{data}-seed{recipe.seed}", 1
+        link = runs_dir / run  # `latest`
+        return runs_dir / (link.readlink() if link.is_symlink() else run)
+    name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
+    base, number = f"{name}-{data}-seed{recipe.seed}", 1
 
     def candidate(n: int) -> Path:
         return runs_dir / (base if n == 1 else f"{base}-{n}")

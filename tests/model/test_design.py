@@ -1,0 +1,86 @@
+"""The dial: for any budget the network fits, and nothing a little wider does."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pocket_resnet.errors import UsageError
+from pocket_resnet.model.catalog import CATALOG, named
+from pocket_resnet.model.design import fill_budget
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.spec import NetworkSpec, num_params
+
+SHAPES = [
+    *(named(name) for name in ("original", "fast", "resnet20", "resnet18", "wrn-16-4")),
+    NetworkSpec(block="bottleneck", widths=(16, 32, 64), shortcut="identity"),
+    NetworkSpec(groups=4, block="bottleneck", squeeze_excite="block"),
+]
+
+
+def smallest_count(spec: NetworkSpec) -> int:
+    with pytest.raises(UsageError) as raised:
+        fill_budget(spec, 1)
+    return int((raised.value.mend or "").removeprefix("give at least "))
+
+
+def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
+    widths = tuple(width + spec.groups * (index == stage) for index, width in enumerate(spec.widths))
+    try:
+        return replace(spec, widths=widths)
+    except UsageError:
+        return None
+
+
+@settings(max_examples=60, deadline=None)
+@given(spec=st.sampled_from(SHAPES), budget=st.integers(1, 30_000_000))
+def test_never_over(spec: NetworkSpec, budget: int) -> None:
+    """Row 17: within the budget, only widths differ, no stage can be widened, and doing it again changes nothing."""
+    least = smallest_count(spec)
+    if budget < least:
+        with pytest.raises(UsageError, match=f"the smallest has {least:,}"):
+            fill_budget(spec, budget)
+        return
+    found = fill_budget(spec, budget)
+    assert num_params(found) <= budget
+    assert replace(found, widths=spec.widths) == spec
+    for stage in range(len(spec.widths)):
+        wider = is_buildable(found, stage)
+        assert wider is None or num_params(wider) > budget
+    assert fill_budget(found, budget) == found
+
+
+@pytest.mark.parametrize("spec", SHAPES)
+def test_large_budgets_are_nearly_filled(spec: NetworkSpec) -> None:
+    for budget in (1_000_000, 5_000_000, 20_000_000):
+        assert num_params(fill_budget(spec, budget)) >= 0.98 * budget
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_its_own_count_gives_at_least_as_large_a_network(name: str) -> None:
+    spec = named(name)
+    assert num_params(fill_budget(spec, num_params(spec))) >= 0.98 * num_params(spec)
+
+
+@pytest.mark.parametrize("spec", SHAPES)
+def test_the_smallest_is_possible(spec: NetworkSpec) -> None:
+    """Row 16: the count stated as the smallest is one that can be had."""
+    least = smallest_count(spec)
+    assert num_params(fill_budget(spec, least)) == least
+
+
+@pytest.mark.parametrize("budget", [10**12, 10**15])
+def test_more_than_any_network(budget: int) -> None:
+    """Row 16: refused with the largest count, at once."""
+    with pytest.raises(UsageError, match="the largest has") as raised:
+        fill_budget(named("original"), budget)
+    assert raised.value.where == "budget"
+
+
+@pytest.mark.parametrize("budget", [50_000, 300_000])
+def test_the_built_network_has_the_count(budget: int) -> None:
+    """Row 17: weights and biases, trainable or frozen, count; buffers do not."""
+    for spec in SHAPES:
+        found = fill_budget(spec, max(budget, smallest_count(spec)))
+        assert sum(parameter.numel() for parameter in ResNet(found).parameters()) == num_params(found)

@@ -1,0 +1,166 @@
+"""A whole run: what it leaves and what it says."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.errors import ArtifactError, UsageError
+from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.resnet import whitening_filters
+from pocket_resnet.model.spec import num_macs, num_params
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.train import run as run_module
+from pocket_resnet.train.metrics import read_metrics
+from pocket_resnet.train.run import Result, train
+
+
+@pytest.fixture
+def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    return lambda name="r", resume=False, **changes: train(
+        make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume
+    )
+
+
+def test_what_a_run_leaves(go: Callable[..., Result], tmp_path: Path) -> None:
+    result = go()
+    folder = tmp_path / "r"
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    checkpoints = {
+        f"checkpoints/step-00000{n}/{f}" for n in (3, 4) for f in ("SHA256SUMS", "state.json", "tensors.safetensors")
+    }
+    model = {f"model/{name}" for name in ("README.md", "SHA256SUMS", "config.json", "model.safetensors")}
+    assert found >= checkpoints | model | {"recipe.toml", "metrics.jsonl", "result.json"}
+    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(asdict(result)))
+    assert (tmp_path / "latest").resolve() == folder
+
+
+def test_result(go: Callable[..., Result], make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    result, spec = go(), make_recipe().model
+    assert (result.num_params, result.num_macs) == (num_params(spec), num_macs(spec))
+    assert (result.epochs, result.steps, result.images_seen) == (2, 4, 28)
+    assert (result.seed, result.recipe, result.data) == (0, "tiny", "synthetic")
+    assert 0 < result.seconds <= result.seconds_total
+    assert result.images_per_s == pytest.approx(28 / result.seconds, rel=0.05)
+    found = evaluate_model(tmp_path / "r")
+    assert (result.accuracy, result.interval) == (found.accuracy, found.interval)
+    card = load_model(tmp_path / "r")[1]
+    assert (card.accuracy, card.num_images, card.split) == (found.accuracy, 6, "val")
+    assert card.class_names == ("red", "green", "blue")
+
+
+def test_metrics(go: Callable[..., Result], tmp_path: Path) -> None:
+    result = go()
+    first, last = read_metrics(tmp_path / "r" / "metrics.jsonl")
+    assert (first["step"], first["epoch"], last["step"], last["epoch"]) == (2, 1, 4, 2)
+    assert last["val_accuracy"] == result.accuracy
+    assert 0 < first["seconds"] <= last["seconds"]
+    assert first["lr"] > last["lr"] > 0
+    assert 0.5 < first["train_loss"] < 5
+
+
+def test_it_learns(go: Callable[..., Result], tmp_path: Path) -> None:
+    result = go(epochs=40, optim={"kind": "sgd", "lr": 0.1}, augment={"mixup": 0.0}, checkpoint={"every_s": 1e9})
+    assert result.accuracy == 1.0
+    losses = [record["train_loss"] for record in read_metrics(tmp_path / "r" / "metrics.jsonl")]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_recipe_written_is_the_resolved_one(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+    go(budget="2K", min_steps=6)
+    written = load_recipe(str(tmp_path / "r" / "recipe.toml"))
+    assert written.epochs == 3
+    assert num_params(written.model) > num_params(make_recipe().model)
+    result = train(written, runs_dir=tmp_path, run="r", resume=True)
+    assert result.steps == 6
+
+
+def test_saved_weights_are_the_average(go: Callable[..., Result], tmp_path: Path) -> None:
+    """And differ from those without averaging."""
+    go("a")
+    go("b", average={"decay": 0.0})
+    first, second = (load_model(tmp_path / name)[0].head.weight for name in ("a", "b"))
+    assert not torch.equal(first, second)
+
+
+def test_normalisation_and_whitening_come_from_training_images(
+    go: Callable[..., Result], make_recipe: Callable[..., Recipe], source: Any, tmp_path: Path
+) -> None:
+    spec = replace(make_recipe().model, stem="whitening", stem_kernel_size=2)
+    go("a", model=spec)
+    model, _ = load_model(tmp_path / "a")
+    x_NCHW = source.split("train").images_NCHW / 255
+    assert torch.allclose(model.normalize.mean.flatten(), x_NCHW.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(model.normalize.std.flatten(), x_NCHW.std((0, 2, 3), correction=0), atol=1e-5)
+    expected = whitening_filters(model.normalize(x_NCHW), 2)
+    assert torch.allclose(model.stem.conv.weight, expected, atol=1e-3)
+    go("b", augment={"normalize": False})
+    assert torch.equal(load_model(tmp_path / "b")[0].normalize.mean, torch.zeros(3, 1, 1))
+
+
+def test_training_on_all_is_said_in_the_card(go: Callable[..., Result], tmp_path: Path) -> None:
+    result = go(data={"train_on": "trainval"})
+    assert result.images_seen == 40
+    assert "part of training" in (tmp_path / "r" / "model" / "README.md").read_text()
+
+
+def test_stopping_early_keeps_the_schedule(go: Callable[..., Result], tmp_path: Path) -> None:
+    go("whole")
+    go("parts", max_steps=2)
+    result = go("parts", resume=True)
+    assert result.steps == 4
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_more_steps_than_there_are(go: Callable[..., Result]) -> None:
+    assert go(max_steps=100).steps == 4
+
+
+@pytest.mark.parametrize("budget", ["5", "400"])
+def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_path: Path) -> None:
+    """Rows 16, 17: before any folder is made."""
+    if budget == "400":
+        assert go(budget=budget).num_params <= 400
+        return
+    with pytest.raises(UsageError, match="budget: no network of this shape has as few as 5 parameters; the smallest"):
+        go(budget=budget)
+    assert not (tmp_path / "r").exists()
+
+
+def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 17: what was really built is counted, should the dial ever be wrong."""
+    monkeypatch.setattr("pocket_resnet.train.prepare.fill_budget", lambda spec, _: spec)
+    with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1K"):
+        go(budget="1K")
+
+
+def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+    """Row 8: forked with another shape, it says what does not fit."""
+    go(max_steps=1)
+    recipe = make_recipe(model=replace(make_recipe().model, widths=(4, 12)))
+    with pytest.raises(ArtifactError, match="does not fit this network"):
+        train(recipe, runs_dir=tmp_path, run="r", resume=True, fork=True)
+
+
+def test_every_s_decides_how_often_it_saves(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    save = run_module.checkpoint.save
+    monkeypatch.setattr(run_module.checkpoint, "save", lambda f, s, t: (steps.append(s.step), save(f, s, t))[1])
+    go("often")
+    assert steps == [1, 2, 3, 4]
+    steps.clear()
+    go("rarely", checkpoint={"every_s": 1e9})
+    assert steps == [4]
+
+
+def test_clock_set_back(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 11: nobody asks what time of day it is."""
+    monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was asked"))
+    assert go().seconds > 0
