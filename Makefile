@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/latest
 PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: quickstart test check setup
 .DEFAULT_GOAL := quickstart

@@ -90,7 +90,10 @@ class Evaluate:
         from pocket_resnet.evaluate import evaluate_model
 
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
-        show.evaluation(found.to_json()) if self.json is None else show.as_json(found.to_json(), self.json)
+        if self.json != show.STDOUT:
+            show.evaluation(found.to_json())
+        if self.json is not None:
+            show.as_json(found.to_json(), self.json)
 
 
 @dataclass
