@@ -17,9 +17,9 @@ quickstart: setup
 	@echo
 	@echo "model    $(RUN)/model"
 	@echo "report   $(RUN)/model/README.md (model card), $(RUN)/evaluation.json, $(RUN)/metrics.jsonl"
-	@echo "try      $(BIN)/pocket-resnet evaluate $(RUN) --views 6"
-	@echo "         $(BIN)/pocket-resnet predict $(RUN) PICTURE..."
-	@echo "         $(BIN)/pocket-resnet train fast --data FOLDER     # one subfolder a class"
+	@echo "try      $(BIN)/pocket-resnet predict $(RUN) PICTURE..."
+	@echo "         $(BIN)/pocket-resnet train fast --data FOLDER --batch-size 64     # one subfolder a class"
+	@echo "         $(BIN)/pocket-resnet summary original"
 
 # One thread a test process: two test processes share the cores.
 test: setup
@@ -33,6 +33,7 @@ check: setup
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11" * (sys.version_info < (3, 11)))'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .

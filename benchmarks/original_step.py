@@ -22,7 +22,7 @@ from pocket_resnet.train.loop import Trainer
 WARM_UP_STEPS = 1
 
 
-def build(source: Source, precision: str, channels_last: str) -> Trainer:
+def build(source: Source, precision: str, *, channels_last: bool) -> Trainer:
     """A trainer of the original recipe in the given number format and memory layout."""
     recipe = load_recipe("original")
     hardware = choose(precision=precision, channels_last=channels_last)
@@ -51,7 +51,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     source = open_source(arguments.data)
-    trainers = {"reference": build(source, "fp32", "off"), "ours": build(source, "auto", "auto")}
+    trainers = {
+        "reference": build(source, "fp32", channels_last=False),
+        "ours": build(source, "auto", channels_last=True),
+    }
     rates: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(arguments.rounds):
         for name, trainer in trainers.items():

@@ -45,6 +45,7 @@ class SyntheticReader:
     image_size = SPEC.image_size
     fingerprint = "synthetic-1"
     mirrored = True
+    is_plain = False
     num_val = NUM_VAL
     num_test = NUM_TEST
     where = "memory"

@@ -125,6 +125,7 @@ def visible(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("fault", ["good", "good_without_length", "slow_but_good", "second_time_good"])
 def test_good_in_the_end(server: Any, tmp_path: Path, fault: str) -> None:
+    """Row 27: tried again after a cut."""
     target = tmp_path / "new" / "file.gz"
     assert fetch([f"{server.url}/{fault}"], target, MD5, QUICK) is True
     assert target.read_bytes() == GOOD
@@ -147,6 +148,7 @@ def test_good_in_the_end(server: Any, tmp_path: Path, fault: str) -> None:
     ],
 )
 def test_fault_is_named_retried_and_leaves_no_file(server: Any, tmp_path: Path, fault: str, reason: str) -> None:
+    """Row 27: exit code 5."""
     url, target = f"{server.url}/{fault}", tmp_path / "file.gz"
     with pytest.raises(EnvironmentFault, match=reason) as raised:
         fetch([url], target, MD5, QUICK)
@@ -158,6 +160,7 @@ def test_fault_is_named_retried_and_leaves_no_file(server: Any, tmp_path: Path, 
 
 
 def test_next_mirror_helps_and_all_are_named_where_none_does(server: Any, tmp_path: Path) -> None:
+    """Row 27."""
     target = tmp_path / "file.gz"
     urls = [f"{server.url}/missing", "http://127.0.0.1:9/closed", f"{server.url}/good"]
     with pytest.raises(EnvironmentFault, match=r"missing: HTTP status 404; .*closed: cannot be reached"):
@@ -167,13 +170,24 @@ def test_next_mirror_helps_and_all_are_named_where_none_does(server: Any, tmp_pa
 
 
 def test_deadline_ends_a_drip_that_never_stalls(server: Any, tmp_path: Path) -> None:
+    """Row 27."""
     started = time.monotonic()
     with pytest.raises(EnvironmentFault, match="too slow"):
         fetch([f"{server.url}/drip"], tmp_path / "file.gz", MD5, QUICK._replace(deadline_s=0.6))
     assert time.monotonic() - started < 2
 
 
+def test_remains_of_a_killed_download_are_removed(server: Any, tmp_path: Path) -> None:
+    """Row 27: those of this file alone."""
+    foreign = {".tmp-7-other.gz", ".tmp-7-my-file.gz", ".tmp-x-file.gz"}
+    for name in (".tmp-7-file.gz", ".tmp-123456-file.gz", *foreign):
+        (tmp_path / name).write_bytes(b"half")
+    fetch([f"{server.url}/good"], tmp_path / "file.gz", MD5, QUICK)
+    assert set(visible(tmp_path)) == {"file.gz", *foreign}
+
+
 def test_failure_leaves_an_older_file(server: Any, tmp_path: Path) -> None:
+    """Row 27."""
     (tmp_path / "file.gz").write_bytes(b"half of it")
     with pytest.raises(EnvironmentFault):
         fetch([f"{server.url}/wrong"], tmp_path / "file.gz", MD5, QUICK)
@@ -181,6 +195,7 @@ def test_failure_leaves_an_older_file(server: Any, tmp_path: Path) -> None:
 
 
 def test_two_at_once_make_one_download(server: Any, tmp_path: Path) -> None:
+    """Row 27: both succeed."""
     target, results = tmp_path / "file.gz", []
     url = f"{server.url}/slow_but_good"
     threads = [threading.Thread(target=lambda: results.append(fetch([url], target, MD5, QUICK))) for _ in range(2)]
@@ -194,6 +209,7 @@ def test_two_at_once_make_one_download(server: Any, tmp_path: Path) -> None:
 
 
 def test_waiting_for_another_has_an_end(tmp_path: Path) -> None:
+    """Row 27."""
     path = tmp_path / "file.gz"
     with (
         exclusive(path),

@@ -188,3 +188,16 @@ def test_lock_where_no_folder_can_be(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(EnvironmentFault, match="cannot write"), files.lock_folder(tmp_path / "f"):
         pass
+
+
+def test_folder_moved_aside_goes_back(tmp_path: Path) -> None:
+    """Killed between moving the old folder aside and putting the new one in its place: the old one is not lost."""
+    (tmp_path / ".tmp-123-model.old").mkdir()
+    (tmp_path / ".tmp-123-model.old" / "kept").touch()
+    (tmp_path / ".tmp-123-model").mkdir()
+    assert files.remove_temporaries(tmp_path) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "kept").exists()
+    (tmp_path / ".tmp-9-model.old").mkdir()
+    files.remove_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -82,6 +82,15 @@ def test_files_are_short() -> None:
         assert len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) <= 300, path
 
 
+def test_every_file_has_tests_where_contributing_says() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    said = text.split("<!-- elsewhere -->")[1].split("<!-- /elsewhere -->")[0]
+    assert all((ROOT / path).is_file() for path in re.findall(r"tests/[\w/]+\.py", said))
+    sources = [path for path in written() if (PACKAGE / path).stat().st_size]
+    mirrors = {path: ROOT / "tests" / Path(path).with_name(f"test_{Path(path).name}") for path in sources}
+    assert {path for path, mirror in mirrors.items() if not mirror.is_file()} == set(re.findall(r"`([^`]+\.py)`", said))
+
+
 def test_nothing_loads_a_pickle() -> None:
     """Row 29: but CIFAR's restricted unpickler, a class of its own."""
     for path in written():

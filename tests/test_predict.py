@@ -9,10 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 import pocket_resnet
+from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
+from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.predict import Classifier, predict_files
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.train.run import train
@@ -95,3 +98,72 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path) -> None:
     assert [len(row["top"]) for row in rows] == [2, 2]
     assert len(bad) == 1
     assert str(folder / "a.txt") in bad[0]
+
+
+def upright() -> NDArray[np.uint8]:
+    """Four flat quarters, so that no turn or mirror image is the same, and JPEG keeps them."""
+    pixels_HWC = np.full((32, 32, 3), (255, 255, 255), np.uint8)
+    pixels_HWC[:16, :16], pixels_HWC[:16, 16:], pixels_HWC[16:, :16] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    return pixels_HWC
+
+
+def turned(orientation: int) -> tuple[Image.Image, dict[str, Any]]:
+    """The picture as a camera stores it, with the EXIF entry that says so."""
+    undo = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+    undo |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+    picture, exif = Image.fromarray(upright()), Image.Exif()
+    exif[0x0112] = orientation
+    stored = picture.transpose(Image.Transpose[undo[orientation]]) if orientation in undo else picture
+    return stored, {"exif": exif, "quality": 100, "subsampling": 0}
+
+
+def with_alpha() -> Image.Image:
+    """White quarter, but transparent over black: alpha lies over white."""
+    picture = Image.fromarray(upright()).convert("RGBA")
+    pixels_HWC = np.array(picture)
+    pixels_HWC[16:, 16:] = 0
+    return Image.fromarray(pixels_HWC)
+
+
+def kinds() -> dict[str, tuple[Image.Image, dict[str, Any], NDArray[np.uint8]]]:
+    """File name -> picture, options of saving, golden RGB."""
+    rgb = upright()
+    picture = Image.fromarray(rgb)
+    grey = np.array(picture.convert("L"))
+    grey_rgb = np.repeat(grey[..., None], 3, axis=2)
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (32, 32), "black")]}
+    return {
+        "grey.png": (Image.fromarray(grey), {}, grey_rgb),
+        "grey 16 bits.png": (Image.fromarray(grey.astype(np.uint16) * 257), {}, grey_rgb),
+        "palette.png": (picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=4), {}, rgb),
+        "alpha.png": (with_alpha(), {}, rgb),
+        "cmyk.tiff": (picture.convert("CMYK"), {}, rgb),
+        "animated.gif": (picture, frames, rgb),
+        **{f"exif {number}.jpg": (*turned(number), rgb) for number in range(1, 9)},
+    }
+
+
+def test_training_and_prediction_see_the_same_pixels(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 24: golden RGB, from the folder's cache and in prediction, for every kind of picture."""
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    table = kinds()
+    for name, (picture, options, _) in table.items():
+        picture.save(tmp_path / "pictures" / "a" / name, **options)
+    source = open_source(str(tmp_path / "pictures"), data_dir=tmp_path / "data", image_size=8)
+    trained_on = {image_CHW.numpy().tobytes() for image_CHW in source.split("all").images_NCHW}
+    seen: list[Tensor] = []
+
+    def note(model: ResNet, images_BCHW: Tensor, *rest: Any) -> Tensor:
+        seen.append(images_BCHW)
+        return class_probabilities(model, images_BCHW, *rest)
+
+    monkeypatch.setattr("pocket_resnet.predict.class_probabilities", note)
+    for name, (_, _, golden_HWC) in table.items():
+        classifier.predict(tmp_path / "pictures" / "a" / name)
+        predicted_CHW = seen.pop()[0].numpy()
+        golden_CHW = np.array(Image.fromarray(golden_HWC).resize((8, 8), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        assert predicted_CHW.dtype == np.uint8
+        assert np.abs(predicted_CHW.astype(int) - golden_CHW).max() <= 3, name
+        assert predicted_CHW.tobytes() in trained_on, name

@@ -1,5 +1,6 @@
 """The README and its companions tell the truth: commands parse, files exist, links resolve, numbers are measured."""
 
+import csv
 import importlib.util
 import re
 import shlex
@@ -17,6 +18,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 CODE_BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`(pocket-resnet [^`]+)`")
+FOLDER = re.compile(r"(?<![\w./-])\w[\w./-]*/(?!\w)")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -110,6 +112,14 @@ def test_tree_is_there() -> None:
     assert missing == []
 
 
+def test_folders_named_in_the_tree_s_comments_are_there() -> None:
+    """Relative to the repository or to the line's own folder: `tests/  mirrors src/; faults/ and e2e/ ...`."""
+    named = [(path, folder) for path, comment in tree().items() for folder in FOLDER.findall(comment)]
+    assert ("tests/", "e2e/") in named
+    near = {path: ROOT / path if path.endswith("/") else (ROOT / path).parent for path, _ in named}
+    assert [(path, name) for path, name in named if not ((ROOT / name).is_dir() or (near[path] / name).is_dir())] == []
+
+
 def test_every_line_of_the_tree_has_a_comment() -> None:
     with_files = {f"{Path(path).parent}/" for path in tree()}
     assert [path for path, comment in tree().items() if not comment and path not in with_files] == []
@@ -136,6 +146,15 @@ def test_links_resolve(document: str) -> None:
 def test_results_are_the_leaderboard() -> None:
     readme = README.read_text(encoding="utf-8")
     assert TABLE.with_table(readme, TABLE.table(TABLE.read_leaderboard())) == readme, "run python results/table.py"
+
+
+def test_leaderboard_has_the_recipe_of_the_readme_s_first_command() -> None:
+    assert "fast" in {row["recipe"] for row in TABLE.read_leaderboard()}
+
+
+def test_published_numbers_say_where_they_come_from() -> None:
+    for row in csv.DictReader((ROOT / "docs/pictures/published.csv").read_text(encoding="utf-8").splitlines()):
+        assert re.search(r"arXiv:\d{4}\.\d{5}|github\.com/\S+|no public link found", row["note"]), row["model"]
 
 
 def test_leaderboard_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:

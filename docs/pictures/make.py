@@ -92,7 +92,6 @@ def dress(axes: Axes, accuracies: list[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(PARAMS_TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{tick // 1000}K" if tick < 1e6 else f"{tick // 10**6}M" for tick in PARAMS_TICKS])
-    axes.set_xlim(200_000, 6_600_000)
     axes.axvline(BUDGET, color=LIMIT, linewidth=2, linestyle=(0, (5, 2)))
     axes.text(
         BUDGET * 1.03, 0.2, "budget: 5M", color=LIMIT, rotation=90, va="center", transform=axes.get_xaxis_transform()

@@ -27,6 +27,7 @@ def train(
     runs_dir: str | Path = "runs",
     run: str | None = None,
     resume: bool = False,
+    fork: bool = False,
     **changes: Any,
 ) -> "Result":
     """Train a recipe's network and leave everything in `runs_dir`/NAME.
@@ -46,6 +47,7 @@ def train(
         runs_dir=Path(runs_dir),
         run=run,
         resume=resume,
+        fork=fork,
     )
 
 

@@ -31,6 +31,8 @@ class Card(BaseModel):
     """Multiply-adds for one image."""
     data: str
     """The data set it was trained on."""
+    mirrored: bool
+    """Whether a mirrored image of a class is still one of that class."""
     train_on: Literal["train", "trainval"]
     """Whether the validation images were left out of training."""
     recipe: str

@@ -39,28 +39,33 @@ class Hardware:
         return nullcontext()
 
 
-def choose(
-    device: str = "auto", precision: str = "auto", channels_last: str = "auto", num_threads: int = 0
-) -> Hardware:
+def choose(device: str = "auto", precision: str = "auto", channels_last: bool = True, num_threads: int = 0) -> Hardware:
     """The hardware for the wishes; UsageError where a wished device is not here."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
         raise UsageError(f"hardware.device {device} is not available", mend="use --hardware.device auto")
-    torch.set_num_threads(num_threads or num_cores())
+    if num_threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_threads or num_cores())
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the same figures on every device
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return Hardware(torch.device(device), precision, channels_last != "off")
+    return Hardware(torch.device(device), precision, channels_last)
 
 
 def num_cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use: those it is bound to, within a container's quota."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota_us, period_us = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(bound, round(int(quota_us) / int(period_us))))
+    except (OSError, ValueError):  # no quota
+        return bound
 
 
 def _multiplies_bf16(device: str) -> bool:
-    """Whether bf16 multiplications are an instruction there; emulated ones are slower than fp32."""
+    """Whether bf16 multiplications are an instruction there: `fast` then takes half the time (docs/log.md)."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     features = _cpu_features()

@@ -10,6 +10,7 @@ returns only once a whole piece has come, here (`read1`) after whatever has.
 import contextlib
 import fcntl
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,8 @@ def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATI
 def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
     """Hold the path against other processes and threads; the kernel lets go of it when a process dies.
 
-    Raises EnvironmentFault where the folder cannot be written or another process holds it for too long.
+    What a killed process left of this file, under a temporary name, is removed first. Raises EnvironmentFault
+    where the folder cannot be written or another process holds it for too long.
     """
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + wait_s
@@ -98,12 +100,21 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise EnvironmentFault(
-                        "another process has been downloading this for too long",
+                        "another process has been at work on this for too long",
                         where=path,
                         mend="end it, or wait",
                     ) from None
                 time.sleep(0.1)
+        _remove_temporaries(path)
         yield
+
+
+def _remove_temporaries(path: Path) -> None:
+    name = re.compile(rf"{re.escape(files.TEMPORARY_PREFIX)}\d+-{re.escape(path.name)}")
+    with files.explain_os_errors(path):
+        for beside in path.parent.iterdir():
+            if name.fullmatch(beside.name) and beside.is_file():
+                beside.unlink()
 
 
 def is_reachable(url: str, timeout_s: float = 3.0) -> bool:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.source import NAMES, Split, Which, open_source
+from pocket_resnet.data.source import Split, Which, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.model.artifact import load_model
@@ -77,8 +77,9 @@ def evaluate_model(
     """
     model, card = load_model(path)
     source = open_source(data or card.data, data_dir=data_dir, image_size=card.spec.image_size)
-    plain_folder = data is not None and data not in NAMES and not (Path(data) / "train").is_dir()
-    split_name = split or ("all" if plain_folder else "val")
+    if views > 1 and not card.mirrored:
+        raise UsageError(f"{views} views mirror images, which then mean something else here", mend="use --views 1")
+    split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     return evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -130,6 +131,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             sync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if replaced.exists() and not folder.exists():
+                replaced.rename(folder)
             raise
         if replaced.exists():
             shutil.rmtree(replaced)
@@ -190,10 +193,16 @@ def _read_limited(path: Path, max_bytes: int) -> bytes:
 
 
 def remove_temporaries(folder: Path) -> int:
-    """Remove what a crashed writer left directly in the folder; call it under the folder's lock. Returns how many."""
+    """Remove what a crashed writer left directly in the folder; call it under the folder's lock. Returns how many.
+
+    A folder that was moved aside for a new one which never came goes back to its place.
+    """
     stale = list(folder.glob(f"{TEMPORARY_PREFIX}*"))
     for path in stale:
-        if path.is_dir() and not path.is_symlink():
+        moved_aside = re.fullmatch(rf"{re.escape(TEMPORARY_PREFIX)}\d+-(.+)\.old", path.name)
+        if moved_aside and not (folder / moved_aside[1]).exists():
+            path.rename(folder / moved_aside[1])
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -69,15 +69,18 @@ class Classifier:
 def predict_files(model: Path, paths: Sequence[Path], top: int) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows for image files and the files in folders, as `predict --json` prints them, and what cannot be read."""
     classifier = load(model)
+    files = [file for path in paths for file in (Listing(path.resolve()).files() if path.is_dir() else [path])]
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
-    for path in paths:
-        for file in Listing(path.resolve()).files() if path.is_dir() else [path]:
+    for start in range(0, len(files), EVALUATION_BATCH):
+        images: list[tuple[Path, NDArray[np.uint8]]] = []
+        for file in files[start : start + EVALUATION_BATCH]:
             try:
-                [prediction] = classifier.predict(file, top=top)
+                images.append((file, decode(file, classifier.card.spec.image_size)))
             except ImageError as error:
                 bad.append(str(error))
-                continue
+        predictions = classifier.predict([pixels_HWC for _, pixels_HWC in images], top=top)
+        for (file, _), prediction in zip(images, predictions, strict=True):
             ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
             rows.append({"image": str(file), **ranking[0], "top": ranking})
     return rows, bad

@@ -98,7 +98,7 @@ class OptimRecipe(Section):
     """How weights follow gradients."""
 
     kind: Literal["sgd", "muon"] = "sgd"
-    """sgd for everything, or Muon for convolution filters and sgd for the rest."""
+    """sgd for everything, or Muon for the filters of convolutions that a norm follows and sgd for the rest."""
     lr: Rate = 0.1
     """Peak learning rate of sgd."""
     momentum: Fraction = 0.9
@@ -110,11 +110,11 @@ class OptimRecipe(Section):
     decay_norms_and_biases: bool = True
     """Whether weight decay also pulls on norm gains and biases."""
     norm_bias_lr_scale: Rate = 1.0
-    """Multiplies the learning rate of batch-norm biases (Jordan 2024, section 3.4, uses 64)."""
+    """Multiplies the learning rate of batch-norm biases, and divides their decay (Jordan 2024, section 3.4: 64)."""
     head_lr_scale: Rate = 1.0
-    """Multiplies the learning rate of the classifier's weights."""
+    """Multiplies the learning rate of the classifier's weights, and divides their decay."""
     muon_lr: Rate = 0.24
-    """Peak learning rate of Muon, relative to filters of unit root-mean-square norm."""
+    """Peak learning rate of Muon: how far a step turns a convolution's filters, relative to their size."""
     muon_momentum: Fraction = 0.6
     """Momentum of Muon."""
     clip_value: Rate = 0.0
@@ -147,11 +147,11 @@ class HardwareRecipe(Section):
     """Where and in which numbers; may differ on resume, which is then not bit-exact."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto: a GPU where there is one."""
+    """auto: a CUDA GPU where there is one, else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 multiplications where the device has them in hardware."""
-    channels_last: Literal["auto", "on", "off"] = "auto"
-    """Memory layout of images and filters."""
+    channels_last: bool = True
+    """Memory layout of images and filters: channels innermost, or else contiguous."""
     compile: bool = False
     """Compile the network with torch.compile."""
     num_threads: Annotated[int, Field(ge=0)] = 0

@@ -45,7 +45,7 @@ def result(found: Mapping[str, Any]) -> None:
         f"{found['train_flops'] / 1e15:.4f} PFLOP ({found['seconds_total']:.1f} s in all)"
     )
     print(f"model       {model}")
-    print(f"next        pocket-resnet evaluate {model} --views 6")
+    print(f"next        pocket-resnet evaluate {model}")
 
 
 def evaluation(found: Mapping[str, Any]) -> None:

@@ -53,15 +53,18 @@ def test_pixels_are_the_decoders(make_folder: Any) -> None:
 
 
 def test_given_parts_are_matched_by_name(make_folder: Any) -> None:
+    """Row 19: mapped by name."""
     root = parts(make_folder, "p", train={"a": 3, "b": 1}, val={"b": 2, "a": 1}, test={"a": 1, "b": 4})
     source = opened(root)
     assert torch.bincount(source.split("train").labels_N).tolist() == [3, 1]
     assert torch.bincount(source.split("val").labels_N).tolist() == [1, 2]
     assert torch.bincount(source.split("test").labels_N).tolist() == [1, 4]
-    assert len(source.split("all")) == 12
+    with pytest.raises(UsageError, match="only a plain folder is used whole"):
+        source.split("all")
 
 
 def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
+    """Row 19: val misses a class or adds one, or a class is empty; refused with the class named."""
     cases = {
         "misses": ({"a": 2, "b": 2}, {"a": 1}, "val: classes of train/ missing: b"),
         "adds": ({"a": 2, "b": 2}, {"a": 1, "b": 1, "c": 1}, "val: classes that train/ does not have: c"),
@@ -79,6 +82,7 @@ def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
 
 
 def test_empty_classes_are_all_listed(make_folder: Any) -> None:
+    """Row 19."""
     root = make_folder({"a": 1, "b": 0, "c": 0})
     (root / "b" / ".DS_Store").write_bytes(b"x")
     with pytest.raises(DataError, match="class folders without an image: b, c") as raised:
@@ -91,6 +95,7 @@ def test_a_class_may_be_called_train(make_folder: Any) -> None:
 
 
 def test_class_of_one_image_is_trained_on_and_remarked(make_folder: Any) -> None:
+    """Row 19: named; there is nothing to validate it on."""
     source = opened(make_folder({"a": 1, "b": 5}))
     assert torch.bincount(source.split("train").labels_N).tolist() == [1, 4]
     assert "none for validation: a" in source.remarks[0]
@@ -133,7 +138,22 @@ def test_second_start_reads_no_image(make_folder: Any, watch_opens: Any) -> None
     assert [path for path in paths if path.endswith(".png")] == [str(root / "a" / "0.png")]
 
 
+def test_pixels_half_written_by_a_killed_process_are_removed(make_folder: Any) -> None:
+    root = make_folder({"a": 4})
+    opened(root).split("train")
+    (cached,) = (root.parent / "data").rglob("images.npy")
+    stale, foreign = cached.with_name(".tmp-7-images.npy"), cached.with_name(".tmp-7-other.npy")
+    for path in (stale, foreign):
+        path.write_bytes(b"half")
+    cached.unlink()
+    opened(root).split("train")
+    assert cached.is_file()
+    assert not stale.exists()
+    assert foreign.exists()
+
+
 def test_training_splits_never_open_test_files(make_folder: Any, watch_opens: Any) -> None:
+    """Row 40."""
     root = parts(make_folder, "p", train={"a": 5, "b": 5}, test={"a": 2, "b": 2})
     with watch_opens() as paths:
         source = opened(root)
@@ -147,6 +167,7 @@ def test_training_splits_never_open_test_files(make_folder: Any, watch_opens: An
 
 
 def test_odd_names_work(make_folder: Any) -> None:
+    """Row 21: Unicode, spaces, newlines and long names."""
     names = ["ünïcödé 猫", "two words", "new\nline", "x" * 200, "-rf", "a'b\"c"]
     root = make_folder(dict.fromkeys(names, 2))
     Image.new("RGB", (2, 2)).save(root / "two words" / "bild\n ß 1.png")
@@ -157,6 +178,7 @@ def test_odd_names_work(make_folder: Any) -> None:
 
 
 def test_names_that_are_no_text(make_folder: Any) -> None:
+    """Row 21: files may have them; classes may not, a model's card is text."""
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "0.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
     assert len(opened(root).split("all")) == 4
@@ -168,6 +190,7 @@ def test_names_that_are_no_text(make_folder: Any) -> None:
 
 @pytest.mark.timeout(20)
 def test_links_fifos_and_hidden_files(make_folder: Any) -> None:
+    """Row 21: loops, escapes and FIFOs are skipped, reported and never waited for."""
     root = make_folder({"a": 2, "b": 2})
     outside = make_folder({"c": 1}, name="outside")
     (root / "a" / "loop").symlink_to(root)
@@ -196,6 +219,7 @@ def test_links_fifos_and_hidden_files(make_folder: Any) -> None:
 
 
 def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 22: content decides; no text, no empty and no cut file gets through."""
     root = make_folder({"a": 3, "b": 3})
     whole = (root / "a" / "0.png").read_bytes()
     (root / "a" / "0.png").rename(root / "a" / "really a png.jpg")
@@ -216,6 +240,7 @@ def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.M
 
 
 def test_duplicates_are_counted(make_folder: Any) -> None:
+    """Row 25."""
     root = parts(make_folder, "p", train={"a": 3, "b": 3}, val={"a": 2, "b": 2})
     shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")
     assert opened(root).remarks == ("1 of 5 validation images are in training too",)
@@ -262,6 +287,7 @@ def test_damaged_index_is_ignored(make_folder: Any) -> None:
 
 
 def test_data_folder_that_cannot_be_written(make_folder: Any, tmp_path: Path) -> None:
+    """Row 13."""
     root = make_folder({"a": 4})
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EnvironmentFault, match="cannot write") as raised:

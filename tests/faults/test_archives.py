@@ -40,6 +40,7 @@ def try_to_extract(folder: Path, content: bytes, name: str = "data/a.bin") -> Pa
 
 
 def test_only_expected_files_are_written(tmp_path: Path) -> None:
+    """Row 28: others in the archive are left there."""
     path = try_to_extract(tmp_path, pack(entry("data/other.bin"), entry("b.html")))
     assert path.read_bytes() == CONTENT
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.bin", "in", "some.tar.gz"]
@@ -64,6 +65,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
+    """Row 28: and nothing is written, neither inside nor outside."""
     make, what = ATTACKS[attack]
     with pytest.raises(DataError, match=what) as raised:
         try_to_extract(tmp_path / "x", make())
@@ -72,6 +74,7 @@ def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
 
 
 def test_claimed_sizes_cost_neither_time_nor_memory(tmp_path: Path) -> None:
+    """Row 28: bombs by their header."""
     for number, (kind, size) in enumerate([(tarfile.REGTYPE, 10**13), (tarfile.XHDTYPE, 2**33), (b"L", 2**33)]):
         info = tarfile.TarInfo("data/a.bin")
         info.type, info.size = kind, size

@@ -24,7 +24,7 @@ MEMBERS = (TENSORS_NAME, STATE_NAME, SUMS_NAME)
 
 
 def state(step: int, **changes: Any) -> CheckpointState:
-    values = {"step": step, "seconds": 1.5, "torch_version": "2.13.0", "hardware": "x", "data_fingerprint": "y"}
+    values = {"step": step, "seconds": 1.5, "hardware": "x", "data_fingerprint": "y"}
     return CheckpointState.model_validate(values | changes)
 
 
@@ -146,6 +146,7 @@ def test_run_falls_back_says_so_and_replaces_the_damaged_one(
     damaged = checkpoints / "step-000003" / TENSORS_NAME
     damaged.write_bytes(damaged.read_bytes()[:-1])
     capsys.readouterr()
+    (checkpoints.parent / "result.json").unlink()  # as if killed before the end: a finished run is left alone
     assert go(max_steps=3, checkpoint={"keep": 1}).steps == 3
     said = capsys.readouterr().err
     assert f"{damaged}: damaged: SHA-256" in said
@@ -175,15 +176,14 @@ def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path)
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
 
 
-@pytest.mark.parametrize("change", [{"torch_version": "1.0.0"}, {"hardware": "a calculator"}])
 def test_another_torch_or_machine_is_said(
-    change: dict[str, str], go: Callable[..., Result], checkpoints: Path, capsys: pytest.CaptureFixture[str]
+    go: Callable[..., Result], checkpoints: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 9: said, and it goes on."""
     go(max_steps=2)
     go(max_steps=2)
     assert "not bit-exact" not in capsys.readouterr().err
-    forge(checkpoints / "step-000002", **change)
+    forge(checkpoints / "step-000002", hardware="a calculator, torch 1.0.0")
     assert go(max_steps=3).steps == 3
     assert "not bit-exact" in capsys.readouterr().err
 
@@ -197,7 +197,7 @@ def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], capsys: p
     for told in ("batch_size: 8 -> 7", "optim.lr: 0.05 -> 0.07", "--fork"):
         assert told in str(raised.value)
     assert "muon_lr" not in str(raised.value)
-    assert go(max_steps=3, hardware={"channels_last": "off"}, checkpoint={"keep": 5}).steps == 3
+    assert go(max_steps=3, hardware={"channels_last": False}, checkpoint={"keep": 5}).steps == 3
     capsys.readouterr()
     assert go(optim={"lr": 0.07}, fork=True).steps == 4
     assert "resumed at step 3" in capsys.readouterr().err

@@ -31,8 +31,14 @@ def test_same_seed_twice(kind: str, leavings: Callable[..., Leavings]) -> None:
 
 
 def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings]) -> None:
-    """Row 39: how often it is saved changes nothing."""
-    assert leavings("a", checkpoint={"every_s": 0.0}) == leavings("b", checkpoint={"every_s": 1e9})
+    """Row 39: how often it is saved changes nothing, how often it is validated neither weights nor losses."""
+    metrics, weights = leavings("a", epochs=3, checkpoint={"every_s": 0.0})
+    assert (metrics, weights) == leavings("b", epochs=3, checkpoint={"every_s": 1e9})
+    seldom_metrics, seldom_weights = leavings("c", epochs=3, validate_every=3)
+    assert ["val_nll" in record for record in seldom_metrics] == [False, False, True]
+    assert [record["train_loss"] for record in seldom_metrics] == [record["train_loss"] for record in metrics]
+    assert seldom_metrics[-1] == metrics[-1]
+    assert seldom_weights == weights
 
 
 def test_another_seed(leavings: Callable[..., Leavings]) -> None:

@@ -30,6 +30,7 @@ def make_card(tiny_spec: NetworkSpec) -> Callable[..., Card]:
             "num_params": num_params(tiny_spec),
             "num_macs": num_macs(tiny_spec),
             "data": "digits",
+            "mirrored": False,
             "train_on": "train",
             "recipe": "tiny",
             "seed": 0,

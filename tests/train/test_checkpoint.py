@@ -15,7 +15,6 @@ from pocket_resnet.train.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointS
 STATE: dict[str, Any] = {
     "step": 3,
     "seconds": 0.0,
-    "torch_version": "2.13.0",
     "hardware": "x",
     "data_fingerprint": "y",
 }
@@ -53,8 +52,3 @@ def test_state_that_is_no_object(content: bytes, saved: Path) -> None:
     write_folder(saved, {TENSORS_NAME: (saved / TENSORS_NAME).read_bytes(), STATE_NAME: content})
     with pytest.raises(ArtifactError, match="not a checkpoint"):
         checkpoint.load(saved)
-
-
-def test_torch_version_has_no_build() -> None:
-    assert "+" not in checkpoint.torch_version()
-    assert torch.__version__.startswith(checkpoint.torch_version())

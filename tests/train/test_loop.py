@@ -145,17 +145,26 @@ def test_state_is_complete(make_trainer: Callable[..., Trainer]) -> None:
 
 
 @pytest.mark.parametrize("part", ["dropout", "stochastic_depth"])
-def test_drops_depend_on_seed_and_step_alone(part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
-    def weights(noise: int, **changes: Any) -> Tensor:
-        trainer = make_trainer(model=replace(tiny_spec, **{part: 0.5}), **PLAIN, **changes)
+def test_drops_depend_on_seed_and_step_alone(
+    part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but the drops is held fixed: order, first weights, learning rate."""
+
+    def weights(noise: int, step: int = 0, seed: int = 0, chance: float = 0.5) -> Tensor:
+        spec = replace(tiny_spec, **{part: chance})
+        trainer = make_trainer(model=spec, seed=seed, schedule={"kind": "constant"}, **PLAIN)
+        trainer.step = step
+        monkeypatch.setattr(trainer, "next_batch", lambda: batch)
         torch.manual_seed(noise)
         trainer.train_step()
         return trainer.model.head.weight.detach()
 
+    batch = make_trainer(model=tiny_spec, **PLAIN).next_batch()
     assert torch.equal(weights(1), weights(2))
-    without = make_trainer(model=tiny_spec, **PLAIN)
-    without.train_step()
-    assert not torch.equal(weights(1), without.model.head.weight)
+    assert not torch.equal(weights(1), weights(1, chance=0.0))
+    for changes in ({"step": 1}, {"seed": 1}):
+        assert torch.equal(weights(1, chance=0.0), weights(1, chance=0.0, **changes))
+        assert not torch.equal(weights(1), weights(1, **changes))
 
 
 def test_mixed_cross_entropy() -> None:

@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from pocket_resnet.data.source import Source
+from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import num_params
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train.prepare import fit_to_data, run_folder
+from pocket_resnet.train.prepare import fit_to_data, run_folder, sample
 
 
 def test_nothing_to_do(make_recipe: Callable[..., Recipe], source: Source) -> None:
-    recipe = make_recipe()
+    recipe = make_recipe(data={"name": "synthetic"})
     assert fit_to_data(recipe, source, 14) == (recipe, [])
+
+
+def test_auto_becomes_what_was_found(make_recipe: Callable[..., Recipe], source: Source) -> None:
+    """So that a resumed run does not look again and find something else."""
+    assert fit_to_data(make_recipe(data={"name": "auto"}), source, 14)[0].data.name == "synthetic"
 
 
 def test_classes_come_from_the_data(make_recipe: Callable[..., Recipe], source: Source) -> None:
@@ -30,7 +36,8 @@ def test_few_images_get_more_epochs(
 ) -> None:
     recipe, remarks = fit_to_data(make_recipe(min_steps=min_steps), source, 14)
     assert recipe.epochs == epochs
-    assert remarks == ([f"14 images are few: {epochs} epochs instead of 2"] if epochs > 2 else [])
+    told = f"14 images are few: {epochs} epochs instead of 2 (--min-steps 0 keeps 2)"
+    assert remarks == ([told] if epochs > 2 else [])
 
 
 def test_digits_are_not_mirrored(make_recipe: Callable[..., Recipe], source: Source) -> None:
@@ -92,3 +99,14 @@ def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], 
     (tmp_path / "mine").mkdir()
     (tmp_path / "latest").symlink_to("mine")
     assert run_folder(tmp_path, make_recipe(), source, "latest", resume=True) == tmp_path / "mine"
+
+
+def test_sample_is_of_all_classes() -> None:
+    """A folder lists one class after the other, so its first images are of one class."""
+    labels_N = torch.arange(4).repeat_interleave(100)
+    split = Split(labels_N.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2), labels_N)
+    counts = torch.bincount(sample(split, 80, seed=3)[:, 0, 0, 0].long(), minlength=4)
+    assert counts.sum() == 80
+    assert counts.min() >= 10
+    assert torch.equal(sample(split, 80, seed=3), sample(split, 80, seed=3))
+    assert len(sample(split, 1000, seed=3)) == 400

@@ -49,6 +49,7 @@ class Cifar:
 
     image_size = IMAGE_SIZE
     mirrored = True
+    is_plain = False
     remarks: tuple[str, ...] = ()
 
     def __init__(self, family: Family, data_dir: Path, allow_download: bool = True) -> None:
@@ -182,6 +183,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
 def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
     """All files appear in one step, so that a process without the lock never sees a part of them."""
     staged = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
+    shutil.rmtree(staged, ignore_errors=True)  # what a killed process left of it
     extract(archive, {f"{layout.folder}/{name}": staged / name for name in layout.members})
     with files.explain_os_errors(folder):
         if not folder.exists():

@@ -31,6 +31,7 @@ class Digits:
     num_val = NUM_VAL
     num_test = NUM_TEST
     mirrored = False
+    is_plain = False
     remarks: tuple[str, ...] = ()
 
     def __init__(self) -> None:

@@ -41,6 +41,7 @@ class Folder:
         listing = Listing(self._root)
         parts = _list_parts(listing)
         self.class_names = tuple(parts["train"])
+        self.is_plain = listing.folders(self._root) == list(self.class_names)  # no train/ val/ test/
         self._test = _files(parts["test"]) if "test" in parts else None
         self._store = PixelStore(self._root, data_dir, image_size, num_workers)
         train = _files(parts["train"])

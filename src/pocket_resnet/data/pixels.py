@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pocket_resnet import files
+from pocket_resnet import download, files
 from pocket_resnet.data.image import DECODER_VERSION, ImageError, decode, read_file
 from pocket_resnet.data.listing import ImageFile, printable
+from pocket_resnet.device import num_cores
 from pocket_resnet.errors import DataError, EnvironmentFault
 
 MAX_LISTED = 20
@@ -39,7 +40,7 @@ class PixelStore:
         self._folder = data_dir / "folders"
         root_hash = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
         self._index_path = self._folder / "index" / f"{root_hash}.json"
-        self._num_workers = max(1, min(num_workers, os.cpu_count() or 1))
+        self._num_workers = max(1, min(num_workers, num_cores()))
 
     def hashes(self, images: Sequence[ImageFile]) -> list[str]:
         """The SHA-256 of each file's content; unchanged files are not read.
@@ -73,7 +74,9 @@ class PixelStore:
         """
         path = self._folder / self.key(images, hashes) / "images.npy"
         if not path.is_file():
-            self._build(path, images, hashes)
+            with download.exclusive(path):
+                if not path.is_file():  # another process may have made it meanwhile
+                    self._build(path, images, hashes)
         try:
             pixels_NCHW: NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="c")
         except (OSError, ValueError, EOFError) as error:

@@ -44,6 +44,8 @@ class Reader(Protocol):
     @property
     def mirrored(self) -> bool: ...
     @property
+    def is_plain(self) -> bool: ...
+    @property
     def num_val(self) -> int: ...
     @property
     def num_test(self) -> int | None: ...
@@ -85,7 +87,7 @@ class Source:
     reader: Reader = field(repr=False)
 
     def split(self, which: Which) -> Split:
-        """One split; `trainval` is all training images, `all` every image there is.
+        """One split; `trainval` is all training images; `all` is every image of a folder without splits.
 
         train, val and trainval share memory, so do not write into them. Raises DataError where the split is
         not there or damaged.
@@ -94,10 +96,8 @@ class Source:
             raise UsageError(f"no split {which!r}", mend=f"choose one of {', '.join(get_args(Which))}")
         if which == "test":
             return Split(*self.reader.test())
-        if which == "all" and self.reader.num_test is not None:
-            parts = self._trainval, Split(*self.reader.test())
-            images_NCHW = torch.cat([part.images_NCHW for part in parts])
-            return Split(images_NCHW, torch.cat([part.labels_N for part in parts]))
+        if which == "all" and not self.reader.is_plain:
+            raise UsageError("only a plain folder is used whole", where=self.name, mend="choose one of its splits")
         images_NCHW, labels_N = self._trainval.images_NCHW, self._trainval.labels_N
         num_train = len(labels_N) - self.reader.num_val
         if which == "val" and num_train == len(labels_N):

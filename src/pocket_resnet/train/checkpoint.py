@@ -8,7 +8,6 @@ import json
 import re
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
@@ -38,10 +37,8 @@ class CheckpointState(BaseModel):
     """Optimizer steps done."""
     seconds: float
     """Time spent in training so far, evaluation and saving aside."""
-    torch_version: str
-    """The torch that computed it; another one resumes, but not bit for bit."""
     hardware: str
-    """Device, precision, threads: likewise."""
+    """Device, threads, precision, torch and layout; on another one it resumes, but not bit for bit."""
     data_fingerprint: str
     """Which data set, by content."""
 
@@ -109,8 +106,3 @@ def prune(folder: Path, step: int, keep: int) -> None:
     num_beyond = sum(_step_of(path) > step for path in paths)
     for path in paths[:num_beyond] + paths[num_beyond + keep :]:
         remove_folder(path)
-
-
-def torch_version() -> str:
-    """The version of torch without its build."""
-    return str(torch.__version__).split("+")[0]

@@ -110,7 +110,7 @@ class Trainer:
     def _count(self, loss: Tensor, logits_BK: Tensor, targets: Targets) -> None:
         hits = (logits_BK.argmax(1) == targets.labels_B).sum()
         num_images = len(logits_BK)
-        self.totals_3 += torch.stack([loss.double() * num_images, hits.double(), hits.new_tensor(num_images)]).cpu()
+        self.totals_3 += torch.tensor([loss.item() * num_images, hits.item(), num_images], dtype=torch.float64)
 
     def epoch_totals(self) -> EpochTotals:
         """Means over the epoch so far."""

@@ -17,10 +17,10 @@ NEWTON_SCHULZ_STEPS = 3
 
 
 class Muon(torch.optim.Optimizer):
-    """SGD with Nesterov momentum whose update is made orthogonal, for convolution filters of unit RMS norm.
+    """SGD with Nesterov momentum whose update is made orthogonal, for convolutions that a norm follows.
 
-    A filter [O, I, k, k] is taken as a matrix [O, I k k]. Before each update the filter is scaled to Euclidean norm
-    sqrt(O), which batch norm undoes, so that the learning rate is a relative one.
+    A convolution's filters [O, I, k, k] are taken as a matrix [O, I k k]. Before each update they are scaled to
+    Euclidean norm sqrt(O), which batch norm undoes, so that the learning rate is a relative one.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
 
@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, _closure: Any = None) -> None:  # type: ignore[override]
         """Update every filter that has a gradient."""
         for group in self.param_groups:
-            for weight in group["params"]:
+            for weight in group["params"] if group["lr"] else ():
                 if weight.grad is None:
                     continue
                 state = self.state[weight]
@@ -152,12 +152,13 @@ class Optimizer:
 
 
 def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[str, Any]]:
-    """SGD's parameter groups: filters, norm gains, norm biases, other biases and the head's weights.
+    """SGD's parameter groups; Muon takes `filters` over, the weights of convolutions that a norm follows.
 
     A scaled learning rate comes with weight decay scaled down, so that the pull towards zero per step stays.
     """
     kinds: dict[str, list[nn.Parameter]] = {
         "filters": [],
+        "other_filters": [],
         "norm_gains": [],
         "norm_biases": [],
         "biases": [],
@@ -171,7 +172,7 @@ def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[st
     groups = {}
     for kind, params in kinds.items():
         scale = scales.get(kind, 1.0)
-        decays = recipe.decay_norms_and_biases or kind in ("filters", "head")
+        decays = recipe.decay_norms_and_biases or kind in ("filters", "other_filters", "head")
         weight_decay = recipe.weight_decay / (scale or 1.0) if decays else 0.0
         groups[kind] = {"params": params, "lr": recipe.lr * scale, "weight_decay": weight_decay}
     return groups
@@ -182,4 +183,6 @@ def _kind(module: nn.Module, name: str) -> str:
         return "norm_gains" if name == "weight" else "norm_biases"
     if name == "bias":
         return "biases"
-    return "head" if isinstance(module, nn.Linear) else "filters"
+    if isinstance(module, nn.Linear):
+        return "head"
+    return "filters" if module.bias is None else "other_filters"  # see block.conv2d: a bias stands in for a norm

@@ -1,16 +1,24 @@
-"""Before a run: what the recipe becomes for these data, and which folder it gets."""
+"""Before a run: what the recipe becomes for these data, the untrained network, and the run's folder."""
 
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.batches import steps_per_epoch
-from pocket_resnet.data.source import Source
+from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.design import fill_budget
+from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe import Recipe, parse_budget
 from pocket_resnet.recipe_toml import override
+from pocket_resnet.seeds import generator
+
+NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 
 
 def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe, list[str]]:
@@ -19,17 +27,41 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     spec = replace(recipe.model, num_classes=len(source.class_names))
     if recipe.budget is not None:
         spec = fill_budget(spec, parse_budget(recipe.budget))
-    changes: dict[str, Any] = {"model": asdict(spec)}
+    changes: dict[str, Any] = {"model": asdict(spec), "data.name": source.name}
     needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
     if needed > recipe.epochs:
-        changes |= {"epochs": needed, "validate_every": -(-needed // recipe.epochs)}
-        remarks.append(f"{num_images:,} images are few: {needed} epochs instead of {recipe.epochs}")
+        changes |= {"epochs": needed, "validate_every": -(-needed // max(4, recipe.epochs))}
+        kept = f"--min-steps 0 keeps {recipe.epochs}"
+        remarks.append(f"{num_images:,} images are few: {needed} epochs instead of {recipe.epochs} ({kept})")
     if recipe.augment.flip != "none" and not source.mirrored:
         changes["augment.flip"] = "none"
         remarks.append(f"{source.name}: mirrored images mean something else, so none are shown")
     if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
-        remarks.append("warning: a learning rate of 0 leaves the weights as they are")
+        remarks.append("warning: a learning rate of 0 leaves its weights as they are")
     return override(recipe, changes), remarks
+
+
+def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
+    """The network as it is before the first step, on the CPU. Raises UsageError where it exceeds the budget.
+
+    What counts is what was really built: every weight and bias, trainable or frozen; buffers are not parameters.
+    """
+    model = ResNet(recipe.model)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if recipe.budget is not None and count > parse_budget(recipe.budget):
+        raise UsageError(f"the network has {count:,} parameters, over the budget of {recipe.budget}")
+    initialise(model, recipe.init, generator(recipe.seed, "weights"))
+    if recipe.augment.normalize:
+        model.normalize.set_statistics(source.mean, source.std)
+    if recipe.model.stem == "whitening":
+        model.set_whitening(to_float(sample(train_split, NUM_WHITENING_IMAGES, recipe.seed)))
+    return model
+
+
+def sample(train_split: Split, num_images: int, seed: int) -> Tensor:
+    """Some training images, always the same, drawn from all classes: a folder lists one class after the other."""
+    chosen = torch.randperm(len(train_split), generator=generator(seed, "sample"))[:num_images]
+    return train_split.images_NCHW[chosen]
 
 
 def run_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:

@@ -1,8 +1,11 @@
 """What a finished run came to, for result.json and for the model's card."""
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from pocket_resnet.card import Card
+from pocket_resnet.errors import ArtifactError
 from pocket_resnet.evaluate import Evaluation
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.version import __version__
@@ -31,13 +34,25 @@ class Result:
     model: str
 
 
-def card_of(result: Result, spec: NetworkSpec, class_names: tuple[str, ...], found: Evaluation) -> Card:
+def read_result(path: Path) -> Result:
+    """What an earlier process wrote. Raises ArtifactError where it cannot be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Result(**values | {"interval": tuple(values["interval"])})
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ArtifactError(f"not a run's result: {error}", where=path, mend="remove it and resume") from error
+
+
+def card_of(
+    result: Result, spec: NetworkSpec, class_names: tuple[str, ...], found: Evaluation, *, mirrored: bool
+) -> Card:
     """The card that goes with the run's weights."""
     shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
     return Card(
         version=__version__,
         spec=spec,
         class_names=class_names,
+        mirrored=mirrored,
         split=found.split,
         num_images=found.num_images,
         **shared,

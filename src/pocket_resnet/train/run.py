@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from pocket_resnet.data.augment import to_float
+from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose, machine
 from pocket_resnet.errors import ArtifactError, NonFiniteError, Stopped, UsageError
@@ -20,22 +20,18 @@ from pocket_resnet.files import (
     write_bytes,
     write_text,
 )
-from pocket_resnet.model.artifact import resume_command, save_model
-from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.artifact import CONFIG_NAME, resume_command, save_model
 from pocket_resnet.model.spec import num_macs, num_params
-from pocket_resnet.recipe import Recipe, parse_budget
+from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, parse_recipe, to_toml
-from pocket_resnet.seeds import generator
 from pocket_resnet.train import checkpoint
 from pocket_resnet.train.flops import training_flops
 from pocket_resnet.train.loop import Trainer, first_non_finite
 from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration
 from pocket_resnet.train.norms import remeasured
-from pocket_resnet.train.prepare import fit_to_data, run_folder
-from pocket_resnet.train.result import Result, card_of
+from pocket_resnet.train.prepare import fit_to_data, run_folder, sample, untrained
+from pocket_resnet.train.result import Result, card_of, read_result
 from pocket_resnet.train.signals import catch_signals
-
-NUM_WHITENING_IMAGES = 5000
 
 
 def train(
@@ -68,27 +64,39 @@ def train(
         remarks += [remark] if remark else []
         remove_temporaries(folder)
         remove_temporaries(folder / "checkpoints")
-        return _Run(folder, recipe, source, hardware, started_s).train(train_split, [*source.remarks, *remarks], fork)
+        num_steps = recipe.epochs * steps_per_epoch(len(train_split), recipe.batch_size)
+        last_step = min(recipe.max_steps or num_steps, num_steps)
+        return _Run(folder, recipe, source, hardware, last_step, started_s).train(
+            train_split, [*source.remarks, *remarks], fork
+        )
 
 
 class _Run:
     """A run whose folder is locked."""
 
-    def __init__(self, folder: Path, recipe: Recipe, source: Source, hardware: Hardware, started_s: float) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, source: Source, hardware: Hardware, last_step: int, started_s: float
+    ) -> None:
         self.folder, self.recipe, self.source, self.hardware = folder, recipe, source, hardware
-        self.started_s = started_s
+        self.last_step, self.started_s = last_step, started_s
         self.checkpoints = folder / "checkpoints"
+        layout = "channels last" if recipe.hardware.channels_last else "contiguous"
+        self.computed_on = f"{machine(hardware)}, {layout}{', compiled' if recipe.hardware.compile else ''}"
         self.seconds = 0.0
         self.found: Evaluation | None = None  # of the last epoch, where this process trained it
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
         self._record_recipe(fork)
-        model = self._build(train_split)
+        if finished := self._finished():
+            ProgressReport(self.last_step, self.last_step, self.recipe.epochs).say("this run has finished before")
+            return finished
+        model = self.hardware.place(untrained(self.recipe, self.source, train_split))
         self.trainer = Trainer(model, self.recipe, train_split, self.hardware)
-        self.last_step = min(self.recipe.max_steps or self.trainer.num_steps, self.trainer.num_steps)
+        self.norm_images_NCHW = sample(train_split, self.recipe.norm_images, self.recipe.seed)
         remarks = remarks + self._restore(fork)
         self.val_split = self.source.split("val")
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.trainer.step)
+        whole_epochs = self.trainer.step - self.trainer.step % self.trainer.steps_per_epoch
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", whole_epochs)
         with ProgressReport(self.last_step, self.trainer.step, self.recipe.epochs) as self.progress:
             for remark in remarks:
                 self.progress.say(remark)
@@ -96,6 +104,15 @@ class _Run:
             with catch_signals() as caught:
                 self._train_steps(caught)
             return self._finish()
+
+    def _finished(self) -> Result | None:
+        """The result, where this run has nothing more to do."""
+        path = self.folder / "result.json"
+        if not path.exists():
+            return None
+        result = read_result(path)
+        done = result.steps == self.last_step and Path(result.model, CONFIG_NAME).exists()
+        return result if done else None
 
     def _record_recipe(self, fork: bool) -> None:
         """Write the resolved recipe, or refuse where the folder's own differs."""
@@ -110,23 +127,6 @@ class _Run:
                 )
         write_text(path, to_toml(self.recipe))
 
-    def _build(self, train_split: Split) -> ResNet:
-        """The network as it is before the first step."""
-        model = ResNet(self.recipe.model)
-        initialise(model, self.recipe.init, generator(self.recipe.seed, "weights"))
-        if self.recipe.augment.normalize:
-            model.normalize.set_statistics(self.source.mean, self.source.std)
-        if self.recipe.model.stem == "whitening":
-            model.set_whitening(to_float(train_split.images_NCHW[:NUM_WHITENING_IMAGES]))
-        self._refuse_over_budget(model)
-        return self.hardware.place(model)
-
-    def _refuse_over_budget(self, model: ResNet) -> None:
-        """Count what was really built: every weight and bias, trainable or frozen; buffers are not parameters."""
-        count, budget = sum(parameter.numel() for parameter in model.parameters()), self.recipe.budget
-        if budget is not None and count > parse_budget(budget):
-            raise UsageError(f"the network has {count:,} parameters, over the budget of {budget}")
-
     def _restore(self, fork: bool) -> list[str]:
         """Take up the newest checkpoint that verifies; returns what the user should know about it."""
         found = checkpoint.load_newest(self.checkpoints)
@@ -139,7 +139,7 @@ class _Run:
                 where=self.folder,
                 mend="bring the old data back, give another --run name, or go on regardless with --fork",
             )
-        if state.torch_version != checkpoint.torch_version() or state.hardware != machine(self.hardware):
+        if state.hardware != self.computed_on:
             remarks.append(f"not bit-exact: begun on {state.hardware}")
         try:
             self.trainer.load_tensors(tensors, state.step)
@@ -211,13 +211,13 @@ class _Run:
                 f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
             )
         self.metrics.append(record)
-        trainer.end_epoch()
+        if trainer.epoch > epoch:  # --max-steps may stop within an epoch, which a resumed run then ends
+            trainer.end_epoch()
 
     @contextlib.contextmanager
     def _as_released(self) -> Iterator[None]:
         """Inside, the network is as it would be saved now: averaged weights, fresh batch-norm statistics."""
-        images_NCHW = self.trainer.images_NCHW[: self.recipe.norm_images]
-        with self.trainer.average.applied(), remeasured(self.trainer.model, images_NCHW, self.hardware):
+        with self.trainer.average.applied(), remeasured(self.trainer.model, self.norm_images_NCHW, self.hardware):
             yield
 
     def _validate(self) -> Evaluation:
@@ -241,8 +241,7 @@ class _Run:
         state = checkpoint.CheckpointState(
             step=self.trainer.step,
             seconds=self.seconds,
-            torch_version=checkpoint.torch_version(),
-            hardware=machine(self.hardware),
+            hardware=self.computed_on,
             data_fingerprint=self.source.fingerprint,
         )
         checkpoint.save(self.checkpoints, state, self.trainer.tensors())
@@ -272,8 +271,9 @@ class _Run:
             machine=machine(self.hardware),
             model=str(self.folder / "model"),
         )
+        card = card_of(result, spec, self.source.class_names, found, mirrored=self.source.mirrored)
         with self._as_released():
-            save_model(self.folder / "model", trainer.model, card_of(result, spec, self.source.class_names, found))
+            save_model(self.folder / "model", trainer.model, card)
         write_bytes(self.folder / "result.json", json_bytes(asdict(result)))
         point_to(self.folder.parent / "latest", self.folder.name)
         return result

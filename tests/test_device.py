@@ -1,0 +1,62 @@
+"""The hardware that wishes lead to, and the machine's name."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from pocket_resnet import device
+from pocket_resnet.device import Hardware, choose, machine, num_cores
+from pocket_resnet.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def test_wishes_are_granted() -> None:
+    hardware = choose("cpu", precision="fp32", num_threads=1)
+    assert (hardware.device, hardware.precision) == (CPU, "fp32")
+    assert torch.get_num_threads() == 1
+    assert choose("auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_here_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=f"hardware.device {name} is not available"):
+        choose(name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"), [({"avx2"}, "fp32"), ({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16")]
+)
+def test_bf16_only_where_it_is_an_instruction(flags: set[str], precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_cpu_features", lambda: flags)
+    assert choose("cpu", num_threads=1).precision == precision
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_multiplies_in_the_precision(precision: str, dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(4, 4)
+    with Hardware(CPU, precision, channels_last=False).autocast():
+        assert layer(torch.ones(1, 4)).dtype == dtype
+    assert layer.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_place_lays_filters_out(channels_last: bool) -> None:
+    hardware = Hardware(CPU, "fp32", channels_last)
+    filters = hardware.place(torch.nn.Conv2d(3, 8, 3)).weight
+    assert filters.is_contiguous(memory_format=hardware.memory_format)
+    assert filters.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_num_cores_are_those_of_this_process() -> None:
+    assert 1 <= num_cores() <= (os.cpu_count() or 1)
+
+
+def test_machine_names_processor_threads_precision_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
+    version = torch.__version__.split("+")[0]
+    assert machine(Hardware(CPU, "bf16", True)) == f"Some CPU @ 3 GHz, 1 threads, bf16, torch {version}"

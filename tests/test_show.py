@@ -1,0 +1,79 @@
+"""What is printed: one JSON document and nothing else, or tables that keep their columns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocket_resnet import show
+from pocket_resnet.data.source import describe, open_source
+from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.summary import find_spec, summarise
+
+EVALUATION: dict[str, Any] = {
+    "accuracy": 0.75,
+    "interval": (0.5, 0.9),
+    "num_images": 4,
+    "split": "val",
+    "views": 1,
+    "nll": 0.5,
+    "ece": 0.25,
+    "per_class": {
+        "cat": {"num_images": 3, "accuracy": 2 / 3, "interval": (0.2, 0.9)},
+        "dog": {"num_images": 1, "accuracy": 1.0, "interval": (0.2, 1.0)},
+        "[emu]": {"num_images": 0, "accuracy": None, "interval": None},
+    },
+    "confusion": [[2, 1, 0], [0, 1, 0], [0, 0, 0]],
+}
+
+
+def test_json_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    show.as_json({"name": "ü", "values": [1, 0.5]})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"name": "ü", "values": [1, 0.5]}
+    assert captured.err == ""
+
+
+def test_json_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show.as_json([1], str(tmp_path / "found.json"))
+    assert json.loads((tmp_path / "found.json").read_text()) == [1]
+    assert capsys.readouterr().out == ""
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFault):
+        show.as_json([1], str(tmp_path / "file" / "found.json"))
+
+
+def test_evaluation_names_the_worst_mistake_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    show.evaluation(EVALUATION)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][:5] == ["accuracy", "75.00%", "(95%:", "50.00%", "to"]
+    rows = {words[0]: words[1:] for words in lines if words}
+    assert rows["cat"] == ["3", "66.7%", "20.0%", "to", "90.0%", "dog", "(1)"]
+    assert rows["dog"][-1] == "-"
+
+
+def test_predictions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    top = [{"label": "cat", "probability": 0.9}, {"label": "dog", "probability": 0.1}]
+    show.predictions([{"image": "a.png", "top": top}, {"image": "b.png", "top": top[:1]}])
+    assert capsys.readouterr().out == "a.png: cat 90.0%, dog 10.0%\nb.png: cat 90.0%\n"
+
+
+def test_tables_are_whole_where_the_output_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe has no width; nothing is cut off."""
+    monkeypatch.setenv("COLUMNS", "20")
+    spec = find_spec("original")
+    show.summary("original", summarise(spec))
+    out = capsys.readouterr().out
+    assert "original: 4,697,742 parameters" in out
+    assert "…" not in out
+
+
+def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    show.description(describe(open_source("digits")), verified=True)
+    out = capsys.readouterr().out
+    assert "digits: 10 classes" in out
+    assert "1,197 train, 300 val, 300 test" in out
+    assert "verified" in out
