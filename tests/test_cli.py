@@ -15,7 +15,7 @@ from pocket_resnet import cli, errors
 from pocket_resnet.cli import VERBS, main
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
-from pocket_resnet.train.run import train
+from pocket_resnet.training.run import train
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -109,7 +109,7 @@ def test_flags_near_a_known_one_are_suggested(flag: str, meant: str, run: Run) -
 USAGE = {
     "verb": (("trian",), "unknown verb `trian`, did you mean `train`?"),
     "recipe": (("train", "fsat"), "unknown recipe `fsat`, did you mean `fast`?"),
-    "recipe file": (("train", "none.toml"), "none.toml: cannot be read"),
+    "recipe file": (("train", "none.toml"), "none.toml: no such recipe file"),
     "budget": (("train", "fast", "--budget", "5X"), "budget '5X' is not a number of parameters"),
     "range": (("train", "fast", "--optim.lr", "-1"), "`optim.lr` = -1.0: input should be greater"),
     "network": (("train", "fast", "--model.widths", "1", "2"), "stages must agree in number"),

@@ -16,8 +16,8 @@ from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, Section
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.summary import find_spec, summarise
-from pocket_resnet.train.checkpoint import CheckpointState
-from pocket_resnet.train.run import Result, train
+from pocket_resnet.training.checkpoint import CheckpointState
+from pocket_resnet.training.run import Result, train
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "pocket_resnet"

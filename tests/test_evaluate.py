@@ -33,7 +33,7 @@ from pocket_resnet.evaluate import (
 )
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train.run import train
+from pocket_resnet.training.run import train
 
 NAMES = ("red", "green", "blue")
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)

@@ -67,7 +67,7 @@ def test_data_and_model_do_not_know_each_other(one: str, other: str) -> None:
 
 def test_imports_are_seen() -> None:
     """Else the tests above could not fail."""
-    assert {"train/run.py", "version.py", "recipe_toml.py"} <= set(imports("__init__.py"))
+    assert {"training/run.py", "version.py", "recipe_toml.py"} <= set(imports("__init__.py"))
     assert "data/image.py" in set(imports("predict.py"))
     assert "data/cifar.py" in set(imports("data/source.py"))
 

@@ -18,7 +18,7 @@ from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.predict import Classifier, predict_files
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train.run import train
+from pocket_resnet.training.run import train
 
 
 @pytest.fixture

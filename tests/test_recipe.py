@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import BUDGET_FORMS, Recipe, RecipeError, parse_budget
 from pocket_resnet.recipe_toml import differences, load_recipe, override, parse_recipe, recipes_folder, to_toml
 
@@ -92,7 +91,7 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("budget = '5X'", f"some.toml:1: budget '5X' is not a number of parameters\n  give {BUDGET_FORMS}"),
         ("epochs = 1\nepochs = 2", "some.toml: not TOML: Cannot overwrite a value (at end of document)"),
         ("a = 1\nb =\n", "some.toml: not TOML: Invalid value (at line 2"),
-        ("x = " + 5000 * "[", "some.toml: not TOML: "),
+        ("x = " + 5000 * "[", "some.toml: nested too deeply"),
     ],
 )
 def test_refusals(text: str, told: str) -> None:
@@ -137,8 +136,8 @@ def test_network_by_name_with_changes() -> None:
     assert recipe.model.widths == named("resnet20").widths
 
 
-def test_default_recipe_is_the_spec_s_default() -> None:
-    assert Recipe().model == NetworkSpec()
+def test_default_network_is_the_original() -> None:
+    assert Recipe().model == named("original")
 
 
 @pytest.mark.parametrize(
@@ -235,3 +234,19 @@ def test_meaningless_budgets(text: str) -> None:
     with pytest.raises(RecipeError, match="budget") as raised:
         parse_budget(text)
     assert BUDGET_FORMS in str(raised.value)
+
+
+def test_base_is_another_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "fast"\nepochs = 9\n[optim]\nlr = 0.3\n')
+    fast, mine = load_recipe("fast"), load_recipe(str(path))
+    assert differences(fast, mine) == ["name: fast -> mine", "epochs: 4 -> 9", "optim.lr: 0.2 -> 0.3"]
+    path.write_text('base = "fast"\n[model]\nnetwork = "resnet20"\n')
+    assert load_recipe(str(path)).model == named("resnet20")
+    path.write_text('base = "fats"\n')
+    with pytest.raises(UsageError, match="did you mean `fast`"):
+        load_recipe(str(path))
+    path.write_text(f'base = "{path}"\n')
+    with pytest.raises(UsageError, match="its own base"):
+        load_recipe(str(path))
+    assert parse_recipe("", tmp_path / "empty.toml").model == named("original")

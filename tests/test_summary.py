@@ -13,7 +13,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.summary import find_spec, summarise
-from pocket_resnet.train.run import train
+from pocket_resnet.training.run import train
 
 
 def test_figures_are_the_built_network_s(tiny_spec: NetworkSpec, tiny_model: ResNet) -> None:

@@ -14,7 +14,7 @@ from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
     from pocket_resnet.predict import Classifier
-    from pocket_resnet.train.result import Result
+    from pocket_resnet.training.result import Result
 
 __all__ = ["__version__", "load", "train"]
 
@@ -36,7 +36,7 @@ def train(
     errors.PocketError for all that can go wrong.
     """
     from pocket_resnet.recipe_toml import load_recipe, override
-    from pocket_resnet.train.run import train as train_recipe
+    from pocket_resnet.training.run import train as train_recipe
 
     values = {key.replace("__", "."): value for key, value in changes.items()}
     if data is not None:

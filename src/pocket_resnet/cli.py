@@ -52,7 +52,7 @@ class Train:
     """Print the result as one JSON object on standard output."""
 
     def run_verb(self) -> None:
-        from pocket_resnet.train.run import train
+        from pocket_resnet.training.run import train
 
         recipe = self.recipe if self.data is None else override(self.recipe, {"data.name": self.data})
         result = train(
@@ -91,7 +91,7 @@ class Evaluate:
 
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
         if self.json != show.STDOUT:
-            show.evaluation(found.to_json())
+            show.evaluation(found.to_json(), found.caveat)
         if self.json is not None:
             show.as_json(found.to_json(), self.json)
 
@@ -215,7 +215,8 @@ def _parse(verb: str, arguments: list[str]) -> Any:
         default = Train(load_recipe(arguments.pop(0) if named else DEFAULT_RECIPE))
     if verb == "evaluate":
         arguments = _complete_bare_json(arguments)
-    return tyro.cli(VERBS[verb], args=arguments, default=default, prog=f"pocket-resnet {verb}")
+    prog = f"pocket-resnet {verb}" + (" [RECIPE]" if verb == "train" else "")
+    return tyro.cli(VERBS[verb], args=arguments, default=default, prog=prog)
 
 
 def _complete_bare_json(arguments: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ Shapes: N images, B images a batch, K classes, V views of an image.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     nll: float
     ece: float
+    caveat: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; `confusion[true][predicted]` counts images."""
@@ -59,7 +60,7 @@ class Evaluation:
             }
             for result in self.per_class
         }
-        return {**self.__dict__, "per_class": classes}
+        return {key: value for key, value in vars(self).items() if key != "caveat"} | {"per_class": classes}
 
 
 def evaluate_model(
@@ -82,7 +83,9 @@ def evaluate_model(
     split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
-    return evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
+    found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
+    seen = card.train_on == "trainval" and split_name == "val" and source.name == card.data
+    return replace(found, caveat="the model was trained on these images") if seen else found
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.spec import NetworkSpec
 
 BUDGET_FORMS = "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M"
@@ -207,7 +208,7 @@ class Recipe(Section):
     """Measure batch-norm statistics anew on this many training images before validating; 0: keep the running ones."""
     init: Literal["default", "dirac"] = "default"
     """dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
-    model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = NetworkSpec()
+    model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = CATALOG["original"]
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     optim: OptimRecipe = OptimRecipe()

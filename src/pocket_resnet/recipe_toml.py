@@ -37,17 +37,27 @@ def load_recipe(name_or_path: str) -> Recipe:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path)
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError("no such recipe file", where=path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot be read as a UTF-8 text file: {error}", where=path) from error
     return parse_recipe(text, path)
 
 
 def parse_recipe(text: str, path: Path) -> Recipe:
-    """The recipe that the TOML text spells out; `[model] network = "NAME"` starts from a network of the catalog."""
+    """The recipe that the TOML text spells out.
+
+    `base = "NAME"` starts from another recipe, `[model] network = "NAME"` from a network of the catalog; what neither
+    says is as in the recipe `original`.
+    """
     try:
-        values = {"name": path.stem} | tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        values: dict[str, Any] = {"name": path.stem} | tomllib.loads(text)
+        if isinstance(values.get("base"), str):
+            values = _onto(load_recipe(values.pop("base")), values)
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not TOML: {error}", where=path) from error
+    except RecursionError as error:
+        raise UsageError("nested too deeply, or its own base", where=path) from error
     try:
         model = values.get("model")
         if isinstance(model, dict) and isinstance(model.get("network"), str):
@@ -61,6 +71,15 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         raise RecipeError(
             key, f"{error.where}: {error.what}", where=_line_of(key, text, path), mend=error.mend
         ) from error
+
+
+def _onto(base: Recipe, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe file laid over those of its base, section by section."""
+    merged = base.model_dump(mode="json", exclude_none=True)
+    for key, value in values.items():
+        is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merged[key] | value if is_section and "network" not in value else value
+    return merged
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -42,13 +42,13 @@ def result(found: Mapping[str, Any]) -> None:
     print(f"accuracy    {found['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
     print(
         f"training    {found['seconds']:.1f} s for {found['steps']:,} steps, {found['images_per_s']:,.0f} images/s, "
-        f"{found['train_flops'] / 1e15:.4f} PFLOP ({found['seconds_total']:.1f} s in all)"
+        f"{found['train_flops'] / 1e12:,.2f} TFLOP ({found['seconds_total']:.1f} s in all)"
     )
     print(f"model       {model}")
     print(f"next        pocket-resnet evaluate {model}")
 
 
-def evaluation(found: Mapping[str, Any]) -> None:
+def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
     """Accuracy and calibration, a row a class with its most frequent mistake."""
     low, high = found["interval"]
     views = "single view" if found["views"] == 1 else f"{found['views']} views"
@@ -56,6 +56,8 @@ def evaluation(found: Mapping[str, Any]) -> None:
         f"accuracy {found['accuracy']:.2%} (95%: {low:.2%} to {high:.2%}) of {found['num_images']:,} images, "
         f"split {found['split']}, {views}"
     )
+    if caveat:
+        print(f"no estimate: {caveat}")
     print(f"negative log-likelihood {found['nll']:.4f}, expected calibration error {found['ece']:.4f}")
     names = list(found["per_class"])
     table = _table("class", "images", "accuracy", "95% interval", "most often taken for")

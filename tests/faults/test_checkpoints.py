@@ -15,9 +15,9 @@ import torch
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.files import SUMS_NAME, lock_folder, write_folder
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train import checkpoint
-from pocket_resnet.train.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
-from pocket_resnet.train.run import Result, train
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
+from pocket_resnet.training.run import Result, train
 
 NUM_FLIPS = 100
 MEMBERS = (TENSORS_NAME, STATE_NAME, SUMS_NAME)

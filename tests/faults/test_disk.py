@@ -14,8 +14,8 @@ from pocket_resnet.cli import main
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
-from pocket_resnet.train import checkpoint
-from pocket_resnet.train.run import train
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.run import train
 
 NOBODY = 65_534
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train import checkpoint
-from pocket_resnet.train.run import train
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.run import train
 
 NUM_RANDOM_KILLS = 20
 CHANGING_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")

@@ -11,9 +11,9 @@ from pocket_resnet.cli import main
 from pocket_resnet.errors import NonFiniteError, UsageError
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import override, to_toml
-from pocket_resnet.train import checkpoint, loop
-from pocket_resnet.train.loop import Trainer, first_non_finite
-from pocket_resnet.train.run import Result, train
+from pocket_resnet.training import checkpoint, loop
+from pocket_resnet.training.loop import Trainer, first_non_finite
+from pocket_resnet.training.run import Result, train
 
 BAD_STEP = 2
 BAD_VALUES = (float("nan"), float("inf"), float("-inf"))

@@ -22,8 +22,8 @@ from pocket_resnet.errors import ArtifactError, DataError
 from pocket_resnet.files import write_folder
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train import checkpoint
-from pocket_resnet.train.run import train
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.run import train
 
 
 class Bomb:

@@ -18,8 +18,8 @@ import pytest
 from pocket_resnet.cli import main
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
-from pocket_resnet.train import checkpoint
-from pocket_resnet.train.loop import Trainer
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.loop import Trainer
 
 PATIENCE_S = 60
 
@@ -115,7 +115,7 @@ def test_what_is_said_to_be_saved_is_saved(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 4: also where the signal arrives just after the decision not to save."""
-    monkeypatch.setattr("pocket_resnet.train.run.catch_signals", lambda: nullcontext(LateSignal()))
+    monkeypatch.setattr("pocket_resnet.training.run.catch_signals", lambda: nullcontext(LateSignal()))
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 143

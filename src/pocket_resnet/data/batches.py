@@ -16,10 +16,15 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     if batch_size > num_samples:
         raise UsageError(
             f"batch_size {batch_size} exceeds the {num_samples} training images",
-            mend=f"use fewer, for example --batch-size {max(2, num_samples // 8)}",
+            mend=f"use fewer, for example --batch-size {_suggested(num_samples)}",
         )
     whole, rest = divmod(num_samples, batch_size)
     return whole + (rest > 1)
+
+
+def _suggested(num_samples: int) -> int:
+    """A power of two that gives an epoch at least four steps where there are images enough."""
+    return max(2, min(64, 1 << max(1, (num_samples // 4).bit_length() - 1)))
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:

@@ -41,10 +41,14 @@ def find_model(path: Path) -> Path:
     raise UsageError("no model here", where=path, mend="give a model directory or a finished run's directory")
 
 
-def resume_command(run: Path) -> str:
+def resume_command(run: Path, data_dir: Path | None = None) -> str:
     """What to type to go on with the run in this folder; its recipe.toml has all that was asked for."""
     words = ["pocket-resnet", "train", str(run / "recipe.toml"), "--resume", "--run", run.name]
-    return shlex.join(words if run.parent == Path("runs") else [*words, "--runs-dir", str(run.parent)])
+    if run.parent != Path("runs"):
+        words += ["--runs-dir", str(run.parent)]
+    if data_dir is not None:
+        words += ["--data-dir", str(data_dir)]
+    return shlex.join(words)
 
 
 def load_model(path: Path) -> tuple[ResNet, Card]:

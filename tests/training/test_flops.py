@@ -9,7 +9,7 @@ from pocket_resnet.model.catalog import named
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec, layers, num_macs
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train.flops import flops_per_image, training_flops
+from pocket_resnet.training.flops import flops_per_image, training_flops
 
 
 def closed_form(spec: NetworkSpec, side: int) -> int:

@@ -37,6 +37,8 @@ class CheckpointState(BaseModel):
     """Optimizer steps done."""
     seconds: float
     """Time spent in training so far, evaluation and saving aside."""
+    seconds_total: float = 0.0
+    """Time since the start in all, over every process that went on with the run."""
     hardware: str
     """Device, threads, precision, torch and layout; on another one it resumes, but not bit for bit."""
     data_fingerprint: str

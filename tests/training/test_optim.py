@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import OptimRecipe
-from pocket_resnet.train.optim import Lookahead, Muon, Optimizer, orthogonalise, parameter_groups
+from pocket_resnet.training.optim import Lookahead, Muon, Optimizer, orthogonalise, parameter_groups
 
 NUM_STEPS = 7
 

@@ -12,7 +12,7 @@ from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import num_params
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.train.prepare import fit_to_data, run_folder, sample
+from pocket_resnet.training.prepare import fit_to_data, run_folder, sample
 
 
 def test_nothing_to_do(make_recipe: Callable[..., Recipe], source: Source) -> None:

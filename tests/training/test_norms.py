@@ -11,8 +11,8 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.train import norms
-from pocket_resnet.train.norms import remeasured
+from pocket_resnet.training import norms
+from pocket_resnet.training.norms import remeasured
 
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
 

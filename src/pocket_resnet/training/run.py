@@ -4,7 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pocket_resnet.data.batches import steps_per_epoch
@@ -24,14 +24,14 @@ from pocket_resnet.model.artifact import CONFIG_NAME, resume_command, save_model
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, parse_recipe, to_toml
-from pocket_resnet.train import checkpoint
-from pocket_resnet.train.flops import training_flops
-from pocket_resnet.train.loop import Trainer, first_non_finite
-from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration
-from pocket_resnet.train.norms import remeasured
-from pocket_resnet.train.prepare import fit_to_data, run_folder, sample, untrained
-from pocket_resnet.train.result import Result, card_of, read_result
-from pocket_resnet.train.signals import catch_signals
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.flops import training_flops
+from pocket_resnet.training.loop import Trainer, first_non_finite
+from pocket_resnet.training.metrics import MetricsFile, ProgressReport, duration
+from pocket_resnet.training.norms import remeasured
+from pocket_resnet.training.prepare import fit_to_data, run_folder, sample, untrained
+from pocket_resnet.training.result import Result, card_of, read_result
+from pocket_resnet.training.signals import catch_signals
 
 
 def train(
@@ -66,24 +66,34 @@ def train(
         remove_temporaries(folder / "checkpoints")
         num_steps = recipe.epochs * steps_per_epoch(len(train_split), recipe.batch_size)
         last_step = min(recipe.max_steps or num_steps, num_steps)
-        return _Run(folder, recipe, source, hardware, last_step, started_s).train(
-            train_split, [*source.remarks, *remarks], fork
-        )
+        command = resume_command(folder, data_dir)
+        here = _Run(folder, recipe, source, hardware, last_step, started_s, command)
+        return here.train(train_split, [*source.remarks, *remarks], fork)
 
 
+@dataclass
 class _Run:
     """A run whose folder is locked."""
 
-    def __init__(
-        self, folder: Path, recipe: Recipe, source: Source, hardware: Hardware, last_step: int, started_s: float
-    ) -> None:
-        self.folder, self.recipe, self.source, self.hardware = folder, recipe, source, hardware
-        self.last_step, self.started_s = last_step, started_s
-        self.checkpoints = folder / "checkpoints"
-        layout = "channels last" if recipe.hardware.channels_last else "contiguous"
-        self.computed_on = f"{machine(hardware)}, {layout}{', compiled' if recipe.hardware.compile else ''}"
-        self.seconds = 0.0
-        self.found: Evaluation | None = None  # of the last epoch, where this process trained it
+    folder: Path
+    recipe: Recipe
+    source: Source
+    hardware: Hardware
+    last_step: int
+    started_s: float
+    resume_command: str
+    seconds: float = 0.0
+    """Spent in training steps."""
+    earlier_s: float = 0.0
+    """Spent in all, in processes before this one."""
+    found: Evaluation | None = None
+    """Of the last epoch, where this process trained it."""
+
+    def __post_init__(self) -> None:
+        self.checkpoints = self.folder / "checkpoints"
+        layout = "channels last" if self.recipe.hardware.channels_last else "contiguous"
+        compiled = ", compiled" if self.recipe.hardware.compile else ""
+        self.computed_on = f"{machine(self.hardware)}, {layout}{compiled}"
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
         self._record_recipe(fork)
@@ -146,7 +156,7 @@ class _Run:
         except (KeyError, RuntimeError) as error:
             message = str(error).splitlines()[0]
             raise ArtifactError(f"does not fit this network: {message}", where=self.checkpoints) from error
-        self.seconds = state.seconds
+        self.seconds, self.earlier_s = state.seconds, state.seconds_total
         checkpoint.prune(self.checkpoints, state.step, self.recipe.checkpoint.keep)
         return [*remarks, f"resumed at step {state.step}"]
 
@@ -180,7 +190,7 @@ class _Run:
             if stopping:
                 name = signal.Signals(caught[0]).name
                 what = f"stopped by {name} after saving step {trainer.step}"
-                raise Stopped(caught[0], what, mend=f"go on with: {resume_command(self.folder)}")
+                raise Stopped(caught[0], what, mend=f"go on with: {self.resume_command}")
 
     def _with_last_good(self, error: NonFiniteError) -> NonFiniteError:
         saved = checkpoint.newest_first(self.checkpoints)
@@ -207,7 +217,8 @@ class _Run:
             self.found = found = self._validate()
             record |= {"val_nll": found.nll, "val_accuracy": found.accuracy}
             self.progress.say(
-                f"epoch {epoch + 1}/{self.recipe.epochs}  loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}  "
+                f"epoch {epoch + 1}/{self.recipe.epochs}  {trainer.side(trainer.step - 1)} px  "
+                f"loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}  "
                 f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
             )
         self.metrics.append(record)
@@ -241,11 +252,16 @@ class _Run:
         state = checkpoint.CheckpointState(
             step=self.trainer.step,
             seconds=self.seconds,
+            seconds_total=self._seconds_total(),
             hardware=self.computed_on,
             data_fingerprint=self.source.fingerprint,
         )
         checkpoint.save(self.checkpoints, state, self.trainer.tensors())
         checkpoint.prune(self.checkpoints, state.step, self.recipe.checkpoint.keep)
+
+    def _seconds_total(self) -> float:
+        """From start to now, reading, validating and saving included, in this process and those it went on from."""
+        return self.earlier_s + time.monotonic() - self.started_s
 
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
@@ -262,7 +278,7 @@ class _Run:
             images_seen=images_seen,
             train_flops=train_flops,
             seconds=round(self.seconds, 3),
-            seconds_total=round(time.monotonic() - self.started_s, 3),
+            seconds_total=round(self._seconds_total(), 3),
             images_per_s=round(images_seen / max(self.seconds, 1e-9), 2),
             seed=self.recipe.seed,
             recipe=self.recipe.name,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.train.average import Average
+from pocket_resnet.training.average import Average
 
 
 def change(model: ResNet, seed: int) -> None:

@@ -16,9 +16,9 @@ from pocket_resnet.model.resnet import whitening_filters
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe
-from pocket_resnet.train import run as run_module
-from pocket_resnet.train.metrics import read_metrics
-from pocket_resnet.train.run import Result, train
+from pocket_resnet.training import run as run_module
+from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.run import Result, train
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
 
 def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 17: what was really built is counted, should the dial ever be wrong."""
-    monkeypatch.setattr("pocket_resnet.train.prepare.fill_budget", lambda spec, _: spec)
+    monkeypatch.setattr("pocket_resnet.training.prepare.fill_budget", lambda spec, _: spec)
     with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1K"):
         go(budget="1K")
 

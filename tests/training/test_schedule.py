@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket_resnet.recipe import ScheduleRecipe
-from pocket_resnet.train.schedule import image_side, lr_factor
+from pocket_resnet.training.schedule import image_side, lr_factor
 
 
 def factors(kind: str, warmup_epochs: float = 0.0, num_steps: int = 8) -> list[float]:

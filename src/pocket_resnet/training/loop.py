@@ -21,9 +21,9 @@ from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.seeds import derive
-from pocket_resnet.train.average import Average
-from pocket_resnet.train.optim import Optimizer
-from pocket_resnet.train.schedule import image_side, lr_factor
+from pocket_resnet.training.average import Average
+from pocket_resnet.training.optim import Optimizer
+from pocket_resnet.training.schedule import image_side, lr_factor
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Trainer:
         """The share of every peak learning rate at that step."""
         return lr_factor(self.recipe.schedule, step, self.num_steps, self.steps_per_epoch)
 
+    def side(self, step: int) -> int:
+        """The image side in pixels at that step."""
+        return image_side(self.recipe.resolutions, self.recipe.model.image_size, step, self.num_steps)
+
     def next_batch(self) -> tuple[Tensor, Targets]:
         """The next step's images, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
         epoch, step_in_epoch = divmod(self.step, self.steps_per_epoch)
@@ -76,8 +80,7 @@ class Trainer:
         indices_B = batch_indices(self.order_N, step_in_epoch, self.recipe.batch_size)
         on_device_B = indices_B.to(self.images_NCHW.device)
         x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
-        full = self.recipe.model.image_size
-        x_BCHW = resize(x_BCHW, image_side(self.recipe.resolutions, full, self.step, self.num_steps))
+        x_BCHW = resize(x_BCHW, self.side(self.step))
         x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
         return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], self.step)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Source, Split
-from pocket_resnet.errors import UsageError
+from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.model.design import fill_budget
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe import Recipe, parse_budget
@@ -24,6 +24,8 @@ NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe, list[str]]:
     """The recipe with what depends on the data filled in, and a remark for each thing that a user may not expect."""
     remarks = []
+    if len(source.class_names) < 2:
+        raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
     spec = replace(recipe.model, num_classes=len(source.class_names))
     if recipe.budget is not None:
         spec = fill_budget(spec, parse_budget(recipe.budget))

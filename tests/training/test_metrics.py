@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.train import metrics
-from pocket_resnet.train.metrics import MetricsFile, ProgressReport, duration, read_metrics
+from pocket_resnet.training import metrics
+from pocket_resnet.training.metrics import MetricsFile, ProgressReport, duration, read_metrics
 
 
 def write(path: Path, *steps: int) -> MetricsFile:
