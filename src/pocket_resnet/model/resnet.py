@@ -93,15 +93,16 @@ class Stem(nn.Module):
     """The first convolution, and what follows it until the stages.
 
     conv: same-padded, then norm and activation, both left to the first block in a pre-activated network.
-    whitening: frozen, unpadded filters with a trained bias, then activation but no norm.
+    whitening: frozen, unpadded filters, then activation but no norm. A trained bias, usual elsewhere, needs the
+    gradient at the first stage's input: an eighth of all operations of `fast`, for nothing measurable (docs/log.md).
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         channels, kernel_size = spec.stem_channels, spec.stem_kernel_size
         if spec.stem == "whitening":
-            self.conv = nn.Conv2d(IMAGE_CHANNELS, channels, kernel_size)
-            self.conv.weight.requires_grad_(False)
+            self.conv = nn.Conv2d(IMAGE_CHANNELS, channels, kernel_size, bias=False)
+            self.conv.requires_grad_(False)
         else:
             self.conv = conv2d(spec, IMAGE_CHANNELS, channels, kernel_size)
         normed = spec.stem == "conv" and not spec.preactivation

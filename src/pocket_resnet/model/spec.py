@@ -242,7 +242,7 @@ class _Walk:
         padding = 0 if whitening else kernel_size // 2
         self._resize(name, channels, (entering[1] + 2 * padding - kernel_size) // stride + 1)
         weights = channels * (entering[0] // groups) * kernel_size**2
-        biases = channels if whitening or not self.spec.batch_norm else 0
+        biases = 0 if whitening or self.spec.batch_norm else channels
         num_macs = weights * self.shape[1] * self.shape[2]
         live = math.prod(entering) + math.prod(self.shape) + kept
         self.layers.append(Layer(name, "conv", self.shape, weights + biases, num_macs, live))

@@ -1,0 +1,80 @@
+"""How fast this machine's convolutions are, on the very shapes that a recipe trains: the ceiling for its run.
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pocket_resnet.data.batches import steps_per_epoch
+from pocket_resnet.device import Hardware
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.training.schedule import image_side
+
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution of the network on one batch, as the step runs it."""
+
+    module: nn.Conv2d
+    shape_BCHW: tuple[int, ...]
+    needs_input_gradient: bool
+
+    def seconds_and_flops(self, hardware: Hardware) -> tuple[float, int]:
+        """Median time of forward and backward alone, and the floating-point operations in it."""
+        x_BCHW = torch.randn(self.shape_BCHW, device=hardware.device).to(memory_format=hardware.memory_format)
+        x_BCHW.requires_grad_(self.needs_input_gradient)
+        with FlopCounterMode(display=False) as counter:
+            self._once(x_BCHW, hardware)
+        times = []
+        for _ in range(REPEATS):
+            started_s = time.perf_counter()
+            self._once(x_BCHW, hardware)
+            times.append(time.perf_counter() - started_s)
+        return statistics.median(times), counter.get_total_flops()
+
+    def _once(self, x_BCHW: Tensor, hardware: Hardware) -> None:
+        with hardware.autocast():
+            y_BDHW = self.module(x_BCHW)
+        y_BDHW.backward(torch.ones_like(y_BDHW))
+
+
+def convolutions(model: ResNet, side: int, batch_size: int) -> list[Convolution]:
+    """The network's trained convolutions, with the shapes that an image side gives them."""
+    found: list[Convolution] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
+            found.append(Convolution(module, (batch_size, *inputs[0].shape[1:]), needs_input_gradient=bool(found)))
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    with torch.no_grad():
+        model(torch.zeros(2, 3, side, side))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def flops_per_s(model: ResNet, recipe: Recipe, num_images: int, hardware: Hardware) -> float:
+    """The rate that a run of the recipe would have if it did nothing but its convolutions."""
+    per_epoch = steps_per_epoch(num_images, recipe.batch_size)
+    num_steps = recipe.epochs * per_epoch
+    sides = Counter(
+        image_side(recipe.resolutions, recipe.model.image_size, step, num_steps) for step in range(num_steps)
+    )
+    seconds, flops = 0.0, 0
+    for side, count in sides.items():
+        for convolution in convolutions(model, side, recipe.batch_size):
+            one_s, one_flops = convolution.seconds_and_flops(hardware)
+            seconds += count * one_s
+            flops += count * one_flops
+    return flops / seconds
