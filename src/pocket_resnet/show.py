@@ -30,7 +30,7 @@ def overview(verbs: Mapping[str, str]) -> None:
     for verb, does in verbs.items():
         print(f"  {verb:9} {does}")
     print("\n  --debug   show where an error came from\n  --version")
-    print("\nFor example:\n\n  pocket-resnet train fast --data digits      # a minute, works offline")
+    print("\nFor example:\n\n  pocket-resnet train fast --data digits      # works offline")
 
 
 def result(found: Mapping[str, Any]) -> None:
