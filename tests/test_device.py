@@ -1,6 +1,8 @@
 """The hardware that wishes lead to, and the machine's name."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,23 @@ def test_machine_names_processor_threads_precision_and_torch(monkeypatch: pytest
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
     version = torch.__version__.split("+")[0]
     assert machine(Hardware(CPU, "bf16", True)) == f"Some CPU @ 3 GHz, 1 threads, bf16, torch {version}"
+
+
+FREED = """
+import torch
+from pocket_resnet.device import keep_freed_memory
+if {keep}:
+    keep_freed_memory()
+values = torch.ones(64 * 2**20 // 4)
+del values
+print(open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+def test_freed_memory_is_kept() -> None:
+    """64 MiB that a tensor freed stay with the process, and go back to the system without the switch."""
+    kept, given_back = (
+        int(subprocess.check_output([sys.executable, "-c", FREED.format(keep=keep)])) for keep in (True, False)
+    )
+    assert kept - given_back > 50 * 1024

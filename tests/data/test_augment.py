@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pocket_resnet.data.augment import Augmenter, cutout_boxes, erasing_boxes, flip, resize, shift, to_float
+from pocket_resnet.data.augment import Augmenter, crop_and_flip, cutout_boxes, erasing_boxes, resize, to_float
 from pocket_resnet.recipe import AugmentRecipe
 
 N, SIZE = 40, 9
@@ -38,10 +38,10 @@ def mirrored_index(index: int, size: int) -> int:
 
 @pytest.mark.parametrize("reach", [1, 2, 4, 12])
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
-def test_shift(fill: str, reach: int, images_NCHW: Tensor) -> None:
+def test_crop(fill: str, reach: int, images_NCHW: Tensor) -> None:
     draws_N2 = torch.randint(0, 2 * reach + 1, (N, 2))
     draws_N2[0], draws_N2[1] = torch.tensor([0, 2 * reach]), torch.tensor([reach, reach])
-    found = shift(images_NCHW, draws_N2, reach, fill)
+    found = crop_and_flip(images_NCHW, draws_N2, torch.zeros(N, dtype=torch.bool), reach, fill)
     for image, result, (down, right) in zip(images_NCHW.tolist(), found.tolist(), draws_N2.tolist(), strict=True):
         for y in range(SIZE):
             for x in range(SIZE):
@@ -61,10 +61,18 @@ def test_shifts_reach_every_place() -> None:
 
 def test_flip(images_NCHW: Tensor) -> None:
     chosen_N = torch.arange(N) % 3 == 0
-    found = flip(images_NCHW, chosen_N)
-    for index in range(N):
-        expected = images_NCHW[index].flip(-1) if chosen_N[index] else images_NCHW[index]
-        assert torch.equal(found[index], expected)
+    for fill in ("zero", "reflect"):
+        found = crop_and_flip(images_NCHW, torch.zeros(N, 2, dtype=torch.int64), chosen_N, 0, fill)
+        for index in range(N):
+            expected = images_NCHW[index].flip(-1) if chosen_N[index] else images_NCHW[index]
+            assert torch.equal(found[index], expected)
+
+
+@pytest.mark.parametrize("fill", ["zero", "reflect"])
+def test_mirroring_is_of_the_crop(fill: str, images_NCHW: Tensor) -> None:
+    draws_N2 = torch.randint(0, 5, (N, 2))
+    plain, mirrored = (crop_and_flip(images_NCHW, draws_N2, torch.full((N,), flip), 2, fill) for flip in (False, True))
+    assert torch.equal(mirrored, plain.flip(-1))
 
 
 def is_mirrored(augment: Augmenter, images_NCHW: Tensor, epoch: int) -> list[bool]:
@@ -127,7 +135,7 @@ def test_every_switch_has_an_effect_and_its_own_draws(key: str, images_NCHW: Ten
     alone = augmenter(**{key: EVERYTHING[key]})
     assert not torch.equal(alone(images_NCHW, ALL), images_NCHW)
     assert torch.equal(alone.shift_N2, augmenter(crop_px=alone.recipe.crop_px).shift_N2)
-    assert torch.equal(alone.flip_N, augmenter().flip_N)
+    assert torch.equal(alone.flip_N, augmenter(flip=alone.recipe.flip).flip_N)
 
 
 def test_input_is_not_written_to(images_NCHW: Tensor) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Source, Split, open_source
-from pocket_resnet.device import Hardware, choose, machine
+from pocket_resnet.device import Hardware, choose, keep_freed_memory, machine
 from pocket_resnet.errors import ArtifactError, NonFiniteError, Stopped, UsageError
 from pocket_resnet.evaluate import Evaluation, evaluate
 from pocket_resnet.files import (
@@ -50,6 +50,7 @@ def train(
     signal ended the run after saving.
     """
     started_s = time.monotonic()
+    keep_freed_memory()
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
     source = open_source(
         recipe.data.name,

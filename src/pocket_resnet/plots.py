@@ -1,0 +1,130 @@
+"""The one style of every picture, and the axes that several share.
+
+Colours are of Okabe and Ito's palette, which colour-blind readers can tell apart, and a grey.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+OURS, PUBLISHED, LIMIT, GRID = "#0072B2", "#606060", "#D55E00", "#e4e4e4"
+ACCURACY_TICKS = (50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 98.5, 99)
+DURATIONS: dict[float, str] = {
+    **{1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 60: "1 min", 180: "3 min", 600: "10 min", 1_800: "30 min"},
+    **{3_600: "1 h", 3 * 3_600: "3 h", 10 * 3_600: "10 h"},
+}
+PFLOP_TICKS = {10.0**power: f"{10.0**power:g}" for power in range(-5, 4)}
+LABEL_PLACES = {  # name -> offset in points, horizontal and vertical alignment
+    "right": ((8, 0), "left", "center"),
+    "left": ((-8, 0), "right", "center"),
+    "above": ((0, 6), "center", "bottom"),
+    "below-left": ((-2, -6), "right", "top"),
+    "below-right": ((2, -6), "left", "top"),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an accuracy (in percent) cost: seconds of training where they are ours, and operations in 1e15."""
+
+    name: str
+    accuracy: float
+    pflop: float
+    seconds: float | None = None
+
+
+def figure(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the project's style, and its axes from left to right."""
+    mpl.rcParams.update({"font.size": 12, "font.family": "DejaVu Sans"})
+    drawn, axes = plt.subplots(
+        1, columns, figsize=(width_in, height_in), layout="constrained", squeeze=False, sharey=True
+    )
+    for each in axes[0]:
+        each.grid(axis="y", color=GRID)
+        each.set_axisbelow(True)
+        for side in ("top", "right"):
+            each.spines[side].set_visible(False)
+    return drawn, list(axes[0])
+
+
+def save(drawn: Figure, target: Path) -> None:
+    """Write the figure as PNG, the same bytes from the same figure."""
+    drawn.savefig(target, dpi=160, metadata={"Software": None})
+    plt.close(drawn)
+
+
+def accuracy_height(percent: float) -> float:
+    """Where an accuracy stands on a vertical axis that is logarithmic in the error."""
+    return -math.log10(100 - percent)
+
+
+def dress_accuracy_axis(axes: Axes, lowest: float, highest: float = 98.5) -> None:
+    """Ticks in percent from below `lowest` to `highest`; errors of 8, 4 and 2 percent stand equally far apart."""
+    axes.set_ylim(accuracy_height(lowest), accuracy_height(highest))
+    ticks = [tick for tick in ACCURACY_TICKS if lowest <= tick <= highest]
+    axes.yaxis.set_major_locator(FixedLocator([accuracy_height(tick) for tick in ticks]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_yticklabels([f"{tick:g}%" for tick in ticks])
+
+
+def write_label(axes: Axes, x: float, y: float, text: str, place: str, color: str, weight: str) -> None:
+    """Text beside a point; `place` is one of LABEL_PLACES."""
+    offset, horizontal, vertical = LABEL_PLACES[place]
+    axes.annotate(
+        text, (x, y), offset, textcoords="offset points", ha=horizontal, va=vertical, color=color, weight=weight
+    )
+
+
+def draw_cost(ours: Sequence[Cost], published: Sequence[Cost], target: Path) -> None:
+    """Accuracy against training time (ours alone: times are of one machine) and against training operations."""
+    drawn, (time_axes, work_axes) = figure(11, 5, columns=2)
+    for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
+        _draw_costs(axes, published, unit, PUBLISHED, hollow=True)
+        _draw_costs(axes, ours, unit, OURS, hollow=False)
+        axes.set_xscale("log")
+    dress_accuracy_axis(time_axes, min(cost.accuracy for cost in [*ours, *published]) - 3)
+    _dress_log_axis(time_axes, time_axes.xaxis, [cost.seconds for cost in ours if cost.seconds], DURATIONS)
+    _dress_log_axis(work_axes, work_axes.xaxis, [cost.pflop for cost in [*ours, *published]], PFLOP_TICKS)
+    time_axes.set_ylabel("accuracy on CIFAR-10")
+    time_axes.set_xlabel("training time")
+    work_axes.set_xlabel("training operations, PFLOP (forward and backward)")
+    save(drawn, target)
+
+
+def _draw_costs(axes: Axes, costs: Sequence[Cost], unit: str, color: str, *, hollow: bool) -> None:
+    labelled: set[str] = set()
+    for cost in costs:
+        if (x := getattr(cost, unit)) is None:
+            continue
+        y = accuracy_height(cost.accuracy)
+        face = "white" if hollow else color
+        axes.plot(
+            x,
+            y,
+            "o",
+            markersize=8 if hollow else 10,
+            markerfacecolor=face,
+            markeredgecolor=color if hollow else "white",
+        )
+        if cost.name not in labelled:  # several seeds of a recipe share one name
+            write_label(axes, x, y, cost.name, "below-right", color, "normal" if hollow else "bold")
+            labelled.add(cost.name)
+
+
+def _dress_log_axis(axes: Axes, axis: Axis, values: Sequence[float], names: dict[float, str]) -> None:
+    low, high = min(values) / 2, max(values) * 4  # room for the labels on the right
+    axes.set_xlim(low, high)
+    ticks = [tick for tick in names if low <= tick <= high]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axes.set_xticklabels([names[tick] for tick in ticks])
