@@ -20,6 +20,7 @@ from pocket_resnet.plots import (
     Cost,
     accuracy_height,
     draw_cost,
+    draw_key,
     dress_accuracy_axis,
     figure,
     save,
@@ -83,26 +84,12 @@ def dress(axes: Axes, accuracies: list[float]) -> None:
     axes.set_ylabel("accuracy on CIFAR-10")
 
 
-def draw_key(axes: Axes, has_ours: bool) -> None:
-    """What filled, hollow and † mean."""
-    ours, published = "this package: validation images, last epoch, mean ± sd", "published: test images"
-    if has_ours:
-        axes.plot([], [], "o", markersize=11, color=OURS, label=ours)
-    axes.plot([], [], "o", markersize=8, markerfacecolor="white", markeredgecolor=PUBLISHED, label=published)
-    axes.plot(
-        [], [], linestyle="", marker="$†$", markersize=9, color=PUBLISHED, label="best epoch chosen on the test images"
-    )
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=1, frameon=False, handletextpad=0.4, labelspacing=0.3
-    )
-
-
 def draw_hero(ours: list[dict[str, str]], published: list[dict[str, str]], target: Path) -> None:
     """Accuracy against parameters."""
     drawn, (axes,) = figure(9, 6)
     accuracies = draw_published(axes, published) + draw_ours(axes, ours)
     dress(axes, accuracies)
-    draw_key(axes, bool(ours))
+    draw_key(axes, chosen_on_test=True)
     save(drawn, target)
 
 

@@ -85,44 +85,50 @@ def write_label(axes: Axes, x: float, y: float, text: str, place: str, color: st
     )
 
 
+def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False) -> None:
+    """What filled circles mean, and hollow ones and a dagger where there are some; above the axes."""
+    axes.plot([], [], "o", markersize=11, color=OURS, label="this package: validation images, last epoch")
+    if published:
+        label = "published: test images"
+        axes.plot([], [], "o", markersize=8, markerfacecolor="white", markeredgecolor=PUBLISHED, label=label)
+    if chosen_on_test:
+        label = "best epoch chosen on the test images"
+        axes.plot([], [], linestyle="", marker="$†$", markersize=9, color=PUBLISHED, label=label)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, handletextpad=0.4, labelspacing=0.3)
+
+
 def draw_cost(ours: Sequence[Cost], published: Sequence[Cost], target: Path) -> None:
     """Accuracy against training time (ours alone: times are of one machine) and against training operations."""
     drawn, (time_axes, work_axes) = figure(11, 5, columns=2)
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
-        _draw_costs(axes, published, unit, PUBLISHED, hollow=True)
-        _draw_costs(axes, ours, unit, OURS, hollow=False)
         axes.set_xscale("log")
+        for cost in published:
+            _draw_cost(axes, cost, unit, PUBLISHED, hollow=True, place="left")
+        for number, cost in enumerate(ours):  # several seeds of a recipe share one label
+            place = "" if cost.name in {earlier.name for earlier in ours[:number]} else "below-right"
+            _draw_cost(axes, cost, unit, OURS, hollow=False, place=place)
     dress_accuracy_axis(time_axes, min(cost.accuracy for cost in [*ours, *published]) - 3)
     _dress_log_axis(time_axes, time_axes.xaxis, [cost.seconds for cost in ours if cost.seconds], DURATIONS)
     _dress_log_axis(work_axes, work_axes.xaxis, [cost.pflop for cost in [*ours, *published]], PFLOP_TICKS)
     time_axes.set_ylabel("accuracy on CIFAR-10")
     time_axes.set_xlabel("training time")
+    draw_key(time_axes, published=bool(published))
     work_axes.set_xlabel("training operations, PFLOP (forward and backward)")
     save(drawn, target)
 
 
-def _draw_costs(axes: Axes, costs: Sequence[Cost], unit: str, color: str, *, hollow: bool) -> None:
-    labelled: set[str] = set()
-    for cost in costs:
-        if (x := getattr(cost, unit)) is None:
-            continue
-        y = accuracy_height(cost.accuracy)
-        face = "white" if hollow else color
-        axes.plot(
-            x,
-            y,
-            "o",
-            markersize=8 if hollow else 10,
-            markerfacecolor=face,
-            markeredgecolor=color if hollow else "white",
-        )
-        if cost.name not in labelled:  # several seeds of a recipe share one name
-            write_label(axes, x, y, cost.name, "below-right", color, "normal" if hollow else "bold")
-            labelled.add(cost.name)
+def _draw_cost(axes: Axes, cost: Cost, unit: str, color: str, *, hollow: bool, place: str) -> None:
+    x, y = getattr(cost, unit), accuracy_height(cost.accuracy)
+    if x is None:
+        return
+    face, edge = ("white", color) if hollow else (color, "white")
+    axes.plot(x, y, "o", markersize=8 if hollow else 10, markerfacecolor=face, markeredgecolor=edge)
+    if place:
+        write_label(axes, x, y, cost.name, place, color, "normal" if hollow else "bold")
 
 
 def _dress_log_axis(axes: Axes, axis: Axis, values: Sequence[float], names: dict[float, str]) -> None:
-    low, high = min(values) / 2, max(values) * 4  # room for the labels on the right
+    low, high = min(values) / 3, max(values) * 3  # room for labels
     axes.set_xlim(low, high)
     ticks = [tick for tick in names if low <= tick <= high]
     axis.set_major_locator(FixedLocator(ticks))
