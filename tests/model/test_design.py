@@ -36,7 +36,7 @@ def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
 @settings(max_examples=60, deadline=None)
 @given(spec=st.sampled_from(SHAPES), budget=st.integers(1, 30_000_000))
 def test_never_over(spec: NetworkSpec, budget: int) -> None:
-    """Row 17: within the budget, only widths differ, no stage can be widened, and doing it again changes nothing."""
+    """Row 17: within the budget, only widths (the stem's too) differ, no stage can be widened, and doing it again changes nothing."""
     least = smallest_count(spec)
     if budget < least:
         with pytest.raises(UsageError, match=f"the smallest has {least:,}"):
@@ -44,7 +44,7 @@ def test_never_over(spec: NetworkSpec, budget: int) -> None:
         return
     found = fill_budget(spec, budget)
     assert num_params(found) <= budget
-    assert replace(found, widths=spec.widths) == spec
+    assert replace(found, widths=spec.widths, stem_width=spec.stem_width) == spec
     for stage in range(len(spec.widths)):
         wider = is_buildable(found, stage)
         assert wider is None or num_params(wider) > budget

@@ -11,7 +11,7 @@ LARGEST_WIDTH = int(RANGES["widths"][1])
 def fill_budget(spec: NetworkSpec, budget: int) -> NetworkSpec:
     """The network of the same shape, all widths scaled alike, that is the largest within `budget` parameters.
 
-    The stem keeps its width. Raises UsageError, stating the smallest or the largest possible count, for a budget
+    A conv stem is scaled with them. Raises UsageError, stating the smallest or the largest possible count, for a budget
     that no network of the shape can fill.
     """
     smallest, largest = _scaled(spec, 0.0), _scaled(spec, float(LARGEST_WIDTH))
@@ -32,17 +32,14 @@ def fill_budget(spec: NetworkSpec, budget: int) -> NetworkSpec:
 
 def _scaled(spec: NetworkSpec, factor: float) -> NetworkSpec:
     """All widths times the factor, rounded down to what the groups divide, within what the shape allows."""
-    unit, least = spec.groups, _least_width(spec)
-    widths = (int(min(width * factor, LARGEST_WIDTH)) // unit * unit for width in spec.widths)
-    return replace(spec, widths=tuple(max(least, width) for width in widths))
-
-
-def _least_width(spec: NetworkSpec) -> int:
-    """One channel a group; shortcuts without weights cannot make fewer channels than the stem has."""
-    least = 1
-    if spec.shortcut == "identity" and spec.downsample == "stride":
-        least = -(-spec.stem_channels * spec.widths[0] // spec.stage_channels[0])
-    return -(-least // spec.groups) * spec.groups
+    unit = spec.groups
+    widths = tuple(max(unit, int(min(width * factor, LARGEST_WIDTH)) // unit * unit) for width in spec.widths)
+    stem_width = spec.stem_width
+    if spec.stem == "conv":
+        stem_width = max(1, int(min(stem_width * factor, LARGEST_WIDTH)))
+        if spec.shortcut == "identity":  # which cannot make fewer channels than the stem has
+            stem_width = min(stem_width, widths[0] * spec.stage_channels[0] // spec.widths[0])
+    return replace(spec, widths=widths, stem_width=stem_width)
 
 
 def _widen_one_by_one(spec: NetworkSpec, budget: int) -> NetworkSpec:
