@@ -36,7 +36,7 @@ def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
 @settings(max_examples=60, deadline=None)
 @given(spec=st.sampled_from(SHAPES), budget=st.integers(1, 30_000_000))
 def test_never_over(spec: NetworkSpec, budget: int) -> None:
-    """Row 17: within the budget, only widths (the stem's too) differ, no stage can be widened, and doing it again changes nothing."""
+    """Row 17: within the budget, only widths differ, no stage can be widened, and again changes nothing."""
     least = smallest_count(spec)
     if budget < least:
         with pytest.raises(UsageError, match=f"the smallest has {least:,}"):
