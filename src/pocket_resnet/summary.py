@@ -6,10 +6,8 @@ from typing import Any
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.model.spec import NetworkSpec, layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.model.spec import FP32_BYTES, NetworkSpec, layers, num_macs, num_params, peak_activation_values
 from pocket_resnet.recipe_toml import load_recipe, recipes_folder
-
-FP32_BYTES = 4
 
 
 def find_spec(name: str) -> NetworkSpec:

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocket_resnet.errors import UsageError
+from pocket_resnet.model import design
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.model.design import fill_budget
+from pocket_resnet.model.design import Budget
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec, num_params
 
@@ -17,6 +18,10 @@ SHAPES = [
     NetworkSpec(block="bottleneck", widths=(16, 32, 64), shortcut="identity"),
     NetworkSpec(groups=4, block="bottleneck", squeeze_excite="block"),
 ]
+
+
+def fill_budget(spec: NetworkSpec, budget: int) -> NetworkSpec:
+    return design.fill_budget(spec, Budget(num_params=budget))
 
 
 def smallest_count(spec: NetworkSpec) -> int:

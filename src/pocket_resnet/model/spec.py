@@ -16,6 +16,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args, get_origin, get_type
 from pocket_resnet.errors import UsageError
 
 IMAGE_CHANNELS = 3
+FP32_BYTES = 4
 MAX_STAGES = 12
 # Upper limits keep a hostile or mistyped file from asking for more than any machine has.
 RANGES: dict[str, tuple[float, float]] = {

@@ -12,7 +12,7 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
-from pocket_resnet.model.design import fill_budget
+from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe import Recipe, parse_budget
 from pocket_resnet.recipe_toml import override
@@ -28,7 +28,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
         raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
     spec = replace(recipe.model, num_classes=len(source.class_names))
     if recipe.budget is not None:
-        spec = fill_budget(spec, parse_budget(recipe.budget))
+        spec = fill_budget(spec, Budget(num_params=parse_budget(recipe.budget)))
     changes: dict[str, Any] = {"model": asdict(spec), "data.name": source.name}
     needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
     if needed > recipe.epochs:
