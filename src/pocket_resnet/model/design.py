@@ -50,11 +50,14 @@ def design(budget: Budget, *, num_classes: int = 10, image_size: int = 32) -> De
     From 20,000 to 30,000,000 parameters it uses at least 97% of what binds, and never exceeds anything. Raises
     UsageError for a budget that no network fits.
     """
-    sizes = {"num_classes": num_classes, "image_size": image_size}
-    found = fill_budget(replace(MOST_PER_PARAMETER, **sizes), replace(budget, num_macs=None))
+    accurate, cheap = (
+        replace(shape, num_classes=num_classes, image_size=image_size)
+        for shape in (MOST_PER_PARAMETER, MOST_PER_OPERATION)
+    )
+    found = fill_budget(accurate, replace(budget, num_macs=None))
     if budget.fits(found):
         return Design(found, ("the most accurate shape for its parameters of those measured (docs/log.md)",))
-    found = fill_budget(replace(MOST_PER_OPERATION, **sizes), budget)
+    found = fill_budget(cheap, budget)
     return Design(found, ("the most accurate shape for its multiply-adds of those measured (docs/log.md)",))
 
 
