@@ -23,7 +23,7 @@ from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.catalog import named
 from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.model.spec import NetworkSpec, num_macs, num_params
-from pocket_resnet.recipe import parse_budget
+from pocket_resnet.recipe import parse_count
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.training.run import train
 
@@ -83,7 +83,7 @@ SHAPES: dict[str, NetworkSpec] = {
 
 def measure(shape: str, budget: str, epochs: int, seed: int, data: str, data_dir: Path | None) -> dict[str, Any]:
     """One row: the shape, filled to the budget, after a short training."""
-    spec = fill_budget(SHAPES[shape], Budget(num_params=parse_budget(budget)))
+    spec = fill_budget(SHAPES[shape], Budget(num_params=parse_count(budget)))
     sides = [16 + round(16 * epoch / max(1, epochs - 1) / 4) * 4 for epoch in range(epochs)]
     changes = {"epochs": epochs, "min_steps": 0, "validate_every": epochs, "seed": seed, "data.name": data}
     recipe = override(load_recipe("fast"), {**changes, "resolutions": sides, "model": asdict(spec)})

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.recipe import BUDGET_FORMS, Recipe, RecipeError, parse_budget
+from pocket_resnet.recipe import COUNT_FORMS, Recipe, RecipeError, parse_count
 from pocket_resnet.recipe_toml import differences, load_recipe, override, parse_recipe, recipes_folder, to_toml
 
 PATH = Path("some.toml")
@@ -88,7 +88,7 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
             "[model]\nnetwork = 'resnet21'",
             "some.toml:2: network: no network is called 'resnet21', did you mean `resnet",
         ),
-        ("budget = '5X'", f"some.toml:1: budget '5X' is not a number of parameters\n  give {BUDGET_FORMS}"),
+        ("budget = '5X'", f"some.toml:1: budget '5X' is not a number of parameters\n  give {COUNT_FORMS['budget']}"),
         ("epochs = 1\nepochs = 2", "some.toml: not TOML: Cannot overwrite a value (at end of document)"),
         ("a = 1\nb =\n", "some.toml: not TOML: Invalid value (at line 2"),
         ("x = " + 5000 * "[", "some.toml: nested too deeply"),
@@ -218,12 +218,12 @@ def test_every_change_is_a_difference(key: str) -> None:
     ],
 )
 def test_budgets(text: str, count: int) -> None:
-    assert parse_budget(text) == count
+    assert parse_count(text) == count
 
 
 @given(st.integers(1, 10**9))
 def test_budgets_in_millions_are_exact(count: int) -> None:
-    assert parse_budget(f"{count / 1e6:.6f}M") == count
+    assert parse_count(f"{count / 1e6:.6f}M") == count
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_budgets_in_millions_are_exact(count: int) -> None:
 def test_meaningless_budgets(text: str) -> None:
     """Row 16: field and accepted forms."""
     with pytest.raises(RecipeError, match="budget") as raised:
-        parse_budget(text)
-    assert BUDGET_FORMS in str(raised.value)
+        parse_count(text)
+    assert COUNT_FORMS["budget"] in str(raised.value)
 
 
 def test_base_is_another_recipe(tmp_path: Path) -> None:

@@ -145,6 +145,30 @@ class Summary:
 
 
 @dataclass
+class Design:
+    """Show the network that a budget buys, and why it is this one.
+
+    pocket-resnet design --budget 5M --max-macs 100M
+    """
+
+    budget: str = "5M"
+    """Most parameters: 5M, 500K, 4697742."""
+    max_macs: Annotated[str | None, tyro.conf.arg(metavar="COUNT")] = None
+    """Most multiply-adds for one image: 100M, 1.5G."""
+    max_bytes: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
+    """Most bytes of fp32 weights: 1MB, 500KB."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.summary import designed
+
+        limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
+        found = designed({key: text for key, text in limits.items() if text is not None})
+        show.as_json(found) if self.json else show.design(found)
+
+
+@dataclass
 class Data:
     """Fetch, verify and describe a data set.
 
@@ -175,6 +199,7 @@ VERBS: dict[str, Any] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "summary": Summary,
+    "design": Design,
     "data": Data,
 }
 

@@ -26,7 +26,11 @@ from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.spec import NetworkSpec
 
-BUDGET_FORMS = "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M"
+COUNT_FORMS = {
+    "budget": "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M",
+    "max_macs": "a whole number of multiply-adds, with K, M or G if you like: 500K, 100M, 1.5G",
+    "max_bytes": "a whole number of bytes, with K, M or G if you like: 500KB, 1MB, 1.5M",
+}
 SYNONYMS = {"learning_rate": "lr"}  # what people write, and what it is called here
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -198,6 +202,10 @@ class Recipe(Section):
     """Decides initial weights, order and augmentation."""
     budget: str | None = None
     """Most parameters the network may have: 5M, 500K, 4697742. The network is scaled to fill it."""
+    max_macs: str | None = None
+    """Most multiply-adds for one image: 100M, 1.5G."""
+    max_bytes: str | None = None
+    """Most bytes of fp32 weights: 1MB, 500KB (1 KB is 1,000 bytes)."""
     resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
     """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
     label_smoothing: Fraction = 0.0
@@ -219,8 +227,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.budget is not None:
-            parse_budget(self.budget)
+        for key in COUNT_FORMS:
+            if (text := getattr(self, key)) is not None:
+                parse_count(text, key)
         if any(side > self.model.image_size for side in self.resolutions):
             what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
             raise RecipeError("resolutions", what)
@@ -229,13 +238,14 @@ class Recipe(Section):
         return self
 
 
-def parse_budget(text: str) -> int:
-    """The number of parameters meant by `5M`, `500K`, `1.5M` or `4_697_742`; RecipeError for anything else."""
-    match = re.fullmatch(r"(\d[\d_]{0,15}(?:\.\d{1,6})?)([kKmM]?)", text.strip())
-    units = {"": 1, "k": 1_000, "m": 1_000_000}
+def parse_count(text: str, key: str = "budget") -> int:
+    """The number meant by `5M`, `500K`, `1.5M` or `4_697_742`, with B for bytes; RecipeError for anything else."""
+    match = re.fullmatch(r"(\d[\d_]{0,15}(?:\.\d{1,6})?)([kKmMgG]?)([bB]?)", text.strip())
+    units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
     count = Decimal(match[1].replace("_", "")) * units[match[2].lower()] if match else Decimal(0)
-    if count < 1 or count != int(count):
-        raise RecipeError("budget", f"budget {text!r} is not a number of parameters", mend=f"give {BUDGET_FORMS}")
+    if count < 1 or count != int(count) or (match and match[3] and key != "max_bytes"):
+        what = COUNT_FORMS[key].partition(",")[0].removeprefix("a whole ")
+        raise RecipeError(key, f"{key} {text!r} is not a {what}", mend=f"give {COUNT_FORMS[key]}")
     return int(count)
 
 

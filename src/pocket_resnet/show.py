@@ -91,6 +91,21 @@ def summary(name: str, found: Mapping[str, Any]) -> None:
     print(f"{found['num_bytes']:,} bytes of fp32 weights, {found['peak_activation_bytes']:,} bytes of fp32 activations")
 
 
+def design(found: Mapping[str, Any]) -> None:
+    """The network that a budget buys, what it costs of what is allowed, and why it is this one."""
+    spec = found["spec"]
+    widths, num_blocks = ("-".join(map(str, spec[key])) for key in ("widths", "num_blocks"))
+    print(f"network        {num_blocks} {spec['block']} blocks, {widths} channels, {spec['stem']} stem")
+    for what, count in (("parameters", found["num_params"]), ("multiply-adds", found["num_macs"])):
+        most = found["limits"].get(what)
+        print(f"{what:14} {count:,}" + (f" ({count / most:.1%} of {most:,})" if most else " an image"))
+    print(f"bytes          {found['num_bytes']:,} of fp32 weights")
+    for reason in found["reasons"]:
+        print(f"why            {reason}")
+    flags = " ".join(f"--{key.replace('_', '-')} {text}" for key, text in found["flags"].items())
+    print(f"next           pocket-resnet train best {flags}")
+
+
 def description(found: Mapping[str, Any], *, verified: bool) -> None:
     """What a data set consists of."""
     counts = {which: count for which, count in found["num_images"].items() if count is not None}

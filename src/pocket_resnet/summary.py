@@ -1,4 +1,4 @@
-"""A network's size, layer by layer, without building it."""
+"""A network's size, layer by layer, without building it; and the network that a budget buys."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Any
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
+from pocket_resnet.model.design import Budget, design
 from pocket_resnet.model.spec import FP32_BYTES, NetworkSpec, layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.recipe import parse_count
 from pocket_resnet.recipe_toml import load_recipe, recipes_folder
 
 
@@ -42,3 +44,15 @@ def summarise(spec: NetworkSpec) -> dict[str, Any]:
         "spec": dataclasses.asdict(spec),
         "layers": [layer._asdict() for layer in layers(spec)],
     }
+
+
+def designed(limits: dict[str, str]) -> dict[str, Any]:
+    """What `design --json` prints: the network for the limits (budget, max_macs, max_bytes as a recipe writes them).
+
+    Raises UsageError for a limit that is no number, or that no network fits.
+    """
+    counts = {key: parse_count(text, key) for key, text in limits.items()}
+    budget = Budget(num_params=counts.get("budget"), num_macs=counts.get("max_macs"), num_bytes=counts.get("max_bytes"))
+    found = design(budget)
+    costs = {key: value for key, value in summarise(found.spec).items() if key != "layers"}
+    return costs | {"limits": budget.limits(), "reasons": list(found.reasons), "flags": limits}

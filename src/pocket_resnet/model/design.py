@@ -16,15 +16,16 @@ MOST_PER_OPERATION = CATALOG["fast"]
 class Budget:
     """The most that a network may cost: parameters, multiply-adds an image, bytes of fp32 weights; None: any."""
 
-    num_params: int
+    num_params: int | None = None
     num_macs: int | None = None
     num_bytes: int | None = None
 
     def limits(self) -> dict[str, int]:
         """What is limited, in words, and to how many; bytes count as the parameters they hold."""
-        by_bytes = self.num_params if self.num_bytes is None else self.num_bytes // FP32_BYTES
-        found = {"parameters": min(self.num_params, by_bytes)}
-        return found if self.num_macs is None else found | {"multiply-adds": self.num_macs}
+        in_bytes = None if self.num_bytes is None else self.num_bytes // FP32_BYTES
+        params = [most for most in (self.num_params, in_bytes) if most is not None]
+        macs = [] if self.num_macs is None else [self.num_macs]
+        return {what: min(most) for what, most in (("parameters", params), ("multiply-adds", macs)) if most}
 
     def fits(self, spec: NetworkSpec) -> bool:
         """Whether the network exceeds nothing."""
@@ -47,14 +48,14 @@ def cost(spec: NetworkSpec, what: str) -> int:
 def design(budget: Budget, *, num_classes: int = 10, image_size: int = 32) -> Design:
     """The largest network within the budget: of the most accurate shape, or of the cheap one where operations bind.
 
-    From 20,000 to 30,000,000 parameters it uses at least 97% of what binds, and never exceeds anything. Raises
-    UsageError for a budget that no network fits.
+    The budget must limit parameters or bytes. From 20,000 to 30,000,000 parameters at least 97% of what binds is used,
+    and nothing is ever exceeded. Raises UsageError for a budget that no network fits.
     """
     accurate, cheap = (
         replace(shape, num_classes=num_classes, image_size=image_size)
         for shape in (MOST_PER_PARAMETER, MOST_PER_OPERATION)
     )
-    found = fill_budget(accurate, replace(budget, num_macs=None))
+    found = fill_budget(accurate, Budget(num_params=budget.limits()["parameters"]))
     if budget.fits(found):
         return Design(found, ("the most accurate shape for its parameters of those measured (docs/log.md)",))
     found = fill_budget(cheap, budget)

@@ -14,7 +14,7 @@ from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe import Recipe, parse_budget
+from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import override
 from pocket_resnet.seeds import generator
 
@@ -27,8 +27,8 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     if len(source.class_names) < 2:
         raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
     spec = replace(recipe.model, num_classes=len(source.class_names))
-    if recipe.budget is not None:
-        spec = fill_budget(spec, Budget(num_params=parse_budget(recipe.budget)))
+    if (budget := budget_of(recipe)).limits():
+        spec = fill_budget(spec, budget)
     changes: dict[str, Any] = {"model": asdict(spec), "data.name": source.name}
     needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
     if needed > recipe.epochs:
@@ -43,6 +43,16 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     return override(recipe, changes), remarks
 
 
+def budget_of(recipe: Recipe) -> Budget:
+    """What the recipe lets a network cost."""
+
+    def limit(key: str) -> int | None:
+        text = getattr(recipe, key)
+        return None if text is None else parse_count(text, key)
+
+    return Budget(num_params=limit("budget"), num_macs=limit("max_macs"), num_bytes=limit("max_bytes"))
+
+
 def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     """The network as it is before the first step, on the CPU. Raises UsageError where it exceeds the budget.
 
@@ -50,7 +60,7 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     """
     model = ResNet(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
-    if recipe.budget is not None and count > parse_budget(recipe.budget):
+    if count > budget_of(recipe).limits().get("parameters", count):
         raise UsageError(f"the network has {count:,} parameters, over the budget of {recipe.budget}")
     initialise(model, recipe.init, generator(recipe.seed, "weights"))
     if recipe.augment.normalize:
