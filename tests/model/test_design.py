@@ -11,7 +11,7 @@ from pocket_resnet.model import design
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.design import Budget
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import NetworkSpec, num_params
+from pocket_resnet.model.spec import NetworkSpec, num_macs, num_params
 
 SHAPES = [
     *(named(name) for name in ("original", "fast", "resnet20", "resnet18", "wrn-16-4")),
@@ -89,3 +89,43 @@ def test_the_built_network_has_the_count(budget: int) -> None:
     for spec in SHAPES:
         found = fill_budget(spec, max(budget, smallest_count(spec)))
         assert sum(parameter.numel() for parameter in ResNet(found).parameters()) == num_params(found)
+
+
+BUDGETS = [20_000, 25_001, 33_333, 50_000, 77_777, 100_000, 150_000, 270_000, 400_000, 500_000, 750_000]
+BUDGETS += [1_000_000, 1_500_000, 2_000_000, 3_000_000, 4_697_742, 5_000_000, 10_000_000, 20_000_000, 30_000_000]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_the_dial_uses_nearly_all_and_never_more(budget: int, num_classes: int) -> None:
+    found = design.design(Budget(num_params=budget), num_classes=num_classes).spec
+    assert 0.97 * budget <= num_params(found) <= budget
+    assert found.num_classes == num_classes
+
+
+@settings(max_examples=30, deadline=None)
+@given(params=st.integers(100_000, 30_000_000), macs=st.integers(5_000_000, 2_000_000_000))
+def test_the_dial_keeps_every_limit(params: int, macs: int) -> None:
+    """What binds is used up to 97%: parameters, or multiply-adds where those do not allow as many parameters."""
+    found = design.design(Budget(num_params=params, num_macs=macs)).spec
+    assert num_params(found) <= params
+    assert num_macs(found) <= macs
+    assert num_params(found) >= 0.97 * params or num_macs(found) >= 0.94 * macs
+
+
+def test_bytes_count_as_the_parameters_they_hold() -> None:
+    assert design.design(Budget(num_bytes=4_000_003)) == design.design(Budget(num_params=1_000_000))
+    assert num_params(design.design(Budget(num_params=500_000, num_bytes=4_000_000)).spec) <= 500_000
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (Budget(num_macs=10**8), "neither parameters nor bytes are limited"),
+        (Budget(num_params=1), "as few as 1 parameters; the smallest has"),
+        (Budget(num_params=10**6, num_macs=1_000), "as few as 1,000 multiply-adds; the smallest has"),
+    ],
+)
+def test_the_dial_says_what_cannot_be(budget: Budget, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        design.design(budget)

@@ -12,11 +12,13 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
-from pocket_resnet.model.design import Budget, fill_budget
+from pocket_resnet.model.design import Budget, design, fill_budget
 from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import override
 from pocket_resnet.seeds import generator
+from pocket_resnet.training.dial import follow
 
 NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 
@@ -26,10 +28,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     remarks = []
     if len(source.class_names) < 2:
         raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
-    spec = replace(recipe.model, num_classes=len(source.class_names))
-    if (budget := budget_of(recipe)).limits():
-        spec = fill_budget(spec, budget)
-    changes: dict[str, Any] = {"model": asdict(spec), "data.name": source.name}
+    changes: dict[str, Any] = {"data.name": source.name}
     needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
     if needed > recipe.epochs:
         changes |= {"epochs": needed, "validate_every": -(-needed // max(4, recipe.epochs))}
@@ -40,7 +39,19 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
         remarks.append(f"{source.name}: mirrored images mean something else, so none are shown")
     if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
         remarks.append("warning: a learning rate of 0 leaves its weights as they are")
-    return override(recipe, changes), remarks
+    recipe = override(recipe, changes | {"model": asdict(_network(recipe, len(source.class_names)))})
+    followed = follow(recipe)
+    if followed:
+        remarks.append("the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
+    return override(recipe, {**followed, "dial": ()}), remarks
+
+
+def _network(recipe: Recipe, num_classes: int) -> NetworkSpec:
+    """The dial's network, or the recipe's own scaled to its budget, or as it is."""
+    spec, budget = replace(recipe.model, num_classes=num_classes), budget_of(recipe)
+    if "model" in recipe.dial:
+        return design(budget, num_classes=num_classes, image_size=spec.image_size).spec
+    return fill_budget(spec, budget) if budget.limits() else spec
 
 
 def budget_of(recipe: Recipe) -> Budget:

@@ -1,0 +1,59 @@
+"""What of a recipe follows from the budget and the number of epochs, where the recipe leaves it to the dial.
+
+A network sees too little to need regularisation in a short run, and a small network cannot fit what a large one can.
+Both are one number here: `strength`, the epochs scaled by the size of the network. The thresholds come from the runs
+in docs/log.md.
+"""
+
+import math
+from typing import Any
+
+from pocket_resnet.model.spec import NetworkSpec, num_params
+from pocket_resnet.recipe import Recipe, RecipeError
+
+FULL_SIZE_PARAMS = 2_000_000  # from here on a network's size asks for no less regularisation
+LONG_RUN = 24  # strength from which pictures are distorted
+VERY_LONG_RUN = 100  # strength from which pictures are blended
+
+
+def strength(spec: NetworkSpec, epochs: int) -> float:
+    """Epochs, fewer for networks of fewer than 2 million parameters, by the square root of their share."""
+    return epochs * math.sqrt(min(1.0, num_params(spec) / FULL_SIZE_PARAMS))
+
+
+def follow(recipe: Recipe) -> dict[str, Any]:
+    """What the sections in `recipe.dial` become for its network and epochs, by dotted key.
+
+    Raises RecipeError where the recipe or a flag sets one of these keys itself.
+    """
+    spec = recipe.model
+    long, very_long = (strength(spec, recipe.epochs) >= threshold for threshold in (LONG_RUN, VERY_LONG_RUN))
+    values = {
+        "augment.trivial_augment": long,
+        "augment.erasing": 0.1 if long else 0.0,
+        "augment.mixup": 0.2 if very_long else 0.0,
+        "augment.cutmix": 1.0 if very_long else 0.0,
+        "average.decay": 0.999 if very_long else 0.0,
+        "schedule.warmup_epochs": 5.0 if very_long else 0.0,
+        "resolutions": growing_sides(spec.image_size, recipe.epochs),
+    }
+    followed = {key: value for key, value in values.items() if key.partition(".")[0] in recipe.dial}
+    for key in followed:
+        section = key.partition(".")[0]
+        if _value(recipe, key) != _value(Recipe(), key):
+            what = f"`{key}` follows from budget and epochs here"
+            raise RecipeError(key, what, mend=f"leave `{section}` out of --dial to set it yourself")
+    return followed
+
+
+def _value(recipe: Recipe, key: str) -> Any:
+    found: Any = recipe
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def growing_sides(image_size: int, epochs: int) -> tuple[int, ...]:
+    """Image sides of ten equal parts of the run: 5/8, three times 6/8, three times 7/8, and three times the whole."""
+    parts = (5, 6, 6, 6, 7, 7, 7, 8, 8, 8)
+    return tuple(image_size * part // 8 for part in parts) if epochs >= len(parts) else ()
