@@ -1,7 +1,6 @@
 """What follows from budget and epochs: more of both, more regularisation; nothing that was set is overruled."""
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -67,10 +66,11 @@ def test_sides_grow_to_full_size() -> None:
         assert sides[-1] == size
 
 
-def test_a_fitted_recipe_has_the_values_and_no_dial(make_recipe: Callable[..., Recipe], source: Source) -> None:
+def test_a_fitted_recipe_has_the_values_and_no_dial(source: Source) -> None:
     """So that recipe.toml says what was done, and a resumed run does the same."""
-    recipe, remarks = fit_to_data(make_recipe(dial=("model", "average"), budget="50k", epochs=4000), source, 14)
+    recipe, remarks = fit_to_data(Recipe(dial=("model", *ALL), budget="50k", epochs=4000), source, 14)
     assert recipe.dial == ()
+    assert recipe.augment.trivial_augment
     assert recipe.average.decay > 0
     assert 48_500 <= num_params(recipe.model) <= 50_000
     assert recipe.model == replace(recipe.model, num_classes=3)
