@@ -68,7 +68,7 @@ def test_sides_grow_to_full_size() -> None:
 
 def test_a_fitted_recipe_has_the_values_and_no_dial(source: Source) -> None:
     """So that recipe.toml says what was done, and a resumed run does the same."""
-    recipe, remarks = fit_to_data(Recipe(dial=("model", *ALL), budget="50k", epochs=4000), source, 14)
+    recipe, remarks = fit_to_data(Recipe(dial=("model", *ALL), budget="50k", epochs=4000, batch_size=4), source, 14)
     assert recipe.dial == ()
     assert recipe.augment.trivial_augment
     assert recipe.average.decay > 0
