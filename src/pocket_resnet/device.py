@@ -37,6 +37,18 @@ class Hardware:
         """The model on the device, in the memory layout."""
         return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the device works on while Python goes on."""
+        return self.device.type != "cpu"
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Multiply in bf16 inside this context where the precision says so; weights stay fp32."""
         if self.precision == "bf16":

@@ -192,6 +192,22 @@ def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Train
     assert all(torch.equal(trainer.tensors()[name], value) for name, value in kept.items())
 
 
+def test_on_a_gpu_the_first_bad_step_is_told_when_asked(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 14: steps do not wait for the device; before anything is saved it is asked."""
+    monkeypatch.setattr(Hardware, "is_asynchronous", True)
+    trainer = make_trainer()
+    trainer.train_step()
+    trainer.refuse_non_finite()
+    trainer.model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    for _ in range(2):
+        trainer.train_step()
+    with pytest.raises(NonFiniteError, match="nothing of it is saved") as raised:
+        trainer.refuse_non_finite()
+    assert str(raised.value.where).startswith("step 1, lr")
+
+
 def test_first_non_finite() -> None:
     fine = {"a": torch.ones(3), "n": torch.tensor(3)}
     assert first_non_finite(fine) is None

@@ -62,7 +62,8 @@ def test_plain_lines_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatc
     with ProgressReport(num_steps=100, first_step=0, num_epochs=4) as report:
         for step in range(1, 11):
             now_s += 10
-            report.stepped(step, epoch=0, num_images=64, loss=1.25, accuracy=0.5)
+            if report.stepped(64):
+                report.tell(step, epoch=0, loss=1.25, accuracy=0.5)
         report.say("[bold]as it is[/bold]")
     out, err = capsys.readouterr()
     assert out == ""

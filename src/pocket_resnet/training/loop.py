@@ -25,6 +25,8 @@ from pocket_resnet.training.average import Average
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.schedule import image_side, lr_factor
 
+NEVER = 2**62  # a step that no run reaches
+
 
 @dataclass(frozen=True)
 class EpochTotals:
@@ -50,7 +52,9 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch_size)
         self.num_steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
-        self.totals_3 = torch.zeros(3, dtype=torch.float64)  # loss, hits, images of the epoch so far
+        exact = torch.float32 if hardware.device.type == "mps" else torch.float64
+        self.totals_3 = torch.zeros(3, dtype=exact, device=hardware.device)  # loss, hits, images of the epoch so far
+        self.bad_step = torch.tensor(NEVER, device=hardware.device)  # the first with a loss or gradient not finite
         self._drawn_epoch = -1
 
     @property
@@ -85,7 +89,10 @@ class Trainer:
         return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], self.step)
 
     def train_step(self) -> None:
-        """One optimizer step. Raises NonFiniteError before anything is applied where loss or gradient is not finite."""
+        """One optimizer step. Raises NonFiniteError before anything is applied where loss or gradient is not finite.
+
+        On a GPU nothing here waits for the device: there the error comes from the next `refuse_non_finite`.
+        """
         x_BCHW, targets = self.next_batch()
         self.model.train()
         torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout, stochastic depth
@@ -95,28 +102,38 @@ class Trainer:
         logits_BK = logits_BK.float()
         loss = mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._refuse_non_finite(loss.detach())
+        self._note_non_finite(loss.detach())
         self.optimizer.step(self.step)
         self.optimizer.zero_grad()
         self.average.update(self.step)
         self._count(loss.detach(), logits_BK.detach(), targets)
         self.step += 1
 
-    def _refuse_non_finite(self, loss: Tensor) -> None:
+    def _note_non_finite(self, loss: Tensor) -> None:
         norm = self.optimizer.gradient_norm()
-        if not bool(torch.isfinite(loss + norm)):
-            raise NonFiniteError(
-                f"loss {loss.item():g}, gradient norm {norm.item():g}",
-                where=f"step {self.step}, lr {self.lr(self.step):.4g}",
-            )
+        finite = torch.isfinite(loss + norm)
+        if self.hardware.is_asynchronous:
+            self.bad_step = torch.where(finite, self.bad_step, self.bad_step.clamp(max=self.step))
+        elif not finite:
+            what = f"stopped before applying it: loss {loss.item():g}, gradient norm {norm.item():g}"
+            raise NonFiniteError(what, where=self._where(self.step))
+
+    def refuse_non_finite(self) -> None:
+        """Raise NonFiniteError where a loss or gradient on the device was not finite; waits for it."""
+        if self.hardware.is_asynchronous and (step := int(self.bad_step)) != NEVER:
+            raise NonFiniteError("nothing of it is saved: loss or gradient", where=self._where(step))
+
+    def _where(self, step: int) -> str:
+        return f"step {step}, lr {self.lr(step):.4g}"
 
     def _count(self, loss: Tensor, logits_BK: Tensor, targets: Targets) -> None:
         hits = (logits_BK.argmax(1) == targets.labels_B).sum()
         num_images = len(logits_BK)
-        self.totals_3 += torch.tensor([loss.item() * num_images, hits.item(), num_images], dtype=torch.float64)
+        counted = torch.stack((loss * num_images, hits, torch.full_like(hits, num_images)))
+        self.totals_3 += counted.to(self.totals_3.dtype)
 
     def epoch_totals(self) -> EpochTotals:
-        """Means over the epoch so far."""
+        """Means over the epoch so far; waits for the device."""
         loss, hits, num_images = self.totals_3.tolist()
         return EpochTotals(loss / max(1, num_images), hits / max(1, num_images), int(num_images))
 

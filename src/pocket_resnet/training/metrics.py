@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from pocket_resnet.files import explain_os_errors, write_text
 
+BAR_EVERY_S = 0.2
 PLAIN_LINE_EVERY_S = 30.0
 
 
@@ -79,17 +80,21 @@ class ProgressReport:
         if self.bar is not None:
             self.bar.stop()
 
-    def stepped(self, step: int, epoch: int, num_images: int, loss: float, accuracy: float) -> None:
-        """Tell of one step done; `loss` and `accuracy` are the epoch's so far."""
+    def stepped(self, num_images: int) -> bool:
+        """Count one step done; returns whether it is time to tell of it."""
         self.num_images += num_images
-        now_s = time.monotonic()
-        elapsed_s = now_s - self.started_s
+        every_s = PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S
+        return time.monotonic() - self.spoken_s > every_s
+
+    def tell(self, step: int, epoch: int, loss: float, accuracy: float) -> None:
+        """Tell of the steps so far; `loss` and `accuracy` are the epoch's so far."""
+        self.spoken_s = time.monotonic()
+        elapsed_s = self.spoken_s - self.started_s
         rate = self.num_images / max(elapsed_s, 1e-9)
         text = f"epoch {epoch + 1}/{self.num_epochs}  {rate:,.0f} images/s  loss {loss:.3f}  accuracy {accuracy:.1%}"
         if self.bar is not None:
             self.bar.update(self.task, completed=step, description=text)
-        elif now_s - self.spoken_s > PLAIN_LINE_EVERY_S:
-            self.spoken_s = now_s
+        else:
             left_s = elapsed_s / max(1, step - self.first_step) * (self.num_steps - step)
             self.say(f"step {step}/{self.num_steps}  {text}  {duration(left_s)} left")
 

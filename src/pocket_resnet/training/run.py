@@ -176,12 +176,17 @@ class _Run:
             epoch, step_started_s = trainer.epoch, time.monotonic()
             try:
                 trainer.train_step()
+                if self.progress.stepped(self.recipe.batch_size):
+                    trainer.refuse_non_finite()
+                    totals = trainer.epoch_totals()
+                    self.progress.tell(trainer.step, epoch, totals.loss, totals.accuracy)
             except NonFiniteError as error:
                 raise self._with_last_good(error) from error
+            ends_epoch = trainer.epoch > epoch or trainer.step == self.last_step
+            if ends_epoch:
+                self.hardware.synchronize()
             self.seconds += time.monotonic() - step_started_s
-            totals = trainer.epoch_totals()
-            self.progress.stepped(trainer.step, epoch, self.recipe.batch_size, totals.loss, totals.accuracy)
-            if trainer.epoch > epoch or trainer.step == self.last_step:
+            if ends_epoch:
                 self._end_epoch(epoch)
             stopping = bool(caught)  # looked at once: a signal that comes while saving is obeyed after the next step
             due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s
@@ -197,7 +202,7 @@ class _Run:
         saved = checkpoint.newest_first(self.checkpoints)
         last = f"the last good checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
         return NonFiniteError(
-            f"not finite, stopped before applying it: {error.what}",
+            f"not finite, {error.what}",
             where=error.where,
             mend=f"{last}; try a lower learning rate or --optim.clip-norm 1",
         )
@@ -239,13 +244,17 @@ class _Run:
             )
 
     def _refuse_non_finite_state(self) -> None:
+        try:
+            self.trainer.refuse_non_finite()
+        except NonFiniteError as error:
+            raise self._with_last_good(error) from error
         name = first_non_finite(self.trainer.tensors())
         if name is not None:
-            error = NonFiniteError(
-                f"{name} has NaN or infinity",
+            unsaved = NonFiniteError(
+                f"stopped before saving it: {name}",
                 where=f"step {self.trainer.step}, lr {self.trainer.lr(self.trainer.step - 1):.4g}",
             )
-            raise self._with_last_good(error)
+            raise self._with_last_good(unsaved)
 
     def _save(self) -> None:
         """Write a checkpoint of a finite state and prune older ones."""
