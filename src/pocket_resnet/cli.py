@@ -52,6 +52,7 @@ class Train:
     """Print the result as one JSON object on standard output."""
 
     def run_verb(self) -> None:
+        from pocket_resnet.training.processes import is_writer
         from pocket_resnet.training.run import train
 
         recipe = self.recipe if self.data is None else override(self.recipe, {"data.name": self.data})
@@ -63,7 +64,8 @@ class Train:
             resume=self.resume,
             fork=self.fork,
         )
-        show.as_json(result.__dict__) if self.json else show.result(result.__dict__)
+        if is_writer():  # of several processes one speaks
+            show.as_json(result.__dict__) if self.json else show.result(result.__dict__)
 
 
 @dataclass

@@ -1,18 +1,16 @@
-"""What a recipe becomes for its data, and where its run goes."""
+"""What a recipe becomes for its data."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from pocket_resnet.data.source import Source, Split
-from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import num_params
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.training.prepare import fit_to_data, run_folder, sample
+from pocket_resnet.training.prepare import fit_to_data, sample
 
 
 def test_nothing_to_do(make_recipe: Callable[..., Recipe], source: Source) -> None:
@@ -61,44 +59,6 @@ def test_learning_rate_of_0(
 ) -> None:
     """Row 15."""
     assert any("warning" in remark for remark in fit_to_data(make_recipe(optim=optim), source, 14)[1]) == warns
-
-
-def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    """NAME, NAME-2, NAME-3; resuming goes on with the last."""
-    recipe = make_recipe(seed=7)
-    for name in ("tiny-synthetic-seed7", "tiny-synthetic-seed7-2", "tiny-synthetic-seed7-3"):
-        found = run_folder(tmp_path, recipe, source, None, resume=False)
-        assert found == tmp_path / name
-        found.mkdir()
-        assert run_folder(tmp_path, recipe, source, None, resume=True) == found
-    assert run_folder(tmp_path / "new", recipe, source, None, resume=True).name == "tiny-synthetic-seed7"
-
-
-def test_default_folder_stays_in_runs(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    for name, data in {"../../up": "/a/b c\n", "/abs": "..", "a/b": "."}.items():
-        found = run_folder(tmp_path, make_recipe(name=name), replace(source, name=data), None, resume=False)
-        assert found.parent == tmp_path
-        assert found.name.endswith("-seed0")
-        assert not set(found.name) & set("/\n ")
-
-
-def test_named_folder(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    recipe = make_recipe()
-    assert run_folder(tmp_path, recipe, source, "mine", resume=False) == tmp_path / "mine"
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "recipe.toml").touch()
-    with pytest.raises(UsageError, match="this run exists"):
-        run_folder(tmp_path, recipe, source, "mine", resume=False)
-    assert run_folder(tmp_path, recipe, source, "mine", resume=True) == tmp_path / "mine"
-    for name in ("../x", "a/b", "/abs", "..", ".hidden", ""):
-        with pytest.raises(UsageError, match="not a plain folder name"):
-            run_folder(tmp_path, recipe, source, name, resume=False)
-
-
-def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "latest").symlink_to("mine")
-    assert run_folder(tmp_path, make_recipe(), source, "latest", resume=True) == tmp_path / "mine"
 
 
 def test_sample_is_of_all_classes() -> None:

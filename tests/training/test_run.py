@@ -16,7 +16,7 @@ from pocket_resnet.model.resnet import whitening_filters
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe
-from pocket_resnet.training import run as run_module
+from pocket_resnet.training import checkpoint
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
 
@@ -151,8 +151,8 @@ def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: A
 
 def test_every_s_decides_how_often_it_saves(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    save = run_module.checkpoint.save
-    monkeypatch.setattr(run_module.checkpoint, "save", lambda f, s, t: (steps.append(s.step), save(f, s, t))[1])
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda f, s, t: (steps.append(s.step), save(f, s, t))[1])
     go("often")
     assert steps == [1, 2, 3, 4]
     steps.clear()

@@ -8,6 +8,7 @@ Shapes: N samples, B images a batch, C channels, H x W pixels. Images are uint8 
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ class Targets:
     labels_B: Tensor
     others_B: Tensor
     share: float
+
+    def part(self, select: Callable[[Tensor], Tensor]) -> "Targets":
+        """Those of a part of the batch."""
+        return Targets(select(self.labels_B), select(self.others_B), self.share)
 
 
 class Augmenter:

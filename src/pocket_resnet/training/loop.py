@@ -1,7 +1,7 @@
 """Training: one step, one epoch. No files here; run.py decides when to save, validate and stop.
 
 The way of a batch: sample indices -> uint8 images -> augmentation -> image side of the moment -> network -> loss
--> finite? -> update -> average.
+-> gradients of all processes -> finite? -> update -> average.
 
 Shapes: N training images, B images a batch, K classes.
 """
@@ -23,6 +23,7 @@ from pocket_resnet.recipe import Recipe
 from pocket_resnet.seeds import derive
 from pocket_resnet.training.average import Average
 from pocket_resnet.training.optim import Optimizer
+from pocket_resnet.training.processes import ALONE, Processes, with_global_norms
 from pocket_resnet.training.schedule import image_side, lr_factor
 
 NEVER = 2**62  # a step that no run reaches
@@ -40,8 +41,12 @@ class EpochTotals:
 class Trainer:
     """A network being trained. Its whole state is `step`, `tensors()` and nothing else."""
 
-    def __init__(self, model: ResNet, recipe: Recipe, train: Split, hardware: Hardware) -> None:
-        self.model, self.recipe, self.hardware = model, recipe, hardware
+    def __init__(
+        self, model: ResNet, recipe: Recipe, train: Split, hardware: Hardware, processes: Processes = ALONE
+    ) -> None:
+        self.model, self.recipe, self.hardware, self.processes = model, recipe, hardware, processes
+        if processes.world_size > 1:
+            with_global_norms(model)
         self.images_NCHW = train.images_NCHW.to(hardware.device)
         self.labels_N = train.labels_N.to(hardware.device)
         self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if recipe.hardware.compile else model
@@ -93,20 +98,26 @@ class Trainer:
 
         On a GPU nothing here waits for the device: there the error comes from the next `refuse_non_finite`.
         """
-        x_BCHW, targets = self.next_batch()
+        whole_BCHW, whole_targets = self.next_batch()
+        x_BCHW, targets = self.processes.part(whole_BCHW), whole_targets.part(self.processes.part)
         self.model.train()
         torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout, stochastic depth
         self.optimizer.set_lr_factor(self.lr_factor(self.step))
         with self.hardware.autocast():
             logits_BK = self.forward(x_BCHW)
         logits_BK = logits_BK.float()
-        loss = mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+        share = len(x_BCHW) / len(whole_BCHW)
+        loss = share * mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._note_non_finite(loss.detach())
+        loss, hits = loss.detach(), (logits_BK.detach().argmax(1) == targets.labels_B).sum().float()
+        self.processes.sum([loss, hits, *self.optimizer.gradients()])
+        self._note_non_finite(loss)
         self.optimizer.step(self.step)
         self.optimizer.zero_grad()
         self.average.update(self.step)
-        self._count(loss.detach(), logits_BK.detach(), targets)
+        num_images = len(whole_BCHW)
+        counted = torch.stack((loss * num_images, hits, torch.full_like(hits, num_images)))
+        self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
 
     def _note_non_finite(self, loss: Tensor) -> None:
@@ -125,12 +136,6 @@ class Trainer:
 
     def _where(self, step: int) -> str:
         return f"step {step}, lr {self.lr(step):.4g}"
-
-    def _count(self, loss: Tensor, logits_BK: Tensor, targets: Targets) -> None:
-        hits = (logits_BK.argmax(1) == targets.labels_B).sum()
-        num_images = len(logits_BK)
-        counted = torch.stack((loss * num_images, hits, torch.full_like(hits, num_images)))
-        self.totals_3 += counted.to(self.totals_3.dtype)
 
     def epoch_totals(self) -> EpochTotals:
         """Means over the epoch so far; waits for the device."""

@@ -53,8 +53,9 @@ def _step_of(line: str) -> int:
 class ProgressReport:
     """Epoch, images a second, loss, accuracy and time left: a bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, num_steps: int, first_step: int, num_epochs: int) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, num_steps: int, first_step: int, num_epochs: int, *, speaks: bool = True) -> None:
+        """`speaks`: False in all but one of several processes."""
+        self.console, self.speaks = Console(stderr=True, quiet=not speaks), speaks
         self.num_steps, self.first_step, self.num_epochs = num_steps, first_step, num_epochs
         self.started_s = self.spoken_s = time.monotonic()
         self.num_images = 0
@@ -102,7 +103,7 @@ class ProgressReport:
         """Print a line above the bar."""
         if self.bar is not None:
             self.bar.console.print(line, highlight=False, markup=False)
-        else:
+        elif self.speaks:
             print(line, file=sys.stderr, flush=True)
 
 

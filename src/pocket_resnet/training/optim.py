@@ -107,9 +107,13 @@ class Optimizer:
             for group, peak in zip(inner.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
 
+    def gradients(self) -> list[Tensor]:
+        """All there are, in the parameters' order."""
+        return [parameter.grad for parameter in self.params if parameter.grad is not None]
+
     def gradient_norm(self) -> Tensor:
         """The Euclidean norm of the whole gradient, a scalar on the device; NaN or infinite where any entry is."""
-        return nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None])
+        return nn.utils.get_total_norm(self.gradients())
 
     def step(self, step: int) -> None:
         """Clip, update every parameter, then Lookahead."""

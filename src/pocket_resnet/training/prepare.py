@@ -1,8 +1,6 @@
-"""Before a run: what the recipe becomes for these data, the untrained network, and the run's folder."""
+"""Before a run: what the recipe becomes for these data, and the untrained network."""
 
-import re
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,23 +83,3 @@ def sample(train_split: Split, num_images: int, seed: int) -> Tensor:
     """Some training images, always the same, drawn from all classes: a folder lists one class after the other."""
     chosen = torch.randperm(len(train_split), generator=generator(seed, "sample"))[:num_images]
     return train_split.images_NCHW[chosen]
-
-
-def run_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
-    """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
-    if run is not None:
-        if not run or Path(run).name != run or run.startswith("."):
-            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
-        if (runs_dir / run / "recipe.toml").exists() and not resume:
-            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
-        link = runs_dir / run  # `latest`
-        return runs_dir / (link.readlink() if link.is_symlink() else run)
-    name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
-    base, number = f"{name}-{data}-seed{recipe.seed}", 1
-
-    def candidate(n: int) -> Path:
-        return runs_dir / (base if n == 1 else f"{base}-{n}")
-
-    while candidate(number).exists():
-        number += 1
-    return candidate(max(1, number - 1) if resume else number)

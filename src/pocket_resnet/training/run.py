@@ -4,33 +4,26 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pocket_resnet.data.batches import steps_per_epoch
-from pocket_resnet.data.source import Source, Split, open_source
+from pocket_resnet.data.source import Split, open_source
 from pocket_resnet.device import Hardware, choose, keep_freed_memory, machine
-from pocket_resnet.errors import ArtifactError, NonFiniteError, Stopped, UsageError
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.evaluate import Evaluation, evaluate
-from pocket_resnet.files import (
-    json_bytes,
-    lock_folder,
-    point_to,
-    remove_temporaries,
-    write_bytes,
-    write_text,
-)
-from pocket_resnet.model.artifact import CONFIG_NAME, resume_command, save_model
+from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import differences, parse_recipe, to_toml
-from pocket_resnet.training import checkpoint
+from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.flops import training_flops
+from pocket_resnet.training.folder import RunFolder, choose_folder
 from pocket_resnet.training.loop import Trainer, first_non_finite
-from pocket_resnet.training.metrics import MetricsFile, ProgressReport, duration
+from pocket_resnet.training.metrics import ProgressReport, duration
 from pocket_resnet.training.norms import remeasured
-from pocket_resnet.training.prepare import fit_to_data, run_folder, sample, untrained
-from pocket_resnet.training.result import Result, card_of, read_result
+from pocket_resnet.training.prepare import fit_to_data, sample, untrained
+from pocket_resnet.training.processes import explained_loss, joined
+from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
 
 
@@ -60,29 +53,23 @@ def train(
     )
     train_split = source.split(recipe.data.train_on)
     recipe, remarks = fit_to_data(recipe, source, len(train_split))
-    folder = run_folder(runs_dir, recipe, source, run, resume)
-    with lock_folder(folder) as remark:
-        remarks += [remark] if remark else []
-        remove_temporaries(folder)
-        remove_temporaries(folder / "checkpoints")
-        num_steps = recipe.epochs * steps_per_epoch(len(train_split), recipe.batch_size)
-        last_step = min(recipe.max_steps or num_steps, num_steps)
-        command = resume_command(folder, data_dir)
-        here = _Run(folder, recipe, source, hardware, last_step, started_s, command)
-        return here.train(train_split, [*source.remarks, *remarks], fork)
+    with joined(hardware.device) as processes:
+        path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
+        folder = RunFolder(path, recipe, source, processes)
+        with folder.locked() as more_remarks:
+            here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split))
+            return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
 
 
 @dataclass
 class _Run:
     """A run whose folder is locked."""
 
-    folder: Path
-    recipe: Recipe
-    source: Source
+    folder: RunFolder
     hardware: Hardware
-    last_step: int
     started_s: float
     resume_command: str
+    num_images: int
     seconds: float = 0.0
     """Spent in training steps."""
     earlier_s: float = 0.0
@@ -91,24 +78,27 @@ class _Run:
     """Of the last epoch, where this process trained it."""
 
     def __post_init__(self) -> None:
-        self.checkpoints = self.folder / "checkpoints"
+        self.recipe, self.source, self.processes = self.folder.recipe, self.folder.source, self.folder.processes
+        num_steps = self.recipe.epochs * steps_per_epoch(self.num_images, self.recipe.batch_size)
+        self.last_step = min(self.recipe.max_steps or num_steps, num_steps)
         layout = "channels last" if self.recipe.hardware.channels_last else "contiguous"
         compiled = ", compiled" if self.recipe.hardware.compile else ""
-        self.computed_on = f"{machine(self.hardware)}, {layout}{compiled}"
+        several = f", {self.processes.world_size} processes" if self.processes.world_size > 1 else ""
+        self.computed_on = f"{machine(self.hardware)}, {layout}{compiled}{several}"
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
-        self._record_recipe(fork)
-        if finished := self._finished():
-            ProgressReport(self.last_step, self.last_step, self.recipe.epochs).say("this run has finished before")
+        self.folder.begin(fork=fork)
+        if finished := self.folder.finished(self.last_step):
+            self._progress().say("this run has finished before")
             return finished
         model = self.hardware.place(untrained(self.recipe, self.source, train_split))
-        self.trainer = Trainer(model, self.recipe, train_split, self.hardware)
+        self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes)
         self.norm_images_NCHW = sample(train_split, self.recipe.norm_images, self.recipe.seed)
         remarks = remarks + self._restore(fork)
         self.val_split = self.source.split("val")
         whole_epochs = self.trainer.step - self.trainer.step % self.trainer.steps_per_epoch
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", whole_epochs)
-        with ProgressReport(self.last_step, self.trainer.step, self.recipe.epochs) as self.progress:
+        self.folder.begin_metrics(whole_epochs)
+        with self._progress(self.trainer.step) as self.progress:
             for remark in remarks:
                 self.progress.say(remark)
             self._announce(train_split)
@@ -116,49 +106,23 @@ class _Run:
                 self._train_steps(caught)
             return self._finish()
 
-    def _finished(self) -> Result | None:
-        """The result, where this run has nothing more to do."""
-        path = self.folder / "result.json"
-        if not path.exists():
-            return None
-        result = read_result(path)
-        done = result.steps == self.last_step and Path(result.model, CONFIG_NAME).exists()
-        return result if done else None
-
-    def _record_recipe(self, fork: bool) -> None:
-        """Write the resolved recipe, or refuse where the folder's own differs."""
-        path = self.folder / "recipe.toml"
-        if path.exists():
-            changed = differences(parse_recipe(path.read_text(encoding="utf-8"), path), self.recipe)
-            if changed and not fork:
-                raise UsageError(
-                    "the recipe is not the one this run began with: " + "; ".join(changed),
-                    where=self.folder,
-                    mend="leave the changes out, give another --run name, or go on regardless with --fork",
-                )
-        write_text(path, to_toml(self.recipe))
+    def _progress(self, first_step: int = 0) -> ProgressReport:
+        return ProgressReport(self.last_step, first_step, self.recipe.epochs, speaks=self.processes.is_writer)
 
     def _restore(self, fork: bool) -> list[str]:
         """Take up the newest checkpoint that verifies; returns what the user should know about it."""
-        found = checkpoint.load_newest(self.checkpoints)
+        found = self.folder.newest(fork=fork)
         if found is None:
             return []
         state, tensors, remarks = found
-        if state.data_fingerprint != self.source.fingerprint and not fork:
-            raise UsageError(
-                f"{self.source.name} is not the data this run began with",
-                where=self.folder,
-                mend="bring the old data back, give another --run name, or go on regardless with --fork",
-            )
         if state.hardware != self.computed_on:
             remarks.append(f"not bit-exact: begun on {state.hardware}")
         try:
             self.trainer.load_tensors(tensors, state.step)
         except (KeyError, RuntimeError) as error:
             message = str(error).splitlines()[0]
-            raise ArtifactError(f"does not fit this network: {message}", where=self.checkpoints) from error
+            raise ArtifactError(f"does not fit this network: {message}", where=self.folder.checkpoints) from error
         self.seconds, self.earlier_s = state.seconds, state.seconds_total
-        checkpoint.prune(self.checkpoints, state.step, self.recipe.checkpoint.keep)
         return [*remarks, f"resumed at step {state.step}"]
 
     def _announce(self, train_split: Split) -> None:
@@ -175,36 +139,39 @@ class _Run:
         while trainer.step < self.last_step:
             epoch, step_started_s = trainer.epoch, time.monotonic()
             try:
-                trainer.train_step()
+                with explained_loss():
+                    trainer.train_step()
                 if self.progress.stepped(self.recipe.batch_size):
                     trainer.refuse_non_finite()
                     totals = trainer.epoch_totals()
                     self.progress.tell(trainer.step, epoch, totals.loss, totals.accuracy)
             except NonFiniteError as error:
                 raise self._with_last_good(error) from error
+            except EnvironmentFault as error:  # the step was not applied
+                self._save()
+                raise EnvironmentFault(error.what, mend=f"go on with: {self.resume_command}") from error
             ends_epoch = trainer.epoch > epoch or trainer.step == self.last_step
             if ends_epoch:
                 self.hardware.synchronize()
             self.seconds += time.monotonic() - step_started_s
             if ends_epoch:
                 self._end_epoch(epoch)
-            stopping = bool(caught)  # looked at once: a signal that comes while saving is obeyed after the next step
+            # Looked at once: a signal that comes while saving is obeyed after the next step.
+            stopping = self.processes.any(bool(caught), self.hardware.device)
             due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s
             if due or stopping or trainer.step == self.last_step:
                 self._save()
                 saved_s = time.monotonic()
             if stopping:
-                name = signal.Signals(caught[0]).name
-                what = f"stopped by {name} after saving step {trainer.step}"
-                raise Stopped(caught[0], what, mend=f"go on with: {self.resume_command}")
+                number = caught[0] if caught else signal.SIGTERM  # which another process has had
+                what = f"stopped by {signal.Signals(number).name} after saving step {trainer.step}"
+                raise Stopped(number, what, mend=f"go on with: {self.resume_command}")
 
     def _with_last_good(self, error: NonFiniteError) -> NonFiniteError:
-        saved = checkpoint.newest_first(self.checkpoints)
-        last = f"the last good checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
         return NonFiniteError(
             f"not finite, {error.what}",
             where=error.where,
-            mend=f"{last}; try a lower learning rate or --optim.clip-norm 1",
+            mend=f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1",
         )
 
     def _end_epoch(self, epoch: int) -> None:
@@ -227,7 +194,7 @@ class _Run:
                 f"loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}  "
                 f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
             )
-        self.metrics.append(record)
+        self.folder.record(record)
         if trainer.epoch > epoch:  # --max-steps may stop within an epoch, which a resumed run then ends
             trainer.end_epoch()
 
@@ -259,15 +226,14 @@ class _Run:
     def _save(self) -> None:
         """Write a checkpoint of a finite state and prune older ones."""
         self._refuse_non_finite_state()
-        state = checkpoint.CheckpointState(
+        state = CheckpointState(
             step=self.trainer.step,
             seconds=self.seconds,
             seconds_total=self._seconds_total(),
             hardware=self.computed_on,
             data_fingerprint=self.source.fingerprint,
         )
-        checkpoint.save(self.checkpoints, state, self.trainer.tensors())
-        checkpoint.prune(self.checkpoints, state.step, self.recipe.checkpoint.keep)
+        self.folder.save(state, self.trainer.tensors())
 
     def _seconds_total(self) -> float:
         """From start to now, reading, validating and saving included, in this process and those it went on from."""
@@ -295,11 +261,9 @@ class _Run:
             data=self.source.name,
             train_on=self.recipe.data.train_on,
             machine=machine(self.hardware),
-            model=str(self.folder / "model"),
+            model=str(self.folder.model),
         )
         card = card_of(result, spec, self.source.class_names, found, mirrored=self.source.mirrored)
         with self._as_released():
-            save_model(self.folder / "model", trainer.model, card)
-        write_bytes(self.folder / "result.json", json_bytes(asdict(result)))
-        point_to(self.folder.parent / "latest", self.folder.name)
+            self.folder.leave(trainer.model, card, result)
         return result

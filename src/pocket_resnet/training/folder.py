@@ -1,0 +1,150 @@
+"""The folder of a run: who may write it, what it began with, where it stands, what it leaves behind.
+
+Of several processes only rank 0 reads and writes here; what it finds is told to the others.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pocket_resnet.card import Card
+from pocket_resnet.data.source import Source
+from pocket_resnet.errors import UsageError
+from pocket_resnet.files import json_bytes, lock_folder, point_to, remove_temporaries, write_bytes, write_text
+from pocket_resnet.model.artifact import CONFIG_NAME, save_model
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import differences, parse_recipe, to_toml
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.checkpoint import CheckpointState
+from pocket_resnet.training.metrics import MetricsFile
+from pocket_resnet.training.processes import Processes
+from pocket_resnet.training.result import Result, read_result
+
+
+@dataclass
+class RunFolder:
+    """`path`, of the run of `recipe` on `source`, as the processes of the run see it."""
+
+    path: Path
+    recipe: Recipe
+    source: Source
+    processes: Processes
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Where the model directory lies at the end."""
+        return self.path / "model"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[list[str]]:
+        """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know."""
+        if not self.processes.is_writer:
+            yield []
+            return
+        with lock_folder(self.path) as remark:
+            remove_temporaries(self.path)
+            remove_temporaries(self.checkpoints)
+            yield [remark] if remark else []
+
+    def begin(self, *, fork: bool) -> None:
+        """Write the resolved recipe, or refuse where the folder's own differs."""
+        path = self.path / "recipe.toml"
+        if not self.processes.is_writer:
+            return
+        if path.exists():
+            changed = differences(parse_recipe(path.read_text(encoding="utf-8"), path), self.recipe)
+            if changed and not fork:
+                raise UsageError(
+                    "the recipe is not the one this run began with: " + "; ".join(changed),
+                    where=self.path,
+                    mend="leave the changes out, give another --run name, or go on regardless with --fork",
+                )
+        write_text(path, to_toml(self.recipe))
+
+    def finished(self, last_step: int) -> Result | None:
+        """The result, where this run has nothing more to do."""
+        path, result = self.path / "result.json", None
+        if self.processes.is_writer and path.exists():
+            found = read_result(path)
+            done = found.steps == last_step and Path(found.model, CONFIG_NAME).exists()
+            result = found if done else None
+        agreed: Result | None = self.processes.agree(result)
+        return agreed
+
+    def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
+        """The newest checkpoint that verifies, with remarks on damaged ones; those beyond it are removed."""
+        found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
+        if found is None:
+            return None
+        state, tensors, remarks = found
+        if state.data_fingerprint != self.source.fingerprint and not fork:
+            raise UsageError(
+                f"{self.source.name} is not the data this run began with",
+                where=self.path,
+                mend="bring the old data back, give another --run name, or go on regardless with --fork",
+            )
+        self._prune(state.step)
+        return state, tensors, remarks
+
+    def begin_metrics(self, step: int) -> None:
+        """Open metrics.jsonl, cut back to what was recorded up to that step."""
+        if self.processes.is_writer:
+            self.metrics = MetricsFile(self.path / "metrics.jsonl", step)
+
+    def record(self, metrics: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        if self.processes.is_writer:
+            self.metrics.append(metrics)
+
+    def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> None:
+        """Write a checkpoint and prune older ones."""
+        if self.processes.is_writer:
+            checkpoint.save(self.checkpoints, state, tensors)
+            self._prune(state.step)
+
+    def last_good(self) -> str:
+        """Which checkpoint one can go back to, in words."""
+        saved = checkpoint.newest_first(self.checkpoints)
+        return f"the last good checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
+
+    def leave(self, model: ResNet, card: Card, result: Result) -> None:
+        """Write the model directory and result.json, and let `latest` point here."""
+        if self.processes.is_writer:
+            save_model(self.model, model, card)
+            write_bytes(self.path / "result.json", json_bytes(asdict(result)))
+            point_to(self.path.parent / "latest", self.path.name)
+
+    def _prune(self, step: int) -> None:
+        if self.processes.is_writer:
+            checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep)
+
+
+def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
+    """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
+    if run is not None:
+        if not run or Path(run).name != run or run.startswith("."):
+            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
+        if (runs_dir / run / "recipe.toml").exists() and not resume:
+            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
+        link = runs_dir / run  # `latest`
+        return runs_dir / (link.readlink() if link.is_symlink() else run)
+    name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
+    base, number = f"{name}-{data}-seed{recipe.seed}", 1
+
+    def candidate(n: int) -> Path:
+        return runs_dir / (base if n == 1 else f"{base}-{n}")
+
+    while candidate(number).exists():
+        number += 1
+    return candidate(max(1, number - 1) if resume else number)

@@ -1,0 +1,160 @@
+"""Several processes training one network together, started by torchrun; rank 0 alone writes files.
+
+Every process prepares the same global batch and trains on its slice, every world_size-th image from its rank on.
+Gradients are summed over the processes, and batch norm uses the statistics of the whole batch, so that a run is that of
+one process up to rounding. (Dropout and stochastic depth draw in each process for its own images.)
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pocket_resnet.errors import EnvironmentFault
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run; alone by default."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def part(self, x_B: Tensor) -> Tensor:
+        """This process's share of a batch."""
+        return x_B[self.rank :: self.world_size] if self.world_size > 1 else x_B
+
+    def sum(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor, all of one dtype, by its sum over all processes."""
+        if self.world_size > 1 and tensors:
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            dist.all_reduce(flat)
+            start = 0
+            for tensor in tensors:
+                tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
+                start += tensor.numel()
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, in every process."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set in any process."""
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=device)
+        dist.all_reduce(flags)
+        return bool(flags)
+
+
+ALONE = Processes()
+
+
+def is_writer() -> bool:
+    """Whether this process writes files and speaks, asked before or after the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Processes]:
+    """The processes that torchrun started, connected inside; without torchrun this process alone.
+
+    Raises EnvironmentFault where another of them ends before the end.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    with explained_loss():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield Processes(dist.get_rank(), dist.get_world_size())
+        finally:
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def explained_loss() -> Iterator[None]:
+    """Inside, a connection that another process broke is told as an EnvironmentFault."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no class of its own for it
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise EnvironmentFault("another process of this run has ended") from error
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor) -> Tensor:
+        summed = x.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        return SumOverProcesses.forward(None, gradient)
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes together; torch's SyncBatchNorm is for GPUs alone.
+
+    Every process must run it equally often in training. With `momentum` None, and in evaluation, it is
+    BatchNorm2d.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.momentum is None:
+            return super().forward(input)
+        x_BCHW = input.float()
+        count = x_BCHW.new_tensor([x_BCHW.numel() / x_BCHW.shape[1]])
+        here = torch.cat((x_BCHW.sum(dim=(0, 2, 3)), x_BCHW.square().sum(dim=(0, 2, 3)), count))
+        sums: Tensor = SumOverProcesses.apply(here)  # type: ignore[no-untyped-call]
+        C, total = x_BCHW.shape[1], sums[-1]
+        mean_C = sums[:C] / total
+        var_C = (sums[C:-1] / total - mean_C.square()).clamp(min=0)
+        self._update(mean_C.detach(), var_C.detach() * total / (total - 1))
+        gain_C = self.weight * torch.rsqrt(var_C + self.eps)
+        shift_C = self.bias - mean_C * gain_C
+        y_BCHW: Tensor = x_BCHW * gain_C.view(1, C, 1, 1) + shift_C.view(1, C, 1, 1)
+        return y_BCHW.to(input.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean_C: Tensor, unbiased_var_C: Tensor) -> None:
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.running_mean.lerp_(mean_C, self.momentum)
+        self.running_var.lerp_(unbiased_var_C, self.momentum)
+        self.num_batches_tracked.add_(1)
+
+
+def with_global_norms(model: nn.Module) -> None:
+    """Replace every BatchNorm2d in the model by one over all processes, with the same weights and names."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            norm = GlobalBatchNorm2d(child.num_features, child.eps, child.momentum)
+            norm.__dict__.update(child.__dict__)
+            setattr(model, name, norm)
+        else:
+            with_global_norms(child)

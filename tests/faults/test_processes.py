@@ -1,0 +1,151 @@
+"""Two processes train as one: equal weights, close to one process's; rank 0 writes; a lost one loses nothing."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pocket_resnet.cli import main
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.loop import Trainer
+
+# Two processes add up in another order than one: after eight steps of SGD weights differ by less than this.
+TOLERANCE = 1e-4
+SGD: dict[str, Any] = {"kind": "sgd", "lr": 0.05, "nesterov": False, "momentum": 0.9, "lookahead_steps": 0}
+
+pytestmark = pytest.mark.usefixtures("synthetic")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def start_ranks(start_child: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """start_ranks(function) forks two processes as torchrun would; each calls the function with its rank."""
+
+    def start(work: Callable[[int], Any], world_size: int = 2) -> list[Any]:
+        port = free_port()
+
+        def as_rank(rank: int) -> None:
+            values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+            os.environ.update({key: str(value) for key, value in values.items()} | {"MASTER_ADDR": "127.0.0.1"})
+            work(rank)
+
+        return [start_child(lambda rank=rank: as_rank(rank)) for rank in range(world_size)]
+
+    return start
+
+
+@pytest.fixture
+def command(tmp_path: Path, make_recipe: Callable[..., Recipe], tiny_spec: Any) -> Callable[..., list[str]]:
+    """command("run", epochs=4): the arguments of a training without dropout, whose draws differ by process."""
+
+    def make(run: str, **changes: Any) -> list[str]:
+        path = tmp_path / f"{run}.toml"
+        path.write_text(to_toml(make_recipe(**{"model": replace(tiny_spec), "name": "tiny"} | changes)))
+        return ["train", str(path), "--run", run, "--runs-dir", str(tmp_path / "runs")]
+
+    return make
+
+
+def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], dict[str, Tensor]]:
+    """Have every process write its whole state after its last step; returns what reads it."""
+    whole = Trainer.end_epoch
+
+    def end_epoch(self: Trainer) -> None:
+        whole(self)
+        if self.step == self.num_steps:
+            copies = {name: value.clone().contiguous() for name, value in self.tensors().items()}
+            save_file(copies, tmp_path / f"state-{self.processes.rank}-of-{self.processes.world_size}")
+
+    monkeypatch.setattr(Trainer, "end_epoch", end_epoch)
+    return lambda rank: load_file(tmp_path / f"state-{rank}-of-2")
+
+
+@pytest.mark.parametrize("optim", [SGD, {"kind": "muon"}])
+def test_both_have_the_same_weights(
+    optim: dict[str, Any], command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Weights, momentum, averages, statistics and totals, to the bit; the other writes no file, prints no line."""
+    state_of = state_at_the_end(monkeypatch, tmp_path)
+    ranks = start_ranks(lambda _rank: main(command("two", epochs=4, optim=optim)))
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    one, other = state_of(0), state_of(1)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_together_they_train_as_one(
+    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same global batches, augmentation, loss and batch-norm statistics as in a single process."""
+    state_of = state_at_the_end(monkeypatch, tmp_path)
+    ranks = start_ranks(lambda _rank: main(command("two", epochs=4, optim=SGD)))
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    main(command("one", epochs=4, optim=SGD))
+    alone, together = load_file(tmp_path / "state-0-of-1"), state_of(0)
+    for name, value in alone.items():
+        assert torch.allclose(value.double(), together[name].double(), atol=TOLERANCE, rtol=TOLERANCE), name
+    results = [json.loads((tmp_path / "runs" / run / "result.json").read_text()) for run in ("one", "two")]
+    assert results[0]["images_seen"] == results[1]["images_seen"]
+    assert results[0]["train_flops"] == results[1]["train_flops"]
+
+
+def test_a_lost_process_ends_the_run_with_a_checkpoint(
+    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 5, one line, a checkpoint of the last whole step; one process goes on, "not bit-exact" (row 9)."""
+    step = Trainer.train_step
+
+    def die_in_rank_1(self: Trainer) -> None:
+        if self.step == 3 and self.processes.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", die_in_rank_1)
+    arguments = command("lost", epochs=4, checkpoint={"every_s": 1e9})
+    ranks = start_ranks(lambda _rank: main(arguments))
+    assert [rank.wait() for rank in ranks] == [5, -signal.SIGKILL]
+    told = capfd.readouterr().err
+    assert "pocket-resnet: another process of this run has ended" in told
+    assert "go on with: pocket-resnet train" in told
+    [saved] = checkpoint.newest_first(tmp_path / "runs" / "lost" / "checkpoints")
+    assert saved.name == "step-000003"
+    checkpoint.load(saved)
+    main([*arguments, "--resume"])
+    told = capfd.readouterr().err
+    assert "not bit-exact: begun on" in told
+    assert "2 processes" in told
+    assert json.loads((tmp_path / "runs" / "lost" / "result.json").read_text())["steps"] == 8
+
+
+def test_a_signal_to_one_stops_both_at_the_same_step(
+    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step = Trainer.train_step
+
+    def interrupt_rank_1(self: Trainer) -> None:
+        if self.step == 2 and self.processes.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupt_rank_1)
+    arguments = command("stopped", epochs=4, checkpoint={"every_s": 1e9})
+    ranks = start_ranks(lambda _rank: main(arguments))
+    assert [rank.wait() for rank in ranks] == [128 + signal.SIGTERM] * 2
+    [saved] = checkpoint.newest_first(tmp_path / "runs" / "stopped" / "checkpoints")
+    assert saved.name == "step-000003"

@@ -1,0 +1,67 @@
+"""The folder of a run: where it lies, and what it lets in."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pocket_resnet.data.source import Source
+from pocket_resnet.errors import UsageError
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.training.folder import RunFolder, choose_folder
+from pocket_resnet.training.processes import Processes
+
+
+def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
+    """NAME, NAME-2, NAME-3; resuming goes on with the last."""
+    recipe = make_recipe(seed=7)
+    for name in ("tiny-synthetic-seed7", "tiny-synthetic-seed7-2", "tiny-synthetic-seed7-3"):
+        found = choose_folder(tmp_path, recipe, source, None, resume=False)
+        assert found == tmp_path / name
+        found.mkdir()
+        assert choose_folder(tmp_path, recipe, source, None, resume=True) == found
+    assert choose_folder(tmp_path / "new", recipe, source, None, resume=True).name == "tiny-synthetic-seed7"
+
+
+def test_default_folder_stays_in_runs(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
+    for name, data in {"../../up": "/a/b c\n", "/abs": "..", "a/b": "."}.items():
+        found = choose_folder(tmp_path, make_recipe(name=name), replace(source, name=data), None, resume=False)
+        assert found.parent == tmp_path
+        assert found.name.endswith("-seed0")
+        assert not set(found.name) & set("/\n ")
+
+
+def test_named_folder(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
+    recipe = make_recipe()
+    assert choose_folder(tmp_path, recipe, source, "mine", resume=False) == tmp_path / "mine"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.toml").touch()
+    with pytest.raises(UsageError, match="this run exists"):
+        choose_folder(tmp_path, recipe, source, "mine", resume=False)
+    assert choose_folder(tmp_path, recipe, source, "mine", resume=True) == tmp_path / "mine"
+    for name in ("../x", "a/b", "/abs", "..", ".hidden", ""):
+        with pytest.raises(UsageError, match="not a plain folder name"):
+            choose_folder(tmp_path, recipe, source, name, resume=False)
+
+
+def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "latest").symlink_to("mine")
+    assert choose_folder(tmp_path, make_recipe(), source, "latest", resume=True) == tmp_path / "mine"
+
+
+def test_of_several_processes_one_writes(
+    make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others touch nothing and take what rank 0 tells."""
+    monkeypatch.setattr(Processes, "agree", lambda _self, value: value)
+    folder = RunFolder(tmp_path / "r", make_recipe(), source, Processes(rank=1, world_size=2))
+    with folder.locked() as remarks:
+        folder.begin(fork=False)
+        folder.begin_metrics(0)
+        folder.record({"step": 1})
+        assert folder.finished(4) is None
+        assert folder.newest(fork=False) is None
+    assert remarks == []
+    assert list(tmp_path.iterdir()) == []
