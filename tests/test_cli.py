@@ -1,6 +1,7 @@
 """The command line: help, exit codes, one JSON object, and errors without a traceback."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -199,6 +200,20 @@ def test_summary(run: Run) -> None:
     assert found["num_bytes"] == 4 * 4_697_742
     assert found["num_macs"] > 0
     assert found["spec"]["num_blocks"] == [4, 4, 3]
+
+
+def test_design(run: Run) -> None:
+    """People get what it costs of what is allowed and the next command; --json the spec that this command trains."""
+    code, out, _ = run("design", "--budget", "1M", "--max-macs", "50M")
+    assert code == 0
+    assert re.search(r"parameters +[\d,]+ \([\d.]+% of 1,000,000\)", out)
+    assert re.search(r"multiply-adds +[\d,]+ \([\d.]+% of 50,000,000\)", out)
+    assert "pocket-resnet train best --budget 1M --max-macs 50M" in out
+    found = json.loads(run("design", "--budget", "1M", "--max-bytes", "1MB", "--json")[1])
+    assert 0.97 * 250_000 <= found["num_params"] <= 250_000
+    assert found["num_bytes"] == 4 * found["num_params"]
+    assert {"num_macs", "spec", "reasons"} <= set(found)
+    assert run("design", "--budget", "5X")[0] == 2
 
 
 @pytest.mark.usefixtures("synthetic")

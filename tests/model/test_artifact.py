@@ -206,3 +206,17 @@ def test_card_as_markdown(make_card: Callable[..., Card]) -> None:
     assert "`1`, `10`, `2`" in text
     assert "part of training" not in text
     assert "part of training" in markdown(make_card(train_on="trainval"))
+
+
+def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, make_card: Callable[..., Card]) -> None:
+    """Parameters are rounded; statistics and preprocessing stay as they are; the network computes in fp32."""
+    for weights in ("fp32", "fp16"):
+        save_model(tmp_path / weights, tiny_model, make_card(weights=weights))
+    sizes = [(tmp_path / weights / WEIGHTS).stat().st_size for weights in ("fp32", "fp16")]
+    assert sizes[0] - sizes[1] >= 2 * num_params(tiny_model.spec) * 0.95
+    model, _ = load_model(tmp_path / "fp16")
+    parameters = dict(tiny_model.named_parameters())
+    for name, value in tiny_model.state_dict().items():
+        expected = value.half().float() if name in parameters else value
+        assert torch.equal(model.state_dict()[name], expected)
+        assert model.state_dict()[name].dtype == value.dtype

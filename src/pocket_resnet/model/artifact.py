@@ -21,8 +21,13 @@ MAX_CONFIG_BYTES = 16 * 1024**2
 
 
 def save_model(folder: Path, model: ResNet, card: Card) -> None:
-    """Write the model directory in one step. Raises EnvironmentFault where the disk refuses."""
+    """Write the model directory in one step, parameters as `card.weights` says.
+
+    Raises EnvironmentFault where the disk refuses.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if card.weights == "fp16":
+        weights |= {name: weights[name].half() for name, _ in model.named_parameters()}
     files = {
         WEIGHTS_NAME: tensors_to_bytes(weights),
         CONFIG_NAME: json_bytes(card.model_dump(mode="json")),
