@@ -1,0 +1,65 @@
+"""The benchmarks measure what they say: the memory of the child alone, medians, shapes within their budget."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import process
+import shapes
+import speed
+
+from pocket_resnet.model.design import Budget, fill_budget
+from pocket_resnet.model.spec import num_params
+
+MIB = 2**20
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_peak_is_the_child_s_own() -> None:
+    """A child begins as a copy of its parent, whose memory must not count."""
+    ballast = np.ones(300 * MIB, dtype=np.uint8)
+    small = process.run(python("import time; time.sleep(0.3)"))
+    large = process.run(python(f"import time; x = bytearray(b'1') * {200 * MIB}; time.sleep(0.3); print('done')"))
+    assert ballast.nbytes > 0
+    assert small.peak_gib < 0.1
+    assert 0.19 < large.peak_gib < 0.3
+    assert large.output == "done\n"
+    assert large.seconds >= 0.3
+
+
+def test_a_failing_command_is_no_measurement() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        process.run(python("raise SystemExit(3)"))
+
+
+def measured(name: str, *accuracies: float) -> speed.Measured:
+    rounds = [
+        speed.Round(seed, accuracy, accuracy + 0.01, 10 + seed, 12, 5000, 0.011, 1 / (40 + seed), 0.7, 0.9)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    return speed.Measured(name, rounds)
+
+
+def test_tables_hold_medians_and_spread() -> None:
+    both = [measured("fast", 0.86, 0.87, 0.88), measured("cpu94", 0.93)]
+    wanted = "\n".join(speed.wanted_table(both))
+    assert "87.00% ± 1.00 (n=3)): time, of the original's epoch | 1/41.0 | 1/30 | 1/48 |" in wanted
+    assert "| 70% | 80% | 90% |" in wanted
+    assert "94.00% (n=1), six views (93.00% (n=1), single) | 0.011 PFLOP | 0.24 PFLOP | 0.13 PFLOP |" in wanted
+    rows = speed.recipes_table(both, {"peer.py": [{"seconds": 3.0, "last_line": "acc 0.5"}]})
+    assert rows[2].startswith("| fast | 87.00% ± 1.00 (n=3) | 88.00% ± 1.00 (n=3) | 0.0110 | 5,000 | 1/41.0 | 70% |")
+    assert rows[-1].startswith("| peer.py | acc 0.5 |")
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+def test_every_shape_fills_a_small_and_a_large_budget(shape: str) -> None:
+    for budget in (100_000, 5_000_000):
+        found = fill_budget(shapes.SHAPES[shape], Budget(num_params=budget))
+        assert 0.97 * budget <= num_params(found) <= budget
