@@ -219,7 +219,7 @@ def test_design(run: Run) -> None:
 @pytest.mark.usefixtures("synthetic")
 def test_train(run: Run, recipe_path: Path, tmp_path: Path) -> None:
     """Any key of the recipe is a flag; --json prints what result.json has, people get the next command to try."""
-    arguments = ("train", recipe_path, "--runs-dir", tmp_path / "runs", "--run")
+    arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run")
     code, out, err = run(*arguments, "a", "--json", "--max-steps", 3, "--optim.lr", 0.01, "--seed", 5)
     assert code == 0
     found = json.loads(out)
@@ -235,7 +235,7 @@ def test_train(run: Run, recipe_path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("synthetic")
 def test_default_run_folders_do_not_collide(run: Run, recipe_path: Path, tmp_path: Path) -> None:
-    arguments = ("train", recipe_path, "--runs-dir", tmp_path / "runs", "--max-steps")
+    arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--max-steps")
     assert [run(*arguments, 1)[0], run(*arguments, 1)[0], run(*arguments, 2, "--resume")[0]] == [0, 0, 0]
     steps = {path.parent.name: json.loads(path.read_text())["steps"] for path in tmp_path.rglob("result.json")}
     assert steps == {"tiny-synthetic-seed0": 1, "tiny-synthetic-seed0-2": 2}

@@ -23,10 +23,12 @@ from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.evaluate import (
     EVALUATION_BATCH,
     NUM_CALIBRATION_BINS,
+    calibration_bins,
     calibration_error,
     class_probabilities,
     evaluate,
     evaluate_model,
+    paired_difference,
     renumber,
     summarise,
     wilson_interval,
@@ -88,6 +90,29 @@ def test_calibration_error() -> None:
     assert calibration_error(confidence_N, hit_N) == pytest.approx(expected, abs=1e-6)
     assert calibration_error(torch.tensor([1.0, 1.0]), torch.tensor([True, True])) == 0
     assert calibration_error(torch.tensor([1.0, 1.0]), torch.tensor([False, True])) == pytest.approx(0.5)
+
+
+def test_calibration_bins() -> None:
+    """Each image is in one, certain ones too."""
+    found = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
+    assert [each.num_images for each in found] == [1, 1, 1, 1]
+    assert [each.accuracy for each in found] == [1, 0, 1, 1]
+    probabilities_NK, labels_N = predictions()
+    found = calibration_bins(probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N)
+    assert sum(each.num_images for each in found) == len(labels_N)
+    assert [each.confidence for each in found] == sorted(each.confidence for each in found)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (3, 12), (12, 3), (7, 7), (400, 455), (0, 90)])
+def test_paired_difference(only_first: int, only_second: int) -> None:
+    """p as scipy has it; images that both or neither got right do not count."""
+    both = [True] * 5 + [False] * 3
+    first_N = torch.tensor(both + [True] * only_first + [False] * only_second)
+    second_N = torch.tensor(both + [False] * only_first + [True] * only_second)
+    found = paired_difference(first_N, second_N)
+    assert (found.num_only_first, found.num_only_second) == (only_first, only_second)
+    total = only_first + only_second
+    assert found.p == pytest.approx(binomtest(only_first, total).pvalue if total else 1, rel=1e-9)
 
 
 def test_absent_class_and_certain_mistake() -> None:

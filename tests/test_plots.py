@@ -46,3 +46,12 @@ def test_picture_is_written_the_same_twice(tmp_path: Path) -> None:
         draw_cost([Cost("fast", 86.7, 0.01, 34)], [], tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert Image.open(tmp_path / "a.png").size[0] > 1000
+
+
+def test_dagger_of_the_key_is_a_dagger() -> None:
+    """A marker in dollars, which is drawn as a formula; that names are not must leave it so."""
+    drawn, [axes] = plots.figure(4, 3)
+    plots.draw_key(axes, chosen_on_test=True)
+    outline = axes.lines[-1]._marker.get_path().get_extents()
+    assert outline.width < outline.height
+    plt.close(drawn)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from pocket_resnet import show
-from pocket_resnet.errors import DataError, PocketError, UsageError, did_you_mean
+from pocket_resnet.errors import DataError, EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.version import __version__
@@ -48,6 +48,8 @@ class Train:
     """Go on with an interrupted run."""
     fork: bool = False
     """Go on although recipe or data have changed since the run began."""
+    report: bool = True
+    """Write a page of curves, confusions and examples into the run's folder at the end."""
     json: bool = False
     """Print the result as one JSON object on standard output."""
 
@@ -66,6 +68,19 @@ class Train:
         )
         if is_writer():  # of several processes one speaks
             show.as_json(result.__dict__) if self.json else show.result(result.__dict__)
+            page = self._write_report(Path(result.model).parent) if self.report else None
+            if not self.json:
+                show.next_steps(result.model, page)
+
+    def _write_report(self, folder: Path) -> Path | None:
+        """The report's page. The run is safe by now: where drawing fails, a line says so and nothing else happens."""
+        try:
+            from pocket_resnet.report import write_report
+
+            return write_report([folder], data_dir=self.data_dir)
+        except Exception as error:
+            show.no_report(error, folder)
+            return None
 
 
 @dataclass
@@ -96,6 +111,26 @@ class Evaluate:
             show.evaluation(found.to_json(), found.caveat)
         if self.json is not None:
             show.as_json(found.to_json(), self.json)
+
+
+@dataclass
+class Report:
+    """Write a page about a run, or several compared: curves, confusions, calibration, examples, Grad-CAM.
+
+    pocket-resnet report runs/fast-cifar10-seed0
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs; the first is what the others are compared with."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where report.html and plots/ go (default: the run's folder; of several runs, `report` beside the first)."""
+    data_dir: DataDir = None
+    """Where data sets lie."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.report import write_report
+
+        print(f"report      {write_report(self.runs, self.out, self.data_dir)}")
 
 
 @dataclass
@@ -199,6 +234,7 @@ class Data:
 VERBS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
+    "report": Report,
     "predict": Predict,
     "summary": Summary,
     "design": Design,
@@ -220,6 +256,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has gone: `pocket-resnet summary original | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:  # of a path that was given: too long a name, a folder that may not be entered
+        _fail(error, f"{error.filename or 'error'}: {error.strerror or error}", EnvironmentFault.exit_code, debug)
 
 
 def _dispatch(arguments: list[str]) -> None:

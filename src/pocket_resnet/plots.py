@@ -3,7 +3,9 @@
 Colours are of Okabe and Ito's palette, which colour-blind readers can tell apart, and a grey.
 """
 
+import io
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,11 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from pocket_resnet.files import write_bytes
+
 OURS, PUBLISHED, LIMIT, GRID = "#0072B2", "#606060", "#D55E00", "#e4e4e4"
+COLORS = (OURS, LIMIT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow, too pale for lines
+DPI = 160
 ACCURACY_TICKS = (50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 98.5, 99)
 DURATIONS: dict[float, str] = {
     **{1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 60: "1 min", 180: "3 min", 600: "10 min", 1_800: "30 min"},
@@ -45,22 +51,68 @@ class Cost:
 
 def figure(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """An empty figure in the project's style, and its axes from left to right."""
-    mpl.rcParams.update({"font.size": 12, "font.family": "DejaVu Sans"})
+    _set_style()
     drawn, axes = plt.subplots(
         1, columns, figsize=(width_in, height_in), layout="constrained", squeeze=False, sharey=True
     )
     for each in axes[0]:
-        each.grid(axis="y", color=GRID)
-        each.set_axisbelow(True)
-        for side in ("top", "right"):
-            each.spines[side].set_visible(False)
+        _dress(each)
     return drawn, list(axes[0])
 
 
-def save(drawn: Figure, target: Path) -> None:
-    """Write the figure as PNG, the same bytes from the same figure."""
-    drawn.savefig(target, dpi=160, metadata={"Software": None})
+def stack(width_in: float, heights_in: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the project's style with axes one below the other, which share the horizontal axis."""
+    _set_style()
+    drawn, axes = plt.subplots(
+        len(heights_in),
+        1,
+        figsize=(width_in, sum(heights_in)),
+        height_ratios=list(heights_in),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+    )
+    for each in axes[:, 0]:
+        _dress(each)
+    return drawn, list(axes[:, 0])
+
+
+def canvas(width_in: float, height_in: float) -> Figure:
+    """A figure without axes, in the project's style."""
+    _set_style()
+    return plt.figure(figsize=(width_in, height_in))
+
+
+def _set_style() -> None:
+    mpl.rcParams.update({"font.size": 12, "font.family": "DejaVu Sans"})
+
+
+def _dress(axes: Axes) -> None:
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def png(drawn: Figure) -> bytes:
+    """The figure as PNG, the same bytes from the same figure; it is closed."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a class name in another script
+        drawn.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     plt.close(drawn)
+    return buffer.getvalue()
+
+
+def save(drawn: Figure, target: Path) -> None:
+    """Write the figure as PNG."""
+    write_bytes(target, png(drawn))
+
+
+def shown(text: str, most: int = 14) -> str:
+    """Text of unknown origin for a picture: one line, at most so many characters, nothing unprintable, no formula."""
+    line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
 
 
 def accuracy_height(percent: float) -> float:

@@ -18,6 +18,7 @@ def as_json(value: Any, target: str = STDOUT) -> None:
     """Print the value as one JSON document, or write it to the file."""
     if target == STDOUT:
         sys.stdout.write(json_bytes(value).decode())
+        sys.stdout.flush()
     else:
         write_bytes(Path(target), json_bytes(value))
         print(f"wrote {target}", file=sys.stderr)
@@ -34,9 +35,8 @@ def overview(verbs: Mapping[str, str]) -> None:
 
 
 def result(found: Mapping[str, Any]) -> None:
-    """The last lines of a training run."""
+    """What a training run came to."""
     low, high = found["interval"]
-    model = found["model"]
     print(f"parameters  {found['num_params']:,} ({found['num_macs']:,} multiply-adds an image)")
     unseen = "validation" if found["train_on"] == "train" else "validation images it was trained on (no estimate)"
     print(f"accuracy    {found['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
@@ -44,7 +44,19 @@ def result(found: Mapping[str, Any]) -> None:
         f"training    {found['seconds']:.1f} s for {found['steps']:,} steps, {found['images_per_s']:,.0f} images/s, "
         f"{found['train_flops'] / 1e12:,.2f} TFLOP ({found['seconds_total']:.1f} s in all)"
     )
-    print(f"model       {model}")
+    print(f"model       {found['model']}", flush=True)
+
+
+def no_report(error: Exception, run: Path) -> None:
+    """Why a finished run has no report, in a line on standard error."""
+    what = str(error).partition("\n")[0] or type(error).__name__
+    print(f"no report: {what} (try again: pocket-resnet report {run})", file=sys.stderr)
+
+
+def next_steps(model: str, report: Path | None) -> None:
+    """Where the report is, and the command to try next."""
+    if report is not None:
+        print(f"report      {report}")
     print(f"next        pocket-resnet evaluate {model}")
 
 

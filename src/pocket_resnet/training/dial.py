@@ -1,8 +1,8 @@
 """What of a recipe follows from the budget and the number of epochs, where the recipe leaves it to the dial.
 
 A network sees too little to need regularisation in a short run, and a small network cannot fit what a large one can.
-Both are one number here: `strength`, the epochs scaled by the size of the network. The thresholds come from the runs
-in docs/log.md.
+Both are one number here: `strength`, the epochs scaled by the size of the network. The thresholds are a first guess
+from published recipes; only that ten epochs are too short for cutout is measured (docs/log.md).
 """
 
 import math

@@ -1,0 +1,164 @@
+"""The pictures of a report that show images or the network: contact sheets, Grad-CAM, stages.
+
+Shapes: H x W pixels of 3 channels, uint8.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import BoxStyle, FancyBboxPatch
+from numpy.typing import NDArray
+
+from pocket_resnet.model.spec import Layer, NetworkSpec, layers
+from pocket_resnet.plots import DPI, LIMIT, OURS, PUBLISHED, canvas
+
+WIDTH_IN, SMALL, CAPTION = 5.0, 10.5, 10.0  # text in points
+MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4
+TITLE_IN, ROW_IN, PARAMS_IN, MACS_IN = 0.35, 0.62, 2.58, 3.68
+GLOW, OVERLAY = "#FF7F00", 0.75  # the colour of Grad-CAM, and its share where the map is 1
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Images side by side with lines of text below; a line that is marked is set off in colour."""
+
+    images: tuple[Pixels, ...]
+    lines: tuple[str, ...]
+    marked: bool = False
+
+
+def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
+    """The tiles in rows, each image as wide as fits; pixels stay squares."""
+    num_lines = max(len(tile.lines) for tile in tiles)
+    tile_px = round((WIDTH_IN - 2 * MARGIN_IN - GAP_IN * (columns - 1)) / columns * DPI)
+    num_images = len(tiles[0].images)
+    side_px = (tile_px - SEAM_PX * (num_images - 1)) // num_images
+    row_px = side_px + round((num_lines * LINE_IN + 2 * GAP_IN) * DPI)
+    margin_px, step_px = round(MARGIN_IN * DPI), tile_px + round(GAP_IN * DPI)
+    width_px, height_px = round(WIDTH_IN * DPI), row_px * -(-len(tiles) // columns)
+    sheet_HWC = np.full((height_px, width_px, 3), 255, np.uint8)
+    drawn = canvas(WIDTH_IN, height_px / DPI)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        left_px, top_px = margin_px + column * step_px, margin_px + row * row_px
+        for index, pixels_HWC in enumerate(tile.images):
+            start_px = left_px + index * (side_px + SEAM_PX)
+            sheet_HWC[top_px : top_px + side_px, start_px : start_px + side_px] = _enlarged(pixels_HWC, side_px)
+        for index, line in enumerate(tile.lines):
+            y_px = top_px + side_px + round((0.04 + index * LINE_IN) * DPI)
+            color = PUBLISHED if index else LIMIT if tile.marked else "black"
+            place = (left_px / width_px, 1 - y_px / height_px)
+            drawn.text(*place, line, va="top", fontsize=CAPTION, color=color)
+    axes = drawn.add_axes((0, 0, 1, 1))
+    axes.imshow(sheet_HWC, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    return drawn
+
+
+def _enlarged(pixels_HWC: Pixels, side_px: int) -> Pixels:
+    """The image at that many pixels a side, by repeating its own."""
+    rows, columns = (np.arange(side_px) * size // side_px for size in pixels_HWC.shape[:2])
+    large_HWC: Pixels = pixels_HWC[rows][:, columns]
+    return large_HWC
+
+
+def overlaid(pixels_HWC: Pixels, map_HW: NDArray[np.float32]) -> Pixels:
+    """The image in grey, the more orange the stronger the map."""
+    grey_HW1 = pixels_HWC.mean(axis=2, keepdims=True) / 255
+    share_HW1 = OVERLAY * map_HW[..., None]
+    mixed_HWC: NDArray[np.float64] = (1 - share_HW1) * grey_HW1 + share_HW1 * np.array(to_rgb(GLOW))
+    return (255 * mixed_HWC).round().astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Stem, stage or head: what it consists of, puts out [C, H, W] and costs."""
+
+    name: str
+    what: str
+    out_shape: tuple[int, int, int]
+    num_params: int
+    num_macs: int
+
+
+def parts(spec: NetworkSpec) -> list[Part]:
+    """The network from stem to head; together they have its parameters and multiply-adds."""
+    found = []
+    for name, group in groupby(layers(spec), key=_part_of):
+        inside = list(group)
+        shape = [layer.out_shape for layer in inside if "squeeze_excite" not in layer.name][-1]
+        cost = sum(layer.num_params for layer in inside), sum(layer.num_macs for layer in inside)
+        found.append(Part(name, _described(spec, name), shape, *cost))
+    return found
+
+
+def _part_of(layer: Layer) -> str:
+    first, *rest = layer.name.split(".")
+    return f"stage {int(rest[0]) + 1}" if first == "stages" else "stem" if first == "stem" else "head"
+
+
+def _described(spec: NetworkSpec, name: str) -> str:
+    if name == "stem":
+        kernel = f"{spec.stem_kernel_size} × {spec.stem_kernel_size}"
+        gate = ", squeeze-excite" if spec.squeeze_excite == "stem" else ""
+        return f"{kernel} {'whitening' if spec.stem == 'whitening' else 'convolution'}{gate}"
+    if name == "head":
+        return f"{spec.pool} pool, linear"
+    stage = int(name.split()[1]) - 1
+    entry = "halve, " if spec.downsample == "pool" or stage else ""
+    size, gate = spec.kernel_sizes[stage], " + SE" if spec.squeeze_excite == "block" else ""
+    num_blocks = spec.num_blocks[stage]
+    kind = {"basic": "basic block", "single": "single block", "bottleneck": "bottleneck"}[spec.block]
+    return f"{entry}{num_blocks} {kind}{'s' * (num_blocks != 1)} {size} × {size}{gate}"
+
+
+def network_diagram(spec: NetworkSpec) -> Figure:
+    """Boxes from image to logits with what each part puts out, and bars of its parameters and multiply-adds."""
+    rows = parts(spec)
+    height_in = TITLE_IN + ROW_IN * (len(rows) + 1)
+    drawn = canvas(WIDTH_IN, height_in)
+    axes = drawn.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, WIDTH_IN)
+    axes.set_ylim(height_in, 0)
+    axes.set_axis_off()
+    for left_in, title in ((PARAMS_IN, "parameters"), (MACS_IN, "multiply-adds")):
+        axes.text(left_in, 0.2, title, fontsize=SMALL, weight="bold", va="center")
+    size = spec.image_size
+    _draw_box(axes, TITLE_IN + 0.5 * ROW_IN, "image", f"3 × {size} × {size}", "pixels", fill="#f2f2f2")
+    for index, part in enumerate(rows):
+        y_in = TITLE_IN + (index + 1.5) * ROW_IN
+        _draw_arrow(axes, y_in - 0.5 * ROW_IN)
+        out = " × ".join(map(str, part.out_shape)) if part.name != "head" else f"{part.out_shape[0]} classes"
+        _draw_box(axes, y_in, part.name, out, part.what, fill="#e3f0f8")
+        _draw_bar(axes, PARAMS_IN, y_in, part.num_params, max(row.num_params for row in rows))
+        _draw_bar(axes, MACS_IN, y_in, part.num_macs, max(row.num_macs for row in rows))
+    return drawn
+
+
+def _draw_arrow(axes: Axes, y_in: float) -> None:
+    style = {"arrowstyle": "-|>", "color": PUBLISHED, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (0.3, y_in + 0.09), (0.3, y_in - 0.09), arrowprops=style)
+
+
+def _draw_box(axes: Axes, y_in: float, name: str, out: str, what: str, fill: str) -> None:
+    left_in, right_in = 0.04, PARAMS_IN - 0.17
+    shape = BoxStyle.Round(pad=0, rounding_size=0.06)
+    corner, width_in = (left_in, y_in - 0.22), right_in - left_in
+    axes.add_patch(
+        FancyBboxPatch(corner, width_in, 0.44, boxstyle=shape, facecolor=fill, edgecolor=OURS, linewidth=0.8)
+    )
+    axes.text(left_in + 0.08, y_in - 0.09, name, fontsize=SMALL, weight="bold", va="center")
+    axes.text(right_in - 0.08, y_in - 0.09, out, fontsize=SMALL, va="center", ha="right")
+    axes.text(left_in + 0.08, y_in + 0.1, what, fontsize=9, va="center", color="#404040")
+
+
+def _draw_bar(axes: Axes, left_in: float, y_in: float, count: int, most: int) -> None:
+    axes.barh(y_in + 0.08, count / max(1, most), left=left_in, height=0.16, color=OURS)
+    axes.text(left_in, y_in - 0.1, f"{count:,}", fontsize=SMALL - 0.5, va="center")

@@ -1,0 +1,201 @@
+"""A finished run read again: its records, and what its network says of every validation image, in one pass.
+
+Shapes: N validation images, K classes, B images, H x W pixels.
+"""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pocket_resnet.card import Card
+from pocket_resnet.data.augment import Augmenter, resize, to_float
+from pocket_resnet.data.batches import batch_indices, epoch_order, steps_per_epoch
+from pocket_resnet.data.source import Source, Split, open_source
+from pocket_resnet.device import Hardware, choose
+from pocket_resnet.errors import ArtifactError, PocketError, UsageError
+from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise
+from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import differences, load_recipe, override
+from pocket_resnet.training.checkpoint import STATE_NAME, newest_first
+from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.prepare import fit_to_data
+from pocket_resnet.training.result import Result, read_result
+from pocket_resnet.training.schedule import image_side
+
+
+@dataclass(eq=False)
+class Study:
+    """A finished run, its network on `hardware`, and the probabilities it gives to the validation images."""
+
+    path: Path
+    recipe: Recipe
+    result: Result
+    card: Card
+    metrics: list[dict[str, Any]]
+    source: Source
+    val: Split
+    model: ResNet
+    hardware: Hardware
+    probabilities_NK: Tensor
+    evaluation: Evaluation
+    remarks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.confidence_N, self.predicted_N = self.probabilities_NK.max(1)
+        self.hit_N = self.predicted_N == self.val.labels_N
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, whichever way it was asked for: `runs/latest` is a link."""
+        return self.path.resolve().name
+
+    def surest_mistakes(self, count: int) -> Tensor:
+        """The indices of the images that were classified wrong, most confident first."""
+        return self._ranked(~self.hit_N, descending=True)[:count]
+
+    def doubtful_hits(self, count: int) -> Tensor:
+        """The indices of the images that were classified right, least confident first."""
+        return self._ranked(self.hit_N, descending=False)[:count]
+
+    def _ranked(self, chosen_N: Tensor, *, descending: bool) -> Tensor:
+        indices_M = chosen_N.nonzero().flatten()
+        return indices_M[self.confidence_N[indices_M].argsort(descending=descending, stable=True)]
+
+
+Opener = Callable[[Recipe], Source]
+
+
+def opener(data_dir: Path | None) -> Opener:
+    """Opens the data set of a recipe; of several runs on the same data, once."""
+    opened: dict[tuple[str, int], Source] = {}
+
+    def open_data(recipe: Recipe) -> Source:
+        key = recipe.data.name, recipe.model.image_size
+        if key not in opened:
+            name, image_size = key
+            opened[key] = open_source(
+                name, data_dir=data_dir, image_size=image_size, num_workers=recipe.data.num_workers
+            )
+        return opened[key]
+
+    return open_data
+
+
+def study(path: Path, open_data: Opener) -> Study:
+    """The finished run in this folder, evaluated. Raises UsageError where none is there, ArtifactError for damage."""
+    recipe_path = path / "recipe.toml"
+    if not recipe_path.is_file():
+        raise UsageError("no run here", where=path, mend="give the folder of a finished run")
+    if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
+        raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
+    recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
+    model, card = load_model(path)
+    source = open_data(recipe)
+    val = renumber(source.split("val"), source.class_names, card.class_names)
+    hardware = choose()
+    model = hardware.place(model)
+    probabilities_NK = class_probabilities(model, val.images_NCHW, hardware)
+    evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
+    return Study(
+        path=path,
+        recipe=recipe,
+        result=result,
+        card=card,
+        metrics=_metrics(path / "metrics.jsonl"),
+        source=source,
+        val=val,
+        model=model,
+        hardware=hardware,
+        probabilities_NK=probabilities_NK,
+        evaluation=evaluation,
+        remarks=tuple(_remarks(path, result, source, evaluation)),
+    )
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_metrics(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def _remarks(path: Path, result: Result, source: Source, evaluation: Evaluation) -> list[str]:
+    """What a reader of the figures must know."""
+    remarks = []
+    if result.train_on == "trainval":
+        remarks.append("The network was trained on the validation images too: their accuracy is no estimate.")
+    if evaluation.accuracy != result.accuracy:
+        remarks.append(
+            f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
+            "differently, or the data are others); confusion, calibration and images below go with this figure."
+        )
+    saved = newest_first(path / "checkpoints")
+    try:
+        began_with = json.loads((saved[0] / STATE_NAME).read_text(encoding="utf-8"))["data_fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):  # checkpoints may be deleted
+        return remarks
+    if began_with != source.fingerprint:
+        remarks.append("The data have changed since this run.")
+    return remarks
+
+
+def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], int]:
+    """What the network was shown at the first step of its last epoch: uint8 [B, H, W, 3], labels, and that step.
+
+    The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
+    seconds to import. A label has two lines where two images are mixed.
+    """
+    recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
+    num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
+    steps_an_epoch = steps_per_epoch(num_samples, recipe.batch_size)
+    epoch = (run.result.steps - 1) // steps_an_epoch
+    step = epoch * steps_an_epoch
+    augmenter = Augmenter(recipe.augment, num_samples, recipe.seed, fill_C)
+    augmenter.begin_epoch(epoch)
+    indices_B = batch_indices(epoch_order(num_samples, recipe.seed, epoch), 0, recipe.batch_size)
+    x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
+    side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * steps_an_epoch)
+    x_BCHW = to_float(resize(x_BCHW, side))
+    x_BCHW, targets = augmenter.mix(x_BCHW, train.labels_N[indices_B].to(run.hardware.device), step)
+    pixels_BHWC = (x_BCHW[:count] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    names, share = run.source.class_names, targets.share
+    labels = []
+    for one, other in zip(targets.labels_B[:count].tolist(), targets.others_B[:count].tolist(), strict=True):
+        both = f"{names[one]} {share:.0%}\n{names[other]} {1 - share:.0%}"
+        labels.append(names[one] if share == 1 or one == other else both)
+    return pixels_BHWC, labels, step
+
+
+def command(run: Study) -> str:
+    """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml."""
+    if run.card.command is not None:
+        return run.card.command
+    words = ["pocket-resnet", "train", run.recipe.name, "--data", run.recipe.data.name]
+    try:
+        asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name, "seed": run.recipe.seed})
+        resolved, _ = fit_to_data(asked, run.source, len(run.source.split(asked.data.train_on)))
+    except (PocketError, OSError):  # no recipe of this name
+        resolved = None
+    if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
+        return shlex.join(["pocket-resnet", "train", str(run.path.parent / run.name / "recipe.toml")])
+    return shlex.join([*words, "--seed", str(run.recipe.seed)] if run.recipe.seed else words)
+
+
+def same_images(one: Study, other: Study) -> bool:
+    """Whether both were measured on the same validation images, with the same classes."""
+    same = one.source.fingerprint == other.source.fingerprint and one.card.class_names == other.card.class_names
+    return same and torch.equal(one.val.labels_N, other.val.labels_N)
+
+
+def without_seed(recipe: Recipe) -> Recipe:
+    """The recipe with what may differ between repetitions set to nothing: seed and hardware."""
+    kept = recipe.model_dump(exclude={"seed", "hardware", "checkpoint"})
+    return Recipe.model_validate(kept | {"model": recipe.model})
