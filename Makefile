@@ -18,7 +18,7 @@ quickstart: setup
 	$(BIN)/pocket-resnet evaluate $(RUN) --json $(RUN)/evaluation.json
 	@echo
 	@echo "model    $(RUN)/model"
-	@echo "report   $(RUN)/model/README.md (model card), $(RUN)/evaluation.json, $(RUN)/metrics.jsonl"
+	@echo "report   $(RUN)/report.html"
 	@echo "try      $(BIN)/pocket-resnet predict $(RUN) PICTURE..."
 	@echo "         $(BIN)/pocket-resnet train fast --data FOLDER --batch-size 64     # one subfolder a class"
 	@echo "         $(BIN)/pocket-resnet summary original"

@@ -36,6 +36,7 @@ CATALOG: dict[str, NetworkSpec] = {
         num_blocks=(1, 1, 1),
         widths=(32, 64, 128),
         block="single",
+        activation="gelu",
         pool="max",
         head_bias=False,
         head_scale=1 / 9,
