@@ -49,14 +49,14 @@ def main() -> None:
     if measured(stored).accuracy < measured(model).accuracy:
         stored, weights = model, "fp32"
     single, six = measured(stored), measured(stored, views=6)
-    values = card.model_dump() | {
+    figures = {
         "accuracy": single.accuracy,
         "interval": single.interval,
         "accuracy_six_views": six.accuracy,
         "weights": weights,
         "command": arguments.command,
     }
-    save_model(HERE / arguments.name, stored, type(card).model_validate(values))
+    save_model(HERE / arguments.name, stored, card.model_copy(update=figures))
     print(f"{HERE / arguments.name}: {single.accuracy:.2%}, six views {six.accuracy:.2%}, weights in {weights}")
 
 
