@@ -71,7 +71,7 @@ def percentages(row: dict[str, str]) -> tuple[float, float]:
 def dress(axes: Axes, accuracies: list[float]) -> None:
     """Scales, ticks, the budget's line and the key."""
     axes.set_xscale("log")
-    axes.set_xlim(200_000, 6_600_000)
+    axes.set_xlim(75_000, 6_600_000)
     dress_accuracy_axis(axes, min(*accuracies, 94) - 1.5)
     axes.xaxis.set_major_locator(FixedLocator(PARAMS_TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -86,7 +86,7 @@ def dress(axes: Axes, accuracies: list[float]) -> None:
 
 def draw_hero(ours: list[dict[str, str]], published: list[dict[str, str]], target: Path) -> None:
     """Accuracy against parameters."""
-    drawn, (axes,) = figure(9, 6)
+    drawn, (axes,) = figure(11.5, 6.5)
     accuracies = draw_published(axes, published) + draw_ours(axes, ours)
     dress(axes, accuracies)
     draw_key(axes, chosen_on_test=True)
