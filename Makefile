@@ -1,8 +1,9 @@
 # make quickstart   set up, train a small network, evaluate it
-# make test         set up, run every test
+# make test         set up, run every test but the long ones
+# make faults       the long tests of faults: kill -9 on the real command, again and again, about 5 minutes
+# make fuzz         damaged and hostile files, other ones in every round, for an hour (make fuzz FUZZ_S=600: 10 minutes)
 # make check        lint and types
 # make benchmark    speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 6 minutes
-# make benchmark-full  the same with the 94% runs, about 40 minutes
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -10,7 +11,7 @@ RUN := runs/latest
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test check benchmark benchmark-full setup
+.PHONY: quickstart test faults fuzz check benchmark setup
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
@@ -27,6 +28,16 @@ quickstart: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 3600
+
+FUZZ_S ?= 3600
+
+fuzz: setup
+	end=$$(( $$(date +%s) + $(FUZZ_S) )); while [ $$(date +%s) -lt $$end ]; do \
+		HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py --timeout 3600 || exit 1; \
+	done
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,9 +45,6 @@ check: setup
 
 benchmark: setup
 	$(BIN)/python benchmarks/speed.py
-
-benchmark-full: setup
-	$(BIN)/python benchmarks/speed.py --recipes fast cpu94
 
 setup: $(READY)
 

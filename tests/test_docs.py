@@ -15,6 +15,7 @@ from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, Section
 from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.report import write_report
 from pocket_resnet.summary import find_spec, summarise
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run import Result, train
@@ -95,6 +96,7 @@ def test_fields_of_json_outputs(run: Path) -> None:
 
 
 def test_every_file_of_a_run_is_named(run: Path) -> None:
+    write_report([run])
     listed = FORMATS.split("```")[1].split()
     for path in run.rglob("*"):
         if path.is_file():

@@ -84,7 +84,7 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     files.write_folder(folder, {"old": b"x"})
     files.write_folder(folder, FOLDER)
-    assert files.read_folder(folder, ("a.bin",), LIMIT) == {"a.bin": b"\x00\x01", "b.json": b"{}"}
+    assert files.read_folder(folder, ("a.bin", "b.json"), LIMIT) == {"a.bin": b"\x00\x01", "b.json": b"{}"}
     sums = (folder / files.SUMS_NAME).read_text().splitlines()
     assert f"{hashlib.sha256(b'{}').hexdigest()}  b.json" in sums
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", files.SUMS_NAME, "a.bin", "b.json"]

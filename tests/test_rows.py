@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-COVERED = (1, 2, 3, 4, 6, 7, *range(14, 20), *range(22, 25), *range(26, 30), 39, 40)
+COVERED = (*range(1, 31), 38, 39, 40)
 NAMED = re.compile(r"\bRows? (\d+(?:, \d+)*)")
 
 

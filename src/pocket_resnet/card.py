@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from pocket_resnet.model.spec import NetworkSpec
 
@@ -23,7 +23,7 @@ class Card(BaseModel):
     """The pocket_resnet that wrote it."""
     spec: NetworkSpec
     """The network."""
-    class_names: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=100_000)]
+    class_names: Annotated[tuple[ClassName, ...], FailFast(), Field(min_length=2, max_length=100_000)]
     """Names in the order of the logits."""
     num_params: int
     """Weights and biases, trainable or frozen."""

@@ -147,16 +147,15 @@ def remove_folder(folder: Path) -> None:
 
 
 def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict[str, bytes]:
-    """The summed files of a folder made by `write_folder`, each checked against its SHA-256.
+    """These files of a folder made by `write_folder`, each checked against its SHA-256; others are not opened.
 
     Raises ArtifactError naming the file that is missing, too large, not summed or not what was written.
     """
     recorded = _read_sums(folder)
-    for name in required:
-        if name not in recorded:
-            raise ArtifactError(f"{name} is not listed in {SUMS_NAME}", where=folder)
     contents = {}
-    for name, wanted in recorded.items():
+    for name in required:
+        if (wanted := recorded.get(name)) is None:
+            raise ArtifactError(f"{name} is not listed in {SUMS_NAME}", where=folder)
         path = folder / name
         contents[name] = _read_limited(path, max_bytes)
         found = hashlib.sha256(contents[name]).hexdigest()

@@ -25,21 +25,21 @@ def recipes_folder() -> Path:
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
     path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = recipes_folder() / f"{name_or_path}.toml"
-        if not path.is_file():
-            known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
-            raise UsageError(
-                f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
-                mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
-            )
     try:
+        if path.suffix != ".toml":
+            path = recipes_folder() / f"{name_or_path}.toml"
+            if not path.is_file():
+                known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+                raise UsageError(
+                    f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
+                    mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
+                )
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path)
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UsageError("no such recipe file", where=path) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the name
         raise UsageError(f"cannot be read as a UTF-8 text file: {error}", where=path) from error
     return parse_recipe(text, path)
 
@@ -54,7 +54,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         values: dict[str, Any] = {"name": path.stem} | tomllib.loads(text)
         if isinstance(values.get("base"), str):
             values = _onto(load_recipe(values.pop("base")), values)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also for a number of thousands of digits
         raise UsageError(f"not TOML: {error}", where=path) from error
     except RecursionError as error:
         raise UsageError("nested too deeply, or its own base", where=path) from error
@@ -71,6 +71,8 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         raise RecipeError(
             key, f"{error.where}: {error.what}", where=_line_of(key, text, path), mend=error.mend
         ) from error
+    except RecursionError as error:  # dotted keys nest without end
+        raise UsageError("nested too deeply", where=path) from error
 
 
 def _onto(base: Recipe, values: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +120,9 @@ def _literal(value: Any) -> str:
 
 
 def _with_tuples(value: Any) -> Any:
-    """TOML's arrays as the tuples that a frozen recipe holds."""
+    """TOML's arrays as the tuples that a frozen recipe holds; its whole numbers have 64 bits."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise RecipeError("", "a whole number of more than 64 bits")
     if isinstance(value, dict):
         return {key: _with_tuples(entry) for key, entry in value.items()}
     return tuple(_with_tuples(entry) for entry in value) if isinstance(value, list) else value
@@ -138,7 +142,7 @@ def _line_of(key: str, text: str, path: Path) -> str:
     """`file:line` of the dotted key in the TOML text, else of the table it belongs in, or the file alone."""
     section, lines = "", dict[str, int]()
     for number, line in enumerate(text.split("\n"), 1):
-        if header := re.match(r"\s*\[+([^]#]+)\]", line):
+        if header := re.match(r"\s*\[{1,2}([^]#]+)\]", line):
             section = re.sub(r"[\s\"']", "", header[1])
             lines.setdefault(section, number)
             section += "."

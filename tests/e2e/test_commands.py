@@ -45,6 +45,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> User:
     done = user(*TRAIN_TINY)
     assert done.returncode == 0, done.stderr
     assert f"model       {RUN}/model" in done.stdout
+    assert f"report      {RUN}/report.html" in done.stdout
     return user
 
 
@@ -80,7 +81,7 @@ def test_summary_of_the_model(user: User) -> None:
 
 def test_resuming_a_finished_run_changes_nothing(user: User) -> None:
     weights = (user.folder / RUN / "model" / "model.safetensors").read_bytes()
-    result = user.json(*TRAIN_TINY, "--resume", "--json")
+    result = user.json(*TRAIN_TINY, "--resume", "--json", "--no-report")
     assert result["steps"] == 10
     assert (user.folder / RUN / "model" / "model.safetensors").read_bytes() == weights
 

@@ -1,4 +1,6 @@
-"""Children that can be killed: forked, so that each starts in a millisecond with everything imported."""
+"""Children that can be killed: forked, so that each starts in a millisecond with everything imported; and how long
+to fuzz.
+"""
 
 import contextlib
 import os
@@ -9,8 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 CRASHED = 99
+
+# `make test` draws the same few examples every time, `make fuzz` others in every round.
+settings.register_profile("quick", max_examples=60, derandomize=True, database=None, deadline=10_000)
+settings.register_profile("long", max_examples=2_000, deadline=10_000, print_blob=True)
 
 
 class Child:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pocket_resnet.cli import main
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
-from pocket_resnet.training import checkpoint
+from pocket_resnet.training import checkpoint, folder
+from pocket_resnet.training.metrics import MetricsFile, read_metrics
+from pocket_resnet.training.result import read_result
 from pocket_resnet.training.run import train
 
 NOBODY = 65_534
@@ -23,7 +26,7 @@ NOBODY = 65_534
 @pytest.fixture
 def arguments(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> list[str]:  # noqa: ARG001
     (tmp_path / "tiny.toml").write_text(to_toml(make_recipe()))
-    return ["train", str(tmp_path / "tiny.toml"), "--run", "r", "--resume", "--runs-dir"]
+    return ["train", str(tmp_path / "tiny.toml"), "--run", "r", "--resume", "--no-report", "--runs-dir"]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,50 @@ def test_disk_full(
     assert (found[0].step, found[2]) == (2, [])
     assert (tmp_path / "r" / "model" / "config.json").exists()
     main([*arguments, str(tmp_path)])
+
+
+MOMENTS = {
+    "metrics": (MetricsFile, "append", "r/metrics.jsonl"),
+    "model": (folder, "save_model", "r/model"),
+    "result": (folder, "write_bytes", "r/result.json"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_disk_full_when(
+    moment: str,
+    arguments: list[str],
+    tmp_path: Path,
+    start_child: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 5: at the metrics, the model, the result; what was there stays, and with space again the run ends."""
+    owner, name, told = MOMENTS[moment]
+    main([*arguments, str(tmp_path), "--max-steps", "2"])
+    model = (tmp_path / "r/model/model.safetensors").read_bytes()
+    whole, (said_in, says_to) = getattr(owner, name), os.pipe()
+
+    def full(*values: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        whole(*values)
+
+    def work() -> None:
+        os.dup2(says_to, sys.stderr.fileno())  # the limit holds for a file that standard error is captured in, too
+        main([*arguments, str(tmp_path)])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, full)
+        assert start_child(work).wait() == 5
+    said = os.read(said_in, 100_000).decode()
+    assert f"{told}: the disk is full (" in said
+    assert "bytes needed" in said
+    assert "Traceback" not in said
+    kept = (tmp_path / "r/model/model.safetensors").read_bytes()
+    assert kept == model or moment == "result"
+    assert not list(tmp_path.rglob(".tmp-*"))
+    main([*arguments, str(tmp_path)])
+    assert [record["step"] for record in read_metrics(tmp_path / "r/metrics.jsonl")] == [2, 4]
+    assert read_result(tmp_path / "r/result.json").steps == 4
 
 
 @pytest.fixture
@@ -88,3 +135,35 @@ def test_read_only_folder(
     assert f"{read_only}/runs/r/.lock: cannot write: Permission denied" in said.out
     assert "choose a folder that can be written" in said.out
     assert said.err == ""
+
+
+def test_read_only_cache_folder(
+    make_recipe: Callable[..., Recipe], start_child: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Row 13: exit 5 before any work, where the pixels of one's own images are to be kept."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for class_name in ("a", "b"):
+            (root / "pictures" / class_name).mkdir(parents=True)
+            for number in range(3):
+                picture = Image.new("RGB", (8, 8), (number, ord(class_name), 0))
+                picture.save(root / "pictures" / class_name / f"{number}.png")
+        (root / "cache").mkdir()
+        (root / "cache").chmod(0o555)
+        (root / "runs").mkdir()
+        root.chmod(0o755)
+        (root / "runs").chmod(0o777)
+        recipe = make_recipe(data={"name": str(root / "pictures")}, batch_size=2)
+
+        def work() -> None:
+            if os.getuid() == 0:
+                os.setuid(NOBODY)
+            try:
+                train(recipe, data_dir=root / "cache", runs_dir=root / "runs")
+            except EnvironmentFault as error:
+                print(error)
+                sys.exit(error.exit_code)
+
+        assert start_child(work).wait() == 5
+        assert "cannot write: Permission denied" in capfd.readouterr().out
+        assert list((root / "runs").iterdir()) == []

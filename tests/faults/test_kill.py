@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from pocket_resnet.training import checkpoint
 from pocket_resnet.training.run import train
 
 NUM_RANDOM_KILLS = 20
+TRAIN_DIGITS = (
+    *("train", "fast", "--data", "digits", "--run", "r", "--resume", "--min-steps", "0", "--epochs", "3"),
+    *("--batch-size", "128", "--model.widths", "8", "16", "16", "--model.stem-width", "8", "--norm-images", "256"),
+    *("--average.decay", "0.9", "--optim.lookahead-steps", "3", "--checkpoint.every-s", "0", "--no-report"),
+)
 CHANGING_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 TIMES = ("seconds", "seconds_total", "images_per_s")
 
@@ -118,3 +124,34 @@ def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_p
         run(runs_dir, recipe)
         assert outcome(runs_dir / "r") == undisturbed
     assert num_killed >= NUM_RANDOM_KILLS // 2
+
+
+@pytest.mark.long
+def test_kill_the_real_command_at_random_times(tmp_path: Path) -> None:
+    """Rows 1, 2: twenty times in its loop, as often as needed from start to end; what is left is equal to the bit."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "pocket_resnet", *TRAIN_DIGITS]
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+
+    assert start(tmp_path / "undisturbed").wait() == 0
+    undisturbed, draws = outcome(tmp_path / "undisturbed/runs/r"), random.Random(0)
+    num_killed = number = 0
+    while num_killed < NUM_RANDOM_KILLS:
+        number += 1
+        runs, is_killed = tmp_path / str(number), True
+        while is_killed:
+            metrics, process = runs / "runs/r/metrics.jsonl", start(runs)
+            last = metrics.stat().st_mtime_ns if metrics.exists() else 0
+            while process.poll() is None and (not metrics.exists() or metrics.stat().st_mtime_ns == last):
+                time.sleep(0.005)  # until the loop begins: importing is not what is to be killed
+            time.sleep(draws.uniform(0, 1))
+            process.kill()
+            is_killed = process.wait() == -signal.SIGKILL
+            num_killed += is_killed
+            assert is_killed or process.returncode == 0
+            found = checkpoint.load_newest(runs / "runs/r/checkpoints")
+            assert found is None or found[2] == []
+        assert outcome(runs / "runs/r") == undisturbed

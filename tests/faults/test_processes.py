@@ -57,7 +57,7 @@ def command(tmp_path: Path, make_recipe: Callable[..., Recipe], tiny_spec: Any) 
     def make(run: str, **changes: Any) -> list[str]:
         path = tmp_path / f"{run}.toml"
         path.write_text(to_toml(make_recipe(**{"model": replace(tiny_spec), "name": "tiny"} | changes)))
-        return ["train", str(path), "--run", run, "--runs-dir", str(tmp_path / "runs")]
+        return ["train", str(path), "--run", run, "--no-report", "--runs-dir", str(tmp_path / "runs")]
 
     return make
 
@@ -108,7 +108,7 @@ def test_together_they_train_as_one(
 def test_a_lost_process_ends_the_run_with_a_checkpoint(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 5, one line, a checkpoint of the last whole step; one process goes on, "not bit-exact" (row 9)."""
+    """Row 9: exit code 5, one line, a checkpoint of the last whole step; one process goes on, "not bit-exact"."""
     step = Trainer.train_step
 
     def die_in_rank_1(self: Trainer) -> None:

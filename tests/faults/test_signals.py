@@ -48,7 +48,7 @@ def recipe_path(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> Path:
 
 @pytest.fixture
 def arguments(recipe_path: Path, tmp_path: Path) -> list[str]:
-    return ["train", str(recipe_path), "--run", "r", "--runs-dir", str(tmp_path / "runs")]
+    return ["train", str(recipe_path), "--run", "r", "--no-report", "--runs-dir", str(tmp_path / "runs")]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -69,7 +69,7 @@ def test_first_signal_saves(
     assert "Traceback" not in said
     command = re.search(r"go on with: pocket-resnet (.*)", said)
     assert command
-    main([*shlex.split(command[1]), "--max-steps", str(state.step + 1)])
+    main([*shlex.split(command[1]), "--no-report", "--max-steps", str(state.step + 1)])
     assert f"resumed at step {state.step}" in capfd.readouterr().err
     assert json.loads((folder / "result.json").read_text())["steps"] == state.step + 1
 

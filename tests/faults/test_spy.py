@@ -96,12 +96,13 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def test_cifar(
     layout: published.Layout, arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 40: both layouts, also on `trainval` and when evaluated on validation."""
+    """Row 40: both layouts, also on `trainval`, in the report and when evaluated on validation."""
     test_file = str(tmp_path / "data" / layout.folder / layout.test)
     with opens() as paths:
         main(arguments("cifar10"))
-        main([*arguments("cifar10"), "--run", "s", "--data.train-on", "trainval"])
+        main([*arguments("cifar10"), "--run", "s", "--data.train-on", "trainval", "--no-report"])
         assert evaluate(tmp_path, "val", capsys)["num_images"] == 10
+    assert (tmp_path / "runs" / "r" / "report.html").exists()
     assert str(tmp_path / "data" / layout.folder / layout.train[0]) in paths
     assert test_file not in paths
     with opens() as paths:

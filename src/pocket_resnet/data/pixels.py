@@ -77,9 +77,12 @@ class PixelStore:
             with download.exclusive(path):
                 if not path.is_file():  # another process may have made it meanwhile
                     self._build(path, images, hashes)
+        shape = (len(images), 3, self._image_size, self._image_size)
         try:
             pixels_NCHW: NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="c")
-        except (OSError, ValueError, EOFError) as error:
+            if pixels_NCHW.dtype != np.uint8 or pixels_NCHW.shape != shape:
+                raise ValueError(f"{pixels_NCHW.dtype} {pixels_NCHW.shape} instead of uint8 {shape}")
+        except Exception as error:  # a damaged header makes NumPy raise nearly anything
             raise DataError(f"damaged: {error}", where=path, mend="delete it, it will be made again") from error
         return torch.from_numpy(pixels_NCHW)
 

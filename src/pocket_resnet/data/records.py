@@ -9,6 +9,7 @@ Shapes: N images, C = 3 channels, H = W = 32 pixels.
 
 import io
 import pickle
+import pickletools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ def parse_python(content: bytes, num_classes: int, where: str, label_key: str) -
     Raises DataError naming `where`.
     """
     try:
+        _refuse_far_slots(content)
         batch = _CifarUnpickler(io.BytesIO(content), encoding="bytes").load()
         entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
         images_NX, labels = entries["data"].array, entries[label_key]
@@ -65,6 +67,13 @@ def _check_labels(labels_N: NDArray[np.int64], num_classes: int, where: str) -> 
             where=where,
             mend=_MEND,
         )
+
+
+def _refuse_far_slots(content: bytes) -> None:
+    """Raise UnpicklingError where a value is put in memo slot 2**32, say: the unpickler would make that many."""
+    for opcode, slot, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(slot or 0) > len(content):
+            raise pickle.UnpicklingError(f"memo slot {slot:,}")
 
 
 class _Array:

@@ -3,21 +3,25 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
 
 from pocket_resnet.card import FORMAT, Card, markdown
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.files import json_bytes, read_folder, write_folder
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import num_params
+from pocket_resnet.model.spec import NetworkSpec, layers
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
 MAX_WEIGHTS_BYTES = 1024**3
-MAX_CONFIG_BYTES = 16 * 1024**2
+MAX_HEADER_BYTES = 4 * 1024**2
+MAX_CONFIG_BYTES = 4 * 1024**2
+MAX_NUM_ENTRIES = 100
 
 
 def save_model(folder: Path, model: ResNet, card: Card) -> None:
@@ -59,32 +63,76 @@ def resume_command(run: Path, data_dir: Path | None = None) -> str:
 def load_model(path: Path) -> tuple[ResNet, Card]:
     """The network, in evaluation mode on the CPU, and its card. Raises ArtifactError naming what is wrong."""
     folder = find_model(path)
-    contents = read_folder(folder, (WEIGHTS_NAME, CONFIG_NAME), MAX_WEIGHTS_BYTES)
-    card = _parse_card(contents[CONFIG_NAME], folder / CONFIG_NAME)
-    where = folder / WEIGHTS_NAME
-    if len(contents[WEIGHTS_NAME]) < num_params(card.spec):
-        raise ArtifactError("too small for the network of config.json", where=where)
+    card, content = _read(folder)
     try:
-        weights = tensors_from_bytes(contents[WEIGHTS_NAME])
+        _check_names(content, card.spec)
+        weights = parse_tensors(content)
         model = ResNet(card.spec)
         model.load_state_dict(weights)
-    except (SafetensorError, RuntimeError) as error:
-        raise ArtifactError(f"not the weights of this network: {error}".splitlines()[0], where=where) from error
+    except (ValueError, RuntimeError) as error:
+        what = f"not the weights of this network: {first_fault(error)}"
+        raise ArtifactError(what, where=folder / WEIGHTS_NAME) from error
     return model.eval(), card
 
 
 def load_card(path: Path) -> Card:
-    """The card alone. Raises as `load_model` does."""
-    folder = find_model(path)
-    contents = read_folder(folder, (WEIGHTS_NAME, CONFIG_NAME), MAX_WEIGHTS_BYTES)
-    return _parse_card(contents[CONFIG_NAME], folder / CONFIG_NAME)
+    """The card alone; the weights beside it are held to their sum. Raises ArtifactError naming what is wrong."""
+    return _read(find_model(path))[0]
+
+
+def parse_tensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError for whatever is none."""
+    _header(content)
+    try:
+        return tensors_from_bytes(content)
+    except KeyError as error:
+        raise ValueError(f"numbers of the format {error}, which torch does not have") from error
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def first_fault(error: Exception) -> str:
+    """What is wrong, on one line: of all that a validation or torch found the first, with the field's name."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+    first, _, rest = str(error).partition("\n")
+    return rest.partition("\n")[0].strip() if first.endswith(":") else first
+
+
+def _header(content: bytes) -> bytes:
+    """The JSON at the beginning, which a hostile file makes long or says to be long."""
+    num_bytes = int.from_bytes(content[:8], "little")
+    if num_bytes > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {num_bytes:,} bytes, over the limit of {MAX_HEADER_BYTES:,}")
+    return content[8 : 8 + num_bytes]
+
+
+def _read(folder: Path) -> tuple[Card, bytes]:
+    """The card, and the content of the weights' file, which is about as large as the card's network."""
+    config = read_folder(folder, (CONFIG_NAME,), MAX_CONFIG_BYTES)[CONFIG_NAME]
+    card = _parse_card(config, folder / CONFIG_NAME)
+    num_params = sum(layer.num_params for layer in layers(card.spec))
+    # At most 4 bytes a weight, and as many for batch norm's statistics.
+    content = read_folder(folder, (WEIGHTS_NAME,), min(MAX_WEIGHTS_BYTES, 8 * num_params + MAX_HEADER_BYTES))
+    if len(content[WEIGHTS_NAME]) < num_params:
+        raise ArtifactError("too small for the network of config.json", where=folder / WEIGHTS_NAME)
+    return card, content[WEIGHTS_NAME]
+
+
+def _check_names(content: bytes, spec: NetworkSpec) -> None:
+    """Raise ValueError where the tensors' names are not the network's, before thousands of layers are built for it."""
+    names, wanted = json.loads(_header(content)), [f"{layer.name}.weight" for layer in layers(spec)]
+    if not isinstance(names, dict) or not names.keys() >= set(wanted):
+        raise ValueError(f"not all of its {len(wanted):,} layers are there")
+    if len(names) > MAX_NUM_ENTRIES + 5 * len(wanted):
+        raise ValueError(f"{len(names):,} tensors for {len(wanted):,} layers")
 
 
 def _parse_card(content: bytes, where: Path) -> Card:
-    if len(content) > MAX_CONFIG_BYTES:
-        raise ArtifactError(f"over {MAX_CONFIG_BYTES:,} bytes", where=where)
     try:
         values = json.loads(content)
+        _refuse_bulk(values)
         newer = isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT
         if newer:
             raise ArtifactError(
@@ -94,7 +142,16 @@ def _parse_card(content: bytes, where: Path) -> Card:
             )
         card = Card.model_validate_json(content)
     except (ValidationError, ValueError, RecursionError, UsageError) as error:
-        raise ArtifactError(f"not a model's configuration: {error}".splitlines()[0], where=where) from error
+        raise ArtifactError(f"not a model's configuration: {first_fault(error)}", where=where) from error
     if len(card.class_names) != card.spec.num_classes or len(set(card.class_names)) != len(card.class_names):
         raise ArtifactError("class_names do not fit spec.num_classes", where=where)
     return card
+
+
+def _refuse_bulk(values: Any) -> None:
+    """Raise ValueError where there is far more than a card holds: validation would explain each superfluous entry."""
+    sections = [values, values.get("spec")] if isinstance(values, dict) else []
+    for section in (section for section in sections if isinstance(section, dict)):
+        lists = [value for name, value in section.items() if name != "class_names" and isinstance(value, list | dict)]
+        if max(len(entries) for entries in (section, *lists)) > MAX_NUM_ENTRIES:
+            raise ValueError(f"more than {MAX_NUM_ENTRIES} fields or entries")

@@ -7,19 +7,21 @@ describes them. Nothing here is ever unpickled.
 import json
 import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from_bytes
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.files import json_bytes, read_folder, remove_folder, write_folder
+from pocket_resnet.model.artifact import first_fault, parse_tensors
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 4 * 1024**3
+MAX_STATE_BYTES = 128 * 1024
 TENSORS_NAME, STATE_NAME = "tensors.safetensors", "state.json"
+Seconds = Annotated[float, Field(ge=0)]
 
 
 class NewerFormatError(ArtifactError):
@@ -29,15 +31,15 @@ class NewerFormatError(ArtifactError):
 class CheckpointState(BaseModel):
     """What a checkpoint holds beside tensors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     format: int = FORMAT
     """Version of this layout."""
-    step: int
+    step: Annotated[int, Field(ge=0)]
     """Optimizer steps done."""
-    seconds: float
+    seconds: Seconds
     """Time spent in training so far, evaluation and saving aside."""
-    seconds_total: float = 0.0
+    seconds_total: Seconds = 0.0
     """Time since the start in all, over every process that went on with the run."""
     hardware: str
     """Device, threads, precision, torch and layout; on another one it resumes, but not bit for bit."""
@@ -55,18 +57,22 @@ def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor]) -> Pa
 
 def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     """A checkpoint's state and tensors, on the CPU. Raises ArtifactError naming the file that is not as written."""
-    contents = read_folder(path, (TENSORS_NAME, STATE_NAME), MAX_CHECKPOINT_BYTES)
+    state = read_folder(path, (STATE_NAME,), MAX_STATE_BYTES)[STATE_NAME]
+    tensors = read_folder(path, (TENSORS_NAME,), MAX_CHECKPOINT_BYTES)[TENSORS_NAME]
     try:
-        values = json.loads(contents[STATE_NAME])
+        values = json.loads(state)
         if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
             raise NewerFormatError(
                 f"checkpoint format {values['format']} is newer than this program's {FORMAT}",
                 where=path,
                 mend="upgrade pocket-resnet",
             )
-        return CheckpointState.model_validate(values), tensors_from_bytes(contents[TENSORS_NAME])
-    except (ValidationError, ValueError, RecursionError, SafetensorError) as error:
-        raise ArtifactError(f"not a checkpoint: {error}".splitlines()[0], where=path) from error
+        found = CheckpointState.model_validate(values)
+        if found.step != _step_of(path):
+            raise ValueError(f"it says to be of step {found.step}")
+        return found, parse_tensors(tensors)
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"not a checkpoint: {first_fault(error)}", where=path) from error
 
 
 def newest_first(folder: Path) -> list[Path]:

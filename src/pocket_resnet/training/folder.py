@@ -19,7 +19,7 @@ from pocket_resnet.files import json_bytes, lock_folder, point_to, remove_tempor
 from pocket_resnet.model.artifact import CONFIG_NAME, save_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import differences, parse_recipe, to_toml
+from pocket_resnet.recipe_toml import differences, load_recipe, to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import MetricsFile
@@ -63,7 +63,7 @@ class RunFolder:
         if not self.processes.is_writer:
             return
         if path.exists():
-            changed = differences(parse_recipe(path.read_text(encoding="utf-8"), path), self.recipe)
+            changed = differences(load_recipe(str(path)), self.recipe)
             if changed and not fork:
                 raise UsageError(
                     "the recipe is not the one this run began with: " + "; ".join(changed),

@@ -115,6 +115,9 @@ class _Run:
         if found is None:
             return []
         state, tensors, remarks = found
+        if state.step > self.trainer.num_steps:
+            what = f"the newest is of step {state.step}, of {self.trainer.num_steps} in all"
+            raise ArtifactError(what, where=self.folder.checkpoints, mend="ask for more epochs, or another --run name")
         if state.hardware != self.computed_on:
             remarks.append(f"not bit-exact: begun on {state.hardware}")
         try:

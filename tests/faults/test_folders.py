@@ -1,0 +1,127 @@
+"""Folders of images through the whole: read by any number of workers, trained on, evaluated, predicted."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocket_resnet.cli import main
+from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.training.run import train
+
+COLOURS = {"1": "red", "10": "lime", "2": "blue"}
+NUM_IMAGES = 12
+
+
+def paint(folder: Path, colour: str, count: int) -> None:
+    """Images of that colour, with some noise, so that no two are the same."""
+    folder.mkdir(parents=True)
+    plain = np.asarray(Image.new("RGB", (9, 8), colour)).astype(np.int64)
+    for number in range(count):
+        noise = np.random.default_rng([number, *colour.encode()]).integers(-40, 40, plain.shape)
+        Image.fromarray((plain + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Classes that sort as text otherwise than as numbers."""
+    for name, colour in COLOURS.items():
+        paint(tmp_path / "pictures" / name, colour, NUM_IMAGES)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def recipe_for(make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> Callable[..., Recipe]:
+    """recipe_for(folder): enough epochs to tell colours apart."""
+    plain = {"augment": {"mixup": 0.0, "cutout_px": 0}, "optim": {"kind": "sgd", "lr": 0.1, "lookahead_steps": 0}}
+    rest: dict[str, Any] = {"label_smoothing": 0.0, "checkpoint": {"every_s": 1e9}, "epochs": 30, "model": tiny_spec}
+    return lambda folder, **changes: make_recipe(**plain | rest | {"data": {"name": str(folder), **changes}})
+
+
+def test_order_of_classes_survives(
+    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 20: training, model, evaluation and prediction agree on it; other data are matched by name."""
+    (tmp_path / "r.toml").write_text(to_toml(recipe_for(pictures)))
+    data_dir, run = ["--data-dir", str(tmp_path / "data")], str(tmp_path / "runs/r")
+    where = ["--run", "r", "--runs-dir", str(tmp_path / "runs"), *data_dir]
+    main(["train", str(tmp_path / "r.toml"), "--no-report", *where])
+    card = json.loads(Path(run, "model/config.json").read_text())
+    assert card["class_names"] == ["1", "10", "2"]
+    for name, colour in {"2": "blue", "10": "lime"}.items():
+        paint(tmp_path / "others" / name, colour, 3)
+    capsys.readouterr()
+    for folder, sizes in {
+        pictures: {"1": 12, "10": 12, "2": 12},
+        tmp_path / "others": {"1": 0, "10": 3, "2": 3},
+    }.items():
+        main(["evaluate", run, "--data", str(folder), "--json", *data_dir])
+        found = json.loads(capsys.readouterr().out)
+        assert found["accuracy"] == 1
+        assert {name: result["num_images"] for name, result in found["per_class"].items()} == sizes
+        assert list(found["per_class"]) == ["1", "10", "2"]
+    main(["predict", run, str(pictures), "--json"])
+    for row in json.loads(capsys.readouterr().out):
+        assert row["label"] == Path(row["image"]).parent.name
+
+
+def test_duplicates_are_said_where_one_trains(
+    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 25: with their number."""
+    parted = tmp_path / "parted"
+    shutil.copytree(pictures, parted / "train")
+    for name, colour in COLOURS.items():
+        paint(
+            parted / "val" / name, colour.replace("red", "maroon").replace("lime", "green").replace("blue", "navy"), 2
+        )
+    shutil.copy(parted / "train" / "2" / "0.png", parted / "val" / "2" / "copy.png")
+    recipe = recipe_for(parted).model_copy(update={"max_steps": 1})
+    train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
+    assert "1 of 7 validation images are in training too" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(60)
+def test_odd_files_among_pictures_to_predict(
+    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 21: odd names work; loops, escapes, FIFOs and devices are passed over and never waited for."""
+    recipe = recipe_for(pictures).model_copy(update={"max_steps": 1})
+    result = train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
+    odd = tmp_path / "odd"
+    names = ["ünïcödé 猫.png", "two words.png", "new\nline.png", "x" * 250 + ".png", "-rf.png"]
+    (odd / ("deep" * 50) / ("deeper" * 40)).mkdir(parents=True)
+    for name in names:
+        shutil.copy(pictures / "1" / "0.png", odd / ("deep" * 50) / ("deeper" * 40) / name[-255:])
+    (odd / "loop").symlink_to(odd)
+    (odd / "self.png").symlink_to(odd / "self.png")
+    (odd / "escape.png").symlink_to(pictures / "2" / "0.png")
+    (odd / "device.png").symlink_to("/dev/zero")
+    os.mkfifo(odd / "fifo.png")
+    capsys.readouterr()
+    main(["predict", result.model, str(odd), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert {Path(row["image"]).name for row in rows} == {name[-255:] for name in names}
+
+
+def test_number_of_workers_changes_nothing(
+    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 39: the same seed gives the same weights and losses with 1, 2 and 4 of them, each decoding for itself."""
+    monkeypatch.setattr("pocket_resnet.data.pixels.num_cores", lambda: 4)
+    outcomes = []
+    for num_workers in (1, 2, 4):
+        recipe = recipe_for(pictures, num_workers=num_workers).model_copy(update={"epochs": 2})
+        runs_dir = tmp_path / f"runs-{num_workers}"
+        train(recipe, data_dir=tmp_path / f"data-{num_workers}", runs_dir=runs_dir, run="r")
+        lines = [json.loads(line) | {"seconds": 0} for line in (runs_dir / "r/metrics.jsonl").read_text().splitlines()]
+        outcomes.append((lines, (runs_dir / "r/model/model.safetensors").read_bytes()))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
