@@ -166,6 +166,36 @@ def test_run_with_nothing_whole_exits_4(go: Callable[..., Result], checkpoints: 
     assert len(list(checkpoints.iterdir())) == 2
 
 
+FORGED: dict[str, dict[str, Any]] = {
+    "another step than the folder's": {"step": 1},
+    "a negative step": {"step": -1},
+    "no time": {"seconds": float("nan")},
+    "endless time": {"seconds_total": float("inf")},
+    "a megabyte more": {"hardware": "x" * 10**6},
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoints: Path) -> None:
+    """Row 6: also where the sums fit; an older one takes its place, and nothing else is removed."""
+    go(max_steps=2)
+    (checkpoints.parent / "result.json").unlink()
+    forge(checkpoints / "step-000002", **FORGED[case])
+    assert go(max_steps=2, checkpoint={"keep": 3}).steps == 2
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
+    assert checkpoint.load(checkpoints / "step-000002")[0].step == 2
+
+
+def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> None:
+    """Row 6: it would be counted up to."""
+    go(max_steps=1)
+    (checkpoints.parent / "result.json").unlink()
+    (checkpoints / "step-000001").rename(checkpoints / f"step-{10**15}")
+    forge(checkpoints / f"step-{10**15}", step=10**15)
+    with pytest.raises(ArtifactError, match="the newest is of step 1000000000000000, of 4 in all"):
+        go()
+
+
 def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path) -> None:
     """Row 10: asks for an upgrade, and neither falls back to an older checkpoint nor removes anything."""
     go(max_steps=2)

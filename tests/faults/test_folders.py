@@ -112,6 +112,35 @@ def test_odd_files_among_pictures_to_predict(
     assert {Path(row["image"]).name for row in rows} == {name[-255:] for name in names}
 
 
+LONG_NAMES = """
+train X
+train X.toml
+train fast --data X
+train fast --data digits --run X
+train fast --data digits --runs-dir X
+evaluate X
+predict X a.png
+summary X
+report X
+data X
+data cifar10 --data-dir X
+"""
+
+
+@pytest.mark.parametrize("command", LONG_NAMES.strip().splitlines())
+def test_names_too_long(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Row 21: wherever a name is given, that is said, without a traceback and with no file left behind."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(SystemExit) as raised:
+        main(command.replace("X", "x" * 5_000).split())
+    assert raised.value.code in (2, 5)
+    told = capsys.readouterr().err
+    assert "File name too long" in told
+    assert "Traceback" not in told
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+
+
 def test_number_of_workers_changes_nothing(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

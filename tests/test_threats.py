@@ -1,0 +1,33 @@
+"""docs/threats.md: every row of faults has tests, and all of them exist."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
+ROWS = {int(number): tests for number, tests in re.findall(r"^\| (\d+) \| .+? \| (.+) \|$", TEXT, re.MULTILINE)}
+TO_COME = range(31, 38)  # export and serving
+
+
+def test_all_rows_are_there() -> None:
+    assert list(ROWS) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_row_has_tests(row: int) -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", ROWS[row])
+    assert named or (row in TO_COME and ROWS[row] == "comes with export and serving")
+    for file, name in named:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file}::{name}"
+
+
+def test_long_tests_are_in_italics() -> None:
+    """And no others are: `make test` runs them."""
+    for file, name in set(re.findall(r"`([\w/]+\.py)::(\w+)`", TEXT)):
+        source = (ROOT / file).read_text(encoding="utf-8")
+        is_long = re.search(rf"^@pytest\.mark\.long\n(?:@.*\n)*def {name}\(", source, re.MULTILINE) is not None
+        assert (f"*`{file}::{name}`*" in TEXT) == is_long, f"{file}::{name}"
