@@ -112,7 +112,7 @@ def _described(spec: NetworkSpec, name: str) -> str:
     if name == "head":
         return f"{spec.pool} pool, linear"
     stage = int(name.split()[1]) - 1
-    entry = "halve, " if spec.downsample == "pool" or stage else ""
+    entry = "halve, " if spec.downsample != "stride" or stage else ""
     size, gate = spec.kernel_sizes[stage], " + SE" if spec.squeeze_excite == "block" else ""
     num_blocks = spec.num_blocks[stage]
     kind = {"basic": "basic block", "single": "single block", "bottleneck": "bottleneck"}[spec.block]

@@ -120,6 +120,7 @@ def test_every_named_network_is_what_its_spec_counts(name: str) -> None:
         {"batch_norm": False},
         {"shortcut": "identity"},
         {"downsample": "pool"},
+        {"downsample": "pool-late"},
         {"stem": "whitening"},
         {"pool": "max"},
         {"head_bias": False},

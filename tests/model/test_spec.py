@@ -3,7 +3,7 @@
 import dataclasses
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -106,9 +106,18 @@ def test_refuses_identity_shortcuts_that_would_narrow() -> None:
         NetworkSpec(shortcut="identity", widths=(32, 64, 128))
 
 
-def test_refuses_preactivation_with_pooling() -> None:
-    with pytest.raises(UsageError, match="preactivation: "):
-        NetworkSpec(preactivation=True, downsample="pool")
+@pytest.mark.parametrize("downsample", ["pool", "pool-late"])
+def test_refuses_preactivation_with_pooling(downsample: Literal["pool", "pool-late"]) -> None:
+    with pytest.raises(UsageError, match=f'preactivation: not possible with downsample "{downsample}"'):
+        NetworkSpec(preactivation=True, downsample=downsample)
+
+
+def test_strided_entry_saves_the_operations_that_pooling_would_throw_away() -> None:
+    pooled, strided = (NetworkSpec(downsample=downsample) for downsample in ("pool", "pool-late"))
+    entry, strided_entry = (next(x for x in layers(s) if x.name == "stages.0.entry.conv") for s in (pooled, strided))
+    assert entry.num_macs == 4 * strided_entry.num_macs
+    assert num_params(pooled) == num_params(strided)
+    assert [x.num_macs for x in layers(pooled)[3:]] == [x.num_macs for x in layers(strided)[3:]]
 
 
 def test_every_number_and_choice_is_checked() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import OptimRecipe
-from pocket_resnet.training.optim import Lookahead, Muon, Optimizer, orthogonalise, parameter_groups
+from pocket_resnet.training.optim import NEWTON_SCHULZ, Lookahead, Muon, Optimizer, orthogonalise, parameter_groups
 
 NUM_STEPS = 7
 
@@ -217,6 +217,19 @@ def test_orthogonalise(shape: tuple[int, int]) -> None:
         assert (in_basis.diagonal() < 1.35).all()
         assert (in_basis - in_basis.diagonal().diag()).abs().max() < 1e-4
     assert torch.isfinite(orthogonalise(torch.zeros(shape))).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 72), (72, 8)])
+def test_orthogonalise_steps_as_published(shape: tuple[int, int]) -> None:
+    """The iteration written down as in its source, on a matrix whose singular values span four decades."""
+    a, b, c = NEWTON_SCHULZ
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+    matrix = u @ torch.logspace(-4, 0, 8).diag() @ v
+    x = (matrix / matrix.norm()).double()
+    for _ in range(3):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    assert torch.allclose(orthogonalise(matrix).double(), x, atol=1e-5)
 
 
 def test_muon_step() -> None:

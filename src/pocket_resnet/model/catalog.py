@@ -32,11 +32,10 @@ CATALOG: dict[str, NetworkSpec] = {
     "fast": NetworkSpec(
         stem="whitening",
         stem_kernel_size=2,
-        downsample="pool",
+        downsample="pool-late",
         num_blocks=(1, 1, 1),
-        widths=(32, 64, 128),
+        widths=(48, 64, 128),
         block="single",
-        activation="gelu",
         pool="max",
         head_bias=False,
         head_scale=1 / 9,

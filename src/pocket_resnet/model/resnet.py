@@ -124,7 +124,7 @@ class Stage(nn.Module):
         channels = spec.stage_channels[stage]
         strides = [1] * spec.num_blocks[stage]
         self.entry: nn.Module = nn.Identity()
-        if spec.downsample == "pool":
+        if spec.downsample != "stride":
             self.entry = Entry(spec, stage, in_channels)
             in_channels = channels
         elif stage > 0:
@@ -144,17 +144,19 @@ class Stage(nn.Module):
 
 
 class Entry(nn.Module):
-    """Widen by a convolution, halve by a 2 x 2 max-pool, normalise, activate."""
+    """Widen by a convolution, halve by its stride or a 2 x 2 max-pool, normalise, activate."""
 
     def __init__(self, spec: NetworkSpec, stage: int, in_channels: int) -> None:
         super().__init__()
         channels = spec.stage_channels[stage]
-        self.conv = conv2d(spec, in_channels, channels, spec.kernel_sizes[stage])
+        stride = spec.entry_stride(stage)
+        self.conv = conv2d(spec, in_channels, channels, spec.kernel_sizes[stage], stride)
+        self.pool = nn.MaxPool2d(2) if stride == 1 else nn.Identity()
         self.norm = norm2d(spec, channels)
         self.act = ACTIVATIONS[spec.activation]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.act(self.norm(F.max_pool2d(self.conv(x_BCHW), 2)))
+        return self.act(self.norm(self.pool(self.conv(x_BCHW))))
 
 
 @torch.no_grad()

@@ -4,9 +4,8 @@ The counting rule. Every weight and bias counts, trained or frozen; BatchNorm's 
 buffers do not. A multiply-add (MAC) is one product of a convolution or linear layer, squeeze-and-excitation
 included, for one image; biases, normalisation, activations and pooling are not counted. 1 MAC = 2 FLOP.
 
-A network that cannot be built raises UsageError, naming the field and how to mend it. Sources: He 2015
-(arXiv:1512.03385), He 2016 (arXiv:1603.05027), Zagoruyko 2016 (arXiv:1605.07146), Hu 2017 (arXiv:1709.01507),
-Huang 2016 (arXiv:1603.09382), Jordan 2024 (arXiv:2404.00498).
+A network that cannot be built raises UsageError, naming the field and how to mend it. The parts' sources
+stand where they are built: block.py, resnet.py.
 """
 
 import math
@@ -57,15 +56,16 @@ class NetworkSpec:
     stem_kernel_size: int = 3
     """Kernel size of the stem, in pixels; odd for a conv stem."""
     num_blocks: tuple[int, ...] = (4, 4, 3)
-    """Residual blocks in each stage; 0 is possible with downsample "pool"."""
+    """Residual blocks in each stage; 0 is possible unless downsample is "stride"."""
     widths: tuple[int, ...] = (64, 128, 256)
     """Channels of each stage's blocks; a bottleneck puts out expansion times as many."""
     kernel_sizes: tuple[int, ...] = (3, 3, 3)
     """Kernel size of each stage's convolutions, odd, in pixels."""
     shortcut_kernel_sizes: tuple[int, ...] = (1, 1, 1)
     """Kernel size of each stage's projection shortcut, odd, in pixels."""
-    downsample: Literal["stride", "pool"] = "stride"
-    """Halve by stride 2 in each stage but the first, or by convolution and max-pool before every stage."""
+    downsample: Literal["stride", "pool", "pool-late"] = "stride"
+    """Halve by stride in each stage but the first, or by convolution and max-pool before each, or so but the first
+    by stride."""
     shortcut: Literal["projection", "identity"] = "projection"
     """Where a block changes shape: a convolution, or the input subsampled and padded with zero channels."""
     block: Literal["basic", "single", "bottleneck"] = "basic"
@@ -112,6 +112,10 @@ class NetworkSpec:
         """Channels that each stage puts out."""
         expansion = self.expansion if self.block == "bottleneck" else 1
         return tuple(width * expansion for width in self.widths)
+
+    def entry_stride(self, stage: int) -> int:
+        """Stride of the convolution before a stage's blocks: 2, or 1 where a max-pool follows it."""
+        return 2 if self.downsample == "pool-late" and stage == 0 else 1
 
 
 HINTS = get_type_hints(NetworkSpec).items()
@@ -194,9 +198,10 @@ class _Walk:
 
     def stage(self, stage: int) -> None:
         spec, name = self.spec, f"stages.{stage}"
-        if spec.downsample == "pool":
-            self._conv(f"{name}.entry.conv", _Conv(spec.stage_channels[stage], spec.kernel_sizes[stage]))
-            self._resize(f"{name}.entry", self.shape[0], self.shape[1] // 2)
+        if spec.downsample != "stride":
+            conv = _Conv(spec.stage_channels[stage], spec.kernel_sizes[stage], spec.entry_stride(stage))
+            self._conv(f"{name}.entry.conv", conv)
+            self._resize(f"{name}.entry", self.shape[0], self.shape[1] * conv.stride // 2)
             self._norm(f"{name}.entry.norm")
         for index in range(spec.num_blocks[stage]):
             halve = spec.downsample == "stride" and stage > 0 and index == 0
@@ -206,9 +211,8 @@ class _Walk:
         if self.spec.preactivation:
             self._norm("norm")
         inputs, outputs = self.shape[0], self.spec.num_classes
-        weights, live = inputs * outputs, inputs + outputs
-        biases = outputs if self.spec.head_bias else 0
-        self.layers.append(Layer("head", "linear", (outputs, 1, 1), weights + biases, weights, live))
+        weights, biases = inputs * outputs, outputs if self.spec.head_bias else 0
+        self.layers.append(Layer("head", "linear", (outputs, 1, 1), weights + biases, weights, inputs + outputs))
 
     def _block(self, name: str, stage: int, stride: int) -> None:
         spec, entering, channels = self.spec, self.shape, self.spec.stage_channels[stage]
@@ -238,8 +242,8 @@ class _Walk:
     def _conv(self, name: str, conv: _Conv, *, kept: int = 0, whitening: bool = False) -> None:
         entering, (channels, kernel_size, stride, groups) = self.shape, conv
         if entering[0] % groups or channels % groups:
-            what = f"{groups} does not divide the {entering[0]} -> {channels} channels of {name}"
-            raise UsageError(what, where="groups", mend="Choose a divisor of both, or 1.")
+            error = f"{groups} does not divide the {entering[0]} -> {channels} channels of {name}"
+            raise UsageError(error, where="groups", mend="Choose a divisor of both, or 1.")
         padding = 0 if whitening else kernel_size // 2
         self._resize(name, channels, (entering[1] + 2 * padding - kernel_size) // stride + 1)
         weights = channels * (entering[0] // groups) * kernel_size**2
@@ -255,8 +259,7 @@ class _Walk:
     def _squeeze_excite(self, name: str, kept: int = 0) -> None:
         channels = self.shape[0]
         hidden = max(1, channels // self.spec.squeeze_reduction)
-        weights = channels * hidden
-        live = channels + hidden + math.prod(self.shape) + kept
+        weights, live = channels * hidden, channels + hidden + math.prod(self.shape) + kept
         for part, out in (("squeeze", hidden), ("excite", channels)):
             self.layers.append(Layer(f"{name}.{part}", "conv", (out, 1, 1), weights + out, weights, live))
 
@@ -292,8 +295,8 @@ def _check_stages(spec: NetworkSpec) -> None:
             mend = f"Use {even[0] - 1} or {even[0] + 1}: an even kernel cannot keep the image's size."
             raise UsageError(f"{even[0]} is even", where=name, mend=mend)
     if spec.downsample == "stride" and 0 in spec.num_blocks:
-        mend = 'Give every stage at least one block, or set downsample to "pool".'
+        mend = 'Give every stage at least one block, or set downsample to "pool" or "pool-late".'
         raise UsageError("a stage without blocks cannot change its shape", where="num_blocks", mend=mend)
-    if spec.downsample == "pool" and spec.preactivation:
+    if spec.downsample != "stride" and spec.preactivation:
         mend = 'Set downsample to "stride", or leave preactivation off.'
-        raise UsageError('not possible with downsample "pool"', where="preactivation", mend=mend)
+        raise UsageError(f'not possible with downsample "{spec.downsample}"', where="preactivation", mend=mend)

@@ -44,15 +44,28 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix_OI: Tensor) -> Tensor:
-    """A matrix with the same singular vectors and all singular values near 1, by Newton-Schulz iteration."""
+    """A matrix with the same singular vectors and all singular values near 1, by Newton-Schulz iteration.
+
+    A step is X <- P X, P a polynomial of the Gram matrix X X^T, and the next Gram matrix is P (X X^T) P. So the steps
+    run on Gram matrices, nine times smaller than a 3 x 3 convolution's filters, and X is multiplied once: 0.4 of the
+    time of stepping X itself (docs/log.md).
+    """
+    matrix_OI = matrix_OI / (matrix_OI.norm() + 1e-7)
+    tall = matrix_OI.shape[0] > matrix_OI.shape[1]
+    gram = matrix_OI.T @ matrix_OI if tall else matrix_OI @ matrix_OI.T
+    product = polynomial = _polynomial(gram)
+    for _ in range(NEWTON_SCHULZ_STEPS - 1):
+        gram = polynomial @ gram @ polynomial
+        polynomial = _polynomial(gram)
+        product = polynomial @ product
+    return matrix_OI @ product if tall else product @ matrix_OI
+
+
+def _polynomial(gram: Tensor) -> Tensor:
     a, b, c = NEWTON_SCHULZ
-    x: Tensor = matrix_OI / (matrix_OI.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+    polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    polynomial.diagonal().add_(a)
+    return polynomial
 
 
 class Lookahead:
