@@ -1,5 +1,6 @@
-"""The benchmarks measure what they say: the memory of the child alone, medians, shapes within their budget."""
+"""The benchmarks measure what they say: a child's memory alone, medians, shapes within their budget, one switch."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import ablation
 import process
 import shapes
 import speed
+import study
 
 from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.model.spec import num_params
+from pocket_resnet.recipe_toml import differences
 
 MIB = 2**20
 
@@ -63,3 +67,42 @@ def test_every_shape_fills_a_small_and_a_large_budget(shape: str) -> None:
     for budget in (100_000, 5_000_000):
         found = fill_budget(shapes.SHAPES[shape], Budget(num_params=budget))
         assert 0.97 * budget <= num_params(found) <= budget
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.mark.parametrize("switch", ablation.SWITCHES)
+def test_every_switch_changes_the_recipe_and_nothing_else(switch: str) -> None:
+    whole, without = (ablation.recipe_without(which, "50k", 2) for which in ("nothing", switch))
+    changed = [line.partition(":")[0] for line in differences(whole, without)]
+    assert changed == list(ablation.SWITCHES[switch])
+    assert num_params(without.model) <= num_params(whole.model) <= 50_000
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the digits: a row a switch and seed, with the same network in each; what is there is not trained again."""
+    out = tmp_path / "ablation.csv"
+    words = f"--budget 20k --epochs 1 --data digits --out {out} --only nothing crop".split()
+    parser = study.parser(None, "ablation.csv", budget="100k", epochs=2)
+    study.run(parser.parse_args(words), "switched_off", ablation.SWITCHES, ablation.recipe_without)
+    first = rows_of(out)
+    assert [(row["switched_off"], row["epochs"], row["seed"]) for row in first] == [
+        ("nothing", "1", "0"),
+        ("crop", "1", "0"),
+    ]
+    assert len({(row["num_params"], row["pflop"]) for row in first}) == 1
+    assert all(0 <= float(row["accuracy"]) <= 1 and float(row["seconds"]) > 0 for row in first)
+
+    measured = []
+    monkeypatch.setattr(study, "measure", lambda recipe, _: measured.append(recipe.seed) or {"accuracy": ""})
+    study.run(parser.parse_args([*words, "--seeds", "2"]), "switched_off", ablation.SWITCHES, ablation.recipe_without)
+    assert measured == [1, 1]
+    assert rows_of(out)[:2] == first
+
+
+def test_a_study_knows_its_cases() -> None:
+    options = study.parser(None, "shapes.csv", budget="100k", epochs=6).parse_args(["--only", "9-9-9"])
+    with pytest.raises(SystemExit, match="no such case: 9-9-9; known: 3-3-3, "):
+        study.run(options, "shape", shapes.SHAPES, shapes.recipe_of)
