@@ -1,11 +1,18 @@
 """What a user reads when something goes wrong."""
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pocket_resnet import errors
-from pocket_resnet.errors import DataError, PocketError, Stopped, did_you_mean
+from pocket_resnet.data.image import ImageError
+from pocket_resnet.errors import ArtifactError, DataError, PocketError, Stopped, did_you_mean
+from pocket_resnet.recipe import RecipeError
+from pocket_resnet.training.checkpoint import NewerFormatError
+
+PACKAGE = Path(errors.__file__).parent
 
 
 def test_message() -> None:
@@ -34,3 +41,34 @@ def test_did_you_mean() -> None:
     assert did_you_mean("lerning_rate", ["lr", "learning_rate"]) == ", did you mean `learning_rate`?"
     assert did_you_mean("xyz", ["lr", "learning_rate"]) == ""
     assert did_you_mean("x", []) == ""
+
+
+def kinds(of: type[PocketError] = PocketError) -> Iterator[type[PocketError]]:
+    yield of
+    for kind in of.__subclasses__():
+        yield from kinds(kind)
+
+
+def test_every_error_says_how_to_mend_it() -> None:
+    """Where it is made, or by its class; but for `Stopped`, which gets both from its only maker."""
+    by_name = {kind.__name__: kind for kind in kinds()}
+    assert {"ArtifactError", "ImageError", "RecipeError", "NewerFormatError"} <= by_name.keys()
+    silent, num_made = [], 0
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            kind = by_name.get(node.func.id) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
+            if kind is not None:
+                num_made += 1
+                if kind.usual_mend is None and "mend" not in {keyword.arg for keyword in node.keywords}:
+                    silent.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+    assert num_made > 80
+    assert silent == []
+
+
+@pytest.mark.parametrize("error", [ArtifactError("x"), ImageError("x"), RecipeError("key", "x"), NewerFormatError("x")])
+def test_usual_mend_is_printed(error: PocketError) -> None:
+    assert str(error) == f"x\n  {error.usual_mend}"
+
+
+def test_own_mend_is_better_than_the_usual() -> None:
+    assert str(ArtifactError("x", mend="my own")) == "x\n  my own"

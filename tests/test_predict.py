@@ -93,11 +93,13 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path) -> None:
     (folder / "deep" / "b.png").write_bytes(png.read_bytes())
     (folder / "a.txt").write_text("no picture")
     (folder / ".hidden.png").write_text("none of our business")
-    rows, bad = predict_files(trained, [png, folder], top=2)
+    (folder / "loop").symlink_to(folder)
+    rows, bad, remarks = predict_files(trained, [png, folder], top=2)
     assert [row["image"] for row in rows] == [str(png), str(folder / "deep" / "b.png")]
     assert [len(row["top"]) for row in rows] == [2, 2]
     assert len(bad) == 1
     assert str(folder / "a.txt") in bad[0]
+    assert remarks == [f"{folder}: 1 skipped: loop (link to a folder or out of the data set)"]
 
 
 def upright() -> NDArray[np.uint8]:

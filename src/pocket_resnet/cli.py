@@ -152,12 +152,13 @@ class Predict:
     def run_verb(self) -> None:
         from pocket_resnet.predict import predict_files
 
-        rows, bad = predict_files(self.model, self.images, self.top)
+        rows, bad, remarks = predict_files(self.model, self.images, self.top)
         show.as_json(rows) if self.json else show.predictions(rows)
+        for remark in remarks:
+            print(remark, file=sys.stderr)
         if bad:
-            raise DataError(
-                f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + "\n  ".join(bad[:MAX_LISTED])
-            )
+            what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + "\n  ".join(bad[:MAX_LISTED])
+            raise DataError(what, mend="save them anew as images, or leave them out")
         if not rows:
             raise UsageError("no images", mend="name image files or folders of them")
 

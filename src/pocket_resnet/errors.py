@@ -6,17 +6,20 @@ The class decides the exit code. Only cli.py prints these and exits.
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 
 class PocketError(Exception):
     """An error with a message for people: `where: what`, and on a second line how to mend it."""
 
     exit_code = 1
+    usual_mend: ClassVar[str | None] = None
+    """How such a failure is mended where the raiser knows nothing better."""
 
     def __init__(self, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
-        self.what, self.where, self.mend = what, where, mend
+        self.what, self.where, self.mend = what, where, mend or self.usual_mend
         first_line = what if where is None else f"{where}: {what}"
-        super().__init__(first_line if mend is None else f"{first_line}\n  {mend}")
+        super().__init__(first_line if self.mend is None else f"{first_line}\n  {self.mend}")
 
 
 class UsageError(PocketError):
@@ -35,6 +38,7 @@ class ArtifactError(PocketError):
     """A checkpoint or model directory that is damaged or not ours."""
 
     exit_code = 4
+    usual_mend = "use a copy that is whole, or train again"
 
 
 class EnvironmentFault(PocketError):
@@ -47,6 +51,7 @@ class NonFiniteError(PocketError):
     """Training met NaN or infinity and stopped before applying it."""
 
     exit_code = 1
+    usual_mend = "try a lower learning rate or --optim.clip-norm 1"
 
 
 class Stopped(PocketError):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pocket_resnet.card import Card
 from pocket_resnet.data.image import ImageError, decode, fit
-from pocket_resnet.data.listing import Listing
+from pocket_resnet.data.listing import Listing, printable
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import UsageError
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
@@ -66,10 +66,15 @@ class Classifier:
         return predictions
 
 
-def predict_files(model: Path, paths: Sequence[Path], top: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows for image files and the files in folders, as `predict --json` prints them, and what cannot be read."""
+def predict_files(model: Path, paths: Sequence[Path], top: int) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Rows for image files and the files in folders, as `predict --json` prints them; what cannot be read; remarks."""
     classifier = load(model)
-    files = [file for path in paths for file in (Listing(path.resolve()).files() if path.is_dir() else [path])]
+    files: list[Path] = []
+    remarks: list[str] = []
+    for path in paths:
+        listing = Listing(path.resolve())
+        files += listing.files() if path.is_dir() else [path]
+        remarks += [f"{printable(str(path))}: {remark}" for remark in listing.remarks()]
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
     for start in range(0, len(files), EVALUATION_BATCH):
@@ -78,12 +83,12 @@ def predict_files(model: Path, paths: Sequence[Path], top: int) -> tuple[list[di
             try:
                 images.append((file, decode(file, classifier.card.spec.image_size)))
             except ImageError as error:
-                bad.append(str(error))
+                bad.append(f"{error.where}: {error.what}")
         predictions = classifier.predict([pixels_HWC for _, pixels_HWC in images], top=top)
         for (file, _), prediction in zip(images, predictions, strict=True):
             ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
             rows.append({"image": str(file), **ranking[0], "top": ranking})
-    return rows, bad
+    return rows, bad, remarks
 
 
 def _pixels(image: ImageLike, size: int) -> NDArray[np.uint8]:

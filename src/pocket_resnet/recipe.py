@@ -42,6 +42,8 @@ Pixels = Annotated[int, Field(ge=0)]
 class RecipeError(UsageError):
     """A recipe's key that is unknown or has a value that cannot be meant; `key` is dotted."""
 
+    usual_mend = "pocket-resnet train --help explains every key"
+
     def __init__(self, key: str, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
         super().__init__(what, where=where, mend=mend)
         self.key = key

@@ -35,12 +35,13 @@ def load_recipe(name_or_path: str) -> Recipe:
                     mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
                 )
         if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path)
+            raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path, mend="give a recipe's path")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UsageError("no such recipe file", where=path) from error
+        raise UsageError("no such recipe file", where=path, mend="give its path, or a name of recipes/") from error
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the name
-        raise UsageError(f"cannot be read as a UTF-8 text file: {error}", where=path) from error
+        what = f"cannot be read as a UTF-8 text file: {error}"
+        raise UsageError(what, where=path, mend="save it as UTF-8, where you may read it") from error
     return parse_recipe(text, path)
 
 
@@ -55,9 +56,9 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         if isinstance(values.get("base"), str):
             values = _onto(load_recipe(values.pop("base")), values)
     except ValueError as error:  # also for a number of thousands of digits
-        raise UsageError(f"not TOML: {error}", where=path) from error
+        raise UsageError(f"not TOML: {error}", where=path, mend="correct it there") from error
     except RecursionError as error:
-        raise UsageError("nested too deeply, or its own base", where=path) from error
+        raise UsageError("nested too deeply, or its own base", where=path, mend="name another `base`") from error
     try:
         model = values.get("model")
         if isinstance(model, dict) and isinstance(model.get("network"), str):
@@ -72,7 +73,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
             key, f"{error.where}: {error.what}", where=_line_of(key, text, path), mend=error.mend
         ) from error
     except RecursionError as error:  # dotted keys nest without end
-        raise UsageError("nested too deeply", where=path) from error
+        raise UsageError("nested too deeply", where=path, mend="a key has two parts at most") from error
 
 
 def _onto(base: Recipe, values: dict[str, Any]) -> dict[str, Any]:
@@ -119,13 +120,13 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _with_tuples(value: Any) -> Any:
+def _with_tuples(value: Any, key: str = "") -> Any:
     """TOML's arrays as the tuples that a frozen recipe holds; its whole numbers have 64 bits."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise RecipeError("", "a whole number of more than 64 bits")
+        raise RecipeError(key, f"`{key}`: a whole number of more than 64 bits")
     if isinstance(value, dict):
-        return {key: _with_tuples(entry) for key, entry in value.items()}
-    return tuple(_with_tuples(entry) for entry in value) if isinstance(value, list) else value
+        return {name: _with_tuples(entry, f"{key}.{name}" if key else name) for name, entry in value.items()}
+    return tuple(_with_tuples(entry, key) for entry in value) if isinstance(value, list) else value
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -199,10 +199,10 @@ def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> No
 def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path) -> None:
     """Row 10: asks for an upgrade, and neither falls back to an older checkpoint nor removes anything."""
     go(max_steps=2)
-    forge(checkpoints / "step-000002", format=checkpoint.FORMAT + 1, what_is_new=1)
+    forge(checkpoints / "step-000002", format=checkpoint.FORMAT + 1, version="9.8", what_is_new=1)
     with pytest.raises(ArtifactError, match="is newer than this program's") as raised:
         go(max_steps=3)
-    assert "upgrade pocket-resnet" in str(raised.value)
+    assert "upgrade pocket-resnet to 9.8 or later" in str(raised.value)
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
 
 

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from pocket_resnet.cli import main
+from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
-from pocket_resnet.training.run import train
+from pocket_resnet.training.run import Result, train
 
 COLOURS = {"1": "red", "10": "lime", "2": "blue"}
 NUM_IMAGES = 12
@@ -89,6 +90,27 @@ def test_duplicates_are_said_where_one_trains(
     assert "1 of 7 validation images are in training too" in capsys.readouterr().err
 
 
+def test_changed_files_are_listed_where_a_run_goes_on(
+    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """Row 8: each with what became of it; nothing is listed where that is not known any more."""
+
+    def go(max_steps: int) -> Result:
+        recipe = recipe_for(pictures).model_copy(update={"max_steps": max_steps})
+        return train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs", run="r", resume=True)
+
+    go(1)
+    (pictures / "1" / "0.png").unlink()
+    shutil.copy(pictures / "2" / "1.png", pictures / "2" / "0.png")
+    shutil.copy(pictures / "2" / "1.png", pictures / "2" / "new\n.png")
+    with pytest.raises(UsageError, match=r"with: 1/0\.png \(gone\), 2/0\.png \(changed\), 2/new\\n\.png \(new\)\n"):
+        go(2)
+    for listed in tmp_path.rglob("files.json"):
+        listed.unlink()
+    with pytest.raises(UsageError, match="not the data this run began with\n"):
+        go(2)
+
+
 @pytest.mark.timeout(60)
 def test_odd_files_among_pictures_to_predict(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -108,8 +130,17 @@ def test_odd_files_among_pictures_to_predict(
     os.mkfifo(odd / "fifo.png")
     capsys.readouterr()
     main(["predict", result.model, str(odd), "--json"])
-    rows = json.loads(capsys.readouterr().out)
-    assert {Path(row["image"]).name for row in rows} == {name[-255:] for name in names}
+    printed = capsys.readouterr()
+    assert {Path(row["image"]).name for row in json.loads(printed.out)} == {name[-255:] for name in names}
+    assert f"{odd}: 5 skipped: " in printed.err
+    for what in (
+        "device.png (",
+        "escape.png (",
+        "fifo.png (not a regular file)",
+        "loop (",
+        "self.png (link to nowhere)",
+    ):
+        assert what in printed.err
 
 
 LONG_NAMES = """

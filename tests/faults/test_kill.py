@@ -99,7 +99,8 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
         found = checkpoint.load_newest(runs_dir / "r" / "checkpoints")
         step = 0 if found is None else found[0].step
         assert last_step <= step <= last_step + 1, f"at event {number}"
-        assert found is None or found[2] == [], f"at event {number}: half a checkpoint has its name"
+        for path in checkpoint.newest_first(runs_dir / "r" / "checkpoints"):
+            checkpoint.load(path)  # half a checkpoint never has its name, be it half written or half removed
         last_step = step
         run(runs_dir, recipe)
         assert outcome(runs_dir / "r") == undisturbed, f"at event {number}"
@@ -108,22 +109,22 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
 
 
 def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
-    """Row 1: killed two times, at any moment, the run still ends bit-equal."""
+    """Row 1: twenty times, one run after the other as often as it takes, and every run ends bit-equal."""
     draws = random.Random(0)
     started_s = time.monotonic()
     run(tmp_path / "timed", recipe)
     whole_s = time.monotonic() - started_s
-    num_killed = 0
-    for number in range(NUM_RANDOM_KILLS):
-        runs_dir = tmp_path / str(number)
-        for _ in range(2):
+    num_killed = number = 0
+    while num_killed < NUM_RANDOM_KILLS:
+        number += 1
+        runs_dir, is_killed = tmp_path / str(number), True
+        while is_killed:
             child = start_child(lambda runs_dir=runs_dir: run(runs_dir, recipe))
             time.sleep(draws.uniform(0, whole_s))
             child.signal(signal.SIGKILL)
-            num_killed += child.wait() == -signal.SIGKILL
-        run(runs_dir, recipe)
+            is_killed = child.wait() == -signal.SIGKILL
+            num_killed += is_killed
         assert outcome(runs_dir / "r") == undisturbed
-    assert num_killed >= NUM_RANDOM_KILLS // 2
 
 
 @pytest.mark.long

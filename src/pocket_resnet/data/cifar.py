@@ -172,7 +172,8 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
         if allow_download:
             is_ours = download.fetch(urls(layout), path, layout.archive_md5)
         elif (found := files.digest(path, "md5")) != layout.archive_md5:
-            raise DataError(f"wrong MD5: it is {found}, {layout.archive_md5} is published", where=path)
+            what = f"wrong MD5: it is {found}, {layout.archive_md5} is published"
+            raise DataError(what, where=path, mend=f"get {urls(layout)[0]} again")
         else:
             is_ours = False
         _unpack(path, layout, data_dir / layout.folder)

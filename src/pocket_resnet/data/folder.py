@@ -19,7 +19,6 @@ from pocket_resnet.errors import DataError, UsageError
 
 VAL_FRACTION = 0.1
 PARTS = ("train", "val", "test")
-_MAX_SHOWN = 5
 
 Classes = Mapping[str, list[ImageFile]]
 
@@ -53,7 +52,7 @@ class Folder:
         self._hashes = [content[image] for image in self._trainval]
         self.fingerprint = self._store.key(self._trainval, self._hashes)
         self.remarks = (
-            *_remark_skipped(listing.skipped),
+            *listing.remarks(),
             *_remark_single(train, val),
             *_remark_duplicates(self._hashes, self.num_val),
         )
@@ -79,6 +78,10 @@ class Folder:
         if self._test:
             self._store.verify(self._test, self._store.hashes(self._test))
         return tuple(image.relative for image in (*self._trainval, *(self._test or ())))
+
+    def changes_since(self, fingerprint: str) -> list[str]:
+        """The files by which the training images differ from those of that fingerprint, as far as it is known."""
+        return self._store.changes(fingerprint, self._trainval, self._hashes)
 
     def _labels(self, images: Sequence[ImageFile]) -> Tensor:
         number = {name: index for index, name in enumerate(self.class_names)}
@@ -135,13 +138,6 @@ def _cut(images: list[ImageFile], content: Mapping[ImageFile, str]) -> tuple[lis
     held = hold_out(labels, [content[image] for image in images], quotas)
     train = [image for index, image in enumerate(images) if index not in held]
     return train, [image for index, image in enumerate(images) if index in held]
-
-
-def _remark_skipped(skipped: Sequence[str]) -> list[str]:
-    if not skipped:
-        return []
-    more = f" and {len(skipped) - _MAX_SHOWN} more" if len(skipped) > _MAX_SHOWN else ""
-    return [f"{len(skipped)} skipped: {', '.join(skipped[:_MAX_SHOWN])}{more}"]
 
 
 def _remark_single(train: Sequence[ImageFile], val: Sequence[ImageFile]) -> list[str]:

@@ -42,6 +42,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 class ImageError(DataError):
     """A file that is not a whole image of an allowed format within the limits."""
 
+    usual_mend = "save it anew as an image, or leave it out"
+
 
 def read_file(path: Path) -> bytes:
     """The content of a regular file of at most MAX_FILE_BYTES.

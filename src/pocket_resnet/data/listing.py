@@ -15,6 +15,7 @@ JUNK = (
     "desktop.ini",
     "__MACOSX",
 )  # what systems leave beside pictures; their other files are hidden
+_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, order=True)
@@ -48,6 +49,13 @@ class Listing:
     def files(self) -> list[Path]:
         """All regular files at any depth, sorted."""
         return sorted(self.root / image.relative for image in self._walk(self.root, ""))
+
+    def remarks(self) -> list[str]:
+        """A line about what was skipped so far, or none."""
+        if not self.skipped:
+            return []
+        more = f" and {len(self.skipped) - _MAX_SHOWN} more" if len(self.skipped) > _MAX_SHOWN else ""
+        return [f"{len(self.skipped)} skipped: {', '.join(self.skipped[:_MAX_SHOWN])}{more}"]
 
     def _walk(self, folder: Path, class_name: str) -> Iterator[ImageFile]:
         pending = [folder]

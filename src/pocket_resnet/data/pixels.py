@@ -1,8 +1,8 @@
 """Decode a folder's images once: hashes by (path, size, time) and pixels by content stay in the data folder.
 
 `folders/index/*.json` says which content a file had, so that an unchanged file is not read again.
-`folders/KEY/images.npy` holds the pixels; KEY is a hash over names, contents, size and decoder, so changed
-data never meets old pixels.
+`folders/KEY/images.npy` holds the pixels, `files.json` beside it says of which files; KEY is a hash over names,
+contents, size and decoder, so changed data never meets old pixels.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from pocket_resnet.device import num_cores
 from pocket_resnet.errors import DataError, EnvironmentFault
 
 MAX_LISTED = 20
+_LIST_NAME = "files.json"
 _BATCH: Final = 256  # images in memory at once while decoding
 
 Result = TypeVar("Result")
@@ -65,6 +66,19 @@ class PixelStore:
         lines = [f"{image.relative}\0{content}" for image, content in zip(images, hashes, strict=True)]
         text = "\0\0".join([f"{self._image_size} px, decoder {DECODER_VERSION}", *lines])
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def changes(self, key: str, images: Sequence[ImageFile], hashes: Sequence[str]) -> list[str]:
+        """`path (new, changed or gone)` for each file by which the images differ from those once kept under the key."""
+        now = {image.relative: content for image, content in zip(images, hashes, strict=True)}
+        try:
+            before = dict(json.loads((self._folder / Path(key).name / _LIST_NAME).read_bytes()))
+            differing = sorted({relative for relative, _ in before.items() ^ now.items()})
+        except (OSError, ValueError, TypeError):
+            return []  # it is not known any more
+        return [
+            f"{printable(relative)} ({'gone' if relative not in now else 'changed' if relative in before else 'new'})"
+            for relative in differing
+        ]
 
     def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
         """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.
@@ -119,6 +133,8 @@ class PixelStore:
                     file.write(result.tobytes())
             if bad:
                 raise self._report(bad, images)
+            listed = {image.relative: content for image, content in pairs}
+            files.write_bytes(path.with_name(_LIST_NAME), json.dumps(listed).encode())
 
     def _refuse(self, images: Sequence[ImageFile]) -> None:
         results = zip(images, self._map(self._decode, [(image, "") for image in images]), strict=True)

@@ -109,6 +109,10 @@ class Source:
         start, stop = {"train": (0, num_train), "val": (num_train, None)}.get(which, (0, None))
         return Split(images_NCHW[start:stop], labels_N[start:stop])
 
+    def changes_since(self, fingerprint: str) -> list[str]:
+        """The files by which a folder's training images differ from those of that fingerprint, where it is known."""
+        return self.reader.changes_since(fingerprint) if isinstance(self.reader, Folder) else []
+
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean of the training images per channel, on the scale 0 to 1."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.files import json_bytes, read_folder, remove_folder, write_folder
 from pocket_resnet.model.artifact import first_fault, parse_tensors
+from pocket_resnet.version import __version__
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 4 * 1024**3
@@ -35,6 +36,8 @@ class CheckpointState(BaseModel):
 
     format: int = FORMAT
     """Version of this layout."""
+    version: str = __version__
+    """The program that wrote it."""
     step: Annotated[int, Field(ge=0)]
     """Optimizer steps done."""
     seconds: Seconds
@@ -65,7 +68,7 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
             raise NewerFormatError(
                 f"checkpoint format {values['format']} is newer than this program's {FORMAT}",
                 where=path,
-                mend="upgrade pocket-resnet",
+                mend=f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later",
             )
         found = CheckpointState.model_validate(values)
         if found.step != _step_of(path):
@@ -98,7 +101,7 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[
         except NewerFormatError:
             raise
         except ArtifactError as error:
-            damaged.append(str(error))
+            damaged.append(f"{error.where}: {error.what}")
     if damaged:
         raise ArtifactError(
             "no checkpoint verifies: " + "; ".join(damaged),

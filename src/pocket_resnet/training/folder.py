@@ -26,6 +26,8 @@ from pocket_resnet.training.metrics import MetricsFile
 from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
 
+MAX_LISTED = 20
+
 
 @dataclass
 class RunFolder:
@@ -89,8 +91,10 @@ class RunFolder:
             return None
         state, tensors, remarks = found
         if state.data_fingerprint != self.source.fingerprint and not fork:
+            changes = self.source.changes_since(state.data_fingerprint)
+            listed = f": {', '.join(changes[:MAX_LISTED])}" + (", …" if len(changes) > MAX_LISTED else "")
             raise UsageError(
-                f"{self.source.name} is not the data this run began with",
+                f"{self.source.name} is not the data this run began with{listed if changes else ''}",
                 where=self.path,
                 mend="bring the old data back, give another --run name, or go on regardless with --fork",
             )

@@ -70,7 +70,8 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     model = ResNet(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > budget_of(recipe).limits().get("parameters", count):
-        raise UsageError(f"the network has {count:,} parameters, over the budget of {recipe.budget}")
+        what = f"the network has {count:,} parameters, over the budget of {recipe.budget}"
+        raise UsageError(what, where="budget", mend=f"give {count} or more, or narrower widths")
     initialise(model, recipe.init, generator(recipe.seed, "weights"))
     if recipe.augment.normalize:
         model.normalize.set_statistics(source.mean, source.std)

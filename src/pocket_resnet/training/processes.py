@@ -98,7 +98,8 @@ def explained_loss() -> Iterator[None]:
     except RuntimeError as error:  # gloo has no class of its own for it
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise EnvironmentFault("another process of this run has ended") from error
+        what = "another process of this run has ended"
+        raise EnvironmentFault(what, mend="see what it said, and go on with --resume") from error
 
 
 class SumOverProcesses(torch.autograd.Function):
