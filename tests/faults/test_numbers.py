@@ -29,6 +29,12 @@ def into_loss(_: Trainer, value: float, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(loop, "mixed_cross_entropy", lambda *arguments: whole(*arguments) * value)
 
 
+def into_loss_alone(_: Trainer, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradient stays finite."""
+    whole = loop.mixed_cross_entropy
+    monkeypatch.setattr(loop, "mixed_cross_entropy", lambda *arguments: whole(*arguments) + value)
+
+
 def into_gradient(trainer: Trainer, value: float, _: pytest.MonkeyPatch) -> None:
     trainer.model.head.bias.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([1]), value))
 
@@ -37,7 +43,7 @@ def into_weight(trainer: Trainer, value: float, _: pytest.MonkeyPatch) -> None:
     trainer.model.head.weight.data[0, 0] = value
 
 
-PLACES = {"loss": into_loss, "gradient": into_gradient, "weight": into_weight}
+PLACES = {"loss": into_loss, "loss alone": into_loss_alone, "gradient": into_gradient, "weight": into_weight}
 
 
 @pytest.mark.parametrize("value", BAD_VALUES)

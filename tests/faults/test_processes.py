@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +21,13 @@ from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.processes import Processes
 
 # Two processes add up in another order than one: after eight steps of SGD weights differ by less than this.
 TOLERANCE = 1e-4
 SGD: dict[str, Any] = {"kind": "sgd", "lr": 0.05, "nesterov": False, "momentum": 0.9, "lookahead_steps": 0}
+
+CHANGING_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "shutil.rmtree")
 
 pytestmark = pytest.mark.usefixtures("synthetic")
 
@@ -62,6 +67,21 @@ def command(tmp_path: Path, make_recipe: Callable[..., Recipe], tiny_spec: Any) 
     return make
 
 
+def changes_in(folder: Path) -> list[str]:
+    """What this process, a child, changes in the folder from now on, as it does so."""
+    changed: list[str] = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        changes = event in CHANGING_EVENTS or (
+            event == "open" and arguments[2] & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)
+        )
+        if changes and str(arguments[0]).startswith(str(folder)):
+            changed.append(f"{event} {arguments[0]}")
+
+    sys.addaudithook(note)
+    return changed
+
+
 def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], dict[str, Tensor]]:
     """Have every process write its whole state after its last step; returns what reads it."""
     whole = Trainer.end_epoch
@@ -78,21 +98,43 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
 
 @pytest.mark.parametrize("optim", [SGD, {"kind": "muon"}])
 def test_both_have_the_same_weights(
-    optim: dict[str, Any], command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    optim: dict[str, Any],
+    command: Any,
+    start_ranks: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Weights, momentum, averages, statistics and totals, to the bit; the other writes no file, prints no line."""
     state_of = state_at_the_end(monkeypatch, tmp_path)
-    ranks = start_ranks(lambda _rank: main(command("two", epochs=4, optim=optim)))
-    assert [rank.wait() for rank in ranks] == [0, 0]
+    arguments = command("two", epochs=4, optim=optim)
+
+    def work(rank: int) -> None:
+        if rank == 0:
+            return main(arguments)
+        written = changes_in(tmp_path / "runs")
+        with (tmp_path / "said by 1").open("w") as said:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            main(arguments)
+        return sys.exit(3 if written else 0)
+
+    assert [rank.wait() for rank in start_ranks(work)] == [0, 0]
+    assert (tmp_path / "said by 1").read_text() == ""
+    assert "epoch 4/4" in capfd.readouterr().err
     one, other = state_of(0), state_of(1)
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_together_they_train_as_one(
-    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, synthetic: Any
 ) -> None:
-    """The same global batches, augmentation, loss and batch-norm statistics as in a single process."""
+    """The same global batches, augmentation, loss and batch-norm statistics as in a single process.
+
+    Also where a batch cannot be halved: it has 8 images, then 7.
+    """
+    synthetic.num_train = 15
     state_of = state_at_the_end(monkeypatch, tmp_path)
     ranks = start_ranks(lambda _rank: main(command("two", epochs=4, optim=SGD)))
     assert [rank.wait() for rank in ranks] == [0, 0]
@@ -133,6 +175,26 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert json.loads((tmp_path / "runs" / "lost" / "result.json").read_text())["steps"] == 8
 
 
+def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
+    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The other says so and ends with exit code 5; what rank 0 had saved is gone on from."""
+    step = Trainer.train_step
+
+    def die_in_rank_0(self: Trainer) -> None:
+        if self.step == 3 and self.processes == Processes(0, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+        step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", die_in_rank_0)
+    arguments = command("headless", epochs=2)
+    ranks = start_ranks(lambda _rank: main(arguments))
+    assert [rank.wait() for rank in ranks] == [-signal.SIGKILL, 5]
+    assert "pocket-resnet: another process of this run has ended" in capfd.readouterr().err
+    main([*arguments, "--resume"])
+    assert "resumed at step 3" in capfd.readouterr().err
+
+
 def test_a_signal_to_one_stops_both_at_the_same_step(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -149,3 +211,17 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
     assert [rank.wait() for rank in ranks] == [128 + signal.SIGTERM] * 2
     [saved] = checkpoint.newest_first(tmp_path / "runs" / "stopped" / "checkpoints")
     assert saved.name == "step-000003"
+
+
+def test_the_real_torchrun(tmp_path: Path) -> None:
+    """As README.md says it: one run, told once, that of two processes."""
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    train = ["train", "fast", "--data", "digits", "--run", "r", "--max-steps", "2", "--batch-size", "32", "--no-report"]
+    small = ["--model.widths", "8", "8", "8", "--norm-images", "32", "--hardware.num-threads", "1"]
+    command = [sys.executable, "-m", *torchrun, "-m", "--", "pocket_resnet", *train, *small]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("accuracy") == 1
+    assert json.loads((tmp_path / "runs/r/result.json").read_text())["steps"] == 2
+    [state] = (tmp_path / "runs/r/checkpoints").glob("*/state.json")
+    assert json.loads(state.read_text())["hardware"].endswith("2 processes")
