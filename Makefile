@@ -4,6 +4,7 @@
 # make fuzz         damaged and hostile files, other ones in every round, for an hour (make fuzz FUZZ_S=600: 10 minutes)
 # make check        lint and types
 # make benchmark    speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 6 minutes
+# make plots        the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -11,7 +12,7 @@ RUN := runs/latest
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test faults fuzz check benchmark setup
+.PHONY: quickstart test faults fuzz check benchmark plots setup
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
@@ -45,6 +46,10 @@ check: setup
 
 benchmark: setup
 	$(BIN)/python benchmarks/speed.py
+
+plots: setup
+	$(BIN)/python results/pictures.py
+	$(BIN)/python results/table.py
 
 setup: $(READY)
 

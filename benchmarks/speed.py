@@ -27,7 +27,7 @@ from peak import flops_per_s
 from pocket_resnet.data.source import open_source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.files import json_bytes, write_bytes, write_text
-from pocket_resnet.plots import Cost, draw_cost
+from pocket_resnet.plots import Cost, cost_figure, save
 from pocket_resnet.recipe_toml import load_recipe
 from pocket_resnet.training.prepare import untrained
 
@@ -185,7 +185,7 @@ def main() -> None:
     write_text(arguments.out / "table.md", text)
     write_bytes(arguments.out / "rounds.json", json_bytes({"recipes": [asdict(m) for m in measured], "peers": peers}))
     costs = [Cost(each.recipe, 100 * one.accuracy, one.pflop, one.seconds) for each in measured for one in each.rounds]
-    draw_cost(costs, [], arguments.out / "accuracy.png")
+    save(cost_figure(costs, []), arguments.out / "accuracy.png")
     print(text)
     print(f"table, rounds and plot: {arguments.out}")
 

@@ -1,26 +1,28 @@
-"""The README's results table, made from leaderboard.csv; nobody types a number into it.
+"""The tables of README.md and docs/report.md, made from the CSV files; nobody types a number into them.
 
-python results/table.py            # print the table and put it into README.md
-python results/table.py --check    # exit with 1 where README.md has another one
+python results/table.py            # print the leaderboard, and put every table into its document
+python results/table.py --check    # exit with 1 where a document has another one
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is a key of TABLES.
 """
 
 import argparse
 import csv
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from studies import ALL_ON, Case, Rows, calibrations, read_rows, series, studies
+
 HERE = Path(__file__).parent
-LEADERBOARD, README = HERE / "leaderboard.csv", HERE.parent / "README.md"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
+LEADERBOARD = HERE / "leaderboard.csv"
+DOCUMENTS = (HERE.parent / "README.md", HERE.parent / "docs" / "report.md")
+NOTHING = "Not measured yet."
 COLUMNS = [
     *("recipe", "command", "data", "split", "num_params", "num_macs", "epochs", "seeds", "accuracy_mean"),
     *("accuracy_sd", "views", "seconds_mean", "train_pflop", "machine", "commit", "date"),
 ]
-HEADER = (
-    "| command | data, split | parameters | accuracy | views | training | machine | commit |\n"
-    "| --- | --- | ---: | ---: | ---: | ---: | --- | --- |"
-)
 PATTERNS = {
     "command": r"pocket-resnet train\b.*",
     "split": r"val|test",
@@ -62,28 +64,39 @@ def _check_row(row: dict[str, str], where: str) -> None:
         raise ValueError(f"{where}: accuracy_sd is for two seeds or more, and left empty for one")
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """The rows as a Markdown table, in the leaderboard's order."""
-    return "\n".join([HEADER, *map(_line, rows)]) if rows else "No measured rows yet."
+def markdown(columns: dict[str, str], rows: list[list[str]]) -> str:
+    """A Markdown table; `columns` maps each heading to `<` or `>`, the side that its cells stand at."""
+    rules = ["---" if side == "<" else "---:" for side in columns.values()]
+    lines = [list(columns), rules, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else NOTHING
 
 
-def _line(row: dict[str, str]) -> str:
-    accuracy, seeds = f"{100 * float(row['accuracy_mean']):.2f}%", row["seeds"]
-    if row["accuracy_sd"]:
-        accuracy = f"{accuracy} ± {100 * float(row['accuracy_sd']):.2f} (n={seeds})"
-    else:
-        accuracy += " (n=1)"
-    cells = (
+def leaderboard_table(rows: Rows) -> str:
+    """The rows in the leaderboard's order."""
+    columns = {"command": "<", "data, split": "<", "parameters": ">", "accuracy": ">", "views": ">", "training": ">"}
+    return markdown(columns | {"machine": "<", "commit": "<"}, [_leaderboard_line(row) for row in rows])
+
+
+def _leaderboard_line(row: dict[str, str]) -> list[str]:
+    return [
         f"`{row['command']}`",
         f"{row['data']}, {row['split']}",
         f"{int(row['num_params']):,}",
-        accuracy,
+        _accuracy(row),
         row["views"],
         f"{_duration(float(row['seconds_mean']))}, {float(row['train_pflop']):.2g} PFLOP",
         row["machine"],
         row["commit"][:7],
+    ]
+
+
+def _accuracy(row: dict[str, str]) -> str:
+    accuracy = f"{100 * float(row['accuracy_mean']):.2f}%"
+    return (
+        f"{accuracy} ± {100 * float(row['accuracy_sd']):.2f} (n={row['seeds']})"
+        if row["accuracy_sd"]
+        else f"{accuracy} (n=1)"
     )
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _duration(seconds: float) -> str:
@@ -92,27 +105,117 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def with_table(readme: str, results: str) -> str:
-    """The README's text with the table between its markers."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md lacks {BEGIN} or {END}")
-    return f"{before}{BEGIN}\n{results}\n{END}{after}"
+def series_table(leaderboard: Rows) -> str:
+    """The dial's networks by size."""
+    columns = dict.fromkeys(["parameters", "multiply-adds", "epochs", "accuracy", "PFLOP"], ">")
+    lines = [
+        [
+            f"{int(row['num_params']):,}",
+            f"{int(row['num_macs']):,}",
+            row["epochs"],
+            _accuracy(row),
+            f"{float(row['train_pflop']):.2g}",
+            f"`{row['command']}`",
+        ]
+        for row in series(leaderboard)
+    ]
+    return with_picture(
+        "series",
+        "Accuracy of the dial's networks against parameters",
+        markdown(columns | {"command": "<"}, lines),
+        drawn=len(lines) > 1,
+    )
+
+
+def ablation_table(rows: Rows) -> str:
+    """What each switch changes, the most useful first."""
+    columns = {"switched off": "<", "accuracy": ">", "change, points": ">", "n": ">"}
+    tables = []
+    for setting, cases in studies(rows, "switched_off").items():
+        ranked = sorted(cases, key=lambda case: (case.name != ALL_ON, case.difference if case.differences else 0.0))
+        tables.append(f"{setting}:\n\n{markdown(columns, [_ablation_line(case) for case in ranked])}")
+    alt = "Change of validation accuracy when a switch of the original recipe is off"
+    return with_picture("ablation", alt, "\n\n".join(tables))
+
+
+def _ablation_line(case: Case) -> list[str]:
+    failed = [f"{case.num_failed} met NaN or infinity"] if case.num_failed else []
+    accuracy = [f"{case.accuracy:.2f}%"] if case.accuracies else []
+    change = f"{case.difference:+.2f}".replace("-", "−") if case.differences and case.name != ALL_ON else ""
+    return [case.name, ", ".join(accuracy + failed), change, str(len(case.accuracies) + case.num_failed)]
+
+
+def shapes_table(rows: Rows) -> str:
+    """The shapes of each setting, the most accurate first."""
+    names = ["parameters", "multiply-adds", "PFLOP", "accuracy", "likelihood (nll)", "n"]
+    columns = {"shape": "<"} | dict.fromkeys(names, ">")
+    tables = []
+    for setting, cases in studies(rows, "shape").items():
+        finished = sorted((case for case in cases if case.accuracies), key=lambda case: -case.accuracy)
+        tables.append(f"{setting}:\n\n{markdown(columns, [_shape_line(case) for case in finished])}")
+    return with_picture("shapes", "Accuracy of network shapes with as many parameters", "\n\n".join(tables))
+
+
+def _shape_line(case: Case) -> list[str]:
+    counts = [f"{case.num_params:,}", f"{case.num_macs:,}", f"{case.pflop:.2g}"]
+    return [case.name, *counts, f"{case.accuracy:.2f}%", f"{case.nll:.3f}", str(len(case.accuracies))]
+
+
+def calibration_table(rows: Rows) -> str:
+    """Confidence beside accuracy, run by run."""
+    columns = {"run": "<"} | dict.fromkeys(["accuracy", "mean confidence", "expected calibration error"], ">")
+    lines = [
+        [
+            f"{each.name}, seed {each.seed}",
+            f"{each.accuracy:.2%}",
+            f"{each.confidence:.2%}",
+            f"{100 * each.error:.1f} points",
+        ]
+        for each in calibrations(rows)
+    ]
+    return with_picture("calibration", "Accuracy against confidence", markdown(columns, lines))
+
+
+def with_picture(name: str, alt: str, table: str, *, drawn: bool = True) -> str:
+    """The picture that results/pictures.py draws of the same rows, and the table; or that there is nothing yet."""
+    if not table:
+        return NOTHING
+    return f"![{alt}](pictures/{name}.png)\n\n{table}" if drawn and table != NOTHING else table
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": lambda: leaderboard_table(read_leaderboard()),
+    "series": lambda: series_table(read_leaderboard()),
+    "ablation": lambda: ablation_table(read_rows("ablation.csv")),
+    "shapes": lambda: shapes_table(read_rows("shapes.csv")),
+    "calibration": lambda: calibration_table(read_rows("calibration.csv")),
+}
+
+
+def filled(document: str) -> str:
+    """The document with the present tables between its markers. Raises ValueError where one has no end."""
+    for name, make in TABLES.items():
+        before, begin, rest = document.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if begin and not end:
+            raise ValueError(f"<!-- {name} --> has no <!-- /{name} -->")
+        document = f"{before}{begin}\n{make()}\n{end}{after}" if begin else before
+    return document
 
 
 def main() -> None:
-    """Update or check README.md."""
-    parser = argparse.ArgumentParser(description="Make the README's results table from leaderboard.csv.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where the README differs")
+    """Update or check the documents."""
+    parser = argparse.ArgumentParser(description="Make the tables of README.md and docs/report.md.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a document differs")
     is_check: bool = parser.parse_args().check
-    results, readme = table(read_leaderboard()), README.read_text(encoding="utf-8")
-    updated = with_table(readme, results)
-    print(results)
-    if is_check and updated != readme:
-        sys.exit("README.md has another table: run python results/table.py")
-    if not is_check:
-        README.write_text(updated, encoding="utf-8")
+    print(TABLES["results"]())
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        updated = filled(text)
+        if is_check and updated != text:
+            sys.exit(f"{path.name} has another table: run python results/table.py")
+        if not is_check:
+            path.write_text(updated, encoding="utf-8")
 
 
 if __name__ == "__main__":

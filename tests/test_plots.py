@@ -1,5 +1,6 @@
 """Pictures: the scale, and that what is drawn is what was given."""
 
+import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pocket_resnet import plots
-from pocket_resnet.plots import ACCURACY_TICKS, Cost, accuracy_height, draw_cost
+from pocket_resnet.plots import ACCURACY_TICKS, Cost, Label, accuracy_height, cost_figure, figure, save, write_labels
 
 
 def test_halving_the_error_is_the_same_step_everywhere() -> None:
@@ -20,12 +21,10 @@ def test_higher_accuracy_stands_higher() -> None:
     assert heights == sorted(heights)
 
 
-def test_cost_picture_holds_every_point_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_picture_holds_every_point_where_it_belongs() -> None:
     ours = [Cost("fast", 86.7, 0.01, 34), Cost("fast", 86.1, 0.01, 36), Cost("cpu94", 93.2, 0.2, 440)]
-    drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, _target: drawn.append(figure))
-    draw_cost(ours, [Cost("airbench94", 94.0, 0.29)], tmp_path / "cost.png")
-    time_axes, work_axes = drawn[0].axes
+    drawn = cost_figure(ours, [Cost("airbench94", 94.0, 0.29)])
+    time_axes, work_axes = drawn.axes
     points = [
         {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if len(line.get_xdata())}
         for axes in (time_axes, work_axes)
@@ -38,12 +37,12 @@ def test_cost_picture_holds_every_point_where_it_belongs(tmp_path: Path, monkeyp
     for axes in (time_axes, work_axes):
         low, high = axes.get_xlim()
         assert all(low <= x <= high for x, _ in points[axes is work_axes])
-    plt.close(drawn[0])
+    plt.close(drawn)
 
 
 def test_picture_is_written_the_same_twice(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        draw_cost([Cost("fast", 86.7, 0.01, 34)], [], tmp_path / name)
+        save(cost_figure([Cost("fast", 86.7, 0.01, 34)], []), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert Image.open(tmp_path / "a.png").size[0] > 1000
 
@@ -54,4 +53,18 @@ def test_dagger_of_the_key_is_a_dagger() -> None:
     plots.draw_key(axes, chosen_on_test=True)
     outline = axes.lines[-1]._marker.get_path().get_extents()
     assert outline.width < outline.height
+    plt.close(drawn)
+
+
+def test_labels_keep_clear_of_each_other_and_of_points() -> None:
+    """Five points in a row, so near that labels to the right of each would cover the next."""
+    drawn, [axes] = figure(4, 3)
+    points = [(0.4 + 0.1 * number, 0.5) for number in range(5)]
+    for x, y in points:
+        axes.plot(x, y, "o")
+    axes.set_xlim(0, 1.2)
+    write_labels(axes, [Label(x, y, f"name {number}", "black") for number, (x, y) in enumerate(points)])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*axes.transData.transform(point)) for box in boxes for point in points)
     plt.close(drawn)

@@ -4,19 +4,24 @@ Colours are of Okabe and Ito's palette, which colour-blind readers can tell apar
 """
 
 import io
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from pocket_resnet.files import write_bytes
@@ -26,17 +31,34 @@ COLORS = (OURS, LIMIT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  #
 DPI = 160
 ACCURACY_TICKS = (50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 98.5, 99)
 DURATIONS: dict[float, str] = {
-    **{1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 60: "1 min", 180: "3 min", 600: "10 min", 1_800: "30 min"},
-    **{3_600: "1 h", 3 * 3_600: "3 h", 10 * 3_600: "10 h"},
+    **{1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 120: "2 min", 300: "5 min", 900: "15 min"},
+    **{3_600: "1 h", 3 * 3_600: "3 h", 10 * 3_600: "10 h", 30 * 3_600: "30 h", 100 * 3_600: "100 h"},
 }
 PFLOP_TICKS = {10.0**power: f"{10.0**power:g}" for power in range(-5, 4)}
-LABEL_PLACES = {  # name -> offset in points, horizontal and vertical alignment
-    "right": ((8, 0), "left", "center"),
-    "left": ((-8, 0), "right", "center"),
-    "above": ((0, 6), "center", "bottom"),
-    "below-left": ((-2, -6), "right", "top"),
-    "below-right": ((2, -6), "left", "top"),
-}
+LABEL_PLACES = (  # offset in points, horizontal and vertical alignment; the first are preferred
+    ((8, 0), "left", "center"),
+    ((-8, 0), "right", "center"),
+    ((0, 7), "center", "bottom"),
+    ((0, -7), "center", "top"),
+    ((5, 5), "left", "bottom"),
+    ((-5, 5), "right", "bottom"),
+    ((5, -5), "left", "top"),
+    ((-5, -5), "right", "top"),
+)
+LABEL_RIM = np.array([-7, -3, 7, 3])  # pixels that a label keeps from others where it can
+LABEL_PREFERENCE = 2  # square pixels that a place may cover more than the one before it
+LABEL_STARTS, LABEL_ROUNDS = 40, 4
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name beside a point of some axes."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+    weight: str = "normal"
 
 
 @dataclass(frozen=True)
@@ -129,12 +151,74 @@ def dress_accuracy_axis(axes: Axes, lowest: float, highest: float = 98.5) -> Non
     axes.set_yticklabels([f"{tick:g}%" for tick in ticks])
 
 
-def write_label(axes: Axes, x: float, y: float, text: str, place: str, color: str, weight: str) -> None:
-    """Text beside a point; `place` is one of LABEL_PLACES."""
+def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
+    """Write each label beside its point, so that they cover each other and what is drawn already as little as can be.
+
+    To be called last, when limits and layout are settled. Axes of the arrays: L labels, P places, M marks, 4 the left,
+    lower, right and upper end of a box in pixels.
+    """
+    drawn = axes.get_figure(root=True)
+    assert isinstance(drawn, Figure)
+    drawn.draw_without_rendering()
+    marks_M4 = np.concatenate([np.zeros((1, 4)), *(_boxes(line, drawn.dpi) for line in axes.lines)])
+    texts_M4 = np.array([text.get_window_extent().extents for text in axes.texts]).reshape(-1, 4)
+    boxes_LP4 = np.array([[_extent(axes, label, place) for place in range(len(LABEL_PLACES))] for label in labels])
+    points_L2: Any = axes.transData.transform([(label.x, label.y) for label in labels])
+    own_LM: Any = ((marks_M4[:, :2] < points_L2[:, None]) & (marks_M4[:, 2:] > points_L2[:, None])).all(2)
+    crowded_LP = 4 * (_shared(boxes_LP4[:, :, None] + LABEL_RIM, marks_M4) * ~own_LM[:, None]).sum(2)
+    crowded_LP += _shared(boxes_LP4[:, :, None], texts_M4).sum(2)
+    outside_LP = _shared(boxes_LP4, boxes_LP4) - _shared(boxes_LP4, axes.get_window_extent().extents)
+    preferred_P = LABEL_PREFERENCE * np.arange(len(LABEL_PLACES))
+    pairs_LPLP = _shared(boxes_LP4[:, :, None, None] + LABEL_RIM, boxes_LP4)
+    for label, place in zip(labels, _arranged(crowded_LP + outside_LP + preferred_P, pairs_LPLP), strict=True):
+        _write(axes, label, place)
+
+
+def _arranged(costs_LP: Any, pairs_LPLP: Any) -> list[int]:
+    """The place of each label for which the costs of places and of pairs of places are least, of many descents."""
+    draws, rows = np.random.default_rng(0), np.arange(len(costs_LP))
+    found: list[tuple[float, int, list[int]]] = []
+    for start in range(LABEL_STARTS):
+        chosen_L = draws.integers(costs_LP.shape[1], size=len(rows)) * (start > 0)
+        for label in np.tile(rows, LABEL_ROUNDS):
+            others_L = rows[rows != label]
+            totals_P = costs_LP[label] + pairs_LPLP[label][:, others_L, chosen_L[others_L]].sum(1)
+            chosen_L[label] = totals_P.argmin()
+        shared_LL = pairs_LPLP[rows, chosen_L][:, rows, chosen_L]
+        total = costs_LP[rows, chosen_L].sum() + (shared_LL.sum() - shared_LL.trace()) / 2
+        found.append((float(total), start, chosen_L.tolist()))
+    return min(found)[2]
+
+
+def _write(axes: Axes, label: Label, place: int) -> Annotation:
     offset, horizontal, vertical = LABEL_PLACES[place]
-    axes.annotate(
-        text, (x, y), offset, textcoords="offset points", ha=horizontal, va=vertical, color=color, weight=weight
-    )
+    style: dict[str, Any] = {"ha": horizontal, "va": vertical, "color": label.color, "weight": label.weight}
+    text = axes.annotate(label.text, (label.x, label.y), offset, textcoords="offset points", **style)
+    text.set_in_layout(False)
+    return text
+
+
+def _extent(axes: Axes, label: Label, place: int) -> Any:
+    text = _write(axes, label, place)
+    box = text.get_window_extent()
+    text.remove()
+    return box.extents
+
+
+def _boxes(line: Line2D, dpi: float) -> Any:
+    """What a line covers, in pixels: a box around each point, and around points between them that are close enough."""
+    points = line.get_transform().transform(np.column_stack(line.get_data()).astype(float))
+    steps = np.linspace(0, 1, 100)[:, None]
+    between = [start + steps * (end - start) for start, end in itertools.pairwise(points)]
+    reach = line.get_markersize() / 2 * dpi / 72 if line.get_marker() != "None" else 3.0
+    centres = np.concatenate([points, *between])
+    return np.concatenate([centres - reach, centres + reach], axis=1)
+
+
+def _shared(boxes_4: Any, others_4: Any) -> Any:
+    """Square pixels that boxes have in common, broadcast over all but the last axis."""
+    sides_2 = np.minimum(boxes_4[..., 2:], others_4[..., 2:]) - np.maximum(boxes_4[..., :2], others_4[..., :2])
+    return sides_2.clip(min=0).prod(-1)
 
 
 def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False) -> None:
@@ -149,16 +233,15 @@ def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, handletextpad=0.4, labelspacing=0.3)
 
 
-def draw_cost(ours: Sequence[Cost], published: Sequence[Cost], target: Path) -> None:
+def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
     """Accuracy against training time (ours alone: times are of one machine) and against training operations."""
     drawn, (time_axes, work_axes) = figure(11, 5, columns=2)
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
         axes.set_xscale("log")
         for cost in published:
-            _draw_cost(axes, cost, unit, PUBLISHED, hollow=True, place="left")
-        for number, cost in enumerate(ours):  # several seeds of a recipe share one label
-            place = "" if cost.name in {earlier.name for earlier in ours[:number]} else "below-right"
-            _draw_cost(axes, cost, unit, OURS, hollow=False, place=place)
+            draw_point(axes, getattr(cost, unit), cost.accuracy, hollow=True)
+        for cost in ours:
+            draw_point(axes, getattr(cost, unit), cost.accuracy)
     dress_accuracy_axis(time_axes, min(cost.accuracy for cost in [*ours, *published]) - 3)
     _dress_log_axis(time_axes, time_axes.xaxis, [cost.seconds for cost in ours if cost.seconds], DURATIONS)
     _dress_log_axis(work_axes, work_axes.xaxis, [cost.pflop for cost in [*ours, *published]], PFLOP_TICKS)
@@ -166,17 +249,24 @@ def draw_cost(ours: Sequence[Cost], published: Sequence[Cost], target: Path) -> 
     time_axes.set_xlabel("training time")
     draw_key(time_axes, published=bool(published))
     work_axes.set_xlabel("training operations, PFLOP (forward and backward)")
-    save(drawn, target)
+    for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
+        named = {cost.name: cost for cost in reversed(ours)}  # several seeds of a recipe share one label
+        labels = [_cost_label(cost, unit, OURS, "bold") for cost in reversed(named.values())]
+        labels += [_cost_label(cost, unit, PUBLISHED, "normal") for cost in published]
+        write_labels(axes, [label for label in labels if label.x is not None])
+    return drawn
 
 
-def _draw_cost(axes: Axes, cost: Cost, unit: str, color: str, *, hollow: bool, place: str) -> None:
-    x, y = getattr(cost, unit), accuracy_height(cost.accuracy)
-    if x is None:
-        return
-    face, edge = ("white", color) if hollow else (color, "white")
-    axes.plot(x, y, "o", markersize=8 if hollow else 10, markerfacecolor=face, markeredgecolor=edge)
-    if place:
-        write_label(axes, x, y, cost.name, place, color, "normal" if hollow else "bold")
+def _cost_label(cost: Cost, unit: str, color: str, weight: str) -> Label:
+    return Label(getattr(cost, unit), accuracy_height(cost.accuracy), cost.name, color, weight)
+
+
+def draw_point(axes: Axes, x: float | None, accuracy: float, *, hollow: bool = False) -> None:
+    """A circle at an accuracy in percent, filled for a result of ours, hollow for a published one; x None: nothing."""
+    if x is not None:
+        face, edge = ("white", PUBLISHED) if hollow else (OURS, "white")
+        style: dict[str, Any] = {"markersize": 8 if hollow else 11, "markeredgewidth": 1.5 if hollow else 1.0}
+        axes.plot(x, accuracy_height(accuracy), "o", markerfacecolor=face, markeredgecolor=edge, **style)
 
 
 def _dress_log_axis(axes: Axes, axis: Axis, values: Sequence[float], names: dict[float, str]) -> None:
