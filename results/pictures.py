@@ -129,7 +129,7 @@ def dial_series(leaderboard: Rows) -> Figure | None:
 
 
 def ablation(studies: dict[Setting, list[Case]]) -> Figure | None:
-    """Bars of what the accuracy changes by when a switch is off; a dot a seed."""
+    """Bars of what the accuracy changes by when a switch is off; a dot a seed where there are several."""
     settings = {setting: [case for case in cases if case.name != ALL_ON] for setting, cases in studies.items()}
     settings = {setting: cases for setting, cases in settings.items() if cases}
     if not settings:
@@ -155,7 +155,8 @@ def draw_bars(axes: Axes, cases: Sequence[Case]) -> None:
             continue
         is_loss = case.difference < 0
         axes.barh(height, case.difference, height=0.62, color=OURS if is_loss else LIMIT, alpha=0.85)
-        axes.plot(case.differences, [height] * len(case.differences), "o", color="black", markersize=4)
+        if len(case.differences) > 1:
+            axes.plot(case.differences, [height] * len(case.differences), "o", color="black", markersize=4)
         end = min(0, *case.differences, case.difference) if is_loss else max(0, *case.differences, case.difference)
         axes.annotate(
             f"{case.difference:+.1f}".replace("-", "−"), (end, height), (-6 if is_loss else 6, 0),

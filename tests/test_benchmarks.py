@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablation
+import calibration
 import process
 import shapes
 import speed
@@ -17,7 +18,9 @@ import study
 
 from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.model.spec import num_params
-from pocket_resnet.recipe_toml import differences
+from pocket_resnet.recipe_toml import differences, load_recipe, override
+from pocket_resnet.training.result import read_result
+from pocket_resnet.training.run import train
 
 MIB = 2**20
 
@@ -106,3 +109,16 @@ def test_a_study_knows_its_cases() -> None:
     options = study.parser(None, "shapes.csv", budget="100k", epochs=6).parse_args(["--only", "9-9-9"])
     with pytest.raises(SystemExit, match="no such case: 9-9-9; known: 3-3-3, "):
         study.run(options, "shape", shapes.SHAPES, shapes.recipe_of)
+
+
+def test_calibration_counts_every_validation_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"data.name": "digits", "max_steps": 1, "batch_size": 32, "label_smoothing": 0.1}
+    train(override(load_recipe("fast"), changes), runs_dir=tmp_path, run="one")
+    monkeypatch.setattr(sys, "argv", ["calibration.py", str(tmp_path / "one"), "--out", str(tmp_path / "c.csv")])
+    calibration.main()
+    rows = rows_of(tmp_path / "c.csv")
+    assert {(row["recipe"], row["label_smoothing"], row["seed"]) for row in rows} == {("fast", "0.1", "0")}
+    assert sum(int(row["num_images"]) for row in rows) == 300
+    assert sum(int(row["num_images"]) * float(row["accuracy"]) for row in rows) == pytest.approx(
+        300 * read_result(tmp_path / "one" / "result.json").accuracy, abs=0.01
+    )

@@ -107,6 +107,8 @@ def canvas(width_in: float, height_in: float) -> Figure:
 
 def _set_style() -> None:
     mpl.rcParams.update({"font.size": 12, "font.family": "DejaVu Sans"})
+    # Inches around the picture, whose edge is seen on dark pages.
+    mpl.rcParams.update({"figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.1})
 
 
 def _dress(axes: Axes) -> None:
