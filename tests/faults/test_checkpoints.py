@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
-from pocket_resnet.files import SUMS_NAME, lock_folder, write_folder
+from pocket_resnet.errors import ArtifactError, UsageError
+from pocket_resnet.files import SUMS_NAME, write_folder
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
@@ -267,45 +266,3 @@ def test_stale_temporaries_are_removed(go: Callable[..., Result], checkpoints: P
     assert not list(folder.rglob(".tmp-*"))
     assert (folder / "tmp-of-the-user").exists()
     assert (folder / "model" / "config.json").exists()
-
-
-def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], checkpoints: Path, start_child: Any) -> None:
-    """Row 12: exit 5, naming the process that holds it; stale temporaries, which may be its own, stay."""
-    folder = checkpoints.parent
-    held, done = os.pipe(), os.pipe()
-
-    def hold() -> None:
-        with lock_folder(folder):
-            os.write(held[1], b"x")
-            os.read(done[0], 1)
-
-    child = start_child(hold)
-    os.read(held[0], 1)
-    (folder / ".tmp-its-own").touch()
-    with pytest.raises(EnvironmentFault, match=f"in use by process {child.pid}") as raised:
-        go()
-    assert raised.value.exit_code == 5
-    assert (folder / ".tmp-its-own").exists()
-    os.write(done[1], b"x")
-    assert child.wait() == 0
-    assert go().steps == 4
-
-
-def test_lock_of_a_dead_process_is_taken_over(
-    go: Callable[..., Result], checkpoints: Path, start_child: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Row 12: and said; after an orderly end nothing is said."""
-    folder = checkpoints.parent
-
-    def die() -> None:
-        with lock_folder(folder):
-            os._exit(7)
-
-    child = start_child(die)
-    assert child.wait() == 7
-    go(max_steps=1)
-    assert f"took over the lock of process {child.pid}, which has ended" in capsys.readouterr().err
-    with pytest.raises(UsageError):
-        go(batch_size=7)
-    go()
-    assert "took over" not in capsys.readouterr().err

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pocket_resnet.files import read_folder, remove_temporaries, write_bytes, write_folder
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.run import train
@@ -106,6 +107,34 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
         assert outcome(runs_dir / "r") == undisturbed, f"at event {number}"
     assert number > 60
     assert last_step == 4
+
+
+def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> None:
+    """Row 1: a model or a file that a longer run replaces is the old one or the new one, and whole, once it goes on."""
+
+    def write(folder: Path, content: bytes) -> None:
+        write_folder(folder / "model", {"a": content, "b": content * 2})
+        write_bytes(folder / "result.json", content)
+
+    def replace(folder: Path, number: int) -> None:
+        die_at(number)
+        write(folder, b"new")
+
+    found = []
+    for number in itertools.count(1):
+        folder = tmp_path / str(number)
+        write(folder, b"old")
+        is_over = start_child(functools.partial(replace, folder, number)).wait() == 0
+        remove_temporaries(folder)
+        files = read_folder(folder / "model", ("a", "b"), max_bytes=100)
+        assert files["a"] * 2 == files["b"]
+        found.append((files["a"], (folder / "result.json").read_bytes()))
+        assert {path.name for path in folder.iterdir()} == {"model", "result.json"}
+        if is_over:
+            break
+    assert number > 12
+    assert sorted(found, reverse=True) == found
+    assert set(found) == {(b"old", b"old"), (b"new", b"old"), (b"new", b"new")}
 
 
 def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:

@@ -1,0 +1,64 @@
+"""Two runs in one folder, and the lock of one that has died."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.files import lock_folder
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.training.run import Result, train
+
+
+@pytest.fixture
+def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    """go(max_steps=2) trains the tiny recipe in `folder`, or goes on there."""
+    return lambda **changes: train(make_recipe(**changes), runs_dir=tmp_path / "runs", run="r", resume=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "r"
+
+
+def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Path, start_child: Any) -> None:
+    """Row 12: exit 5, naming the process that holds it; stale temporaries, which may be its own, stay."""
+    held, done = os.pipe(), os.pipe()
+
+    def hold() -> None:
+        with lock_folder(folder):
+            os.write(held[1], b"x")
+            os.read(done[0], 1)
+
+    child = start_child(hold)
+    os.read(held[0], 1)
+    (folder / ".tmp-its-own").touch()
+    with pytest.raises(EnvironmentFault, match=f"in use by process {child.pid}") as raised:
+        go()
+    assert raised.value.exit_code == 5
+    assert (folder / ".tmp-its-own").exists()
+    os.write(done[1], b"x")
+    assert child.wait() == 0
+    assert go().steps == 4
+
+
+def test_lock_of_a_dead_process_is_taken_over(
+    go: Callable[..., Result], folder: Path, start_child: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row 12: and said; after an orderly end nothing is said."""
+
+    def die() -> None:
+        with lock_folder(folder):
+            os._exit(7)
+
+    child = start_child(die)
+    assert child.wait() == 7
+    go(max_steps=1)
+    assert f"took over the lock of process {child.pid}, which has ended" in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        go(batch_size=7)
+    go()
+    assert "took over" not in capsys.readouterr().err
