@@ -36,7 +36,7 @@ FUZZ_S ?= 3600
 
 fuzz: setup
 	end=$$(( $$(date +%s) + $(FUZZ_S) )); while [ $$(date +%s) -lt $$end ]; do \
-		HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py --timeout 3600 || exit 1; \
+		HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz*.py --timeout 3600 || exit 1; \
 	done
 
 check: setup

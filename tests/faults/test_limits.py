@@ -141,6 +141,7 @@ def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
             file.truncate(GIGABYTE)  # a hole: it takes no disk
     state = CheckpointState(step=1, seconds=0, hardware="x", data_fingerprint="y")
     tensors = {"1": many_tensors(32_000), "2": odd_format(), "3": (2**62).to_bytes(8, "little"), "5": overlapping()}
+    tensors["6"] = many_tensors(400_000)  # a header of 20 MB
     for step, content in tensors.items():
         values = state.model_copy(update={"step": int(step)}).model_dump_json().encode()
         write_folder(tmp_path / f"step-{step}", {TENSORS_NAME: content, STATE_NAME: values})
