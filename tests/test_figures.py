@@ -3,7 +3,6 @@
 import random
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,12 +14,6 @@ from pocket_resnet import figures
 from pocket_resnet.evaluate import calibration_bins, calibration_error, summarise
 from pocket_resnet.figures import Curve
 from pocket_resnet.plots import COLORS, png, shown
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Any:
-    yield
-    plt.close("all")
 
 
 def records(seed: int, epochs: int = 4) -> list[dict[str, Any]]:

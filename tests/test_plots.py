@@ -3,7 +3,6 @@
 import itertools
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
@@ -37,7 +36,6 @@ def test_cost_picture_holds_every_point_where_it_belongs() -> None:
     for axes in (time_axes, work_axes):
         low, high = axes.get_xlim()
         assert all(low <= x <= high for x, _ in points[axes is work_axes])
-    plt.close(drawn)
 
 
 def test_picture_is_written_the_same_twice(tmp_path: Path) -> None:
@@ -49,16 +47,15 @@ def test_picture_is_written_the_same_twice(tmp_path: Path) -> None:
 
 def test_dagger_of_the_key_is_a_dagger() -> None:
     """A marker in dollars, which is drawn as a formula; that names are not must leave it so."""
-    drawn, [axes] = plots.figure(4, 3)
+    _, [axes] = plots.figure(4, 3)
     plots.draw_key(axes, chosen_on_test=True)
     outline = axes.lines[-1]._marker.get_path().get_extents()
     assert outline.width < outline.height
-    plt.close(drawn)
 
 
 def test_labels_keep_clear_of_each_other_and_of_points() -> None:
     """Five points in a row, so near that labels to the right of each would cover the next."""
-    drawn, [axes] = figure(4, 3)
+    _, [axes] = figure(4, 3)
     points = [(0.4 + 0.1 * number, 0.5) for number in range(5)]
     for x, y in points:
         axes.plot(x, y, "o")
@@ -67,4 +64,3 @@ def test_labels_keep_clear_of_each_other_and_of_points() -> None:
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     assert not any(box.contains(*axes.transData.transform(point)) for box in boxes for point in points)
-    plt.close(drawn)

@@ -215,7 +215,7 @@ def test_every_change_is_a_difference(key: str) -> None:
                 break
     assert changed is not None
     found = [line.partition(":")[0] for line in differences(Recipe(), changed)]
-    assert found == ([] if key == "max_steps" or key.startswith(("hardware.", "checkpoint.")) else [key])
+    assert found == ([] if key in ("max_steps", "track") or key.startswith(("hardware.", "checkpoint.")) else [key])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import re
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 
 from pocket_resnet import plots
@@ -100,7 +99,6 @@ def test_labels_cover_no_other(rows: list[dict[str, str]]) -> None:
         for axes in drawn.axes:
             boxes = [text.get_window_extent() for text in axes.texts]
             assert [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])] == []
-        plt.close(drawn)
 
 
 def test_bars_are_as_long_as_the_differences() -> None:
@@ -110,7 +108,6 @@ def test_bars_are_as_long_as_the_differences() -> None:
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.5])
     assert [text.get_text().strip() for text in axes.texts] == ["training met NaN or infinity", "+0.5"]
     assert axes.get_title("left") == "100K parameters, 1 epoch; all on: 52.0% (n = 2)"
-    plt.close(drawn)
 
 
 def test_shapes_stand_by_accuracy() -> None:
@@ -118,7 +115,6 @@ def test_shapes_stand_by_accuracy() -> None:
     drawn = pictures.shapes(studies.studies(rows, "shape"))
     assert drawn is not None
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["crop", "nothing"]
-    plt.close(drawn)
 
 
 def test_pictures_are_drawn_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +122,7 @@ def test_pictures_are_drawn_or_left_out(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "shapes.png").write_bytes(b"old")
     real, saved = studies.read_rows, []
     monkeypatch.setattr(pictures, "read_rows", lambda name, *at: [] if name == "shapes.csv" else real(name, *at))
-    monkeypatch.setattr(plots, "save", lambda drawn, path: (plt.close(drawn), saved.append(path.name)))
+    monkeypatch.setattr(plots, "save", lambda _, path: saved.append(path.name))
     monkeypatch.setattr(sys, "argv", ["pictures.py", str(tmp_path)])
     pictures.main()
     assert {"hero.png", "cost.png", "ablation.png", "calibration.png"} <= set(saved)

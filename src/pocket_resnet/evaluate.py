@@ -176,6 +176,13 @@ def summarise(
     )
 
 
+def surest_mistakes(probabilities_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """The indices of the images that were classified wrong, most confident first."""
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    wrong_M = (predicted_N != labels_N).nonzero().flatten()
+    return wrong_M[confidence_N[wrong_M].argsort(descending=True, stable=True)]
+
+
 def _class_result(name: str, row_K: Tensor, k: int) -> ClassResult:
     num_images, hits = int(row_K.sum()), int(row_K[k])
     if num_images == 0:

@@ -9,11 +9,11 @@ from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.galleries import Pixels, Tile, contact_sheet, overlaid
 from pocket_resnet.gradcam import gradcam
 from pocket_resnet.page import Album, Html, Picture, section
-from pocket_resnet.plots import png, shown
+from pocket_resnet.plots import png
 from pocket_resnet.study import Study, last_epochs_first_batch
+from pocket_resnet.tiles import batch, judged
 
 NUM_TILES, NUM_BATCH_TILES, NUM_MAPS = 12, 16, 8
-LETTERS = 10  # of a class name in a caption, "automobile"
 
 
 def examples(run: Study, album: Album) -> Html:
@@ -65,14 +65,11 @@ def attention(run: Study, album: Album) -> Html:
 def training_images(run: Study, album: Album) -> Html:
     """Images of the first step of the last epoch, augmented."""
     pixels_BHWC, labels, step = last_epochs_first_batch(run, NUM_BATCH_TILES)
-    tiles = [
-        Tile((pixels_HWC.numpy(),), tuple(shown(line, LETTERS + 5) for line in label.split("\n")))
-        for pixels_HWC, label in zip(pixels_BHWC, labels, strict=True)
-    ]
     side, told = pixels_BHWC.shape[1], "; ".join(label.replace("\n", " and ") for label in labels)
-    caption = f"The first {len(tiles)} images of step {step + 1:,}, at {side} × {side} pixels."
+    caption = f"The first {len(labels)} images of step {step + 1:,}, at {side} × {side} pixels."
+    sheet = png(contact_sheet(batch(pixels_BHWC, labels)))
     lead = "What the network was shown in the first step of its last epoch, augmented as the recipe says."
-    return section("Training images", lead, album.show(Picture("batch", png(contact_sheet(tiles)), told, caption)))
+    return section("Training images", lead, album.show(Picture("batch", sheet, told, caption)))
 
 
 def _names(run: Study, index: int) -> tuple[str, str, float]:
@@ -83,13 +80,7 @@ def _names(run: Study, index: int) -> tuple[str, str, float]:
 
 
 def _tile(run: Study, index: int, *more: Pixels) -> Tile:
-    predicted, true, probability = _names(run, index)
-    is_hit = bool(run.hit_N[index])
-    lines = [f"{shown(predicted, LETTERS)}, {probability:.0%}"]
-    if not is_hit:
-        lines.append(f"is {shown(true, LETTERS + 1)}")
-    pixels_HWC: Pixels = run.val.images_NCHW[index].permute(1, 2, 0).numpy()
-    return Tile((pixels_HWC, *more), tuple(lines), marked=not is_hit)
+    return judged(run.val.images_NCHW[index].permute(1, 2, 0).numpy(), *_names(run, index), *more)
 
 
 def _told(run: Study, chosen_M: Tensor) -> str:

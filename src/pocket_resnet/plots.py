@@ -10,13 +10,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -61,6 +58,13 @@ class Label:
     weight: str = "normal"
 
 
+class Chart(Figure):
+    """A figure that pyplot does not know of, so that it needs no closing, and that a notebook shows by itself."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return png(self), {"width": round(self.get_figwidth() * self.dpi)}
+
+
 @dataclass(frozen=True)
 class Cost:
     """What an accuracy (in percent) cost: seconds of training where they are ours, and operations in 1e15."""
@@ -73,10 +77,8 @@ class Cost:
 
 def figure(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """An empty figure in the project's style, and its axes from left to right."""
-    _set_style()
-    drawn, axes = plt.subplots(
-        1, columns, figsize=(width_in, height_in), layout="constrained", squeeze=False, sharey=True
-    )
+    drawn = canvas(width_in, height_in, layout="constrained")
+    axes = drawn.subplots(1, columns, squeeze=False, sharey=True)
     for each in axes[0]:
         _dress(each)
     return drawn, list(axes[0])
@@ -84,31 +86,19 @@ def figure(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure,
 
 def stack(width_in: float, heights_in: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """An empty figure in the project's style with axes one below the other, which share the horizontal axis."""
-    _set_style()
-    drawn, axes = plt.subplots(
-        len(heights_in),
-        1,
-        figsize=(width_in, sum(heights_in)),
-        height_ratios=list(heights_in),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-    )
+    drawn = canvas(width_in, sum(heights_in), layout="constrained")
+    axes = drawn.subplots(len(heights_in), height_ratios=list(heights_in), squeeze=False, sharex=True)
     for each in axes[:, 0]:
         _dress(each)
     return drawn, list(axes[:, 0])
 
 
-def canvas(width_in: float, height_in: float) -> Figure:
+def canvas(width_in: float, height_in: float, layout: Literal["constrained"] | None = None) -> Figure:
     """A figure without axes, in the project's style."""
-    _set_style()
-    return plt.figure(figsize=(width_in, height_in))
-
-
-def _set_style() -> None:
     mpl.rcParams.update({"font.size": 12, "font.family": "DejaVu Sans"})
     # Inches around the picture, whose edge is seen on dark pages.
     mpl.rcParams.update({"figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.1})
+    return Chart(figsize=(width_in, height_in), layout=layout)
 
 
 def _dress(axes: Axes) -> None:
@@ -119,12 +109,11 @@ def _dress(axes: Axes) -> None:
 
 
 def png(drawn: Figure) -> bytes:
-    """The figure as PNG, the same bytes from the same figure; it is closed."""
+    """The figure as PNG, the same bytes from the same figure."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a class name in another script
         drawn.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    plt.close(drawn)
     return buffer.getvalue()
 
 

@@ -218,6 +218,8 @@ class Recipe(Section):
     """Epochs between validations; the last epoch is always validated."""
     norm_images: Annotated[int, Field(ge=0)] = 0
     """Measure batch-norm statistics anew on this many training images before validating; 0: keep the running ones."""
+    track: bool = False
+    """Also keep scalars and pictures for TensorBoard, in runs/NAME/tensorboard (needs pip install tensorboard)."""
     init: Literal["default", "dirac"] = "default"
     """dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
     model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = CATALOG["original"]

@@ -19,11 +19,12 @@ from pocket_resnet.data.batches import batch_indices, epoch_order, steps_per_epo
 from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
-from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise
+from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, load_recipe, override
+from pocket_resnet.tiles import as_shown
 from pocket_resnet.training.checkpoint import STATE_NAME, newest_first
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
@@ -59,15 +60,12 @@ class Study:
 
     def surest_mistakes(self, count: int) -> Tensor:
         """The indices of the images that were classified wrong, most confident first."""
-        return self._ranked(~self.hit_N, descending=True)[:count]
+        return surest_mistakes(self.probabilities_NK, self.val.labels_N)[:count]
 
     def doubtful_hits(self, count: int) -> Tensor:
         """The indices of the images that were classified right, least confident first."""
-        return self._ranked(self.hit_N, descending=False)[:count]
-
-    def _ranked(self, chosen_N: Tensor, *, descending: bool) -> Tensor:
-        indices_M = chosen_N.nonzero().flatten()
-        return indices_M[self.confidence_N[indices_M].argsort(descending=descending, stable=True)]
+        hits_M = self.hit_N.nonzero().flatten()
+        return hits_M[self.confidence_N[hits_M].argsort(stable=True)][:count]
 
 
 Opener = Callable[[Recipe], Source]
@@ -89,7 +87,7 @@ def opener(data_dir: Path | None) -> Opener:
     return open_data
 
 
-def study(path: Path, open_data: Opener) -> Study:
+def study(path: Path, open_data: Opener | None = None) -> Study:
     """The finished run in this folder, evaluated. Raises UsageError where none is there, ArtifactError for damage."""
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
@@ -98,7 +96,7 @@ def study(path: Path, open_data: Opener) -> Study:
         raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
     recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
     model, card = load_model(path)
-    source = open_data(recipe)
+    source = (open_data or opener(None))(recipe)
     val = renumber(source.split("val"), source.class_names, card.class_names)
     hardware = choose()
     model = hardware.place(model)
@@ -165,13 +163,8 @@ def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], 
     side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * steps_an_epoch)
     x_BCHW = to_float(resize(x_BCHW, side))
     x_BCHW, targets = augmenter.mix(x_BCHW, train.labels_N[indices_B].to(run.hardware.device), step)
-    pixels_BHWC = (x_BCHW[:count] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
-    names, share = run.source.class_names, targets.share
-    labels = []
-    for one, other in zip(targets.labels_B[:count].tolist(), targets.others_B[:count].tolist(), strict=True):
-        both = f"{names[one]} {share:.0%}\n{names[other]} {1 - share:.0%}"
-        labels.append(names[one] if share == 1 or one == other else both)
-    return pixels_BHWC, labels, step
+    pixels_BHWC, labels = as_shown(x_BCHW, targets, run.source.class_names)
+    return pixels_BHWC[:count], labels[:count], step
 
 
 def command(run: Study) -> str:
@@ -197,5 +190,5 @@ def same_images(one: Study, other: Study) -> bool:
 
 def without_seed(recipe: Recipe) -> Recipe:
     """The recipe with what may differ between repetitions set to nothing: seed and hardware."""
-    kept = recipe.model_dump(exclude={"seed", "hardware", "checkpoint"})
+    kept = recipe.model_dump(exclude={"seed", "hardware", "checkpoint", "track"})
     return Recipe.model_validate(kept | {"model": recipe.model})

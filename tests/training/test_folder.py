@@ -59,7 +59,7 @@ def test_of_several_processes_one_writes(
     folder = RunFolder(tmp_path / "r", make_recipe(), source, Processes(rank=1, world_size=2))
     with folder.locked() as remarks:
         folder.begin(fork=False)
-        folder.begin_metrics(0)
+        folder.begin_metrics(0, 4)
         folder.record({"step": 1})
         assert folder.finished(4) is None
         assert folder.newest(fork=False) is None

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -22,9 +22,12 @@ from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, load_recipe, to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.metrics import MetricsFile
+from pocket_resnet.training.metrics import MetricsFile, read_metrics
 from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
+
+if TYPE_CHECKING:
+    from pocket_resnet.training.board import Board
 
 MAX_LISTED = 20
 
@@ -37,6 +40,8 @@ class RunFolder:
     recipe: Recipe
     source: Source
     processes: Processes
+    board: "Board | None" = None
+    """TensorBoard's files, while metrics are recorded and where the recipe asks for them."""
 
     @property
     def checkpoints(self) -> Path:
@@ -57,7 +62,11 @@ class RunFolder:
         with lock_folder(self.path) as remark:
             remove_temporaries(self.path)
             remove_temporaries(self.checkpoints)
-            yield [remark] if remark else []
+            try:
+                yield [remark] if remark else []
+            finally:
+                if self.board is not None:
+                    self.board.close()
 
     def begin(self, *, fork: bool) -> None:
         """Write the resolved recipe, or refuse where the folder's own differs."""
@@ -101,15 +110,21 @@ class RunFolder:
         self._prune(state.step)
         return state, tensors, remarks
 
-    def begin_metrics(self, step: int) -> None:
-        """Open metrics.jsonl, cut back to what was recorded up to that step."""
+    def begin_metrics(self, step: int, num_steps: int) -> None:
+        """Open metrics.jsonl, cut back to what was recorded up to that step of so many; and so TensorBoard's files."""
         if self.processes.is_writer:
             self.metrics = MetricsFile(self.path / "metrics.jsonl", step)
+            if self.recipe.track:
+                from pocket_resnet.training.board import Board  # matplotlib takes half a second
+
+                self.board = Board(self.path / "tensorboard", step, num_steps, read_metrics(self.metrics.path))
 
     def record(self, metrics: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl, and tell TensorBoard."""
         if self.processes.is_writer:
             self.metrics.append(metrics)
+        if self.board is not None:
+            self.board.tell(metrics)
 
     def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> None:
         """Write a checkpoint and prune older ones."""

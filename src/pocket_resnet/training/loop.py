@@ -80,8 +80,12 @@ class Trainer:
         return image_side(self.recipe.resolutions, self.recipe.model.image_size, step, self.num_steps)
 
     def next_batch(self) -> tuple[Tensor, Targets]:
-        """The next step's images, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
-        epoch, step_in_epoch = divmod(self.step, self.steps_per_epoch)
+        """The next step's images, and what they should be called."""
+        return self.batch(self.step)
+
+    def batch(self, step: int) -> tuple[Tensor, Targets]:
+        """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._drawn_epoch:
             self.order_N = epoch_order(len(self.labels_N), self.recipe.seed, epoch)
             self.augmenter.begin_epoch(epoch)
@@ -89,9 +93,9 @@ class Trainer:
         indices_B = batch_indices(self.order_N, step_in_epoch, self.recipe.batch_size)
         on_device_B = indices_B.to(self.images_NCHW.device)
         x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
-        x_BCHW = resize(x_BCHW, self.side(self.step))
+        x_BCHW = resize(x_BCHW, self.side(step))
         x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
-        return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], self.step)
+        return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], step)
 
     def train_step(self) -> None:
         """One optimizer step. Raises NonFiniteError before anything is applied where loss or gradient is not finite.

@@ -11,7 +11,7 @@ from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Split, open_source
 from pocket_resnet.device import Hardware, choose, keep_freed_memory, machine
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, NonFiniteError, Stopped
-from pocket_resnet.evaluate import Evaluation, evaluate
+from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
@@ -43,6 +43,10 @@ def train(
     signal ended the run after saving.
     """
     started_s = time.monotonic()
+    if recipe.track:
+        from pocket_resnet.training.board import require_tensorboard
+
+        require_tensorboard()
     keep_freed_memory()
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
     source = open_source(
@@ -97,7 +101,7 @@ class _Run:
         remarks = remarks + self._restore(fork)
         self.val_split = self.source.split("val")
         whole_epochs = self.trainer.step - self.trainer.step % self.trainer.steps_per_epoch
-        self.folder.begin_metrics(whole_epochs)
+        self.folder.begin_metrics(whole_epochs, self.last_step)
         with self._progress(self.trainer.step) as self.progress:
             for remark in remarks:
                 self.progress.say(remark)
@@ -198,6 +202,8 @@ class _Run:
                 f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
             )
         self.folder.record(record)
+        if "val_nll" in record:
+            self._show(epoch)
         if trainer.epoch > epoch:  # --max-steps may stop within an epoch, which a resumed run then ends
             trainer.end_epoch()
 
@@ -209,9 +215,16 @@ class _Run:
 
     def _validate(self) -> Evaluation:
         with self._as_released():
-            return evaluate(
-                self.trainer.model, self.val_split, self.source.class_names, self.hardware, split_name="val"
-            )
+            probabilities_NK = class_probabilities(self.trainer.model, self.val_split.images_NCHW, self.hardware)
+        self.probabilities_NK = probabilities_NK
+        return summarise(probabilities_NK, self.val_split.labels_N, self.source.class_names, "val", views=1)
+
+    def _show(self, epoch: int) -> None:
+        """Pictures for TensorBoard, where it is asked for and time for some."""
+        board, trainer = self.folder.board, self.trainer
+        if board is not None and self.found is not None and board.is_due(trainer.step):
+            batch = trainer.batch(epoch * trainer.steps_per_epoch)
+            board.show(trainer.step, self.found, self.val_split, self.probabilities_NK, batch)
 
     def _refuse_non_finite_state(self) -> None:
         try:
