@@ -3,6 +3,7 @@
 # make faults       the long tests of faults: kill -9 on the real command, again and again, about 5 minutes
 # make fuzz         damaged and hostile files, other ones in every round, for an hour (make fuzz FUZZ_S=600: 10 minutes)
 # make check        lint and types
+# make notebook     main.ipynb anew, in place: a training on CIFAR-10, its figures, its mistakes
 # make benchmark    speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 6 minutes
 # make plots        the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
@@ -12,7 +13,7 @@ RUN := runs/latest
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test faults fuzz check benchmark plots setup
+.PHONY: quickstart test faults fuzz check notebook benchmark plots setup
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
@@ -43,6 +44,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebook: setup
+	$(BIN)/python docs/notebook.py
 
 benchmark: setup
 	$(BIN)/python benchmarks/speed.py
