@@ -96,3 +96,22 @@ def test_nothing_loads_a_pickle() -> None:
     for path in written():
         text = (PACKAGE / path).read_text(encoding="utf-8")
         assert not re.search(r"torch\.(load|save)\(|pickle\.loads?\(|allow_pickle=True", text), path
+
+
+def test_files_py_alone_writes() -> None:
+    """But for metrics.jsonl, which grows by appending, and a download's lock, which stays empty."""
+    writers = set()
+    for path in written():
+        for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            modes = [value for given in (*node.args, *node.keywords) for value in ast.walk(given) if is_writing(value)]
+            if (called.endswith("open") and modes) or re.fullmatch(r"(?!files\.).*\.write_(text|bytes)", called):
+                writers.add(path)
+    assert writers == {"files.py", "download.py", "training/metrics.py"}
+
+
+def is_writing(node: ast.AST) -> bool:
+    """Whether this is a mode in which `open` writes, such as "wb"."""
+    return isinstance(node, ast.Constant) and re.fullmatch(r"[wax]b?\+?|r\+b?", str(node.value)) is not None
