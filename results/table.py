@@ -9,8 +9,9 @@ A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is a key
 import argparse
 import csv
 import re
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from studies import ALL_ON, Case, Rows, calibrations, read_rows, series, studies
@@ -140,9 +141,15 @@ def ablation_table(rows: Rows) -> str:
 
 def _ablation_line(case: Case) -> list[str]:
     failed = [f"{case.num_failed} met NaN or infinity"] if case.num_failed else []
-    accuracy = [f"{case.accuracy:.2f}%"] if case.accuracies else []
-    change = f"{case.difference:+.2f}".replace("-", "−") if case.differences and case.name != ALL_ON else ""
+    accuracy = [f"{case.accuracy:.2f}%{_spread(case.accuracies)}"] if case.accuracies else []
+    change = ""
+    if case.differences and case.name != ALL_ON:
+        change = f"{case.difference:+.2f}{_spread(case.differences)}".replace("-", "−")
     return [case.name, ", ".join(accuracy + failed), change, str(len(case.accuracies) + case.num_failed)]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
 
 
 def shapes_table(rows: Rows) -> str:
@@ -158,7 +165,13 @@ def shapes_table(rows: Rows) -> str:
 
 def _shape_line(case: Case) -> list[str]:
     counts = [f"{case.num_params:,}", f"{case.num_macs:,}", f"{case.pflop:.2g}"]
-    return [case.name, *counts, f"{case.accuracy:.2f}%", f"{case.nll:.3f}", str(len(case.accuracies))]
+    return [
+        case.name,
+        *counts,
+        f"{case.accuracy:.2f}%{_spread(case.accuracies)}",
+        f"{case.nll:.3f}",
+        str(len(case.accuracies)),
+    ]
 
 
 def calibration_table(rows: Rows) -> str:

@@ -67,9 +67,9 @@ def test_differences_are_paired_by_seed() -> None:
 def test_ablation_table_ranks_and_says_what_failed() -> None:
     lines = [line for line in table.ablation_table(ABLATION).splitlines() if re.match(r"\| [a-z]", line)]
     assert lines[1:4] == [
-        "| nothing | 52.00% |  | 2 |",
+        "| nothing | 52.00% ± 2.83 |  | 2 |",
         "| batch norm | 1 met NaN or infinity |  | 1 |",
-        "| crop | 52.50% | +0.50 | 2 |",
+        "| crop | 52.50% ± 0.71 | +0.50 ± 2.12 | 2 |",
     ]
 
 
