@@ -99,7 +99,7 @@ def test_nothing_loads_a_pickle() -> None:
 
 
 def test_files_py_alone_writes() -> None:
-    """But for metrics.jsonl, which grows by appending, and a download's lock, which stays empty."""
+    """But for metrics.jsonl, which grows, a download's lock, which stays empty, and what TensorBoard writes itself."""
     writers = set()
     for path in written():
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
