@@ -96,6 +96,17 @@ def test_resumed_run_tells_each_epoch_once(
     assert len(list((tmp_path / "r/tensorboard").iterdir())) == 2
 
 
+def test_each_epoch_is_on_disk_at_once(
+    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 1: a killed process has told of what it recorded; asked where it saves, after each step."""
+    found: list[int] = []
+    monkeypatch.setattr(Board, "is_due", lambda *_: False)
+    monkeypatch.setattr(RunFolder, "save", lambda *_: found.append(len(told(tmp_path / "r").get("lr", ()))))
+    go()
+    assert found == [0, 1, 1, 2]
+
+
 def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> None:
     """And then tells of the epochs before."""
     go(track=False, max_steps=2)
