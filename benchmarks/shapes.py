@@ -3,7 +3,7 @@
     python benchmarks/shapes.py --budget 100k --epochs 6 --seeds 1
     python benchmarks/shapes.py --budget 1M --epochs 3 --only 3-3-3 "pooled 1:2:4"
 
-Every shape is filled to the budget and trained with the recipe of `fast`, the image side growing from 16 to 32. Rows
+Every shape is filled to the budget and trained with the rates of `best`, the image side growing from 16 to 32. Rows
 are added to results/shapes.csv; what stands there already is not trained again, so an interrupted study goes on.
 The shapes are judged by validation accuracy; likelihood is beside it because it is less noisy.
 """
@@ -20,7 +20,7 @@ from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import load_recipe, override
 
 PLAIN = NetworkSpec(num_blocks=(3, 3, 3), stem_width=16, widths=(16, 32, 64))
-POOLED = named("fast")
+POOLED = replace(named("fast"), downsample="pool", activation="gelu", widths=(32, 64, 128))
 
 
 def staged(num_blocks: tuple[int, ...], ratio: tuple[int, ...], **changes: Any) -> NetworkSpec:
@@ -51,19 +51,21 @@ SHAPES: dict[str, NetworkSpec] = {
     "3-3-3 bottleneck": replace(PLAIN, block="bottleneck"),
     "3-3-3 single": replace(PLAIN, block="single"),
     "3-3-3 whitening": replace(PLAIN, stem="whitening", stem_kernel_size=2),
-    # fast's: a whitening stem, and a convolution and max-pool before every stage
+    # a whitening stem, and a convolution and max-pool before every stage
     "pooled 1:2:4": POOLED,
     "pooled 1:4:4": replace(POOLED, widths=(32, 128, 128)),
     "pooled 1:2:4 twice": replace(POOLED, num_blocks=(2, 2, 2)),
     "pooled 1:2:4 basic": replace(POOLED, block="basic"),
+    "fast's": named("fast"),
 }
 
 
 def recipe_of(shape: str, budget: str, epochs: int) -> Recipe:
-    """The recipe of `fast` with the shape, filled to the budget."""
+    """The rates of `best` and the shape, filled to the budget."""
     spec = fill_budget(SHAPES[shape], Budget(num_params=parse_count(budget)))
     sides = [16 + round(16 * epoch / max(1, epochs - 1) / 4) * 4 for epoch in range(epochs)]
-    return override(load_recipe("fast"), {"epochs": epochs, "resolutions": sides, "model": asdict(spec)})
+    changes = {"dial": (), "budget": None, "epochs": epochs, "resolutions": sides, "model": asdict(spec)}
+    return override(load_recipe("best"), changes)
 
 
 if __name__ == "__main__":

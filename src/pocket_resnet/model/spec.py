@@ -4,8 +4,7 @@ The counting rule. Every weight and bias counts, trained or frozen; BatchNorm's 
 buffers do not. A multiply-add (MAC) is one product of a convolution or linear layer, squeeze-and-excitation
 included, for one image; biases, normalisation, activations and pooling are not counted. 1 MAC = 2 FLOP.
 
-A network that cannot be built raises UsageError, naming the field and how to mend it. The parts' sources
-stand where they are built: block.py, resnet.py.
+A network that cannot be built raises UsageError, naming the field and how to mend it. Sources: block.py, resnet.py.
 """
 
 import math
@@ -273,8 +272,7 @@ class _Walk:
 def _check_values(spec: NetworkSpec) -> None:
     for name, choices in CHOICES.items():
         if (value := getattr(spec, name)) not in choices:
-            mend = f"Choose one of {', '.join(choices)}."
-            raise UsageError(f"{value!r} is not a choice", where=name, mend=mend)
+            raise UsageError(f"{value!r} is not a choice", where=name, mend=f"Choose one of {', '.join(choices)}.")
     for name, (low, high) in RANGES.items():
         values = getattr(spec, name) if name in PER_STAGE else (getattr(spec, name),)
         if wrong := [value for value in values if not low <= value <= high]:  # NaN too
