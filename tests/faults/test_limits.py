@@ -152,7 +152,7 @@ def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     paths = sorted(path for path in tmp_path.iterdir() if path.is_file() or (path / SUMS_NAME).exists())
     command = [sys.executable, "-c", SCRIPT, str(GOLDEN), *map(str, paths)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert ended.returncode == 0, ended.stderr
     found = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [Path(path) for path, *_ in found] == paths
