@@ -14,13 +14,13 @@ from typing import Any
 import study
 
 from pocket_resnet.model.catalog import named
-from pocket_resnet.model.design import Budget, fill_budget
+from pocket_resnet.model.design import MOST_PER_OPERATION, Budget, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import load_recipe, override
 
 PLAIN = NetworkSpec(num_blocks=(3, 3, 3), stem_width=16, widths=(16, 32, 64))
-POOLED = replace(named("fast"), downsample="pool", activation="gelu", widths=(32, 64, 128))
+POOLED = MOST_PER_OPERATION
 
 
 def staged(num_blocks: tuple[int, ...], ratio: tuple[int, ...], **changes: Any) -> NetworkSpec:
@@ -56,7 +56,7 @@ SHAPES: dict[str, NetworkSpec] = {
     "pooled 1:4:4": replace(POOLED, widths=(32, 128, 128)),
     "pooled 1:2:4 twice": replace(POOLED, num_blocks=(2, 2, 2)),
     "pooled 1:2:4 basic": replace(POOLED, block="basic"),
-    "fast's": named("fast"),
+    "pooled late, 3:4:8": named("fast"),
 }
 
 

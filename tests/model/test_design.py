@@ -113,6 +113,13 @@ def test_the_dial_keeps_every_limit(params: int, macs: int) -> None:
     assert num_params(found) >= 0.97 * params or num_macs(found) >= 0.94 * macs
 
 
+@pytest.mark.parametrize(("budget", "share"), [(100_000, 0.60), (1_000_000, 0.38), (5_000_000, 0.34)])
+def test_the_cheap_shape_needs_as_few_operations_as_it_says(budget: int, share: float) -> None:
+    shapes = (design.MOST_PER_OPERATION, design.MOST_PER_PARAMETER)
+    cheap, accurate = (design.fill_budget(shape, Budget(num_params=budget)) for shape in shapes)
+    assert num_macs(cheap) / num_macs(accurate) == pytest.approx(share, abs=0.01)
+
+
 def test_bytes_count_as_the_parameters_they_hold() -> None:
     assert design.design(Budget(num_bytes=4_000_003)) == design.design(Budget(num_params=1_000_000))
     assert num_params(design.design(Budget(num_params=500_000, num_bytes=4_000_000)).spec) <= 500_000

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import OptimRecipe
-from pocket_resnet.training.optim import NEWTON_SCHULZ, Lookahead, Muon, Optimizer, orthogonalise, parameter_groups
+from pocket_resnet.training.optim import (
+    NEWTON_SCHULZ,
+    NEWTON_SCHULZ_STEPS,
+    Lookahead,
+    Muon,
+    Optimizer,
+    orthogonalise,
+    parameter_groups,
+)
 
 NUM_STEPS = 7
 
@@ -226,7 +234,7 @@ def test_orthogonalise_steps_as_published(shape: tuple[int, int]) -> None:
     u, _, v = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)), full_matrices=False)
     matrix = u @ torch.logspace(-4, 0, 8).diag() @ v
     x = (matrix / matrix.norm()).double()
-    for _ in range(3):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     assert torch.allclose(orthogonalise(matrix).double(), x, atol=1e-5)

@@ -94,7 +94,8 @@ class Stem(nn.Module):
 
     conv: same-padded, then norm and activation, both left to the first block in a pre-activated network.
     whitening: frozen, unpadded filters, then activation but no norm. A trained bias, usual elsewhere, needs the
-    gradient at the first stage's input: an eighth of all operations of `fast`, for nothing measurable (docs/log.md).
+    gradient at the first stage's input: an eighth of all operations where that stage pools, for nothing measurable
+    (docs/log.md).
     """
 
     def __init__(self, spec: NetworkSpec) -> None:

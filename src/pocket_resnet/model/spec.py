@@ -63,8 +63,8 @@ class NetworkSpec:
     shortcut_kernel_sizes: tuple[int, ...] = (1, 1, 1)
     """Kernel size of each stage's projection shortcut, odd, in pixels."""
     downsample: Literal["stride", "pool", "pool-late"] = "stride"
-    """Halve by stride in each stage but the first, or by convolution and max-pool before each, or so but the first
-    by stride."""
+    """Halving. stride: in each stage but the first. pool: by a convolution and a max-pool before each stage.
+    pool-late: likewise, but before the first stage by the convolution's stride."""
     shortcut: Literal["projection", "identity"] = "projection"
     """Where a block changes shape: a convolution, or the input subsampled and padded with zero channels."""
     block: Literal["basic", "single", "bottleneck"] = "basic"
@@ -117,8 +117,7 @@ class NetworkSpec:
         return 2 if self.downsample == "pool-late" and stage == 0 else 1
 
 
-HINTS = get_type_hints(NetworkSpec).items()
-CHOICES = {name: get_args(hint) for name, hint in HINTS if get_origin(hint) is Literal}
+CHOICES = {name: get_args(hint) for name, hint in get_type_hints(NetworkSpec).items() if get_origin(hint) is Literal}
 
 
 class Layer(NamedTuple):
@@ -200,7 +199,8 @@ class _Walk:
         if spec.downsample != "stride":
             conv = _Conv(spec.stage_channels[stage], spec.kernel_sizes[stage], spec.entry_stride(stage))
             self._conv(f"{name}.entry.conv", conv)
-            self._resize(f"{name}.entry", self.shape[0], self.shape[1] * conv.stride // 2)
+            if conv.stride == 1:
+                self._resize(f"{name}.entry", self.shape[0], self.shape[1] // 2)
             self._norm(f"{name}.entry.norm")
         for index in range(spec.num_blocks[stage]):
             halve = spec.downsample == "stride" and stage > 0 and index == 0

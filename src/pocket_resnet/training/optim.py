@@ -44,28 +44,30 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix_OI: Tensor) -> Tensor:
-    """A matrix with the same singular vectors and all singular values near 1, by Newton-Schulz iteration.
+    """A matrix [O, I] with the same singular vectors and all singular values near 1, by Newton-Schulz iteration.
 
-    A step is X <- P X, P a polynomial of the Gram matrix X X^T, and the next Gram matrix is P (X X^T) P. So the steps
-    run on Gram matrices, nine times smaller than a 3 x 3 convolution's filters, and X is multiplied once: 0.4 of the
-    time of stepping X itself (docs/log.md).
+    With M = min(O, I), a step is X <- P X (X P where O > I) with P a polynomial of the Gram matrix [M, M] of X, and the
+    next Gram matrix is P times the last times P. Polynomials of one matrix are symmetric and commute, so all steps
+    run on Gram matrices and X is multiplied once, which takes 0.4 of the time for the filters of `fast` (docs/log.md).
+    Source: Jordan et al. 2024 (Muon); the Gram form is this file's own.
     """
     matrix_OI = matrix_OI / (matrix_OI.norm() + 1e-7)
-    tall = matrix_OI.shape[0] > matrix_OI.shape[1]
-    gram = matrix_OI.T @ matrix_OI if tall else matrix_OI @ matrix_OI.T
-    product = polynomial = _polynomial(gram)
+    is_tall = matrix_OI.shape[0] > matrix_OI.shape[1]
+    gram_MM = matrix_OI.T @ matrix_OI if is_tall else matrix_OI @ matrix_OI.T
+    product_MM = step_MM = _newton_schulz_step(gram_MM)
     for _ in range(NEWTON_SCHULZ_STEPS - 1):
-        gram = polynomial @ gram @ polynomial
-        polynomial = _polynomial(gram)
-        product = polynomial @ product
-    return matrix_OI @ product if tall else product @ matrix_OI
+        gram_MM = step_MM @ gram_MM @ step_MM
+        step_MM = _newton_schulz_step(gram_MM)
+        product_MM = step_MM @ product_MM
+    return matrix_OI @ product_MM if is_tall else product_MM @ matrix_OI
 
 
-def _polynomial(gram: Tensor) -> Tensor:
+def _newton_schulz_step(gram_MM: Tensor) -> Tensor:
+    """What X is multiplied by in one step: a + b G + c G^2."""
     a, b, c = NEWTON_SCHULZ
-    polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-    polynomial.diagonal().add_(a)
-    return polynomial
+    step_MM = torch.addmm(gram_MM, gram_MM, gram_MM, beta=b, alpha=c)
+    step_MM.diagonal().add_(a)
+    return step_MM
 
 
 class Lookahead:
