@@ -45,7 +45,8 @@ class Board:
     def __init__(self, folder: Path, step: int, num_steps: int, records: Iterable[dict[str, Any]]) -> None:
         """Go on after optimizer step `step`: TensorBoard drops what earlier sittings recorded beyond it.
 
-        `records`, those of metrics.jsonl so far, are told again where the run was not tracked until now.
+        `records`, those of metrics.jsonl so far, are told again where the run was not tracked until now. Epochs trained
+        without tracking between two tracked sittings stay missing here; metrics.jsonl has them.
         """
         from torch.utils.tensorboard import SummaryWriter
 
