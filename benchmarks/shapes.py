@@ -3,8 +3,9 @@
     python benchmarks/shapes.py --budget 100k --epochs 6 --seeds 1
     python benchmarks/shapes.py --budget 1M --epochs 3 --only 3-3-3 "pooled 1:2:4"
 
-Every shape is filled to the budget and trained with the rates of `best`, the image side growing from 16 to 32. Rows
-are added to results/shapes.csv; what stands there already is not trained again, so an interrupted study goes on.
+Every shape is filled to the budget and trained with the rates of `best`, the image side growing from 16 to 32; pooled
+shapes with the scales of `fast`, which staged ones cannot bear (docs/log.md). Rows are added to results/shapes.csv;
+what stands there already is not trained again, so an interrupted study goes on.
 The shapes are judged by validation accuracy; likelihood is beside it because it is less noisy.
 """
 
@@ -61,11 +62,13 @@ SHAPES: dict[str, NetworkSpec] = {
 
 
 def recipe_of(shape: str, budget: str, epochs: int) -> Recipe:
-    """The rates of `best` and the shape, filled to the budget."""
+    """The shape, filled to the budget, and the rates of `best` with the scales that suit its kind (docs/log.md)."""
     spec = fill_budget(SHAPES[shape], Budget(num_params=parse_count(budget)))
     sides = [16 + round(16 * epoch / max(1, epochs - 1) / 4) * 4 for epoch in range(epochs)]
+    scale = 1.0 if spec.downsample == "stride" else load_recipe("fast").optim.head_lr_scale
+    rates = {"optim.norm_bias_lr_scale": scale, "optim.head_lr_scale": scale}
     changes = {"dial": (), "budget": None, "epochs": epochs, "resolutions": sides, "model": asdict(spec)}
-    return override(load_recipe("best"), changes)
+    return override(load_recipe("best"), rates | changes)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ on, and more seeds or cases are added by asking for them. An empty accuracy: tra
 import argparse
 import csv
 import itertools
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection
@@ -24,7 +25,7 @@ from pocket_resnet.recipe_toml import override
 from pocket_resnet.training.run import train
 
 RESULTS = Path(__file__).parents[1] / "results"
-MEASURED = ("num_params", "num_macs", "accuracy", "nll", "pflop", "seconds", "machine")
+MEASURED = ("num_params", "num_macs", "accuracy", "nll", "pflop", "seconds", "machine", "commit")
 
 
 def parser(description: str | None, target: str, *, budget: str, epochs: int) -> argparse.ArgumentParser:
@@ -44,7 +45,7 @@ def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
     """The columns MEASURED after a training of the recipe, on as many threads as torch has now."""
     threads = torch.get_num_threads()
     recipe = override(recipe, {"hardware.num_threads": threads})
-    sizes = {"num_params": num_params(recipe.model), "num_macs": num_macs(recipe.model)}
+    sizes = {"num_params": num_params(recipe.model), "num_macs": num_macs(recipe.model), "commit": commit()}
     with tempfile.TemporaryDirectory() as runs_dir:
         try:
             result = train(recipe, data_dir=data_dir, runs_dir=Path(runs_dir))
@@ -63,14 +64,20 @@ def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
     }
 
 
+def commit() -> str:
+    """The working tree's commit, with "+" where it was changed since; empty outside of a repository."""
+    command = ["git", "-C", str(RESULTS), "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def run(
     options: argparse.Namespace, variable: str, cases: Collection[str], make: Callable[[str, str, int], Recipe]
 ) -> None:
     """Measure every case that has no row yet, seed by seed; `make` turns case, budget and epochs into a recipe."""
     if unknown := set(options.only or ()) - set(cases):
         sys.exit(f"no such case: {', '.join(sorted(unknown))}; known: {', '.join(cases)}")
-    keys = ("budget", variable, "epochs", "seed")
-    rows = list(csv.DictReader(options.out.open(encoding="utf-8"))) if options.out.exists() else []
+    keys = ("data", "budget", variable, "epochs", "seed")
+    rows = list(csv.DictReader(options.out.read_text(encoding="utf-8").splitlines())) if options.out.exists() else []
     done = {tuple(row[key] for key in keys) for row in rows}
     wanted = itertools.product(range(options.seeds), options.only or cases)
     with options.out.open("a", encoding="utf-8", newline="") as file:
@@ -78,7 +85,7 @@ def run(
         if not rows:
             writer.writeheader()
         for seed, case in wanted:
-            row = dict(zip(keys, (options.budget, case, options.epochs, seed), strict=True))
+            row = dict(zip(keys, (options.data, options.budget, case, options.epochs, seed), strict=True))
             if tuple(map(str, row.values())) in done:
                 continue
             whole = {"min_steps": 0, "validate_every": options.epochs, "seed": seed, "data.name": options.data}

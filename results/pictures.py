@@ -131,17 +131,15 @@ def dial_series(leaderboard: Rows) -> Figure | None:
 def ablation(studies: dict[Setting, list[Case]]) -> Figure | None:
     """Bars of what the accuracy changes by when a switch is off; a dot a seed where there are several."""
     settings = {setting: [case for case in cases if case.name != ALL_ON] for setting, cases in studies.items()}
-    settings = {setting: cases for setting, cases in settings.items() if cases}
+    settings = {setting: cases for setting, cases in settings.items() if any(case.differences for case in cases)}
     if not settings:
         return None
     drawn, panels = stack(11, [0.42 * len(cases) + 1.0 for cases in settings.values()])
     for axes, (setting, cases) in zip(panels, settings.items(), strict=True):
-        whole = next(case for case in studies[setting] if case.name == ALL_ON)
-        axes.set_title(
-            f"{setting}; all on: {whole.accuracy:.1f}% (n = {len(whole.accuracies)})", loc="left", fontsize=12
-        )
+        num_seeds = max(len(case.differences) for case in cases)
+        axes.set_title(f"{setting}, up to {num_seeds} seed{'s' if num_seeds > 1 else ''}", loc="left", fontsize=12)
         draw_bars(axes, sorted(cases, key=lambda case: case.difference if case.differences else float("-inf")))
-    panels[-1].set_xlabel("change of validation accuracy when switched off, percentage points")
+    panels[-1].set_xlabel("change of validation accuracy when switched off, percentage points, same seeds")
     return drawn
 
 

@@ -25,11 +25,18 @@ def read_rows(name: str, folder: Path = HERE) -> Rows:
 class Setting:
     """What all cases of a study share."""
 
+    data: str
     budget: str
     epochs: int
 
+    @classmethod
+    def of(cls, row: dict[str, str]) -> "Setting":
+        """That of a study's row."""
+        return cls(row["data"], row["budget"], int(row["epochs"]))
+
     def __str__(self) -> str:
-        return f"{self.budget.upper()} parameters, {self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        size = f"{self.budget.upper()} parameters, {self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        return size if self.data == "cifar10" else f"{size}, {self.data}"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Case:
     name: str
     accuracies: tuple[float, ...]
     differences: tuple[float, ...]
-    """Accuracy minus that of the ablation's first case with the same seed, in points; empty in other studies."""
+    """Accuracy minus that of the ablation's first case, for the seeds that both have, in points; empty elsewhere."""
     num_failed: int
     """Trainings that met NaN or infinity."""
     num_params: int
@@ -60,13 +67,13 @@ class Case:
 
 def studies(rows: Rows, variable: str) -> dict[Setting, list[Case]]:
     """The cases of each setting, in the order of their first rows; `variable` is the column that tells them apart."""
-    settings = dict.fromkeys(Setting(row["budget"], int(row["epochs"])) for row in rows)
+    settings = dict.fromkeys(Setting.of(row) for row in rows)
     return {setting: _cases(setting, rows, variable) for setting in settings}
 
 
 def _cases(setting: Setting, rows: Rows, variable: str) -> list[Case]:
-    rows = [row for row in rows if (row["budget"], int(row["epochs"])) == (setting.budget, setting.epochs)]
-    all_on = {row["seed"]: 100 * float(row["accuracy"]) for row in rows if row[variable] == ALL_ON}
+    rows = [row for row in rows if Setting.of(row) == setting]
+    all_on = {row["seed"]: 100 * float(row["accuracy"]) for row in rows if row[variable] == ALL_ON and row["accuracy"]}
     return [_case(name, [row for row in rows if row[variable] == name], all_on) for name in _names(rows, variable)]
 
 
@@ -79,7 +86,7 @@ def _case(name: str, rows: Rows, all_on: dict[str, float]) -> Case:
     return Case(
         name=name,
         accuracies=tuple(100 * float(row["accuracy"]) for row in finished),
-        differences=tuple(100 * float(row["accuracy"]) - all_on[row["seed"]] for row in finished if all_on),
+        differences=tuple(100 * float(r["accuracy"]) - all_on[r["seed"]] for r in finished if r["seed"] in all_on),
         num_failed=len(rows) - len(finished),
         num_params=int(rows[0]["num_params"]),
         num_macs=int(rows[0]["num_macs"]),

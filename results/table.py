@@ -130,7 +130,7 @@ def series_table(leaderboard: Rows) -> str:
 
 def ablation_table(rows: Rows) -> str:
     """What each switch changes, the most useful first."""
-    columns = {"switched off": "<", "accuracy": ">", "change, points": ">", "n": ">"}
+    columns = {"switched off": "<", "accuracy": ">", "change, same seeds, points": ">", "n": ">"}
     tables = []
     for setting, cases in studies(rows, "switched_off").items():
         ranked = sorted(cases, key=lambda case: (case.name != ALL_ON, case.difference if case.differences else 0.0))

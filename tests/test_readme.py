@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from pocket_resnet import cli
+from pocket_resnet.model.spec import num_macs, num_params
+from pocket_resnet.recipe_toml import load_recipe
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "results"))
@@ -135,6 +137,17 @@ def test_links_resolve(document: str) -> None:
 
 def test_leaderboard_has_the_recipe_of_the_readme_s_first_command() -> None:
     assert "fast" in {row["recipe"] for row in table.read_leaderboard()}
+
+
+def test_leaderboard_rows_are_of_the_recipes_as_they_are() -> None:
+    plain = [
+        row for row in table.read_leaderboard() if re.fullmatch(r"pocket-resnet train \w+ --data \w+", row["command"])
+    ]
+    assert plain
+    for row in plain:
+        recipe = load_recipe(row["recipe"])
+        counts = (num_params(recipe.model), num_macs(recipe.model), recipe.epochs)
+        assert counts == tuple(int(row[name]) for name in ("num_params", "num_macs", "epochs")), row["command"]
 
 
 def test_published_numbers_say_where_they_come_from() -> None:

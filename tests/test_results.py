@@ -20,7 +20,14 @@ PUBLISHED = studies.read_rows("published.csv", pictures.TARGET)
 
 
 def ablation_row(switched_off: str, seed: int, accuracy: str, **changes: str) -> dict[str, str]:
-    row = {"budget": "100k", "switched_off": switched_off, "epochs": "1", "seed": str(seed), "accuracy": accuracy}
+    row = {
+        "data": "cifar10",
+        "budget": "100k",
+        "switched_off": switched_off,
+        "epochs": "1",
+        "seed": str(seed),
+        "accuracy": accuracy,
+    }
     return row | {"num_params": "99368", "num_macs": "17677252", "nll": "1.3", "pflop": "0.005"} | changes
 
 
@@ -62,6 +69,20 @@ def test_differences_are_paired_by_seed() -> None:
     assert crop.differences == pytest.approx((2, -1))
     assert (norm.accuracies, norm.num_failed) == ((), 1)
     assert [case.name for case in long[1]] == ["nothing"]
+
+
+def test_differences_are_of_the_seeds_that_both_have() -> None:
+    rows = [*ABLATION, ablation_row("crop", 2, "0.99"), ablation_row("crop", 0, "0.99", epochs="3")]
+    rows.append(ablation_row("nothing", 3, ""))
+    found = {
+        setting.epochs: {case.name: case for case in cases}
+        for setting, cases in studies.studies(rows, "switched_off").items()
+    }
+    assert found[1]["crop"].differences == pytest.approx((2.0, -1.0))
+    assert len(found[1]["crop"].accuracies) == 3
+    assert found[3]["crop"].differences == ()
+    assert pictures.ablation(studies.studies(rows, "switched_off"))
+    assert pictures.ablation(studies.studies(rows[-2:], "switched_off")) is None
 
 
 def test_ablation_table_ranks_and_says_what_failed() -> None:
@@ -107,7 +128,7 @@ def test_bars_are_as_long_as_the_differences() -> None:
     [axes] = drawn.axes
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.5])
     assert [text.get_text().strip() for text in axes.texts] == ["training met NaN or infinity", "+0.5"]
-    assert axes.get_title("left") == "100K parameters, 1 epoch; all on: 52.0% (n = 2)"
+    assert axes.get_title("left") == "100K parameters, 1 epoch, up to 2 seeds"
 
 
 def test_shapes_stand_by_accuracy() -> None:
