@@ -15,12 +15,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from pocket_resnet import show
-from pocket_resnet.errors import DataError, EnvironmentFault, PocketError, UsageError, did_you_mean
+from pocket_resnet.errors import DataError, EnvironmentFault, PocketError, UsageError, did_you_mean, listed
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.version import __version__
 
-MAX_LISTED = 20
 DEFAULT_RECIPE = "fast"
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 DataName = Annotated[str | None, tyro.conf.arg(metavar="DATA")]
@@ -157,7 +156,7 @@ class Predict:
         for remark in remarks:
             print(remark, file=sys.stderr)
         if bad:
-            what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + "\n  ".join(bad[:MAX_LISTED])
+            what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
             raise DataError(what, mend="save them anew as images, or leave them out")
         if not rows:
             raise UsageError("no images", mend="name image files or folders of them")

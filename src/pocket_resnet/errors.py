@@ -4,9 +4,11 @@ The class decides the exit code. Only cli.py prints these and exits.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MAX_LISTED: Final = 20
 
 
 class PocketError(Exception):
@@ -60,6 +62,12 @@ class Stopped(PocketError):
     def __init__(self, signal_number: int, what: str, *, mend: str | None = None) -> None:
         super().__init__(what, mend=mend)
         self.exit_code = 128 + signal_number
+
+
+def listed(items: Sequence[str], separator: str) -> str:
+    """The first MAX_LISTED items, and how many more there are."""
+    more = [f"… and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
+    return separator.join([*items[:MAX_LISTED], *more])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

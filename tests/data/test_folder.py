@@ -233,7 +233,7 @@ def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.M
     assert not list((root.parent / "data").rglob("*.npy"))
     assert not list((root.parent / "data").rglob(".tmp-*"))
     monkeypatch.setattr("pocket_resnet.data.image.MAX_FILE_BYTES", 100)
-    monkeypatch.setattr("pocket_resnet.data.pixels.MAX_LISTED", 4)
+    monkeypatch.setattr("pocket_resnet.errors.MAX_LISTED", 4)
     os.utime(root / "b" / "cut.png")
     with pytest.raises(DataError, match=r"9 of 9 files .*\n(.*\n){4}.*… and 5 more") as raised:
         opened(root)

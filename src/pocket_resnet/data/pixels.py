@@ -23,9 +23,8 @@ from pocket_resnet import download, files
 from pocket_resnet.data.image import DECODER_VERSION, ImageError, decode, read_file
 from pocket_resnet.data.listing import ImageFile, printable
 from pocket_resnet.device import num_cores
-from pocket_resnet.errors import DataError, EnvironmentFault
+from pocket_resnet.errors import DataError, EnvironmentFault, listed
 
-MAX_LISTED = 20
 _LIST_NAME = "files.json"
 _BATCH: Final = 256  # images in memory at once while decoding
 
@@ -188,6 +187,5 @@ def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
 
 
 def _listed(bad: Sequence[Bad]) -> str:
-    lines = [f"{printable(image.relative)}: {error.what}" for image, error in bad[:MAX_LISTED]]
-    more = [f"… and {len(bad) - MAX_LISTED} more"] if len(bad) > MAX_LISTED else []
-    return "".join(f"\n    {line}" for line in [*lines, *more])
+    lines = [f"{printable(image.relative)}: {error.what}" for image, error in bad]
+    return "\n    " + listed(lines, "\n    ")

@@ -16,7 +16,6 @@ from torch import Tensor
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.files import json_bytes, read_folder, remove_folder, write_folder
 from pocket_resnet.model.artifact import first_fault, parse_tensors
-from pocket_resnet.version import __version__
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 4 * 1024**3
@@ -36,8 +35,8 @@ class CheckpointState(BaseModel):
 
     format: int = FORMAT
     """Version of this layout."""
-    version: str = __version__
-    """The program that wrote it."""
+    version: str = ""
+    """The program that wrote it, where it says so."""
     step: Annotated[int, Field(ge=0)]
     """Optimizer steps done."""
     seconds: Seconds

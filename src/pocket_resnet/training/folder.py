@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pocket_resnet.card import Card
 from pocket_resnet.data.source import Source
-from pocket_resnet.errors import UsageError
+from pocket_resnet.errors import UsageError, listed
 from pocket_resnet.files import json_bytes, lock_folder, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.model.artifact import CONFIG_NAME, save_model
 from pocket_resnet.model.resnet import ResNet
@@ -28,8 +28,6 @@ from pocket_resnet.training.result import Result, read_result
 
 if TYPE_CHECKING:
     from pocket_resnet.training.board import Board
-
-MAX_LISTED = 20
 
 
 @dataclass
@@ -101,9 +99,9 @@ class RunFolder:
         state, tensors, remarks = found
         if state.data_fingerprint != self.source.fingerprint and not fork:
             changes = self.source.changes_since(state.data_fingerprint)
-            listed = f": {', '.join(changes[:MAX_LISTED])}" + (", …" if len(changes) > MAX_LISTED else "")
+            changed = f": {listed(changes, ', ')}" if changes else ""
             raise UsageError(
-                f"{self.source.name} is not the data this run began with{listed if changes else ''}",
+                f"{self.source.name} is not the data this run began with{changed}",
                 where=self.path,
                 mend="bring the old data back, give another --run name, or go on regardless with --fork",
             )

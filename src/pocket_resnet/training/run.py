@@ -25,6 +25,7 @@ from pocket_resnet.training.prepare import fit_to_data, sample, untrained
 from pocket_resnet.training.processes import explained_loss, joined
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
+from pocket_resnet.version import __version__
 
 
 def train(
@@ -243,6 +244,7 @@ class _Run:
         """Write a checkpoint of a finite state and prune older ones."""
         self._refuse_non_finite_state()
         state = CheckpointState(
+            version=__version__,
             step=self.trainer.step,
             seconds=self.seconds,
             seconds_total=self._seconds_total(),
