@@ -4,8 +4,8 @@
 # make fuzz            damaged and hostile files, other ones in every round, for an hour (make fuzz FUZZ_S=600: 10 minutes)
 # make check           lint and types
 # make notebook        main.ipynb anew, in place: a training on CIFAR-10, its figures, its mistakes
-# make benchmark       speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 6 minutes
-# make benchmark-full  the same with cpu94, about 35 minutes
+# make benchmark       speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 4 minutes
+# make benchmark-full  the same with cpu94, about 40 minutes
 # make plots           the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,6 +1,6 @@
 """Our recipes beside their ceilings and their peers, measured interleaved, in one run on one machine.
 
-    python benchmarks/speed.py                                   # fast, about 6 minutes on two cores
+    python benchmarks/speed.py                                   # fast, about 4 minutes on two cores
     python benchmarks/speed.py --recipes fast mine.toml --seeds 3
     python benchmarks/speed.py --peer ../airbench/train.py       # a script of one's own beside ours
 
