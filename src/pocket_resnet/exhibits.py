@@ -68,7 +68,9 @@ def training_images(run: Study, album: Album) -> Html:
     side, told = pixels_BHWC.shape[1], "; ".join(label.replace("\n", " and ") for label in labels)
     caption = f"The first {len(labels)} images of step {step + 1:,}, at {side} × {side} pixels."
     sheet = png(contact_sheet(batch(pixels_BHWC, labels)))
-    lead = "What the network was shown in the first step of its last epoch, augmented as the recipe says."
+    share = run.recipe.hardest
+    chosen = "" if share == 1 else f" From these and others the hardest {share:.0%} were chosen."
+    lead = f"What came up in the first step of its last epoch, augmented as the recipe says.{chosen}"
     return section("Training images", lead, album.show(Picture("batch", sheet, told, caption)))
 
 

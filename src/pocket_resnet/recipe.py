@@ -200,6 +200,8 @@ class Recipe(Section):
     """Small data sets get more epochs, so that the run has at least this many optimizer steps."""
     batch_size: Count = 128
     """Images an optimizer step."""
+    hardest: Annotated[float, Field(ge=0.05, le=1)] = 1.0
+    """Train this share of an epoch's images: in each step those with the highest loss when last trained."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides initial weights, order and augmentation."""
     budget: str | None = None
@@ -230,6 +232,11 @@ class Recipe(Section):
     average: AverageRecipe = AverageRecipe()
     hardware: HardwareRecipe = HardwareRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
+
+    @property
+    def num_candidates(self) -> int:
+        """From how many images a step chooses the `batch_size` that it trains."""
+        return round(self.batch_size / self.hardest)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

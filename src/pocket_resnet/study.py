@@ -149,16 +149,17 @@ def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], 
     """What the network was shown at the first step of its last epoch: uint8 [B, H, W, 3], labels, and that step.
 
     The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
-    seconds to import. A label has two lines where two images are mixed.
+    seconds to import; where only the hardest are trained, those among which it chose. A label has two lines where two
+    images are mixed.
     """
     recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
     num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
-    steps_an_epoch = steps_per_epoch(num_samples, recipe.batch_size)
+    steps_an_epoch = steps_per_epoch(num_samples, recipe.num_candidates)
     epoch = (run.result.steps - 1) // steps_an_epoch
     step = epoch * steps_an_epoch
     augmenter = Augmenter(recipe.augment, num_samples, recipe.seed, fill_C)
     augmenter.begin_epoch(epoch)
-    indices_B = batch_indices(epoch_order(num_samples, recipe.seed, epoch), 0, recipe.batch_size)
+    indices_B = batch_indices(epoch_order(num_samples, recipe.seed, epoch), 0, recipe.num_candidates)
     x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
     side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * steps_an_epoch)
     x_BCHW = to_float(resize(x_BCHW, side))

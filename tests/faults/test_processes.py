@@ -96,9 +96,10 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
     return lambda rank: load_file(tmp_path / f"state-{rank}-of-2")
 
 
-@pytest.mark.parametrize("optim", [SGD, {"kind": "muon"}])
+@pytest.mark.parametrize(("optim", "hardest"), [(SGD, 1.0), ({"kind": "muon"}, 1.0), (SGD, 0.7)])
 def test_both_have_the_same_weights(
     optim: dict[str, Any],
+    hardest: float,
     command: Any,
     start_ranks: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,7 +108,7 @@ def test_both_have_the_same_weights(
 ) -> None:
     """Weights, momentum, averages, statistics and totals, to the bit; the other writes no file, prints no line."""
     state_of = state_at_the_end(monkeypatch, tmp_path)
-    arguments = command("two", epochs=4, optim=optim)
+    arguments = command("two", epochs=4, optim=optim, hardest=hardest)
 
     def work(rank: int) -> None:
         written = changes_in(tmp_path / "runs")

@@ -128,10 +128,11 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
 
 
-def test_state_is_complete(make_trainer: Callable[..., Trainer]) -> None:
+@pytest.mark.parametrize("hardest", [1.0, 0.6])
+def test_state_is_complete(hardest: float, make_trainer: Callable[..., Trainer]) -> None:
     """Row 1: a new trainer with the saved tensors and step goes on exactly, from any step."""
     for num_before in range(4):
-        whole, resumed = make_trainer(), make_trainer(seed=0)
+        whole, resumed = make_trainer(hardest=hardest), make_trainer(seed=0, hardest=hardest)
         for _ in range(num_before):
             whole.train_step()
         resumed.load_tensors({name: value.clone() for name, value in whole.tensors().items()}, whole.step)
@@ -165,6 +166,22 @@ def test_drops_depend_on_seed_and_step_alone(
     for changes in ({"step": 1}, {"seed": 1}):
         assert torch.equal(weights(1, chance=0.0), weights(1, chance=0.0, **changes))
         assert not torch.equal(weights(1), weights(1, **changes))
+
+
+def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
+    """First those never trained, then the half of a step's candidates that cost most when last trained."""
+    still = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
+    trainer = make_trainer(model=tiny_spec, hardest=0.5, batch_size=7, epochs=3, **still)
+    loss_N = torch.empty(14)
+    for step in range(2):
+        indices_B = trainer.indices(step)
+        with torch.no_grad():
+            logits_BK = trainer.model.train()(trainer.images_NCHW[indices_B] / 255)
+        loss_N[indices_B] = F.cross_entropy(logits_BK, trainer.labels_N[indices_B], reduction="none")
+        trainer.train_step()
+        assert trainer.epoch_totals().num_images == 7 * (step + 1)
+    assert torch.allclose(trainer.selection.loss_N, loss_N, atol=1e-5)
+    assert set(trainer.indices(2).tolist()) == set(loss_N.topk(7).indices.tolist())
 
 
 def test_mixed_cross_entropy() -> None:

@@ -15,7 +15,7 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     """How many optimizer steps an epoch has. Raises UsageError where a batch is larger than the data set."""
     if batch_size > num_samples:
         raise UsageError(
-            f"batch_size {batch_size} exceeds the {num_samples} training images",
+            f"a step of {batch_size} images exceeds the {num_samples} training images",
             mend=f"use fewer, for example --batch-size {_suggested(num_samples)}",
         )
     whole, rest = divmod(num_samples, batch_size)

@@ -1,7 +1,7 @@
 """Training: one step, one epoch. No files here; run.py decides when to save, validate and stop.
 
-The way of a batch: sample indices -> uint8 images -> augmentation -> image side of the moment -> network -> loss
--> gradients of all processes -> finite? -> update -> average.
+The way of a batch: sample indices -> the hardest of them, where asked for -> uint8 images -> augmentation -> image side
+of the moment -> network -> loss -> gradients of all processes -> finite? -> update -> average.
 
 Shapes: N training images, B images a batch, K classes.
 """
@@ -25,6 +25,7 @@ from pocket_resnet.training.average import Average
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.processes import ALONE, Processes, with_global_norms
 from pocket_resnet.training.schedule import image_side, lr_factor
+from pocket_resnet.training.selection import Selection
 
 NEVER = 2**62  # a step that no run reaches
 
@@ -54,7 +55,8 @@ class Trainer:
         self.average = Average(model, recipe.average.decay)
         fill_C = (model.normalize.mean.flatten() * 255).round().to(torch.uint8)
         self.augmenter = Augmenter(recipe.augment, len(train), recipe.seed, fill_C)
-        self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch_size)
+        self.selection = Selection(len(train), recipe.hardest, hardware.device)
+        self.steps_per_epoch = steps_per_epoch(len(train), recipe.num_candidates)
         self.num_steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
         exact = torch.float32 if hardware.device.type == "mps" else torch.float64
@@ -83,14 +85,18 @@ class Trainer:
         """The next step's images, and what they should be called."""
         return self.batch(self.step)
 
-    def batch(self, step: int) -> tuple[Tensor, Targets]:
-        """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
+    def indices(self, step: int) -> Tensor:
+        """The samples of any step, int64 [B] on the CPU; where only the hardest are trained, as losses are now."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._drawn_epoch:
             self.order_N = epoch_order(len(self.labels_N), self.recipe.seed, epoch)
             self.augmenter.begin_epoch(epoch)
             self._drawn_epoch = epoch
-        indices_B = batch_indices(self.order_N, step_in_epoch, self.recipe.batch_size)
+        return self.selection(batch_indices(self.order_N, step_in_epoch, self.recipe.num_candidates))
+
+    def batch(self, step: int) -> tuple[Tensor, Targets]:
+        """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
+        indices_B = self.indices(step)
         on_device_B = indices_B.to(self.images_NCHW.device)
         x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
         x_BCHW = resize(x_BCHW, self.side(step))
@@ -116,6 +122,8 @@ class Trainer:
         loss, hits = loss.detach(), (logits_BK.detach().argmax(1) == targets.labels_B).sum().float()
         self.processes.sum([loss, hits, *self.optimizer.gradients()])
         self._note_non_finite(loss)
+        if self.recipe.hardest < 1:
+            self._note_losses(logits_BK.detach(), targets.labels_B, len(whole_BCHW))
         self.optimizer.step(self.step)
         self.optimizer.zero_grad()
         self.average.update(self.step)
@@ -123,6 +131,13 @@ class Trainer:
         counted = torch.stack((loss * num_images, hits, torch.full_like(hits, num_images)))
         self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
+
+    def _note_losses(self, logits_BK: Tensor, labels_B: Tensor, num_images: int) -> None:
+        """Tell the selection what the images of this step cost, each process those of its part."""
+        loss_B = torch.zeros(num_images, device=logits_BK.device)
+        self.processes.part(loss_B).copy_(F.cross_entropy(logits_BK, labels_B, reduction="none"))
+        self.processes.sum([loss_B])
+        self.selection.note(self.indices(self.step), loss_B)
 
     def _note_non_finite(self, loss: Tensor) -> None:
         norm = self.optimizer.gradient_norm()
@@ -151,24 +166,27 @@ class Trainer:
         self.totals_3.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state but for `step`: network, optimizer, average, the epoch's totals."""
+        """The whole state but for `step`: network, optimizer, average, last losses, the epoch's totals."""
         parts = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.tensors(),
             "average": self.average.tensors(),
+            "selection": self.selection.tensors(),
             "epoch": {"totals": self.totals_3},
         }
         return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to a saved state."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}, "epoch": {}}
+        names = ("model", "optimizer", "average", "selection", "epoch")
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in names}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_tensors(parts["optimizer"])
         self.average.load_tensors(parts["average"])
+        self.selection.load_tensors(parts["selection"])
         self.totals_3.copy_(parts["epoch"]["totals"])
         self.step = step
 

@@ -27,7 +27,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     if len(source.class_names) < 2:
         raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
     changes: dict[str, Any] = {"data.name": source.name}
-    needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size))
+    needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.num_candidates))
     if needed > recipe.epochs:
         changes |= {"epochs": needed, "validate_every": -(-needed // max(4, recipe.epochs))}
         kept = f"--min-steps 0 keeps {recipe.epochs}"

@@ -1,0 +1,48 @@
+"""Which of a step's images are trained: those that the network knew least when it last trained them.
+
+Late in a run most images are known, and training them once more teaches little. A step looks at more images than it
+trains and takes the share with the highest losses. A loss is the one of the last time that the image was trained, so
+that choosing costs nothing; an image passed over keeps its own and comes back when the others' have fallen below it.
+Source: Loshchilov & Hutter 2015 (arXiv:1511.06343), section 4, there by sampling.
+
+Shapes: N training images, C candidates, B of them chosen.
+"""
+
+import torch
+from torch import Tensor
+
+UNSEEN = torch.finfo(torch.float32).max  # images that were never trained come first
+
+
+class Selection:
+    """The last loss of every training image, and the choice that follows from it."""
+
+    def __init__(self, num_samples: int, share: float, device: torch.device) -> None:
+        self.share = share
+        self.loss_N = torch.full((num_samples if share < 1 else 0,), UNSEEN, device=device)
+
+    def __call__(self, candidates_C: Tensor) -> Tensor:
+        """The hardest of the candidates (sample indices on the CPU), in their order; waits for the device."""
+        if self.share == 1:
+            return candidates_C
+        loss_C = self.loss_N[candidates_C.to(self.loss_N.device)].cpu()
+        hardest_B = loss_C.argsort(descending=True, stable=True)[: num_chosen(len(candidates_C), self.share)]
+        return candidates_C[hardest_B.sort().values]
+
+    def note(self, chosen_B: Tensor, loss_B: Tensor) -> None:
+        """Remember the losses that the chosen images had."""
+        self.loss_N[chosen_B.to(self.loss_N.device)] = loss_B
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that resuming needs: nothing where every image is trained."""
+        return {"loss": self.loss_N} if self.share < 1 else {}
+
+    def load_tensors(self, saved: dict[str, Tensor]) -> None:
+        """Take up what `tensors` gave; nothing where it is of other data, or of a run that trained every image."""
+        if self.share < 1 and len(saved.get("loss", ())) == len(self.loss_N):
+            self.loss_N.copy_(saved["loss"])
+
+
+def num_chosen(num_candidates: int, share: float) -> int:
+    """How many of a step's candidates are trained: two at the least where there are two, for batch norm."""
+    return max(min(2, num_candidates), round(num_candidates * share))

@@ -1,0 +1,66 @@
+"""Which images are trained: the hardest of a step's candidates, by what they last cost."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocket_resnet.training.selection import Selection, num_chosen
+
+CPU = torch.device("cpu")
+
+
+def test_the_hardest_in_the_candidates_order() -> None:
+    selection = Selection(6, 0.5, CPU)
+    selection.note(torch.arange(6), torch.tensor([0.1, 3.0, 0.2, 2.0, 0.3, 1.0]))
+    assert selection(torch.tensor([0, 1, 2, 3])).tolist() == [1, 3]
+    assert selection(torch.tensor([5, 4, 3, 0])).tolist() == [5, 3]
+    selection.note(torch.tensor([3]), torch.tensor([0.0]))
+    assert selection(torch.tensor([5, 4, 3, 0])).tolist() == [5, 4]
+
+
+def test_what_was_never_trained_comes_first() -> None:
+    selection = Selection(4, 0.5, CPU)
+    assert selection(torch.tensor([2, 0, 1, 3])).tolist() == [2, 0]
+    selection.note(torch.tensor([2, 0]), torch.tensor([9.0, 8.0]))
+    assert selection(torch.tensor([0, 1, 2, 3])).tolist() == [1, 3]
+
+
+def test_every_image_comes_back() -> None:
+    """One whose loss stays low is passed over until the others' have fallen below it."""
+    selection, trained = Selection(8, 0.5, CPU), torch.zeros(8)
+    for _ in range(12):
+        chosen_B = selection(torch.arange(8))
+        trained[chosen_B] += 1
+        selection.note(chosen_B, selection.loss_N[chosen_B].clamp(max=2.0 + chosen_B) * 0.7)
+    assert trained.min() >= 3
+
+
+@given(num_candidates=st.integers(1, 2000), share=st.floats(0.05, 1))
+def test_how_many(num_candidates: int, share: float) -> None:
+    found = num_chosen(num_candidates, share)
+    assert found == pytest.approx(max(min(2, num_candidates), num_candidates * share), abs=0.5)
+
+
+@given(batch_size=st.integers(2, 2000), share=st.floats(0.05, 1))
+def test_full_steps_train_whole_batches(batch_size: int, share: float) -> None:
+    """As Recipe.num_candidates counts them."""
+    assert num_chosen(round(batch_size / share), share) == batch_size
+
+
+def test_with_a_share_of_one_nothing_is_chosen_or_kept() -> None:
+    selection, candidates_C = Selection(4, 1.0, CPU), torch.tensor([2, 0, 1])
+    assert selection(candidates_C) is candidates_C
+    assert selection.tensors() == {}
+    selection.load_tensors({"loss": torch.zeros(4)})
+
+
+def test_losses_of_other_data_are_not_taken_up() -> None:
+    kept = Selection(4, 0.5, CPU)
+    kept.note(torch.arange(4), torch.arange(4.0))
+    for num_samples, expected in ((4, [2, 3]), (5, [0, 1])):
+        other = Selection(num_samples, 0.5, CPU)
+        other.load_tensors(kept.tensors())
+        assert other(torch.arange(4)).tolist() == expected
+    other.load_tensors({})
+    assert other(torch.arange(4)).tolist() == [0, 1]
