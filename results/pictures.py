@@ -128,8 +128,8 @@ def dial_series(leaderboard: Rows) -> Figure | None:
     return drawn
 
 
-def ablation(studies: dict[Setting, list[Case]]) -> Figure | None:
-    """Bars of what the accuracy changes by when a switch is off; a dot a seed where there are several."""
+def changes(studies: dict[Setting, list[Case]], when: str) -> Figure | None:
+    """Bars of what the accuracy changes by, compared with the case "nothing"; a dot a seed where there are several."""
     settings = {setting: [case for case in cases if case.name != ALL_ON] for setting, cases in studies.items()}
     settings = {setting: cases for setting, cases in settings.items() if any(case.differences for case in cases)}
     if not settings:
@@ -139,7 +139,7 @@ def ablation(studies: dict[Setting, list[Case]]) -> Figure | None:
         num_seeds = max(len(case.differences) for case in cases)
         axes.set_title(f"{setting}, up to {num_seeds} seed{'s' if num_seeds > 1 else ''}", loc="left", fontsize=12)
         draw_bars(axes, sorted(cases, key=lambda case: case.difference if case.differences else float("-inf")))
-    panels[-1].set_xlabel("change of validation accuracy when switched off, percentage points, same seeds")
+    panels[-1].set_xlabel(f"change of validation accuracy when {when}, percentage points, same seeds")
     return drawn
 
 
@@ -229,7 +229,8 @@ def main() -> None:
         "hero": lambda: hero(leaderboard, published),
         "cost": lambda: cost(leaderboard, published),
         "series": lambda: dial_series(leaderboard),
-        "ablation": lambda: ablation(studies_of(read_rows("ablation.csv"), "switched_off")),
+        "ablation": lambda: changes(studies_of(read_rows("ablation.csv"), "switched_off"), "switched off"),
+        "regularisation": lambda: changes(studies_of(read_rows("regularisation.csv"), "added"), "added"),
         "shapes": lambda: shapes(studies_of(read_rows("shapes.csv"), "shape")),
         "calibration": lambda: calibration(calibrations(read_rows("calibration.csv"))),
     }

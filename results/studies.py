@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ALL_ON = "nothing"  # the ablation's row in which nothing is switched off
+ALL_ON = "nothing"  # the case of a study in which nothing is switched off, or added
 
 Rows = list[dict[str, str]]
 
@@ -46,7 +46,7 @@ class Case:
     name: str
     accuracies: tuple[float, ...]
     differences: tuple[float, ...]
-    """Accuracy minus that of the ablation's first case, for the seeds that both have, in points; empty elsewhere."""
+    """Accuracy minus that of the case "nothing", for the seeds that both have, in points; empty without that case."""
     num_failed: int
     """Trainings that met NaN or infinity."""
     num_params: int

@@ -130,16 +130,27 @@ def series_table(leaderboard: Rows) -> str:
 
 def ablation_table(rows: Rows) -> str:
     """What each switch changes, the most useful first."""
-    columns = {"switched off": "<", "accuracy": ">", "change, same seeds, points": ">", "n": ">"}
-    tables = []
-    for setting, cases in studies(rows, "switched_off").items():
-        ranked = sorted(cases, key=lambda case: (case.name != ALL_ON, case.difference if case.differences else 0.0))
-        tables.append(f"{setting}:\n\n{markdown(columns, [_ablation_line(case) for case in ranked])}")
     alt = "Change of validation accuracy when a switch of the original recipe is off"
-    return with_picture("ablation", alt, "\n\n".join(tables))
+    return with_picture("ablation", alt, changes_table(rows, "switched_off"))
 
 
-def _ablation_line(case: Case) -> list[str]:
+def regularisation_table(rows: Rows) -> str:
+    """What each way of regularisation changes, the most harmful first."""
+    alt = "Change of validation accuracy when one thing is added to a short run"
+    return with_picture("regularisation", alt, changes_table(rows, "added"))
+
+
+def changes_table(rows: Rows, variable: str) -> str:
+    """A table a setting: the cases by what they change, the first case above them; empty where there are no rows."""
+    columns = {variable.replace("_", " "): "<", "accuracy": ">", "change, same seeds, points": ">", "n": ">"}
+    tables = []
+    for setting, cases in studies(rows, variable).items():
+        ranked = sorted(cases, key=lambda case: (case.name != ALL_ON, case.difference if case.differences else 0.0))
+        tables.append(f"{setting}:\n\n{markdown(columns, [_change_line(case) for case in ranked])}")
+    return "\n\n".join(tables)
+
+
+def _change_line(case: Case) -> list[str]:
     failed = [f"{case.num_failed} met NaN or infinity"] if case.num_failed else []
     accuracy = [f"{case.accuracy:.2f}%{_spread(case.accuracies)}"] if case.accuracies else []
     change = ""
@@ -200,6 +211,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: leaderboard_table(read_leaderboard()),
     "series": lambda: series_table(read_leaderboard()),
     "ablation": lambda: ablation_table(read_rows("ablation.csv")),
+    "regularisation": lambda: regularisation_table(read_rows("regularisation.csv")),
     "shapes": lambda: shapes_table(read_rows("shapes.csv")),
     "calibration": lambda: calibration_table(read_rows("calibration.csv")),
 }

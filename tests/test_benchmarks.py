@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablation
 import calibration
 import process
+import regularisation
 import shapes
 import speed
 import study
@@ -82,6 +83,14 @@ def test_every_switch_changes_the_recipe_and_nothing_else(switch: str) -> None:
     changed = [line.partition(":")[0] for line in differences(whole, without)]
     assert changed == list(ablation.SWITCHES[switch])
     assert num_params(without.model) <= num_params(whole.model) <= 50_000
+
+
+@pytest.mark.parametrize("added", regularisation.ADDED)
+def test_every_addition_changes_the_recipe_and_nothing_else(added: str) -> None:
+    bare, regularised = (regularisation.recipe_with(which, "50k", 10) for which in ("nothing", added))
+    changed = [line.partition(":")[0] for line in differences(bare, regularised)]
+    assert sorted(changed) == sorted(regularisation.ADDED[added])
+    assert bare.resolutions
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

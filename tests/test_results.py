@@ -81,8 +81,8 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
     assert found[1]["crop"].differences == pytest.approx((2.0, -1.0))
     assert len(found[1]["crop"].accuracies) == 3
     assert found[3]["crop"].differences == ()
-    assert pictures.ablation(studies.studies(rows, "switched_off"))
-    assert pictures.ablation(studies.studies(rows[-2:], "switched_off")) is None
+    assert pictures.changes(studies.studies(rows, "switched_off"), "off")
+    assert pictures.changes(studies.studies(rows[-2:], "switched_off"), "off") is None
 
 
 def test_ablation_table_ranks_and_says_what_failed() -> None:
@@ -109,7 +109,8 @@ def test_series_is_the_dial_by_size() -> None:
 
 
 def test_tables_without_rows_say_so() -> None:
-    assert table.ablation_table([]) == table.shapes_table([]) == table.calibration_table([]) == "Not measured yet."
+    tables = (table.ablation_table, table.regularisation_table, table.shapes_table, table.calibration_table)
+    assert {make([]) for make in tables} == {"Not measured yet."}
 
 
 @pytest.mark.parametrize("rows", [table.read_leaderboard(), SERIES])
@@ -123,7 +124,7 @@ def test_labels_cover_no_other(rows: list[dict[str, str]]) -> None:
 
 
 def test_bars_are_as_long_as_the_differences() -> None:
-    drawn = pictures.ablation(studies.studies(ABLATION, "switched_off"))
+    drawn = pictures.changes(studies.studies(ABLATION, "switched_off"), "off")
     assert drawn is not None
     [axes] = drawn.axes
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.5])
