@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocket_resnet import cli, errors
-from pocket_resnet.cli import VERBS, main
+from pocket_resnet import errors, verbs
+from pocket_resnet.cli import main
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
 from pocket_resnet.training.run import train
+from pocket_resnet.verbs import VERBS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -183,7 +184,7 @@ def test_interruption_outside_training(run: Run, monkeypatch: pytest.MonkeyPatch
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.Summary, "run_verb", interrupt)
+    monkeypatch.setattr(verbs.Summary, "run_verb", interrupt)
     assert run("summary", "original") == (130, "", "pocket-resnet: stopped\n")
 
 

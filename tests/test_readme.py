@@ -12,6 +12,7 @@ import pytest
 from pocket_resnet import cli
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "results"))
@@ -43,7 +44,7 @@ def commands(text: str) -> list[list[str]]:
 def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse a command as the program does, without doing it. Fails where the program would refuse it."""
     monkeypatch.chdir(ROOT)
-    for verb in cli.VERBS.values():
+    for verb in VERBS.values():
         monkeypatch.setattr(verb, "run_verb", lambda _: None)
     exit_code: object = 0
     try:
@@ -82,7 +83,7 @@ def test_commands_parse(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_verb_is_shown() -> None:
     shown = {arguments[0] for arguments in commands(README.read_text(encoding="utf-8"))}
-    assert set(cli.VERBS) <= shown
+    assert set(VERBS) <= shown
 
 
 @pytest.mark.parametrize("wrong", ["trian fast", "train fast --epohcs 3", "evaluate", "summary original --top 3"])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet import cli, galleries, page, report, study
+from pocket_resnet import galleries, page, report, study, verbs
 from pocket_resnet.cli import main
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
@@ -336,7 +336,7 @@ def test_run_outlives_a_report_that_fails(
 
 def test_python_s_train_draws_nothing(trained: Trained) -> None:
     assert not (trained("r") / "report.html").exists()
-    assert cli.Train(Recipe()).report
+    assert verbs.Train(Recipe()).report
 
 
 def test_text_becomes_html_by_being_escaped() -> None:

@@ -1,0 +1,236 @@
+"""The verbs of the command line: one class each, whose fields are its flags.
+
+Each verb imports what it needs when it runs, so that --help answers at once.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from pocket_resnet import show
+from pocket_resnet.errors import DataError, UsageError, listed
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import override
+
+DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+DataName = Annotated[str | None, tyro.conf.arg(metavar="DATA")]
+
+
+@dataclass
+class Train:
+    """Train a network; `runs/NAME` gets checkpoints, metrics and the model, and Ctrl-C loses nothing.
+
+    pocket-resnet train fast --data digits
+
+    RECIPE (default: fast) comes first: a name of recipes/ or a .toml file. Every key of it is a flag.
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    data: DataName = None
+    """cifar10, cifar100, digits, auto, or a folder with one subfolder a class; short for --data.name."""
+    data_dir: DataDir = None
+    """Where data sets lie (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
+    runs_dir: Path = Path("runs")
+    """Where runs lie."""
+    run: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Name of the run's folder (default: made of recipe, data and seed)."""
+    resume: bool = False
+    """Go on with an interrupted run."""
+    fork: bool = False
+    """Go on although recipe or data have changed since the run began."""
+    report: bool = True
+    """Write a page of curves, confusions and examples into the run's folder at the end."""
+    json: bool = False
+    """Print the result as one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.training.processes import is_writer
+        from pocket_resnet.training.run import train
+
+        recipe = self.recipe if self.data is None else override(self.recipe, {"data.name": self.data})
+        result = train(
+            recipe,
+            data_dir=self.data_dir,
+            runs_dir=self.runs_dir,
+            run=self.run,
+            resume=self.resume,
+            fork=self.fork,
+        )
+        if is_writer():  # of several processes one speaks
+            show.as_json(result.__dict__) if self.json else show.result(result.__dict__)
+            page = self._write_report(Path(result.model).parent) if self.report else None
+            if not self.json:
+                show.next_steps(result.model, page)
+
+    def _write_report(self, folder: Path) -> Path | None:
+        """The report's page. The run is safe by now: where drawing fails, a line says so and nothing else happens."""
+        try:
+            from pocket_resnet.report import write_report
+
+            return write_report([folder], data_dir=self.data_dir)
+        except Exception as error:
+            show.no_report(error, folder)
+            return None
+
+
+@dataclass
+class Evaluate:
+    """Measure a model: accuracy with a 95% interval, per class, confusion, likelihood and calibration.
+
+    pocket-resnet evaluate runs/fast-cifar10-seed0
+    """
+
+    model: tyro.conf.Positional[Path]
+    """A model directory, or a finished run's."""
+    data: DataName = None
+    """cifar10, cifar100, digits, auto or a folder (default: what the model was trained on)."""
+    split: Literal["val", "test", "all"] | None = None
+    """Default: val; for a folder without train/, every image in it."""
+    views: Literal[1, 2, 6] = 1
+    """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
+    data_dir: DataDir = None
+    """Where data sets lie."""
+    json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Print one JSON object on standard output (`--json -` or bare `--json`), or write it to a file."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.evaluate import evaluate_model
+
+        found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
+        if self.json != show.STDOUT:
+            show.evaluation(found.to_json(), found.caveat)
+        if self.json is not None:
+            show.as_json(found.to_json(), self.json)
+
+
+@dataclass
+class Report:
+    """Write a page about a run, or several compared: curves, confusions, calibration, examples, Grad-CAM.
+
+    pocket-resnet report runs/fast-cifar10-seed0
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs; the first is what the others are compared with."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where report.html and plots/ go (default: the run's folder; of several runs, `report` beside the first)."""
+    data_dir: DataDir = None
+    """Where data sets lie."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.report import write_report
+
+        print(f"report      {write_report(self.runs, self.out, self.data_dir)}")
+
+
+@dataclass
+class Predict:
+    """Tell the classes of images.
+
+    pocket-resnet predict runs/fast-cifar10-seed0 cat.jpg holiday-pictures/
+    """
+
+    model: tyro.conf.Positional[Path]
+    """A model directory, or a finished run's."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files, or folders of them."""
+    top: int = 3
+    """How many classes to name for each image."""
+    json: bool = False
+    """Print a JSON list on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.predict import predict_files
+
+        rows, bad, remarks = predict_files(self.model, self.images, self.top)
+        show.as_json(rows) if self.json else show.predictions(rows)
+        for remark in remarks:
+            print(remark, file=sys.stderr)
+        if bad:
+            what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
+            raise DataError(what, mend="save them anew as images, or leave them out")
+        if not rows:
+            raise UsageError("no images", mend="name image files or folders of them")
+
+
+@dataclass
+class Summary:
+    """Show layers, exact parameters, multiply-adds, bytes and peak activation memory of a network.
+
+    pocket-resnet summary original
+    """
+
+    network: tyro.conf.Positional[str]
+    """A recipe, a network's name (resnet20, wrn-16-4, ...), a model directory or a finished run's."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.summary import find_spec, summarise
+
+        found = summarise(find_spec(self.network))
+        show.as_json(found) if self.json else show.summary(self.network, found)
+
+
+@dataclass
+class Design:
+    """Show the network that a budget buys, and why it is this one.
+
+    pocket-resnet design --budget 5M --max-macs 100M
+    """
+
+    budget: str = "5M"
+    """Most parameters: 5M, 500K, 4697742."""
+    max_macs: Annotated[str | None, tyro.conf.arg(metavar="COUNT")] = None
+    """Most multiply-adds for one image: 100M, 1.5G."""
+    max_bytes: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
+    """Most bytes of fp32 weights: 1MB, 500KB."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.summary import designed
+
+        limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
+        found = designed({key: text for key, text in limits.items() if text is not None})
+        show.as_json(found) if self.json else show.design(found)
+
+
+@dataclass
+class Data:
+    """Fetch, verify and describe a data set.
+
+    pocket-resnet data cifar10 --verify
+    """
+
+    name: tyro.conf.Positional[str] = "cifar10"
+    """cifar10, cifar100, digits, auto, or a folder."""
+    verify: bool = False
+    """Read and hash every file again."""
+    data_dir: DataDir = None
+    """Where data sets lie."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run_verb(self) -> None:
+        from pocket_resnet.data.source import describe, open_source, verify
+
+        source = open_source(self.name, data_dir=self.data_dir)
+        if self.verify:
+            verify(source)
+        description = describe(source)
+        show.as_json(description) if self.json else show.description(description, verified=self.verify)
+
+
+VERBS: dict[str, Any] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "report": Report,
+    "predict": Predict,
+    "summary": Summary,
+    "design": Design,
+    "data": Data,
+}
