@@ -210,7 +210,7 @@ class Recipe(Section):
     """Most multiply-adds for one image: 100M, 1.5G."""
     max_bytes: str | None = None
     """Most bytes of fp32 weights: 1MB, 500KB (1 KB is 1,000 bytes)."""
-    dial: tuple[Literal["model", "augment", "average", "schedule", "resolutions"], ...] = ()
+    dial: tuple[Literal["model", "augment", "optim", "average", "schedule", "resolutions"], ...] = ()
     """What follows from budget and epochs instead of standing here (docs/formats.md says how)."""
     resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
     """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""

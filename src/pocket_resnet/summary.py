@@ -46,13 +46,17 @@ def summarise(spec: NetworkSpec) -> dict[str, Any]:
     }
 
 
-def designed(limits: dict[str, str]) -> dict[str, Any]:
+def designed(limits: dict[str, str], epochs: int | None = None) -> dict[str, Any]:
     """What `design --json` prints: the network for the limits (budget, max_macs, max_bytes as a recipe writes them).
 
-    Raises UsageError for a limit that is no number, or that no network fits.
+    `epochs` is how long it will be trained (default: as in the recipe `best`). Raises UsageError for a limit that is no
+    number, or that no network fits.
     """
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"{epochs} is no number of epochs", where="epochs", mend="give 1 or more")
     counts = {key: parse_count(text, key) for key, text in limits.items()}
     budget = Budget(num_params=counts.get("budget"), num_macs=counts.get("max_macs"), num_bytes=counts.get("max_bytes"))
-    found = design(budget)
+    flags = limits if epochs is None else limits | {"epochs": str(epochs)}
+    found = design(budget, epochs=load_recipe("best").epochs if epochs is None else epochs)
     costs = {key: value for key, value in summarise(found.spec).items() if key != "layers"}
-    return costs | {"limits": budget.limits(), "reasons": list(found.reasons), "flags": limits}
+    return costs | {"limits": budget.limits(), "reasons": list(found.reasons), "flags": flags}

@@ -179,7 +179,7 @@ class Summary:
 class Design:
     """Show the network that a budget buys, and why it is this one.
 
-    pocket-resnet design --budget 5M --max-macs 100M
+    pocket-resnet design --budget 5M --max-macs 100M --epochs 20
     """
 
     budget: str = "5M"
@@ -188,6 +188,8 @@ class Design:
     """Most multiply-adds for one image: 100M, 1.5G."""
     max_bytes: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
     """Most bytes of fp32 weights: 1MB, 500KB."""
+    epochs: Annotated[int | None, tyro.conf.arg(metavar="COUNT")] = None
+    """How long it will be trained (default: as in the recipe `best`)."""
     json: bool = False
     """Print one JSON object on standard output."""
 
@@ -195,7 +197,7 @@ class Design:
         from pocket_resnet.summary import designed
 
         limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
-        found = designed({key: text for key, text in limits.items() if text is not None})
+        found = designed({key: text for key, text in limits.items() if text is not None}, self.epochs)
         show.as_json(found) if self.json else show.design(found)
 
 

@@ -97,17 +97,22 @@ BUDGETS += [1_000_000, 1_500_000, 2_000_000, 3_000_000, 4_697_742, 5_000_000, 10
 
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
-def test_the_dial_uses_nearly_all_and_never_more(budget: int, num_classes: int) -> None:
-    found = design.design(Budget(num_params=budget), num_classes=num_classes).spec
+@pytest.mark.parametrize("epochs", [1, 2000])
+def test_the_dial_uses_nearly_all_and_never_more(budget: int, num_classes: int, epochs: int) -> None:
+    found = design.design(Budget(num_params=budget), epochs=epochs, num_classes=num_classes).spec
     assert 0.97 * budget <= num_params(found) <= budget
     assert found.num_classes == num_classes
 
 
 @settings(max_examples=30, deadline=None)
-@given(params=st.integers(100_000, 30_000_000), macs=st.integers(5_000_000, 2_000_000_000))
-def test_the_dial_keeps_every_limit(params: int, macs: int) -> None:
+@given(
+    params=st.integers(100_000, 30_000_000),
+    macs=st.integers(5_000_000, 2_000_000_000),
+    epochs=st.sampled_from((1, 2000)),
+)
+def test_the_dial_keeps_every_limit(params: int, macs: int, epochs: int) -> None:
     """What binds is used up to 97%: parameters, or multiply-adds where those do not allow as many parameters."""
-    found = design.design(Budget(num_params=params, num_macs=macs)).spec
+    found = design.design(Budget(num_params=params, num_macs=macs), epochs=epochs).spec
     assert num_params(found) <= params
     assert num_macs(found) <= macs
     assert num_params(found) >= 0.97 * params or num_macs(found) >= 0.94 * macs
@@ -115,14 +120,25 @@ def test_the_dial_keeps_every_limit(params: int, macs: int) -> None:
 
 @pytest.mark.parametrize(("budget", "share"), [(100_000, 0.60), (1_000_000, 0.38), (5_000_000, 0.34)])
 def test_the_cheap_shape_needs_as_few_operations_as_it_says(budget: int, share: float) -> None:
-    shapes = (design.MOST_PER_OPERATION, design.MOST_PER_PARAMETER)
+    shapes = (design.BEST_IN_SHORT_RUNS, design.BEST_IN_LONG_RUNS)
     cheap, accurate = (design.fill_budget(shape, Budget(num_params=budget)) for shape in shapes)
     assert num_macs(cheap) / num_macs(accurate) == pytest.approx(share, abs=0.01)
 
 
 def test_bytes_count_as_the_parameters_they_hold() -> None:
-    assert design.design(Budget(num_bytes=4_000_003)) == design.design(Budget(num_params=1_000_000))
-    assert num_params(design.design(Budget(num_params=500_000, num_bytes=4_000_000)).spec) <= 500_000
+    both = Budget(num_bytes=4_000_003), Budget(num_params=1_000_000)
+    assert len({design.design(budget, epochs=200) for budget in both}) == 1
+    assert num_params(design.design(Budget(num_params=500_000, num_bytes=4_000_000), epochs=200).spec) <= 500_000
+
+
+def test_the_shape_follows_from_the_epochs() -> None:
+    """Up to SHORT_RUN epochs it is the one that was best in short runs, and also where multiply-adds bind."""
+    short, longer = (design.design(Budget(num_params=10**6), epochs=design.SHORT_RUN + more) for more in (0, 1))
+    assert (short.spec.downsample, longer.spec.downsample) == ("pool", "stride")
+    assert short.reasons != longer.reasons
+    bound = design.design(Budget(num_params=10**6, num_macs=num_macs(longer.spec) - 1), epochs=2000)
+    assert bound.spec.downsample == "pool"
+    assert "multiply-adds bind" in bound.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -135,4 +151,4 @@ def test_bytes_count_as_the_parameters_they_hold() -> None:
 )
 def test_the_dial_says_what_cannot_be(budget: Budget, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        design.design(budget)
+        design.design(budget, epochs=200)

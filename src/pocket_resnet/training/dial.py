@@ -12,6 +12,7 @@ from pocket_resnet.model.spec import NetworkSpec, num_params
 from pocket_resnet.recipe import Recipe, RecipeError
 
 FULL_SIZE_PARAMS = 2_000_000  # from here on a network's size asks for no less regularisation
+POOLED_SCALE = 8.0  # of rates that networks with a pooled stem learn with, and staged ones cannot bear (docs/log.md)
 LONG_RUN = 24  # strength from which pictures are distorted
 VERY_LONG_RUN = 100  # strength from which pictures are blended
 
@@ -28,7 +29,10 @@ def follow(recipe: Recipe) -> dict[str, Any]:
     """
     spec = recipe.model
     long, very_long = (strength(spec, recipe.epochs) >= threshold for threshold in (LONG_RUN, VERY_LONG_RUN))
+    scale = 1.0 if spec.downsample == "stride" else POOLED_SCALE
     values = {
+        "optim.norm_bias_lr_scale": scale,
+        "optim.head_lr_scale": scale,
         "augment.trivial_augment": long,
         "augment.erasing": 0.1 if long else 0.0,
         "augment.mixup": 0.2 if very_long else 0.0,
@@ -54,6 +58,9 @@ def _value(recipe: Recipe, key: str) -> Any:
 
 
 def growing_sides(image_size: int, epochs: int) -> tuple[int, ...]:
-    """Image sides of ten equal parts of the run: 5/8, three times 6/8, three times 7/8, and three times the whole."""
-    parts = (5, 6, 6, 6, 7, 7, 7, 8, 8, 8)
-    return tuple(image_size * part // 8 for part in parts) if epochs >= len(parts) else ()
+    """Image sides of equal parts of the run: half, three quarters and the whole of it, or finer in ten epochs or more.
+
+    Images of fewer than 32 pixels are never made smaller.
+    """
+    eighths = (5, 6, 6, 6, 7, 7, 7, 8, 8, 8) if epochs >= 10 else (4, 6, 8)
+    return tuple(image_size * part // 8 for part in eighths) if image_size >= 32 else ()

@@ -48,7 +48,7 @@ def _network(recipe: Recipe, num_classes: int) -> NetworkSpec:
     """The dial's network, or the recipe's own scaled to its budget, or as it is."""
     spec, budget = replace(recipe.model, num_classes=num_classes), budget_of(recipe)
     if "model" in recipe.dial:
-        return design(budget, num_classes=num_classes, image_size=spec.image_size).spec
+        return design(budget, epochs=recipe.epochs, num_classes=num_classes, image_size=spec.image_size).spec
     return fill_budget(spec, budget) if budget.limits() else spec
 
 
