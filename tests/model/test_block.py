@@ -15,6 +15,7 @@ from pocket_resnet.model.block import (
     Projection,
     SqueezeExcite,
     StochasticDepth,
+    activation,
     conv2d,
     norm2d,
 )
@@ -132,3 +133,23 @@ def test_activations_are_those_of_the_spec() -> None:
     assert {name: act(x)[0].item() for name, act in ACTIVATIONS.items()} == pytest.approx(
         {"relu": 0.0, "gelu": -0.00405, "silu": -0.14228}, abs=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_only_relu_overwrites_and_only_what_nothing_else_reads(name: str) -> None:
+    for preactivation in (False, True):
+        x = torch.linspace(-3, 3, 7)
+        y = activation(spec(activation=name, preactivation=preactivation))(x)
+        assert torch.equal(y, ACTIVATIONS[name](torch.linspace(-3, 3, 7)))
+        assert (y is x) == (name == "relu" and not preactivation)
+
+
+@pytest.mark.parametrize("kind", [PostActivationBlock, PreActivationBlock])
+@pytest.mark.parametrize("changes", [{}, {"batch_norm": False}, {"block": "single"}, {"squeeze_excite": "block"}])
+def test_blocks_leave_their_input_as_it_is(kind: type, changes: dict[str, object]) -> None:
+    """Its producer's gradient may need it, and so does the shortcut."""
+    shape = spec(preactivation=kind is PreActivationBlock, **changes)
+    x_BCHW = torch.randn(2, 8, 4, 4)
+    kept_BCHW = x_BCHW.clone()
+    kind(shape, 0, 8)(x_BCHW).sum().backward()
+    assert torch.equal(x_BCHW, kept_BCHW)

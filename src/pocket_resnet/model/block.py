@@ -15,6 +15,15 @@ from pocket_resnet.model.spec import NetworkSpec
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
+def activation(spec: NetworkSpec) -> Callable[[Tensor], Tensor]:
+    """The spec's activation function; ReLU in place wherever nothing else reads its input.
+
+    That is everywhere but in pre-activated networks, whose shortcuts do. Other gradients than ReLU's need the input.
+    """
+    in_place = spec.activation == "relu" and not spec.preactivation
+    return F.relu_ if in_place else ACTIVATIONS[spec.activation]
+
+
 def conv2d(
     spec: NetworkSpec, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
@@ -132,7 +141,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = Projection(spec, stage, in_channels, stride)
         else:
             self.shortcut = PaddedIdentity(in_channels, channels, stride)
-        self.act = ACTIVATIONS[spec.activation]
+        self.act = activation(spec)
 
 
 class PostActivationBlock(ResidualBlock):

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.block import (
-    ACTIVATIONS,
     PostActivationBlock,
     PreActivationBlock,
     SqueezeExcite,
+    activation,
     conv2d,
     norm2d,
 )
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
         self.stages = nn.Sequential(*(Stage(spec, index, inputs[index]) for index in range(len(spec.widths))))
         self.norm = norm2d(spec, inputs[-1]) if spec.preactivation else nn.Identity()
         self.head = nn.Linear(inputs[-1], spec.num_classes, bias=spec.head_bias)
-        self.act = ACTIVATIONS[spec.activation]
+        self.act = activation(spec)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         x_BCHW = self.stages(self.stem(self.normalize(images_BCHW)))
@@ -86,7 +86,7 @@ class Normalize(nn.Module):
         self.std.copy_(std_C.reshape(IMAGE_CHANNELS, 1, 1))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        return (images_BCHW - self.mean) / self.std
+        return (images_BCHW - self.mean).div_(self.std)
 
 
 class Stem(nn.Module):
@@ -108,7 +108,7 @@ class Stem(nn.Module):
             self.conv = conv2d(spec, IMAGE_CHANNELS, channels, kernel_size)
         normed = spec.stem == "conv" and not spec.preactivation
         self.norm = norm2d(spec, channels) if normed else nn.Identity()
-        self.act = nn.Identity() if spec.preactivation else ACTIVATIONS[spec.activation]
+        self.act = nn.Identity() if spec.preactivation else activation(spec)
         gated = spec.squeeze_excite == "stem"
         self.squeeze_excite = SqueezeExcite(channels, spec.squeeze_reduction) if gated else nn.Identity()
 
@@ -154,7 +154,7 @@ class Entry(nn.Module):
         self.conv = conv2d(spec, in_channels, channels, spec.kernel_sizes[stage], stride)
         self.pool = nn.MaxPool2d(2) if stride == 1 else nn.Identity()
         self.norm = norm2d(spec, channels)
-        self.act = ACTIVATIONS[spec.activation]
+        self.act = activation(spec)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.act(self.norm(self.pool(self.conv(x_BCHW))))

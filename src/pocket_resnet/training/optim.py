@@ -19,7 +19,7 @@ NEWTON_SCHULZ_STEPS = 3
 class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum whose update is made orthogonal, for convolutions that a norm follows.
 
-    A convolution's filters [O, I, k, k] are taken as a matrix [O, I k k]. Before each update they are scaled to
+    A convolution's filters [O, I, k, k] are taken as a matrix [O, k k I]. Before each update they are scaled to
     Euclidean norm sqrt(O), which batch norm undoes, so that the learning rate is a relative one.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
@@ -38,9 +38,11 @@ class Muon(torch.optim.Optimizer):
                 if "momentum_buffer" not in state:
                     state["momentum_buffer"] = torch.zeros_like(weight)
                 buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(weight.grad)
-                update = weight.grad.add(buffer, alpha=group["momentum"])
+                update_OIkk = weight.grad.add(buffer, alpha=group["momentum"])
                 weight.mul_(len(weight) ** 0.5 / weight.norm())
-                weight.add_(orthogonalise(update.flatten(1)).view_as(weight), alpha=-group["lr"])
+                update_OkkI = update_OIkk.permute(0, 2, 3, 1)  # as channels last lie in memory: nothing is copied
+                orthogonal_OkkI = orthogonalise(update_OkkI.flatten(1)).view_as(update_OkkI)
+                weight.add_(orthogonal_OkkI.permute(0, 3, 1, 2), alpha=-group["lr"])
 
 
 def orthogonalise(matrix_OI: Tensor) -> Tensor:
