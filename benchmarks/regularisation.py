@@ -12,7 +12,7 @@ from typing import Any
 
 import study
 
-from pocket_resnet.model.design import BEST_IN_SHORT_RUNS, Budget, fill_budget
+from pocket_resnet.model.design import POOLED, Budget, fill_budget
 from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.training.dial import growing_sides
@@ -30,7 +30,7 @@ ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating fli
 
 def recipe_with(added: str, budget: str, epochs: int) -> Recipe:
     """A run of the dial's cheap shape, undistorted but for small shifts and flips, and the one thing added."""
-    spec = fill_budget(BEST_IN_SHORT_RUNS, Budget(num_params=parse_count(budget)))
+    spec = fill_budget(POOLED, Budget(num_params=parse_count(budget)))
     scale = load_recipe("fast").optim.head_lr_scale
     rates = {"optim.norm_bias_lr_scale": scale, "optim.head_lr_scale": scale}
     run = {"dial": (), "budget": None, "epochs": epochs, "resolutions": growing_sides(32, epochs)}

@@ -15,13 +15,12 @@ from typing import Any
 import study
 
 from pocket_resnet.model.catalog import named
-from pocket_resnet.model.design import BEST_IN_SHORT_RUNS, Budget, fill_budget
+from pocket_resnet.model.design import POOLED, Budget, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import load_recipe, override
 
 PLAIN = NetworkSpec(num_blocks=(3, 3, 3), stem_width=16, widths=(16, 32, 64))
-POOLED = BEST_IN_SHORT_RUNS
 
 
 def staged(num_blocks: tuple[int, ...], ratio: tuple[int, ...], **changes: Any) -> NetworkSpec:

@@ -120,7 +120,7 @@ def test_the_dial_keeps_every_limit(params: int, macs: int, epochs: int) -> None
 
 @pytest.mark.parametrize(("budget", "share"), [(100_000, 0.60), (1_000_000, 0.38), (5_000_000, 0.34)])
 def test_the_cheap_shape_needs_as_few_operations_as_it_says(budget: int, share: float) -> None:
-    shapes = (design.BEST_IN_SHORT_RUNS, design.BEST_IN_LONG_RUNS)
+    shapes = (design.POOLED, design.DEEP)
     cheap, accurate = (design.fill_budget(shape, Budget(num_params=budget)) for shape in shapes)
     assert num_macs(cheap) / num_macs(accurate) == pytest.approx(share, abs=0.01)
 
@@ -131,14 +131,26 @@ def test_bytes_count_as_the_parameters_they_hold() -> None:
     assert num_params(design.design(Budget(num_params=500_000, num_bytes=4_000_000), epochs=200).spec) <= 500_000
 
 
-def test_the_shape_follows_from_the_epochs() -> None:
-    """Up to SHORT_RUN epochs it is the one that was best in short runs, and also where multiply-adds bind."""
-    short, longer = (design.design(Budget(num_params=10**6), epochs=design.SHORT_RUN + more) for more in (0, 1))
-    assert (short.spec.downsample, longer.spec.downsample) == ("pool", "stride")
-    assert short.reasons != longer.reasons
-    bound = design.design(Budget(num_params=10**6, num_macs=num_macs(longer.spec) - 1), epochs=2000)
-    assert bound.spec.downsample == "pool"
-    assert "multiply-adds bind" in bound.reasons[0]
+@pytest.mark.parametrize(
+    ("epochs", "shape"),
+    [
+        (1, design.POOLED),
+        (design.SHORT_RUN, design.POOLED),
+        (design.SHORT_RUN + 1, design.SHALLOW),
+        (design.LONG_RUN, design.SHALLOW),
+        (design.LONG_RUN + 1, design.DEEP),
+    ],
+)
+def test_the_shape_follows_from_the_epochs(epochs: int, shape: NetworkSpec) -> None:
+    found = design.design(Budget(num_params=10**6), epochs=epochs)
+    assert replace(found.spec, widths=shape.widths, stem_width=shape.stem_width) == shape
+
+
+def test_where_operations_bind_the_shape_is_the_one_that_needs_few() -> None:
+    free = design.design(Budget(num_params=10**6), epochs=2000)
+    bound = design.design(Budget(num_params=10**6, num_macs=num_macs(free.spec) - 1), epochs=2000)
+    assert (free.spec.downsample, bound.spec.downsample) == ("stride", "pool")
+    assert free.reasons != bound.reasons
 
 
 @pytest.mark.parametrize(

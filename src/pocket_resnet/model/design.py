@@ -7,13 +7,15 @@ from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.spec import FP32_BYTES, RANGES, NetworkSpec, num_macs, num_params
 
 LARGEST_WIDTH = int(RANGES["widths"][1])
-# Three stages of basic blocks with widths 1:2:4 are the most accurate hand-made shape published under 5 million
-# parameters, after some 2,000 epochs (docs/pictures/published.csv). In short runs the other one is: the best of 16
-# shapes that were measured (docs/report.md). For as many parameters it needs 0.60 of the operations at 100,000
-# parameters, 0.38 at a million, 0.34 at five.
-BEST_IN_LONG_RUNS = replace(CATALOG["resnet20"], shortcut="projection")
-BEST_IN_SHORT_RUNS = replace(CATALOG["fast"], downsample="pool", widths=(32, 64, 128), activation="gelu")
-SHORT_RUN = 30  # epochs up to which a run is short
+# Staged: three stages of basic blocks, widths 1:2:4. Pooled: a convolution and max-pool before each stage; for as many
+# parameters it needs 0.60 of the operations at 100,000 parameters, 0.38 at a million, 0.34 at five.
+DEEP = replace(CATALOG["resnet20"], shortcut="projection")
+SHALLOW = replace(DEEP, num_blocks=(2, 2, 2))
+POOLED = replace(CATALOG["fast"], downsample="pool", widths=(32, 64, 128), activation="gelu")
+SHORT_RUN, LONG_RUN = (
+    5,
+    30,
+)  # epochs: up to the one POOLED was the best shape measured, up to the other SHALLOW is taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +54,27 @@ def cost(spec: NetworkSpec, what: str) -> int:
 def design(budget: Budget, *, epochs: int, num_classes: int = 10, image_size: int = 32) -> Design:
     """The largest network within the budget, of the shape that is most accurate after so many epochs.
 
-    Where multiply-adds bind, it is the shape for short runs, which needs fewer. The budget must limit parameters or
-    bytes. From 20,000 to 30,000,000 parameters at least 97% of them are used, or
-    94% of the multiply-adds where those bind; nothing is ever exceeded. Raises UsageError where no network fits.
+    Where multiply-adds bind, it is the pooled shape, which needs fewer. The budget must limit parameters or bytes. From
+    20,000 to 30,000,000 parameters at least 97% of them are used, or 94% of the multiply-adds where those bind; nothing
+    is ever exceeded. Raises UsageError where no network fits.
     """
     if (most_params := budget.limits().get("parameters")) is None:
         raise UsageError("neither parameters nor bytes are limited", where="budget", mend="give a budget, such as 5M")
-    reason = f"in runs of up to {SHORT_RUN} epochs the most accurate of the shapes measured (docs/report.md)"
-    if epochs > SHORT_RUN:
-        large = replace(BEST_IN_LONG_RUNS, num_classes=num_classes, image_size=image_size)
-        found = fill_budget(large, Budget(num_params=most_params))
-        if budget.fits(found):
-            reason = "in long runs the most accurate hand-made shape that is published under 5M parameters"
-            return Design(found, (reason,))
-        reason = "multiply-adds bind: a shape that needs fewer for as many parameters"
-    cheap = replace(BEST_IN_SHORT_RUNS, num_classes=num_classes, image_size=image_size)
-    return Design(fill_budget(cheap, budget), (reason,))
+    shape, reason = _shape(epochs)
+    found = fill_budget(replace(shape, num_classes=num_classes, image_size=image_size), Budget(num_params=most_params))
+    if not budget.fits(found):
+        shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
+        found = fill_budget(replace(shape, num_classes=num_classes, image_size=image_size), budget)
+    return Design(found, (reason,))
+
+
+def _shape(epochs: int) -> tuple[NetworkSpec, str]:
+    """The shape that makes most of parameters in so many epochs, and why (docs/report.md has the measurements)."""
+    if epochs <= SHORT_RUN:
+        return POOLED, f"in {SHORT_RUN} epochs or fewer the most accurate of the shapes measured"
+    if epochs <= LONG_RUN:
+        return SHALLOW, "in ten epochs the most accurate of the shapes measured"
+    return DEEP, "after long runs the most accurate hand-made shape that is published under 5M parameters"
 
 
 def fill_budget(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
