@@ -66,7 +66,7 @@ def convolutions(model: ResNet, side: int, batch_size: int) -> list[Convolution]
 
 def flops_per_s(model: ResNet, recipe: Recipe, num_images: int, hardware: Hardware) -> float:
     """The rate that a run of the recipe would have if it did nothing but its convolutions."""
-    per_epoch = steps_per_epoch(num_images, recipe.num_candidates)
+    per_epoch = steps_per_epoch(num_images, recipe.batch_size, recipe.hardest)
     num_steps = recipe.epochs * per_epoch
     sides = Counter(
         image_side(recipe.resolutions, recipe.model.image_size, step, num_steps) for step in range(num_steps)

@@ -4,7 +4,7 @@
     python benchmarks/regularisation.py --epochs 30 --only nothing "TrivialAugment, erasing"
 
 The network is the dial's cheap shape, filled to the budget; the rates are those of `best`, and the image side grows
-as the dial lets it. Rows are added to results/regularisation.csv; training/dial.py follows them.
+as the dial lets it. Rows are added to results/regularisation.csv.
 """
 
 from dataclasses import asdict
@@ -15,7 +15,7 @@ import study
 from pocket_resnet.model.design import POOLED, Budget, fill_budget
 from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import load_recipe, override
-from pocket_resnet.training.dial import growing_sides
+from pocket_resnet.training.dial import POOLED_SCALE, growing_sides
 
 ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating flips
     "nothing": {},
@@ -31,8 +31,7 @@ ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating fli
 def recipe_with(added: str, budget: str, epochs: int) -> Recipe:
     """A run of the dial's cheap shape, undistorted but for small shifts and flips, and the one thing added."""
     spec = fill_budget(POOLED, Budget(num_params=parse_count(budget)))
-    scale = load_recipe("fast").optim.head_lr_scale
-    rates = {"optim.norm_bias_lr_scale": scale, "optim.head_lr_scale": scale}
+    rates = {"optim.norm_bias_lr_scale": POOLED_SCALE, "optim.head_lr_scale": POOLED_SCALE}
     run = {"dial": (), "budget": None, "epochs": epochs, "resolutions": growing_sides(32, epochs)}
     return override(load_recipe("best"), rates | run | {"model": asdict(spec)} | ADDED[added])
 

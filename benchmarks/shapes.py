@@ -19,6 +19,7 @@ from pocket_resnet.model.design import POOLED, Budget, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.training.dial import POOLED_SCALE
 
 PLAIN = NetworkSpec(num_blocks=(3, 3, 3), stem_width=16, widths=(16, 32, 64))
 
@@ -64,7 +65,7 @@ def recipe_of(shape: str, budget: str, epochs: int) -> Recipe:
     """The shape, filled to the budget, and the rates of `best` with the scales that suit its kind (docs/log.md)."""
     spec = fill_budget(SHAPES[shape], Budget(num_params=parse_count(budget)))
     sides = [16 + round(16 * epoch / max(1, epochs - 1) / 4) * 4 for epoch in range(epochs)]
-    scale = 1.0 if spec.downsample == "stride" else load_recipe("fast").optim.head_lr_scale
+    scale = 1.0 if spec.downsample == "stride" else POOLED_SCALE
     rates = {"optim.norm_bias_lr_scale": scale, "optim.head_lr_scale": scale}
     changes = {"dial": (), "budget": None, "epochs": epochs, "resolutions": sides, "model": asdict(spec)}
     return override(load_recipe("best"), rates | changes)

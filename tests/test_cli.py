@@ -216,6 +216,11 @@ def test_design(run: Run) -> None:
     assert found["num_bytes"] == 4 * found["num_params"]
     assert {"num_macs", "spec", "reasons"} <= set(found)
     assert run("design", "--budget", "5X")[0] == 2
+    code, out, _ = run("design", "--budget", "1M", "--epochs", "200")
+    assert code == 0
+    assert "3-3-3 basic blocks" in out
+    assert "pocket-resnet train best --budget 1M --epochs 200" in out
+    assert run("design", "--epochs", "0")[0] == 2
 
 
 @pytest.mark.usefixtures("synthetic")

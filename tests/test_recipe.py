@@ -263,3 +263,19 @@ def test_base_is_another_recipe(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its own base"):
         load_recipe(str(path))
     assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hardest": 0.5, "augment": {"mixup": 0.2}}, "does not go with augment.mixup or augment.cutmix"),
+        ({"hardest": 0.5, "augment": {"cutmix": 1.0}}, "does not go with augment.mixup or augment.cutmix"),
+        ({"hardest": 0.5, "batch_size": 1}, "leaves no image out of batches of 1"),
+        ({"hardest": 0.9, "batch_size": 2}, "hardest 0.9 leaves no image out of batches of 2"),
+    ],
+)
+def test_what_leaves_nothing_to_choose_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as raised:
+        Recipe.model_validate(changes)
+    assert raised.value.key == "hardest"
+    assert Recipe.model_validate({"hardest": 0.9, "batch_size": 8}).hardest == 0.9

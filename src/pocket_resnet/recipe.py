@@ -193,7 +193,7 @@ class Recipe(Section):
     name: str = "original"
     """The recipe's name."""
     epochs: Count = 200
-    """Passes over the training images."""
+    """Passes over the training images; with `hardest` below 1 each trains that share of them."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many optimizer steps; the schedule stays that of the whole run."""
     min_steps: Annotated[int, Field(ge=0)] = 0
@@ -233,11 +233,6 @@ class Recipe(Section):
     hardware: HardwareRecipe = HardwareRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
 
-    @property
-    def num_candidates(self) -> int:
-        """From how many images a step chooses the `batch_size` that it trains."""
-        return round(self.batch_size / self.hardest)
-
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         for key in COUNT_FORMS:
@@ -246,9 +241,18 @@ class Recipe(Section):
         if any(side > self.model.image_size for side in self.resolutions):
             what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
             raise RecipeError("resolutions", what)
+        if self.hardest < 1:
+            self._check_hardest()
         if self.optim.nesterov and self.optim.momentum == 0:
             raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
         return self
+
+    def _check_hardest(self) -> None:
+        if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
+            raise RecipeError("hardest", "hardest below 1 does not go with augment.mixup or augment.cutmix")
+        if self.batch_size < 2 or round(self.batch_size / self.hardest) == self.batch_size:
+            what = f"hardest {self.hardest:g} leaves no image out of batches of {self.batch_size}"
+            raise RecipeError("hardest", what, mend="give a smaller share, or larger batches")
 
 
 def parse_count(text: str, key: str = "budget") -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import Augmenter, resize, to_float
-from pocket_resnet.data.batches import batch_indices, epoch_order, steps_per_epoch
+from pocket_resnet.data.batches import batch_indices, epoch_order, num_candidates, steps_per_epoch
 from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
@@ -146,7 +146,7 @@ def _remarks(path: Path, result: Result, source: Source, evaluation: Evaluation)
 
 
 def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], int]:
-    """What the network was shown at the first step of its last epoch: uint8 [B, H, W, 3], labels, and that step.
+    """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, and that step.
 
     The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
     seconds to import; where only the hardest are trained, those among which it chose. A label has two lines where two
@@ -154,12 +154,14 @@ def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], 
     """
     recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
     num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
-    steps_an_epoch = steps_per_epoch(num_samples, recipe.num_candidates)
+    steps_an_epoch = steps_per_epoch(num_samples, recipe.batch_size, recipe.hardest)
     epoch = (run.result.steps - 1) // steps_an_epoch
     step = epoch * steps_an_epoch
     augmenter = Augmenter(recipe.augment, num_samples, recipe.seed, fill_C)
     augmenter.begin_epoch(epoch)
-    indices_B = batch_indices(epoch_order(num_samples, recipe.seed, epoch), 0, recipe.num_candidates)
+    indices_B = batch_indices(
+        epoch_order(num_samples, recipe.seed, epoch), 0, num_candidates(recipe.batch_size, recipe.hardest)
+    )
     x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
     side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * steps_an_epoch)
     x_BCHW = to_float(resize(x_BCHW, side))

@@ -38,5 +38,9 @@ def test_the_dropped_image_is_another_one_each_epoch() -> None:
 def test_batch_beyond_the_data() -> None:
     """Row 15."""
     assert steps_per_epoch(5, 5) == 1
-    with pytest.raises(UsageError, match="a step of 6 images exceeds the 5 training images"):
+    with pytest.raises(UsageError, match="batch_size 6 exceeds the 5 training images"):
         steps_per_epoch(5, 6)
+    with pytest.raises(UsageError, match=r"of the hardest 0\.5 looks at 8 images and exceeds the 7") as raised:
+        steps_per_epoch(7, 4, 0.5)
+    assert raised.value.mend == "use fewer, for example --batch-size 2"
+    assert steps_per_epoch(7, 2, 0.5) == 2

@@ -147,7 +147,7 @@ def test_last_batch(num_train: int, batch_size: int, steps: int, go: Callable[..
 
 def test_batch_beyond_the_data_is_refused(go: Callable[..., Result], tmp_path: Path) -> None:
     """Row 15: before anything is written, with a size that works."""
-    with pytest.raises(UsageError, match="a step of 15 images exceeds the 14 training images") as raised:
+    with pytest.raises(UsageError, match="batch_size 15 exceeds the 14 training images") as raised:
         go(batch_size=15)
     assert "--batch-size 2" in str(raised.value)
     assert not (tmp_path / "r").exists()

@@ -108,7 +108,8 @@ def test_both_have_the_same_weights(
 ) -> None:
     """Weights, momentum, averages, statistics and totals, to the bit; the other writes no file, prints no line."""
     state_of = state_at_the_end(monkeypatch, tmp_path)
-    arguments = command("two", epochs=4, optim=optim, hardest=hardest)
+    mixup = 0.5 if hardest == 1 else 0.0
+    arguments = command("two", epochs=4, optim=optim, hardest=hardest, augment={"mixup": mixup})
 
     def work(rank: int) -> None:
         written = changes_in(tmp_path / "runs")

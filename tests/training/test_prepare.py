@@ -70,3 +70,12 @@ def test_sample_is_of_all_classes() -> None:
     assert counts.min() >= 10
     assert torch.equal(sample(split, 80, seed=3), sample(split, 80, seed=3))
     assert len(sample(split, 1000, seed=3)) == 400
+
+
+def test_the_dials_shape_follows_from_the_epochs_asked_for(source: Source) -> None:
+    """Not from those that min_steps adds where images are few: the run stays short in optimizer steps."""
+    asked = Recipe(dial=("model", "optim"), budget="20k", epochs=3, batch_size=4, min_steps=400)
+    recipe, _ = fit_to_data(asked, source, 14)
+    assert recipe.epochs == 100
+    assert recipe.model.downsample == "pool"
+    assert recipe.optim.head_lr_scale == 8

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocket_resnet.data.batches import num_candidates
 from pocket_resnet.training.selection import Selection, num_chosen
 
 CPU = torch.device("cpu")
@@ -44,8 +45,7 @@ def test_how_many(num_candidates: int, share: float) -> None:
 
 @given(batch_size=st.integers(2, 2000), share=st.floats(0.05, 1))
 def test_full_steps_train_whole_batches(batch_size: int, share: float) -> None:
-    """As Recipe.num_candidates counts them."""
-    assert num_chosen(round(batch_size / share), share) == batch_size
+    assert num_chosen(num_candidates(batch_size, share), share) == batch_size
 
 
 def test_with_a_share_of_one_nothing_is_chosen_or_kept() -> None:
@@ -55,7 +55,7 @@ def test_with_a_share_of_one_nothing_is_chosen_or_kept() -> None:
     selection.load_tensors({"loss": torch.zeros(4)})
 
 
-def test_losses_of_other_data_are_not_taken_up() -> None:
+def test_losses_of_another_number_of_images_are_not_taken_up() -> None:
     kept = Selection(4, 0.5, CPU)
     kept.note(torch.arange(4), torch.arange(4.0))
     for num_samples, expected in ((4, [2, 3]), (5, [0, 1])):

@@ -11,14 +11,21 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.seeds import generator
 
 
-def steps_per_epoch(num_samples: int, batch_size: int) -> int:
-    """How many optimizer steps an epoch has. Raises UsageError where a batch is larger than the data set."""
-    if batch_size > num_samples:
+def num_candidates(batch_size: int, hardest: float) -> int:
+    """From how many images a step chooses the `batch_size` that it trains, where those are the `hardest` share."""
+    return round(batch_size / hardest)
+
+
+def steps_per_epoch(num_samples: int, batch_size: int, hardest: float = 1.0) -> int:
+    """How many optimizer steps an epoch has. Raises UsageError where a step needs more images than there are."""
+    step_size = num_candidates(batch_size, hardest)
+    if step_size > num_samples:
+        looks = "" if hardest == 1 else f" of the hardest {hardest:g} looks at {step_size} images and"
         raise UsageError(
-            f"a step of {batch_size} images exceeds the {num_samples} training images",
-            mend=f"use fewer, for example --batch-size {_suggested(num_samples)}",
+            f"batch_size {batch_size}{looks} exceeds the {num_samples} training images",
+            mend=f"use fewer, for example --batch-size {_suggested(int(num_samples * hardest))}",
         )
-    whole, rest = divmod(num_samples, batch_size)
+    whole, rest = divmod(num_samples, step_size)
     return whole + (rest > 1)
 
 

@@ -16,9 +16,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 
 def activation(spec: NetworkSpec) -> Callable[[Tensor], Tensor]:
-    """The spec's activation function; ReLU in place wherever nothing else reads its input.
+    """The spec's activation function; ReLU in place, but in pre-activated networks.
 
-    That is everywhere but in pre-activated networks, whose shortcuts do. Other gradients than ReLU's need the input.
+    There a shortcut may read its input too, elsewhere nothing does. Other gradients than ReLU's need their input.
     """
     in_place = spec.activation == "relu" and not spec.preactivation
     return F.relu_ if in_place else ACTIVATIONS[spec.activation]

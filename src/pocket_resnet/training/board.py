@@ -72,7 +72,7 @@ class Board:
     def show(
         self, step: int, found: Evaluation, val: Split, probabilities_NK: Tensor, batch: tuple[Tensor, Targets]
     ) -> None:
-        """Add pictures of the last validation, and of a batch that was trained on."""
+        """Add pictures of the last validation, and of a batch as it is trained, or would be if it came now."""
         names = [result.name for result in found.per_class]
         pixels_BHWC, labels = tiles.as_shown(*batch, names)
         sheets = {

@@ -12,9 +12,9 @@ from pocket_resnet.model.spec import NetworkSpec, num_params
 from pocket_resnet.recipe import Recipe, RecipeError
 
 FULL_SIZE_PARAMS = 2_000_000  # from here on a network's size asks for no less regularisation
-POOLED_SCALE = 8.0  # of rates that networks with a pooled stem learn with, and staged ones cannot bear (docs/log.md)
-LONG_RUN = 24  # strength from which pictures are distorted
-VERY_LONG_RUN = 100  # strength from which pictures are blended
+POOLED_SCALE = 8.0  # of rates: what networks that pool before their stages learn with, others cannot bear (docs/log.md)
+DISTORTED = 24  # strength from which pictures are distorted
+BLENDED = 100  # strength from which pictures are blended
 
 
 def strength(spec: NetworkSpec, epochs: int) -> float:
@@ -28,7 +28,7 @@ def follow(recipe: Recipe) -> dict[str, Any]:
     Raises RecipeError where the recipe or a flag sets one of these keys itself.
     """
     spec = recipe.model
-    long, very_long = (strength(spec, recipe.epochs) >= threshold for threshold in (LONG_RUN, VERY_LONG_RUN))
+    long, very_long = (strength(spec, recipe.epochs) >= threshold for threshold in (DISTORTED, BLENDED))
     scale = 1.0 if spec.downsample == "stride" else POOLED_SCALE
     values = {
         "optim.norm_bias_lr_scale": scale,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pocket_resnet.data.batches import steps_per_epoch
+from pocket_resnet.data.batches import num_candidates, steps_per_epoch
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training.schedule import image_side
@@ -20,12 +20,13 @@ def training_flops(model: ResNet, recipe: Recipe, num_samples: int, num_steps: i
 
     Convolutions and matrix products of the network; optimizer, evaluation and augmentation are not in it.
     """
-    per_epoch = steps_per_epoch(num_samples, recipe.num_candidates)
+    per_epoch = steps_per_epoch(num_samples, recipe.batch_size, recipe.hardest)
+    candidates = num_candidates(recipe.batch_size, recipe.hardest)
     images_by_side: dict[int, int] = {}
     for step in range(num_steps):
         side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * per_epoch)
-        num_left = num_samples - step % per_epoch * recipe.num_candidates
-        num_images = num_chosen(min(recipe.num_candidates, num_left), recipe.hardest)
+        num_left = num_samples - step % per_epoch * candidates
+        num_images = num_chosen(min(candidates, num_left), recipe.hardest)
         images_by_side[side] = images_by_side.get(side, 0) + num_images
     flops = sum(num_images * flops_per_image(model, side) for side, num_images in images_by_side.items())
     return sum(images_by_side.values()), flops

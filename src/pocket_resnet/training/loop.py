@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.augment import Augmenter, Targets, resize, to_float
-from pocket_resnet.data.batches import batch_indices, epoch_order, steps_per_epoch
+from pocket_resnet.data.batches import batch_indices, epoch_order, num_candidates, steps_per_epoch
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
@@ -56,7 +56,7 @@ class Trainer:
         fill_C = (model.normalize.mean.flatten() * 255).round().to(torch.uint8)
         self.augmenter = Augmenter(recipe.augment, len(train), recipe.seed, fill_C)
         self.selection = Selection(len(train), recipe.hardest, hardware.device)
-        self.steps_per_epoch = steps_per_epoch(len(train), recipe.num_candidates)
+        self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch_size, recipe.hardest)
         self.num_steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
         exact = torch.float32 if hardware.device.type == "mps" else torch.float64
@@ -83,7 +83,8 @@ class Trainer:
 
     def next_batch(self) -> tuple[Tensor, Targets]:
         """The next step's images, and what they should be called."""
-        return self.batch(self.step)
+        self._indices_B = self.indices(self.step)
+        return self._images(self._indices_B, self.step)
 
     def indices(self, step: int) -> Tensor:
         """The samples of any step, int64 [B] on the CPU; where only the hardest are trained, as losses are now."""
@@ -92,11 +93,15 @@ class Trainer:
             self.order_N = epoch_order(len(self.labels_N), self.recipe.seed, epoch)
             self.augmenter.begin_epoch(epoch)
             self._drawn_epoch = epoch
-        return self.selection(batch_indices(self.order_N, step_in_epoch, self.recipe.num_candidates))
+        step_size = num_candidates(self.recipe.batch_size, self.recipe.hardest)
+        return self.selection(batch_indices(self.order_N, step_in_epoch, step_size))
 
     def batch(self, step: int) -> tuple[Tensor, Targets]:
         """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
-        indices_B = self.indices(step)
+        return self._images(self.indices(step), step)
+
+    def _images(self, indices_B: Tensor, step: int) -> tuple[Tensor, Targets]:
+        """Those samples, augmented as in that step's epoch and of its side."""
         on_device_B = indices_B.to(self.images_NCHW.device)
         x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
         x_BCHW = resize(x_BCHW, self.side(step))
@@ -106,7 +111,8 @@ class Trainer:
     def train_step(self) -> None:
         """One optimizer step. Raises NonFiniteError before anything is applied where loss or gradient is not finite.
 
-        On a GPU nothing here waits for the device: there the error comes from the next `refuse_non_finite`.
+        On a GPU nothing here waits for the device, but for the choice of the hardest: there the error comes from the
+        next `refuse_non_finite`.
         """
         whole_BCHW, whole_targets = self.next_batch()
         x_BCHW, targets = self.processes.part(whole_BCHW), whole_targets.part(self.processes.part)
@@ -137,7 +143,7 @@ class Trainer:
         loss_B = torch.zeros(num_images, device=logits_BK.device)
         self.processes.part(loss_B).copy_(F.cross_entropy(logits_BK, labels_B, reduction="none"))
         self.processes.sum([loss_B])
-        self.selection.note(self.indices(self.step), loss_B)
+        self.selection.note(self._indices_B, loss_B)
 
     def _note_non_finite(self, loss: Tensor) -> None:
         norm = self.optimizer.gradient_norm()

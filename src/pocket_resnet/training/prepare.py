@@ -27,7 +27,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     if len(source.class_names) < 2:
         raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
     changes: dict[str, Any] = {"data.name": source.name}
-    needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.num_candidates))
+    needed = -(-recipe.min_steps // steps_per_epoch(num_images, recipe.batch_size, recipe.hardest))
     if needed > recipe.epochs:
         changes |= {"epochs": needed, "validate_every": -(-needed // max(4, recipe.epochs))}
         kept = f"--min-steps 0 keeps {recipe.epochs}"
@@ -45,7 +45,10 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
 
 
 def _network(recipe: Recipe, num_classes: int) -> NetworkSpec:
-    """The dial's network, or the recipe's own scaled to its budget, or as it is."""
+    """The dial's network, or the recipe's own scaled to its budget, or as it is.
+
+    The dial counts the epochs that were asked for: a run that `min_steps` lengthens is no longer in optimizer steps.
+    """
     spec, budget = replace(recipe.model, num_classes=num_classes), budget_of(recipe)
     if "model" in recipe.dial:
         return design(budget, epochs=recipe.epochs, num_classes=num_classes, image_size=spec.image_size).spec

@@ -84,7 +84,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.recipe, self.source, self.processes = self.folder.recipe, self.folder.source, self.folder.processes
-        num_steps = self.recipe.epochs * steps_per_epoch(self.num_images, self.recipe.num_candidates)
+        num_steps = self.recipe.epochs * steps_per_epoch(self.num_images, self.recipe.batch_size, self.recipe.hardest)
         self.last_step = min(self.recipe.max_steps or num_steps, num_steps)
         layout = "channels last" if self.recipe.hardware.channels_last else "contiguous"
         compiled = ", compiled" if self.recipe.hardware.compile else ""

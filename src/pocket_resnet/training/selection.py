@@ -38,7 +38,7 @@ class Selection:
         return {"loss": self.loss_N} if self.share < 1 else {}
 
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave; nothing where it is of other data, or of a run that trained every image."""
+        """Take up what `tensors` gave; nothing where it is of another number of images, or there is none."""
         if self.share < 1 and len(saved.get("loss", ())) == len(self.loss_N):
             self.loss_N.copy_(saved["loss"])
 
