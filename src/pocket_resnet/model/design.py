@@ -12,7 +12,7 @@ LARGEST_WIDTH = int(RANGES["widths"][1])
 DEEP = replace(CATALOG["resnet20"], shortcut="projection")
 SHALLOW = replace(DEEP, num_blocks=(2, 2, 2))
 POOLED = replace(CATALOG["fast"], downsample="pool", widths=(32, 64, 128), activation="gelu")
-SHORT_RUN = 4  # epochs up to which POOLED is taken: the best of 16 shapes after three, no more so after six (docs/report.md)
+SHORT_RUN = 4  # epochs up to which POOLED is taken: the best of 16 shapes after three, not after six (docs/report.md)
 LONG_RUN = 30  # epochs beyond which DEEP is taken, the best published; up to there SHALLOW, better than it after ten
 
 
