@@ -4,11 +4,12 @@
     python benchmarks/speed.py --recipes fast mine.toml --seeds 3
     python benchmarks/speed.py --peer ../airbench/train.py       # a script of one's own beside ours
 
-Every round measures, for each recipe in turn: this machine's convolution rate on the recipe's own shapes, a step of the
-original recipe as the course project computed it (contiguous, fp32, batches of 128), and one whole training with the
-round's seed in a process of its own; then each peer's script, whole. Results are ratios, medians and n over the
-rounds; no single absolute time is one. The table goes to the terminal and, with every round and a plot of accuracy
-against time and operations, into the folder `--out`.
+Every round measures, for each recipe in turn, one whole training with the round's seed in a process of its own, and
+before and after it this machine's convolution rate on the recipe's own shapes and a step of the original recipe as the
+course project computed it (contiguous, fp32, batches of 128); then each peer's script, whole. A training is compared
+with the mean of the two measurements around it, because a shared machine does not stay as fast as it was. Results are
+ratios, medians and n over the rounds; no single absolute time is one. The table goes to the terminal and, with every
+round and a plot of accuracy against time and operations, into the folder `--out`.
 """
 
 import argparse
@@ -37,7 +38,7 @@ OURS = [sys.executable, "-m", "pocket_resnet"]
 
 @dataclass(frozen=True)
 class Round:
-    """One whole training beside what was measured just before it."""
+    """One whole training beside what was measured just before and after it."""
 
     seed: int
     accuracy: float
@@ -79,10 +80,10 @@ class Benchmark:
         self.reference = build(self.source, "fp32", channels_last=False)
 
     def round(self, name: str, seed: int) -> Round:
-        """Ceiling, reference step and training of one recipe with one seed."""
-        ceiling = self._convolution_flops_per_s(name)
-        reference_epoch_s = PEER_EPOCH / images_per_s(self.reference, 1)
+        """Training of one recipe with one seed, between two measurements of its ceiling and of the reference's step."""
+        before = self._speeds(name)
         found, peak_gib, run_dir = self._train(name, seed)
+        ceiling, reference = (statistics.mean(pair) for pair in zip(before, self._speeds(name), strict=True))
         return Round(
             seed=seed,
             accuracy=found["accuracy"],
@@ -91,15 +92,16 @@ class Benchmark:
             seconds_total=found["seconds_total"],
             images_per_s=found["images_per_s"],
             pflop=found["train_flops"] / 1e15,
-            share_of_reference_epoch=found["seconds"] / reference_epoch_s,
+            share_of_reference_epoch=found["seconds"] * reference / PEER_EPOCH,
             share_of_convolution_rate=found["train_flops"] / found["seconds"] / ceiling,
             peak_gib=peak_gib,
         )
 
-    def _convolution_flops_per_s(self, name: str) -> float:
+    def _speeds(self, name: str) -> tuple[float, float]:
+        """FLOP/s of the recipe's convolutions alone, and images/s of the reference's step, now."""
         recipe, split = load_recipe(name), self.source.split("train")
         model = self.hardware.place(untrained(recipe, self.source, split))
-        return flops_per_s(model, recipe, len(split), self.hardware)
+        return flops_per_s(model, recipe, len(split), self.hardware), images_per_s(self.reference, 1)
 
     def _train(self, name: str, seed: int) -> tuple[dict[str, Any], float, Path]:
         run = f"{Path(name).stem}-seed{seed}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-from studies import ALL_ON, Calibration, Case, Rows, Setting, budget, calibrations, is_single_view, read_rows, series
+from studies import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_single_view, read_rows, series
 from studies import studies as studies_of
 
 from pocket_resnet import plots
@@ -32,11 +32,19 @@ def percentages(row: dict[str, str]) -> tuple[float, float]:
 
 
 def hero(leaderboard: Rows, published: Rows) -> Figure | None:
-    """Accuracy against parameters, with published networks."""
+    """Accuracy against parameters, with published networks; the dial's series as a line."""
     drawn, (axes,) = figure(11.5, 6.5)
     for row in published:
         plots.draw_point(axes, int(row["num_params"]), float(row["accuracy"]), hollow=True)
-    draw_ours(axes, leaderboard)
+    dial = series(leaderboard)
+    named = [row for row in leaderboard if row not in dial]
+    draw_ours(axes, named)
+    labels = our_labels(named, "{recipe} {accuracy:.1f}%")
+    for epochs, rows in by_epochs(dial).items():
+        heights = [accuracy_height(percentages(row)[0]) for row in rows]
+        axes.plot([int(row["num_params"]) for row in rows], heights, "o-", color=OURS, markersize=5, linewidth=1.5)
+        middle = len(rows) // 2
+        labels.append(Label(int(rows[middle]["num_params"]), heights[middle], f"best, {epochs} epochs", OURS))
     dress_params_axis(axes, [int(row["num_params"]) for row in [*leaderboard, *published]])
     axes.axvline(BUDGET, color=LIMIT, linewidth=2, linestyle=(0, (5, 2)), zorder=1)
     axes.text(
@@ -46,8 +54,16 @@ def hero(leaderboard: Rows, published: Rows) -> Figure | None:
     plots.dress_accuracy_axis(axes, min(accuracies) - 1.5)
     axes.set_ylabel("accuracy on CIFAR-10")
     plots.draw_key(axes, chosen_on_test=True)
-    plots.write_labels(axes, [*our_labels(leaderboard, "{recipe} {accuracy:.1f}%"), *published_labels(published)])
+    plots.write_labels(axes, [*labels, *published_labels(published)])
     return drawn
+
+
+def by_epochs(rows: Rows) -> dict[int, Rows]:
+    """The rows of each number of epochs, the shortest first."""
+    return {
+        epochs: [row for row in rows if int(row["epochs"]) == epochs]
+        for epochs in sorted({int(row["epochs"]) for row in rows})
+    }
 
 
 def draw_ours(axes: Axes, rows: Rows) -> None:
@@ -81,8 +97,8 @@ def published_labels(rows: Rows) -> list[Label]:
 def dress_params_axis(axes: Axes, counts: Sequence[int]) -> None:
     """A logarithmic axis of parameters with room for labels."""
     axes.set_xscale("log")
-    axes.set_xlim(min(counts) / 1.35, max(counts) * 1.35)
-    ticks = [tick for tick in PARAMS_TICKS if min(counts) / 1.35 < tick < max(counts) * 1.35]
+    axes.set_xlim(min(counts) / 1.6, max(counts) * 1.35)
+    ticks = [tick for tick in PARAMS_TICKS if min(counts) / 1.6 < tick < max(counts) * 1.35]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{tick // 1000}K" if tick < 1e6 else f"{tick // 10**6}M" for tick in ticks])
@@ -90,15 +106,12 @@ def dress_params_axis(axes: Axes, counts: Sequence[int]) -> None:
 
 
 def cost(leaderboard: Rows, published: Rows) -> Figure | None:
-    """Accuracy against training time and operations; published networks where these are known."""
+    """Accuracy of the named recipes against training time and operations; published networks where these are known."""
+    dial = series(leaderboard)
     ours = [
-        Cost(
-            f"{row['recipe']} {budget(row)}".strip(),
-            percentages(row)[0],
-            float(row["train_pflop"]),
-            float(row["seconds_mean"]),
-        )
+        Cost(row["recipe"], percentages(row)[0], float(row["train_pflop"]), float(row["seconds_mean"]))
         for row in leaderboard
+        if row not in dial
     ]
     known = [row for row in published if row["train_pflop"]]
     return plots.cost_figure(
@@ -112,8 +125,7 @@ def dial_series(leaderboard: Rows) -> Figure | None:
     if len(rows) < 2:
         return None
     drawn, (axes,) = figure(11, 4.8)
-    for color, epochs in zip(COLORS, sorted({int(row["epochs"]) for row in rows}), strict=False):
-        same = [row for row in rows if int(row["epochs"]) == epochs]
+    for color, (epochs, same) in zip(COLORS, by_epochs(rows).items(), strict=False):
         heights = [accuracy_height(percentages(row)[0]) for row in same]
         label = f"{epochs} epochs"
         axes.plot([int(row["num_params"]) for row in same], heights, "o-", color=color, markersize=9, label=label)
@@ -191,8 +203,8 @@ def shapes(studies: dict[Setting, list[Case]]) -> Figure | None:
             axes.plot(case.accuracy, height, "o", color=color, markersize=9)
             macs = f"{case.num_macs / 1e6:.1f}M"
             axes.text(1, height, macs, transform=axes.get_yaxis_transform(), ha="right", va="center")
-        low, high = axes.get_xlim()
-        axes.set_xlim(low, high + 0.14 * (high - low))
+    low, high = panels[-1].get_xlim()
+    panels[-1].set_xlim(low, high + 0.14 * (high - low))  # room for the multiply-adds; all panels share the axis
     panels[-1].set_xlabel(
         "validation accuracy, %  (blue: staged networks; orange: a convolution and pooling before each stage)"
     )

@@ -6,6 +6,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from pocket_resnet.recipe import parse_count
+
 HERE = Path(__file__).parent
 ALL_ON = "nothing"  # the case of a study in which nothing is switched off, or added
 
@@ -33,6 +35,11 @@ class Setting:
     def of(cls, row: dict[str, str]) -> "Setting":
         """That of a study's row."""
         return cls(row["data"], row["budget"], int(row["epochs"]))
+
+    @property
+    def num_params(self) -> int:
+        """The budget as a number."""
+        return parse_count(self.budget)
 
     def __str__(self) -> str:
         size = f"{self.budget.upper()} parameters, {self.epochs} epoch{'s' if self.epochs > 1 else ''}"
@@ -66,8 +73,8 @@ class Case:
 
 
 def studies(rows: Rows, variable: str) -> dict[Setting, list[Case]]:
-    """The cases of each setting, in the order of their first rows; `variable` is the column that tells them apart."""
-    settings = dict.fromkeys(Setting.of(row) for row in rows)
+    """The cases of each setting, small budgets and short runs first; `variable` is the column that tells them apart."""
+    settings = sorted({Setting.of(row) for row in rows}, key=lambda each: (each.data, each.num_params, each.epochs))
     return {setting: _cases(setting, rows, variable) for setting in settings}
 
 

@@ -73,9 +73,10 @@ def markdown(columns: dict[str, str], rows: list[list[str]]) -> str:
 
 
 def leaderboard_table(rows: Rows) -> str:
-    """The rows in the leaderboard's order."""
+    """The rows in the leaderboard's order, but for those of the dial, which have a table of their own."""
     columns = {"command": "<", "data, split": "<", "parameters": ">", "accuracy": ">", "views": ">", "training": ">"}
-    return markdown(columns | {"machine": "<", "commit": "<"}, [_leaderboard_line(row) for row in rows])
+    lines = [_leaderboard_line(row) for row in rows if row not in series(rows)]
+    return markdown(columns | {"machine": "<", "commit": "<"}, lines)
 
 
 def _leaderboard_line(row: dict[str, str]) -> list[str]:
