@@ -97,8 +97,8 @@ def published_labels(rows: Rows) -> list[Label]:
 def dress_params_axis(axes: Axes, counts: Sequence[int]) -> None:
     """A logarithmic axis of parameters with room for labels."""
     axes.set_xscale("log")
-    axes.set_xlim(min(counts) / 1.6, max(counts) * 1.35)
-    ticks = [tick for tick in PARAMS_TICKS if min(counts) / 1.6 < tick < max(counts) * 1.35]
+    axes.set_xlim(min(counts) / 1.45, max(counts) * 1.35)
+    ticks = [tick for tick in PARAMS_TICKS if min(counts) / 1.45 < tick < max(counts) * 1.35]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{tick // 1000}K" if tick < 1e6 else f"{tick // 10**6}M" for tick in ticks])
