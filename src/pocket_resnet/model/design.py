@@ -69,10 +69,10 @@ def design(budget: Budget, *, epochs: int, num_classes: int = 10, image_size: in
 def _shape(epochs: int) -> tuple[NetworkSpec, str]:
     """The shape that makes most of parameters in so many epochs, and why (docs/report.md has the measurements)."""
     if epochs <= SHORT_RUN:
-        return POOLED, f"in {SHORT_RUN} epochs or fewer the most accurate of the shapes measured"
+        return POOLED, f"up to {SHORT_RUN} epochs: after three the most accurate of the shapes measured"
     if epochs <= LONG_RUN:
-        return SHALLOW, "in ten epochs the most accurate of the shapes measured"
-    return DEEP, "after long runs the most accurate hand-made shape that is published under 5M parameters"
+        return SHALLOW, f"{SHORT_RUN + 1} to {LONG_RUN} epochs: after ten the most accurate of the shapes measured"
+    return DEEP, f"more than {LONG_RUN} epochs: the most accurate hand-made shape published under 5M parameters"
 
 
 def fill_budget(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
