@@ -8,7 +8,7 @@ Weights are stored as fp16 where exactly as many validation images are classifie
 """
 
 import argparse
-import shutil
+import tempfile
 from pathlib import Path
 
 from pocket_resnet.card import Card
@@ -21,14 +21,14 @@ def release(run: Path, target: Path, data_dir: Path | None = None) -> Card:
     """Write the model directory, over an earlier one; returns its card. Raises PocketError for what cannot be read."""
     model, card = load_model(run)
     told = command(study(run, opener(data_dir)))
-    for weights in ("fp16", "fp32"):
-        shutil.rmtree(target, ignore_errors=True)
-        save_model(target, model, card.model_copy(update={"weights": weights}))
-        if evaluate_model(target, data_dir=data_dir).accuracy == card.accuracy:
-            break
-    six = evaluate_model(target, views=6, data_dir=data_dir).accuracy if card.mirrored else None
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "trial"
+        for weights in ("fp16", "fp32"):
+            save_model(trial, model, card.model_copy(update={"weights": weights}))
+            if evaluate_model(trial, data_dir=data_dir).accuracy == card.accuracy:
+                break
+        six = evaluate_model(trial, views=6, data_dir=data_dir).accuracy if card.mirrored else None
     released = card.model_copy(update={"weights": weights, "command": told, "accuracy_six_views": six})
-    shutil.rmtree(target)
     save_model(target, model, released)
     return released
 
@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     arguments = parser.parse_args()
     card = release(arguments.run, arguments.target, arguments.data_dir)
-    print(f"{arguments.target}: {card.accuracy:.2%}, six views {card.accuracy_six_views}, {card.weights}")
+    six_views = "" if card.accuracy_six_views is None else f", {card.accuracy_six_views:.2%} over six views"
+    print(f"{arguments.target}: {card.accuracy:.2%}{six_views}, weights in {card.weights}")
 
 
 if __name__ == "__main__":
