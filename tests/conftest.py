@@ -5,14 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from pocket_resnet.cli import main
 from pocket_resnet.data.source import Source
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.training.run import train
 
 SPEC = NetworkSpec(
     num_classes=3,
@@ -135,3 +140,39 @@ def make_recipe() -> Callable[..., Recipe]:
         return Recipe.model_validate(values)
 
     return make
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """run("summary", "original") gives exit code, standard output, standard error."""
+
+    def run_main(*arguments: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_main
+
+
+@pytest.fixture
+def recipe_path(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(to_toml(make_recipe()))
+    return path
+
+
+@pytest.fixture
+def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
+    train(make_recipe(max_steps=1), runs_dir=tmp_path / "runs", run="r")
+    return tmp_path / "runs" / "r"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(path)
+    return path

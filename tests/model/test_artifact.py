@@ -122,8 +122,9 @@ def test_damage_is_named(member: str, damage: str, folder: Path) -> None:
 
 
 def test_card_may_be_edited_by_people(folder: Path) -> None:
+    before = load_model(folder)[1]
     (folder / "README.md").write_text("mine")
-    load_model(folder)
+    assert load_model(folder)[1] == before
 
 
 def test_newer_format(folder: Path) -> None:
