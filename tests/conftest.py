@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hostile import CLASS_NAMES
 from pocket_resnet.cli import main
 from pocket_resnet.data.source import Source
 from pocket_resnet.model.resnet import ResNet, initialise
@@ -169,6 +170,18 @@ def recipe_path(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Path:
 def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
     train(make_recipe(max_steps=1), runs_dir=tmp_path / "runs", run="r")
     return tmp_path / "runs" / "r"
+
+
+@pytest.fixture
+def train_hostile(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Path]:
+    """train_hostile("r", seed=1) trains a tiny run of hostile class names and gives its folder."""
+    synthetic.class_names, synthetic.num_val = CLASS_NAMES, 30
+
+    def make(run: str, **changes: Any) -> Path:
+        train(make_recipe(**changes), runs_dir=tmp_path / "runs", run=run)
+        return tmp_path / "runs" / run
+
+    return make
 
 
 @pytest.fixture

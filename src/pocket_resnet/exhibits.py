@@ -64,11 +64,10 @@ def attention(run: Study, album: Album) -> Html:
 
 def training_images(run: Study, album: Album) -> Html:
     """Images of the first step of the last epoch, augmented."""
-    pixels_BHWC, labels, step = last_epochs_first_batch(run, NUM_BATCH_TILES)
+    pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_TILES)
     side, told = pixels_BHWC.shape[1], "; ".join(label.replace("\n", " and ") for label in labels)
     caption = f"The first {len(labels)} images of step {step + 1:,}, at {side} × {side} pixels."
     sheet = png(contact_sheet(batch(pixels_BHWC, labels)))
-    share = run.recipe.hardest
     chosen = "" if share == 1 else f" From these and others the hardest {share:.0%} were chosen."
     lead = f"What came up in the first step of its last epoch, augmented as the recipe says.{chosen}"
     return section("Training images", lead, album.show(Picture("batch", sheet, told, caption)))

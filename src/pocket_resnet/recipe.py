@@ -202,6 +202,8 @@ class Recipe(Section):
     """Images an optimizer step."""
     hardest: Annotated[float, Field(ge=0.05, le=1)] = 1.0
     """Train this share of an epoch's images: in each step those with the highest loss when last trained."""
+    hardest_until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the run after which `hardest` no longer holds: from then on every image is trained."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides initial weights, order and augmentation."""
     budget: str | None = None

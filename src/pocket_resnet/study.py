@@ -29,7 +29,7 @@ from pocket_resnet.training.checkpoint import STATE_NAME, newest_first
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
-from pocket_resnet.training.schedule import image_side
+from pocket_resnet.training.schedule import image_side, trained_share
 
 
 @dataclass(eq=False)
@@ -145,8 +145,8 @@ def _remarks(path: Path, result: Result, source: Source, evaluation: Evaluation)
     return remarks
 
 
-def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], int]:
-    """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, and that step.
+def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], int, float]:
+    """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
 
     The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
     seconds to import; where only the hardest are trained, those among which it chose. A label has two lines where two
@@ -156,18 +156,18 @@ def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], 
     num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
     steps_an_epoch = steps_per_epoch(num_samples, recipe.batch_size, recipe.hardest)
     epoch = (run.result.steps - 1) // steps_an_epoch
-    step = epoch * steps_an_epoch
+    step, num_steps = epoch * steps_an_epoch, recipe.epochs * steps_an_epoch
     augmenter = Augmenter(recipe.augment, num_samples, recipe.seed, fill_C)
     augmenter.begin_epoch(epoch)
     indices_B = batch_indices(
         epoch_order(num_samples, recipe.seed, epoch), 0, num_candidates(recipe.batch_size, recipe.hardest)
     )
     x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
-    side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * steps_an_epoch)
+    side = image_side(recipe.resolutions, recipe.model.image_size, step, num_steps)
     x_BCHW = to_float(resize(x_BCHW, side))
     x_BCHW, targets = augmenter.mix(x_BCHW, train.labels_N[indices_B].to(run.hardware.device), step)
     pixels_BHWC, labels = as_shown(x_BCHW, targets, run.source.class_names)
-    return pixels_BHWC[:count], labels[:count], step
+    return pixels_BHWC[:count], labels[:count], step, trained_share(recipe, step, num_steps)
 
 
 def command(run: Study) -> str:

@@ -54,9 +54,13 @@ def test_whole_run(num_steps: int, make_recipe: Callable[..., Recipe], tiny_spec
     assert found == (sum(count for count, _ in images), expected)
 
 
-def test_whole_run_of_the_hardest(make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> None:
-    """14 images, of which 10 and 4 are looked at and 8 and 3 trained."""
-    images = [(8, 6), (3, 6), (8, 8), (3, 8)]
+@pytest.mark.parametrize(("until", "later"), [(1.0, [(8, 8), (3, 8)]), (0.5, [(10, 8), (4, 8)])])
+def test_whole_run_of_the_hardest(
+    until: float, later: list[tuple[int, int]], make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec
+) -> None:
+    """14 images, of which 10 and 4 are looked at and 8 and 3 trained, or from half of the run on all."""
+    images = [(8, 6), (3, 6), *later]
     expected = sum(count * closed_form(tiny_spec, side) for count, side in images)
-    recipe = make_recipe(model=tiny_spec, hardest=0.8, augment={"mixup": 0.0})
-    assert training_flops(ResNet(tiny_spec), recipe, 14, 4) == (22, expected)
+    recipe = make_recipe(model=tiny_spec, hardest=0.8, hardest_until=until, augment={"mixup": 0.0})
+    num_images = sum(count for count, _ in images)
+    assert training_flops(ResNet(tiny_spec), recipe, 14, 4) == (num_images, expected)

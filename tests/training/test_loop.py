@@ -128,11 +128,11 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
 
 
-@pytest.mark.parametrize("hardest", [1.0, 0.6])
-def test_state_is_complete(hardest: float, make_trainer: Callable[..., Trainer]) -> None:
+@pytest.mark.parametrize(("hardest", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
+def test_state_is_complete(hardest: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
     """Row 1: a new trainer with the saved tensors and step goes on exactly, from any step."""
     for num_before in range(4):
-        changes = {"hardest": hardest} | ({} if hardest == 1 else {"augment": {"mixup": 0.0}})
+        changes = {"hardest": hardest, "hardest_until": until} | ({} if hardest == 1 else {"augment": {"mixup": 0.0}})
         whole, resumed = make_trainer(**changes), make_trainer(seed=0, **changes)
         for _ in range(num_before):
             whole.train_step()
@@ -183,6 +183,12 @@ def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny
         assert trainer.epoch_totals().num_images == 7 * (step + 1)
     assert torch.allclose(trainer.selection.loss_N, loss_N, atol=1e-5)
     assert set(trainer.indices(2).tolist()) == set(loss_N.topk(7).indices.tolist())
+
+
+def test_at_the_end_all_images_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
+    """14 images, of which a step looks at 10 or 4; the hardest 80% are trained in the first half of the run."""
+    trainer = make_trainer(model=tiny_spec, hardest=0.8, hardest_until=0.5, batch_size=8, epochs=2, **PLAIN)
+    assert [len(trainer.indices(step)) for step in range(4)] == [8, 3, 10, 4]
 
 
 def test_mixed_cross_entropy() -> None:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pocket_resnet.data.batches import num_candidates, steps_per_epoch
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.training.schedule import image_side
+from pocket_resnet.training.schedule import image_side, trained_share
 from pocket_resnet.training.selection import num_chosen
 
 COUNTED_BATCH = 2
@@ -21,12 +21,13 @@ def training_flops(model: ResNet, recipe: Recipe, num_samples: int, num_steps: i
     Convolutions and matrix products of the network; optimizer, evaluation and augmentation are not in it.
     """
     per_epoch = steps_per_epoch(num_samples, recipe.batch_size, recipe.hardest)
+    planned = recipe.epochs * per_epoch
     candidates = num_candidates(recipe.batch_size, recipe.hardest)
     images_by_side: dict[int, int] = {}
     for step in range(num_steps):
-        side = image_side(recipe.resolutions, recipe.model.image_size, step, recipe.epochs * per_epoch)
+        side = image_side(recipe.resolutions, recipe.model.image_size, step, planned)
         num_left = num_samples - step % per_epoch * candidates
-        num_images = num_chosen(min(candidates, num_left), recipe.hardest)
+        num_images = num_chosen(min(candidates, num_left), trained_share(recipe, step, planned))
         images_by_side[side] = images_by_side.get(side, 0) + num_images
     flops = sum(num_images * flops_per_image(model, side) for side, num_images in images_by_side.items())
     return sum(images_by_side.values()), flops

@@ -24,7 +24,7 @@ from pocket_resnet.seeds import derive
 from pocket_resnet.training.average import Average
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.processes import ALONE, Processes, with_global_norms
-from pocket_resnet.training.schedule import image_side, lr_factor
+from pocket_resnet.training.schedule import image_side, lr_factor, trained_share
 from pocket_resnet.training.selection import Selection
 
 NEVER = 2**62  # a step that no run reaches
@@ -55,7 +55,7 @@ class Trainer:
         self.average = Average(model, recipe.average.decay)
         fill_C = (model.normalize.mean.flatten() * 255).round().to(torch.uint8)
         self.augmenter = Augmenter(recipe.augment, len(train), recipe.seed, fill_C)
-        self.selection = Selection(len(train), recipe.hardest, hardware.device)
+        self.selection = Selection(len(train) if recipe.hardest < 1 else 0, hardware.device)
         self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch_size, recipe.hardest)
         self.num_steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
@@ -94,7 +94,8 @@ class Trainer:
             self.augmenter.begin_epoch(epoch)
             self._drawn_epoch = epoch
         step_size = num_candidates(self.recipe.batch_size, self.recipe.hardest)
-        return self.selection(batch_indices(self.order_N, step_in_epoch, step_size))
+        candidates_C = batch_indices(self.order_N, step_in_epoch, step_size)
+        return self.selection(candidates_C, trained_share(self.recipe, step, self.num_steps))
 
     def batch(self, step: int) -> tuple[Tensor, Targets]:
         """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""

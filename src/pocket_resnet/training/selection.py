@@ -17,16 +17,16 @@ UNSEEN = torch.finfo(torch.float32).max  # images that were never trained come f
 class Selection:
     """The last loss of every training image, and the choice that follows from it."""
 
-    def __init__(self, num_samples: int, share: float, device: torch.device) -> None:
-        self.share = share
-        self.loss_N = torch.full((num_samples if share < 1 else 0,), UNSEEN, device=device)
+    def __init__(self, num_samples: int, device: torch.device) -> None:
+        """Of no samples: there will be nothing to choose, and nothing is kept."""
+        self.loss_N = torch.full((num_samples,), UNSEEN, device=device)
 
-    def __call__(self, candidates_C: Tensor) -> Tensor:
-        """The hardest of the candidates (sample indices on the CPU), in their order; waits for the device."""
-        if self.share == 1:
+    def __call__(self, candidates_C: Tensor, share: float) -> Tensor:
+        """The hardest share of the candidates (sample indices on the CPU), in their order; waits for the device."""
+        if share == 1:
             return candidates_C
         loss_C = self.loss_N[candidates_C.to(self.loss_N.device)].cpu()
-        hardest_B = loss_C.argsort(descending=True, stable=True)[: num_chosen(len(candidates_C), self.share)]
+        hardest_B = loss_C.argsort(descending=True, stable=True)[: num_chosen(len(candidates_C), share)]
         return candidates_C[hardest_B.sort().values]
 
     def note(self, chosen_B: Tensor, loss_B: Tensor) -> None:
@@ -34,12 +34,12 @@ class Selection:
         self.loss_N[chosen_B.to(self.loss_N.device)] = loss_B
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that resuming needs: nothing where every image is trained."""
-        return {"loss": self.loss_N} if self.share < 1 else {}
+        """All that resuming needs: nothing where there is never a choice."""
+        return {"loss": self.loss_N} if len(self.loss_N) else {}
 
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
         """Take up what `tensors` gave; nothing where it is of another number of images, or there is none."""
-        if self.share < 1 and len(saved.get("loss", ())) == len(self.loss_N):
+        if len(self.loss_N) and len(saved.get("loss", ())) == len(self.loss_N):
             self.loss_N.copy_(saved["loss"])
 
 

@@ -1,0 +1,91 @@
+"""A finished run read again: its images as they were trained, its mistakes in order, its command."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet import exhibits, study
+from pocket_resnet.data.source import open_source
+from pocket_resnet.page import Album
+from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.run import train
+
+Trained = Callable[..., Path]
+
+
+def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -> None:
+    one = study.study(train_hostile("a"), study.opener(None))
+    synthetic.fingerprint = "synthetic-2"
+    other = study.study(train_hostile("b"), study.opener(None))
+    assert study.same_images(one, one)
+    assert not study.same_images(one, other)
+    assert "The data have changed since this run." in study.study(one.path, study.opener(None)).remarks
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"max_steps": 3},
+        {"resolutions": (), "augment": {"mixup": 0.0, "cutmix": 1.0, "trivial_augment": True, "erasing": 0.5}},
+        {"augment": {"mixup": 0.0, "crop_px": 0, "flip": "none"}},
+    ],
+)
+def test_augmented_batch_is_the_trainer_s(
+    changes: dict[str, Any], train_hostile: Trained, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Trainer.next_batch really gave in the first step of the last epoch."""
+    given: dict[int, torch.Tensor] = {}
+    whole = Trainer.next_batch
+
+    def noting(self: Trainer) -> Any:
+        batch = whole(self)
+        given[self.step] = batch[0]
+        return batch
+
+    monkeypatch.setattr(Trainer, "next_batch", noting)
+    run = study.study(train_hostile("r", **changes), study.opener(None))
+    pixels_BHWC, labels, step, _ = study.last_epochs_first_batch(run, 6)
+    assert step == 2  # of 2 epochs of 2 steps
+    expected_BHWC = (given[step][:6] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(pixels_BHWC, expected_BHWC)
+    assert len(labels) == 6
+    assert source.class_names != run.source.class_names  # hostile ones
+
+
+@pytest.mark.parametrize(("until", "share"), [(1.0, 0.6), (0.5, 1.0)])
+def test_batch_of_which_the_hardest_were_trained(until: float, share: float, train_hostile: Trained) -> None:
+    """14 images in steps of 8 of 13; in the second half of the run, where this step is, possibly all of them."""
+    plain = {"augment": {"mixup": 0.0}, "resolutions": ()}
+    run = study.study(train_hostile("r", hardest=0.6, hardest_until=until, **plain), study.opener(None))
+    pixels_BHWC, labels, step, found = study.last_epochs_first_batch(run, 20)
+    assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
+    told = "From these and others the hardest 60% were chosen."
+    assert (told in str(exhibits.training_images(run, Album()))) == (share < 1)
+
+
+def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
+    run = study.study(train_hostile("r"), study.opener(None))
+    confidence = run.probabilities_NK.amax(1).tolist()
+    hit = (run.probabilities_NK.argmax(1) == run.val.labels_N).tolist()
+    wrong = sorted((n for n in range(30) if not hit[n]), key=lambda n: -confidence[n])
+    right = sorted((n for n in range(30) if hit[n]), key=lambda n: confidence[n])
+    assert [confidence[n] for n in run.surest_mistakes(4).tolist()] == [confidence[n] for n in wrong[:4]]
+    assert [confidence[n] for n in run.doubtful_hits(30).tolist()] == [confidence[n] for n in right]
+
+
+def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
+    quick = {"data.name": "digits", "min_steps": 0, "epochs": 1, "hardware.num_threads": 1, "norm_images": 8}
+    fast = load_recipe("fast")
+    small = override(fast, quick | {"model.widths": (4, 4, 4), "model.stem_width": 4})
+    train(small, runs_dir=tmp_path, run="r")
+    run = study.study(tmp_path / "r", study.opener(None))
+    assert study.command(run) == f"pocket-resnet train {tmp_path}/r/recipe.toml"
+    source = open_source("digits")
+    resolved, _ = study.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
+    run.recipe = resolved
+    assert study.command(run) == "pocket-resnet train fast --data digits --seed 3"
