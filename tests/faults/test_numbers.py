@@ -55,12 +55,12 @@ def test_stops_before_the_step_is_applied(
     train_step = Trainer.train_step
     seen: list[tuple[Trainer, list[torch.Tensor]]] = []
 
-    def poisoned(trainer: Trainer) -> None:
+    def poisoned(trainer: Trainer) -> int:
         if trainer.step == BAD_STEP:
             PLACES[place](trainer, value, monkeypatch)
             parameters = [*trainer.model.parameters(), *trainer.average.tensors().values()]
             seen.append((trainer, [parameter.detach().clone() for parameter in parameters]))
-        train_step(trainer)
+        return train_step(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
     with pytest.raises(NonFiniteError) as raised:
@@ -89,10 +89,11 @@ def test_bad_state_is_never_saved(
     }
     train_step = Trainer.train_step
 
-    def poisoned(trainer: Trainer) -> None:
-        train_step(trainer)
+    def poisoned(trainer: Trainer) -> int:
+        num_images = train_step(trainer)
         if trainer.step == BAD_STEP + 1:
             trainer.tensors()[names[part]].view(-1)[0] = value
+        return num_images
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
     with pytest.raises(NonFiniteError) as raised:

@@ -150,10 +150,10 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     """Row 9: exit code 5, one line, a checkpoint of the last whole step; one process goes on, "not bit-exact"."""
     step = Trainer.train_step
 
-    def die_in_rank_1(self: Trainer) -> None:
+    def die_in_rank_1(self: Trainer) -> int:
         if self.step == 3 and self.processes.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        step(self)
+        return step(self)
 
     monkeypatch.setattr(Trainer, "train_step", die_in_rank_1)
     arguments = command("lost", epochs=4, checkpoint={"every_s": 1e9})
@@ -178,10 +178,10 @@ def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     """The other says so and ends with exit code 5; what rank 0 had saved is gone on from."""
     step = Trainer.train_step
 
-    def die_in_rank_0(self: Trainer) -> None:
+    def die_in_rank_0(self: Trainer) -> int:
         if self.step == 3 and self.processes == Processes(0, 2):
             os.kill(os.getpid(), signal.SIGKILL)
-        step(self)
+        return step(self)
 
     monkeypatch.setattr(Trainer, "train_step", die_in_rank_0)
     arguments = command("headless", epochs=2)
@@ -197,10 +197,10 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
 ) -> None:
     step = Trainer.train_step
 
-    def interrupt_rank_1(self: Trainer) -> None:
+    def interrupt_rank_1(self: Trainer) -> int:
         if self.step == 2 and self.processes.rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        step(self)
+        return step(self)
 
     monkeypatch.setattr(Trainer, "train_step", interrupt_rank_1)
     arguments = command("stopped", epochs=4, checkpoint={"every_s": 1e9})

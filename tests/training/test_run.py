@@ -1,5 +1,6 @@
 """A whole run: what it leaves and what it says."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -16,8 +17,9 @@ from pocket_resnet.model.resnet import whitening_filters
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe
-from pocket_resnet.training import checkpoint
+from pocket_resnet.training import checkpoint, run
 from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.run import Result, train
 
 
@@ -164,3 +166,18 @@ def test_clock_set_back(go: Callable[..., Result], monkeypatch: pytest.MonkeyPat
     """Row 11: nobody asks what time of day it is."""
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was asked"))
     assert go().seconds > 0
+
+
+def test_more_processes_than_images_in_a_step_are_refused(
+    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """14 images in steps of 8 and 6."""
+
+    class Seven(Processes):
+        def agree(self, value: Any) -> Any:
+            return value
+
+    monkeypatch.setattr(run, "joined", lambda _: contextlib.nullcontext(Seven(0, 7)))
+    with pytest.raises(UsageError, match="a step of 6 images cannot be shared by 7 processes\n  start at most 6, or"):
+        go()
+    assert not list(tmp_path.rglob("checkpoints"))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pocket_resnet.data.batches import num_candidates
-from pocket_resnet.training.selection import Selection, num_chosen
+from pocket_resnet.data.batches import batch_indices, num_candidates, steps_per_epoch
+from pocket_resnet.training.selection import Selection, fewest_trained, num_chosen
 
 CPU = torch.device("cpu")
 
@@ -64,3 +64,13 @@ def test_losses_of_another_number_of_images_are_not_taken_up() -> None:
         assert other(torch.arange(4), 0.5).tolist() == expected
     other.load_tensors({})
     assert other(torch.arange(4), 0.5).tolist() == [0, 1]
+
+
+@given(num_samples=st.integers(2, 300), batch_size=st.integers(2, 40), share=st.floats(0.05, 1))
+def test_smallest_step_is_the_smallest(num_samples: int, batch_size: int, share: float) -> None:
+    step_size = num_candidates(batch_size, share)
+    assume(step_size <= num_samples)
+    order_N = torch.arange(num_samples)
+    steps = [batch_indices(order_N, step, step_size) for step in range(steps_per_epoch(num_samples, batch_size, share))]
+    sizes = [num_chosen(len(candidates_C), share) for candidates_C in steps]
+    assert fewest_trained(num_samples, batch_size, share) == min(sizes)

@@ -109,11 +109,12 @@ class Trainer:
         x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
         return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], step)
 
-    def train_step(self) -> None:
-        """One optimizer step. Raises NonFiniteError before anything is applied where loss or gradient is not finite.
+    def train_step(self) -> int:
+        """One optimizer step, and of how many images.
 
-        On a GPU nothing here waits for the device, but for the choice of the hardest: there the error comes from the
-        next `refuse_non_finite`.
+        Raises NonFiniteError before anything is applied where loss or gradient is not finite. On a GPU nothing here
+        waits for the device, but for the choice of the hardest: there the error comes from the next
+        `refuse_non_finite`.
         """
         whole_BCHW, whole_targets = self.next_batch()
         x_BCHW, targets = self.processes.part(whole_BCHW), whole_targets.part(self.processes.part)
@@ -138,6 +139,7 @@ class Trainer:
         counted = torch.stack((loss * num_images, hits, torch.full_like(hits, num_images)))
         self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
+        return num_images
 
     def _note_losses(self, logits_BK: Tensor, labels_B: Tensor, num_images: int) -> None:
         """Tell the selection what the images of this step cost, each process those of its part."""

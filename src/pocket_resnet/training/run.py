@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from pocket_resnet.data.batches import steps_per_epoch
 from pocket_resnet.data.source import Split, open_source
 from pocket_resnet.device import Hardware, choose, keep_freed_memory, machine
-from pocket_resnet.errors import ArtifactError, EnvironmentFault, NonFiniteError, Stopped
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, NonFiniteError, Stopped, UsageError
 from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.spec import num_macs, num_params
@@ -24,6 +26,7 @@ from pocket_resnet.training.norms import remeasured
 from pocket_resnet.training.prepare import fit_to_data, sample, untrained
 from pocket_resnet.training.processes import explained_loss, joined
 from pocket_resnet.training.result import Result, card_of
+from pocket_resnet.training.selection import fewest_trained
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.version import __version__
 
@@ -81,15 +84,24 @@ class _Run:
     """Spent in all, in processes before this one."""
     found: Evaluation | None = None
     """Of the last epoch, where this process trained it."""
+    probabilities_NK: Tensor | None = None
+    """What `found` was made of."""
 
     def __post_init__(self) -> None:
         self.recipe, self.source, self.processes = self.folder.recipe, self.folder.source, self.folder.processes
         num_steps = self.recipe.epochs * steps_per_epoch(self.num_images, self.recipe.batch_size, self.recipe.hardest)
         self.last_step = min(self.recipe.max_steps or num_steps, num_steps)
+        self._refuse_empty_parts()
         layout = "channels last" if self.recipe.hardware.channels_last else "contiguous"
         compiled = ", compiled" if self.recipe.hardware.compile else ""
         several = f", {self.processes.world_size} processes" if self.processes.world_size > 1 else ""
         self.computed_on = f"{machine(self.hardware)}, {layout}{compiled}{several}"
+
+    def _refuse_empty_parts(self) -> None:
+        fewest = fewest_trained(self.num_images, self.recipe.batch_size, self.recipe.hardest)
+        if fewest < self.processes.world_size:
+            what = f"a step of {fewest} images cannot be shared by {self.processes.world_size} processes"
+            raise UsageError(what, mend=f"start at most {fewest}, or choose another --batch-size")
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
         self.folder.begin(fork=fork)
@@ -148,8 +160,8 @@ class _Run:
             epoch, step_started_s = trainer.epoch, time.monotonic()
             try:
                 with explained_loss():
-                    trainer.train_step()
-                if self.progress.stepped(self.recipe.batch_size):
+                    num_trained = trainer.train_step()
+                if self.progress.stepped(num_trained):
                     trainer.refuse_non_finite()
                     totals = trainer.epoch_totals()
                     self.progress.tell(trainer.step, epoch, totals.loss, totals.accuracy)
@@ -217,15 +229,15 @@ class _Run:
     def _validate(self) -> Evaluation:
         with self._as_released():
             probabilities_NK = class_probabilities(self.trainer.model, self.val_split.images_NCHW, self.hardware)
-        self.probabilities_NK = probabilities_NK
+        self.probabilities_NK = probabilities_NK  # for `_show`
         return summarise(probabilities_NK, self.val_split.labels_N, self.source.class_names, "val", views=1)
 
     def _show(self, epoch: int) -> None:
         """Pictures for TensorBoard, where it is asked for and time for some."""
-        board, trainer = self.folder.board, self.trainer
-        if board is not None and self.found is not None and board.is_due(trainer.step):
+        board, trainer, found, probabilities_NK = self.folder.board, self.trainer, self.found, self.probabilities_NK
+        if board is not None and found is not None and probabilities_NK is not None and board.is_due(trainer.step):
             batch = trainer.batch(epoch * trainer.steps_per_epoch)
-            board.show(trainer.step, self.found, self.val_split, self.probabilities_NK, batch)
+            board.show(trainer.step, found, self.val_split, probabilities_NK, batch)
 
     def _refuse_non_finite_state(self) -> None:
         try:

@@ -11,6 +11,8 @@ Shapes: N training images, C candidates, B of them chosen.
 import torch
 from torch import Tensor
 
+from pocket_resnet.data.batches import num_candidates
+
 UNSEEN = torch.finfo(torch.float32).max  # images that were never trained come first
 
 
@@ -46,3 +48,10 @@ class Selection:
 def num_chosen(num_candidates: int, share: float) -> int:
     """How many of a step's candidates are trained: two at the least where there are two, for batch norm."""
     return max(min(2, num_candidates), round(num_candidates * share))
+
+
+def fewest_trained(num_samples: int, batch_size: int, share: float) -> int:
+    """How many images the smallest step of an epoch trains: the last one, where a rest is left for it."""
+    step_size = num_candidates(batch_size, share)
+    rest = num_samples % step_size
+    return num_chosen(rest if rest > 1 else step_size, share)
