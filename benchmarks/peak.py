@@ -5,18 +5,17 @@ Shapes: B images, C channels, H x W pixels.
 
 import statistics
 import time
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pocket_resnet.data.batches import steps_per_epoch
+from pocket_resnet.data.batches import Steps
 from pocket_resnet.device import Hardware
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.training.schedule import image_side
+from pocket_resnet.training.flops import images_by_side
 
 REPEATS = 3
 
@@ -66,15 +65,12 @@ def convolutions(model: ResNet, side: int, batch_size: int) -> list[Convolution]
 
 def flops_per_s(model: ResNet, recipe: Recipe, num_images: int, hardware: Hardware) -> float:
     """The rate that a run of the recipe would have if it did nothing but its convolutions."""
-    per_epoch = steps_per_epoch(num_images, recipe.batch_size, recipe.hardest)
-    num_steps = recipe.epochs * per_epoch
-    sides = Counter(
-        image_side(recipe.resolutions, recipe.model.image_size, step, num_steps) for step in range(num_steps)
-    )
-    seconds, flops = 0.0, 0
-    for side, count in sides.items():
+    steps = Steps(num_images, recipe)
+    seconds, flops = 0.0, 0.0
+    for side, count in images_by_side(steps, steps.total).items():
+        num_batches = count / recipe.batch_size
         for convolution in convolutions(model, side, recipe.batch_size):
             one_s, one_flops = convolution.seconds_and_flops(hardware)
-            seconds += count * one_s
-            flops += count * one_flops
+            seconds += num_batches * one_s
+            flops += num_batches * one_flops
     return flops / seconds

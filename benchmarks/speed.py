@@ -30,7 +30,7 @@ from pocket_resnet.device import choose, machine
 from pocket_resnet.files import json_bytes, write_bytes, write_text
 from pocket_resnet.plots import Cost, cost_figure, save
 from pocket_resnet.recipe_toml import load_recipe
-from pocket_resnet.training.prepare import untrained
+from pocket_resnet.training.prepare import fit_to_data, untrained
 
 PEER_EPOCH = 50_000  # images in an epoch of the course project
 OURS = [sys.executable, "-m", "pocket_resnet"]
@@ -99,7 +99,8 @@ class Benchmark:
 
     def _speeds(self, name: str) -> tuple[float, float]:
         """FLOP/s of the recipe's convolutions alone, and images/s of the reference's step, now."""
-        recipe, split = load_recipe(name), self.source.split("train")
+        split = self.source.split("train")
+        recipe, _ = fit_to_data(load_recipe(name), self.source, len(split))
         model = self.hardware.place(untrained(recipe, self.source, split))
         return flops_per_s(model, recipe, len(split), self.hardware), images_per_s(self.reference, 1)
 

@@ -85,13 +85,15 @@ def our_labels(rows: Rows, form: str) -> list[Label]:
 
 
 def published_labels(rows: Rows) -> list[Label]:
-    """Short names, with a dagger where the best epoch was chosen on the test images."""
-    marks = {"yes": f" {DAGGER}", "no": ""}
+    """A label a row."""
     return [
-        Label(int(row["num_params"]), accuracy_height(float(row["accuracy"])), row["label"] + mark, PUBLISHED)
-        for row in rows
-        for mark in [marks[row["chosen_on_test"]]]
+        Label(int(row["num_params"]), accuracy_height(float(row["accuracy"])), marked(row), PUBLISHED) for row in rows
     ]
+
+
+def marked(row: dict[str, str]) -> str:
+    """A published network's short name, with a dagger where the best epoch was chosen on the test images."""
+    return row["label"] + (f" {DAGGER}" if row["chosen_on_test"] == "yes" else "")
 
 
 def dress_params_axis(axes: Axes, counts: Sequence[int]) -> None:
@@ -115,7 +117,7 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
     ]
     known = [row for row in published if row["train_pflop"]]
     return plots.cost_figure(
-        ours, [Cost(row["label"], float(row["accuracy"]), float(row["train_pflop"])) for row in known]
+        ours, [Cost(marked(row), float(row["accuracy"]), float(row["train_pflop"])) for row in known]
     )
 
 
@@ -148,11 +150,16 @@ def changes(studies: dict[Setting, list[Case]], when: str) -> Figure | None:
         return None
     drawn, panels = stack(11, [0.42 * len(cases) + 1.0 for cases in settings.values()])
     for axes, (setting, cases) in zip(panels, settings.items(), strict=True):
-        num_seeds = max(len(case.differences) for case in cases)
-        axes.set_title(f"{setting}, up to {num_seeds} seed{'s' if num_seeds > 1 else ''}", loc="left", fontsize=12)
+        axes.set_title(f"{setting}, {seeds_told([len(case.differences) for case in cases])}", loc="left", fontsize=12)
         draw_bars(axes, sorted(cases, key=lambda case: case.difference if case.differences else float("-inf")))
     panels[-1].set_xlabel(f"change of validation accuracy when {when}, percentage points, same seeds")
     return drawn
+
+
+def seeds_told(counts: Sequence[int]) -> str:
+    """`1 seed`, `2 seeds`, or `1 to 2 seeds` where cases differ; those without any are not counted."""
+    fewest, most = min(filter(None, counts)), max(counts)
+    return f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def draw_bars(axes: Axes, cases: Sequence[Case]) -> None:
@@ -194,7 +201,7 @@ def shapes(studies: dict[Setting, list[Case]]) -> Figure | None:
     drawn, panels = stack(11, [0.33 * len(cases) + 1.0 for cases in settings.values()])
     for axes, (setting, cases) in zip(panels, settings.items(), strict=True):
         cases = sorted(cases, key=lambda case: -case.accuracy)
-        axes.set_title(str(setting), loc="left", fontsize=12)
+        axes.set_title(f"{setting}, {seeds_told([len(case.accuracies) for case in cases])}", loc="left", fontsize=12)
         axes.set_title("multiply-adds", loc="right", fontsize=12)
         dress_rows(axes, [case.name for case in cases])
         for height, case in enumerate(cases):

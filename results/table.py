@@ -166,7 +166,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def shapes_table(rows: Rows) -> str:
     """The shapes of each setting, the most accurate first."""
-    names = ["parameters", "multiply-adds", "PFLOP", "accuracy", "likelihood (nll)", "n"]
+    names = ["parameters", "multiply-adds", "PFLOP", "accuracy", "nll (lower is better)", "n"]
     columns = {"shape": "<"} | dict.fromkeys(names, ">")
     tables = []
     for setting, cases in studies(rows, "shape").items():

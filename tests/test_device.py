@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pocket_resnet import device
-from pocket_resnet.device import Hardware, choose, machine, num_cores
-from pocket_resnet.errors import UsageError
+from pocket_resnet.device import Hardware, choose, explained_memory, machine, num_cores
+from pocket_resnet.errors import EnvironmentFault, UsageError
 
 CPU = torch.device("cpu")
 
@@ -82,3 +82,11 @@ def test_freed_memory_is_kept() -> None:
         int(subprocess.check_output([sys.executable, "-c", FREED.format(keep=keep)])) for keep in (True, False)
     )
     assert kept - given_back > 50 * 1024
+
+
+def test_out_of_memory_is_told() -> None:
+    with pytest.raises(EnvironmentFault, match="out of memory") as raised, explained_memory():
+        torch.empty(2**55)
+    assert "--batch-size" in str(raised.value)
+    with pytest.raises(RuntimeError, match="shapes cannot"), explained_memory():
+        torch.ones(2, 3) @ torch.ones(2, 3)

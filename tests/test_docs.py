@@ -16,7 +16,7 @@ from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, Section
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.report import write_report
-from pocket_resnet.summary import find_spec, summarise
+from pocket_resnet.summary import designed, find_spec, summarise
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run import Result, train
 
@@ -94,6 +94,7 @@ def test_fields_of_metrics(run: Path) -> None:
 def test_fields_of_json_outputs(run: Path) -> None:
     assert fields("evaluate") == set(evaluate_model(run).to_json())
     assert fields("summary") == set(summarise(find_spec("fast")))
+    assert fields("design") == set(designed({"budget": "1M"}))
     assert fields("data") == set(describe(open_source("digits")))
 
 

@@ -4,6 +4,7 @@ Shapes: N images, C channels, K classes.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,20 @@ def test_folder_without_splits_is_evaluated_whole(trained: Path, pictures: Path)
     (pictures / "red").rename(pictures / "pink")
     with pytest.raises(DataError, match="does not know 'pink'"):
         evaluate_model(trained, data=str(pictures))
+
+
+def test_what_the_model_was_trained_on_is_no_estimate(make_recipe: Callable[..., Recipe], pictures: Path) -> None:
+    recipe = make_recipe(max_steps=1, batch_size=2, data={"name": str(pictures)})
+    train(recipe, runs_dir=pictures.parent / "runs", run="r")
+    run = pictures.parent / "runs" / "r"
+    assert evaluate_model(run).caveat is None
+    for found in (evaluate_model(run, data=str(pictures)), evaluate_model(run, split="all")):
+        assert (found.split, found.caveat) == ("all", "the model was trained on most of these images")
+    shutil.copytree(pictures, pictures.parent / "more")
+    assert evaluate_model(run, data=str(pictures.parent / "more")).caveat is None
+    final = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_on": "trainval"})})
+    train(final, runs_dir=pictures.parent / "runs", run="final")
+    assert evaluate_model(run.parent / "final").caveat == "the model was trained on these images"
 
 
 @pytest.mark.usefixtures("real_sources")

@@ -68,6 +68,23 @@ def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray
             assert (found.label, found.probability) == expected[0]
 
 
+def test_several_views_where_mirrored_images_mean_something_else(
+    classifier: Classifier, pixels_HWC: NDArray[np.uint8]
+) -> None:
+    digits = Classifier(classifier.model, classifier.card.model_copy(update={"mirrored": False}), classifier.hardware)
+    assert len(digits.predict(pixels_HWC)) == 1
+    with pytest.raises(UsageError, match="2 views mirror images"):
+        digits.predict(pixels_HWC, views=2)
+
+
+def test_a_loop_of_links_is_a_file_that_cannot_be_read(trained: Path, png: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.png"
+    loop.symlink_to(loop)
+    rows, [bad], _ = predict_files(trained, [loop, png], top=1)
+    assert [row["image"] for row in rows] == [str(png)]
+    assert "loop.png: cannot be read" in bad
+
+
 def test_many_images(classifier: Classifier) -> None:
     assert classifier.predict([]) == []
     images = [np.full((8, 8, 3), value % 256, np.uint8) for value in range(EVALUATION_BATCH + 2)]

@@ -129,7 +129,7 @@ def test_bars_are_as_long_as_the_differences() -> None:
     [axes] = drawn.axes
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.5])
     assert [text.get_text().strip() for text in axes.texts] == ["training met NaN or infinity", "+0.5"]
-    assert axes.get_title("left") == "100K parameters, 1 epoch, up to 2 seeds"
+    assert axes.get_title("left") == "100K parameters, 1 epoch, 2 seeds"
 
 
 def test_shapes_stand_by_accuracy() -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pocket_resnet import show
 from pocket_resnet.data.source import describe, open_source
 from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.evaluate import summarise as summarise_probabilities
 from pocket_resnet.summary import find_spec, summarise
 
 EVALUATION: dict[str, Any] = {
@@ -77,3 +79,11 @@ def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> No
     assert "digits: 10 classes" in out
     assert "1,197 train, 300 val, 300 test" in out
     assert "verified" in out
+
+
+def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("[red]", "[/x]", ":cat:", "two\nlines")
+    found = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
+    show.evaluation(found.to_json())
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))

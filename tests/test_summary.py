@@ -9,9 +9,11 @@ import pytest
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named
+from pocket_resnet.model.design import Budget, design, fill_budget
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import load_recipe
 from pocket_resnet.summary import find_spec, summarise
 from pocket_resnet.training.run import train
 
@@ -36,6 +38,14 @@ def test_every_kind_of_name(make_recipe: Callable[..., Recipe], tmp_path: Path) 
     assert find_spec("original") == named("original")
     assert find_spec("resnet20") == named("resnet20")
     assert find_spec("wrn-10-3").widths == (48, 96, 192)
+
+
+def test_a_recipe_s_network_is_as_large_as_its_budget_allows(tmp_path: Path) -> None:
+    """As `train` builds it: the dial's, or the recipe's own, scaled."""
+    assert find_spec("best") == design(Budget(num_params=5_000_000), epochs=load_recipe("best").epochs).spec
+    (tmp_path / "mine.toml").write_text('base = "fast"\nbudget = "100K"')
+    scaled = find_spec(str(tmp_path / "mine.toml"))
+    assert scaled == fill_budget(load_recipe("fast").model, Budget(num_params=100_000))
 
 
 @pytest.mark.parametrize("name", ["resnet21", "none.toml", "wrn-11-1", ""])

@@ -4,7 +4,8 @@ import ctypes
 import os
 import platform
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from pocket_resnet.errors import UsageError
+from pocket_resnet.errors import EnvironmentFault, UsageError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -95,6 +96,17 @@ def _cpu_features() -> set[str]:
     except OSError:
         return set()
     return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+
+
+@contextmanager
+def explained_memory() -> Iterator[None]:
+    """Inside, running out of memory is told as an EnvironmentFault."""
+    try:
+        yield
+    except RuntimeError as error:  # on the CPU torch has no class of its own for it
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise EnvironmentFault("out of memory", mend="free some, or give a smaller --batch-size") from error
 
 
 def keep_freed_memory() -> None:

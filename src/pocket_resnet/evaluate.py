@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pocket_resnet.card import Card
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.source import Split, Which, open_source
 from pocket_resnet.device import Hardware, choose
@@ -78,14 +79,25 @@ def evaluate_model(
     """
     model, card = load_model(path)
     source = open_source(data or card.data, data_dir=data_dir, image_size=card.spec.image_size)
-    if views > 1 and not card.mirrored:
-        raise UsageError(f"{views} views mirror images, which then mean something else here", mend="use --views 1")
+    refuse_mirroring(card, views)
     split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
-    seen = card.train_on == "trainval" and split_name == "val" and source.name == card.data
-    return replace(found, caveat="the model was trained on these images") if seen else found
+    return replace(found, caveat=_caveat(card, source.name, split_name))
+
+
+def refuse_mirroring(card: Card, views: int) -> None:
+    """Raise UsageError where several views are asked of a model whose images must not be mirrored."""
+    if views > 1 and not card.mirrored:
+        raise UsageError(f"{views} views mirror images, which then mean something else here", mend="use one view")
+
+
+def _caveat(card: Card, data: str, split_name: str) -> str | None:
+    """Why the accuracy is no estimate, where the model has seen the images."""
+    if data != card.data or (split_name == "val" and card.train_on == "train") or split_name == "test":
+        return None
+    return f"the model was trained on {'most of ' if card.train_on == 'train' else ''}these images"
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:

@@ -214,7 +214,7 @@ def _shared(boxes_4: Any, others_4: Any) -> Any:
 
 def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False) -> None:
     """What filled circles mean, and hollow ones and a dagger where there are some; above the axes."""
-    axes.plot([], [], "o", markersize=11, color=OURS, label="this package: validation images, last epoch")
+    axes.plot([], [], "o", markersize=11, color=OURS, label="this package: validation images, last epoch, single view")
     if published:
         label = "published: test images"
         axes.plot([], [], "o", markersize=8, markerfacecolor="white", markeredgecolor=PUBLISHED, label=label)
@@ -238,7 +238,7 @@ def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
     _dress_log_axis(work_axes, work_axes.xaxis, [cost.pflop for cost in [*ours, *published]], PFLOP_TICKS)
     time_axes.set_ylabel("accuracy on CIFAR-10")
     time_axes.set_xlabel("training time")
-    draw_key(time_axes, published=bool(published))
+    draw_key(time_axes, published=bool(published), chosen_on_test=any("†" in cost.name for cost in published))
     work_axes.set_xlabel("training operations, PFLOP (forward and backward)")
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
         named = {cost.name: cost for cost in reversed(ours)}  # several seeds of a recipe share one label

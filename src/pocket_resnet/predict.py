@@ -3,6 +3,7 @@
 Decode to RGB, bring to the network's size, uint8 to 0..1; the network normalises by itself.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pocket_resnet.data.image import ImageError, decode, fit
 from pocket_resnet.data.listing import Listing, printable
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import UsageError
-from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
+from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, refuse_mirroring
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
 
@@ -43,10 +44,12 @@ class Classifier:
     def predict(self, images: ImageLike | Sequence[ImageLike], *, top: int = 5, views: int = 1) -> list[Prediction]:
         """A prediction for each image: a path, an encoded file's bytes, or a uint8 array [H, W, 3].
 
-        Raises DataError for what is not an image, UsageError where `top` is below 1.
+        Averaged over 1, 2 or 6 `views` of it. Raises DataError for what is not an image, UsageError where `top` is
+        below 1 and for several views where mirrored images mean something else.
         """
         if top < 1:
             raise UsageError(f"top {top}", mend="ask for 1 class or more")
+        refuse_mirroring(self.card, views)
         several = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
         predictions: list[Prediction] = []
         for start in range(0, len(several), EVALUATION_BATCH):
@@ -66,13 +69,15 @@ class Classifier:
         return predictions
 
 
-def predict_files(model: Path, paths: Sequence[Path], top: int) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+def predict_files(
+    model: Path, paths: Sequence[Path], top: int, views: int = 1
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Rows for image files and the files in folders, as `predict --json` prints them; what cannot be read; remarks."""
     classifier = load(model)
     files: list[Path] = []
     remarks: list[str] = []
     for path in paths:
-        listing = Listing(path.resolve())
+        listing = Listing(Path(os.path.realpath(path)))
         files += listing.files() if path.is_dir() else [path]
         remarks += [f"{printable(str(path))}: {remark}" for remark in listing.remarks()]
     rows: list[dict[str, Any]] = []
@@ -84,7 +89,7 @@ def predict_files(model: Path, paths: Sequence[Path], top: int) -> tuple[list[di
                 images.append((file, decode(file, classifier.card.spec.image_size)))
             except ImageError as error:
                 bad.append(f"{error.where}: {error.what}")
-        predictions = classifier.predict([pixels_HWC for _, pixels_HWC in images], top=top)
+        predictions = classifier.predict([pixels_HWC for _, pixels_HWC in images], top=top, views=views)
         for (file, _), prediction in zip(images, predictions, strict=True):
             ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
             rows.append({"image": str(file), **ranking[0], "top": ranking})

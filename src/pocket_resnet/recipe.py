@@ -193,17 +193,17 @@ class Recipe(Section):
     name: str = "original"
     """The recipe's name."""
     epochs: Count = 200
-    """Passes over the training images; with `hardest` below 1 each trains that share of them."""
+    """Passes over the training images; with `hardest` below 1 each trains that share, from `hardest_until` on all."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many optimizer steps; the schedule stays that of the whole run."""
     min_steps: Annotated[int, Field(ge=0)] = 0
     """Small data sets get more epochs, so that the run has at least this many optimizer steps."""
     batch_size: Count = 128
-    """Images an optimizer step."""
+    """Images that an optimizer step trains."""
     hardest: Annotated[float, Field(ge=0.05, le=1)] = 1.0
     """Train this share of an epoch's images: in each step those with the highest loss when last trained."""
     hardest_until: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the run after which `hardest` no longer holds: from then on every image is trained."""
+    """Share of the run after which every image is trained, in steps of batch_size / hardest images."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides initial weights, order and augmentation."""
     budget: str | None = None
@@ -251,7 +251,8 @@ class Recipe(Section):
 
     def _check_hardest(self) -> None:
         if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
-            raise RecipeError("hardest", "hardest below 1 does not go with augment.mixup or augment.cutmix")
+            mend = "leave `augment` out of --dial" if "augment" in self.dial else None
+            raise RecipeError("hardest", "hardest below 1 does not go with augment.mixup or augment.cutmix", mend=mend)
         if self.batch_size < 2 or round(self.batch_size / self.hardest) == self.batch_size:
             what = f"hardest {self.hardest:g} leaves no image out of batches of {self.batch_size}"
             raise RecipeError("hardest", what, mend="give a smaller share, or larger batches")

@@ -3,6 +3,7 @@
 It opens from disk, without a network: pictures are inside, and beside it as PNG files in plots/.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, data_dir: Path |
     It goes to `out`; by default to the run's own folder, or of several to `report` beside the first. Raises PocketError
     where a run is not finished or damaged, or its data are not there.
     """
-    paths = list({path.resolve(): path for path in reversed(runs)}.values())[::-1]
+    paths = list({os.path.realpath(path): path for path in reversed(runs)}.values())[::-1]
     if not paths:
         raise UsageError("no runs", mend="name folders of finished runs")
     open_data = opener(data_dir)
@@ -80,7 +81,8 @@ def _headline(run: Study) -> Html:
 
 def _learning(run: Study, album: Album) -> Html:
     smoothed = ", with label smoothing" if run.recipe.label_smoothing else ""
-    lead = f"Training: cross-entropy on augmented images{smoothed}. Validation: negative log-likelihood."
+    chosen = f", the hardest {run.recipe.hardest:.0%} until near the end" if run.recipe.hardest < 1 else ""
+    lead = f"Training: cross-entropy on augmented images{chosen}{smoothed}. Validation: negative log-likelihood."
     headers = ("epoch", "step", "training loss", "validation", "training accuracy", "validation", "lr", "seconds")
     rows = []
     for record in run.metrics:

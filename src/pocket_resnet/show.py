@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from pocket_resnet.data.listing import printable
 from pocket_resnet.files import json_bytes, write_bytes
 
 STDOUT = "-"
@@ -75,13 +76,14 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
     table = _table("class", "images", "accuracy", "95% interval", "most often taken for")
     for k, (name, row) in enumerate(found["per_class"].items()):
         if row["num_images"] == 0:
-            table.add_row(name, "0", "-", "-", "-")
+            table.add_row(printable(name), "0", "-", "-", "-")
             continue
         mistakes = {other: count for other, count in zip(names, found["confusion"][k], strict=True) if other != name}
         worst = max(mistakes, key=mistakes.__getitem__)
-        taken_for = f"{worst} ({mistakes[worst]})" if mistakes[worst] else "-"
+        taken_for = f"{printable(worst)} ({mistakes[worst]})" if mistakes[worst] else "-"
         low, high = row["interval"]
-        table.add_row(name, str(row["num_images"]), f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", taken_for)
+        interval = f"{low:.1%} to {high:.1%}"
+        table.add_row(printable(name), str(row["num_images"]), f"{row['accuracy']:.1%}", interval, taken_for)
     _print(table)
 
 
@@ -132,7 +134,7 @@ def description(found: Mapping[str, Any], *, verified: bool) -> None:
         print("verified     every file was read and is as published or recorded")
     table = _table("class", *counts)
     for name, row in found["per_class"].items():
-        table.add_row(name, *(str(row.get(which, "-")) for which in counts))
+        table.add_row(printable(name), *(str(row.get(which, "-")) for which in counts))
     _print(table)
 
 
@@ -149,4 +151,5 @@ def _table(*headers: str) -> Table:
 
 def _print(table: Table) -> None:
     console = Console()
-    Console(width=max(console.width, 100) if not console.is_terminal else None).print(table)
+    width = max(console.width, 100) if not console.is_terminal else None
+    Console(width=width, markup=False, emoji=False).print(table)  # names of classes are no markup

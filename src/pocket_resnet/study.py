@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import Augmenter, resize, to_float
-from pocket_resnet.data.batches import batch_indices, epoch_order, num_candidates, steps_per_epoch
+from pocket_resnet.data.batches import Steps, epoch_order
 from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
@@ -29,7 +29,7 @@ from pocket_resnet.training.checkpoint import STATE_NAME, newest_first
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
-from pocket_resnet.training.schedule import image_side, trained_share
+from pocket_resnet.training.schedule import image_side
 
 
 @dataclass(eq=False)
@@ -154,20 +154,18 @@ def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], 
     """
     recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
     num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
-    steps_an_epoch = steps_per_epoch(num_samples, recipe.batch_size, recipe.hardest)
-    epoch = (run.result.steps - 1) // steps_an_epoch
-    step, num_steps = epoch * steps_an_epoch, recipe.epochs * steps_an_epoch
+    steps = Steps(num_samples, recipe)
+    epoch = (run.result.steps - 1) // steps.per_epoch
+    step = epoch * steps.per_epoch
     augmenter = Augmenter(recipe.augment, num_samples, recipe.seed, fill_C)
     augmenter.begin_epoch(epoch)
-    indices_B = batch_indices(
-        epoch_order(num_samples, recipe.seed, epoch), 0, num_candidates(recipe.batch_size, recipe.hardest)
-    )
+    indices_B = steps.candidates(epoch_order(num_samples, recipe.seed, epoch), step)
     x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
-    side = image_side(recipe.resolutions, recipe.model.image_size, step, num_steps)
+    side = image_side(recipe.resolutions, recipe.model.image_size, step, steps.total)
     x_BCHW = to_float(resize(x_BCHW, side))
     x_BCHW, targets = augmenter.mix(x_BCHW, train.labels_N[indices_B].to(run.hardware.device), step)
     pixels_BHWC, labels = as_shown(x_BCHW, targets, run.source.class_names)
-    return pixels_BHWC[:count], labels[:count], step, trained_share(recipe, step, num_steps)
+    return pixels_BHWC[:count], labels[:count], step, steps.share(step)
 
 
 def command(run: Study) -> str:

@@ -10,10 +10,13 @@ from pocket_resnet.model.design import Budget, design
 from pocket_resnet.model.spec import FP32_BYTES, NetworkSpec, layers, num_macs, num_params, peak_activation_values
 from pocket_resnet.recipe import parse_count
 from pocket_resnet.recipe_toml import load_recipe, recipes_folder
+from pocket_resnet.training.dial import network
 
 
 def find_spec(name: str) -> NetworkSpec:
     """The network of a model directory, a recipe (by name or .toml) or the catalog, in this order of looking.
+
+    A recipe's is the one that it trains on CIFAR-10: as large as its budget allows.
 
     Raises UsageError where there is none of that name.
     """
@@ -23,7 +26,8 @@ def find_spec(name: str) -> NetworkSpec:
 
         return load_card(path).spec
     if path.suffix == ".toml" or (recipes_folder() / f"{name}.toml").is_file():
-        return load_recipe(name).model
+        recipe = load_recipe(name)
+        return network(recipe, recipe.model.num_classes)
     try:
         return named(name)
     except UsageError as error:
@@ -46,7 +50,7 @@ def summarise(spec: NetworkSpec) -> dict[str, Any]:
     }
 
 
-def designed(limits: dict[str, str], epochs: int | None = None) -> dict[str, Any]:
+def designed(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> dict[str, Any]:
     """What `design --json` prints: the network for the limits (budget, max_macs, max_bytes as a recipe writes them).
 
     `epochs` is how long it will be trained (default: as in the recipe `best`). Raises UsageError for a limit that is no
@@ -57,6 +61,7 @@ def designed(limits: dict[str, str], epochs: int | None = None) -> dict[str, Any
     counts = {key: parse_count(text, key) for key, text in limits.items()}
     budget = Budget(num_params=counts.get("budget"), num_macs=counts.get("max_macs"), num_bytes=counts.get("max_bytes"))
     flags = limits if epochs is None else limits | {"epochs": str(epochs)}
-    found = design(budget, epochs=load_recipe("best").epochs if epochs is None else epochs)
+    planned = load_recipe("best").epochs if epochs is None else epochs
+    found = design(budget, epochs=planned, num_classes=num_classes)
     costs = {key: value for key, value in summarise(found.spec).items() if key != "layers"}
     return costs | {"limits": budget.limits(), "reasons": list(found.reasons), "flags": flags}

@@ -88,7 +88,7 @@ class Evaluate:
     data: DataName = None
     """cifar10, cifar100, digits, auto or a folder (default: what the model was trained on)."""
     split: Literal["val", "test", "all"] | None = None
-    """Default: val; for a folder without train/, every image in it."""
+    """Default: val; for a folder given by --data that has no train/, every image in it."""
     views: Literal[1, 2, 6] = 1
     """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
     data_dir: DataDir = None
@@ -102,6 +102,8 @@ class Evaluate:
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
         if self.json != show.STDOUT:
             show.evaluation(found.to_json(), found.caveat)
+        elif found.caveat:
+            print(f"no estimate: {found.caveat}", file=sys.stderr)
         if self.json is not None:
             show.as_json(found.to_json(), self.json)
 
@@ -139,13 +141,15 @@ class Predict:
     """Image files, or folders of them."""
     top: int = 3
     """How many classes to name for each image."""
+    views: Literal[1, 2, 6] = 1
+    """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
     json: bool = False
     """Print a JSON list on standard output."""
 
     def run_verb(self) -> None:
         from pocket_resnet.predict import predict_files
 
-        rows, bad, remarks = predict_files(self.model, self.images, self.top)
+        rows, bad, remarks = predict_files(self.model, self.images, self.top, self.views)
         show.as_json(rows) if self.json else show.predictions(rows)
         for remark in remarks:
             print(remark, file=sys.stderr)
@@ -190,6 +194,8 @@ class Design:
     """Most bytes of fp32 weights: 1MB, 500KB."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="COUNT")] = None
     """How long it will be trained (default: as in the recipe `best`)."""
+    num_classes: int = 10
+    """How many classes the data have."""
     json: bool = False
     """Print one JSON object on standard output."""
 
@@ -197,7 +203,7 @@ class Design:
         from pocket_resnet.summary import designed
 
         limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
-        found = designed({key: text for key, text in limits.items() if text is not None}, self.epochs)
+        found = designed({key: text for key, text in limits.items() if text is not None}, self.epochs, self.num_classes)
         show.as_json(found) if self.json else show.design(found)
 
 

@@ -34,8 +34,16 @@ def test_few_images_get_more_epochs(
 ) -> None:
     recipe, remarks = fit_to_data(make_recipe(min_steps=min_steps), source, 14)
     assert recipe.epochs == epochs
-    told = f"14 images are few: {epochs} epochs instead of 2 (--min-steps 0 keeps 2)"
-    assert remarks == ([told] if epochs > 2 else [])
+    instead = f"{epochs} epochs instead of 2, validated every {recipe.validate_every}"
+    assert remarks == ([f"14 images are few: {instead} (--min-steps 0 keeps 2)"] if epochs > 2 else [])
+
+
+@pytest.mark.parametrize(("asked", "every"), [(1, 13), (3, 3)])
+def test_more_epochs_are_validated_as_often_as_before_or_as_asked(
+    asked: int, every: int, make_recipe: Callable[..., Recipe], source: Source
+) -> None:
+    recipe, _ = fit_to_data(make_recipe(min_steps=100, validate_every=asked), source, 14)
+    assert (recipe.epochs, recipe.validate_every) == (50, every)
 
 
 def test_digits_are_not_mirrored(make_recipe: Callable[..., Recipe], source: Source) -> None:

@@ -138,7 +138,7 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
 
 def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 17: what was really built is counted, should the dial ever be wrong."""
-    monkeypatch.setattr("pocket_resnet.training.prepare.fill_budget", lambda spec, _: spec)
+    monkeypatch.setattr("pocket_resnet.training.dial.fill_budget", lambda spec, _: spec)
     with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1K"):
         go(budget="1K")
 
@@ -180,4 +180,4 @@ def test_more_processes_than_images_in_a_step_are_refused(
     monkeypatch.setattr(run, "joined", lambda _: contextlib.nullcontext(Seven(0, 7)))
     with pytest.raises(UsageError, match="a step of 6 images cannot be shared by 7 processes\n  start at most 6, or"):
         go()
-    assert not list(tmp_path.rglob("checkpoints"))
+    assert not (tmp_path / "r").exists()

@@ -1,4 +1,4 @@
-"""Learning rate, image side and share of the images over a run."""
+"""Learning rate and image side over a run."""
 
 import math
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_resnet.recipe import Recipe, ScheduleRecipe
-from pocket_resnet.training.schedule import image_side, lr_factor, trained_share
+from pocket_resnet.recipe import ScheduleRecipe
+from pocket_resnet.training.schedule import image_side, lr_factor
 
 
 def factors(kind: str, warmup_epochs: float = 0.0, num_steps: int = 8) -> list[float]:
@@ -52,12 +52,3 @@ def test_image_side_in_equal_parts() -> None:
     assert [image_side((16, 24, 24, 32), 32, step, 8) for step in range(9)] == [16, 16, 24, 24, 24, 24, 32, 32, 32]
     assert [image_side((16, 32), 32, step, 5) for step in range(5)] == [16, 16, 16, 32, 32]
     assert [image_side((16, 24, 32), 32, step, 2) for step in range(2)] == [16, 24]
-
-
-@given(share=st.floats(0.05, 1), until=st.floats(0.01, 1), num_steps=st.integers(1, 200))
-def test_share_of_the_images(share: float, until: float, num_steps: int) -> None:
-    """The hardest up to that part of the run, then all of them, for good."""
-    recipe = Recipe(batch_size=2**20, hardest=share, hardest_until=until)
-    found = [trained_share(recipe, step, num_steps) for step in range(num_steps)]
-    num_chosen = round(until * num_steps)
-    assert found == [share] * num_chosen + [1.0] * (num_steps - num_chosen)

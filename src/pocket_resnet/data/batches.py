@@ -1,32 +1,71 @@
 """Which samples make up which step: a pure function of (seed, epoch, step).
 
-Shapes: N samples, B images a batch. Rule for the rest: the last, smaller batch of an epoch is trained too, but a
-single left-over image is dropped (batch norm has nothing to compare it with).
+Where only the hardest share of the images is trained, a step looks at more candidates than it trains, and
+training/selection.py chooses. The last, smaller step of an epoch is trained too, but a single left-over image is
+dropped: batch norm has nothing to compare it with.
+
+Shapes: N samples, C candidates of a step.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pocket_resnet.errors import UsageError
+from pocket_resnet.recipe import Recipe
 from pocket_resnet.seeds import generator
 
 
-def num_candidates(batch_size: int, hardest: float) -> int:
-    """From how many images a step chooses the `batch_size` that it trains, where those are the `hardest` share."""
-    return round(batch_size / hardest)
+@dataclass(frozen=True)
+class Steps:
+    """How a run of the recipe over so many samples is cut into optimizer steps.
 
+    Raises UsageError where a step needs more images than there are.
+    """
 
-def steps_per_epoch(num_samples: int, batch_size: int, hardest: float = 1.0) -> int:
-    """How many optimizer steps an epoch has. Raises UsageError where a step needs more images than there are."""
-    step_size = num_candidates(batch_size, hardest)
-    if step_size > num_samples:
-        looks = "" if hardest == 1 else f" of the hardest {hardest:g} looks at {step_size} images and"
-        raise UsageError(
-            f"batch_size {batch_size}{looks} exceeds the {num_samples} training images",
-            mend=f"use fewer, for example --batch-size {_suggested(int(num_samples * hardest))}",
-        )
-    whole, rest = divmod(num_samples, step_size)
-    return whole + (rest > 1)
+    num_samples: int
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        if self.num_candidates > self.num_samples:
+            batch_size, hardest = self.recipe.batch_size, self.recipe.hardest
+            looks = "" if hardest == 1 else f" of the hardest {hardest:g} looks at {self.num_candidates} images and"
+            raise UsageError(
+                f"batch_size {batch_size}{looks} exceeds the {self.num_samples} training images",
+                mend=f"use fewer, for example --batch-size {_suggested(int(self.num_samples * hardest))}",
+            )
+
+    @property
+    def num_candidates(self) -> int:
+        """How many images a step looks at, but for the last of an epoch."""
+        return round(self.recipe.batch_size / self.recipe.hardest)
+
+    @property
+    def per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        whole, rest = divmod(self.num_samples, self.num_candidates)
+        return whole + (rest > 1)
+
+    @property
+    def total(self) -> int:
+        """How many steps the run has, if nothing stops it."""
+        return self.recipe.epochs * self.per_epoch
+
+    def candidates(self, order_N: Tensor, step: int) -> Tensor:
+        """The sample indices that the step looks at, int64 [C], in the order of its epoch."""
+        start = step % self.per_epoch * self.num_candidates
+        return order_N[start : start + self.num_candidates]
+
+    def share(self, step: int) -> float:
+        """The share of its candidates that the step trains: the hardest, from `hardest_until` on all of them."""
+        return self.recipe.hardest if step < round(self.recipe.hardest_until * self.total) else 1.0
+
+    def num_trained(self, step: int) -> int:
+        """How many images the step trains: two at the least where there are two, for batch norm."""
+        num_left = self.num_samples - step % self.per_epoch * self.num_candidates
+        count = min(self.num_candidates, num_left)
+        return max(min(2, count), round(count * self.share(step)))
 
 
 def _suggested(num_samples: int) -> int:
@@ -37,8 +76,3 @@ def _suggested(num_samples: int) -> int:
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     """The epoch's permutation of the sample indices, int64 [N]."""
     return torch.randperm(num_samples, generator=generator(seed, "order", epoch))
-
-
-def batch_indices(order_N: Tensor, step_in_epoch: int, batch_size: int) -> Tensor:
-    """The sample indices of one step of the epoch, int64 [B]."""
-    return order_N[step_in_epoch * batch_size : (step_in_epoch + 1) * batch_size]

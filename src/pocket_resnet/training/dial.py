@@ -1,4 +1,4 @@
-"""What of a recipe follows from the budget and the number of epochs, where the recipe leaves it to the dial.
+"""What of a recipe follows from the budget and the number of epochs: the network, and what it leaves to the dial.
 
 A network sees too little to need regularisation in a short run, and a small network cannot fit what a large one can.
 Both are one number here: `strength`, the epochs scaled by the size of the network. The thresholds are a first guess
@@ -6,15 +6,38 @@ from published recipes; only that ten epochs are too short for cutout is measure
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
+from pocket_resnet.model.design import Budget, design, fill_budget
 from pocket_resnet.model.spec import NetworkSpec, num_params
-from pocket_resnet.recipe import Recipe, RecipeError
+from pocket_resnet.recipe import Recipe, RecipeError, parse_count
 
 FULL_SIZE_PARAMS = 2_000_000  # from here on a network's size asks for no less regularisation
 POOLED_SCALE = 8.0  # of rates: what networks that pool before their stages learn with, others cannot bear (docs/log.md)
 DISTORTED = 24  # strength from which pictures are distorted
 BLENDED = 100  # strength from which pictures are blended
+
+
+def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
+    """The dial's network, or the recipe's own scaled to its budget, or as it is.
+
+    The dial counts the epochs that were asked for: a run that `min_steps` lengthens is no longer in optimizer steps.
+    """
+    spec, budget = replace(recipe.model, num_classes=num_classes), budget_of(recipe)
+    if "model" in recipe.dial:
+        return design(budget, epochs=recipe.epochs, num_classes=num_classes, image_size=spec.image_size).spec
+    return fill_budget(spec, budget) if budget.limits() else spec
+
+
+def budget_of(recipe: Recipe) -> Budget:
+    """What the recipe lets a network cost."""
+
+    def limit(key: str) -> int | None:
+        text = getattr(recipe, key)
+        return None if text is None else parse_count(text, key)
+
+    return Budget(num_params=limit("budget"), num_macs=limit("max_macs"), num_bytes=limit("max_bytes"))
 
 
 def strength(spec: NetworkSpec, epochs: int) -> float:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.augment import Augmenter, Targets, resize, to_float
-from pocket_resnet.data.batches import batch_indices, epoch_order, num_candidates, steps_per_epoch
+from pocket_resnet.data.batches import Steps, epoch_order
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
@@ -24,7 +24,7 @@ from pocket_resnet.seeds import derive
 from pocket_resnet.training.average import Average
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.processes import ALONE, Processes, with_global_norms
-from pocket_resnet.training.schedule import image_side, lr_factor, trained_share
+from pocket_resnet.training.schedule import image_side, lr_factor
 from pocket_resnet.training.selection import Selection
 
 NEVER = 2**62  # a step that no run reaches
@@ -55,9 +55,9 @@ class Trainer:
         self.average = Average(model, recipe.average.decay)
         fill_C = (model.normalize.mean.flatten() * 255).round().to(torch.uint8)
         self.augmenter = Augmenter(recipe.augment, len(train), recipe.seed, fill_C)
-        self.selection = Selection(len(train) if recipe.hardest < 1 else 0, hardware.device)
-        self.steps_per_epoch = steps_per_epoch(len(train), recipe.batch_size, recipe.hardest)
-        self.num_steps = recipe.epochs * self.steps_per_epoch
+        self.selection = Selection(len(train), hardware.device) if recipe.hardest < 1 else None
+        self.steps = Steps(len(train), recipe)
+        self.steps_per_epoch, self.num_steps = self.steps.per_epoch, self.steps.total
         self.step = 0
         exact = torch.float32 if hardware.device.type == "mps" else torch.float64
         self.totals_3 = torch.zeros(3, dtype=exact, device=hardware.device)  # loss, hits, images of the epoch so far
@@ -88,14 +88,13 @@ class Trainer:
 
     def indices(self, step: int) -> Tensor:
         """The samples of any step, int64 [B] on the CPU; where only the hardest are trained, as losses are now."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        epoch = step // self.steps_per_epoch
         if epoch != self._drawn_epoch:
             self.order_N = epoch_order(len(self.labels_N), self.recipe.seed, epoch)
             self.augmenter.begin_epoch(epoch)
             self._drawn_epoch = epoch
-        step_size = num_candidates(self.recipe.batch_size, self.recipe.hardest)
-        candidates_C = batch_indices(self.order_N, step_in_epoch, step_size)
-        return self.selection(candidates_C, trained_share(self.recipe, step, self.num_steps))
+        candidates_C = self.steps.candidates(self.order_N, step)
+        return self.selection(candidates_C, self.steps.num_trained(step)) if self.selection else candidates_C
 
     def batch(self, step: int) -> tuple[Tensor, Targets]:
         """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
@@ -124,14 +123,14 @@ class Trainer:
         with self.hardware.autocast():
             logits_BK = self.forward(x_BCHW)
         logits_BK = logits_BK.float()
-        share = len(x_BCHW) / len(whole_BCHW)
-        loss = share * mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+        here = len(x_BCHW) / len(whole_BCHW)  # 1 unless other processes have parts of the batch
+        loss = here * mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         loss, hits = loss.detach(), (logits_BK.detach().argmax(1) == targets.labels_B).sum().float()
         self.processes.sum([loss, hits, *self.optimizer.gradients()])
         self._note_non_finite(loss)
-        if self.recipe.hardest < 1:
-            self._note_losses(logits_BK.detach(), targets.labels_B, len(whole_BCHW))
+        if self.selection:
+            self._note_losses(self.selection, logits_BK.detach(), targets.labels_B, len(whole_BCHW))
         self.optimizer.step(self.step)
         self.optimizer.zero_grad()
         self.average.update(self.step)
@@ -141,12 +140,12 @@ class Trainer:
         self.step += 1
         return num_images
 
-    def _note_losses(self, logits_BK: Tensor, labels_B: Tensor, num_images: int) -> None:
+    def _note_losses(self, selection: Selection, logits_BK: Tensor, labels_B: Tensor, num_images: int) -> None:
         """Tell the selection what the images of this step cost, each process those of its part."""
         loss_B = torch.zeros(num_images, device=logits_BK.device)
         self.processes.part(loss_B).copy_(F.cross_entropy(logits_BK, labels_B, reduction="none"))
         self.processes.sum([loss_B])
-        self.selection.note(self._indices_B, loss_B)
+        selection.note(self._indices_B, loss_B)
 
     def _note_non_finite(self, loss: Tensor) -> None:
         norm = self.optimizer.gradient_norm()
@@ -180,7 +179,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.tensors(),
             "average": self.average.tensors(),
-            "selection": self.selection.tensors(),
+            "selection": self.selection.tensors() if self.selection else {},
             "epoch": {"totals": self.totals_3},
         }
         return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
@@ -195,7 +194,8 @@ class Trainer:
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_tensors(parts["optimizer"])
         self.average.load_tensors(parts["average"])
-        self.selection.load_tensors(parts["selection"])
+        if self.selection:
+            self.selection.load_tensors(parts["selection"])
         self.totals_3.copy_(parts["epoch"]["totals"])
         self.step = step
 

@@ -17,7 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.data.batches import Steps
+from pocket_resnet.errors import EnvironmentFault, UsageError
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class Processes:
     def part(self, x_B: Tensor) -> Tensor:
         """This process's share of a batch."""
         return x_B[self.rank :: self.world_size] if self.world_size > 1 else x_B
+
+    def refuse_empty_parts(self, steps: Steps) -> None:
+        """Raise UsageError where a step trains fewer images than there are processes."""
+        fewest = min(map(steps.num_trained, range(steps.per_epoch)))
+        if fewest < self.world_size:
+            what = f"a step of {fewest} images cannot be shared by {self.world_size} processes"
+            raise UsageError(what, mend=f"start at most {fewest}, or choose another --batch-size")
 
     def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor, all of one dtype, by its sum over all processes."""
@@ -99,7 +107,7 @@ def explained_loss() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         what = "another process of this run has ended"
-        raise EnvironmentFault(what, mend="see what it said, and go on with --resume") from error
+        raise EnvironmentFault(what, mend="see what it said") from error
 
 
 class SumOverProcesses(torch.autograd.Function):

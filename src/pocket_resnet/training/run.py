@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pocket_resnet.data.batches import steps_per_epoch
+from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split, open_source
-from pocket_resnet.device import Hardware, choose, keep_freed_memory, machine
-from pocket_resnet.errors import ArtifactError, EnvironmentFault, NonFiniteError, Stopped, UsageError
+from pocket_resnet.device import Hardware, choose, explained_memory, keep_freed_memory, machine
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.spec import num_macs, num_params
@@ -26,7 +26,6 @@ from pocket_resnet.training.norms import remeasured
 from pocket_resnet.training.prepare import fit_to_data, sample, untrained
 from pocket_resnet.training.processes import explained_loss, joined
 from pocket_resnet.training.result import Result, card_of
-from pocket_resnet.training.selection import fewest_trained
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.version import __version__
 
@@ -62,6 +61,7 @@ def train(
     train_split = source.split(recipe.data.train_on)
     recipe, remarks = fit_to_data(recipe, source, len(train_split))
     with joined(hardware.device) as processes:
+        processes.refuse_empty_parts(Steps(len(train_split), recipe))
         path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
         folder = RunFolder(path, recipe, source, processes)
         with folder.locked() as more_remarks:
@@ -89,19 +89,12 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.recipe, self.source, self.processes = self.folder.recipe, self.folder.source, self.folder.processes
-        num_steps = self.recipe.epochs * steps_per_epoch(self.num_images, self.recipe.batch_size, self.recipe.hardest)
+        num_steps = Steps(self.num_images, self.recipe).total
         self.last_step = min(self.recipe.max_steps or num_steps, num_steps)
-        self._refuse_empty_parts()
         layout = "channels last" if self.recipe.hardware.channels_last else "contiguous"
         compiled = ", compiled" if self.recipe.hardware.compile else ""
         several = f", {self.processes.world_size} processes" if self.processes.world_size > 1 else ""
         self.computed_on = f"{machine(self.hardware)}, {layout}{compiled}{several}"
-
-    def _refuse_empty_parts(self) -> None:
-        fewest = fewest_trained(self.num_images, self.recipe.batch_size, self.recipe.hardest)
-        if fewest < self.processes.world_size:
-            what = f"a step of {fewest} images cannot be shared by {self.processes.world_size} processes"
-            raise UsageError(what, mend=f"start at most {fewest}, or choose another --batch-size")
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
         self.folder.begin(fork=fork)
@@ -159,7 +152,7 @@ class _Run:
         while trainer.step < self.last_step:
             epoch, step_started_s = trainer.epoch, time.monotonic()
             try:
-                with explained_loss():
+                with explained_loss(), explained_memory():
                     num_trained = trainer.train_step()
                 if self.progress.stepped(num_trained):
                     trainer.refuse_non_finite()
@@ -169,7 +162,7 @@ class _Run:
                 raise self._with_last_good(error) from error
             except EnvironmentFault as error:  # the step was not applied
                 self._save()
-                raise EnvironmentFault(error.what, mend=f"go on with: {self.resume_command}") from error
+                raise EnvironmentFault(error.what, mend=f"{error.mend}; go on with: {self.resume_command}") from error
             ends_epoch = trainer.epoch > epoch or trainer.step == self.last_step
             if ends_epoch:
                 self.hardware.synchronize()

@@ -1,8 +1,8 @@
-"""Step -> share of the peak learning rate, image side, share of the images: pure functions, nothing to save."""
+"""Step -> how much of the peak learning rate, and which image side: pure functions, nothing to save."""
 
 import math
 
-from pocket_resnet.recipe import Recipe, ScheduleRecipe
+from pocket_resnet.recipe import ScheduleRecipe
 
 
 def lr_factor(schedule: ScheduleRecipe, step: int, num_steps: int, steps_per_epoch: int) -> float:
@@ -26,8 +26,3 @@ def image_side(resolutions: tuple[int, ...], full: int, step: int, num_steps: in
         return full
     part = min(step * len(resolutions) // num_steps, len(resolutions) - 1)
     return resolutions[part]
-
-
-def trained_share(recipe: Recipe, step: int, num_steps: int) -> float:
-    """The share of its candidates that optimizer step `step` of `num_steps` trains: the hardest, later all."""
-    return recipe.hardest if step < round(recipe.hardest_until * num_steps) else 1.0

@@ -1,7 +1,7 @@
 """Which of a step's images are trained: those that the network knew least when it last trained them.
 
 Late in a run most images are known, and training them once more teaches little. A step looks at more images than it
-trains and takes the share with the highest losses. A loss is the one of the last time that the image was trained, so
+trains and takes those with the highest losses. A loss is the one of the last time that the image was trained, so
 that choosing costs nothing; an image passed over keeps its own and comes back when the others' have fallen below it.
 Source: Loshchilov & Hutter 2015 (arXiv:1511.06343), section 4, there by sampling.
 
@@ -11,8 +11,6 @@ Shapes: N training images, C candidates, B of them chosen.
 import torch
 from torch import Tensor
 
-from pocket_resnet.data.batches import num_candidates
-
 UNSEEN = torch.finfo(torch.float32).max  # images that were never trained come first
 
 
@@ -20,15 +18,14 @@ class Selection:
     """The last loss of every training image, and the choice that follows from it."""
 
     def __init__(self, num_samples: int, device: torch.device) -> None:
-        """Of no samples: there will be nothing to choose, and nothing is kept."""
         self.loss_N = torch.full((num_samples,), UNSEEN, device=device)
 
-    def __call__(self, candidates_C: Tensor, share: float) -> Tensor:
-        """The hardest share of the candidates (sample indices on the CPU), in their order; waits for the device."""
-        if share == 1:
+    def __call__(self, candidates_C: Tensor, count: int) -> Tensor:
+        """The `count` hardest of the candidates (sample indices on the CPU), in their order; waits for the device."""
+        if count == len(candidates_C):
             return candidates_C
         loss_C = self.loss_N[candidates_C.to(self.loss_N.device)].cpu()
-        hardest_B = loss_C.argsort(descending=True, stable=True)[: num_chosen(len(candidates_C), share)]
+        hardest_B = loss_C.argsort(descending=True, stable=True)[:count]
         return candidates_C[hardest_B.sort().values]
 
     def note(self, chosen_B: Tensor, loss_B: Tensor) -> None:
@@ -36,22 +33,10 @@ class Selection:
         self.loss_N[chosen_B.to(self.loss_N.device)] = loss_B
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that resuming needs: nothing where there is never a choice."""
-        return {"loss": self.loss_N} if len(self.loss_N) else {}
+        """All that resuming needs."""
+        return {"loss": self.loss_N}
 
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
         """Take up what `tensors` gave; nothing where it is of another number of images, or there is none."""
-        if len(self.loss_N) and len(saved.get("loss", ())) == len(self.loss_N):
+        if len(saved.get("loss", ())) == len(self.loss_N):
             self.loss_N.copy_(saved["loss"])
-
-
-def num_chosen(num_candidates: int, share: float) -> int:
-    """How many of a step's candidates are trained: two at the least where there are two, for batch norm."""
-    return max(min(2, num_candidates), round(num_candidates * share))
-
-
-def fewest_trained(num_samples: int, batch_size: int, share: float) -> int:
-    """How many images the smallest step of an epoch trains: the last one, where a rest is left for it."""
-    step_size = num_candidates(batch_size, share)
-    rest = num_samples % step_size
-    return num_chosen(rest if rest > 1 else step_size, share)
