@@ -214,7 +214,7 @@ def _shared(boxes_4: Any, others_4: Any) -> Any:
 
 def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False) -> None:
     """What filled circles mean, and hollow ones and a dagger where there are some; above the axes."""
-    axes.plot([], [], "o", markersize=11, color=OURS, label="this package: validation images, last epoch, single view")
+    axes.plot([], [], "o", markersize=11, color=OURS, label="this package: validation images, last epoch")
     if published:
         label = "published: test images"
         axes.plot([], [], "o", markersize=8, markerfacecolor="white", markeredgecolor=PUBLISHED, label=label)
