@@ -12,7 +12,7 @@ import csv
 from pathlib import Path
 
 from pocket_resnet.evaluate import calibration_bins
-from pocket_resnet.study import Opener, opener, study
+from pocket_resnet.finished import Opener, opener, read_run
 
 TARGET = Path(__file__).parents[1] / "results" / "calibration.csv"
 COLUMNS = ("recipe", "label_smoothing", "seed", "num_images", "confidence", "accuracy")
@@ -20,7 +20,7 @@ COLUMNS = ("recipe", "label_smoothing", "seed", "num_images", "confidence", "acc
 
 def rows(run: Path, open_data: Opener) -> list[dict[str, object]]:
     """A row a bin that has images."""
-    found = study(run, open_data)
+    found = read_run(run, open_data)
     recipe = (found.recipe.name, found.recipe.label_smoothing, found.recipe.seed)
     bins = calibration_bins(found.confidence_N, found.hit_N)
     values = [(*recipe, each.num_images, round(each.confidence, 6), round(each.accuracy, 6)) for each in bins]

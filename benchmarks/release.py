@@ -13,14 +13,14 @@ from pathlib import Path
 
 from pocket_resnet.card import Card
 from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.finished import command, opener, read_run
 from pocket_resnet.model.artifact import load_model, save_model
-from pocket_resnet.study import command, opener, study
 
 
 def release(run: Path, target: Path, data_dir: Path | None = None) -> Card:
     """Write the model directory, over an earlier one; returns its card. Raises PocketError for what cannot be read."""
     model, card = load_model(run)
-    told = command(study(run, opener(data_dir)))
+    told = command(read_run(run, opener(data_dir)))
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "trial"
         for weights in ("fp16", "fp32"):

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pocket_resnet import figures
 from pocket_resnet.evaluate import paired_difference
 from pocket_resnet.figures import Curve
+from pocket_resnet.finished import FinishedRun, same_images, without_seed
 from pocket_resnet.page import Album, Html, Picture, code, element, folded, remark, section, side_by_side, table
 from pocket_resnet.plots import png
 from pocket_resnet.recipe_toml import differences, to_toml
-from pocket_resnet.study import Study, same_images, without_seed
 from pocket_resnet.training.metrics import duration
 from pocket_resnet.training.result import Result
 
 SMALLEST_P = 1e-4
 
 
-def about_several(runs: Sequence[Study], album: Album) -> tuple[str, list[Html]]:
+def about_several(runs: Sequence[FinishedRun], album: Album) -> tuple[str, list[Html]]:
     """The title and the content of a page on several runs; its pictures go into the album."""
     title, names = f"{len(runs)} runs compared", _names(runs)
     groups = grouped(runs, names)
@@ -32,13 +32,13 @@ def about_several(runs: Sequence[Study], album: Album) -> tuple[str, list[Html]]
     ]
 
 
-def _names(runs: Sequence[Study]) -> list[str]:
+def _names(runs: Sequence[FinishedRun]) -> list[str]:
     """The runs' folders, or where two have the same name their paths."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
-def grouped(runs: Sequence[Study], names: Sequence[str]) -> dict[str, list[Study]]:
+def grouped(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, list[FinishedRun]]:
     """Label to runs: those of one recipe, which differ in nothing but seed and hardware, are together."""
     found: list[list[int]] = []
     for index, run in enumerate(runs):
@@ -54,7 +54,7 @@ def grouped(runs: Sequence[Study], names: Sequence[str]) -> dict[str, list[Study
     }
 
 
-def _comparison(runs: Sequence[Study], names: Sequence[str]) -> Html:
+def _comparison(runs: Sequence[FinishedRun], names: Sequence[str]) -> Html:
     rows = []
     for name, run in zip(names, runs, strict=True):
         accuracy = [f"{run.evaluation.accuracy:.2%}", interval_text(run.evaluation.interval)]
@@ -68,7 +68,7 @@ def _comparison(runs: Sequence[Study], names: Sequence[str]) -> Html:
     return section("Comparison", lead, table(headers, rows, "comparison"))
 
 
-def _difference(first: Study, run: Study) -> list[str]:
+def _difference(first: FinishedRun, run: FinishedRun) -> list[str]:
     """Difference in points, the images that only one got right, and p."""
     if run is first or not same_images(first, run):
         return ["–" if run is first else "other images", "", "", ""]
@@ -78,7 +78,7 @@ def _difference(first: Study, run: Study) -> list[str]:
     return [points, f"{pair.num_only_first:,}", f"{pair.num_only_second:,}", p]
 
 
-def _costs(runs: Sequence[Study], names: Sequence[str]) -> Html:
+def _costs(runs: Sequence[FinishedRun], names: Sequence[str]) -> Html:
     rows = []
     for name, run in zip(names, runs, strict=True):
         counts = [f"{run.result.num_params:,}", f"{run.result.num_macs:,}"]
@@ -89,7 +89,7 @@ def _costs(runs: Sequence[Study], names: Sequence[str]) -> Html:
     return section("Cost, likelihood and calibration", "Calibration error: expected, over 15 bins.", found)
 
 
-def _recipes(groups: dict[str, list[Study]]) -> Html:
+def _recipes(groups: dict[str, list[FinishedRun]]) -> Html:
     """What tells the recipes apart, and the mean over seeds where there are several."""
     first = next(iter(groups.values()))[0]
     rows = []
@@ -105,7 +105,7 @@ def _recipes(groups: dict[str, list[Study]]) -> Html:
     return section("Recipes", lead, table(headers, rows, "recipes", num_texts=3))
 
 
-def _accuracies(runs: Sequence[Study], names: Sequence[str], album: Album) -> Html:
+def _accuracies(runs: Sequence[FinishedRun], names: Sequence[str], album: Album) -> Html:
     found = [run.evaluation for run in runs]
     rows = [(name, each.accuracy, each.interval) for name, each in zip(names, found, strict=True)]
     caption = "Validation accuracy with its 95% interval (Wilson). The dashed line is the first run's."
@@ -116,13 +116,13 @@ def _accuracies(runs: Sequence[Study], names: Sequence[str], album: Album) -> Ht
     )
 
 
-def _curves(groups: dict[str, list[Study]], album: Album) -> Html:
+def _curves(groups: dict[str, list[FinishedRun]], album: Album) -> Html:
     curves = [Curve(label, tuple(run.metrics for run in runs)) for label, runs in groups.items()]
     lead = "Several runs of one recipe are drawn as their mean, with a band of one sample standard deviation."
     return section("Learning curves", lead, album.show(_curves_picture(curves)))
 
 
-def curves_picture(runs: Sequence[Study]) -> Picture:
+def curves_picture(runs: Sequence[FinishedRun]) -> Picture:
     """The learning curves of one run."""
     return _curves_picture([Curve(run.name, (run.metrics,)) for run in runs])
 
@@ -133,7 +133,7 @@ def _curves_picture(curves: Sequence[Curve]) -> Picture:
     return Picture("learning", png(figures.learning_curves(curves)), told, caption)
 
 
-def recipe_section(runs: Sequence[Study], names: Sequence[str] = ("recipe.toml",)) -> Html:
+def recipe_section(runs: Sequence[FinishedRun], names: Sequence[str] = ("recipe.toml",)) -> Html:
     """The resolved recipes, shown on request."""
     texts = [folded(name, code(to_toml(run.recipe))) for name, run in zip(names, runs, strict=True)]
     lead = "Resolved: everything that decided the run. It can be trained again as it is."

@@ -6,17 +6,17 @@ Shapes: M chosen images, B images, C channels, H x W pixels.
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.finished import FinishedRun, last_epochs_first_batch
 from pocket_resnet.galleries import Pixels, Tile, contact_sheet, overlaid
 from pocket_resnet.gradcam import gradcam
 from pocket_resnet.page import Album, Html, Picture, section
 from pocket_resnet.plots import png
-from pocket_resnet.study import Study, last_epochs_first_batch
 from pocket_resnet.tiles import batch, judged
 
 NUM_TILES, NUM_BATCH_TILES, NUM_MAPS = 12, 16, 8
 
 
-def examples(run: Study, album: Album) -> Html:
+def examples(run: FinishedRun, album: Album) -> Html:
     """The most confident mistakes and the least confident hits."""
     mistakes_M, hits_M = run.surest_mistakes(NUM_TILES), run.doubtful_hits(NUM_TILES)
     kinds = (
@@ -38,7 +38,7 @@ def examples(run: Study, album: Album) -> Html:
     return section("Sure and wrong, right but unsure", lead, album.show(*pictures))
 
 
-def attention(run: Study, album: Album) -> Html:
+def attention(run: FinishedRun, album: Album) -> Html:
     """Grad-CAM on the surest mistakes, and on the first hit of as many classes as there is room for."""
     mistakes = run.surest_mistakes(NUM_MAPS // 2).tolist()
     first_hits: dict[int, int] = {}
@@ -62,7 +62,7 @@ def attention(run: Study, album: Album) -> Html:
     return section("Grad-CAM", lead, album.show(picture))
 
 
-def training_images(run: Study, album: Album) -> Html:
+def training_images(run: FinishedRun, album: Album) -> Html:
     """Images of the first step of the last epoch, augmented."""
     pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_TILES)
     side, told = pixels_BHWC.shape[1], "; ".join(label.replace("\n", " and ") for label in labels)
@@ -73,18 +73,18 @@ def training_images(run: Study, album: Album) -> Html:
     return section("Training images", lead, album.show(Picture("batch", sheet, told, caption)))
 
 
-def _names(run: Study, index: int) -> tuple[str, str, float]:
+def _names(run: FinishedRun, index: int) -> tuple[str, str, float]:
     """What the image was taken for, what it is, and the probability of the first."""
     names = run.card.class_names
     predicted, true = names[int(run.predicted_N[index])], names[int(run.val.labels_N[index])]
     return predicted, true, float(run.confidence_N[index])
 
 
-def _tile(run: Study, index: int, *more: Pixels) -> Tile:
+def _tile(run: FinishedRun, index: int, *more: Pixels) -> Tile:
     return judged(run.val.images_NCHW[index].permute(1, 2, 0).numpy(), *_names(run, index), *more)
 
 
-def _told(run: Study, chosen_M: Tensor) -> str:
+def _told(run: FinishedRun, chosen_M: Tensor) -> str:
     """The images in words, for who cannot see them."""
     told = []
     for index in chosen_M.tolist():

@@ -13,6 +13,7 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.evaluate import calibration_bins
 from pocket_resnet.exhibits import attention, examples, training_images
 from pocket_resnet.files import write_bytes
+from pocket_resnet.finished import FinishedRun, command, opener, read_run
 from pocket_resnet.galleries import network_diagram, parts
 from pocket_resnet.page import (
     Album,
@@ -29,7 +30,6 @@ from pocket_resnet.page import (
     table,
 )
 from pocket_resnet.plots import png
-from pocket_resnet.study import Study, command, opener, study
 
 PAGE_NAME, PLOTS_NAME = "report.html", "plots"
 MOST_PAIRS, MOST_ROWS_UNFOLDED = 10, 20
@@ -45,9 +45,9 @@ def write_report(runs: Sequence[Path], out: Path | None = None, data_dir: Path |
     if not paths:
         raise UsageError("no runs", mend="name folders of finished runs")
     open_data = opener(data_dir)
-    studies = [study(path, open_data) for path in paths]
-    single, album = len(studies) == 1, Album()
-    title, pieces = about_one(studies[0], album) if single else about_several(studies, album)
+    finished = [read_run(path, open_data) for path in paths]
+    single, album = len(finished) == 1, Album()
+    title, pieces = about_one(finished[0], album) if single else about_several(finished, album)
     folder = out or (paths[0] if single else paths[0].parent / "report")
     for picture in album.pictures:
         write_bytes(folder / PLOTS_NAME / f"{picture.name}.png", picture.png)
@@ -55,7 +55,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, data_dir: Path |
     return folder / PAGE_NAME
 
 
-def about_one(run: Study, album: Album) -> tuple[str, list[Html]]:
+def about_one(run: FinishedRun, album: Album) -> tuple[str, list[Html]]:
     """The title and the content of a page on one run; its pictures go into the album."""
     title = f"{run.recipe.name} on {run.source.name}, seed {run.recipe.seed}"
     return title, [
@@ -73,13 +73,13 @@ def about_one(run: Study, album: Album) -> tuple[str, list[Html]]:
     ]
 
 
-def _headline(run: Study) -> Html:
+def _headline(run: FinishedRun) -> Html:
     images = f"{run.evaluation.num_images:,} validation images"
     told = f"95%: {interval_text(run.result.interval)}; {images}, single view, last epoch"
     return facts([("Accuracy", f"{run.result.accuracy:.2%}", told), *cost_facts(run.result)])
 
 
-def _learning(run: Study, album: Album) -> Html:
+def _learning(run: FinishedRun, album: Album) -> Html:
     smoothed = ", with label smoothing" if run.recipe.label_smoothing else ""
     chosen = f", the hardest {run.recipe.hardest:.0%} until near the end" if run.recipe.hardest < 1 else ""
     lead = f"Training: cross-entropy on augmented images{chosen}{smoothed}. Validation: negative log-likelihood."
@@ -94,7 +94,7 @@ def _learning(run: Study, album: Album) -> Html:
     return section("Learning curves", lead, album.show(curves_picture([run])), numbers)
 
 
-def _calibration(run: Study, album: Album) -> Html:
+def _calibration(run: FinishedRun, album: Album) -> Html:
     found, mean = run.evaluation, float(run.confidence_N.double().mean())
     which = "overconfident" if mean > found.accuracy else "underconfident"
     lead = (
@@ -107,7 +107,7 @@ def _calibration(run: Study, album: Album) -> Html:
     return section("Calibration", lead, album.show(Picture("reliability", png(drawn), told, caption)))
 
 
-def _classes(run: Study, album: Album) -> Html:
+def _classes(run: FinishedRun, album: Album) -> Html:
     found, pictures = run.evaluation, []
     num_classes = len(found.per_class)
     if num_classes <= figures.MOST_CLASSES_DRAWN:
@@ -130,7 +130,7 @@ def _classes(run: Study, album: Album) -> Html:
     return section("Classes", lead, album.show(*pictures), side_by_side(classes, _pairs(run)))
 
 
-def _pairs(run: Study) -> Html:
+def _pairs(run: FinishedRun) -> Html:
     """The most frequent mistakes."""
     results = run.evaluation.per_class
     counts = [
@@ -146,7 +146,7 @@ def _pairs(run: Study) -> Html:
     return table(("true class", "taken for", "images", "of the class"), rows, "confusions", num_texts=2)
 
 
-def _network(run: Study, album: Album) -> Html:
+def _network(run: FinishedRun, album: Album) -> Html:
     spec, rows = run.recipe.model, []
     for part in parts(spec):
         rows.append(

@@ -33,7 +33,7 @@ from pocket_resnet.training.schedule import image_side
 
 
 @dataclass(eq=False)
-class Study:
+class FinishedRun:
     """A finished run, its network on `hardware`, and the probabilities it gives to the validation images."""
 
     path: Path
@@ -87,7 +87,7 @@ def opener(data_dir: Path | None) -> Opener:
     return open_data
 
 
-def study(path: Path, open_data: Opener | None = None) -> Study:
+def read_run(path: Path, open_data: Opener | None = None) -> FinishedRun:
     """The finished run in this folder, evaluated. Raises UsageError where none is there, ArtifactError for damage."""
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
@@ -102,7 +102,7 @@ def study(path: Path, open_data: Opener | None = None) -> Study:
     model = hardware.place(model)
     probabilities_NK = class_probabilities(model, val.images_NCHW, hardware)
     evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
-    return Study(
+    return FinishedRun(
         path=path,
         recipe=recipe,
         result=result,
@@ -145,7 +145,7 @@ def _remarks(path: Path, result: Result, source: Source, evaluation: Evaluation)
     return remarks
 
 
-def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], int, float]:
+def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[str], int, float]:
     """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
 
     The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
@@ -168,7 +168,7 @@ def last_epochs_first_batch(run: Study, count: int) -> tuple[Tensor, list[str], 
     return pixels_BHWC[:count], labels[:count], step, steps.share(step)
 
 
-def command(run: Study) -> str:
+def command(run: FinishedRun) -> str:
     """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml."""
     if run.card.command is not None:
         return run.card.command
@@ -183,7 +183,7 @@ def command(run: Study) -> str:
     return shlex.join([*words, "--seed", str(run.recipe.seed)] if run.recipe.seed else words)
 
 
-def same_images(one: Study, other: Study) -> bool:
+def same_images(one: FinishedRun, other: FinishedRun) -> bool:
     """Whether both were measured on the same validation images, with the same classes."""
     same = one.source.fingerprint == other.source.fingerprint and one.card.class_names == other.card.class_names
     return same and torch.equal(one.val.labels_N, other.val.labels_N)
