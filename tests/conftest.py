@@ -40,6 +40,7 @@ def _isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path / "data"))  # others are there for the real images
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a forked child hangs where its parent has computed with more
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
 

@@ -43,9 +43,10 @@ def test_every_kind_of_name(make_recipe: Callable[..., Recipe], tmp_path: Path) 
 def test_a_recipe_s_network_is_as_large_as_its_budget_allows(tmp_path: Path) -> None:
     """As `train` builds it: the dial's, or the recipe's own, scaled."""
     assert find_spec("best") == design(Budget(num_params=5_000_000), epochs=load_recipe("best").epochs).spec
-    (tmp_path / "mine.toml").write_text('base = "fast"\nbudget = "100K"')
-    scaled = find_spec(str(tmp_path / "mine.toml"))
-    assert scaled == fill_budget(load_recipe("fast").model, Budget(num_params=100_000))
+    for budget in ('"100K"', "100_000"):
+        (tmp_path / "mine.toml").write_text(f'base = "fast"\nbudget = {budget}')
+        scaled = find_spec(str(tmp_path / "mine.toml"))
+        assert scaled == fill_budget(load_recipe("fast").model, Budget(num_params=100_000))
 
 
 @pytest.mark.parametrize("name", ["resnet21", "none.toml", "wrn-11-1", ""])

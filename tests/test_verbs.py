@@ -83,6 +83,16 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert run("evaluate", trained, "--views", 3)[0] == 2
 
 
+@pytest.mark.parametrize("name", ["result.json", "recipe.toml", "model/model.safetensors", "model/config.json"])
+def test_figures_overwrite_nothing_of_a_run(run: Run, trained: Path, name: str) -> None:
+    before = (trained / name).read_bytes()
+    code, _, err = run("evaluate", trained, "--json", trained / name)
+    assert code == 2
+    assert "a file of a run or model" in err
+    assert (trained / name).read_bytes() == before
+    assert run("evaluate", trained, "--json", trained / "figures.json")[0] == 0
+
+
 def test_predict(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for name in ("b.png", "a.png"):

@@ -78,8 +78,10 @@ def predict_files(
     remarks: list[str] = []
     for path in paths:
         listing = Listing(Path(os.path.realpath(path)))
-        files += listing.files() if path.is_dir() else [path]
-        remarks += [f"{printable(str(path))}: {remark}" for remark in listing.remarks()]
+        found = listing.files() if path.is_dir() else [path]
+        files += found
+        notes = [*listing.remarks(), *(() if found else ("no images",))]
+        remarks += [f"{printable(str(path))}: {note}" for note in notes]
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
     for start in range(0, len(files), EVALUATION_BATCH):

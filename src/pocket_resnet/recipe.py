@@ -174,6 +174,11 @@ class CheckpointRecipe(Section):
     """How many of the newest checkpoints stay."""
 
 
+def _number_as_text(value: Any) -> Any:
+    """A budget may be written as a plain number in TOML."""
+    return str(value) if type(value) is int else value
+
+
 _SPEC = TypeAdapter(NetworkSpec)
 
 
@@ -206,11 +211,11 @@ class Recipe(Section):
     """Share of the run after which every image is trained, in steps of batch_size / hardest images."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Decides initial weights, order and augmentation."""
-    budget: str | None = None
+    budget: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most parameters the network may have: 5M, 500K, 4697742. The network is scaled to fill it."""
-    max_macs: str | None = None
+    max_macs: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most multiply-adds for one image: 100M, 1.5G."""
-    max_bytes: str | None = None
+    max_bytes: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most bytes of fp32 weights: 1MB, 500KB (1 KB is 1,000 bytes)."""
     dial: tuple[Literal["model", "augment", "optim", "average", "schedule", "resolutions"], ...] = ()
     """What follows from budget and epochs instead of standing here (docs/formats.md says how)."""

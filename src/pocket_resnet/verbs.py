@@ -99,6 +99,8 @@ class Evaluate:
     def run_verb(self) -> None:
         from pocket_resnet.evaluate import evaluate_model
 
+        if self.json not in (None, show.STDOUT):
+            _refuse_own_files(Path(str(self.json)))
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
         if self.json != show.STDOUT:
             show.evaluation(found.to_json(), found.caveat)
@@ -106,6 +108,12 @@ class Evaluate:
             print(f"no estimate: {found.caveat}", file=sys.stderr)
         if self.json is not None:
             show.as_json(found.to_json(), self.json)
+
+
+def _refuse_own_files(target: Path) -> None:
+    """Raise UsageError where the file is one that a run or a model consists of."""
+    if target.exists() and any((target.parent / name).exists() for name in ("recipe.toml", "SHA256SUMS")):
+        raise UsageError("a file of a run or model", where=target, mend="choose another name for the figures")
 
 
 @dataclass
@@ -155,7 +163,7 @@ class Predict:
             print(remark, file=sys.stderr)
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
-            raise DataError(what, mend="save them anew as images, or leave them out")
+            raise DataError(what, mend="check the paths, save them anew as images, or leave them out")
         if not rows:
             raise UsageError("no images", mend="name image files or folders of them")
 

@@ -6,6 +6,7 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.spec import FP32_BYTES, RANGES, NetworkSpec, num_macs, num_params
 
+FLAGS = {"parameters": "budget", "multiply-adds": "max_macs"}
 LARGEST_WIDTH = int(RANGES["widths"][1])
 # Staged: three stages of basic blocks, widths 1:2:4. Pooled: a convolution and max-pool before each stage; for as many
 # parameters it needs 0.60 of the operations at 100,000 parameters, 0.38 at a million, 0.34 at five.
@@ -86,12 +87,12 @@ def fill_budget(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
         if cost(smallest, what) > most:
             fewest = cost(smallest, what)
             error = f"no network of this shape has as few as {most:,} {what}; the smallest has {fewest:,}"
-            raise UsageError(error, where="budget", mend=f"give at least {fewest}")
+            raise UsageError(error, where=FLAGS[what], mend=f"give at least {fewest}")
     if budget.fits(largest):
         what, most = next(iter(budget.limits().items()))
         count = cost(largest, what)
         error = f"no network of this shape has as many as {most:,} {what}; the largest has {count:,}"
-        raise UsageError(error, where="budget", mend=f"give at most {count}")
+        raise UsageError(error, where=FLAGS[what], mend=f"give at most {count}")
     low, high = 0.0, float(LARGEST_WIDTH)
     for _ in range(60):
         middle = (low + high) / 2

@@ -265,6 +265,8 @@ class _Run:
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
         trainer, spec = self.trainer, self.recipe.model
+        if (side := trainer.side(trainer.step - 1)) < spec.image_size:
+            self.progress.say(f"trained to the end at {side} pixels, and judged at {spec.image_size}: expect less")
         found = self.found or self._validate()
         images_seen, train_flops = training_flops(trainer.model, self.recipe, len(trainer.labels_N), trainer.step)
         result = Result(
