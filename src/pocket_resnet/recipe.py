@@ -88,7 +88,7 @@ class AugmentRecipe(Section):
     crop_fill: Literal["zero", "reflect"] = "zero"
     """What stands beyond the border after a shift."""
     flip: Literal["none", "random", "alternating"] = "random"
-    """Mirror left-right: by a coin, or in every second epoch (Jordan 2024, arXiv:2404.00498, section 3.6)."""
+    """Mirror left-right: by a coin, or every second time that the image is trained (arXiv:2404.00498, section 3.6)."""
     trivial_augment: bool = False
     """One random operation of random strength an image (Müller & Hutter 2021, arXiv:2103.10158)."""
     cutout_px: Pixels = 0

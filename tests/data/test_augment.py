@@ -91,6 +91,22 @@ def test_alternating_flip_shows_each_image_mirrored_in_every_other_epoch(images_
         assert mirrored == [value != bool(epoch % 2) for value in first]
 
 
+def test_alternating_flip_follows_the_visits_where_some_are_passed_over(images_NCHW: Tensor) -> None:
+    """An image that is trained in every second epoch is not always seen from the same side."""
+    augment, visit_N = augmenter(flip="alternating"), torch.arange(len(images_NCHW)) % 5
+    unseen = torch.tensor(is_mirrored(augment, images_NCHW, epoch=0))
+    for epoch in (0, 3):
+        augment.begin_epoch(epoch)
+        found = augment(images_NCHW, ALL, visit_N)
+        mirrored_N = (found != images_NCHW).flatten(1).any(1)
+        assert torch.equal(mirrored_N, unseen ^ (visit_N % 2 == 1))
+
+
+def test_visits_decide_nothing_but_alternating_flips(images_NCHW: Tensor) -> None:
+    augment = augmenter(flip="random", crop_px=2, cutout_px=4)
+    assert torch.equal(augment(images_NCHW, ALL, ALL % 3), augment(images_NCHW, ALL))
+
+
 def test_random_flip_draws_anew_in_each_epoch(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="random")
     shown = torch.tensor([is_mirrored(augment, images_NCHW, epoch) for epoch in range(20)]).double()

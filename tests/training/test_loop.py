@@ -3,6 +3,7 @@
 Shapes: B images a batch, C channels, H x W pixels, K classes.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -183,6 +184,24 @@ def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny
         assert trainer.epoch_totals().num_images == 7 * (step + 1)
     assert torch.allclose(trainer.selection.loss_N, loss_N, atol=1e-5)
     assert set(trainer.indices(2).tolist()) == set(loss_N.topk(7).indices.tolist())
+
+
+def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Callable[..., Trainer]) -> None:
+    """Where only the hardest are: by its own visits, not by the epochs."""
+    changes = PLAIN | {"augment": PLAIN["augment"] | {"flip": "alternating"}}
+    trainer = make_trainer(hardest=0.5, batch_size=7, epochs=6, **changes)
+    sides: dict[int, list[bool]] = {}
+    while trainer.step < trainer.num_steps:
+        indices_B = trainer.indices(trainer.step)
+        x_BCHW, _ = trainer.batch(trainer.step)
+        for index, shown_CHW in zip(indices_B.tolist(), x_BCHW, strict=True):
+            image_CHW = trainer.images_NCHW[index] / 255
+            mirrored = torch.equal(shown_CHW, image_CHW.flip(-1))
+            assert mirrored or torch.equal(shown_CHW, image_CHW)
+            sides.setdefault(index, []).append(mirrored)
+        trainer.train_step()
+    assert any(len(seen) < trainer.epoch for seen in sides.values())
+    assert all(now != before for seen in sides.values() for before, now in itertools.pairwise(seen))
 
 
 def test_at_the_end_all_images_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:

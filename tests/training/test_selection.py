@@ -33,6 +33,15 @@ def test_every_image_comes_back() -> None:
     assert trained.min() >= 3
 
 
+def test_visits_are_counted_and_kept() -> None:
+    selection, resumed = Selection(4, CPU), Selection(4, CPU)
+    for chosen in ([0, 1], [1, 2], [1, 0]):
+        selection.note(torch.tensor(chosen), torch.ones(2))
+    assert selection.visits_N.tolist() == [2, 3, 1, 0]
+    resumed.load_tensors(selection.tensors())
+    assert resumed.visits_N.tolist() == [2, 3, 1, 0]
+
+
 def test_where_all_are_trained_nothing_is_chosen() -> None:
     candidates_C = torch.tensor([2, 0, 1])
     assert Selection(4, CPU)(candidates_C, 3) is candidates_C

@@ -2,7 +2,8 @@
 
 Every epoch draws one table a random quantity, a row a sample of the training set; a batch looks its rows up. So it
 does not matter in which process, batch or order a sample comes: it is augmented the same way, and a resumed run
-goes on exactly.
+goes on exactly. Only where some samples are passed over, alternating flips follow the visits of each sample instead of
+the epochs, so that both sides of it are seen equally often.
 
 Shapes: N samples, B images a batch, C channels, H x W pixels. Images are uint8 until `to_float`.
 """
@@ -43,6 +44,7 @@ class Augmenter:
         """`fill_C`: the colour (uint8 per channel) that stands where pixels are blanked."""
         self.recipe, self.num_samples, self.seed = recipe, num_samples, seed
         self.fill_1C11 = fill_C.view(1, -1, 1, 1)
+        self.first_flip_N = torch.rand(num_samples, generator=generator(seed, "flip")) < 0.5
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -53,8 +55,7 @@ class Augmenter:
         if self.recipe.flip == "none":
             self.flip_N = torch.zeros(N, dtype=torch.bool)
         elif self.recipe.flip == "alternating":
-            first_N = torch.rand(N, generator=generator(self.seed, "flip")) < 0.5
-            self.flip_N = first_N ^ bool(epoch % 2)
+            self.flip_N = self.first_flip_N ^ bool(epoch % 2)
         else:
             self.flip_N = torch.rand(N, generator=self._draws("flip")) < 0.5
         self.operation_N = torch.randint(0, NUM_OPERATIONS, (N,), generator=self._draws("operation"))
@@ -66,11 +67,16 @@ class Augmenter:
     def _draws(self, purpose: str) -> torch.Generator:
         return generator(self.seed, purpose, self.epoch)
 
-    def __call__(self, images_BCHW: Tensor, indices_B: Tensor) -> Tensor:
-        """The batch of samples `indices_B` (on the CPU), augmented: uint8 [B, C, H, W]."""
+    def __call__(self, images_BCHW: Tensor, indices_B: Tensor, visit_B: Tensor | None = None) -> Tensor:
+        """The batch of samples `indices_B` (on the CPU), augmented: uint8 [B, C, H, W].
+
+        `visit_B`: how often each of them was trained before, where that is not once in every epoch.
+        """
         x_BCHW = images_BCHW
         if self.recipe.crop_px or self.recipe.flip != "none":
             shift_B2, flip_B = self.shift_N2[indices_B], self.flip_N[indices_B]
+            if visit_B is not None and self.recipe.flip == "alternating":
+                flip_B = self.first_flip_N[indices_B] ^ (visit_B % 2 == 1)
             x_BCHW = crop_and_flip(x_BCHW, shift_B2, flip_B, self.recipe.crop_px, self.recipe.crop_fill)
         if self.recipe.trivial_augment:
             x_BCHW = trivial_augment(

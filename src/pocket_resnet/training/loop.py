@@ -103,7 +103,8 @@ class Trainer:
     def _images(self, indices_B: Tensor, step: int) -> tuple[Tensor, Targets]:
         """Those samples, augmented as in that step's epoch and of its side."""
         on_device_B = indices_B.to(self.images_NCHW.device)
-        x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
+        visit_B = self.selection.visits_N[indices_B] if self.selection else None
+        x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B, visit_B)
         x_BCHW = resize(x_BCHW, self.side(step))
         x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
         return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], step)
