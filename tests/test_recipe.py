@@ -88,6 +88,7 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("epochs = 0", "some.toml:1: `epochs` = 0: input should be greater than or equal to 1"),
         ("[augment]\nflip = 'maybe'", "input should be 'none', 'random' or 'alternating'"),
         ("[augment]\nerasing = 1.1", "less than or equal to 1"),
+        ("label_smoothing = 1.0", "some.toml:1: `label_smoothing` = 1.0: input should be less than 1"),
         ("resolutions = [16, 64]", "some.toml:1: resolutions (16, 64) exceed model.image_size 32"),
         ("[optim]\nnesterov = true\nmomentum = 0.0", "some.toml:2: optim.nesterov needs optim.momentum above 0"),
         ("[model]\nwidths = [1, 2]", "some.toml:1: num_blocks: stages must agree in number"),

@@ -221,8 +221,8 @@ class Recipe(Section):
     """What follows from budget and epochs instead of standing here (docs/formats.md says how)."""
     resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
     """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
-    label_smoothing: Fraction = 0.0
-    """Probability mass spread over all classes in the training target."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability mass spread over all classes in the training target; at 1 it would say nothing of the class."""
     validate_every: Count = 1
     """Epochs between validations; the last epoch is always validated."""
     norm_images: Annotated[int, Field(ge=0)] = 0

@@ -83,6 +83,23 @@ def test_more_than_any_network(budget: int) -> None:
     assert raised.value.where == "budget"
 
 
+@pytest.mark.parametrize(("count", "told"), [(100, "the smallest has"), (10**14, "the largest has")])
+def test_a_refused_limit_is_named_as_it_was_given(count: int, told: str) -> None:
+    """Row 16: bytes where they bind, and the bytes to ask for."""
+    budgets = {
+        "budget": (Budget(num_params=count), Budget(num_params=count, num_bytes=4 * 10**15)),
+        "max_bytes": (Budget(num_bytes=4 * count), Budget(num_params=10**15, num_bytes=4 * count)),
+    }
+    for flag, limits in budgets.items():
+        for budget in limits:
+            with pytest.raises(UsageError, match=told) as raised:
+                design.design(budget, epochs=1)
+            assert raised.value.where == flag
+            possible = int((raised.value.mend or "").rpartition(" ")[2])
+            mended = Budget(num_params=possible) if flag == "budget" else Budget(num_bytes=possible)
+            assert mended.fits(design.design(mended, epochs=1).spec)
+
+
 @pytest.mark.parametrize("budget", [50_000, 300_000])
 def test_the_built_network_has_the_count(budget: int) -> None:
     """Row 17: weights and biases, trainable or frozen, count; buffers do not."""

@@ -32,6 +32,13 @@ class Budget:
         macs = [] if self.num_macs is None else [self.num_macs]
         return {what: min(most) for what, most in (("parameters", params), ("multiply-adds", macs)) if most}
 
+    def asked(self, what: str, count: int) -> tuple[str, int]:
+        """The flag that limits `what`, and what it says for that count: bytes where those bind."""
+        in_bytes = None if self.num_bytes is None else self.num_bytes // FP32_BYTES
+        if what == "parameters" and in_bytes is not None and in_bytes == self.limits()[what] != self.num_params:
+            return "max_bytes", count * FP32_BYTES
+        return FLAGS[what], count
+
     def fits(self, spec: NetworkSpec) -> bool:
         """Whether the network exceeds nothing."""
         return all(cost(spec, what) <= most for what, most in self.limits().items())
@@ -57,10 +64,10 @@ def design(budget: Budget, *, epochs: int, num_classes: int = 10, image_size: in
     20,000 to 30,000,000 parameters at least 97% of them are used, or 94% of the multiply-adds where those bind; nothing
     is ever exceeded. Raises UsageError where no network fits.
     """
-    if (most_params := budget.limits().get("parameters")) is None:
+    if "parameters" not in budget.limits():
         raise UsageError("neither parameters nor bytes are limited", where="budget", mend="give a budget, such as 5M")
     shape, reason = _shape(epochs)
-    found = fill_budget(replace(shape, num_classes=num_classes, image_size=image_size), Budget(num_params=most_params))
+    found = fill_budget(replace(shape, num_classes=num_classes, image_size=image_size), replace(budget, num_macs=None))
     if not budget.fits(found):
         shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
         found = fill_budget(replace(shape, num_classes=num_classes, image_size=image_size), budget)
@@ -87,12 +94,15 @@ def fill_budget(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
         if cost(smallest, what) > most:
             fewest = cost(smallest, what)
             error = f"no network of this shape has as few as {most:,} {what}; the smallest has {fewest:,}"
-            raise UsageError(error, where=FLAGS[what], mend=f"give at least {fewest}")
+            flag, least = budget.asked(what, fewest)
+            raise UsageError(error, where=flag, mend=f"give at least {least}")
     if budget.fits(largest):
         what, most = next(iter(budget.limits().items()))
-        count = cost(largest, what)
+        if (count := cost(largest, what)) == most:
+            return largest
         error = f"no network of this shape has as many as {most:,} {what}; the largest has {count:,}"
-        raise UsageError(error, where=FLAGS[what], mend=f"give at most {count}")
+        flag, largest_count = budget.asked(what, count)
+        raise UsageError(error, where=flag, mend=f"give at most {largest_count}")
     low, high = 0.0, float(LARGEST_WIDTH)
     for _ in range(60):
         middle = (low + high) / 2
