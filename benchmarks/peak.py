@@ -36,8 +36,10 @@ class Convolution:
             self._once(x_BCHW, hardware)
         times = []
         for _ in range(REPEATS):
+            hardware.synchronize()
             started_s = time.perf_counter()
             self._once(x_BCHW, hardware)
+            hardware.synchronize()
             times.append(time.perf_counter() - started_s)
         return statistics.median(times), counter.get_total_flops()
 
@@ -57,7 +59,7 @@ def convolutions(model: ResNet, side: int, batch_size: int) -> list[Convolution]
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     with torch.no_grad():
-        model(torch.zeros(2, 3, side, side))
+        model(torch.zeros(2, 3, side, side, device=model.normalize.mean.device))
     for hook in hooks:
         hook.remove()
     return found

@@ -54,6 +54,7 @@ def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
             return sizes
         except Stopped:
             sys.exit("stopped; the same command goes on")
+        sizes |= {"num_params": result.num_params, "num_macs": result.num_macs}  # with the data's number of classes
         nll = evaluate_model(Path(result.model), split="val", data_dir=data_dir).nll
     return sizes | {
         "accuracy": round(result.accuracy, 4),

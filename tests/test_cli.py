@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet import errors, verbs
+from pocket_resnet import cli, errors, verbs
 from pocket_resnet.verbs import VERBS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -148,6 +148,18 @@ def test_every_error_has_its_code() -> None:
     expected = {"UsageError": 2, "DataError": 3, "ArtifactError": 4, "EnvironmentFault": 5, "NonFiniteError": 1}
     assert {name: codes[name] for name in expected} == expected
     assert errors.Stopped(15, "x").exit_code == 143
+
+
+def test_bare_json_before_the_model(tmp_path: Path) -> None:
+    """A folder after it is the model, not a file to write."""
+    model = str(tmp_path)
+    for words, expected in {
+        ("--json", model): ["--json", "-", model],
+        ("--json", "--views", "2", model): ["--json", "-", "--views", "2", model],
+        (model, "--json"): [model, "--json", "-"],
+        (model, "--json", "found.json"): [model, "--json", "found.json"],
+    }.items():
+        assert cli._complete_bare_json(list(words)) == expected
 
 
 def test_reader_that_leaves_early() -> None:

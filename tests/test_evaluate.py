@@ -239,7 +239,12 @@ def test_what_the_model_was_trained_on_is_no_estimate(make_recipe: Callable[...,
     train(recipe, runs_dir=pictures.parent / "runs", run="r")
     run = pictures.parent / "runs" / "r"
     assert evaluate_model(run).caveat is None
-    for found in (evaluate_model(run, data=str(pictures)), evaluate_model(run, split="all")):
+    again = f"{pictures.parent}/../{pictures.parent.name}/{pictures.name}"
+    for found in (
+        evaluate_model(run, data=str(pictures)),
+        evaluate_model(run, data=again),
+        evaluate_model(run, split="all"),
+    ):
         assert (found.split, found.caveat) == ("all", "the model was trained on most of these images")
     shutil.copytree(pictures, pictures.parent / "more")
     assert evaluate_model(run, data=str(pictures.parent / "more")).caveat is None

@@ -91,7 +91,7 @@ PocketResNet {card.version}.
 {seen}
 ## Use
 
-    pocket-resnet evaluate PATH_OF_THIS_FOLDER --data {card.data}
+    pocket-resnet evaluate PATH_OF_THIS_FOLDER
     pocket-resnet predict PATH_OF_THIS_FOLDER IMAGE
 
 ## Limits

@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -61,10 +62,11 @@ def _parse(verb: str, arguments: list[str]) -> Any:
 
 
 def _complete_bare_json(arguments: list[str]) -> list[str]:
-    """`--json` without a file means standard output, which is spelled `-`."""
+    """`--json` without a file means standard output, which is spelled `-`; a folder after it is the model."""
     completed = []
     for word, following in zip(arguments, [*arguments[1:], "--"], strict=False):
-        completed += ["--json", "-"] if word == "--json" and following.startswith("--") else [word]
+        bare = word == "--json" and (following.startswith("--") or Path(following).is_dir())
+        completed += ["--json", "-"] if bare else [word]
     return completed
 
 

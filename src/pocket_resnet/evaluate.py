@@ -95,9 +95,14 @@ def refuse_mirroring(card: Card, views: int) -> None:
 
 def _caveat(card: Card, data: str, split_name: str) -> str | None:
     """Why the accuracy is no estimate, where the model has seen the images."""
-    if data != card.data or (split_name == "val" and card.train_on == "train") or split_name == "test":
+    if not _same(data, card.data) or (split_name == "val" and card.train_on == "train") or split_name == "test":
         return None
     return f"the model was trained on {'most of ' if card.train_on == 'train' else ''}these images"
+
+
+def _same(data: str, other: str) -> bool:
+    """Whether both name the same data set; a folder has many names."""
+    return data == other or (Path(data).is_dir() and Path(data).resolve() == Path(other).resolve())
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:

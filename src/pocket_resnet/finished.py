@@ -149,8 +149,8 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
     """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
 
     The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
-    seconds to import; where only the hardest are trained, those among which it chose, mirrored as if all had been
-    trained in every epoch. A label has two lines where two images are mixed.
+    seconds to import. Where only the hardest are trained, those among which it chose; where ever only they were,
+    mirrored as if all had been trained in every epoch. A label has two lines where two images are mixed.
     """
     recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
     num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)

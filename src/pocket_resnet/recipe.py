@@ -24,7 +24,7 @@ from pydantic import (
 
 from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.model.catalog import CATALOG
-from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.model.spec import NetworkSpec, layers
 
 COUNT_FORMS = {
     "budget": "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M",
@@ -248,6 +248,13 @@ class Recipe(Section):
         if any(side > self.model.image_size for side in self.resolutions):
             what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
             raise RecipeError("resolutions", what)
+        for side in set(self.resolutions):
+            try:
+                layers(self.model, side)
+            except UsageError as error:
+                raise RecipeError(
+                    "resolutions", f"{side} pixels are {error.what}", mend="train at larger ones"
+                ) from error
         if self.hardest < 1:
             self._check_hardest()
         if self.optim.nesterov and self.optim.momentum == 0:

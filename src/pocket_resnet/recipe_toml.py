@@ -13,7 +13,7 @@ from pocket_resnet.recipe import Recipe, RecipeError
 
 MAX_RECIPE_BYTES = 1024 * 1024
 # How and where a run computes may change when it goes on; what it computes may not.
-FREE_TO_CHANGE = {"hardware", "checkpoint", "max_steps", "track"}
+FREE_TO_CHANGE: Any = {"hardware": True, "checkpoint": True, "max_steps": True, "track": True, "data": {"num_workers"}}
 
 
 def recipes_folder() -> Path:

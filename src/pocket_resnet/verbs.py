@@ -40,7 +40,7 @@ class Train:
     resume: bool = False
     """Go on with an interrupted run."""
     fork: bool = False
-    """Go on although recipe or data have changed since the run began."""
+    """Go on with a run although recipe or data have changed since it began."""
     report: bool = True
     """Write a page of curves, confusions and examples into the run's folder at the end."""
     json: bool = False

@@ -17,6 +17,7 @@ SHAPES = [
     *(named(name) for name in ("original", "fast", "resnet20", "resnet18", "wrn-16-4")),
     NetworkSpec(block="bottleneck", widths=(16, 32, 64), shortcut="identity"),
     NetworkSpec(groups=4, block="bottleneck", squeeze_excite="block"),
+    NetworkSpec(groups=2, num_blocks=(1, 1, 1), stem_width=16, widths=(16, 32, 64), shortcut="identity"),
 ]
 
 

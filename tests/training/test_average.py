@@ -69,3 +69,11 @@ def test_saved_tensors_are_taken_up(tiny_model: ResNet) -> None:
     assert not torch.equal(other.tensors()["head.weight"], saved["head.weight"])
     other.load_tensors(saved)
     assert all(torch.equal(other.tensors()[name], value) for name, value in saved.items())
+
+
+def test_where_there_was_no_average_it_begins_with_the_weights(tiny_model: ResNet) -> None:
+    """Row 8: a fork may switch it on."""
+    average = Average(tiny_model, decay=0.9)
+    change(tiny_model, 1)
+    average.load_tensors({})
+    assert all(torch.equal(average.tensors()[name], value) for name, value in average.live.items())

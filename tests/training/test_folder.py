@@ -58,10 +58,9 @@ def test_of_several_processes_one_writes(
     monkeypatch.setattr(Processes, "agree", lambda _self, value: value)
     folder = RunFolder(tmp_path / "r", make_recipe(), source, Processes(rank=1, world_size=2))
     with folder.locked() as remarks:
-        folder.begin(fork=False)
-        folder.begin_metrics(0, 4)
+        folder.begin(0, 4)
         folder.record({"step": 1})
-        assert folder.finished(4) is None
+        assert folder.finished(4, fork=False) is None
         assert folder.newest(fork=False) is None
     assert remarks == []
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.training import processes
 from pocket_resnet.training.processes import (
@@ -63,6 +63,17 @@ def test_only_broken_connections_are_explained() -> None:
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     with pytest.raises(RuntimeError, match="out of memory"), explained_loss():
         raise RuntimeError("out of memory")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(UsageError, match="process 2 of this machine has no GPU of its own\n  start at most 1 here"),
+        joined(torch.device("cuda")),
+    ):
+        pytest.fail("joined")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.errors import ArtifactError, UsageError
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import whitening_filters
@@ -147,8 +147,89 @@ def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: A
     """Row 8: forked with another shape, it says what does not fit."""
     go(max_steps=1)
     recipe = make_recipe(model=replace(make_recipe().model, widths=(4, 12)))
+    before = (tmp_path / "r" / "recipe.toml").read_bytes()
     with pytest.raises(ArtifactError, match="does not fit this network"):
-        train(recipe, runs_dir=tmp_path, run="r", resume=True, fork=True)
+        train(recipe, runs_dir=tmp_path, run="r", fork=True)
+    assert (tmp_path / "r" / "recipe.toml").read_bytes() == before
+    assert go(resume=True).steps == 4
+
+
+def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+    """Row 8: with more epochs it goes on; with none left it is refused, and nothing is written."""
+    go()
+    changed = make_recipe(label_smoothing=0.3)
+    before = (tmp_path / "r" / "recipe.toml").read_bytes()
+    with pytest.raises(UsageError, match="no step is left to train, and the recipe is not"):
+        train(changed, runs_dir=tmp_path, run="r", fork=True)
+    assert (tmp_path / "r" / "recipe.toml").read_bytes() == before
+    longer = make_recipe(label_smoothing=0.3, epochs=3)
+    assert train(longer, runs_dir=tmp_path, run="r", fork=True).steps == 6
+    assert load_recipe(str(tmp_path / "r" / "recipe.toml")).label_smoothing == 0.3
+
+
+def test_fork_may_switch_averages_on(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+    """Row 8: average and Lookahead begin with the weights of the checkpoint."""
+    go(max_steps=2, average={"decay": 0.0}, optim={"lookahead_steps": 0})
+    recipe = make_recipe(average={"decay": 0.9}, optim={"lookahead_steps": 2})
+    assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 4
+
+
+def test_a_result_of_fewer_steps_goes_when_the_run_goes_on(
+    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    go(max_steps=2)
+    monkeypatch.setattr(run.Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        go(resume=True)
+    assert not (tmp_path / "r" / "result.json").exists()
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_finished_is_found_from_another_folder(
+    make_recipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    train(make_recipe(), runs_dir=Path("runs"), run="r")
+    monkeypatch.chdir("elsewhere")
+    monkeypatch.setattr(run.Trainer, "train_step", lambda _: pytest.fail("trained again"))
+    found = train(make_recipe(), runs_dir=tmp_path / "runs", run="r", resume=True)
+    assert found.model == str(tmp_path / "runs" / "r" / "model")
+
+
+def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
+    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    step = run.Trainer.train_step
+
+    def fail_later(trainer: run.Trainer) -> int:
+        if trainer.step == 3:
+            raise torch.OutOfMemoryError
+        return step(trainer)
+
+    monkeypatch.setattr(run.Trainer, "train_step", fail_later)
+    with pytest.raises(
+        EnvironmentFault, match=r"out of memory\n.*the last good checkpoint is .*step-000002; go on with"
+    ):
+        go(checkpoint={"every_s": 1e9}, max_steps=2) and go(resume=True, checkpoint={"every_s": 1e9})
+    assert [path.name for path in checkpoint.newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
+
+
+def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:
+    go("typo", resume=True)
+    assert "nothing to go on with in" in "".join(capsys.readouterr())
+
+
+def test_older_checkpoint_without_visits(
+    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    changes: Any = {"hardest": 0.6, "augment": {"mixup": 0.0}}
+    tensors = run.Trainer.tensors
+    with monkeypatch.context() as earlier:
+        earlier.setattr(run.Trainer, "tensors", lambda t: {k: v for k, v in tensors(t).items() if "visits" not in k})
+        go(max_steps=1, **changes)
+    assert go(resume=True, **changes).steps == 2
+    assert "did not count how often images were trained" in "".join(capsys.readouterr())
 
 
 def test_every_s_decides_how_often_it_saves(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:

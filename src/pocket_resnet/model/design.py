@@ -116,7 +116,8 @@ def _scaled(spec: NetworkSpec, factor: float) -> NetworkSpec:
     widths = tuple(max(unit, int(min(width * factor, LARGEST_WIDTH)) // unit * unit) for width in spec.widths)
     stem_width = spec.stem_width
     if spec.stem == "conv":
-        stem_width = max(1, int(min(stem_width * factor, LARGEST_WIDTH)))
+        unit = 1 if spec.block == "bottleneck" else unit  # whose first convolution has no groups
+        stem_width = max(unit, int(min(stem_width * factor, LARGEST_WIDTH)) // unit * unit)
         if spec.shortcut == "identity":  # which cannot make fewer channels than the stem has
             stem_width = min(stem_width, widths[0] * spec.stage_channels[0] // spec.widths[0])
     return replace(spec, widths=widths, stem_width=stem_width)

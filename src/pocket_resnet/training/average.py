@@ -44,6 +44,6 @@ class Average:
 
     @torch.no_grad()
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave."""
+        """Take up what `tensors` gave; where there was no average, begin with the weights as they are."""
         for name, value in self.shadow.items():
-            value.copy_(saved[name])
+            value.copy_(saved.get(name, self.live[name]))

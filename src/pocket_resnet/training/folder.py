@@ -6,7 +6,7 @@ Of several processes only rank 0 reads and writes here; what it finds is told to
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,30 +66,33 @@ class RunFolder:
                 if self.board is not None:
                     self.board.close()
 
-    def begin(self, *, fork: bool) -> None:
-        """Write the resolved recipe, or refuse where the folder's own differs."""
-        path = self.path / "recipe.toml"
-        if not self.processes.is_writer:
-            return
-        if path.exists():
-            changed = differences(load_recipe(str(path)), self.recipe)
-            if changed and not fork:
-                raise UsageError(
-                    "the recipe is not the one this run began with: " + "; ".join(changed),
-                    where=self.path,
-                    mend="leave the changes out, give another --run name, or go on regardless with --fork",
-                )
-        write_text(path, to_toml(self.recipe))
+    def finished(self, last_step: int, *, fork: bool) -> Result | None:
+        """The result, where this run has nothing more to do. Nothing is written yet.
 
-    def finished(self, last_step: int) -> Result | None:
-        """The result, where this run has nothing more to do."""
-        path, result = self.path / "result.json", None
-        if self.processes.is_writer and path.exists():
-            found = read_result(path)
-            done = found.steps == last_step and Path(found.model, CONFIG_NAME).exists()
-            result = found if done else None
+        Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
+        """
+        result = self._result_after(last_step) if self.processes.is_writer else None
+        if changed := self._changes() if self.processes.is_writer else []:
+            what = "the recipe is not the one this run began with: " + "; ".join(changed)
+            mend = "leave the changes out, give another --run name"
+            if not fork:
+                raise UsageError(what, where=self.path, mend=f"{mend}, or go on regardless with --fork")
+            if result:
+                raise UsageError(
+                    f"no step is left to train, and {what}", where=self.path, mend=f"{mend} or more epochs"
+                )
         agreed: Result | None = self.processes.agree(result)
         return agreed
+
+    def _changes(self) -> list[str]:
+        path = self.path / "recipe.toml"
+        return differences(load_recipe(str(path)), self.recipe) if path.exists() else []
+
+    def _result_after(self, last_step: int) -> Result | None:
+        path = self.path / "result.json"
+        found = read_result(path) if path.exists() else None
+        done = found and found.steps == last_step and (self.model / CONFIG_NAME).exists()
+        return replace(found, model=str(self.model)) if found and done else None
 
     def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
         """The newest checkpoint that verifies, with remarks on damaged ones; those beyond it are removed."""
@@ -108,9 +111,14 @@ class RunFolder:
         self._prune(state.step)
         return state, tensors, remarks
 
-    def begin_metrics(self, step: int, num_steps: int) -> None:
-        """Open metrics.jsonl, cut back to what was recorded up to that step of so many; and so TensorBoard's files."""
+    def begin(self, step: int, num_steps: int) -> None:
+        """Write the resolved recipe, and open metrics.jsonl, cut back to what was recorded up to that step of so many.
+
+        So are TensorBoard's files. A result is that of fewer steps, and goes.
+        """
         if self.processes.is_writer:
+            write_text(self.path / "recipe.toml", to_toml(self.recipe))
+            (self.path / "result.json").unlink(missing_ok=True)
             self.metrics = MetricsFile(self.path / "metrics.jsonl", step)
             if self.recipe.track:
                 from pocket_resnet.training.board import Board  # matplotlib takes half a second

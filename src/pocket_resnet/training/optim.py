@@ -161,15 +161,15 @@ class Optimizer:
 
     @torch.no_grad()
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave."""
+        """Take up what `tensors` gave; where Lookahead was off, its slow weights begin as the weights are."""
         for inner in self.inner:
             for group in inner.param_groups:
                 for parameter in group["params"]:
                     if (buffer := saved.get(f"momentum.{self.names[parameter]}")) is not None:
                         inner.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         if self.lookahead is not None:
-            for name, slow in zip(self.names.values(), self.lookahead.slow, strict=True):
-                slow.copy_(saved[f"slow.{name}"])
+            for (parameter, name), slow in zip(self.names.items(), self.lookahead.slow, strict=True):
+                slow.copy_(saved.get(f"slow.{name}", parameter))
 
 
 def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[str, Any]]:

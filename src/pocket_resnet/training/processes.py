@@ -83,13 +83,16 @@ def is_writer() -> bool:
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, connected inside; without torchrun this process alone.
 
-    Raises EnvironmentFault where another of them ends before the end.
+    Raises LostProcess where another of them ends before the end, UsageError where they are more than the GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if (rank := int(os.environ["LOCAL_RANK"])) >= (num_gpus := torch.cuda.device_count()):
+            mend = f"start at most {num_gpus} here, or train with --hardware.device cpu"
+            raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", mend=mend)
+        torch.cuda.set_device(rank)
     with explained_loss():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         try:
@@ -98,16 +101,19 @@ def joined(device: torch.device) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
+class LostProcess(EnvironmentFault):
+    """Another process of the run has ended before it."""
+
+
 @contextlib.contextmanager
 def explained_loss() -> Iterator[None]:
-    """Inside, a connection that another process broke is told as an EnvironmentFault."""
+    """Inside, a connection that another process broke is told as a LostProcess."""
     try:
         yield
     except RuntimeError as error:  # gloo has no class of its own for it
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        what = "another process of this run has ended"
-        raise EnvironmentFault(what, mend="see what it said") from error
+        raise LostProcess("another process of this run has ended", mend="see what it said") from error
 
 
 class SumOverProcesses(torch.autograd.Function):

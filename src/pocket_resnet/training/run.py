@@ -24,7 +24,7 @@ from pocket_resnet.training.loop import Trainer, first_non_finite
 from pocket_resnet.training.metrics import ProgressReport, duration
 from pocket_resnet.training.norms import remeasured
 from pocket_resnet.training.prepare import fit_to_data, sample, untrained
-from pocket_resnet.training.processes import explained_loss, joined
+from pocket_resnet.training.processes import LostProcess, explained_loss, joined
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.version import __version__
@@ -42,7 +42,7 @@ def train(
     """Train the recipe's network, or go on with an interrupted run, and leave everything in `runs_dir`/NAME.
 
     `run` names the folder (default: made of recipe, data and seed); `resume` goes on with it where it exists; `fork`
-    goes on although recipe or data have changed. Raises PocketError for all that can go wrong, Stopped where a
+    does so although recipe or data have changed. Raises PocketError for all that can go wrong, Stopped where a
     signal ended the run after saving.
     """
     started_s = time.monotonic()
@@ -62,7 +62,10 @@ def train(
     recipe, remarks = fit_to_data(recipe, source, len(train_split))
     with joined(hardware.device) as processes:
         processes.refuse_empty_parts(Steps(len(train_split), recipe))
+        resume = resume or fork
         path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
+        if resume and run is not None and not (path / "recipe.toml").exists():
+            remarks.append(f"nothing to go on with in {path}: a new run")
         folder = RunFolder(path, recipe, source, processes)
         with folder.locked() as more_remarks:
             here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split))
@@ -97,8 +100,7 @@ class _Run:
         self.computed_on = f"{machine(self.hardware)}, {layout}{compiled}{several}"
 
     def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
-        self.folder.begin(fork=fork)
-        if finished := self.folder.finished(self.last_step):
+        if finished := self.folder.finished(self.last_step, fork=fork):
             self._progress().say("this run has finished before")
             return finished
         model = self.hardware.place(untrained(self.recipe, self.source, train_split))
@@ -107,7 +109,7 @@ class _Run:
         remarks = remarks + self._restore(fork)
         self.val_split = self.source.split("val")
         whole_epochs = self.trainer.step - self.trainer.step % self.trainer.steps_per_epoch
-        self.folder.begin_metrics(whole_epochs, self.last_step)
+        self.folder.begin(whole_epochs, self.last_step)
         with self._progress(self.trainer.step) as self.progress:
             for remark in remarks:
                 self.progress.say(remark)
@@ -135,6 +137,8 @@ class _Run:
         except (KeyError, RuntimeError) as error:
             message = str(error).splitlines()[0]
             raise ArtifactError(f"does not fit this network: {message}", where=self.folder.checkpoints) from error
+        if self.trainer.selection and "selection.visits" not in tensors:
+            remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
         self.seconds, self.earlier_s = state.seconds, state.seconds_total
         return [*remarks, f"resumed at step {state.step}"]
 
@@ -160,9 +164,11 @@ class _Run:
                     self.progress.tell(trainer.step, epoch, totals.loss, totals.accuracy)
             except NonFiniteError as error:
                 raise self._with_last_good(error) from error
-            except EnvironmentFault as error:  # the step was not applied
-                self._save()
-                raise EnvironmentFault(error.what, mend=f"{error.mend}; go on with: {self.resume_command}") from error
+            except EnvironmentFault as error:
+                if isinstance(error, LostProcess):  # while gradients were summed: the weights are those of before
+                    self._save()
+                mend = f"{error.mend}; {self.folder.last_good()}; go on with: {self.resume_command}"
+                raise EnvironmentFault(error.what, mend=mend) from error
             ends_epoch = trainer.epoch > epoch or trainer.step == self.last_step
             if ends_epoch:
                 self.hardware.synchronize()
