@@ -54,6 +54,11 @@ def test_place_lays_filters_out(channels_last: bool) -> None:
     assert filters.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
+def test_what_is_there_already_is_not_copied() -> None:
+    x = torch.ones(2)
+    assert device.sent(x, CPU) is x
+
+
 def test_num_cores_are_those_of_this_process() -> None:
     assert 1 <= num_cores() <= (os.cpu_count() or 1)
 

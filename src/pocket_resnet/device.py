@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
 
@@ -70,6 +70,13 @@ def choose(device: str = "auto", precision: str = "auto", channels_last: bool = 
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
     return Hardware(torch.device(device), precision, channels_last)
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a GPU fetches it out of pinned memory while Python goes on."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def num_cores() -> int:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.trivial import NUM_OPERATIONS, NUM_STRENGTHS, trivial_augment
+from pocket_resnet.device import sent
 from pocket_resnet.recipe import AugmentRecipe
 from pocket_resnet.seeds import derive, generator
 
@@ -102,7 +103,8 @@ class Augmenter:
         draws = random.Random(derive(self.seed, "mix", step))
         kind = draws.choice(kinds)
         share = draws.betavariate(alphas[kind], alphas[kind])
-        other_B = torch.randperm(len(labels_B), generator=generator(self.seed, "partner", step)).to(x_BCHW.device)
+        other_B = torch.randperm(len(labels_B), generator=generator(self.seed, "partner", step))
+        other_B = sent(other_B, x_BCHW.device)
         if kind == "mixup":
             mixed_BCHW = x_BCHW * share + x_BCHW[other_B] * (1 - share)
         else:
@@ -117,14 +119,14 @@ def crop_and_flip(images_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, reach: 
     (docs/log.md).
     """
     (B, C, H, W), device = images_BCHW.shape, images_BCHW.device
-    shift_B2 = shift_B2.to(device)
+    shift_B2, flip_B = sent(shift_B2, device), sent(flip_B, device)
     rows_BH = torch.arange(H, device=device) + shift_B2[:, :1]
     columns_BW = torch.arange(W, device=device) + shift_B2[:, 1:]
     if fill == "reflect":
         rows_BH, columns_BW = _reflected(H, reach, device)[rows_BH], _reflected(W, reach, device)[columns_BW]
     else:
         images_BCHW = F.pad(images_BCHW, (reach, reach, reach, reach))
-    columns_BW = torch.where(flip_B.to(device).view(B, 1), columns_BW.flip(1), columns_BW)
+    columns_BW = torch.where(flip_B.view(B, 1), columns_BW.flip(1), columns_BW)
     padded_H, padded_W = images_BCHW.shape[2:]
     first_row_BC1 = padded_H * torch.arange(B * C, device=device).view(B, C, 1)
     every_row = (first_row_BC1 + rows_BH.view(B, 1, H)).flatten()
@@ -176,7 +178,7 @@ def erasing_boxes(images_BCHW: Tensor, draws_B5: Tensor, chance: float) -> tuple
 def _inside(images_BCHW: Tensor, low_B2: Tensor, high_B2: Tensor) -> Tensor:
     """Mask [B, 1, H, W] of the pixels in each image's box."""
     device = images_BCHW.device
-    low_B2, high_B2 = low_B2.to(device), high_B2.to(device)
+    low_B2, high_B2 = sent(low_B2, device), sent(high_B2, device)
     masks = []
     for axis, size in enumerate(images_BCHW.shape[-2:]):
         position = torch.arange(size, device=device)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pocket_resnet.device import sent
+
 NUM_STRENGTHS = 31
 MAX_ROTATION_DEGREES = 135.0
 MAX_TRANSLATION_PX = 32.0
@@ -29,8 +31,8 @@ def trivial_augment(images_BCHW: Tensor, operation_B: Tensor, strength_B: Tensor
         if len(chosen_b):
             share_b = strength_B[chosen_b] / (NUM_STRENGTHS - 1)
             signed_b = share_b * sign_B[chosen_b]
-            chosen_b = chosen_b.to(images_BCHW.device)
-            changed = operation(images_BCHW[chosen_b], share_b.to(chosen_b.device), signed_b.to(chosen_b.device))
+            chosen_b, share_b, signed_b = (sent(x, images_BCHW.device) for x in (chosen_b, share_b, signed_b))
+            changed = operation(images_BCHW[chosen_b], share_b, signed_b)
             result_BCHW[chosen_b] = changed
     return result_BCHW
 
@@ -71,7 +73,7 @@ def _affine(
     """Nearest-neighbour warp about the centre; black beyond the border."""
     b, _, H, W = x.shape
     angle, shear_x, shear_y, right_px, down_px = (
-        torch.as_tensor(value, dtype=torch.float32, device=x.device).expand(b)
+        value if isinstance(value, Tensor) else torch.full((b,), value, device=x.device)
         for value in (angle, shear_x, shear_y, right_px, down_px)
     )
     # grid_sample asks where each output pixel comes from, in units of half an image
@@ -98,8 +100,9 @@ def _brightness(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:
 
 def _grey(x: Tensor) -> Tensor:
     """Luma [b, 1, H, W] with the weights of ITU-R 601, as Pillow's."""
-    weights_1C11 = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)
-    return (x.float() * weights_1C11).sum(dim=1, keepdim=True)
+    red_BHW, green_BHW, blue_BHW = x.float().unbind(dim=1)
+    grey_BHW: Tensor = 0.299 * red_BHW + 0.587 * green_BHW + 0.114 * blue_BHW
+    return grey_BHW.unsqueeze(1)
 
 
 def _color(x: Tensor, _share_b: Tensor, signed_b: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pocket_resnet.data.augment import Augmenter, Targets, resize, to_float
 from pocket_resnet.data.batches import Steps, epoch_order
 from pocket_resnet.data.source import Split
-from pocket_resnet.device import Hardware
+from pocket_resnet.device import Hardware, sent
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
@@ -102,7 +102,7 @@ class Trainer:
 
     def _images(self, indices_B: Tensor, step: int) -> tuple[Tensor, Targets]:
         """Those samples, augmented as in that step's epoch and of its side."""
-        on_device_B = indices_B.to(self.images_NCHW.device)
+        on_device_B = sent(indices_B, self.images_NCHW.device)
         visit_B = self.selection.visits_N[indices_B] if self.selection else None
         x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B, visit_B)
         x_BCHW = resize(x_BCHW, self.side(step))

@@ -12,6 +12,8 @@ Shapes: N training images, C candidates, B of them chosen.
 import torch
 from torch import Tensor
 
+from pocket_resnet.device import sent
+
 UNSEEN = torch.finfo(torch.float32).max  # images that were never trained come first
 
 
@@ -32,7 +34,7 @@ class Selection:
 
     def note(self, chosen_B: Tensor, loss_B: Tensor) -> None:
         """Remember the losses that the chosen images had when they were trained just now."""
-        self.loss_N[chosen_B.to(self.loss_N.device)] = loss_B
+        self.loss_N[sent(chosen_B, self.loss_N.device)] = loss_B
         self.visits_N[chosen_B] += 1
 
     def tensors(self) -> dict[str, Tensor]:
