@@ -245,6 +245,14 @@ class Recipe(Section):
         for key in COUNT_FORMS:
             if (text := getattr(self, key)) is not None:
                 parse_count(text, key)
+        self._check_resolutions()
+        if self.hardest < 1:
+            self._check_hardest()
+        if self.optim.nesterov and self.optim.momentum == 0:
+            raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
+        return self
+
+    def _check_resolutions(self) -> None:
         if any(side > self.model.image_size for side in self.resolutions):
             what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
             raise RecipeError("resolutions", what)
@@ -252,14 +260,8 @@ class Recipe(Section):
             try:
                 layers(self.model, side)
             except UsageError as error:
-                raise RecipeError(
-                    "resolutions", f"{side} pixels are {error.what}", mend="train at larger ones"
-                ) from error
-        if self.hardest < 1:
-            self._check_hardest()
-        if self.optim.nesterov and self.optim.momentum == 0:
-            raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
-        return self
+                what = f"{side} pixels are {error.what}"
+                raise RecipeError("resolutions", what, mend="train at larger ones") from error
 
     def _check_hardest(self) -> None:
         if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
