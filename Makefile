@@ -5,7 +5,7 @@
 # make check           lint and types
 # make notebook        main.ipynb anew, in place: a training on CIFAR-10, its figures, its mistakes
 # make benchmark       speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 4 minutes
-# make benchmark-full  the same with cpu94, about 35 minutes
+# make benchmark-full  the same with cpu94, about 45 minutes
 # make plots           the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin
