@@ -112,6 +112,14 @@ def test_refusals(text: str, told: str) -> None:
     assert told in refusal(text)
 
 
+def test_sides_are_those_of_the_dial_s_network_where_it_decides() -> None:
+    """Which is known only with the data; the one in the recipe could not take 4 pixels."""
+    changes = {"budget": "1M", "epochs": 20, "resolutions": [4, 32]}
+    assert override(load_recipe("fast"), changes | {"dial": ["model"]}).resolutions == (4, 32)
+    with pytest.raises(RecipeError, match="4 pixels are too small"):
+        override(load_recipe("fast"), changes)
+
+
 def test_byte_order_mark_and_other_bytes(tmp_path: Path) -> None:
     """Row 18: Windows editors put a mark first; UTF-16 and binary files are refused, and so is a huge one."""
     path = tmp_path / "r.toml"

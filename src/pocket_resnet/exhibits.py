@@ -69,7 +69,8 @@ def training_images(run: FinishedRun, album: Album) -> Html:
     caption = f"The first {len(labels)} images of step {step + 1:,}, at {side} × {side} pixels."
     sheet = png(contact_sheet(batch(pixels_BHWC, labels)))
     chosen = "" if share == 1 else f" From these and others the hardest {share:.0%} were chosen."
-    turned = "" if run.recipe.hardest == 1 else " Here they are mirrored by epoch, there they were by visit."
+    by_visit = run.recipe.hardest < 1 and run.recipe.augment.flip == "alternating"
+    turned = " Here they are mirrored by epoch, there they were by visit." if by_visit else ""
     lead = f"What came up in the first step of its last epoch, augmented as the recipe says.{chosen}{turned}"
     return section("Training images", lead, album.show(Picture("batch", sheet, told, caption)))
 

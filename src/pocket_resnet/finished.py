@@ -150,7 +150,7 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
 
     The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
     seconds to import. Where only the hardest are trained, those among which it chose; where ever only they were,
-    mirrored as if all had been trained in every epoch. A label has two lines where two images are mixed.
+    alternating flips are as if all had been trained in every epoch. A label has two lines where two images are mixed.
     """
     recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
     num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
@@ -191,5 +191,7 @@ def same_images(one: FinishedRun, other: FinishedRun) -> bool:
 
 def without_seed(recipe: Recipe) -> Recipe:
     """The recipe with what may differ between repetitions set to nothing: seed and hardware."""
-    kept = recipe.model_dump(exclude={"seed", "hardware", "checkpoint", "track"})
+    kept = recipe.model_dump(
+        exclude={"seed": True, "hardware": True, "checkpoint": True, "track": True, "data": {"num_workers"}}
+    )
     return Recipe.model_validate(kept | {"model": recipe.model})

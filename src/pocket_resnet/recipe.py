@@ -256,7 +256,7 @@ class Recipe(Section):
         if any(side > self.model.image_size for side in self.resolutions):
             what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
             raise RecipeError("resolutions", what)
-        for side in set(self.resolutions):
+        for side in () if "model" in self.dial else set(self.resolutions):  # whose network is not known yet
             try:
                 layers(self.model, side)
             except UsageError as error:

@@ -220,6 +220,15 @@ def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], capsys: p
     assert "nothing to go on with in" in "".join(capsys.readouterr())
 
 
+def test_a_fork_may_begin_to_train_the_hardest(
+    go: Callable[..., Result], make_recipe: Any, tmp_path: Path, capsys: Any
+) -> None:
+    go(max_steps=2, augment={"mixup": 0.0})
+    recipe = make_recipe(hardest=0.8, epochs=4, augment={"mixup": 0.0})
+    assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 8
+    assert "bit-exact" not in "".join(capsys.readouterr())
+
+
 def test_older_checkpoint_without_visits(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -51,17 +51,26 @@ class RunFolder:
         """Where the model directory lies at the end."""
         return self.path / "model"
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no run has begun here."""
+        return not (self.path / "recipe.toml").exists()
+
     @contextlib.contextmanager
-    def locked(self) -> Iterator[list[str]]:
-        """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know."""
+    def locked(self, *, expected: bool = False) -> Iterator[list[str]]:
+        """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know.
+
+        `expected`: the user named a run to go on with.
+        """
         if not self.processes.is_writer:
             yield []
             return
+        remarks = [f"nothing to go on with in {self.path}: a new run"] if expected and self.is_new else []
         with lock_folder(self.path) as remark:
             remove_temporaries(self.path)
             remove_temporaries(self.checkpoints)
             try:
-                yield [remark] if remark else []
+                yield [*remarks, remark] if remark else remarks
             finally:
                 if self.board is not None:
                     self.board.close()
@@ -85,8 +94,7 @@ class RunFolder:
         return agreed
 
     def _changes(self) -> list[str]:
-        path = self.path / "recipe.toml"
-        return differences(load_recipe(str(path)), self.recipe) if path.exists() else []
+        return [] if self.is_new else differences(load_recipe(str(self.path / "recipe.toml")), self.recipe)
 
     def _result_after(self, last_step: int) -> Result | None:
         path = self.path / "result.json"
@@ -114,7 +122,7 @@ class RunFolder:
     def begin(self, step: int, num_steps: int) -> None:
         """Write the resolved recipe, and open metrics.jsonl, cut back to what was recorded up to that step of so many.
 
-        So are TensorBoard's files. A result is that of fewer steps, and goes.
+        So are TensorBoard's files. A result goes: it is not of this many steps.
         """
         if self.processes.is_writer:
             write_text(self.path / "recipe.toml", to_toml(self.recipe))

@@ -64,10 +64,8 @@ def train(
         processes.refuse_empty_parts(Steps(len(train_split), recipe))
         resume = resume or fork
         path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
-        if resume and run is not None and not (path / "recipe.toml").exists():
-            remarks.append(f"nothing to go on with in {path}: a new run")
         folder = RunFolder(path, recipe, source, processes)
-        with folder.locked() as more_remarks:
+        with folder.locked(expected=resume and run is not None) as more_remarks:
             here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split))
             return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
 
@@ -137,7 +135,7 @@ class _Run:
         except (KeyError, RuntimeError) as error:
             message = str(error).splitlines()[0]
             raise ArtifactError(f"does not fit this network: {message}", where=self.folder.checkpoints) from error
-        if self.trainer.selection and "selection.visits" not in tensors:
+        if self.trainer.selection and "selection.loss" in tensors and "selection.visits" not in tensors:
             remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
         self.seconds, self.earlier_s = state.seconds, state.seconds_total
         return [*remarks, f"resumed at step {state.step}"]
@@ -165,7 +163,7 @@ class _Run:
             except NonFiniteError as error:
                 raise self._with_last_good(error) from error
             except EnvironmentFault as error:
-                if isinstance(error, LostProcess):  # while gradients were summed: the weights are those of before
+                if isinstance(error, LostProcess):  # no weight has moved, batch norm's statistics have
                     self._save()
                 mend = f"{error.mend}; {self.folder.last_good()}; go on with: {self.resume_command}"
                 raise EnvironmentFault(error.what, mend=mend) from error
