@@ -92,7 +92,7 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("resolutions = [16, 64]", "some.toml:1: resolutions (16, 64) exceed model.image_size 32"),
         (
             "\nresolutions = [32, 4]\n[model]\nnetwork = 'fast'",
-            "some.toml:2: 4 pixels are too small: no pixel is left after",
+            "some.toml:2: resolutions: 4 pixels are too small: no pixel is left after",
         ),
         ("[optim]\nnesterov = true\nmomentum = 0.0", "some.toml:2: optim.nesterov needs optim.momentum above 0"),
         ("[model]\nwidths = [1, 2]", "some.toml:1: num_blocks: stages must agree in number"),

@@ -260,7 +260,7 @@ class Recipe(Section):
             try:
                 layers(self.model, side)
             except UsageError as error:
-                what = f"{side} pixels are {error.what}"
+                what = f"resolutions: {side} pixels are {error.what}"
                 raise RecipeError("resolutions", what, mend="train at larger ones") from error
 
     def _check_hardest(self) -> None:

@@ -38,7 +38,7 @@ class Train:
     run: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the run's folder (default: made of recipe, data and seed)."""
     resume: bool = False
-    """Go on with an interrupted run."""
+    """Go on with an interrupted run; where there is none, begin it."""
     fork: bool = False
     """Go on with a run although recipe or data have changed since it began."""
     report: bool = True

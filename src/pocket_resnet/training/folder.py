@@ -88,7 +88,7 @@ class RunFolder:
                 raise UsageError(what, where=self.path, mend=f"{mend}, or go on regardless with --fork")
             if result:
                 raise UsageError(
-                    f"no step is left to train, and {what}", where=self.path, mend=f"{mend} or more epochs"
+                    f"no step is left to train, and {what}", where=self.path, mend=f"{mend}, or ask for more steps"
                 )
         agreed: Result | None = self.processes.agree(result)
         return agreed

@@ -33,7 +33,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
         remarks.append(f"{num_images:,} images are few: {instead} (--min-steps 0 keeps {recipe.epochs})")
     if recipe.augment.flip != "none" and not source.mirrored:
         changes["augment.flip"] = "none"
-        remarks.append(f"{source.name}: mirrored images mean something else, so none are shown")
+        remarks.append(f"{source.name}: mirrored images mean something else, so none are shown (augment.flip none)")
     if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
         remarks.append("warning: a learning rate of 0 leaves its weights as they are")
     recipe = override(recipe, changes | {"model": asdict(network(recipe, len(source.class_names)))})
