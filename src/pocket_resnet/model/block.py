@@ -14,6 +14,8 @@ from pocket_resnet.model.spec import NetworkSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
+FEWEST_CHANNELS = 8  # that torch's strided 1 x 1 convolution is safe with: see SubsampledConv2d
+
 
 def activation(spec: NetworkSpec) -> Callable[[Tensor], Tensor]:
     """The spec's activation function; ReLU in place, but in pre-activated networks.
@@ -28,7 +30,8 @@ def conv2d(
     spec: NetworkSpec, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """A convolution that keeps the image's size at stride 1, with a bias only where no norm supplies one."""
-    return nn.Conv2d(
+    kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS else nn.Conv2d
+    return kind(
         in_channels,
         out_channels,
         kernel_size,
@@ -37,6 +40,18 @@ def conv2d(
         groups=groups,
         bias=not spec.batch_norm,
     )
+
+
+class SubsampledConv2d(nn.Conv2d):
+    """A strided 1 x 1 convolution, computed with stride 1 on the pixels that the stride keeps.
+
+    The result is the same. On processors with AVX2 and no AVX-512, torch 2.13's own strided form writes beyond its
+    memory in the backward pass where images are channels last and have fewer than 8 channels.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        kept_BCHW = x_BCHW[:, :, :: self.stride[0], :: self.stride[1]]
+        return F.conv2d(kept_BCHW, self.weight, self.bias, groups=self.groups)
 
 
 def norm2d(spec: NetworkSpec, channels: int) -> nn.Module:
