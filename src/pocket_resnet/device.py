@@ -67,6 +67,7 @@ def choose(device: str = "auto", precision: str = "auto", channels_last: bool = 
     if num_threads or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_threads or num_cores())
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the same figures on every device
+    torch.backends.cudnn.benchmark = True  # a run's shapes repeat: the fastest kernel for each is looked for once
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
     return Hardware(torch.device(device), precision, channels_last)

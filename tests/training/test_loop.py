@@ -256,3 +256,19 @@ def test_first_non_finite() -> None:
     assert first_non_finite(fine) is None
     for value in (float("nan"), float("inf")):
         assert first_non_finite(fine | {"b": torch.tensor([0, value])}) == "b"
+
+
+@pytest.mark.parametrize("resolutions", [(), (6, 8)])
+def test_images_augmented_ahead_are_those_of_each_step(
+    make_trainer: Callable[..., Trainer], resolutions: tuple[int, ...]
+) -> None:
+    """As on a GPU: several steps' images at once, across the ends of epochs and changes of image size."""
+    augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "erasing": 0.5, "cutmix": 1.0}
+    each, ahead = (make_trainer(augment=augment, resolutions=resolutions, epochs=3, batch_size=4) for _ in range(2))
+    ahead.steps_ahead = 5
+    for step in (*range(ahead.num_steps), 2, 9):
+        (x_BCHW, targets), (y_BCHW, same_targets) = each.batch(step), ahead.batch(step)
+        assert torch.equal(x_BCHW, y_BCHW), step
+        assert torch.equal(targets.labels_B, same_targets.labels_B)
+        assert torch.equal(targets.others_B, same_targets.others_B)
+        assert targets.share == same_targets.share

@@ -28,6 +28,7 @@ from pocket_resnet.training.schedule import image_side, lr_factor
 from pocket_resnet.training.selection import Selection
 
 NEVER = 2**62  # a step that no run reaches
+STEPS_AHEAD = 16  # whose images a GPU augments at once: a batch is too small for it, and each launch takes time
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Trainer:
             with_global_norms(model)
         self.images_NCHW = train.images_NCHW.to(hardware.device)
         self.labels_N = train.labels_N.to(hardware.device)
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(model) if recipe.hardware.compile else model
+        self.forward: Callable[[Tensor], Tensor] = (
+            torch.compile(model, dynamic=False) if recipe.hardware.compile else model  # one graph for each image size
+        )
         self.optimizer = Optimizer(model, recipe.optim)
         self.average = Average(model, recipe.average.decay)
         fill_C = (model.normalize.mean.flatten() * 255).round().to(torch.uint8)
@@ -63,6 +66,9 @@ class Trainer:
         self.totals_3 = torch.zeros(3, dtype=exact, device=hardware.device)  # loss, hits, images of the epoch so far
         self.bad_step = torch.tensor(NEVER, device=hardware.device)  # the first with a loss or gradient not finite
         self._drawn_epoch = -1
+        # The hardest images of a step are known only when it comes.
+        self.steps_ahead = STEPS_AHEAD if hardware.is_asynchronous and not self.selection else 1
+        self._ahead: dict[int, Tensor] = {}
 
     @property
     def epoch(self) -> int:
@@ -102,12 +108,25 @@ class Trainer:
 
     def _images(self, indices_B: Tensor, step: int) -> tuple[Tensor, Targets]:
         """Those samples, augmented as in that step's epoch and of its side."""
-        on_device_B = sent(indices_B, self.images_NCHW.device)
+        x_BCHW = self._augmented_ahead(step) if self.steps_ahead > 1 else self._augmented(indices_B, step)
+        labels_B = self.labels_N[sent(indices_B, self.labels_N.device)]
+        return self.augmenter.mix(to_float(x_BCHW, self.hardware.memory_format), labels_B, step)
+
+    def _augmented(self, indices_B: Tensor, step: int) -> Tensor:
+        """Samples of that step's epoch, augmented and at its image size: uint8 [B, C, H, W]."""
         visit_B = self.selection.visits_N[indices_B] if self.selection else None
-        x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B, visit_B)
-        x_BCHW = resize(x_BCHW, self.side(step))
-        x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
-        return self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], step)
+        images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
+        return resize(self.augmenter(images_BCHW, indices_B, visit_B), self.side(step))
+
+    def _augmented_ahead(self, step: int) -> Tensor:
+        """The step's images out of those of several steps, which are augmented together."""
+        if step not in self._ahead:
+            stop = min(step + self.steps_ahead, (step // self.steps_per_epoch + 1) * self.steps_per_epoch)
+            steps = [ahead for ahead in range(step, stop) if self.side(ahead) == self.side(step)]
+            indices = [self.indices(ahead) for ahead in steps]
+            parts = torch.split(self._augmented(torch.cat(indices), step), [len(part_B) for part_B in indices])
+            self._ahead = dict(zip(steps, parts, strict=True))
+        return self._ahead[step]
 
     def train_step(self) -> int:
         """One optimizer step, and of how many images.
