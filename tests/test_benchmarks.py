@@ -13,12 +13,10 @@ import ablation
 import calibration
 import process
 import regularisation
-import release
 import shapes
 import speed
 import study
 
-from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.model.spec import num_params
 from pocket_resnet.recipe_toml import differences, load_recipe, override
@@ -133,19 +131,3 @@ def test_calibration_counts_every_validation_image(tmp_path: Path, monkeypatch: 
     assert sum(int(row["num_images"]) * float(row["accuracy"]) for row in rows) == pytest.approx(
         300 * read_result(tmp_path / "one" / "result.json").accuracy, abs=0.01
     )
-
-
-def test_a_released_model_repeats_its_card(tmp_path: Path) -> None:
-    """Also over an earlier release; digits, which have no mirrored views, have no figure for six.
-
-    Trained long enough to be sure of its answers, so that rounding changes none.
-    """
-    changes = {"data.name": "digits", "min_steps": 0, "max_steps": 80, "batch_size": 32}
-    train(override(load_recipe("fast"), changes), runs_dir=tmp_path, run="one")
-    for _ in range(2):
-        card = release.release(tmp_path / "one", tmp_path / "models" / "one")
-    assert card.weights == "fp16"
-    assert card.accuracy_six_views is None
-    assert card.command is not None
-    assert evaluate_model(tmp_path / "models" / "one").accuracy == card.accuracy
-    assert (tmp_path / "models/one/model.safetensors").stat().st_size < 0.6 * 4 * card.num_params + 50_000

@@ -57,6 +57,8 @@ class Card(BaseModel):
     """Share of them classified right, single view, last epoch."""
     interval: tuple[float, float]
     """Its 95% Wilson interval."""
+    accuracy_two_views: float | None = None
+    """The same averaged over each image and its mirror image, where it was measured."""
     accuracy_six_views: float | None = None
     """The same averaged over six views of each image, where it was measured."""
     weights: Literal["fp32", "fp16"] = "fp32"
@@ -69,9 +71,11 @@ def markdown(card: Card) -> str:
     """The model card as Markdown."""
     low, high = card.interval
     seen = "" if card.train_on == "train" else " These images were part of training: this is no estimate of anything."
-    views = "" if card.accuracy_six_views is None else f"\n| accuracy, six views | {card.accuracy_six_views:.2%} |"
+    several = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
+    views = "".join(
+        f"\n| accuracy, {name} views | {share:.2%} |" for name, share in several.items() if share is not None
+    )
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
-    halved = ", which cost no validation image" if card.weights == "fp16" else ""
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
 
@@ -85,7 +89,7 @@ PocketResNet {card.version}.
 | recipe, seed | {card.recipe}, {card.seed} |{command}
 | training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
 | machine | {card.machine} |
-| weights | {card.weights}{halved} |
+| weights | {card.weights} |
 | input | RGB, {card.spec.image_size} x {card.spec.image_size} pixels, 0 to 1; the network normalises by itself |
 | classes | {classes} |
 {seen}

@@ -1,0 +1,1 @@
+"""Tools for developers: what makes releases and measurements. They are not part of the installed package."""

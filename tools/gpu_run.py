@@ -1,0 +1,221 @@
+"""Train on one GPU for as many epochs as fit a deadline, and leave a model to release.
+
+    python -m tools.gpu_run recipes/pocket-5m.toml --minutes 8 --out gpu/
+
+Steps are timed at every image size first (that compiles them too); the epochs follow. Every minute the averaged weights
+go to OUT/partial.safetensors, in fp16; at the end OUT/model is the model, OUT/run.tar the run's recipe, metrics, result
+and what was timed. A run that is not done by the deadline is stopped, and OUT/partial.safetensors is what is left.
+
+--timings FILE keeps the timings; where the file exists, they are read from it.
+--only-time ends after the timings, which then need no data.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import tarfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as tensors_to_bytes
+
+from pocket_resnet.data.source import Split
+from pocket_resnet.device import Hardware, choose, machine
+from pocket_resnet.errors import PocketError
+from pocket_resnet.files import json_bytes, write_bytes
+from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.flops import flops_per_image
+from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.run import train
+from tools.release import release
+
+RUN = "gpu"
+NUM_IMAGES = 45_000
+WARM_UP_STEPS, TIMED_STEPS = 20, 60
+MATRIX = 8192
+START_S = 45.0  # to read the data and to compile again from the cache
+END_S = 15.0  # to save, and to measure the released model over one, two and six views
+SAFETY = 0.97  # share of the remaining time that is planned to be used
+PARTIAL_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What was measured before the run: seconds a step by image size, and the GPU's own rate."""
+
+    machine: str
+    step_s: dict[str, float]
+    images_per_s: float
+    flops_per_s: float
+    matrix_flops_per_s: float
+
+    @property
+    def share(self) -> float:
+        """The part of the GPU's bf16 matrix rate that training steps reach."""
+        return self.flops_per_s / self.matrix_flops_per_s
+
+
+def measure(recipe: Recipe, hardware: Hardware) -> Timings:
+    """Time training steps of the recipe on random images, at every image size that it trains at."""
+    model = ResNet(recipe.model)
+    initialise(model, recipe.init, torch.Generator().manual_seed(0))
+    images_NCHW = torch.randint(0, 256, (NUM_IMAGES, 3, *2 * (recipe.model.image_size,)), dtype=torch.uint8)
+    labels_N = torch.randint(0, recipe.model.num_classes, (NUM_IMAGES,))
+    model.normalize.set_statistics([0.5] * 3, [0.25] * 3)
+    trainer = Trainer(hardware.place(model), recipe, Split(images_NCHW, labels_N), hardware)
+    shares = _shares(recipe)
+    step_s = {}
+    for size in shares:
+        trainer.step = next(step for step in range(trainer.num_steps) if trainer.side(step) == size)
+        started_s = time.monotonic()
+        _steps(trainer, WARM_UP_STEPS)
+        compiled_s = time.monotonic() - started_s
+        step_s[str(size)] = _steps(trainer, TIMED_STEPS)
+        print(f"{size} px: {step_s[str(size)] * 1e3:.2f} ms a step, first steps {compiled_s:.1f} s", flush=True)
+    mean_s = sum(share * step_s[str(size)] for size, share in shares.items())
+    flops = sum(share * flops_per_image(model, size) for size, share in shares.items())
+    images_per_s = recipe.batch_size / mean_s
+    return Timings(machine(hardware), step_s, images_per_s, images_per_s * flops, _matrix_flops_per_s(hardware))
+
+
+def _shares(recipe: Recipe) -> dict[int, float]:
+    """The share of the run at each image size in pixels."""
+    sizes = recipe.resolutions or (recipe.model.image_size,)
+    return {size: count / len(sizes) for size, count in Counter(sizes).items()}
+
+
+def _steps(trainer: Trainer, count: int) -> float:
+    """Seconds a step, over so many steps."""
+    trainer.hardware.synchronize()
+    started_s = time.monotonic()
+    for _ in range(count):
+        trainer.train_step()
+    trainer.hardware.synchronize()
+    return (time.monotonic() - started_s) / count
+
+
+def _matrix_flops_per_s(hardware: Hardware) -> float:
+    """The rate of one large bf16 matrix product of random numbers, the median of five."""
+    size = MATRIX if hardware.is_asynchronous else MATRIX // 8
+    a = torch.randn(size, size, device=hardware.device, dtype=torch.bfloat16)
+    times = []
+    for _ in range(8):
+        hardware.synchronize()
+        started_s = time.monotonic()
+        a @ a
+        hardware.synchronize()
+        times.append(time.monotonic() - started_s)
+    return 2 * size**3 / sorted(times[3:])[2]
+
+
+def epochs_that_fit(recipe: Recipe, timings: Timings, seconds: float, num_images: int = NUM_IMAGES) -> int:
+    """How many epochs of training fit into so many seconds; at least one."""
+    mean_s = sum(share * timings.step_s[str(size)] for size, share in _shares(recipe).items())
+    epoch_s = mean_s * -(-num_images // recipe.batch_size)
+    return max(1, int(SAFETY * (seconds - START_S - END_S) / epoch_s))
+
+
+def write_partial(run: Path, out: Path) -> None:
+    """Write the averaged weights of the run's newest checkpoint to `out`/partial.safetensors, in fp16."""
+    try:
+        found = checkpoint.load_newest(run / "checkpoints")
+    except (PocketError, OSError):  # it is just being pruned
+        return
+    if found is not None:
+        state, tensors, _ = found
+        part = "average." if any(name.startswith("average.") for name in tensors) else "model."
+        halves = {name.removeprefix(part): value.half() for name, value in tensors.items() if name.startswith(part)}
+        write_bytes(out / "partial.safetensors", tensors_to_bytes(halves, {"step": str(state.step)}))
+
+
+@contextlib.contextmanager
+def watched(run: Path, out: Path, deadline_s: float) -> Iterator[None]:
+    """Inside, partial weights are written every minute, and this process is sent SIGTERM at the deadline."""
+    stopping = threading.Event()
+
+    def watch() -> None:
+        while not stopping.wait(max(0.0, min(PARTIAL_EVERY_S, deadline_s - time.monotonic()))):
+            if time.monotonic() >= deadline_s:
+                os.kill(os.getpid(), signal.SIGTERM)
+                break
+            write_partial(run, out)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        watcher.join()
+
+
+def train_until(deadline_s: float, recipe: Recipe, data_dir: Path | None, runs_dir: Path, out: Path) -> None:
+    """Train, keep what a cut-off would lose, release the model into `out`. Raises Stopped at the deadline."""
+    run = runs_dir / RUN
+    try:
+        with watched(run, out, deadline_s - END_S):
+            train(recipe, data_dir=data_dir, runs_dir=runs_dir, run=RUN)
+    finally:
+        write_partial(run, out)
+        with tarfile.open(out / "run.tar", "w") as archive:
+            for name in ("recipe.toml", "metrics.jsonl", "result.json"):
+                if (run / name).exists():
+                    archive.add(run / name, name)
+    card = release(run, out / "model", data_dir)
+    (out / "partial.safetensors").unlink()
+    views = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
+    print(f"released: {card.accuracy:.2%}, over several views {views}", flush=True)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="a recipe's name or file, with its network spelled out: no dial")
+    parser.add_argument("--minutes", type=float, default=8.0, help="from the start to the released model")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--timings", type=Path)
+    parser.add_argument("--only-time", action="store_true")
+    parser.add_argument("--no-compile", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    started_s, arguments = time.monotonic(), parsed()
+    deadline_s = started_s + 60 * arguments.minutes
+    changes = {"data.name": arguments.data, "hardware.compile": not arguments.no_compile}
+    recipe = override(load_recipe(arguments.recipe), changes)
+    hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
+    if arguments.timings is not None and arguments.timings.exists():
+        timings = Timings(**json.loads(arguments.timings.read_text()))
+    else:
+        timings = measure(recipe, hardware)
+        if arguments.timings is not None:
+            write_bytes(arguments.timings, json_bytes(asdict(timings)))
+    print(
+        f"{timings.machine}: {timings.images_per_s:,.0f} images/s, {timings.flops_per_s / 1e12:.1f} TFLOP/s, "
+        f"{timings.share:.1%} of the matrix rate of {timings.matrix_flops_per_s / 1e12:.0f}",
+        flush=True,
+    )
+    if arguments.only_time:
+        return
+    epochs = epochs_that_fit(recipe, timings, deadline_s - time.monotonic())
+    print(f"{epochs} epochs fit", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    recipe = override(recipe, {"epochs": epochs})
+    train_until(deadline_s, recipe, arguments.data_dir, arguments.runs_dir, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
