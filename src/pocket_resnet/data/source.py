@@ -155,7 +155,7 @@ def open_source(
     is missing or damaged, EnvironmentFault where it cannot be downloaded or kept.
     """
     data_dir = data_dir or default_data_dir()
-    remarks = _remark_namesake(name)
+    remarks = namesake_remarks(name)
     name = _expanded(name)
     if name == "auto":
         name, more_remarks = _choose(data_dir, download)
@@ -186,6 +186,13 @@ def open_source(
 def is_there(name: str) -> bool:
     """Whether the name is a built-in data set's, or leads to a folder."""
     return name in NAMES or Path(name).is_dir()
+
+
+def namesake_remarks(name: str) -> tuple[str, ...]:
+    """A line where a built-in data set is named and a folder of this name stands in the working directory."""
+    if name in NAMES and Path(name).is_dir():
+        return (f"{name} is the built-in data set, not the folder of this name here: ./{name} is the folder",)
+    return ()
 
 
 def public_name(name: str) -> str:
@@ -259,12 +266,6 @@ def _expanded(name: str) -> str:
         return str(Path(name).expanduser()) if name.startswith("~") else name
     except RuntimeError:  # no such user, or no home
         return name
-
-
-def _remark_namesake(name: str) -> tuple[str, ...]:
-    if name in NAMES and Path(name).is_dir():
-        return (f"{name} is the built-in data set, not the folder of this name here: ./{name} is the folder",)
-    return ()
 
 
 def _require_native_size(name: str, image_size: int, native_size: int) -> None:
