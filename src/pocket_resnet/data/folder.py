@@ -54,6 +54,7 @@ class Folder:
         self.fingerprint = self._store.key(self._trainval, self._hashes)
         self.remarks = (
             *listing.remarks(),
+            *self._store.make_room(self.fingerprint, len(self._trainval)),
             *_remark_single(train, val),
             *cut_remarks,
             *_remark_duplicates(self._hashes, self.num_val),
