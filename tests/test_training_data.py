@@ -260,6 +260,19 @@ def test_models_of_earlier_versions_go_by_name(run_folder: Path, pictures: Path,
     assert evaluate_model(run_folder, data=str(tmp_path / "copy")).caveat is None
 
 
+def test_earlier_run_on_a_folder_recorded_as_digits(
+    go: Callable[..., Result], pictures: Path, make_recipe: Any, tmp_path: Path
+) -> None:
+    """Row 42: its checkpoint says that the built-in digits are not what it was trained on."""
+    go(pictures, model=replace(make_recipe().model, image_size=32), resolutions=())
+    run_folder = tmp_path / "runs" / "r"
+    older(run_folder, "digits")
+    path = run_folder / "recipe.toml"
+    path.write_text(path.read_text().replace(f'"{pictures}"', '"digits"'))
+    with pytest.raises(DataError, match="the data in digits are not those it was trained on"):
+        evaluate_model(run_folder)
+
+
 def test_damaged_digests_are_named(run_folder: Path, go: Callable[..., Result], pictures: Path) -> None:
     path = run_folder / "model" / DIGESTS_NAME
     content = path.read_bytes()
