@@ -151,9 +151,8 @@ def _cut(
 def _remark_single(train: Sequence[ImageFile], val: Sequence[ImageFile]) -> list[str]:
     validated = {image.class_name for image in val}
     names = dict.fromkeys(printable(image.class_name) for image in train if image.class_name not in validated)
-    return (
-        [f"only one image, copies aside, used for training, none for validation: {', '.join(names)}"] if names else []
-    )
+    what = "only one image, copies aside, used for training, none for validation"
+    return [f"{what}: {', '.join(names)}"] if names else []
 
 
 def _remark_duplicates(hashes: Sequence[str], num_val: int) -> list[str]:

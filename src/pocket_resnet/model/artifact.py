@@ -18,7 +18,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec, layers
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
-DIGESTS_NAME = "train_digests.bin"
+DIGESTS_NAME = "train_digests.u64"
 MAX_WEIGHTS_BYTES = 1024**3
 MAX_HEADER_BYTES = 4 * 1024**2
 MAX_CONFIG_BYTES = 4 * 1024**2

@@ -148,8 +148,9 @@ class RunFolder:
         written too; a resumed run keeps those of before, since a fork may have other images.
         """
         if self.processes.is_writer:
+            trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
             write_text(self.path / "recipe.toml", to_toml(self.recipe))
-            write_bytes(self._digests, packed(digests(images_NCHW), *self._earlier_digests(resumed)))
+            write_bytes(self._digests, trained_on)
             (self.path / "result.json").unlink(missing_ok=True)
             self.metrics = MetricsFile(self.path / "metrics.jsonl", step)
             if self.recipe.track:
