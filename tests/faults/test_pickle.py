@@ -169,7 +169,7 @@ def test_as_kept_pixels(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
 
 
 def test_no_pickle_on_disk(trained: Path) -> None:
-    """A run leaves JSON, TOML, Markdown, sums, safetensors, bare numbers: nothing that torch.load would be tempted by."""
+    """A run leaves JSON, TOML, Markdown, sums, safetensors, numbers: nothing that torch.load would be tempted by."""
     written = [path for path in trained.rglob("*") if path.is_file()]
     plain = {path.name for path in written if not path.suffix}
     assert plain == {".lock", "SHA256SUMS"}
