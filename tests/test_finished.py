@@ -9,6 +9,7 @@ import torch
 
 from pocket_resnet import exhibits, finished
 from pocket_resnet.data.source import open_source
+from pocket_resnet.errors import DataError
 from pocket_resnet.page import Album
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.training.loop import Trainer
@@ -23,7 +24,10 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     other = finished.read_run(train_hostile("b"), finished.opener(None))
     assert finished.same_images(one, one)
     assert not finished.same_images(one, other)
-    assert "The data have changed since this run." in finished.read_run(one.path, finished.opener(None)).remarks
+    again = finished.read_run(one.path, finished.opener(None), "synthetic")
+    assert "The data have changed since this run." in again.remarks
+    with pytest.raises(DataError, match="not those it was trained on"):
+        finished.read_run(one.path, finished.opener(None))
 
 
 @pytest.mark.parametrize(

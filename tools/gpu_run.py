@@ -37,7 +37,7 @@ from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image
 from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.run import train
-from tools.release import release
+from tools.release import in_short, release
 
 RUN = "gpu"
 NUM_IMAGES = 45_000
@@ -173,8 +173,7 @@ def train_until(deadline_s: float, recipe: Recipe, data_dir: Path | None, runs_d
                     archive.add(run / name, name)
     card = release(run, out / "model", data_dir)
     (out / "partial.safetensors").unlink()
-    views = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
-    print(f"released: {card.accuracy:.2%}, over several views {views}", flush=True)
+    print(f"{out / 'model'}: {in_short(card)}", flush=True)
 
 
 def parsed() -> argparse.Namespace:

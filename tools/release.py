@@ -14,26 +14,38 @@ from pathlib import Path
 from pocket_resnet.card import Card
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.finished import command, opener, read_run
-from pocket_resnet.model.artifact import load_model, save_model
+from pocket_resnet.model.artifact import load_digests, load_model, save_model
 
 
-def release(run: Path, target: Path, data_dir: Path | None = None) -> Card:
-    """Write the model directory, over an earlier one; returns its card. Raises PocketError for what cannot be read."""
+def release(run: Path, target: Path, data_dir: Path | None = None, data: str | None = None) -> Card:
+    """Write the model directory, over an earlier one; returns its card, which names no place on this machine.
+
+    `data` says where the run's data lie now. Raises PocketError for what cannot be read.
+    """
     model, card = load_model(run)
-    halved = card.model_copy(update={"weights": "fp16", "command": command(read_run(run, opener(data_dir)))})
+    finished, digests = read_run(run, opener(data_dir), data), load_digests(run)
+    changes = {"weights": "fp16", "command": command(finished, released=True), "data": finished.source.public_name}
+    halved = card.model_copy(update=changes)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "trial"
         save_model(trial, model, halved)
         found = {
-            views: evaluate_model(trial, views=views, data_dir=data_dir)
+            views: evaluate_model(trial, data=finished.source.name, split="val", views=views, data_dir=data_dir)
             for views in ((1, 2, 6) if card.mirrored else (1,))
         }
     several = {
         f"accuracy_{name}_views": found[views].accuracy for name, views in (("two", 2), ("six", 6)) if views in found
     }
     released = halved.model_copy(update={"accuracy": found[1].accuracy, "interval": found[1].interval, **several})
-    save_model(target, model, released)
+    save_model(target, model, released, digests)
     return released
+
+
+def in_short(card: Card) -> str:
+    """What was measured of a released model, on one line."""
+    views = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
+    several = "".join(f", {accuracy:.2%} over {name} views" for name, accuracy in views.items() if accuracy is not None)
+    return f"{card.accuracy:.2%}{several}, weights in {card.weights}"
 
 
 def main() -> None:
@@ -41,11 +53,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("target", type=Path, help="the model directory to write")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--data", help="where the run's data lie now, if they were moved")
     arguments = parser.parse_args()
-    card = release(arguments.run, arguments.target, arguments.data_dir)
-    views = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
-    several = "".join(f", {accuracy:.2%} over {name} views" for name, accuracy in views.items() if accuracy is not None)
-    print(f"{arguments.target}: {card.accuracy:.2%}{several}, weights in {card.weights}")
+    print(
+        f"{arguments.target}: {in_short(release(arguments.run, arguments.target, arguments.data_dir, arguments.data))}"
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Card(BaseModel):
     num_macs: int
     """Multiply-adds for one image."""
     data: str
-    """The data set it was trained on."""
+    """The data set it was trained on; of a folder the name, with a slash at the end."""
     mirrored: bool
     """Whether a mirrored image of a class is still one of that class."""
     train_on: Literal["train", "trainval"]
@@ -65,6 +65,8 @@ class Card(BaseModel):
     """Number format of the stored weights; they compute in fp32."""
     command: str | None = None
     """What makes this network again, for a released one."""
+    data_fingerprint: str | None = None
+    """The training data by content; models of earlier versions have none."""
 
 
 def markdown(card: Card) -> str:
@@ -76,6 +78,7 @@ def markdown(card: Card) -> str:
         f"\n| accuracy, {name} views | {share:.2%} |" for name, share in several.items() if share is not None
     )
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
+    content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
 
@@ -86,6 +89,7 @@ PocketResNet {card.version}.
 | --- | --- |
 | accuracy, single view, last epoch | {card.accuracy:.2%} of {card.num_images:,} images ({card.split}) |
 | 95% interval (Wilson) | {low:.2%} to {high:.2%} |{views}
+| data | {card.data}{content} |
 | recipe, seed | {card.recipe}, {card.seed} |{command}
 | training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
 | machine | {card.machine} |

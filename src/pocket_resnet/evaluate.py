@@ -14,11 +14,12 @@ from torch import Tensor
 
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.source import Split, Which, open_source
+from pocket_resnet.data.source import Source, Split, Which, namesake_remarks, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.training_data import caveat, reopen
 
 NUM_CALIBRATION_BINS = 15
 EVALUATION_BATCH = 500
@@ -50,6 +51,9 @@ class Evaluation:
     nll: float
     ece: float
     caveat: str | None = None
+    """On images that the model was trained on."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of how the data were named."""
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; `confusion[true][predicted]` counts images."""
@@ -61,7 +65,8 @@ class Evaluation:
             }
             for result in self.per_class
         }
-        return {key: value for key, value in vars(self).items() if key != "caveat"} | {"per_class": classes}
+        figures = {key: value for key, value in vars(self).items() if key not in ("caveat", "remarks")}
+        return figures | {"per_class": classes}
 
 
 def evaluate_model(
@@ -74,35 +79,29 @@ def evaluate_model(
 ) -> Evaluation:
     """Measure the model in a directory on a split of a data set; classes are matched by name.
 
-    By default on the data it was trained on, and there on validation, or on every image of a folder without splits.
-    Raises DataError where the data has a class that the model does not know.
+    By default on validation of the data it was trained on, which its run finds by path and holds to their content;
+    of a folder given as `data` that has no splits, on every image. Raises DataError where the data has a class that
+    the model does not know, and where its own are not there or have changed.
     """
     model, card = load_model(path)
-    source = open_source(data or card.data, data_dir=data_dir, image_size=card.spec.image_size)
+
+    def open_data(name: str) -> Source:
+        return open_source(name, data_dir=data_dir, image_size=card.spec.image_size)
+
+    source = reopen(path, card, open_data) if data is None else open_data(data)
     refuse_mirroring(card, views)
     split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
-    return replace(found, caveat=_caveat(card, source.name, split_name))
+    told = caveat(path, card, source, split_name, images.images_NCHW)
+    return replace(found, caveat=told, remarks=() if data is None else namesake_remarks(data))
 
 
 def refuse_mirroring(card: Card, views: int) -> None:
     """Raise UsageError where several views are asked of a model whose images must not be mirrored."""
     if views > 1 and not card.mirrored:
         raise UsageError(f"{views} views mirror images, which then mean something else here", mend="use one view")
-
-
-def _caveat(card: Card, data: str, split_name: str) -> str | None:
-    """Why the accuracy is no estimate, where the model has seen the images."""
-    if not _same(data, card.data) or (split_name == "val" and card.train_on == "train") or split_name == "test":
-        return None
-    return f"the model was trained on {'most of ' if card.train_on == 'train' else ''}these images"
-
-
-def _same(data: str, other: str) -> bool:
-    """Whether both name the same data set; a folder has many names."""
-    return data == other or (Path(data).is_dir() and Path(data).resolve() == Path(other).resolve())
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:

@@ -164,6 +164,11 @@ def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict
     return contents
 
 
+def is_listed(folder: Path, name: str) -> bool:
+    """Whether the folder's SHA256SUMS has the file. Raises ArtifactError where it cannot be read."""
+    return name in _read_sums(folder)
+
+
 def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS_NAME
     text = _read_limited(path, MAX_SUMS_BYTES)

@@ -3,7 +3,6 @@
 Shapes: N validation images, K classes, B images, H x W pixels.
 """
 
-import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, load_recipe, override
 from pocket_resnet.tiles import as_shown
-from pocket_resnet.training.checkpoint import STATE_NAME, newest_first
+from pocket_resnet.training.checkpoint import recorded_fingerprint
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
 from pocket_resnet.training.schedule import image_side
+from pocket_resnet.training_data import caveat, reopen
 
 
 @dataclass(eq=False)
@@ -87,8 +87,12 @@ def opener(data_dir: Path | None) -> Opener:
     return open_data
 
 
-def read_run(path: Path, open_data: Opener | None = None) -> FinishedRun:
-    """The finished run in this folder, evaluated. Raises UsageError where none is there, ArtifactError for damage."""
+def read_run(path: Path, open_data: Opener | None = None, data: str | None = None) -> FinishedRun:
+    """The finished run in this folder, evaluated; `data` says where its data lie now.
+
+    Raises UsageError where none is there, ArtifactError for damage, DataError where its data are not there or, unless
+    `data` names them, have changed.
+    """
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
         raise UsageError("no run here", where=path, mend="give the folder of a finished run")
@@ -96,7 +100,8 @@ def read_run(path: Path, open_data: Opener | None = None) -> FinishedRun:
         raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
     recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
     model, card = load_model(path)
-    source = (open_data or opener(None))(recipe)
+    source = _open(path, card, recipe, open_data or opener(None), data)
+    recipe = override(recipe, {"data.name": source.name})
     val = renumber(source.split("val"), source.class_names, card.class_names)
     hardware = choose()
     model = hardware.place(model)
@@ -114,8 +119,15 @@ def read_run(path: Path, open_data: Opener | None = None) -> FinishedRun:
         hardware=hardware,
         probabilities_NK=probabilities_NK,
         evaluation=evaluation,
-        remarks=tuple(_remarks(path, result, source, evaluation)),
+        remarks=tuple(_remarks(path, card, source, val, evaluation, result)),
     )
+
+
+def _open(path: Path, card: Card, recipe: Recipe, open_data: Opener, data: str | None) -> Source:
+    def open_named(name: str) -> Source:
+        return open_data(override(recipe, {"data.name": name}))
+
+    return reopen(path, card, open_named) if data is None else open_named(data)
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
@@ -125,22 +137,17 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
 
 
-def _remarks(path: Path, result: Result, source: Source, evaluation: Evaluation) -> list[str]:
+def _remarks(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
     """What a reader of the figures must know."""
-    remarks = []
-    if result.train_on == "trainval":
-        remarks.append("The network was trained on the validation images too: their accuracy is no estimate.")
+    told = caveat(path, card, source, "val", val.images_NCHW)
+    remarks = [f"{told[0].upper()}{told[1:]}."] if told else []
     if evaluation.accuracy != result.accuracy:
         remarks.append(
             f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
             "differently, or the data are others); confusion, calibration and images below go with this figure."
         )
-    saved = newest_first(path / "checkpoints")
-    try:
-        began_with = json.loads((saved[0] / STATE_NAME).read_text(encoding="utf-8"))["data_fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):  # checkpoints may be deleted
-        return remarks
-    if began_with != source.fingerprint:
+    began_with = card.data_fingerprint or recorded_fingerprint(path / "checkpoints")
+    if began_with not in (None, source.fingerprint):  # checkpoints may be deleted
         remarks.append("The data have changed since this run.")
     return remarks
 
@@ -168,18 +175,23 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
     return pixels_BHWC[:count], labels[:count], step, steps.share(step)
 
 
-def command(run: FinishedRun) -> str:
-    """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml."""
+def command(run: FinishedRun, *, released: bool = False) -> str:
+    """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml.
+
+    A released model's names no place on this machine.
+    """
     if run.card.command is not None:
         return run.card.command
-    words = ["pocket-resnet", "train", run.recipe.name, "--data", run.recipe.data.name]
+    name = run.source.public_name if released else run.source.name
+    words = ["pocket-resnet", "train", run.recipe.name, "--data", name]
     try:
         asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name, "seed": run.recipe.seed})
         resolved, _ = fit_to_data(asked, run.source, len(run.source.split(asked.data.train_on)))
     except (PocketError, OSError):  # no recipe of this name
         resolved = None
     if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
-        return shlex.join(["pocket-resnet", "train", str(run.path.parent / run.name / "recipe.toml")])
+        folder = Path(run.name) if released else run.path.parent / run.name
+        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml")])
     return shlex.join([*words, "--seed", str(run.recipe.seed)] if run.recipe.seed else words)
 
 

@@ -35,17 +35,20 @@ PAGE_NAME, PLOTS_NAME = "report.html", "plots"
 MOST_PAIRS, MOST_ROWS_UNFOLDED = 10, 20
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None, data_dir: Path | None = None) -> Path:
+def write_report(
+    runs: Sequence[Path], out: Path | None = None, data_dir: Path | None = None, data: str | None = None
+) -> Path:
     """Write the report on the finished runs in these folders, and return the page's path.
 
-    It goes to `out`; by default to the run's own folder, or of several to `report` beside the first. Raises PocketError
-    where a run is not finished or damaged, or its data are not there.
+    It goes to `out`; by default to the run's own folder, or of several to `report` beside the first. `data` says where
+    the runs' data lie now. Raises PocketError where a run is not finished or damaged, or its data are not there or have
+    changed.
     """
     paths = list({os.path.realpath(path): path for path in reversed(runs)}.values())[::-1]
     if not paths:
         raise UsageError("no runs", mend="name folders of finished runs")
     open_data = opener(data_dir)
-    finished = [read_run(path, open_data) for path in paths]
+    finished = [read_run(path, open_data, data) for path in paths]
     single, album = len(finished) == 1, Album()
     title, pieces = about_one(finished[0], album) if single else about_several(finished, album)
     folder = out or (paths[0] if single else paths[0].parent / "report")
@@ -57,7 +60,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, data_dir: Path |
 
 def about_one(run: FinishedRun, album: Album) -> tuple[str, list[Html]]:
     """The title and the content of a page on one run; its pictures go into the album."""
-    title = f"{run.recipe.name} on {run.source.name}, seed {run.recipe.seed}"
+    title = f"{run.recipe.name} on {run.source.public_name}, seed {run.recipe.seed}"
     return title, [
         element("h1", title),
         element("p", f"Run {run.name} on {run.result.machine}", class_="soft"),

@@ -70,7 +70,7 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
         f"split {found['split']}, {views}"
     )
     if caveat:
-        print(f"no estimate: {caveat}")
+        print(caveat)
     print(f"negative log-likelihood {found['nll']:.4f}, expected calibration error {found['ece']:.4f}")
     names = list(found["per_class"])
     table = _table("class", "images", "accuracy", "95% interval", "most often taken for")

@@ -30,7 +30,10 @@ class Train:
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     data: DataName = None
-    """cifar10, cifar100, digits, auto, or a folder with one subfolder a class; short for --data.name."""
+    """cifar10, cifar100, digits, auto, or a folder with one subfolder a class; short for --data.name.
+
+    With a slash it is a folder (./digits). With --resume, where the run's data lie now.
+    """
     data_dir: DataDir = None
     """Where data sets lie (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
     runs_dir: Path = Path("runs")
@@ -86,7 +89,7 @@ class Evaluate:
     model: tyro.conf.Positional[Path]
     """A model directory, or a finished run's."""
     data: DataName = None
-    """cifar10, cifar100, digits, auto or a folder (default: what the model was trained on)."""
+    """cifar10, cifar100, digits, auto or a folder (default: what the model was trained on, if that is unchanged)."""
     split: Literal["val", "test", "all"] | None = None
     """Default: val; for a folder given by --data that has no train/, every image in it."""
     views: Literal[1, 2, 6] = 1
@@ -102,10 +105,12 @@ class Evaluate:
         if self.json not in (None, show.STDOUT):
             _refuse_own_files(Path(str(self.json)))
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
+        for remark in found.remarks:
+            print(remark, file=sys.stderr)
         if self.json != show.STDOUT:
             show.evaluation(found.to_json(), found.caveat)
         elif found.caveat:
-            print(f"no estimate: {found.caveat}", file=sys.stderr)
+            print(found.caveat, file=sys.stderr)
         if self.json is not None:
             show.as_json(found.to_json(), self.json)
 
@@ -127,13 +132,15 @@ class Report:
     """Folders of finished runs; the first is what the others are compared with."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where report.html and plots/ go (default: the run's folder; of several runs, `report` beside the first)."""
+    data: DataName = None
+    """Where the runs' data lie now (default: where they lay in training, if they are unchanged)."""
     data_dir: DataDir = None
     """Where data sets lie."""
 
     def run_verb(self) -> None:
         from pocket_resnet.report import write_report
 
-        print(f"report      {write_report(self.runs, self.out, self.data_dir)}")
+        print(f"report      {write_report(self.runs, self.out, self.data_dir, self.data)}")
 
 
 @dataclass
@@ -223,7 +230,7 @@ class Data:
     """
 
     name: tyro.conf.Positional[str] = "cifar10"
-    """cifar10, cifar100, digits, auto, or a folder."""
+    """cifar10, cifar100, digits, auto, or a folder; with a slash it is a folder (./digits)."""
     verify: bool = False
     """Read and hash every file again."""
     data_dir: DataDir = None

@@ -103,6 +103,8 @@ def test_md5_is_checked_once_and_again_by_verify(cifar10: Any, tmp_path: Path, m
     os.utime(folder / "data_batch_1.bin", ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(DataError, match="wrong MD5"):
         verify(source)
+    with pytest.raises(DataError, match="wrong MD5"):  # the same size and time, but not the same file
+        open_source("cifar10", data_dir=tmp_path).split("train")
 
 
 def test_damaged_record_of_checks_is_ignored(cifar10: Any, tmp_path: Path) -> None:

@@ -29,12 +29,13 @@ def test_plain_folder(make_folder: Any) -> None:
     source = opened(root)
     assert source.class_names == ("1", "10", "2", "cat", "dog")
     train, val = source.split("train"), source.split("val")
-    assert torch.bincount(val.labels_N).tolist() == [1, 1, 1, 3, 1]
-    assert torch.bincount(train.labels_N).tolist() == [1, 1, 1, 27, 10]
-    assert train.images_NCHW.shape == (40, 3, 8, 8)
+    assert torch.bincount(val.labels_N).tolist() == [1, 1, 1, 6, 1]  # a tenth on average, and one at least
+    assert torch.bincount(train.labels_N).tolist() == [1, 1, 1, 24, 10]
+    assert train.images_NCHW.shape == (37, 3, 8, 8)
     assert (train.images_NCHW.dtype, train.labels_N.dtype) == (torch.uint8, torch.int64)
     assert len(source.split("all")) == len(source.split("trainval")) == 47
-    assert source.remarks == ()
+    assert len(source.remarks) == 1
+    assert source.remarks[0].endswith("as the class grows: 1, 10, 2")
     with pytest.raises(DataError, match="has no test/"):
         source.split("test")
 
@@ -93,13 +94,14 @@ def test_class_of_one_image_is_trained_on_and_remarked(make_folder: Any) -> None
 
 
 def test_cut_is_stable_under_renaming_and_adding(make_folder: Any) -> None:
+    """Row 44."""
     root = make_folder({"a": 40})
     held = {image.numpy().tobytes() for image in opened(root).split("val").images_NCHW}
     for path in list((root / "a").iterdir()):
         path.rename(path.with_name(f"renamed {path.name}"))
     Image.new("RGB", (9, 9), "red").save(root / "a" / "new.png")
     again = {image.numpy().tobytes() for image in opened(root).split("val").images_NCHW}
-    assert len(held & again) >= 3
+    assert held <= again
 
 
 def test_fingerprint_is_of_content_names_and_size(make_folder: Any, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pocket_resnet.data.image import decode
 from pocket_resnet.data.source import Source, open_source, verify
@@ -55,18 +57,73 @@ def test_pixels_half_written_by_a_killed_process_are_removed(make_folder: Any) -
     assert foreign.exists()
 
 
-def test_file_changed_behind_its_time_is_found_by_verify(make_folder: Any) -> None:
+@pytest.mark.parametrize("how", ["written over", "replaced"])
+def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any) -> None:
+    """Its new pixels are trained on; `verify` of what was opened before names it."""
     root = make_folder({"a": 4, "b": 4})
     source = opened(root)
     assert len(verify(source)) == 8
     path = root / "a" / "1.png"
-    status = path.stat()
-    content = bytearray(path.read_bytes())
-    content[-20] ^= 255
-    path.write_bytes(content)
+    status, whole = path.stat(), path.read_bytes()
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    content = path.read_bytes()
+    content += bytes(max(0, len(whole) - len(content)))  # what follows the image is nobody's business
+    path.write_bytes(whole + bytes(len(content) - len(whole)))  # as it was seen first
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(DataError, match=r"1 of 8 files do not match:\n    a/1\.png: changed while its time stayed"):
-        verify(opened(root))
+    source = opened(root)
+    before = source.split("all").images_NCHW.clone()
+    if how == "replaced":
+        path.with_name("new").write_bytes(content)
+        path.with_name("new").rename(path)
+    else:
+        path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (len(content), status.st_mtime_ns)
+    with pytest.raises(DataError, match=r"1 of 8 files do not match:\n    a/1\.png: changed since it was listed"):
+        verify(source)
+    after = opened(root)
+    assert after.fingerprint != source.fingerprint
+    assert not torch.equal(after.split("all").images_NCHW, before)
+    assert len(verify(after)) == 8
+
+
+def kept(root: Path) -> set[str]:
+    return {path.parent.name for path in (root.parent / "data" / "folders").glob("*/images.npy")}
+
+
+def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sets not used for longest go first, which is said; neither the set in use nor another open one goes."""
+    monkeypatch.setattr("pocket_resnet.data.pixels.MAX_KEPT_BYTES", 2 * 4 * 3 * 8 * 8 + 300)  # two sets, not three
+    roots = [make_folder({"a": 4}, name=name) for name in ("first", "second", "third", "fourth")]
+    keys = []
+    for number, root in enumerate(roots[:2]):
+        source = opened(root)
+        source.split("all")
+        keys.append(source.fingerprint)
+        os.utime(root.parent / "data" / "folders" / keys[-1] / "files.json", (number, number))
+        assert not any("limited" in remark for remark in source.remarks)
+    del source  # closes the second
+    opened(roots[0]).split("all")  # used again, so that the second goes first
+    third = opened(roots[2])
+    assert any("kept pixels are limited to" in remark and "removed 1 sets" in remark for remark in third.remarks)
+    third.split("all")
+    assert kept(roots[0]) == {keys[0], third.fingerprint}
+    first = opened(roots[0])
+    images_NCHW = first.split("all").images_NCHW
+    fourth = opened(roots[3])
+    fourth.split("all")
+    assert kept(roots[0]) == {keys[0], third.fingerprint, fourth.fingerprint}  # two are open
+    assert torch.equal(opened(roots[0]).split("all").images_NCHW, images_NCHW)
+
+
+def test_a_set_larger_than_the_limit_is_kept(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pocket_resnet.data.pixels.MAX_KEPT_BYTES", 10)
+    root = make_folder({"a": 4})
+    for _ in range(2):
+        source = opened(root)
+        assert len(source.split("all")) == 4
+        assert kept(root) == {source.fingerprint}
+        assert not any("limited" in remark for remark in source.remarks)
 
 
 def test_damaged_cache_is_found_by_verify(make_folder: Any) -> None:
@@ -90,7 +147,7 @@ def test_damaged_index_is_ignored(make_folder: Any) -> None:
     root = make_folder({"a": 4})
     before = opened(root).fingerprint
     (index,) = (root.parent / "data").rglob("index/*.json")
-    for text in ("", "[]", '{"a/0.png": 7}', '{"a/0.png": [1, 2, 3]}'):
+    for text in ("", "[]", '{"a/0.png": 7}', '{"a/0.png": [1, 2, 3]}', '{"a/0.png": [1, 2, 3, 4, 5]}'):
         index.write_text(text)
         assert opened(root).fingerprint == before
 

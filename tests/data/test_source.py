@@ -48,6 +48,40 @@ def test_unknown_names(tmp_path: Path) -> None:
         open_source("digits", image_size=28)
 
 
+@pytest.mark.parametrize("name", ["digits", "cifar10", "auto"])
+def test_a_slash_makes_a_folder(name: str, make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 42: relative, absolute, with `..` and from the home folder, which all are the same data."""
+    root = make_folder({"a": 3, "b": 3}, name=name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to(name)
+    for spelling in (f"./{name}", f"{name}/", f"{name}/../{name}", str(root), f"~/{name}", "link"):
+        source = open_source(spelling, data_dir=tmp_path / "data", image_size=8)
+        assert (source.name, source.public_name, source.class_names) == (str(root), f"{name}/", ("a", "b"))
+    assert open_source("digits").public_name == "digits"
+    with pytest.raises(UsageError, match="no folder of this name"):
+        open_source("~no-such-user/x")
+
+
+def test_folder_beside_a_built_in_name_is_mentioned(
+    make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any
+) -> None:
+    """Row 42: where one trains, describes and evaluates."""
+    make_folder({"a": 3, "b": 3}, name="digits")
+    make_folder({"a": 3, "b": 3}, name="others")
+    assert open_source("digits").remarks == ()
+    monkeypatch.chdir(tmp_path)
+    told = "digits is the built-in data set, not the folder of this name here: ./digits is the folder"
+    source = open_source("digits")
+    assert (source.name, source.remarks) == ("digits", (told,))
+    assert told in run("data", "digits")[1]
+    assert Path(open_source("others", image_size=8).name) == tmp_path / "others"
+    words = ("train", "fast", "--data", "digits", "--budget", "20K", "--max-steps", 1, "--batch-size", 32, "--run", "r")
+    assert told in run(*words, "--no-report", "--norm-images", 8)[2]
+    assert told in run("evaluate", "runs/r", "--data", "digits")[2]
+    assert told not in run("evaluate", "runs/r")[2]
+
+
 def test_auto_takes_cifar10_from_the_disk(cifar10: Any, tmp_path: Path) -> None:
     cifar10.write(tmp_path, "cifar-10-batches-py")
     source = open_source("auto", data_dir=tmp_path)

@@ -61,7 +61,8 @@ def test_disk_full(
 MOMENTS = {
     "metrics": (MetricsFile, "append", "r/metrics.jsonl"),
     "model": (folder, "save_model", "r/model"),
-    "result": (folder, "write_bytes", "r/result.json"),
+    "result": (folder, "json_bytes", "r/result.json"),
+    "digests": (folder, "write_bytes", "r/train_digests.u64"),
 }
 
 
@@ -73,15 +74,15 @@ def test_disk_full_when(
     start_child: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 5: at the metrics, the model, the result; what was there stays, and with space again the run ends."""
+    """Row 5: at metrics, model, result, digests; what was there stays, and with space again the run ends."""
     owner, name, told = MOMENTS[moment]
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     model = (tmp_path / "r/model/model.safetensors").read_bytes()
     whole, (said_in, says_to) = getattr(owner, name), os.pipe()
 
-    def full(*values: Any) -> None:
+    def full(*values: Any) -> Any:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-        whole(*values)
+        return whole(*values)
 
     def work() -> None:
         os.dup2(says_to, sys.stderr.fileno())  # the limit holds for a file that standard error is captured in, too

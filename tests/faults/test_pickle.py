@@ -169,11 +169,11 @@ def test_as_kept_pixels(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
 
 
 def test_no_pickle_on_disk(trained: Path) -> None:
-    """A run leaves JSON, TOML, Markdown, sums and safetensors: nothing that torch.load would be tempted by."""
+    """A run leaves JSON, TOML, Markdown, sums, safetensors, numbers: nothing that torch.load would be tempted by."""
     written = [path for path in trained.rglob("*") if path.is_file()]
     plain = {path.name for path in written if not path.suffix}
     assert plain == {".lock", "SHA256SUMS"}
-    assert {path.suffix for path in written} == {".toml", ".jsonl", ".json", ".safetensors", ".md", ""}
+    assert {path.suffix for path in written} == {".toml", ".jsonl", ".json", ".safetensors", ".u64", ".md", ""}
     for path in trained.rglob("*.safetensors"):
         content = path.read_bytes()
         json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -1,6 +1,9 @@
 """A released model is what its card says."""
 
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.recipe_toml import load_recipe, override
@@ -20,3 +23,22 @@ def test_a_released_model_repeats_its_card(tmp_path: Path) -> None:
     assert card.command is not None
     assert evaluate_model(tmp_path / "models" / "one").accuracy == card.accuracy
     assert (tmp_path / "models/one/model.safetensors").stat().st_size < 0.6 * 4 * card.num_params + 50_000
+
+
+def test_a_released_model_names_no_local_path(make_recipe: Any, tmp_path: Path) -> None:
+    """Row 43: it has its folder's name, fingerprint and the digests of its training images; moved data are named."""
+    for number in range(12):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(path)
+    train(make_recipe(data={"name": str(tmp_path / "pictures")}, batch_size=4), runs_dir=tmp_path / "runs", run="one")
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "pictures").rename(tmp_path / "moved" / "pictures")
+    card = release(tmp_path / "runs" / "one", tmp_path / "released", data=str(moved))
+    assert (card.data, card.command) == ("pictures/", "pocket-resnet train one/recipe.toml")
+    assert card.data_fingerprint is not None
+    for path in (tmp_path / "released").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes()
+    found = evaluate_model(tmp_path / "released", data=str(moved), split="val")
+    assert (found.accuracy, found.caveat) == (card.accuracy, None)
+    assert "no estimate" in str(evaluate_model(tmp_path / "released", data=str(moved)).caveat)

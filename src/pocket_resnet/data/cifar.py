@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 from either official archive, unpacked or not, or from their official address.
 
-Every file is held to its published MD5: once, then remembered beside it by size and time (where the folder
+Every file is held to its published MD5: once, then remembered beside it by size, times and inode (where the folder
 can be written), until `verify`. For CIFAR-100's binary files none is published: they are held to the MD5
 they had when first seen, which is at extraction from the archive, whose MD5 is published.
 """
@@ -25,7 +25,7 @@ MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 MIRROR_VARIABLE = "POCKET_RESNET_MIRROR"  # addresses of folders with the archives, separated by spaces
 MAX_FILE_BYTES = 256 * 2**20
 IMAGE_SIZE = 32
-_RECORD_NAME = ".verified.json"  # file name -> [bytes, mtime in ns, MD5]
+_RECORD_NAME = ".verified.json"  # file name -> [bytes, mtime in ns, ctime in ns, inode, MD5]
 
 Stamp = list[int | str]
 
@@ -126,15 +126,15 @@ class Cifar:
             raise DataError("missing", where=path, mend=mend) from error
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}", where=path, mend=mend) from error
-        last_size, last_mtime_ns, last_md5 = stamps.get(name, [-1, -1, ""])
-        wanted = self._layout.md5.get(name, last_md5)
-        is_as_last = [last_size, last_mtime_ns, last_md5] == [status.st_size, status.st_mtime_ns, wanted]
-        if not (trust_stamp and is_as_last):
+        last_md5 = stamps.get(name, [""])[-1]
+        wanted = self._layout.md5.get(name, str(last_md5))
+        now: Stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        if not (trust_stamp and stamps.get(name) == [*now, wanted]):
             found = hashlib.md5(content, usedforsecurity=False).hexdigest()
             if wanted and found != wanted:
                 known = "is published" if name in self._layout.md5 else "it was at first"
                 raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, mend=mend)
-            stamps[name] = [status.st_size, status.st_mtime_ns, found]
+            stamps[name] = [*now, found]
         return content
 
 
@@ -198,7 +198,7 @@ def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
 def _read_stamps(folder: Path) -> dict[str, Stamp]:
     try:
         stamps = json.loads((folder / _RECORD_NAME).read_bytes())
-        return {str(name): [int(size), int(mtime_ns), str(md5)] for name, (size, mtime_ns, md5) in stamps.items()}
+        return {str(name): [*map(int, numbers), str(md5)] for name, (*numbers, md5) in stamps.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}  # nothing is remembered: verify again
 

@@ -1,21 +1,21 @@
 """A folder of one's own images, one subfolder a class, optionally under train/, val/ and test/.
 
-Classes are sorted by name as text; the order then travels with the model. Without val/, 10% of each class
-(at least one image, but never its only one) are held out by content; see `holdout`. val/ and test/ must
+Classes are sorted by name as text; the order then travels with the model. Without val/, about 10% of the images
+(of a class one at least, but never its only one) are held out by content; see `Holdout`. val/ and test/ must
 have the classes of train/, matched by name. Files under test/ are listed, but not opened for training.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pocket_resnet.data.holdout import hold_out
+from pocket_resnet.data.holdout import Holdout
 from pocket_resnet.data.listing import ImageFile, Listing, printable
 from pocket_resnet.data.pixels import PixelStore
-from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.errors import DataError, UsageError, listed
 
 VAL_FRACTION = 0.1
 PARTS = ("train", "val", "test")
@@ -36,7 +36,7 @@ class Folder:
             raise UsageError(f"an image size of {image_size} px", mend="choose 1 or more")
         self.name = self.where = str(root)
         self.image_size = image_size
-        self._root = root.resolve()
+        self._root = root
         listing = Listing(self._root)
         parts = _list_parts(listing)
         self.class_names = tuple(parts["train"])
@@ -46,14 +46,17 @@ class Folder:
         train = _files(parts["train"])
         val = _files(parts["val"]) if "val" in parts else []
         content = dict(zip(train + val, self._store.hashes(train + val), strict=True))
+        cut_remarks: list[str] = []
         if "val" not in parts:
-            train, val = _cut(train, content)
+            train, val, cut_remarks = _cut(train, content)
         self._trainval, self.num_val = train + val, len(val)
         self._hashes = [content[image] for image in self._trainval]
         self.fingerprint = self._store.key(self._trainval, self._hashes)
         self.remarks = (
             *listing.remarks(),
+            *self._store.make_room(self.fingerprint, len(self._trainval)),
             *_remark_single(train, val),
+            *cut_remarks,
             *_remark_duplicates(self._hashes, self.num_val),
         )
 
@@ -131,19 +134,25 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
-def _cut(images: list[ImageFile], content: Mapping[ImageFile, str]) -> tuple[list[ImageFile], list[ImageFile]]:
-    labels = [image.class_name for image in images]
-    sizes = Counter(labels)
-    quotas = {name: max(1, round(VAL_FRACTION * size)) if size > 1 else 0 for name, size in sizes.items()}
-    held = hold_out(labels, [content[image] for image in images], quotas)
-    train = [image for index, image in enumerate(images) if index not in held]
-    return train, [image for index, image in enumerate(images) if index in held]
+def _cut(
+    images: list[ImageFile], content: Mapping[ImageFile, str]
+) -> tuple[list[ImageFile], list[ImageFile], list[str]]:
+    """Training and validation images, and a remark on classes where growth may move one."""
+    classes = defaultdict[str, list[str]](list)
+    for image in images:
+        classes[image.class_name].append(content[image])
+    held = Holdout.of(classes, VAL_FRACTION)
+    train = [image for image in images if content[image] not in held.contents]
+    names = listed([printable(name) for name in held.exceptions], ", ")
+    what = "one image of each of these classes may change sides between training and validation as the class grows"
+    return train, [image for image in images if content[image] in held.contents], [f"{what}: {names}"] if names else []
 
 
 def _remark_single(train: Sequence[ImageFile], val: Sequence[ImageFile]) -> list[str]:
     validated = {image.class_name for image in val}
     names = dict.fromkeys(printable(image.class_name) for image in train if image.class_name not in validated)
-    return [f"only one image, used for training, none for validation: {', '.join(names)}"] if names else []
+    what = "only one image, copies aside, used for training, none for validation"
+    return [f"{what}: {', '.join(names)}"] if names else []
 
 
 def _remark_duplicates(hashes: Sequence[str], num_val: int) -> list[str]:

@@ -1,18 +1,51 @@
 """Which samples are held out of training: the same ones on every machine and in every run.
 
-Samples are ranked by a hash of their key, class by class. With content as the key, neither renaming nor
-adding images moves the others, and copies of one image stay side by side.
+`Holdout` decides a folder's images by content alone: each on its own, so that a folder may grow and no image changes
+sides, and copies of one image are always on the same side. `hold_out` takes exact numbers, and is what cut the digits.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
 from pocket_resnet import seeds
 
 Label = TypeVar("Label", int, str)
 
 HOLDOUT_SEED = 20_090_408  # fixed: the run's seed must not change what is validated on
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """The contents held out of training, and the classes in which a few images made an exception necessary."""
+
+    contents: frozenset[str]
+    exceptions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, classes: Mapping[str, Iterable[str]], share: float) -> Self:
+        """From the contents (as hashes) of each class, about that share of them.
+
+        A content is held out where its own rank is below the share. Two exceptions: a class of two contents or more of
+        which none is held out gives its lowest, and a class of which all are held out trains on its highest. Both end
+        when the class grows and the first rule suffices, and then that one image changes sides. The second exception
+        is the stronger one where classes share a content: each class has an image to train on.
+        """
+        ranked = {name: sorted(set(contents), key=_rank) for name, contents in classes.items()}
+        held = {content for contents in ranked.values() for content in contents if _rank(content) < share}
+        unseen = {
+            name: contents[0] for name, contents in ranked.items() if len(contents) > 1 and not held & {*contents}
+        }
+        held |= set(unseen.values())
+        untrained = {name: contents[-1] for name, contents in ranked.items() if contents and held >= {*contents}}
+        held -= set(untrained.values())
+        return cls(frozenset(held), tuple(name for name in ranked if name in unseen or name in untrained))
+
+
+def _rank(content: str) -> float:
+    """A number from 0 to 1 that depends on the content alone."""
+    return seeds.derive(HOLDOUT_SEED, content) / 2**63
 
 
 def hold_out(labels: Sequence[Label], keys: Sequence[int | str], quotas: Mapping[Label, int]) -> set[int]:

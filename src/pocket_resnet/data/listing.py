@@ -26,6 +26,8 @@ class ImageFile:
     class_name: str
     num_bytes: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
 
 
 @dataclass
@@ -65,7 +67,8 @@ class Listing:
                     pending.append(Path(entry.path))
                 elif status := self._regular(entry):
                     relative = Path(entry.path).relative_to(self.root).as_posix()
-                    yield ImageFile(relative, class_name, status.st_size, status.st_mtime_ns)
+                    stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+                    yield ImageFile(relative, class_name, *stamp)
 
     def _visible(self, folder: Path) -> list[os.DirEntry[str]]:
         try:

@@ -1,14 +1,18 @@
-"""Decode a folder's images once: hashes by (path, size, time) and pixels by content stay in the data folder.
+"""Decode a folder's images once: hashes by (path, size, times, inode) and pixels by content stay in the data folder.
 
 `folders/index/*.json` says which content a file had, so that an unchanged file is not read again.
 `folders/KEY/images.npy` holds the pixels, `files.json` beside it says of which files; KEY is a hash over names,
-contents, size and decoder, so changed data never meets old pixels.
+contents, size and decoder, so changed data never meets old pixels. Where all of them would take more than
+`MAX_KEPT_BYTES`, those that were not used for longest are removed first.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +29,8 @@ from pocket_resnet.data.listing import ImageFile, printable
 from pocket_resnet.device import num_cores
 from pocket_resnet.errors import DataError, EnvironmentFault, listed
 
-_LIST_NAME = "files.json"
+MAX_KEPT_BYTES: Final = 16 * 1024**3
+_PIXELS_NAME, _LIST_NAME = "images.npy", "files.json"
 _BATCH: Final = 256  # images in memory at once while decoding
 
 Result = TypeVar("Result")
@@ -48,7 +53,7 @@ class PixelStore:
         Raises DataError naming all files that are no usable images, as soon as one cannot even be read.
         """
         index = self._read_index()
-        known = {image.relative: str(index[image.relative][2]) for image in images if _is_in(index, image)}
+        known = {image.relative: str(index[image.relative][-1]) for image in images if _is_in(index, image)}
         unknown = [image for image in images if image.relative not in known]
         fresh = dict(zip((image.relative for image in unknown), self._map(self._hash, unknown), strict=True))
         if any(isinstance(result, ImageError) for result in fresh.values()):
@@ -79,14 +84,29 @@ class PixelStore:
             for relative in differing
         ]
 
+    def make_room(self, key: str, num_images: int) -> list[str]:
+        """Remove sets until that of the key fits too, longest not used first; a line about them, or none.
+
+        The key's own stays, and so do those that a process has open.
+        """
+        kept = {path: path.stat().st_size for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
+        total, removed = sum(kept.values()) + num_images * 3 * self._image_size**2, 0
+        for path in sorted(kept, key=_last_use):
+            if total <= MAX_KEPT_BYTES:
+                break
+            if _remove_unused(path):
+                total, removed = total - kept[path], removed + 1
+        limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
+        return [f"{limit}: removed {removed} sets not used for longest from {self._folder}"] if removed else []
+
     def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
         """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.
 
         Raises DataError naming all files that are no usable images, EnvironmentFault where the data folder
         cannot be written.
         """
-        path = self._folder / self.key(images, hashes) / "images.npy"
-        if not path.is_file():
+        path = self._folder / self.key(images, hashes) / _PIXELS_NAME
+        while not self._hold(path):
             with download.exclusive(path):
                 if not path.is_file():  # another process may have made it meanwhile
                     self._build(path, images, hashes)
@@ -115,6 +135,19 @@ class PixelStore:
                 where=self._root,
                 mend=f"restore them, or delete {self._folder} to take them as they are",
             )
+
+    def _hold(self, path: Path) -> bool:
+        """Note that the pixels are used, now and until this store is gone; False where they are not there."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.utime(path.with_name(_LIST_NAME))
+        except BlockingIOError:  # another process is removing them
+            return False
+        except OSError:  # not there; or a file system without locks, a folder that cannot be written
+            return path.is_file()
+        return True
 
     def _build(self, path: Path, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
         num_bytes = len(images) * 3 * self._image_size**2
@@ -158,7 +191,7 @@ class PixelStore:
         try:
             content = read_file(self._root / image.relative)
             if wanted and hashlib.sha256(content).hexdigest() != wanted:
-                return ImageError("changed while its time stayed; touch it")
+                return ImageError("changed since it was listed; start again")
             return decode(content, self._image_size).transpose(2, 0, 1)
         except ImageError as error:
             return error
@@ -177,13 +210,42 @@ class PixelStore:
         return index if isinstance(index, dict) else {}
 
 
+def _stamp(image: ImageFile) -> list[int | str]:
+    """What changes where another file takes an image's place, also one of the same size and time of change."""
+    return [image.num_bytes, image.mtime_ns, image.ctime_ns, image.inode]
+
+
 def _entry(image: ImageFile, content: str) -> list[int | str]:
-    return [image.num_bytes, image.mtime_ns, content]
+    return [*_stamp(image), content]
 
 
 def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
     entry = index.get(image.relative)
-    return isinstance(entry, list) and len(entry) == 3 and entry[:2] == [image.num_bytes, image.mtime_ns]
+    return isinstance(entry, list) and len(entry) == 5 and entry[:4] == _stamp(image)
+
+
+def _last_use(path: Path) -> float:
+    """When `load` last asked for these pixels."""
+    try:
+        return path.with_name(_LIST_NAME).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove_unused(path: Path) -> bool:
+    """Whether the pixels are gone; they stay where a process holds them or nobody can tell."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path.parent, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return not path.exists()
 
 
 def _listed(bad: Sequence[Bad]) -> str:

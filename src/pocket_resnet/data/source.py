@@ -109,6 +109,11 @@ class Source:
         start, stop = {"train": (0, num_train), "val": (num_train, None)}.get(which, (0, None))
         return Split(images_NCHW[start:stop], labels_N[start:stop])
 
+    @property
+    def public_name(self) -> str:
+        """What the data set is called where its place on this machine is nobody's business; see `public_name`."""
+        return public_name(self.name)
+
     def changes_since(self, fingerprint: str) -> list[str]:
         """The files by which a folder's training images differ from those of that fingerprint, where it is known."""
         return self.reader.changes_since(fingerprint) if isinstance(self.reader, Folder) else []
@@ -145,13 +150,16 @@ def open_source(
 ) -> Source:
     """The data set of this name (cifar10, cifar100, digits, auto) or the folder at this path.
 
+    A name with a slash is a folder, whatever it is called; a built-in name without one is the built-in data set.
     Raises UsageError for a name that is none and a size that the data set does not have, DataError where data
     is missing or damaged, EnvironmentFault where it cannot be downloaded or kept.
     """
     data_dir = data_dir or default_data_dir()
-    remarks: tuple[str, ...] = ()
+    remarks = namesake_remarks(name)
+    name = _expanded(name)
     if name == "auto":
-        name, remarks = _choose(data_dir, download)
+        name, more_remarks = _choose(data_dir, download)
+        remarks += more_remarks
     if name in FAMILIES:
         _require_native_size(name, image_size, cifar.IMAGE_SIZE)
         reader: Reader = cifar.Cifar(FAMILIES[name], data_dir, download)
@@ -159,7 +167,7 @@ def open_source(
         _require_native_size(name, image_size, Digits.image_size)
         reader = Digits()
     elif Path(name).is_dir():
-        reader = Folder(Path(name), data_dir, image_size, num_workers)
+        reader = Folder(Path(os.path.realpath(name)), data_dir, image_size, num_workers)
     else:
         close = difflib.get_close_matches(name, NAMES, n=1)
         mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
@@ -173,6 +181,23 @@ def open_source(
         remarks=remarks + reader.remarks,
         reader=reader,
     )
+
+
+def is_there(name: str) -> bool:
+    """Whether the name is a built-in data set's, or leads to a folder."""
+    return name in NAMES or Path(name).is_dir()
+
+
+def namesake_remarks(name: str) -> tuple[str, ...]:
+    """A line where a built-in data set is named and a folder of this name stands in the working directory."""
+    if name in NAMES and Path(name).is_dir():
+        return (f"{name} is the built-in data set, not the folder of this name here: ./{name} is the folder",)
+    return ()
+
+
+def public_name(name: str) -> str:
+    """A built-in data set's name as it is; of a folder's path the last part, and a slash to tell the two apart."""
+    return f"{Path(name).name}/" if "/" in name else name
 
 
 def default_data_dir() -> Path:
@@ -234,6 +259,13 @@ def _choose(data_dir: Path, allow_download: bool) -> tuple[str, tuple[str, ...]]
     if allow_download and any(is_reachable(url) for url in urls):
         return "cifar10", ()
     return "digits", (f"CIFAR-10 is not in {data_dir} and cannot be reached ({urls[0]}): using the digits instead",)
+
+
+def _expanded(name: str) -> str:
+    try:
+        return str(Path(name).expanduser()) if name.startswith("~") else name
+    except RuntimeError:  # no such user, or no home
+        return name
 
 
 def _require_native_size(name: str, image_size: int, native_size: int) -> None:

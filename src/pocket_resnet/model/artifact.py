@@ -13,20 +13,23 @@ from torch import Tensor
 
 from pocket_resnet.card import FORMAT, Card, markdown
 from pocket_resnet.errors import ArtifactError, UsageError
-from pocket_resnet.files import json_bytes, read_folder, write_folder
+from pocket_resnet.files import is_listed, json_bytes, read_folder, write_folder
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec, layers
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
+DIGESTS_NAME = "train_digests.u64"
 MAX_WEIGHTS_BYTES = 1024**3
 MAX_HEADER_BYTES = 4 * 1024**2
 MAX_CONFIG_BYTES = 4 * 1024**2
+MAX_DIGESTS_BYTES = 128 * 1024**2
 MAX_NUM_ENTRIES = 100
 
 
-def save_model(folder: Path, model: ResNet, card: Card) -> None:
+def save_model(folder: Path, model: ResNet, card: Card, digests: bytes | None = None) -> None:
     """Write the model directory in one step, parameters as `card.weights` says.
 
+    `digests` are those of the images it was trained on, as `data/digests.py` packs them.
     Raises EnvironmentFault where the disk refuses.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -37,6 +40,8 @@ def save_model(folder: Path, model: ResNet, card: Card) -> None:
         CONFIG_NAME: json_bytes(card.model_dump(mode="json")),
         CARD_NAME: markdown(card).encode(),
     }
+    if digests is not None:
+        files[DIGESTS_NAME] = digests
     write_folder(folder, files)
 
 
@@ -78,6 +83,17 @@ def load_model(path: Path) -> tuple[ResNet, Card]:
 def load_card(path: Path) -> Card:
     """The card alone; the weights beside it are held to their sum. Raises ArtifactError naming what is wrong."""
     return _read(find_model(path))[0]
+
+
+def load_digests(path: Path) -> bytes | None:
+    """The packed digests of the images it was trained on; None for models of versions that kept none."""
+    folder = find_model(path)
+    if not is_listed(folder, DIGESTS_NAME):
+        return None
+    content = read_folder(folder, (DIGESTS_NAME,), MAX_DIGESTS_BYTES)[DIGESTS_NAME]
+    if len(content) % 8:
+        raise ArtifactError("no whole number of digests", where=folder / DIGESTS_NAME)
+    return content
 
 
 def parse_tensors(content: bytes) -> dict[str, Tensor]:

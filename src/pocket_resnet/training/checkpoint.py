@@ -4,6 +4,7 @@ A checkpoint is a folder `step-000123` with `tensors.safetensors`, `state.json` 
 describes them. Nothing here is ever unpickled.
 """
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -85,6 +86,16 @@ def newest_first(folder: Path) -> list[Path]:
 
 def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
+
+
+def recorded_fingerprint(folder: Path) -> str | None:
+    """The data that the newest checkpoint says it was trained on; None where there is none that says so."""
+    for path in newest_first(folder)[:1]:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            values = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
+            found = values.get("data_fingerprint") if isinstance(values, dict) else None
+            return found if isinstance(found, str) else None
+    return None
 
 
 def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:

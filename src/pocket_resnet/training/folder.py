@@ -4,22 +4,26 @@ Of several processes only rank 0 reads and writes here; what it finds is told to
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.card import Card
-from pocket_resnet.data.source import Source
-from pocket_resnet.errors import UsageError, listed
+from pocket_resnet.data.digests import digests, packed, unpacked
+from pocket_resnet.data.source import NAMES, Source
+from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.files import json_bytes, lock_folder, point_to, remove_temporaries, write_bytes, write_text
-from pocket_resnet.model.artifact import CONFIG_NAME, save_model
+from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import differences, load_recipe, to_toml
+from pocket_resnet.recipe_toml import differences, load_recipe, override, to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import MetricsFile, read_metrics
@@ -90,11 +94,35 @@ class RunFolder:
                 raise UsageError(
                     f"no step is left to train, and {what}", where=self.path, mend=f"{mend}, or ask for more steps"
                 )
+        if result and not fork and (began_with := checkpoint.recorded_fingerprint(self.checkpoints)):
+            self._refuse_other_data(began_with)
         agreed: Result | None = self.processes.agree(result)
         return agreed
 
     def _changes(self) -> list[str]:
-        return [] if self.is_new else differences(load_recipe(str(self.path / "recipe.toml")), self.recipe)
+        """What of the recipe differs from the folder's, but for another name of the same data."""
+        if self.is_new:
+            return []
+        begun = load_recipe(str(self.path / "recipe.toml"))
+        old, new = begun.data.name, self.recipe.data.name
+        if old == new or self._has_same_data() or (old not in NAMES and os.path.realpath(old) == new):
+            begun = override(begun, {"data.name": new})
+        return differences(begun, self.recipe)
+
+    def _has_same_data(self) -> bool:
+        return checkpoint.recorded_fingerprint(self.checkpoints) == self.source.fingerprint
+
+    def _refuse_other_data(self, fingerprint: str) -> None:
+        """Raise UsageError where the data are not those of the fingerprint."""
+        if fingerprint == self.source.fingerprint:
+            return
+        changes = self.source.changes_since(fingerprint)
+        changed = f": {listed(changes, ', ')}" if changes else ""
+        raise UsageError(
+            f"{self.source.name} is not the data this run began with{changed}",
+            where=self.path,
+            mend="bring the old data back or name them with --data, give another --run name, or go on with --fork",
+        )
 
     def _result_after(self, last_step: int) -> Result | None:
         path = self.path / "result.json"
@@ -108,24 +136,21 @@ class RunFolder:
         if found is None:
             return None
         state, tensors, remarks = found
-        if state.data_fingerprint != self.source.fingerprint and not fork:
-            changes = self.source.changes_since(state.data_fingerprint)
-            changed = f": {listed(changes, ', ')}" if changes else ""
-            raise UsageError(
-                f"{self.source.name} is not the data this run began with{changed}",
-                where=self.path,
-                mend="bring the old data back, give another --run name, or go on regardless with --fork",
-            )
+        if not fork:
+            self._refuse_other_data(state.data_fingerprint)
         self._prune(state.step)
         return state, tensors, remarks
 
-    def begin(self, step: int, num_steps: int) -> None:
+    def begin(self, step: int, num_steps: int, images_NCHW: Tensor, *, resumed: bool) -> None:
         """Write the resolved recipe, and open metrics.jsonl, cut back to what was recorded up to that step of so many.
 
-        So are TensorBoard's files. A result goes: it is not of this many steps.
+        So are TensorBoard's files. A result goes: it is not of this many steps. The digests of the training images are
+        written too; a resumed run keeps those of before, since a fork may have other images.
         """
         if self.processes.is_writer:
+            trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
             write_text(self.path / "recipe.toml", to_toml(self.recipe))
+            write_bytes(self._digests, trained_on)
             (self.path / "result.json").unlink(missing_ok=True)
             self.metrics = MetricsFile(self.path / "metrics.jsonl", step)
             if self.recipe.track:
@@ -154,9 +179,19 @@ class RunFolder:
     def leave(self, model: ResNet, card: Card, result: Result) -> None:
         """Write the model directory and result.json, and let `latest` point here."""
         if self.processes.is_writer:
-            save_model(self.model, model, card)
+            save_model(self.model, model, card, self._digests.read_bytes())
             write_bytes(self.path / "result.json", json_bytes(asdict(result)))
             point_to(self.path.parent / "latest", self.path.name)
+
+    @property
+    def _digests(self) -> Path:
+        return self.path / DIGESTS_NAME
+
+    def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
+        try:
+            return [unpacked(self._digests.read_bytes())] if resumed and self._digests.exists() else []
+        except ValueError as error:
+            raise ArtifactError("cut short", where=self._digests, mend="remove it and resume") from error
 
     def _prune(self, step: int) -> None:
         if self.processes.is_writer:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pocket_resnet.card import Card
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.evaluate import Evaluation
 from pocket_resnet.model.spec import NetworkSpec
@@ -43,17 +44,16 @@ def read_result(path: Path) -> Result:
         raise ArtifactError(f"not a run's result: {error}", where=path, mend="remove it and resume") from error
 
 
-def card_of(
-    result: Result, spec: NetworkSpec, class_names: tuple[str, ...], found: Evaluation, *, mirrored: bool
-) -> Card:
-    """The card that goes with the run's weights."""
+def card_of(result: Result, spec: NetworkSpec, source: Source, found: Evaluation) -> Card:
+    """The card that goes with the run's weights. It may be released: where the data lie on this machine is left out."""
     shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
     return Card(
         version=__version__,
         spec=spec,
-        class_names=class_names,
-        mirrored=mirrored,
+        class_names=source.class_names,
+        mirrored=source.mirrored,
         split=found.split,
         num_images=found.num_images,
-        **shared,
+        data_fingerprint=source.fingerprint,
+        **shared | {"data": source.public_name},
     )

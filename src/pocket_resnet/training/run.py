@@ -107,7 +107,7 @@ class _Run:
         remarks = remarks + self._restore(fork)
         self.val_split = self.source.split("val")
         whole_epochs = self.trainer.step - self.trainer.step % self.trainer.steps_per_epoch
-        self.folder.begin(whole_epochs, self.last_step)
+        self.folder.begin(whole_epochs, self.last_step, train_split.images_NCHW, resumed=self.trainer.step > 0)
         with self._progress(self.trainer.step) as self.progress:
             for remark in remarks:
                 self.progress.say(remark)
@@ -292,7 +292,7 @@ class _Run:
             machine=machine(self.hardware),
             model=str(self.folder.model),
         )
-        card = card_of(result, spec, self.source.class_names, found, mirrored=self.source.mirrored)
+        card = card_of(result, spec, self.source, found)
         with self._as_released():
             self.folder.leave(trainer.model, card, result)
         return result

@@ -1,0 +1,91 @@
+"""The data that a model was trained on: found again, held to their fingerprint, and images of them known again.
+
+Shapes: N images, C channels, H x W pixels.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from pocket_resnet.card import Card
+from pocket_resnet.data.digests import count_among, unpacked
+from pocket_resnet.data.listing import printable
+from pocket_resnet.data.source import NAMES, Source, is_there, public_name
+from pocket_resnet.errors import DataError, PocketError, UsageError, listed
+from pocket_resnet.model.artifact import find_model, load_digests
+from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.training.checkpoint import recorded_fingerprint
+
+MOST_BY_CHANCE = 0.01  # published data have a few images twice: their share leaves an accuracy what it is
+
+
+def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source:
+    """The data that the model in this directory, or of this run, was trained on, opened by their name.
+
+    Raises DataError where they are not there any more, where their content is another one, and for a model directory
+    away from its run whose data were a folder.
+    """
+    run = Path(os.path.realpath(find_model(path))).parent
+    name = _recorded_name(path, run, card)
+    try:
+        source = open_data(name)
+    except UsageError as error:
+        if is_there(name):
+            raise
+        mend = "name the folder where they lie now with --data"
+        raise DataError(f"it was trained on {printable(name)}, which is not there", where=path, mend=mend) from error
+    # Earlier versions held other images of a folder out, which is part of its fingerprint.
+    recorded = card.data_fingerprint or (recorded_fingerprint(run / "checkpoints") if source.name in NAMES else None)
+    if recorded not in (None, source.fingerprint):
+        changes = source.changes_since(str(recorded))
+        changed = f": {listed(changes, ', ')}" if changes else ""
+        raise DataError(
+            f"the data in {printable(source.name)} are not those it was trained on{changed}",
+            where=path,
+            mend=f"name those with --data, or take these as they are: --data {printable(source.name)}",
+        )
+    return source
+
+
+def _recorded_name(path: Path, run: Path, card: Card) -> str:
+    """What the run calls its data; a model directory alone knows a built-in data set's name."""
+    try:
+        name = load_recipe(str(run / "recipe.toml")).data.name
+        if card.data in (name, public_name(name)):
+            return name
+    except PocketError:  # no run's folder
+        pass
+    if card.data_fingerprint is not None and card.data not in NAMES:
+        what = f"it was trained on a folder, {printable(card.data)}, and only its run knows where that lies"
+        raise DataError(what, where=path, mend="name the folder with --data")
+    return card.data
+
+
+def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW: Tensor) -> str | None:
+    """A sentence on how many of the images the model was trained on, by their pixels; None where on none of them."""
+    known = load_digests(path)
+    if known is None:
+        return _caveat_by_name(card, source, split_name)
+    num_images, num_trained_on = len(images_NCHW), count_among(images_NCHW, unpacked(known))
+    if num_trained_on == 0:
+        return None
+    which = "all" if num_trained_on == num_images else f"{num_trained_on:,} of"
+    images = f"{which} these {num_images:,} images" if num_images > 1 else "this image"
+    what = f"the model was trained on {images}"
+    return what if num_trained_on <= MOST_BY_CHANCE * num_images else f"no estimate: {what}"
+
+
+def _caveat_by_name(card: Card, source: Source, split_name: str) -> str | None:
+    """For models of versions that kept no digests: whether these are the data it names."""
+    is_same = source.name == card.data or (card.data not in NAMES and os.path.realpath(card.data) == source.name)
+    if not is_same or split_name == "test":
+        return None
+    if card.train_on == "trainval":
+        return "no estimate: the model was trained on these images"
+    if split_name != "val":
+        return "no estimate: the model was trained on most of these images"
+    if source.name not in NAMES and not Path(source.name, "val").is_dir():
+        return "no estimate: an earlier version held out other images, and trained the model on most of these"
+    return None
