@@ -3,6 +3,9 @@
 Shapes: B images, C channels, H x W pixels.
 """
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -153,3 +156,22 @@ def test_blocks_leave_their_input_as_it_is(kind: type, changes: dict[str, object
     kept_BCHW = x_BCHW.clone()
     kind(shape, 0, 8)(x_BCHW).sum().backward()
     assert torch.equal(x_BCHW, kept_BCHW)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_strided_1x1_convolution_trains_with_few_channels(channels: int) -> None:
+    """In a process of its own: torch's own form corrupts memory on some processors, which may end the process late."""
+    code = f"""
+import torch
+from pocket_resnet.model.block import conv2d
+from pocket_resnet.model.spec import NetworkSpec
+torch.set_num_threads(1)
+conv = conv2d(NetworkSpec(batch_norm=False), {channels}, 8, 1, stride=2).to(memory_format=torch.channels_last)
+x = torch.randn(8, {channels}, 8, 8).to(memory_format=torch.channels_last).requires_grad_()
+for _ in range(20):
+    y = conv(x)
+    y.sum().backward()
+wanted = torch.nn.functional.conv2d(x.detach().contiguous(), conv.weight.contiguous(), conv.bias, stride=2)
+assert torch.allclose(y, wanted, atol=1e-6)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

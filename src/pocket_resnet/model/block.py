@@ -14,6 +14,8 @@ from pocket_resnet.model.spec import NetworkSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
+FEWEST_CHANNELS = 8  # that torch's strided 1 x 1 convolution is safe with: see SubsampledConv2d
+
 
 def activation(spec: NetworkSpec) -> Callable[[Tensor], Tensor]:
     """The spec's activation function; ReLU in place, but in pre-activated networks.
@@ -28,7 +30,8 @@ def conv2d(
     spec: NetworkSpec, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """A convolution that keeps the image's size at stride 1, with a bias only where no norm supplies one."""
-    return nn.Conv2d(
+    kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS else nn.Conv2d
+    return kind(
         in_channels,
         out_channels,
         kernel_size,
@@ -39,9 +42,26 @@ def conv2d(
     )
 
 
+class SubsampledConv2d(nn.Conv2d):
+    """A strided 1 x 1 convolution, computed with stride 1 on the pixels that the stride keeps.
+
+    The result is the same. On processors with AVX2 and no AVX-512, torch 2.13's own strided form writes beyond its
+    memory in the backward pass where images are channels last and have fewer than 8 channels.
+    """
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        kept_BCHW = x_BCHW[:, :, :: self.stride[0], :: self.stride[1]]
+        return F.conv2d(kept_BCHW, self.weight, self.bias, groups=self.groups)
+
+
 def norm2d(spec: NetworkSpec, channels: int) -> nn.Module:
     """The spec's normalisation over `channels`: BatchNorm, or nothing."""
     return nn.BatchNorm2d(channels, momentum=spec.batch_norm_momentum) if spec.batch_norm else nn.Identity()
+
+
+def normed(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
+    """The convolution, where what follows it is a norm and not nothing."""
+    return [conv] if isinstance(norm, nn.BatchNorm2d) else []
 
 
 class SqueezeExcite(nn.Module):
@@ -93,6 +113,10 @@ class Projection(nn.Module):
         channels = spec.stage_channels[stage]
         self.conv = conv2d(spec, in_channels, channels, spec.shortcut_kernel_sizes[stage], stride)
         self.norm = nn.Identity() if spec.preactivation else norm2d(spec, channels)
+
+    def normed_convs(self) -> list[nn.Module]:
+        """The convolutions whose output only a norm reads: their filters' scale changes nothing in training."""
+        return normed(self.conv, self.norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         shortcut_BDHW: Tensor = self.norm(self.conv(x_BCHW))
@@ -150,6 +174,10 @@ class PostActivationBlock(ResidualBlock):
     Source: He 2015, section 3. The single-convolution form, x + norm(conv(x)), is this file's own.
     """
 
+    def normed_convs(self) -> list[nn.Module]:
+        """All of the branch, each by its norm; see Projection for the shortcut's."""
+        return [found for pair in zip(self.convs, self.norms, strict=True) for found in normed(*pair)]
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branch = x_BCHW
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
@@ -162,6 +190,10 @@ class PreActivationBlock(ResidualBlock):
 
     A projection reads the first activation, as in Zagoruyko 2016 (arXiv:1605.07146); other shortcuts read x.
     """
+
+    def normed_convs(self) -> list[nn.Module]:
+        """All of the branch but the last, each by the next one's norm; the last is added to the shortcut as it is."""
+        return [found for pair in zip(self.convs[:-1], self.norms[1:], strict=True) for found in normed(*pair)]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branch = active = self.act(self.norms[0](x_BCHW))
