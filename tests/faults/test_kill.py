@@ -18,6 +18,7 @@ import pytest
 from pocket_resnet.files import read_folder, remove_temporaries, write_bytes, write_folder
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training import checkpoint
+from pocket_resnet.training.folder import RunFolder
 from pocket_resnet.training.run import train
 
 NUM_RANDOM_KILLS = 20
@@ -107,6 +108,27 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
         assert outcome(runs_dir / "r") == undisturbed, f"at event {number}"
     assert number > 60
     assert last_step == 4
+
+
+@pytest.mark.parametrize("max_steps", [2, 3])
+def test_kill_after_the_last_checkpoint(
+    max_steps: int,
+    make_recipe: Callable[..., Recipe],
+    synthetic: Any,  # noqa: ARG001
+    tmp_path: Path,
+    start_child: Any,
+) -> None:
+    """Row 1: also where `max_steps` ends the run within an epoch, or after one that is not due for validation."""
+    recipe = make_recipe(max_steps=max_steps, validate_every=3, epochs=4)
+
+    def die_before_the_result(runs_dir: Path) -> None:
+        RunFolder.leave = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        run(runs_dir, recipe)
+
+    run(tmp_path / "undisturbed", recipe)
+    assert start_child(lambda: die_before_the_result(tmp_path / "killed")).wait() == -signal.SIGKILL
+    run(tmp_path / "killed", recipe)
+    assert outcome(tmp_path / "killed" / "r") == outcome(tmp_path / "undisturbed" / "r")
 
 
 def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> None:
