@@ -27,6 +27,7 @@ from pocket_resnet.training.prepare import fit_to_data, sample, untrained
 from pocket_resnet.training.processes import LostProcess, explained_loss, joined
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
+from pocket_resnet.training.torchrun import launch
 from pocket_resnet.version import __version__
 
 
@@ -46,6 +47,7 @@ def train(
     signal ended the run after saving.
     """
     started_s = time.monotonic()
+    launch()  # refuses odd variables before any work
     if recipe.track:
         from pocket_resnet.training.board import require_tensorboard
 
