@@ -145,15 +145,32 @@ def test_together_they_train_as_one(
     assert results[0]["train_flops"] == results[1]["train_flops"]
 
 
+@pytest.mark.parametrize("moment", ["before the step", "before gradients are summed"])
 def test_a_lost_process_ends_the_run_with_a_checkpoint(
-    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    moment: str,
+    command: Any,
+    start_ranks: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Row 9: exit code 5, one line, a checkpoint of the last whole step; one process goes on, "not bit-exact"."""
+    """Rows 1, 9: exit code 5, one line, a checkpoint of the last whole step, to the bit; one process goes on, and says
+    "not bit-exact".
+    """
+    ranks = start_ranks(lambda _rank: main(command("whole", epochs=4, max_steps=3)))
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    whole = checkpoint.load(tmp_path / "runs/whole/checkpoints/step-000003")[1]
+    capfd.readouterr()
     step = Trainer.train_step
 
     def die_in_rank_1(self: Trainer) -> int:
-        if self.step == 3 and self.processes.rank == 1:
+        def die(*_: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
+
+        if self.step == 3 and self.processes.rank == 1:
+            if moment == "before the step":
+                die()
+            monkeypatch.setattr(Processes, "sum", die)
         return step(self)
 
     monkeypatch.setattr(Trainer, "train_step", die_in_rank_1)
@@ -165,7 +182,8 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert "go on with: pocket-resnet train" in told
     [saved] = checkpoint.newest_first(tmp_path / "runs" / "lost" / "checkpoints")
     assert saved.name == "step-000003"
-    checkpoint.load(saved)
+    assert checkpoint.load(saved)[1].keys() == whole.keys()
+    assert all(torch.equal(value, whole[name]) for name, value in checkpoint.load(saved)[1].items())
     main([*arguments, "--resume"])
     told = capfd.readouterr().err
     assert "not bit-exact: begun on" in told

@@ -71,6 +71,17 @@ class Processes:
         dist.all_reduce(flags)
         return bool(flags)
 
+    @contextlib.contextmanager
+    def undoing(self, model: nn.Module) -> Iterator[None]:
+        """Inside, a step that fails because another process is lost leaves batch norm's statistics as they were."""
+        kept = [buffer.clone() for buffer in model.buffers()] if self.world_size > 1 else []
+        try:
+            yield
+        except RuntimeError:
+            for buffer, value in zip(model.buffers() if kept else (), kept, strict=True):
+                buffer.copy_(value)
+            raise
+
 
 ALONE = Processes()
 

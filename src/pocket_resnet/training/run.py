@@ -107,6 +107,9 @@ class _Run:
         self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes)
         self.norm_images_NCHW = sample(train_split, self.recipe.norm_images, self.recipe.seed)
         remarks = remarks + self._restore(fork)
+        if (step := self.trainer.step) > self.last_step:
+            remarks.append(f"step {step} is beyond the {self.last_step} steps asked for: none is left to train")
+            self.last_step = step
         self.val_split = self.source.split("val")
         self.plan = Plan(self.trainer.steps_per_epoch, self.last_step, self.recipe.validate_every)
         recorded = self.folder.begin(self.trainer.step, self.plan)
@@ -140,9 +143,6 @@ class _Run:
             raise ArtifactError(f"does not fit this network: {message}", where=self.folder.checkpoints) from error
         if self.trainer.selection and "selection.loss" in tensors and "selection.visits" not in tensors:
             remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
-        if state.step > self.last_step:
-            remarks.append(f"step {state.step} is beyond the {self.last_step} steps asked for: none is left to train")
-            self.last_step = state.step
         self.seconds, self.earlier_s = state.seconds, state.seconds_total
         return [*remarks, f"resumed at step {state.step}"]
 
@@ -160,7 +160,7 @@ class _Run:
         while trainer.step < self.last_step:
             step_started_s = time.monotonic()
             try:
-                with explained_loss(), explained_memory():
+                with explained_loss(), explained_memory(), self.processes.undoing(trainer.model):
                     num_trained = trainer.train_step()
                 if self.progress.stepped(num_trained):
                     trainer.refuse_non_finite()
@@ -169,7 +169,7 @@ class _Run:
             except NonFiniteError as error:
                 raise self._with_last_good(error) from error
             except EnvironmentFault as error:
-                if isinstance(error, LostProcess):  # no weight has moved, batch norm's statistics have
+                if isinstance(error, LostProcess):  # nothing has moved
                     self._save()
                 mend = f"{error.mend}; {self.folder.last_good()}; go on with: {self.resume_command}"
                 raise EnvironmentFault(error.what, mend=mend) from error
