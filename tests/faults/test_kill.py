@@ -54,11 +54,12 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def die_at(number: int) -> None:
-    """Kill this process just before its change number `number` on the disk; a file being synced is left half written.
+    """Kill this process just before its change number `number` on the disk; of what is being synced, half is left.
 
     An audit hook cannot be removed: call it in a child.
     """
     count, fsync = itertools.count(1), os.fsync
+    synced_bytes: dict[int, int] = {}  # by inode
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if (event in CHANGING_EVENTS or (event == "open" and arguments[2] & os.O_CREAT)) and next(count) == number:
@@ -67,9 +68,11 @@ def die_at(number: int) -> None:
     def fsync_or_die(descriptor: int) -> None:
         if next(count) == number:
             if os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor, not a path of ours
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                found = os.fstat(descriptor)
+                os.ftruncate(descriptor, (synced_bytes.get(found.st_ino, 0) + found.st_size) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         fsync(descriptor)
+        synced_bytes[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
 
     os.fsync = fsync_or_die
     sys.addaudithook(note)

@@ -1,6 +1,7 @@
 """metrics.jsonl and what is said while training."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def test_records_are_lines(tmp_path: Path) -> None:
     write(path, 10, 20)
     assert read_metrics(path) == [{"step": 10, "loss": 10 / 7}, {"step": 20, "loss": 20 / 7}]
     assert path.read_text().count("\n") == 2
+
+
+def test_records_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 1: a checkpoint is synced, and so is the record before it; else a resumed run would lack it for good."""
+    synced: list[tuple[int, int]] = []  # inode and size
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor)[1::5]))
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0, PLAN)
+    for step in (10, 20):
+        synced.clear()
+        file.append({"step": step})
+        assert synced == [file.path.stat()[1::5]]
 
 
 def test_what_lies_beyond_the_checkpoint_is_dropped(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pocket_resnet.files import explain_os_errors, write_text
+from pocket_resnet.files import append_line, write_text
 
 BAR_EVERY_S = 0.2
 PLAIN_LINE_EVERY_S = 30.0
@@ -54,7 +54,10 @@ class Plan:
 
 
 class MetricsFile:
-    """One JSON object a line, appended and flushed; a resumed run first drops what lies beyond its checkpoint."""
+    """One JSON object a line, appended and synced, so that no checkpoint outlives its records.
+
+    A resumed run first drops what lies beyond its checkpoint.
+    """
 
     def __init__(self, path: Path, step: int, plan: Plan) -> None:
         """Keep the records of a run by the plan that stands at optimizer step `step`, whatever a crash left there.
@@ -74,17 +77,15 @@ class MetricsFile:
         if known:
             self._write([*self.kept[:-1], record])
         else:
-            line = _line(record)
-            with explain_os_errors(self.path, len(line)), self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            append_line(self.path, _line(record))
         return {key: value for key, value in record.items() if key == "step" or key not in known}
 
     def _write(self, records: list[Record]) -> None:
-        write_text(self.path, "".join(map(_line, records)))
+        write_text(self.path, "".join(f"{_line(record)}\n" for record in records))
 
 
 def _line(record: Record) -> str:
-    return json.dumps(record, allow_nan=False) + "\n"
+    return json.dumps(record, allow_nan=False)
 
 
 def read_metrics(path: Path) -> list[Record]:
