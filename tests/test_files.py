@@ -201,3 +201,13 @@ def test_folder_moved_aside_goes_back(tmp_path: Path) -> None:
     (tmp_path / ".tmp-9-model.old").mkdir()
     files.remove_temporaries(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_append_line(tmp_path: Path) -> None:
+    """Row 5: what is there stays; a folder that is not there is named."""
+    path = tmp_path / "lines"
+    for line in ("a", "é"):
+        files.append_line(path, line)
+    assert path.read_text(encoding="utf-8") == "a\né\n"
+    with pytest.raises(EnvironmentFault, match=r"none/lines: cannot write: No such file .* \(3 bytes needed\)"):
+        files.append_line(tmp_path / "none" / "lines", "é")

@@ -62,6 +62,15 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to the file's end, where it survives a power cut. Raises EnvironmentFault where it cannot."""
+    content = f"{line}\n".encode()
+    with explain_os_errors(path, len(content)), path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace the file in one step. Raises EnvironmentFault and leaves the old one where it cannot."""
     temporary = _temporary_sibling(path)

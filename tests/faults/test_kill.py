@@ -18,6 +18,7 @@ import pytest
 from pocket_resnet.files import read_folder, remove_temporaries, write_bytes, write_folder
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training import checkpoint
+from pocket_resnet.training.folder import RunFolder
 from pocket_resnet.training.run import train
 
 NUM_RANDOM_KILLS = 20
@@ -53,11 +54,12 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def die_at(number: int) -> None:
-    """Kill this process just before its change number `number` on the disk; a file being synced is left half written.
+    """Kill this process just before its change number `number` on the disk; of what is being synced, half is left.
 
     An audit hook cannot be removed: call it in a child.
     """
     count, fsync = itertools.count(1), os.fsync
+    synced_bytes: dict[int, int] = {}  # by inode
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if (event in CHANGING_EVENTS or (event == "open" and arguments[2] & os.O_CREAT)) and next(count) == number:
@@ -66,9 +68,11 @@ def die_at(number: int) -> None:
     def fsync_or_die(descriptor: int) -> None:
         if next(count) == number:
             if os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor, not a path of ours
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                found = os.fstat(descriptor)
+                os.ftruncate(descriptor, (synced_bytes.get(found.st_ino, 0) + found.st_size) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         fsync(descriptor)
+        synced_bytes[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
 
     os.fsync = fsync_or_die
     sys.addaudithook(note)
@@ -107,6 +111,27 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
         assert outcome(runs_dir / "r") == undisturbed, f"at event {number}"
     assert number > 60
     assert last_step == 4
+
+
+@pytest.mark.parametrize("max_steps", [2, 3])
+def test_kill_after_the_last_checkpoint(
+    max_steps: int,
+    make_recipe: Callable[..., Recipe],
+    synthetic: Any,  # noqa: ARG001
+    tmp_path: Path,
+    start_child: Any,
+) -> None:
+    """Row 1: also where `max_steps` ends the run within an epoch, or after one that is not due for validation."""
+    recipe = make_recipe(max_steps=max_steps, validate_every=3, epochs=4)
+
+    def die_before_the_result(runs_dir: Path) -> None:
+        RunFolder.leave = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        run(runs_dir, recipe)
+
+    run(tmp_path / "undisturbed", recipe)
+    assert start_child(lambda: die_before_the_result(tmp_path / "killed")).wait() == -signal.SIGKILL
+    run(tmp_path / "killed", recipe)
+    assert outcome(tmp_path / "killed" / "r") == outcome(tmp_path / "undisturbed" / "r")
 
 
 def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -144,15 +145,32 @@ def test_together_they_train_as_one(
     assert results[0]["train_flops"] == results[1]["train_flops"]
 
 
+@pytest.mark.parametrize("moment", ["before the step", "before gradients are summed"])
 def test_a_lost_process_ends_the_run_with_a_checkpoint(
-    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    moment: str,
+    command: Any,
+    start_ranks: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Row 9: exit code 5, one line, a checkpoint of the last whole step; one process goes on, "not bit-exact"."""
+    """Rows 1, 9: exit code 5, one line, a checkpoint of the last whole step, to the bit; one process goes on, and says
+    "not bit-exact".
+    """
+    ranks = start_ranks(lambda _rank: main(command("whole", epochs=4, max_steps=3)))
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    whole = checkpoint.load(tmp_path / "runs/whole/checkpoints/step-000003")[1]
+    capfd.readouterr()
     step = Trainer.train_step
 
     def die_in_rank_1(self: Trainer) -> int:
-        if self.step == 3 and self.processes.rank == 1:
+        def die(*_: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
+
+        if self.step == 3 and self.processes.rank == 1:
+            if moment == "before the step":
+                die()
+            monkeypatch.setattr(Processes, "sum", die)
         return step(self)
 
     monkeypatch.setattr(Trainer, "train_step", die_in_rank_1)
@@ -164,7 +182,8 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert "go on with: pocket-resnet train" in told
     [saved] = checkpoint.newest_first(tmp_path / "runs" / "lost" / "checkpoints")
     assert saved.name == "step-000003"
-    checkpoint.load(saved)
+    assert checkpoint.load(saved)[1].keys() == whole.keys()
+    assert all(torch.equal(value, whole[name]) for name, value in checkpoint.load(saved)[1].items())
     main([*arguments, "--resume"])
     told = capfd.readouterr().err
     assert "not bit-exact: begun on" in told
@@ -207,6 +226,58 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
     ranks = start_ranks(lambda _rank: main(arguments))
     assert [rank.wait() for rank in ranks] == [128 + signal.SIGTERM] * 2
     [saved] = checkpoint.newest_first(tmp_path / "runs" / "stopped" / "checkpoints")
+    assert saved.name == "step-000003"
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "abc"}])
+def test_variables_that_are_not_torchrun_s(
+    variables: dict[str, str], command: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Row 55: exit code 2 before any work, with what to do; no traceback, and nothing is written."""
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr("pocket_resnet.training.run.open_source", lambda *_, **__: pytest.fail("read the data"))
+    code, out, err = run(*command("r"))
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"pocket-resnet: (RANK|WORLD_SIZE): .*\n  start several processes with torchrun.*\n", err)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("rank", "other"), [(0, 2), (1, 1)])
+def test_a_process_that_never_comes(
+    rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
+) -> None:
+    """Row 55: exit code 5 after the deadline; a rank is said by its place, from 1."""
+    monkeypatch.setenv("POCKET_RESNET_WAIT_S", "0.5")
+    monkeypatch.setattr("pocket_resnet.training.torchrun.TOLD_AFTER_S", 0.1)
+    arguments = command("alone")
+    ranks = start_ranks(lambda mine: main(arguments) if mine == rank else None)
+    assert [each.wait() for each in ranks] == [5 if mine == rank else 0 for mine in (0, 1)]
+    waits, fails, mend = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(rf"process {rank + 1} of 2 waits at 127.0.0.1:\d+ for process {other}, 0.5 s at most", waits)
+    assert re.fullmatch(rf"pocket-resnet: process {other} of 2 did not come at 127.0.0.1:\d+ within 0.5 s", fails)
+    assert "POCKET_RESNET_WAIT_S" in mend
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_process_that_stops_answering(
+    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Row 55: the other saves the last whole step and ends with exit code 5 after the deadline."""
+    step = Trainer.train_step
+
+    def stop_in_rank_1(self: Trainer) -> int:
+        if self.step == 3 and self.processes.rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", stop_in_rank_1)
+    monkeypatch.setenv("POCKET_RESNET_WAIT_S", "2")
+    arguments = command("silent", epochs=4, checkpoint={"every_s": 1e9})
+    first, _ = start_ranks(lambda _rank: main(arguments))
+    assert first.wait() == 5
+    assert "pocket-resnet: another process of this run does not answer" in capfd.readouterr().err
+    [saved] = checkpoint.newest_first(tmp_path / "runs" / "silent" / "checkpoints")
     assert saved.name == "step-000003"
 
 

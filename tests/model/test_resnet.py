@@ -100,6 +100,29 @@ def test_every_network_is_what_its_spec_counts(spec: NetworkSpec, other_size: in
     assert sum(params.values()) == num_params(spec)
 
 
+@settings(max_examples=100, deadline=None)
+@given(specs())
+def test_scale_is_free_just_where_a_norm_follows(spec: NetworkSpec) -> None:
+    """Of all filters that can be trained: scaled, those of `normed_convs` leave the logits, others change them."""
+    model = build(replace(spec, stochastic_depth=0.0, image_size=16)).double().train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-12
+    images_BCHW = torch.rand(8, 3, 16, 16, dtype=torch.float64)
+    normed_convs = model.normed_convs()
+    with torch.no_grad():
+        logits_BK = model(images_BCHW)
+        for name, conv in model.named_modules():
+            if not isinstance(conv, nn.Conv2d) or not conv.weight.requires_grad or conv.bias is not None:
+                continue
+            conv.weight *= 3
+            is_same = torch.allclose(model(images_BCHW), logits_BK, rtol=1e-6, atol=1e-9)
+            assert is_same == (conv in normed_convs), name
+            conv.weight /= 3
+    assert len(set(normed_convs)) == len(normed_convs)
+    assert all(isinstance(conv, nn.Conv2d) and conv.bias is None for conv in normed_convs)
+
+
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_named_network_is_what_its_spec_counts(name: str) -> None:
     params, _, num_flops = measure(named(name), 32)

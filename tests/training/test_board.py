@@ -43,7 +43,7 @@ def recorded(run: Path) -> dict[str, list[tuple[int, float]]]:
     """The same, of metrics.jsonl; TensorBoard keeps fp32."""
     records = read_metrics(run / "metrics.jsonl")
     return {
-        name: [(record["step"], pytest.approx(record[key], rel=1e-6)) for record in records]
+        name: [(record["step"], pytest.approx(record[key], rel=1e-6)) for record in records if key in record]
         for key, name in SCALARS.items()
     }
 
@@ -112,6 +112,29 @@ def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> 
     go(track=False, max_steps=2)
     go(resume=True)
     assert told(tmp_path / "r") == recorded(tmp_path / "r")
+
+
+@pytest.mark.parametrize("max_steps", [2, 3])
+def test_where_max_steps_ended_it(
+    max_steps: int, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 1: the last record stays when only the result was lost, and goes, or its validation, when the run goes on."""
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("pulled the plug")
+
+    changes: Any = {"epochs": 3, "validate_every": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "leave", crash)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            go(max_steps=max_steps, **changes)
+    go(resume=True, max_steps=max_steps, **changes)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert told(tmp_path / "r")["accuracy/validation"][-1][0] == max_steps
+    go(resume=True, **changes)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [step for step, _ in told(tmp_path / "r")["lr"]] == [2, 4, 6]
+    assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [6]
 
 
 def test_pictures_are_due_so_often(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training.folder import RunFolder, choose_folder
+from pocket_resnet.training.metrics import Plan
 from pocket_resnet.training.processes import Processes
 
 
@@ -58,7 +59,7 @@ def test_of_several_processes_one_writes(
     monkeypatch.setattr(Processes, "agree", lambda _self, value: value)
     folder = RunFolder(tmp_path / "r", make_recipe(), source, Processes(rank=1, world_size=2))
     with folder.locked() as remarks:
-        folder.begin(0, 4, source.split("train").images_NCHW, resumed=False)
+        folder.begin(0, Plan(2, 4, 1), source.split("train").images_NCHW, resumed=False)
         folder.record({"step": 1})
         assert folder.finished(4, fork=False) is None
         assert folder.newest(fork=False) is None

@@ -1,17 +1,20 @@
 """metrics.jsonl and what is said while training."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.training import metrics
-from pocket_resnet.training.metrics import MetricsFile, ProgressReport, duration, read_metrics
+from pocket_resnet.training.metrics import MetricsFile, Plan, ProgressReport, duration, read_metrics
+
+PLAN = Plan(steps_per_epoch=10, last_step=100, validate_every=2)
 
 
 def write(path: Path, *steps: int) -> MetricsFile:
-    file = MetricsFile(path, step=0)
+    file = MetricsFile(path, 0, PLAN)
     for step in steps:
         file.append({"step": step, "loss": step / 7})
     return file
@@ -24,6 +27,17 @@ def test_records_are_lines(tmp_path: Path) -> None:
     assert path.read_text().count("\n") == 2
 
 
+def test_records_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 1: a checkpoint is synced, and so is the record before it; else a resumed run would lack it for good."""
+    synced: list[tuple[int, int]] = []  # inode and size
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor)[1::5]))
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0, PLAN)
+    for step in (10, 20):
+        synced.clear()
+        file.append({"step": step})
+        assert synced == [file.path.stat()[1::5]]
+
+
 def test_what_lies_beyond_the_checkpoint_is_dropped(tmp_path: Path) -> None:
     """Row 1: by step, and not by place; a half-written last line and lines that are no record go too."""
     path = tmp_path / "metrics.jsonl"
@@ -32,11 +46,41 @@ def test_what_lies_beyond_the_checkpoint_is_dropped(tmp_path: Path) -> None:
         file.write('[1, 2]\n{"epoch": 4}\n\xff\x00\n{"step": 40, "lo')
     assert [record["step"] for record in read_metrics(path)] == [10, 20, 30]
     kept = path.read_text().splitlines()[:2]
-    resumed = MetricsFile(path, step=20)
+    resumed = MetricsFile(path, 20, PLAN)
     assert path.read_text().splitlines() == kept
     resumed.append({"step": 30})
     assert [record["step"] for record in read_metrics(path)] == [10, 20, 30]
     assert len(path.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("last_step", "records", "validations"),
+    [(100, [10, 20, 30], [20]), (15, [10, 15], [15]), (10, [10], [10]), (20, [10, 20], [20])],
+)
+def test_plan(last_step: int, records: list[int], validations: list[int]) -> None:
+    """The last step is always recorded and validated."""
+    plan = Plan(10, last_step, 2)
+    steps = range(1, min(last_step, 30) + 1)
+    assert [step for step in steps if plan.records(step)] == records
+    assert [step for step in records if plan.validates(step)] == validations
+    assert [plan.epoch(step) for step in (1, 10, 11, 20, 21)] == [1, 1, 2, 2, 3]
+
+
+def test_what_max_steps_left_there(tmp_path: Path) -> None:
+    """Row 1: the record of a run that ended there stays while it ends there; one that goes on has none, or less."""
+    path = tmp_path / "metrics.jsonl"
+    ended = {"step": 35, "val_nll": 1.0}
+    write(path, 10, 20, 30).append(ended)
+    assert MetricsFile(path, 35, Plan(10, 35, 2)).kept[-1] == ended
+    assert [record["step"] for record in MetricsFile(path, 35, PLAN).kept] == [10, 20, 30]
+    file = MetricsFile(path, 30, PLAN)
+    assert file.unchanged_step == 30
+    file.append({"step": 40})
+    assert file.append({"step": 50, "val_nll": 1.0}) == {"step": 50, "val_nll": 1.0}
+    file = MetricsFile(path, 50, PLAN)
+    assert (file.kept[-1], file.unchanged_step) == ({"step": 50}, 49)
+    assert MetricsFile(path, 50, Plan(10, 50, 2)).append({"step": 50, "val_nll": 2.0}) == {"step": 50, "val_nll": 2.0}
+    assert read_metrics(path)[-2:] == [{"step": 40}, {"step": 50, "val_nll": 2.0}]
 
 
 def test_not_finite_is_not_json(tmp_path: Path) -> None:

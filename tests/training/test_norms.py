@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
-from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.training import norms
 from pocket_resnet.training.norms import remeasured
 
@@ -39,22 +41,43 @@ def test_inside_they_are_the_images(tiny_model: ResNet, images_NCHW: Tensor) -> 
         assert torch.allclose(norm.running_var, before_norm.var((0, 2, 3)), atol=1e-4)
 
 
-def test_batches_count_alike(tiny_model: ResNet, images_NCHW: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norms, "BATCH", 4)
+@pytest.mark.parametrize("num_images", [8, 11, 13])
+def test_several_batches_count_as_one(
+    num_images: int, tiny_model: ResNet, images_NCHW: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mean and variance of all values together, whatever the batches' sizes, and what differs between them counts."""
+    images_NCHW = images_NCHW[:num_images].sort(dim=0).values
     with torch.no_grad():
-        parts = [tiny_model.stem.conv(to_float(part)).mean((0, 2, 3)) for part in images_NCHW[:8].split(4)]
-    with remeasured(tiny_model, images_NCHW[:8], CPU):
-        assert torch.allclose(tiny_model.stem.norm.running_mean, torch.stack(parts).mean(0), atol=1e-5)
+        before_norm = tiny_model.stem.conv(to_float(images_NCHW))
+    monkeypatch.setattr(norms, "BATCH", 4)
+    with remeasured(tiny_model, images_NCHW, CPU):
+        norm = tiny_model.stem.norm
+        assert torch.allclose(norm.running_mean, before_norm.mean((0, 2, 3)), atol=1e-6)
+        assert torch.allclose(norm.running_var, before_norm.var((0, 2, 3)), atol=1e-6)
+        assert int(norm.num_batches_tracked) == -(-num_images // 4)
 
 
-@pytest.mark.parametrize("choose", [lambda images: images, lambda images: images[:0]])
+@pytest.mark.parametrize("num_images", [2, 5, 9])
+def test_maps_of_one_pixel(
+    num_images: int, tiny_spec: NetworkSpec, images_NCHW: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 15: five and nine images leave one over where a batch is four, and one value has no variance."""
+    model = ResNet(replace(tiny_spec, image_size=2))
+    initialise(model, "default", torch.Generator().manual_seed(0))
+    monkeypatch.setattr(norms, "BATCH", 4)
+    with remeasured(model, images_NCHW[:num_images, :, :2, :2], CPU), torch.no_grad():
+        assert model.stages(model.stem(to_float(images_NCHW[:1, :, :2, :2]))).shape[2:] == (1, 1)
+        assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("choose", [lambda images: images, lambda images: images[:1], lambda images: images[:0]])
 def test_afterwards_all_is_as_before(
     choose: Callable[[Tensor], Tensor], tiny_model: ResNet, images_NCHW: Tensor
 ) -> None:
-    """Also after an error; without images nothing changes inside either."""
+    """Also after an error; without at least two images nothing changes inside either."""
     before, momentum = state(tiny_model), tiny_model.stem.norm.momentum
     with contextlib.suppress(RuntimeError), remeasured(tiny_model, choose(images_NCHW), CPU):
-        assert same(before, state(tiny_model)) == (len(choose(images_NCHW)) == 0)
+        assert same(before, state(tiny_model)) == (len(choose(images_NCHW)) < 2)
         raise RuntimeError
     assert same(before, state(tiny_model))
     assert tiny_model.stem.norm.momentum == momentum

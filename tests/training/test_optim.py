@@ -5,13 +5,15 @@ Shapes: O output channels, I inputs of a filter.
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import OptimRecipe
 from pocket_resnet.training.optim import (
     NEWTON_SCHULZ,
@@ -265,6 +267,21 @@ def test_muon_moves_filters_and_sgd_the_rest(tiny_model: ResNet) -> None:
     assert num_sgd + len(filters) == len(list(tiny_model.parameters()))
     optimizer.set_lr_factor(0.5)
     assert muon.param_groups[0]["lr"] == 0.5 * OptimRecipe().muon_lr
+
+
+def test_muon_leaves_the_scale_of_filters_that_no_norm_follows(tiny_spec: NetworkSpec) -> None:
+    """A pre-activated block's last filters and its projection's: added up, their scales decide which counts more."""
+    model = ResNet(replace(tiny_spec, preactivation=True))
+    initialise(model, "default", torch.Generator().manual_seed(0))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    after = trained(model, num_steps=1, kind="muon", lr=0.0, muon_lr=1e-6)
+    assert {name.removesuffix(".weight") for name in differing(before, after)} == {
+        f"stages.{stage}.blocks.0.convs.0" for stage in (0, 1)
+    }
+    kinds = {name: kind for name, (kind, _, _) in groups_by_name(model).items() if "conv" in name}
+    others = ("stem.conv", "stages.0.blocks.0.convs.1", "stages.1.blocks.0.convs.1", "stages.1.blocks.0.shortcut.conv")
+    assert all(kinds[f"{name}.weight"] == "other_filters" for name in others)
+    assert list(kinds.values()).count("filters") == 2
 
 
 @pytest.mark.parametrize("kind", ["sgd", "muon"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pocket_resnet.data.source import Source, Split
+from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import num_params
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training.prepare import fit_to_data, sample
@@ -51,6 +52,25 @@ def test_digits_are_not_mirrored(make_recipe: Callable[..., Recipe], source: Sou
     assert recipe.augment.flip == "none"
     assert "none are shown" in remark
     assert fit_to_data(make_recipe(augment={"flip": "none"}), replace(source, mirrored=False), 14)[1] == []
+
+
+@pytest.mark.parametrize("sides", [(), (4, 8)])
+def test_batch_norm_needs_two_values(
+    sides: tuple[int, ...], make_recipe: Callable[..., Recipe], source: Source
+) -> None:
+    """Row 15: one image a step is refused where some side makes it one pixel before a norm, and trained elsewhere."""
+    stages: Any = {"num_blocks": (1, 1, 1), "widths": (4, 8, 8), "kernel_sizes": (3, 3, 3)}
+    stages |= {"shortcut_kernel_sizes": (1, 1, 1), "image_size": 8 if sides else 4}
+    spec = replace(make_recipe().model, **stages)
+
+    def fit(**changes: Any) -> None:
+        fit_to_data(make_recipe(**{"resolutions": sides, "batch_size": 1, "model": spec} | changes), source, 14)
+
+    with pytest.raises(UsageError, match=r"batch_size: batch norm cannot .* \(at 4 pixels\)\n  use --batch-size 2"):
+        fit()
+    fit(batch_size=2)
+    fit(model=replace(spec, batch_norm=False))
+    fit(model=replace(spec, image_size=8), resolutions=())
 
 
 @pytest.mark.parametrize("budget", ["1000", "2K", "0.1M"])

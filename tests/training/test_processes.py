@@ -50,24 +50,37 @@ def test_alone_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.is_writer
 
 
+def set_launch(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    variables = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+    }
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+
+
 @pytest.mark.parametrize(("rank", "writes"), [(None, True), ("0", True), ("1", False)])
 def test_the_writer(rank: str | None, writes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
-        monkeypatch.setenv("RANK", rank)
+        set_launch(monkeypatch, rank)
     assert is_writer() == writes
 
 
 def test_only_broken_connections_are_explained() -> None:
     with pytest.raises(EnvironmentFault, match="another process of this run has ended"), explained_loss():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+    with pytest.raises(EnvironmentFault, match="another process of this run does not answer"), explained_loss():
+        raise RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1000ms for recv operation")
     with pytest.raises(RuntimeError, match="out of memory"), explained_loss():
         raise RuntimeError("out of memory")
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    set_launch(monkeypatch, "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
         pytest.raises(UsageError, match="process 2 of this machine has no GPU of its own\n  start at most 1 here"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, Stopped, UsageError
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import whitening_filters
@@ -271,3 +272,57 @@ def test_more_processes_than_images_in_a_step_are_refused(
     with pytest.raises(UsageError, match="a step of 6 images cannot be shared by 7 processes\n  start at most 6, or"):
         go()
     assert not (tmp_path / "r").exists()
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The run's metrics but for times."""
+    return [record | {"seconds": 0} for record in read_metrics(folder / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("validate_every", [1, 2, 3])
+@pytest.mark.parametrize("stops", [(1, 6), (2, 6), (3, 6), (3, 4), (4, 5, 6), (2, 3, 6)])
+def test_parts_record_what_a_whole_run_does(
+    stops: tuple[int, ...], validate_every: int, go: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Row 1: however often `max_steps` ended it, within an epoch or where no validation is due."""
+    changes: Any = {"epochs": 3, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
+    go("whole", max_steps=stops[-1], **changes)
+    for max_steps in stops:
+        go("parts", resume=True, max_steps=max_steps, **changes)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_ending_where_a_signal_stopped_it(
+    step: int, go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Row 1: with no step left to train, the last record comes from what the checkpoint holds, validation included."""
+    changes: Any = {"epochs": 3, "validate_every": 3}
+    train_step = run.Trainer.train_step
+
+    def signal_in(trainer: run.Trainer) -> int:
+        if trainer.step == step - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return train_step(trainer)
+
+    go("whole", max_steps=step, **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Trainer, "train_step", signal_in)
+        with pytest.raises(Stopped, match=f"after saving step {step}"):
+            go("parts", **changes)
+    result = go("parts", resume=True, max_steps=step, **changes)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    assert lines(tmp_path / "parts")[-1]["val_accuracy"] == result.accuracy
+
+
+def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: Path, capsys: Any) -> None:
+    """Row 1: nothing is lost; a run that has ended is left as it is."""
+    go(max_steps=3)
+    before = lines(tmp_path / "r")
+    capsys.readouterr()
+    assert go(resume=True, max_steps=2).steps == 3
+    assert "has finished before" in "".join(capsys.readouterr())
+    (tmp_path / "r" / "result.json").unlink()
+    assert go(resume=True, max_steps=2).steps == 3
+    assert "step 3 is beyond the 2 steps asked for" in "".join(capsys.readouterr())
+    assert lines(tmp_path / "r") == before

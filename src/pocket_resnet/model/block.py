@@ -59,6 +59,11 @@ def norm2d(spec: NetworkSpec, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels, momentum=spec.batch_norm_momentum) if spec.batch_norm else nn.Identity()
 
 
+def normed(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
+    """The convolution, where what follows it is a norm and not nothing."""
+    return [conv] if isinstance(norm, nn.BatchNorm2d) else []
+
+
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate in (0, 1) computed from the channels' spatial means.
 
@@ -108,6 +113,10 @@ class Projection(nn.Module):
         channels = spec.stage_channels[stage]
         self.conv = conv2d(spec, in_channels, channels, spec.shortcut_kernel_sizes[stage], stride)
         self.norm = nn.Identity() if spec.preactivation else norm2d(spec, channels)
+
+    def normed_convs(self) -> list[nn.Module]:
+        """The convolutions whose output only a norm reads: their filters' scale changes nothing in training."""
+        return normed(self.conv, self.norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         shortcut_BDHW: Tensor = self.norm(self.conv(x_BCHW))
@@ -165,6 +174,10 @@ class PostActivationBlock(ResidualBlock):
     Source: He 2015, section 3. The single-convolution form, x + norm(conv(x)), is this file's own.
     """
 
+    def normed_convs(self) -> list[nn.Module]:
+        """All of the branch, each by its norm; see Projection for the shortcut's."""
+        return [found for pair in zip(self.convs, self.norms, strict=True) for found in normed(*pair)]
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branch = x_BCHW
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
@@ -177,6 +190,10 @@ class PreActivationBlock(ResidualBlock):
 
     A projection reads the first activation, as in Zagoruyko 2016 (arXiv:1605.07146); other shortcuts read x.
     """
+
+    def normed_convs(self) -> list[nn.Module]:
+        """All of the branch but the last, each by the next one's norm; the last is added to the shortcut as it is."""
+        return [found for pair in zip(self.convs[:-1], self.norms[1:], strict=True) for found in normed(*pair)]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branch = active = self.act(self.norms[0](x_BCHW))

@@ -6,6 +6,7 @@ Sources: He 2015 (arXiv:1512.03385), section 4.2; Jordan 2024 (arXiv:2404.00498)
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal, assert_never
 
 import torch
@@ -16,10 +17,12 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.model.block import (
     PostActivationBlock,
     PreActivationBlock,
+    Projection,
     SqueezeExcite,
     activation,
     conv2d,
     norm2d,
+    normed,
 )
 from pocket_resnet.model.spec import IMAGE_CHANNELS, NetworkSpec
 
@@ -52,6 +55,19 @@ class ResNet(nn.Module):
         features_BC = F.dropout(features_BC, self.spec.dropout, self.training)
         logits_BK: Tensor = self.head(features_BC) * self.spec.head_scale
         return logits_BK
+
+    def normed_convs(self) -> list[nn.Module]:
+        """The convolutions whose output only a norm reads: their filters' scale changes nothing in training.
+
+        A pre-activated network's stem is one of them where the first block's shortcut is a projection, which reads
+        the first norm too; elsewhere the stem's output is added to the branch as it is.
+        """
+        kinds = (Entry, PostActivationBlock, PreActivationBlock, Projection, Stem)
+        convs = chain.from_iterable(part.normed_convs() for part in self.modules() if isinstance(part, kinds))
+        block = next((part for part in self.modules() if isinstance(part, PreActivationBlock)), None)
+        if block is not None and isinstance(block.shortcut, Projection) and self.spec.squeeze_excite != "stem":
+            return [*normed(self.stem.conv, block.norms[0]), *convs]
+        return list(convs)
 
     @torch.no_grad()
     def set_whitening(self, images_NCHW: Tensor) -> None:
@@ -112,6 +128,10 @@ class Stem(nn.Module):
         gated = spec.squeeze_excite == "stem"
         self.squeeze_excite = SqueezeExcite(channels, spec.squeeze_reduction) if gated else nn.Identity()
 
+    def normed_convs(self) -> list[nn.Module]:
+        """The convolution, unless it whitens or the network is pre-activated."""
+        return normed(self.conv, self.norm)
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         gated_BCHW: Tensor = self.squeeze_excite(self.act(self.norm(self.conv(x_BCHW))))
         return gated_BCHW
@@ -155,6 +175,10 @@ class Entry(nn.Module):
         self.pool = nn.MaxPool2d(2) if stride == 1 else nn.Identity()
         self.norm = norm2d(spec, channels)
         self.act = activation(spec)
+
+    def normed_convs(self) -> list[nn.Module]:
+        """The convolution: a max-pool between it and its norm keeps its scale."""
+        return normed(self.conv, self.norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return self.act(self.norm(self.pool(self.conv(x_BCHW))))

@@ -45,8 +45,9 @@ class Board:
     def __init__(self, folder: Path, step: int, num_steps: int, records: Iterable[dict[str, Any]]) -> None:
         """Go on after optimizer step `step`: TensorBoard drops what earlier sittings recorded beyond it.
 
-        `records`, those of metrics.jsonl so far, are told again where the run was not tracked until now. Epochs trained
-        without tracking between two tracked sittings stay missing here; metrics.jsonl has them.
+        Of `records`, those of metrics.jsonl so far, what lies beyond it is told again; all, where the run was not
+        tracked until now. Epochs trained without tracking between two tracked sittings stay
+        missing here; metrics.jsonl has them.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -54,8 +55,9 @@ class Board:
         self.folder, self.num_steps, self.pictured_step = folder, num_steps, step
         with explain_os_errors(folder):
             self.writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
-        for record in records if is_new else ():
-            self.tell(record)
+        for record in records:
+            if is_new or record["step"] > step:
+                self.tell(record)
 
     def tell(self, record: dict[str, Any]) -> None:
         """Add a record of metrics.jsonl."""

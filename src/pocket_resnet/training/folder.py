@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, load_recipe, override, to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.metrics import MetricsFile, read_metrics
+from pocket_resnet.training.metrics import MetricsFile, Plan, Record
 from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
 
@@ -80,7 +80,7 @@ class RunFolder:
                     self.board.close()
 
     def finished(self, last_step: int, *, fork: bool) -> Result | None:
-        """The result, where this run has nothing more to do. Nothing is written yet.
+        """The result, where this run has done so many steps, or more. Nothing is written yet.
 
         Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
         """
@@ -127,7 +127,7 @@ class RunFolder:
     def _result_after(self, last_step: int) -> Result | None:
         path = self.path / "result.json"
         found = read_result(path) if path.exists() else None
-        done = found and found.steps == last_step and (self.model / CONFIG_NAME).exists()
+        done = found and found.steps >= last_step and (self.model / CONFIG_NAME).exists()
         return replace(found, model=str(self.model)) if found and done else None
 
     def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
@@ -141,29 +141,34 @@ class RunFolder:
         self._prune(state.step)
         return state, tensors, remarks
 
-    def begin(self, step: int, num_steps: int, images_NCHW: Tensor, *, resumed: bool) -> None:
-        """Write the resolved recipe, and open metrics.jsonl, cut back to what was recorded up to that step of so many.
+    def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> Record | None:
+        """Write the resolved recipe, and open metrics.jsonl, as a run by that plan has it when it stands at that step.
 
         So are TensorBoard's files. A result goes: it is not of this many steps. The digests of the training images are
-        written too; a resumed run keeps those of before, since a fork may have other images.
+        written too; a resumed run keeps those of before, since a fork may have other images. Returns the record of that
+        very step, where there is one.
         """
+        last: Record | None = None
         if self.processes.is_writer:
             trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
             write_text(self.path / "recipe.toml", to_toml(self.recipe))
             write_bytes(self._digests, trained_on)
             (self.path / "result.json").unlink(missing_ok=True)
-            self.metrics = MetricsFile(self.path / "metrics.jsonl", step)
+            self.metrics = MetricsFile(self.path / "metrics.jsonl", step, plan)
             if self.recipe.track:
                 from pocket_resnet.training.board import Board  # matplotlib takes half a second
 
-                self.board = Board(self.path / "tensorboard", step, num_steps, read_metrics(self.metrics.path))
+                unchanged_step, kept = self.metrics.unchanged_step, self.metrics.kept
+                self.board = Board(self.path / "tensorboard", unchanged_step, plan.last_step, kept)
+            last = next((record for record in self.metrics.kept if record["step"] == step), None)
+        agreed: Record | None = self.processes.agree(last)
+        return agreed
 
-    def record(self, metrics: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl, and tell TensorBoard."""
-        if self.processes.is_writer:
-            self.metrics.append(metrics)
+    def record(self, metrics: Record) -> None:
+        """Add a line to metrics.jsonl, and tell TensorBoard what of it is new."""
+        new = self.metrics.append(metrics) if self.processes.is_writer else metrics
         if self.board is not None:
-            self.board.tell(metrics)
+            self.board.tell(new)
 
     def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> None:
         """Write a checkpoint and prune older ones."""

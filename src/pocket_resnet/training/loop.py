@@ -8,6 +8,7 @@ Shapes: N training images, B images a batch, K classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -180,6 +181,13 @@ class Trainer:
         if self.hardware.is_asynchronous and (step := int(self.bad_step)) != NEVER:
             raise NonFiniteError("nothing of it is saved: loss or gradient", where=self._where(step))
 
+    def refuse_non_finite_state(self) -> None:
+        """Raise NonFiniteError where that, or any tensor that would be saved, is not finite; waits for the device."""
+        self.refuse_non_finite()
+        if (name := first_non_finite(self.tensors())) is not None:
+            where = f"step {self.step}, lr {self.lr(self.step - 1):.4g}"
+            raise NonFiniteError(f"stopped before saving it: {name}", where=where)
+
     def _where(self, step: int) -> str:
         return f"step {step}, lr {self.lr(step):.4g}"
 
@@ -187,6 +195,12 @@ class Trainer:
         """Means over the epoch so far; waits for the device."""
         loss, hits, num_images = self.totals_3.tolist()
         return EpochTotals(loss / max(1, num_images), hits / max(1, num_images), int(num_images))
+
+    def epoch_record(self) -> dict[str, Any]:
+        """What metrics.jsonl tells of the epoch's steps so far; waits for the device."""
+        totals, last = self.epoch_totals(), self.step - 1
+        numbers = {"step": self.step, "epoch": last // self.steps_per_epoch + 1, "lr": self.lr(last)}
+        return numbers | {"train_loss": totals.loss, "train_accuracy": totals.accuracy}
 
     def end_epoch(self) -> None:
         """Start counting anew."""

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,30 +11,84 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pocket_resnet.files import explain_os_errors, write_text
+from pocket_resnet.files import append_line, write_text
 
 BAR_EVERY_S = 0.2
 PLAIN_LINE_EVERY_S = 30.0
 
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """After which steps a run of `last_step` steps writes a record, and which of its records have a validation."""
+
+    steps_per_epoch: int
+    last_step: int
+    validate_every: int
+
+    def records(self, step: int) -> bool:
+        """Whether an epoch or the run ends with that step (from 1)."""
+        return step % self.steps_per_epoch == 0 or step == self.last_step
+
+    def epoch(self, step: int) -> int:
+        """The epoch of that step, both from 1."""
+        return -(-step // self.steps_per_epoch)
+
+    def validates(self, step: int) -> bool:
+        """Whether the record after that step, which is written, has a validation."""
+        return self.epoch(step) % self.validate_every == 0 or step == self.last_step
+
+    def corrected(self, records: list[Record], step: int) -> list[Record]:
+        """Those that an uninterrupted run by this plan has when it stands at that step.
+
+        An earlier process may have ended here: within an epoch, or after one that this plan does not validate.
+        """
+        kept = [record for record in records if record["step"] <= step]
+        if kept and kept[-1]["step"] == step:
+            if not self.records(step):
+                del kept[-1]
+            elif not self.validates(step):
+                kept[-1] = {key: value for key, value in kept[-1].items() if not key.startswith("val_")}
+        return kept
+
 
 class MetricsFile:
-    """One JSON object a line, appended and flushed; a resumed run first drops what lies beyond its checkpoint."""
+    """One JSON object a line, appended and synced, so that no checkpoint outlives its records.
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Keep the records up to optimizer step `step`, whatever a crash left behind them."""
+    A resumed run first drops what lies beyond its checkpoint.
+    """
+
+    def __init__(self, path: Path, step: int, plan: Plan) -> None:
+        """Keep the records of a run by the plan that stands at optimizer step `step`, whatever a crash left there.
+
+        `unchanged_step`: up to which step the records are those that were there.
+        """
         self.path = path
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        before = read_metrics(path) if path.exists() else []
+        self.kept = plan.corrected(before, step)
+        changed = [record["step"] for record in before if record not in self.kept]
+        self.unchanged_step = min([step, *(changed_step - 1 for changed_step in changed)])
+        self._write(self.kept)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one record; it needs a `step`."""
-        line = json.dumps(record, allow_nan=False) + "\n"
-        with explain_os_errors(self.path, len(line)), self.path.open("a", encoding="utf-8") as file:
-            file.write(line)
+    def append(self, record: Record) -> Record:
+        """Add one record, in place of one of the same step; it needs a `step`. Returns what of it is new."""
+        known = self.kept[-1] if self.kept and self.kept[-1]["step"] == record["step"] else {}
+        if known:
+            self._write([*self.kept[:-1], record])
+        else:
+            append_line(self.path, _line(record))
+        return {key: value for key, value in record.items() if key == "step" or key not in known}
+
+    def _write(self, records: list[Record]) -> None:
+        write_text(self.path, "".join(f"{_line(record)}\n" for record in records))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def _line(record: Record) -> str:
+    return json.dumps(record, allow_nan=False)
+
+
+def read_metrics(path: Path) -> list[Record]:
     """The records of a metrics.jsonl, a half-written last line left out."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [json.loads(line) for line in lines if _step_of(line) < _NEVER]

@@ -3,6 +3,11 @@
 While weights move fast, running statistics lag behind them, and a network that trains well validates like a coin.
 Measuring them for the weights as they are costs one forward pass over a few training images.
 Source: Wu & Johnson 2021 (arXiv:2105.07576), section 3 (there: PreciseBN).
+
+Where the images take several batches, their statistics become those of all images together: a norm's mean is the
+mean over all values that it met, and its variance counts what differs between batches too, as if there were one
+batch. (Deeper norms meet values that the earlier ones normalised batch by batch, as in training.)
+Source of the update: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
 """
 
 import contextlib
@@ -19,8 +24,11 @@ BATCH = 500
 
 @contextlib.contextmanager
 def remeasured(model: nn.Module, images_NCHW: Tensor, hardware: Hardware) -> Iterator[None]:
-    """Inside, the statistics are those of these uint8 images under the present weights; without images, unchanged."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] if len(images_NCHW) else []
+    """Inside, the statistics are those of these uint8 images under the present weights.
+
+    With fewer than two images they stay as they are: one image at 1 x 1 has no variance.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] if len(images_NCHW) > 1 else []
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     momenta = [norm.momentum for norm in norms]
     try:
@@ -35,10 +43,51 @@ def remeasured(model: nn.Module, images_NCHW: Tensor, hardware: Hardware) -> Ite
 
 @torch.no_grad()
 def _measure(model: nn.Module, norms: list[nn.BatchNorm2d], images_NCHW: Tensor, hardware: Hardware) -> None:
+    if not norms:
+        return
     model.eval()
-    for norm in norms:
+    with contextlib.ExitStack() as hooks:
+        pools = [_Pool(norm) for norm in norms]
+        for norm, pool in zip(norms, pools, strict=True):
+            norm.momentum = None  # PyTorch's way to say: the plain mean over batches, here of one
+            norm.train()
+            hooks.callback(norm.register_forward_hook(pool.take_in).remove)
+        num_batches = -(-len(images_NCHW) // BATCH)
+        for batch_BCHW in torch.tensor_split(images_NCHW, num_batches):  # no batch is one image alone
+            model(to_float(batch_BCHW.to(hardware.device), hardware.memory_format))
+    model.eval()
+    for pool in pools:
+        pool.install(num_batches)
+
+
+class _Pool:
+    """The statistics of all values that a norm has met, from those of each batch."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        self.norm, self.count = norm, 0
+        self.mean_C, self.var_C = (buffer.clone() for buffer in self._buffers())
         norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's way to say: the plain mean over batches
-        norm.train()
-    for batch_BCHW in torch.split(images_NCHW, BATCH) if norms else ():
-        model(to_float(batch_BCHW.to(hardware.device), hardware.memory_format))
+
+    def take_in(self, norm: nn.Module, inputs: tuple[Tensor], _output: Tensor) -> None:
+        """Add the batch that the norm has just met, alone, and have it forget that."""
+        assert norm is self.norm
+        count = inputs[0].numel() // self.norm.num_features
+        mean_C, var_C = (buffer.clone() for buffer in self._buffers())
+        if self.count:
+            total, apart_C = self.count + count, mean_C - self.mean_C
+            squares_C = (self.count - 1) * self.var_C + (count - 1) * var_C + self.count * count / total * apart_C**2
+            mean_C, var_C = self.mean_C + count / total * apart_C, squares_C / (total - 1)
+        self.mean_C, self.var_C, self.count = mean_C, var_C, self.count + count
+        self.norm.reset_running_stats()
+
+    def install(self, num_batches: int) -> None:
+        """Give the norm what was found."""
+        for buffer, value_C in zip(self._buffers(), (self.mean_C, self.var_C), strict=True):
+            buffer.copy_(value_C)
+        assert self.norm.num_batches_tracked is not None
+        self.norm.num_batches_tracked.fill_(num_batches)
+
+    def _buffers(self) -> tuple[Tensor, Tensor]:
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        return self.norm.running_mean, self.norm.running_var

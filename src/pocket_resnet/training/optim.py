@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import OptimRecipe
 
 # Jordan et al. 2024 (Muon): a quintic whose repeated application drives singular values towards 1
@@ -17,7 +18,7 @@ NEWTON_SCHULZ_STEPS = 3
 
 
 class Muon(torch.optim.Optimizer):
-    """SGD with Nesterov momentum whose update is made orthogonal, for convolutions that a norm follows.
+    """SGD with Nesterov momentum whose update is made orthogonal, for convolutions whose output only a norm reads.
 
     A convolution's filters [O, I, k, k] are taken as a matrix [O, k k I]. Before each update they are scaled to
     Euclidean norm sqrt(O), which batch norm undoes, so that the learning rate is a relative one.
@@ -94,7 +95,7 @@ class Lookahead:
 class Optimizer:
     """All trainable parameters of a network under one recipe."""
 
-    def __init__(self, model: nn.Module, recipe: OptimRecipe) -> None:
+    def __init__(self, model: ResNet, recipe: OptimRecipe) -> None:
         self.recipe = recipe
         self.names: dict[Tensor, str] = {
             parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad
@@ -172,9 +173,11 @@ class Optimizer:
                 slow.copy_(saved.get(f"slow.{name}", parameter))
 
 
-def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[str, Any]]:
-    """SGD's parameter groups; Muon takes `filters` over, the weights of convolutions that a norm follows.
+def parameter_groups(model: ResNet, recipe: OptimRecipe) -> dict[str, dict[str, Any]]:
+    """SGD's parameter groups; Muon takes `filters` over, the weights of convolutions whose output only a norm reads.
 
+    SGD keeps `other_filters`, as in a network without norms: no norm undoes what Muon would do to their scale, and
+    without that Muon's rate would be relative to nothing.
     A scaled learning rate comes with weight decay scaled down, so that the pull towards zero per step stays.
     """
     kinds: dict[str, list[nn.Parameter]] = {
@@ -185,10 +188,12 @@ def parameter_groups(model: nn.Module, recipe: OptimRecipe) -> dict[str, dict[st
         "biases": [],
         "head": [],
     }
+    normed_convs = set(model.normed_convs())
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                kinds[_kind(module, name)].append(parameter)
+                is_filter = module in normed_convs and name == "weight"
+                kinds["filters" if is_filter else _kind(module, name)].append(parameter)
     scales = {"norm_biases": recipe.norm_bias_lr_scale, "head": recipe.head_lr_scale}
     groups = {}
     for kind, params in kinds.items():
@@ -206,4 +211,4 @@ def _kind(module: nn.Module, name: str) -> str:
         return "biases"
     if isinstance(module, nn.Linear):
         return "head"
-    return "filters" if module.bias is None else "other_filters"  # see block.conv2d: a bias stands in for a norm
+    return "other_filters"

@@ -11,6 +11,7 @@ from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.spec import layers
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import override
 from pocket_resnet.seeds import generator
@@ -40,7 +41,17 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     followed = follow(recipe)
     if followed:
         remarks.append("the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
-    return override(recipe, {**followed, "dial": ()}), remarks
+    recipe = override(recipe, {**followed, "dial": ()})
+    _refuse_single_values(recipe)
+    return recipe, remarks
+
+
+def _refuse_single_values(recipe: Recipe) -> None:
+    """Raise UsageError where batch norm would meet one value a channel, which has no variance."""
+    for side in sorted({recipe.model.image_size, *recipe.resolutions}) if recipe.batch_size == 1 else ():
+        if any(layer.kind == "norm" and layer.out_shape[1:] == (1, 1) for layer in layers(recipe.model, side)):
+            what = f"batch norm cannot train on one image that is 1 x 1 inside the network (at {side} pixels)"
+            raise UsageError(what, where="batch_size", mend="use --batch-size 2 or more, or larger images")
 
 
 def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:

@@ -8,9 +8,9 @@ Shapes: B images, C channels, H x W pixels.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.training.torchrun import launch, meet
 
 
 @dataclass(frozen=True)
@@ -70,39 +71,58 @@ class Processes:
         dist.all_reduce(flags)
         return bool(flags)
 
+    @contextlib.contextmanager
+    def undoing(self, model: nn.Module) -> Iterator[None]:
+        """Inside, a step that fails because another process is lost leaves batch norm's statistics as they were."""
+        kept = [buffer.clone() for buffer in model.buffers()] if self.world_size > 1 else []
+        try:
+            yield
+        except RuntimeError:
+            for buffer, value in zip(model.buffers() if kept else (), kept, strict=True):
+                buffer.copy_(value)
+            raise
+
 
 ALONE = Processes()
 
 
 def is_writer() -> bool:
     """Whether this process writes files and speaks, asked before or after the run."""
-    return os.environ.get("RANK", "0") == "0"
+    return launch().rank == 0
 
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, connected inside; without torchrun this process alone.
 
-    Raises LostProcess where another of them ends before the end, UsageError where they are more than the GPUs.
+    Raises UsageError where torchrun's variables make no sense or the processes are more than the GPUs,
+    EnvironmentFault where one does not come, LostProcess where one ends before the end or stops answering.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    started = launch()
+    if started.world_size == 1:
         yield ALONE
         return
     if device.type == "cuda":
-        if (rank := int(os.environ["LOCAL_RANK"])) >= (num_gpus := torch.cuda.device_count()):
+        if (rank := started.local_rank) >= (num_gpus := torch.cuda.device_count()):
             mend = f"start at most {num_gpus} here, or train with --hardware.device cpu"
             raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", mend=mend)
         torch.cuda.set_device(rank)
     with explained_loss():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=meet(started),
+            rank=started.rank,
+            world_size=started.world_size,
+            timeout=timedelta(seconds=started.wait_s),
+        )
         try:
-            yield Processes(dist.get_rank(), dist.get_world_size())
+            yield Processes(started.rank, started.world_size)
         finally:
             dist.destroy_process_group()
 
 
 class LostProcess(EnvironmentFault):
-    """Another process of the run has ended before it."""
+    """Another process of the run has ended before it, or does not answer."""
 
 
 @contextlib.contextmanager
@@ -113,7 +133,8 @@ def explained_loss() -> Iterator[None]:
     except RuntimeError as error:  # gloo has no class of its own for it
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise LostProcess("another process of this run has ended", mend="see what it said") from error
+        happened = "does not answer" if "timed out" in str(error).lower() else "has ended"
+        raise LostProcess(f"another process of this run {happened}", mend="see what it said") from error
 
 
 class SumOverProcesses(torch.autograd.Function):

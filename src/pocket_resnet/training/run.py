@@ -20,13 +20,14 @@ from pocket_resnet.recipe import Recipe
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.flops import training_flops
 from pocket_resnet.training.folder import RunFolder, choose_folder
-from pocket_resnet.training.loop import Trainer, first_non_finite
-from pocket_resnet.training.metrics import ProgressReport, duration
+from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.metrics import Plan, ProgressReport, Record, duration
 from pocket_resnet.training.norms import remeasured
 from pocket_resnet.training.prepare import fit_to_data, sample, untrained
 from pocket_resnet.training.processes import LostProcess, explained_loss, joined
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
+from pocket_resnet.training.torchrun import launch
 from pocket_resnet.version import __version__
 
 
@@ -46,6 +47,7 @@ def train(
     signal ended the run after saving.
     """
     started_s = time.monotonic()
+    launch()  # refuses odd variables before any work
     if recipe.track:
         from pocket_resnet.training.board import require_tensorboard
 
@@ -105,13 +107,17 @@ class _Run:
         self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes)
         self.norm_images_NCHW = sample(train_split, self.recipe.norm_images, self.recipe.seed)
         remarks = remarks + self._restore(fork)
+        if (step := self.trainer.step) > self.last_step:
+            remarks.append(f"step {step} is beyond the {self.last_step} steps asked for: none is left to train")
+            self.last_step = step
         self.val_split = self.source.split("val")
-        whole_epochs = self.trainer.step - self.trainer.step % self.trainer.steps_per_epoch
-        self.folder.begin(whole_epochs, self.last_step, train_split.images_NCHW, resumed=self.trainer.step > 0)
+        self.plan = Plan(self.trainer.steps_per_epoch, self.last_step, self.recipe.validate_every)
+        recorded = self.folder.begin(step, self.plan, train_split.images_NCHW, resumed=step > 0)
         with self._progress(self.trainer.step) as self.progress:
             for remark in remarks:
                 self.progress.say(remark)
             self._announce(train_split)
+            self._complete(recorded)
             with catch_signals() as caught:
                 self._train_steps(caught)
             return self._finish()
@@ -152,27 +158,27 @@ class _Run:
         """Step until the end or a signal; validate after each epoch; save every so often."""
         trainer, saved_s = self.trainer, time.monotonic()
         while trainer.step < self.last_step:
-            epoch, step_started_s = trainer.epoch, time.monotonic()
+            step_started_s = time.monotonic()
             try:
-                with explained_loss(), explained_memory():
+                with explained_loss(), explained_memory(), self.processes.undoing(trainer.model):
                     num_trained = trainer.train_step()
                 if self.progress.stepped(num_trained):
                     trainer.refuse_non_finite()
                     totals = trainer.epoch_totals()
-                    self.progress.tell(trainer.step, epoch, totals.loss, totals.accuracy)
+                    self.progress.tell(trainer.step, self.plan.epoch(trainer.step) - 1, totals.loss, totals.accuracy)
             except NonFiniteError as error:
                 raise self._with_last_good(error) from error
             except EnvironmentFault as error:
-                if isinstance(error, LostProcess):  # no weight has moved, batch norm's statistics have
+                if isinstance(error, LostProcess):  # nothing has moved
                     self._save()
                 mend = f"{error.mend}; {self.folder.last_good()}; go on with: {self.resume_command}"
                 raise EnvironmentFault(error.what, mend=mend) from error
-            ends_epoch = trainer.epoch > epoch or trainer.step == self.last_step
+            ends_epoch = self.plan.records(trainer.step)
             if ends_epoch:
                 self.hardware.synchronize()
             self.seconds += time.monotonic() - step_started_s
             if ends_epoch:
-                self._end_epoch(epoch)
+                self._end_epoch()
             # Looked at once: a signal that comes while saving is obeyed after the next step.
             stopping = self.processes.any(bool(caught), self.hardware.device)
             due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s
@@ -191,30 +197,29 @@ class _Run:
             mend=f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1",
         )
 
-    def _end_epoch(self, epoch: int) -> None:
-        """Write the epoch's metrics; validate and tell of it where it is time."""
-        trainer, totals = self.trainer, self.trainer.epoch_totals()
+    def _complete(self, recorded: Record | None) -> None:
+        """Where no step is left to train, record what is not recorded yet (and can still be known)."""
+        can_be = recorded is not None or self.trainer.epoch_totals().num_images > 0
+        if self.trainer.step == self.last_step and can_be and "val_nll" not in (recorded or {}):
+            self._end_epoch(recorded)
+
+    def _end_epoch(self, recorded: Record | None = None) -> None:
+        """Write the epoch's metrics, or complete what was recorded; validate and tell of it where it is time."""
+        trainer, step = self.trainer, self.trainer.step
         self._refuse_non_finite_state()
-        record = {
-            "step": trainer.step,
-            "epoch": epoch + 1,
-            "lr": trainer.lr(trainer.step - 1),
-            "train_loss": totals.loss,
-            "train_accuracy": totals.accuracy,
-            "seconds": round(self.seconds, 3),
-        }
-        if (epoch + 1) % self.recipe.validate_every == 0 or trainer.step == self.last_step:
+        record = recorded or trainer.epoch_record() | {"seconds": round(self.seconds, 3)}
+        if self.plan.validates(step):
             self.found = found = self._validate()
-            record |= {"val_nll": found.nll, "val_accuracy": found.accuracy}
+            record = record | {"val_nll": found.nll, "val_accuracy": found.accuracy}
             self.progress.say(
-                f"epoch {epoch + 1}/{self.recipe.epochs}  {trainer.side(trainer.step - 1)} px  "
-                f"loss {totals.loss:.4f}  accuracy {totals.accuracy:.2%}  "
+                f"epoch {record['epoch']}/{self.recipe.epochs}  {trainer.side(step - 1)} px  "
+                f"loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}  "
                 f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
             )
         self.folder.record(record)
         if "val_nll" in record:
-            self._show(epoch)
-        if trainer.epoch > epoch:  # --max-steps may stop within an epoch, which a resumed run then ends
+            self._show(record["epoch"] - 1)
+        if step % trainer.steps_per_epoch == 0:  # --max-steps may stop within an epoch, which a resumed run then ends
             trainer.end_epoch()
 
     @contextlib.contextmanager
@@ -238,16 +243,9 @@ class _Run:
 
     def _refuse_non_finite_state(self) -> None:
         try:
-            self.trainer.refuse_non_finite()
+            self.trainer.refuse_non_finite_state()
         except NonFiniteError as error:
             raise self._with_last_good(error) from error
-        name = first_non_finite(self.trainer.tensors())
-        if name is not None:
-            unsaved = NonFiniteError(
-                f"stopped before saving it: {name}",
-                where=f"step {self.trainer.step}, lr {self.trainer.lr(self.trainer.step - 1):.4g}",
-            )
-            raise self._with_last_good(unsaved)
 
     def _save(self) -> None:
         """Write a checkpoint of a finite state and prune older ones."""

@@ -1,0 +1,156 @@
+"""What torchrun's variables say of this process, and how the processes of a run find each other."""
+
+import contextlib
+import math
+import os
+import re
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from pocket_resnet.errors import EnvironmentFault, UsageError
+
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+WAIT_S = 1800.0  # as torch: other machines may still decode their images
+WAIT_VARIABLE = "POCKET_RESNET_WAIT_S"
+TOLD_AFTER_S, TOLD_EVERY_S = 5.0, 60.0
+POLL_S, ATTEMPT_S = 0.05, 2.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """This process among those that were started together; alone by default."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    address: str = ""
+    port: int = 0
+    wait_s: float = WAIT_S
+    """How long one process waits for another."""
+
+
+class LaunchError(UsageError):
+    """Variables that no launcher sets like this."""
+
+    usual_mend = (
+        f"start several processes with torchrun, which sets {', '.join((*NUMBERS, *ADDRESS))}, "
+        "or unset them to train with one"
+    )
+
+
+def launch() -> Launch:
+    """What the variables say. Raises LaunchError naming the first that is missing or makes no sense.
+
+    An address alone says nothing: clusters set it for everything that runs there.
+    """
+    found = [name for name in NUMBERS if name in os.environ]
+    if not found:
+        return Launch()
+    world_size = _number("WORLD_SIZE", 1, 2**31 - 1, found)
+    rank = _number("RANK", 0, world_size - 1, found)
+    if world_size == 1 and "LOCAL_RANK" not in os.environ:
+        return Launch()
+    local_rank = _number("LOCAL_RANK", 0, world_size - 1, found)
+    if world_size == 1:
+        return Launch()
+    address, port = _text("MASTER_ADDR", found), _number("MASTER_PORT", 1, 65_535, found)
+    return Launch(rank, world_size, local_rank, address, port, _wait_s())
+
+
+def _text(name: str, found: list[str]) -> str:
+    if name not in os.environ:
+        raise LaunchError(f"not set, but {' and '.join(found)} {'is' if len(found) == 1 else 'are'}", where=name)
+    if not (text := os.environ[name].strip()):
+        raise LaunchError("set, but empty", where=name)
+    return text
+
+
+def _number(name: str, low: int, high: int, found: list[str]) -> int:
+    text = _text(name, found)
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not low <= int(text) <= high:
+        among = " alone" if low == high else f" to {high}"
+        raise LaunchError(f"{text[:20]!r} is not a whole number from {low}{among}", where=name)
+    return int(text)
+
+
+def _wait_s() -> float:
+    text = os.environ.get(WAIT_VARIABLE, f"{WAIT_S:g}")
+    with contextlib.suppress(ValueError):
+        if 0 < (wait_s := float(text)) < math.inf:
+            return wait_s
+    raise UsageError(f"{text!r} is not a number of seconds above 0", where=WAIT_VARIABLE, mend="give one, or unset it")
+
+
+def meet(launch: Launch) -> Any:
+    """A store that all processes of the run have reached; says which it waits for.
+
+    Raises EnvironmentFault naming those that have not come within `wait_s`.
+    """
+    waiting = _Waiting(launch)
+    store = _store(launch, waiting)
+    store.set(_key(launch.rank), "here")
+    others = [rank for rank in range(launch.world_size) if rank != launch.rank]
+    while others := [rank for rank in others if not store.check([_key(rank)])]:
+        waiting.go_on(others)
+    return store
+
+
+def _key(rank: int) -> str:
+    return f"pocket-resnet/{rank}"
+
+
+def _store(launch: Launch, waiting: "_Waiting") -> Any:
+    """torchrun's own store, or that of rank 0, which holds it where another launcher started the processes."""
+    is_master = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    while not is_master and not _answers(launch):  # torch itself would fill the terminal with its own frames
+        waiting.go_on([0])
+    try:
+        return dist.TCPStore(  # type: ignore[attr-defined]
+            launch.address,
+            launch.port,
+            launch.world_size,
+            is_master,
+            timeout=timedelta(seconds=launch.wait_s),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except dist.DistError as error:
+        what = f"no store at {launch.address}:{launch.port}: {str(error).splitlines()[0]}"
+        raise EnvironmentFault(what, mend="give torchrun another --master-port") from error
+
+
+def _answers(launch: Launch) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection((launch.address, launch.port), timeout=ATTEMPT_S).close()
+        return True
+    return False
+
+
+class _Waiting:
+    """Says now and then which processes are waited for, and gives up at the deadline."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch, self.started_s = launch, time.monotonic()
+        self.told_s = self.started_s + TOLD_AFTER_S - TOLD_EVERY_S
+
+    def go_on(self, missing: list[int]) -> None:
+        launch, now_s = self.launch, time.monotonic()
+        names = f"process{'' if len(missing) == 1 else 'es'} {', '.join(str(rank + 1) for rank in missing)}"
+        at = f" at {launch.address}:{launch.port}"
+        if now_s - self.started_s > launch.wait_s:
+            raise EnvironmentFault(
+                f"{names} of {launch.world_size} did not come{at} within {launch.wait_s:g} s",
+                mend=f"start all of them (see what they said), or wait longer with {WAIT_VARIABLE}",
+            )
+        if now_s - self.told_s > TOLD_EVERY_S:
+            self.told_s = now_s
+            me = f"process {launch.rank + 1} of {launch.world_size}"
+            print(f"{me} waits{at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
+        time.sleep(POLL_S)
