@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.recipe import COUNT_FORMS, Recipe, RecipeError, parse_count
+from pocket_resnet.recipe import COUNT_FORMS, Recipe, parse_count
+from pocket_resnet.recipe_base import RecipeError
 from pocket_resnet.recipe_toml import differences, load_recipe, override, parse_recipe, recipes_folder, to_toml
 
 PATH = Path("some.toml")
@@ -59,7 +60,7 @@ def test_wrong_type(key: str, literal: str) -> None:
     assert key.rpartition(".")[2] in refusal(text)
 
 
-TEXTS = ("name", "budget", "max_macs", "max_bytes")
+TEXTS = ("name", "budget", "max_macs", "max_bytes", "init_from")
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.rpartition(".")[2] not in TEXTS])

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from pocket_resnet.model.spec import NetworkSpec
 
-FORMAT = 1
+FORMAT = 2
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -39,6 +39,8 @@ class Card(BaseModel):
     """The recipe's name; the run's recipe.toml has it whole."""
     seed: int
     """The run's seed."""
+    init_from: str | None = None
+    """The checkpoint of another run that it started from, RUN/step-NNNNNN; None: from untrained weights."""
     epochs: int
     """Passes over the training images."""
     steps: int
@@ -71,6 +73,7 @@ def markdown(card: Card) -> str:
     seen = "" if card.train_on == "train" else " These images were part of training: this is no estimate of anything."
     views = "" if card.accuracy_six_views is None else f"\n| accuracy, six views | {card.accuracy_six_views:.2%} |"
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
+    start = "" if card.init_from is None else f"\n| started from | checkpoint `{card.init_from}` of another run |"
     halved = ", which cost no validation image" if card.weights == "fp16" else ""
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
@@ -82,7 +85,7 @@ PocketResNet {card.version}.
 | --- | --- |
 | accuracy, single view, last epoch | {card.accuracy:.2%} of {card.num_images:,} images ({card.split}) |
 | 95% interval (Wilson) | {low:.2%} to {high:.2%} |{views}
-| recipe, seed | {card.recipe}, {card.seed} |{command}
+| recipe, seed | {card.recipe}, {card.seed} |{start}{command}
 | training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
 | machine | {card.machine} |
 | weights | {card.weights}{halved} |

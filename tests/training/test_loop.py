@@ -41,7 +41,7 @@ def make_trainer(make_recipe: Callable[..., Recipe], source: Source) -> Callable
 PLAIN: dict[str, Any] = {
     "augment": {"crop_px": 0, "flip": "none", "mixup": 0.0, "cutout_px": 0},
     "optim": {"kind": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
-    "average": {"decay": 0.0},
+    "ema": {"decay": 0.0},
     "resolutions": (),
 }
 

@@ -4,6 +4,7 @@ Of several processes only rank 0 reads and writes here; what it finds is told to
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +39,8 @@ class RunFolder:
     recipe: Recipe
     source: Source
     processes: Processes
+    marks: tuple[int, ...] = ()
+    """Steps of which the checkpoint, or the first one after, stays."""
     board: "Board | None" = None
     """TensorBoard's files, while metrics are recorded and where the recipe asks for them."""
 
@@ -160,7 +163,12 @@ class RunFolder:
 
     def _prune(self, step: int) -> None:
         if self.processes.is_writer:
-            checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep)
+            checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep, self.marks)
+
+
+def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
+    """The steps of `checkpoint.keep_at` in a run of so many."""
+    return tuple(math.ceil(round(share * num_steps, 6)) for share in recipe.checkpoint.keep_at)
 
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:

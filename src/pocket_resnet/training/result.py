@@ -7,7 +7,7 @@ from pathlib import Path
 from pocket_resnet.card import Card
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.evaluate import Evaluation
-from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.recipe import Recipe
 from pocket_resnet.version import __version__
 
 
@@ -43,17 +43,24 @@ def read_result(path: Path) -> Result:
         raise ArtifactError(f"not a run's result: {error}", where=path, mend="remove it and resume") from error
 
 
-def card_of(
-    result: Result, spec: NetworkSpec, class_names: tuple[str, ...], found: Evaluation, *, mirrored: bool
-) -> Card:
+def card_of(result: Result, recipe: Recipe, class_names: tuple[str, ...], found: Evaluation, *, mirrored: bool) -> Card:
     """The card that goes with the run's weights."""
     shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
     return Card(
         version=__version__,
-        spec=spec,
+        spec=recipe.model,
+        init_from=origin(recipe),
         class_names=class_names,
         mirrored=mirrored,
         split=found.split,
         num_images=found.num_images,
         **shared,
     )
+
+
+def origin(recipe: Recipe) -> str | None:
+    """The checkpoint that the recipe starts from, as RUN/step-NNNNNN: without the folders that only one machine has."""
+    if recipe.init_from is None:
+        return None
+    path = Path(recipe.init_from)
+    return f"{path.parent.parent.name}/{path.name}"
