@@ -294,3 +294,10 @@ def test_what_leaves_nothing_to_choose_is_refused(changes: dict[str, Any], messa
         Recipe.model_validate(changes)
     assert raised.value.key == "hardest"
     assert Recipe.model_validate({"hardest": 0.9, "batch_size": 8}).hardest == 0.9
+
+
+@pytest.mark.parametrize("model", [{"preactivation": True}, {"batch_norm": False}])
+def test_a_residual_gain_needs_a_norm(model: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="residual_gain needs a network whose blocks end in a norm"):
+        Recipe.model_validate({"residual_gain": 0.0, "model": model})
+    assert Recipe.model_validate({"model": model}).residual_gain == 1
