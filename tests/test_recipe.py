@@ -263,23 +263,6 @@ def test_meaningless_budgets(text: str) -> None:
     assert COUNT_FORMS["budget"] in str(raised.value)
 
 
-def test_base_is_another_recipe(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text('base = "fast"\nepochs = 9\n[optim]\nlr = 0.3\n')
-    fast, mine = load_recipe("fast"), load_recipe(str(path))
-    changes = [f"epochs: {fast.epochs} -> 9", f"optim.lr: {fast.optim.lr} -> 0.3"]
-    assert differences(fast, mine) == ["name: fast -> mine", *changes]
-    path.write_text('base = "fast"\n[model]\nnetwork = "resnet20"\n')
-    assert load_recipe(str(path)).model == named("resnet20")
-    path.write_text('base = "fats"\n')
-    with pytest.raises(UsageError, match="did you mean `fast`"):
-        load_recipe(str(path))
-    path.write_text(f'base = "{path}"\n')
-    with pytest.raises(UsageError, match="its own base"):
-        load_recipe(str(path))
-    assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

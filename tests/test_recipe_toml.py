@@ -1,13 +1,32 @@
-"""What a file, a flag or a program has set is remembered; reading, writing and comparing are in test_recipe.py."""
+"""Recipes on top of recipes: `base`, and what file, flag and program have set; round trips are in test_recipe.py."""
 
 from pathlib import Path
 
 import pytest
 
 from pocket_resnet.cli import _parse
+from pocket_resnet.errors import UsageError
+from pocket_resnet.model.catalog import named
 from pocket_resnet.recipe import AugmentRecipe, Recipe
 from pocket_resnet.recipe_base import dotted
-from pocket_resnet.recipe_toml import differences, load_recipe, override
+from pocket_resnet.recipe_toml import differences, load_recipe, override, parse_recipe
+
+
+def test_base_is_another_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "fast"\nepochs = 9\n[optim]\nlr = 0.3\n')
+    fast, mine = load_recipe("fast"), load_recipe(str(path))
+    changes = [f"epochs: {fast.epochs} -> 9", f"optim.lr: {fast.optim.lr} -> 0.3"]
+    assert differences(fast, mine) == ["name: fast -> mine", *changes]
+    path.write_text('base = "fast"\n[model]\nnetwork = "resnet20"\n')
+    assert load_recipe(str(path)).model == named("resnet20")
+    path.write_text('base = "fats"\n')
+    with pytest.raises(UsageError, match="did you mean `fast`"):
+        load_recipe(str(path))
+    path.write_text(f'base = "{path}"\n')
+    with pytest.raises(UsageError, match="its own base"):
+        load_recipe(str(path))
+    assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
 
 
 def test_what_is_set_is_remembered(tmp_path: Path) -> None:
