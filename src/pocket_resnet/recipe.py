@@ -280,8 +280,8 @@ class Recipe(Section):
 
     def _check_hardest(self) -> None:
         if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
-            mend = "leave `augment` out of --dial" if "augment" in self.dial else None
-            raise RecipeError("hardest", "hardest below 1 does not go with augment.mixup or augment.cutmix", mend=mend)
+            what = "hardest below 1 does not go with augment.mixup or augment.cutmix"
+            raise RecipeError("hardest", what, mend="set both to 0")
         if self.batch_size < 2 or round(self.batch_size / self.hardest) == self.batch_size:
             what = f"hardest {self.hardest:g} leaves no image out of batches of {self.batch_size}"
             raise RecipeError("hardest", what, mend="give a smaller share, or larger batches")
