@@ -96,9 +96,8 @@ def _recipes(groups: dict[str, list[FinishedRun]]) -> Html:
     for label, runs in groups.items():
         accuracies = [run.evaluation.accuracy for run in runs]
         spread = f" ± {100 * statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
-        changed = [
-            line for line in differences(first.recipe, runs[0].recipe) if not line.startswith(("seed: ", "data.seed: "))
-        ]
+        seeds = ("seed: ", "data.seed: ")
+        changed = [line for line in differences(first.recipe, runs[0].recipe) if not line.startswith(seeds)]
         told = "; ".join(changed) or ("seed alone" if len(runs) > 1 else "–")
         rows.append([label, f"{runs[0].recipe.name} on {runs[0].source.name}", told, str(len(runs))])
         rows[-1].append(f"{statistics.fmean(accuracies):.2%}{spread}")
