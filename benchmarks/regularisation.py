@@ -23,7 +23,7 @@ ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating fli
     "cutout 8": {"augment.cutout_px": 8},
     "TrivialAugment, erasing": {"augment.trivial_augment": True, "augment.erasing": 0.1},
     "mixup or CutMix": {"augment.mixup": 0.2, "augment.cutmix": 1.0},
-    "averaged weights": {"average.decay": 0.999},
+    "averaged weights": {"ema.decay": 0.999},
     "hardest 70%": {"hardest": 0.7},
 }
 

@@ -133,7 +133,7 @@ def make_recipe() -> Callable[..., Recipe]:
             "model": replace(SPEC, dropout=0.1, stochastic_depth=0.1),
             "augment": {"crop_px": 1, "flip": "alternating", "mixup": 0.5, "cutout_px": 2},
             "optim": {"kind": "muon", "lr": 0.05, "muon_lr": 0.05, "lookahead_steps": 3, "nesterov": True},
-            "average": {"decay": 0.9},
+            "ema": {"decay": 0.9},
             "hardware": {"device": "cpu", "precision": "fp32", "num_threads": 1},
             "checkpoint": {"every_s": 0.0},
         }

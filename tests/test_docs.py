@@ -13,7 +13,8 @@ from pocket_resnet.card import Card
 from pocket_resnet.data.source import describe, open_source
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe, Section
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_base import Section
 from pocket_resnet.recipe_toml import load_recipe, override
 from pocket_resnet.report import write_report
 from pocket_resnet.summary import designed, find_spec, summarise
@@ -51,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "hardware.num_threads": 1,
         "optim.lookahead_steps": 1,
         "hardest": 0.9,
-        "average.decay": 0.9,
+        "ema.decay": 0.9,
     }
     runs_dir = tmp_path_factory.mktemp("runs")
     train(override(load_recipe("fast"), changes), runs_dir=runs_dir, run="one")

@@ -93,3 +93,6 @@ def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
     resolved, _ = finished.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
     run.recipe = resolved
     assert finished.command(run) == "pocket-resnet train fast --data digits --seed 3"
+    run.recipe = override(resolved, {"seed": 0, "data.seed": 0})
+    assert finished.command(run) == "pocket-resnet train fast --data digits --data.seed 0"
+    assert finished.without_seed(run.recipe) == finished.without_seed(resolved)

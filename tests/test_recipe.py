@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.recipe import COUNT_FORMS, Recipe, RecipeError, parse_count
+from pocket_resnet.recipe import COUNT_FORMS, Recipe, parse_count
+from pocket_resnet.recipe_base import RecipeError
 from pocket_resnet.recipe_toml import differences, load_recipe, override, parse_recipe, recipes_folder, to_toml
 
 PATH = Path("some.toml")
@@ -59,7 +60,7 @@ def test_wrong_type(key: str, literal: str) -> None:
     assert key.rpartition(".")[2] in refusal(text)
 
 
-TEXTS = ("name", "budget", "max_macs", "max_bytes")
+TEXTS = ("name", "budget", "max_macs", "max_bytes", "init_from")
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key.rpartition(".")[2] not in TEXTS])
@@ -262,23 +263,6 @@ def test_meaningless_budgets(text: str) -> None:
     assert COUNT_FORMS["budget"] in str(raised.value)
 
 
-def test_base_is_another_recipe(tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text('base = "fast"\nepochs = 9\n[optim]\nlr = 0.3\n')
-    fast, mine = load_recipe("fast"), load_recipe(str(path))
-    changes = [f"epochs: {fast.epochs} -> 9", f"optim.lr: {fast.optim.lr} -> 0.3"]
-    assert differences(fast, mine) == ["name: fast -> mine", *changes]
-    path.write_text('base = "fast"\n[model]\nnetwork = "resnet20"\n')
-    assert load_recipe(str(path)).model == named("resnet20")
-    path.write_text('base = "fats"\n')
-    with pytest.raises(UsageError, match="did you mean `fast`"):
-        load_recipe(str(path))
-    path.write_text(f'base = "{path}"\n')
-    with pytest.raises(UsageError, match="its own base"):
-        load_recipe(str(path))
-    assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -293,3 +277,10 @@ def test_what_leaves_nothing_to_choose_is_refused(changes: dict[str, Any], messa
         Recipe.model_validate(changes)
     assert raised.value.key == "hardest"
     assert Recipe.model_validate({"hardest": 0.9, "batch_size": 8}).hardest == 0.9
+
+
+@pytest.mark.parametrize("model", [{"preactivation": True}, {"batch_norm": False}])
+def test_a_residual_gain_needs_a_norm(model: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="residual_gain needs a network whose blocks end in a norm"):
+        Recipe.model_validate({"residual_gain": 0.0, "model": model})
+    assert Recipe.model_validate({"model": model}).residual_gain == 1

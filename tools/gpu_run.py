@@ -133,7 +133,7 @@ def write_partial(run: Path, out: Path) -> None:
         return
     if found is not None:
         state, tensors, _ = found
-        part = "average." if any(name.startswith("average.") for name in tensors) else "model."
+        part = "ema." if any(name.startswith("ema.") for name in tensors) else "model."
         halves = {name.removeprefix(part): value.half() for name, value in tensors.items() if name.startswith(part)}
         write_bytes(out / "partial.safetensors", tensors_to_bytes(halves, {"step": str(state.step)}))
 

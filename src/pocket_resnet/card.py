@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from pocket_resnet.model.spec import NetworkSpec
 
-FORMAT = 1
+FORMAT = 2
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -39,6 +39,8 @@ class Card(BaseModel):
     """The recipe's name; the run's recipe.toml has it whole."""
     seed: int
     """The run's seed."""
+    init_from: str | None = None
+    """The checkpoint of another run that it started from, RUN/step-NNNNNN; None: from untrained weights."""
     epochs: int
     """Passes over the training images."""
     steps: int
@@ -79,6 +81,7 @@ def markdown(card: Card) -> str:
     )
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
     content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
+    start = "" if card.init_from is None else f"\n| started from | checkpoint `{card.init_from}` of another run |"
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
 
@@ -90,7 +93,7 @@ PocketResNet {card.version}.
 | accuracy, single view, last epoch | {card.accuracy:.2%} of {card.num_images:,} images ({card.split}) |
 | 95% interval (Wilson) | {low:.2%} to {high:.2%} |{views}
 | data | {card.data}{content} |
-| recipe, seed | {card.recipe}, {card.seed} |{command}
+| recipe, seed | {card.recipe}, {card.seed} |{start}{command}
 | training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
 | machine | {card.machine} |
 | weights | {card.weights} |

@@ -12,7 +12,7 @@ import tyro
 
 from pocket_resnet import show
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
-from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.recipe_toml import load_recipe, with_flags
 from pocket_resnet.verbs import VERBS, Train
 from pocket_resnet.version import __version__
 
@@ -58,7 +58,10 @@ def _parse(verb: str, arguments: list[str]) -> Any:
     if verb == "evaluate":
         arguments = _complete_bare_json(arguments)
     prog = f"pocket-resnet {verb}" + (" [RECIPE]" if verb == "train" else "")
-    return tyro.cli(VERBS[verb], args=arguments, default=default, prog=prog)
+    found = tyro.cli(VERBS[verb], args=arguments, default=default, prog=prog)
+    if default is not None:
+        found.recipe = with_flags(default.recipe, found.recipe, arguments)
+    return found
 
 
 def _complete_bare_json(arguments: list[str]) -> list[str]:

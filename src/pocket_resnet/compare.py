@@ -96,12 +96,13 @@ def _recipes(groups: dict[str, list[FinishedRun]]) -> Html:
     for label, runs in groups.items():
         accuracies = [run.evaluation.accuracy for run in runs]
         spread = f" ± {100 * statistics.stdev(accuracies):.2f}" if len(runs) > 1 else ""
-        changed = [line for line in differences(first.recipe, runs[0].recipe) if not line.startswith("seed: ")]
+        seeds = ("seed: ", "data.seed: ")
+        changed = [line for line in differences(first.recipe, runs[0].recipe) if not line.startswith(seeds)]
         told = "; ".join(changed) or ("seed alone" if len(runs) > 1 else "–")
         rows.append([label, f"{runs[0].recipe.name} on {runs[0].source.public_name}", told, str(len(runs))])
         rows[-1].append(f"{statistics.fmean(accuracies):.2%}{spread}")
     headers = ("runs", "recipe", "differs from the first in", "number", "accuracy")
-    lead = "Runs that differ in seed alone are one recipe: mean ± sample standard deviation over them."
+    lead = "Runs that differ in seeds alone are one recipe: mean ± sample standard deviation over them."
     return section("Recipes", lead, table(headers, rows, "recipes", num_texts=3))
 
 

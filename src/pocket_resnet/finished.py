@@ -3,6 +3,7 @@
 Shapes: N validation images, K classes, B images, H x W pixels.
 """
 
+import itertools
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,9 +165,9 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
     steps = Steps(num_samples, recipe)
     epoch = (run.result.steps - 1) // steps.per_epoch
     step = epoch * steps.per_epoch
-    augmenter = Augmenter(recipe.augment, num_samples, recipe.seed, fill_C)
+    augmenter = Augmenter(recipe.augment, num_samples, recipe.data_seed, fill_C)
     augmenter.begin_epoch(epoch)
-    indices_B = steps.candidates(epoch_order(num_samples, recipe.seed, epoch), step)
+    indices_B = steps.candidates(epoch_order(num_samples, recipe.data_seed, epoch), step)
     x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
     side = image_side(recipe.resolutions, recipe.model.image_size, step, steps.total)
     x_BCHW = to_float(resize(x_BCHW, side))
@@ -184,15 +185,17 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
         return run.card.command
     name = run.source.public_name if released else run.source.name
     words = ["pocket-resnet", "train", run.recipe.name, "--data", name]
+    seeds = {"seed": run.recipe.seed, "data.seed": run.recipe.data.seed}
     try:
-        asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name, "seed": run.recipe.seed})
+        asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name} | seeds)
         resolved, _ = fit_to_data(asked, run.source, len(run.source.split(asked.data.train_on)))
     except (PocketError, OSError):  # no recipe of this name
         resolved = None
     if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
         folder = Path(run.name) if released else run.path.parent / run.name
         return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml")])
-    return shlex.join([*words, "--seed", str(run.recipe.seed)] if run.recipe.seed else words)
+    told = [(f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)]
+    return shlex.join([*words, *itertools.chain(*told)])
 
 
 def same_images(one: FinishedRun, other: FinishedRun) -> bool:
@@ -204,6 +207,6 @@ def same_images(one: FinishedRun, other: FinishedRun) -> bool:
 def without_seed(recipe: Recipe) -> Recipe:
     """The recipe with what may differ between repetitions set to nothing: seed and hardware."""
     kept = recipe.model_dump(
-        exclude={"seed": True, "hardware": True, "checkpoint": True, "track": True, "data": {"num_workers"}}
+        exclude={"seed": True, "hardware": True, "checkpoint": True, "track": True, "data": {"num_workers", "seed"}}
     )
     return Recipe.model_validate(kept | {"model": recipe.model})

@@ -7,64 +7,30 @@ recipes; the command line makes a flag of every key. Lengths are in pixels, lear
 import dataclasses
 import json
 import re
+from collections.abc import Collection
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 
-from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.spec import NetworkSpec, layers
+from pocket_resnet.recipe_base import Count, Fraction, Pixels, Rate, RecipeError, Section, dotted, explain
 
 COUNT_FORMS = {
     "budget": "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M",
     "max_macs": "a whole number of multiply-adds, with K, M or G if you like: 500K, 100M, 1.5G",
     "max_bytes": "a whole number of bytes, with K, M or G if you like: 500KB, 1MB, 1.5M",
 }
-SYNONYMS = {"learning_rate": "lr"}  # what people write, and what it is called here
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Pixels = Annotated[int, Field(ge=0)]
-
-
-class RecipeError(UsageError):
-    """A recipe's key that is unknown or has a value that cannot be meant; `key` is dotted."""
-
-    usual_mend = "pocket-resnet train --help explains every key"
-
-    def __init__(self, key: str, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
-        super().__init__(what, where=where, mend=mend)
-        self.key = key
-
-
-class Section(BaseModel):
-    """Strict and frozen: `1` is not `true`, `"1"` is not `1`, unknown keys are errors."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _refuse_clearly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise RecipeError, which goes straight through TOML's and the command line's validation."""
-        try:
-            return validate(values)
-        except ValidationError as error:
-            section = cls.__name__.removesuffix("Recipe").lower()
-            raise _explain(error, section, list(cls.model_fields)) from error
 
 
 class DataRecipe(Section):
@@ -74,6 +40,8 @@ class DataRecipe(Section):
     """cifar10, cifar100, digits, auto, or a folder with one subfolder a class."""
     train_on: Literal["train", "trainval"] = "train"
     """train: leave the validation split out (choose on it). trainval: a final run with everything fixed."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Decides order and augmentation (default: `seed`), so that `seed` alone can vary weights and dropout."""
     num_workers: Count = 16
     """Threads that decode image files (at most the number of cores are used)."""
 
@@ -143,11 +111,19 @@ class ScheduleRecipe(Section):
     """Epochs of linear rise from zero to the peak."""
 
 
-class AverageRecipe(Section):
+class EmaRecipe(Section):
     """An exponential moving average of the weights, evaluated and saved in place of the last weights."""
 
+    window: Fraction = 0.0
+    """Length of the average as a share of the run's steps, 0.03 to 0.04 for long runs; 0: no averaging."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the average kept at each step, warmed up as (1 + step) / (10 + step); 0: no averaging."""
+    """In place of window: share of the average kept at each step, warmed up as (1 + step) / (10 + step); 0: off."""
+
+    @model_validator(mode="after")
+    def _refuse_both(self) -> Self:
+        if self.window and self.decay:
+            raise RecipeError("ema.decay", "give ema.window or ema.decay, not both", mend="set one of them to 0")
+        return self
 
 
 class HardwareRecipe(Section):
@@ -172,6 +148,8 @@ class CheckpointRecipe(Section):
     """Seconds between checkpoints; 0: after every step."""
     keep: Count = 2
     """How many of the newest checkpoints stay."""
+    keep_at: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """Shares of the run at which a checkpoint is saved and stays, for example 0.5 0.9 (see --init-from)."""
 
 
 def _number_as_text(value: Any) -> Any:
@@ -189,7 +167,7 @@ def _to_spec(values: Any) -> Any:
     try:
         return _SPEC.validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise _explain(error, "model", [field.name for field in dataclasses.fields(NetworkSpec)]) from error
+        raise explain(error, "model", [field.name for field in dataclasses.fields(NetworkSpec)]) from error
 
 
 class Recipe(Section):
@@ -210,15 +188,15 @@ class Recipe(Section):
     hardest_until: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the run after which every image is trained, in steps of batch_size / hardest images."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides initial weights, order and augmentation."""
+    """Decides initial weights and dropout, and what data.seed decides where that is not set."""
     budget: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most parameters the network may have: 5M, 500K, 4697742. The network is scaled to fill it."""
     max_macs: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most multiply-adds for one image: 100M, 1.5G."""
     max_bytes: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most bytes of fp32 weights: 1MB, 500KB (1 KB is 1,000 bytes)."""
-    dial: tuple[Literal["model", "augment", "optim", "average", "schedule", "resolutions"], ...] = ()
-    """What follows from budget and epochs instead of standing here (docs/formats.md says how)."""
+    dial: tuple[Literal["model", "augment", "optim", "ema", "schedule", "resolutions"], ...] = ()
+    """Sections that follow from budget and epochs (docs/formats.md says how); a key that is set anywhere stays."""
     resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
     """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -231,14 +209,48 @@ class Recipe(Section):
     """Also keep scalars and pictures for TensorBoard, in runs/NAME/tensorboard (needs pip install tensorboard)."""
     init: Literal["default", "dirac"] = "default"
     """dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
+    residual_gain: Rate = 1.0
+    """Gain of the last norm in each residual block at the start; 0: a block starts as its shortcut
+    (Goyal et al. 2017, arXiv:1706.02677, section 5.1)."""
+    init_from: str | None = None
+    """Start from this checkpoint of another run: its weights, optimizer, averages and step; a folder step-NNNNNN."""
     model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = CATALOG["original"]
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     optim: OptimRecipe = OptimRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
-    average: AverageRecipe = AverageRecipe()
+    ema: EmaRecipe = EmaRecipe()
     hardware: HardwareRecipe = HardwareRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
+    _explicit: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def explicit(self) -> frozenset[str]:
+        """The dotted keys that a file, flag or program has set: the dial leaves them alone, even at their defaults."""
+        return self._explicit
+
+    def with_explicit(self, keys: Collection[str]) -> "Recipe":
+        """The same recipe, of which these keys count as set."""
+        recipe = self.model_copy()
+        recipe._explicit = frozenset(keys)
+        return recipe
+
+    @property
+    def data_seed(self) -> int:
+        """What order and augmentation are drawn from."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+    def __eq__(self, other: object) -> bool:
+        """Recipes are equal where their values are, whoever set them."""
+        return isinstance(other, Recipe) and self.__dict__ == other.__dict__
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_explicit(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        recipe = validate(values)
+        if isinstance(values, dict):
+            recipe._explicit = frozenset(dotted(values))
+        return recipe
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -250,6 +262,9 @@ class Recipe(Section):
             self._check_hardest()
         if self.optim.nesterov and self.optim.momentum == 0:
             raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
+        if self.residual_gain != 1 and (self.model.preactivation or not self.model.batch_norm):
+            what = "residual_gain needs a network whose blocks end in a norm (batch_norm, no preactivation)"
+            raise RecipeError("residual_gain", what, mend="leave it at 1")
         return self
 
     def _check_resolutions(self) -> None:
@@ -265,8 +280,8 @@ class Recipe(Section):
 
     def _check_hardest(self) -> None:
         if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
-            mend = "leave `augment` out of --dial" if "augment" in self.dial else None
-            raise RecipeError("hardest", "hardest below 1 does not go with augment.mixup or augment.cutmix", mend=mend)
+            what = "hardest below 1 does not go with augment.mixup or augment.cutmix"
+            raise RecipeError("hardest", what, mend="set both to 0")
         if self.batch_size < 2 or round(self.batch_size / self.hardest) == self.batch_size:
             what = f"hardest {self.hardest:g} leaves no image out of batches of {self.batch_size}"
             raise RecipeError("hardest", what, mend="give a smaller share, or larger batches")
@@ -281,17 +296,3 @@ def parse_count(text: str, key: str = "budget") -> int:
         what = COUNT_FORMS[key].partition(",")[0].removeprefix("a whole ")
         raise RecipeError(key, f"{key} {text!r} is not a {what}", mend=f"give {COUNT_FORMS[key]}")
     return int(count)
-
-
-def _explain(error: ValidationError, section: str, known: list[str]) -> RecipeError:
-    """The first thing wrong, with its dotted key and the nearest known one."""
-    first = error.errors(include_url=False)[0]
-    path = [part for part in first["loc"] if isinstance(part, str)]
-    key = ".".join([section, *path] if section else path)
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        synonyms = {synonym: name for synonym, name in SYNONYMS.items() if name in known}
-        hint = did_you_mean(path[-1], [*known, *synonyms])
-        for synonym, name in synonyms.items():
-            hint = hint.replace(synonym, name)
-        return RecipeError(key, f"unknown `{key}`{hint}")
-    return RecipeError(key, f"`{key}` = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}")

@@ -4,12 +4,15 @@ import dataclasses
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.model.catalog import named
-from pocket_resnet.recipe import Recipe, RecipeError
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_base import RecipeError, dotted
+from pocket_resnet.renamed import RECIPE_KEYS, current_name, with_current_names
 
 MAX_RECIPE_BYTES = 1024 * 1024
 # How and where a run computes may change when it goes on; what it computes may not.
@@ -46,15 +49,14 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def parse_recipe(text: str, path: Path) -> Recipe:
-    """The recipe that the TOML text spells out.
+    """The recipe that the TOML text spells out; what it says counts as explicit, see `Recipe.explicit`.
 
     `base = "NAME"` starts from another recipe, `[model] network = "NAME"` from a network of the catalog; what neither
-    says is as in the recipe `original`.
+    says is as in the recipe `original`. Names of earlier versions are read as the present ones.
     """
     try:
-        values: dict[str, Any] = {"name": path.stem} | tomllib.loads(text)
-        if isinstance(values.get("base"), str):
-            values = _onto(load_recipe(values.pop("base")), values)
+        values: dict[str, Any] = {"name": path.stem} | _parsed(text, path)
+        base = load_recipe(values.pop("base")) if isinstance(values.get("base"), str) else None
     except ValueError as error:  # also for a number of thousands of digits
         raise UsageError(f"not TOML: {error}", where=path, mend="correct it there") from error
     except RecursionError as error:
@@ -62,9 +64,8 @@ def parse_recipe(text: str, path: Path) -> Recipe:
     try:
         model = values.get("model")
         if isinstance(model, dict) and isinstance(model.get("network"), str):
-            base = dataclasses.asdict(named(model.pop("network")))
-            values["model"] = base | model
-        return Recipe.model_validate(_with_tuples(values))
+            values["model"] = dataclasses.asdict(named(model.pop("network"))) | model
+        return _laid_over(base, values) if base else Recipe.model_validate(_with_tuples(values))
     except RecipeError as error:
         raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path), mend=error.mend) from error
     except UsageError as error:  # of the network, whose field `where` is
@@ -76,18 +77,50 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         raise UsageError("nested too deeply", where=path, mend="a key has two parts at most") from error
 
 
-def _onto(base: Recipe, values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a recipe file laid over those of its base, section by section."""
-    merged = base.model_dump(mode="json", exclude_none=True)
-    for key, value in values.items():
-        is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merged[key] | value if is_section and "network" not in value else value
-    return merged
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    """The TOML text's tables, under present names."""
+    values = tomllib.loads(text)
+    try:
+        values = with_current_names(values, RECIPE_KEYS)
+    except UsageError as error:
+        raise UsageError(error.what, where=path, mend=error.mend) from error
+    if isinstance(dial := values.get("dial"), list):
+        values["dial"] = [current_name(entry, RECIPE_KEYS) if isinstance(entry, str) else entry for entry in dial]
+    return values
+
+
+def _laid_over(base: Recipe, values: dict[str, Any]) -> Recipe:
+    """The base with these nested values in place of its own, validated again; what either sets is explicit."""
+    merged = _merged(base.model_dump(mode="json"), values)
+    return Recipe.model_validate(_with_tuples(merged)).with_explicit(base.explicit | dotted(values).keys())
+
+
+def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    nested = {
+        key: _merged(base[key], value)
+        for key, value in values.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | values | nested
+
+
+def with_flags(base: Recipe, parsed: Recipe, words: Sequence[str]) -> Recipe:
+    """The base with those keys replaced by what was parsed that these words of a command line are flags of.
+
+    The parser gives every key a value; only the words tell which of them the user has set.
+    """
+    values = dotted(parsed.model_dump(mode="json"))
+    flags = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+    given = flags | {re.sub(r"(^|\.)no_(\w+)$", r"\1\2", flag) for flag in flags}
+    return override(base, {key: value for key, value in values.items() if key in given})
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with values replaced by dotted key, for example `{"optim.lr": 0.1}`, validated again."""
-    values = recipe.model_dump(mode="json")
+    """The recipe with values replaced by dotted key, for example `{"optim.lr": 0.1}`, validated again.
+
+    These keys then count as explicit, beside those that did before.
+    """
+    values: dict[str, Any] = {}
     for key, value in changes.items():
         *sections, leaf = key.split(".")
         target = values
@@ -96,12 +129,12 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
                 target[section] = {}
             target = target[section]
         target[leaf] = value
-    return Recipe.model_validate(_with_tuples(values))
+    return _laid_over(recipe, values)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """Lines `key: old -> new` for every value that differs and is not FREE_TO_CHANGE."""
-    flat_old, flat_new = (_flatten(recipe.model_dump(mode="json", exclude=FREE_TO_CHANGE)) for recipe in (old, new))
+    flat_old, flat_new = (dotted(recipe.model_dump(mode="json", exclude=FREE_TO_CHANGE)) for recipe in (old, new))
     return [f"{key}: {flat_old[key]} -> {flat_new[key]}" for key in flat_old if flat_old[key] != flat_new[key]]
 
 
@@ -129,26 +162,16 @@ def _with_tuples(value: Any, key: str = "") -> Any:
     return tuple(_with_tuples(entry, key) for entry in value) if isinstance(value, list) else value
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _line_of(key: str, text: str, path: Path) -> str:
     """`file:line` of the dotted key in the TOML text, else of the table it belongs in, or the file alone."""
     section, lines = "", dict[str, int]()
     for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\s*\[{1,2}([^]#]+)\]", line):
-            section = re.sub(r"[\s\"']", "", header[1])
+            section = current_name(re.sub(r"[\s\"']", "", header[1]), RECIPE_KEYS)
             lines.setdefault(section, number)
             section += "."
         elif entry := re.match(r"([^=#]+)=", line):
-            lines.setdefault(section + re.sub(r"[\s\"']", "", entry[1]), number)
+            lines.setdefault(current_name(section + re.sub(r"[\s\"']", "", entry[1]), RECIPE_KEYS), number)
     while key and key not in lines:
         key = key.rpartition(".")[0]
     return f"{path}:{lines[key]}" if key else str(path)

@@ -63,7 +63,7 @@ def about_one(run: FinishedRun, album: Album) -> tuple[str, list[Html]]:
     title = f"{run.recipe.name} on {run.source.public_name}, seed {run.recipe.seed}"
     return title, [
         element("h1", title),
-        element("p", f"Run {run.name} on {run.result.machine}", class_="soft"),
+        element("p", f"Run {run.name} on {run.result.machine}{_start(run)}", class_="soft"),
         *map(remark, run.remarks),
         _headline(run),
         code(command(run)),
@@ -74,6 +74,10 @@ def about_one(run: FinishedRun, album: Album) -> tuple[str, list[Html]]:
         _network(run, album),
         recipe_section([run]),
     ]
+
+
+def _start(run: FinishedRun) -> str:
+    return f", started from checkpoint {run.card.init_from}" if run.card.init_from else ""
 
 
 def _headline(run: FinishedRun) -> Html:

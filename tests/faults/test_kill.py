@@ -25,7 +25,7 @@ NUM_RANDOM_KILLS = 20
 TRAIN_DIGITS = (
     *("train", "fast", "--data", "digits", "--run", "r", "--resume", "--min-steps", "0", "--epochs", "3"),
     *("--batch-size", "128", "--model.widths", "8", "16", "16", "--model.stem-width", "8", "--norm-images", "256"),
-    *("--average.decay", "0.9", "--optim.lookahead-steps", "3", "--checkpoint.every-s", "0", "--no-report"),
+    *("--ema.decay", "0.9", "--optim.lookahead-steps", "3", "--checkpoint.every-s", "0", "--no-report"),
 )
 CHANGING_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 TIMES = ("seconds", "seconds_total", "images_per_s")

@@ -76,14 +76,14 @@ def test_stops_before_the_step_is_applied(
 
 
 @pytest.mark.parametrize("value", BAD_VALUES)
-@pytest.mark.parametrize("part", ["buffer", "average", "momentum", "slow"])
+@pytest.mark.parametrize("part", ["buffer", "ema", "momentum", "slow"])
 def test_bad_state_is_never_saved(
     part: str, value: float, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 14: BatchNorm's statistics do not touch the training loss, yet a checkpoint with NaN in them is refused."""
     names = {
         "buffer": "model.stem.norm.running_mean",
-        "average": "average.head.weight",
+        "ema": "ema.head.weight",
         "momentum": "optimizer.momentum.head.weight",
         "slow": "optimizer.slow.head.weight",
     }

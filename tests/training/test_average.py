@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.training.average import Average
+from pocket_resnet.recipe import EmaRecipe
+from pocket_resnet.recipe_base import RecipeError
+from pocket_resnet.training.average import Average, decay_of
 
 
 def change(model: ResNet, seed: int) -> None:
@@ -77,3 +79,28 @@ def test_where_there_was_no_average_it_begins_with_the_weights(tiny_model: ResNe
     change(tiny_model, 1)
     average.load_tensors({})
     assert all(torch.equal(average.tensors()[name], value) for name, value in average.live.items())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "num_steps", "decay"),
+    [
+        ({"window": 0.04}, 25_000, 0.999),
+        ({"window": 0.04}, 250, 0.9),
+        ({"window": 1.0}, 100, 0.99),
+        ({"window": 0.04}, 25, 0.0),  # of one step: the weights themselves
+        ({"window": 0.04}, 3, 0.0),
+        ({"window": 0.0}, 1000, 0.0),
+        ({"decay": 0.95}, 1000, 0.95),
+        ({}, 1000, 0.0),
+    ],
+)
+def test_a_window_is_a_share_of_the_run(recipe: dict[str, float], num_steps: int, decay: float) -> None:
+    """Twice the steps look back twice as far; a decay stays what it is."""
+    assert decay_of(EmaRecipe.model_validate(recipe), num_steps) == pytest.approx(decay)
+
+
+def test_window_and_decay_are_two_ways_to_say_one_thing() -> None:
+    with pytest.raises(RecipeError, match=r"give ema\.window or ema\.decay, not both") as raised:
+        EmaRecipe(window=0.04, decay=0.9)
+    assert raised.value.key == "ema.decay"
+    assert EmaRecipe(window=0.04, decay=0.0).window == 0.04

@@ -41,7 +41,7 @@ def make_trainer(make_recipe: Callable[..., Recipe], source: Source) -> Callable
 PLAIN: dict[str, Any] = {
     "augment": {"crop_px": 0, "flip": "none", "mixup": 0.0, "cutout_px": 0},
     "optim": {"kind": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
-    "average": {"decay": 0.0},
+    "ema": {"decay": 0.0},
     "resolutions": (),
 }
 
@@ -272,3 +272,9 @@ def test_images_augmented_ahead_are_those_of_each_step(
         assert torch.equal(targets.labels_B, same_targets.labels_B)
         assert torch.equal(targets.others_B, same_targets.others_B)
         assert targets.share == same_targets.share
+
+
+def test_a_window_counts_the_steps_of_the_whole_run(make_trainer: Callable[..., Trainer]) -> None:
+    """Also where max_steps ends it earlier, as the schedule does."""
+    trainer = make_trainer(epochs=10, max_steps=4, ema={"decay": 0.0, "window": 0.25})
+    assert trainer.average.decay == pytest.approx(1 - 1 / 5)

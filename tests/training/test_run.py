@@ -87,7 +87,7 @@ def test_recipe_written_is_the_resolved_one(go: Callable[..., Result], make_reci
 def test_saved_weights_are_the_average(go: Callable[..., Result], tmp_path: Path) -> None:
     """And differ from those without averaging."""
     go("a")
-    go("b", average={"decay": 0.0})
+    go("b", ema={"decay": 0.0})
     first, second = (load_model(tmp_path / name)[0].head.weight for name in ("a", "b"))
     assert not torch.equal(first, second)
 
@@ -170,8 +170,8 @@ def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp
 
 def test_fork_may_switch_averages_on(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """Row 8: average and Lookahead begin with the weights of the checkpoint."""
-    go(max_steps=2, average={"decay": 0.0}, optim={"lookahead_steps": 0})
-    recipe = make_recipe(average={"decay": 0.9}, optim={"lookahead_steps": 2})
+    go(max_steps=2, ema={"decay": 0.0}, optim={"lookahead_steps": 0})
+    recipe = make_recipe(ema={"decay": 0.9}, optim={"lookahead_steps": 2})
     assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 4
 
 

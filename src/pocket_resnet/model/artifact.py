@@ -16,6 +16,7 @@ from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.files import is_listed, json_bytes, read_folder, write_folder
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec, layers
+from pocket_resnet.renamed import CARD_FIELDS, with_current_names
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
 DIGESTS_NAME = "train_digests.u64"
@@ -156,12 +157,19 @@ def _parse_card(content: bytes, where: Path) -> Card:
                 where=where,
                 mend=f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later",
             )
-        card = Card.model_validate_json(content)
+        card = Card.model_validate_json(_in_present_format(content, values))
     except (ValidationError, ValueError, RecursionError, UsageError) as error:
         raise ArtifactError(f"not a model's configuration: {first_fault(error)}", where=where) from error
     if len(card.class_names) != card.spec.num_classes or len(set(card.class_names)) != len(card.class_names):
         raise ArtifactError("class_names do not fit spec.num_classes", where=where)
     return card
+
+
+def _in_present_format(content: bytes, values: Any) -> bytes:
+    """The content of config.json, of whose values an earlier format's are named as in the present one."""
+    if isinstance(values, dict) and type(values.get("format")) is int and 1 <= values["format"] < FORMAT:
+        return json_bytes(with_current_names(values, CARD_FIELDS) | {"format": FORMAT})
+    return content
 
 
 def _refuse_bulk(values: Any) -> None:

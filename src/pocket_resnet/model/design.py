@@ -1,6 +1,8 @@
 """The dial: a budget and a number of epochs -> the network that makes most of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
@@ -57,21 +59,42 @@ def cost(spec: NetworkSpec, what: str) -> int:
     return num_params(spec) if what == "parameters" else num_macs(spec)
 
 
-def design(budget: Budget, *, epochs: int, num_classes: int = 10, image_size: int = 32) -> Design:
+def design(
+    budget: Budget,
+    *,
+    epochs: int,
+    num_classes: int = 10,
+    image_size: int = 32,
+    fixed: Mapping[str, Any] | None = None,
+) -> Design:
     """The largest network within the budget, of the shape that is most accurate after so many epochs.
 
-    Where multiply-adds bind, it is the pooled shape, which needs fewer. The budget must limit parameters or bytes. From
+    Other `fixed` fields of the spec stay as they are given. Where multiply-adds bind, it is the pooled shape, which
+    needs fewer. The budget must limit parameters or bytes. From
     20,000 to 30,000,000 parameters at least 97% of them are used, or 94% of the multiply-adds where those bind; nothing
     is ever exceeded. Raises UsageError where no network fits.
     """
     if "parameters" not in budget.limits():
         raise UsageError("neither parameters nor bytes are limited", where="budget", mend="give a budget, such as 5M")
     shape, reason = _shape(epochs)
-    found = fill_budget(replace(shape, num_classes=num_classes, image_size=image_size), replace(budget, num_macs=None))
+    fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
+    found = _filled(replace(shape, **fixed), replace(budget, num_macs=None), fixed)
     if not budget.fits(found):
         shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
-        found = fill_budget(replace(shape, num_classes=num_classes, image_size=image_size), budget)
+        found = _filled(replace(shape, **fixed), budget, fixed)
     return Design(found, (reason,))
+
+
+def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> NetworkSpec:
+    """The shape scaled to the budget, but for a fixed stem; with fixed widths as it is, where that exceeds nothing."""
+    if "widths" not in fixed:
+        return fill_budget(shape, budget, fixed_stem="stem_width" in fixed)
+    for what, most in budget.limits().items():
+        if (count := cost(shape, what)) > most:
+            flag, least = budget.asked(what, count)
+            error = f"a network of widths {shape.widths} has {count:,} {what}, over the budget of {most:,}"
+            raise UsageError(error, where=flag, mend=f"give at least {least}, or narrower widths")
+    return shape
 
 
 def _shape(epochs: int) -> tuple[NetworkSpec, str]:
@@ -83,13 +106,13 @@ def _shape(epochs: int) -> tuple[NetworkSpec, str]:
     return DEEP, f"more than {LONG_RUN} epochs: the most accurate hand-made shape published under 5M parameters"
 
 
-def fill_budget(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
+def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) -> NetworkSpec:
     """The network of the same shape, all widths scaled alike, that is the largest within the budget.
 
-    A conv stem is scaled with them. Raises UsageError, stating the smallest or the largest possible count, for a budget
-    that no network of the shape can fill.
+    A conv stem is scaled with them, unless `fixed_stem`. Raises UsageError for a budget that no network of the shape
+    can fill, stating the smallest or the largest possible count.
     """
-    smallest, largest = _scaled(spec, 0.0), _scaled(spec, float(LARGEST_WIDTH))
+    smallest, largest = _scaled(spec, 0.0, fixed_stem), _scaled(spec, float(LARGEST_WIDTH), fixed_stem)
     for what, most in budget.limits().items():
         if cost(smallest, what) > most:
             fewest = cost(smallest, what)
@@ -106,16 +129,16 @@ def fill_budget(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
     low, high = 0.0, float(LARGEST_WIDTH)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if budget.fits(_scaled(spec, middle)) else (low, middle)
-    return _widen_one_by_one(_scaled(spec, low), budget)
+        low, high = (middle, high) if budget.fits(_scaled(spec, middle, fixed_stem)) else (low, middle)
+    return _widen_one_by_one(_scaled(spec, low, fixed_stem), budget)
 
 
-def _scaled(spec: NetworkSpec, factor: float) -> NetworkSpec:
+def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
     """All widths times the factor, rounded down to what the groups divide, within what the shape allows."""
     unit = spec.groups
     widths = tuple(max(unit, int(min(width * factor, LARGEST_WIDTH)) // unit * unit) for width in spec.widths)
     stem_width = spec.stem_width
-    if spec.stem == "conv":
+    if spec.stem == "conv" and not fixed_stem:
         unit = 1 if spec.block == "bottleneck" else unit  # whose first convolution has no groups
         stem_width = max(unit, int(min(stem_width * factor, LARGEST_WIDTH)) // unit * unit)
         if spec.shortcut == "identity":  # which cannot make fewer channels than the stem has

@@ -209,12 +209,13 @@ def whitening_filters(images_NCHW: Tensor, kernel_size: int, eps: float = 5e-4) 
 
 
 @torch.no_grad()
-def initialise(model: ResNet, how: Initialisation, generator: torch.Generator) -> None:
+def initialise(model: ResNet, how: Initialisation, generator: torch.Generator, residual_gain: float = 1.0) -> None:
     """Draw every weight from `generator` alone (a CPU one, for a model on the CPU), and reset the norms.
 
     default: PyTorch's uniform in +-1/sqrt(fan-in), weights and biases. dirac: the same, but the first filters
-    of every convolution in the stages, as many as it has inputs, pass their input on. Overwrites whitening
-    filters: call `set_whitening` afterwards. Source: Jordan 2024 (arXiv:2404.00498), section 3.2.
+    of every convolution in the stages, as many as it has inputs, pass their input on. `residual_gain`: of the last
+    norm of every block (Goyal 2017, arXiv:1706.02677, section 5.1); dirac blocks of gain 1 double what passes through.
+    Overwrites whitening filters: call `set_whitening` afterwards. Source: Jordan 2024 (arXiv:2404.00498), section 3.2.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -230,6 +231,9 @@ def initialise(model: ResNet, how: Initialisation, generator: torch.Generator) -
                 _pass_inputs_on(module)
     elif how != "default":
         assert_never(how)
+    for module in model.modules():
+        if isinstance(module, PostActivationBlock) and isinstance(last := module.norms[-1], nn.BatchNorm2d):
+            last.weight.fill_(residual_gain)
 
 
 def _pass_inputs_on(conv: nn.Conv2d) -> None:

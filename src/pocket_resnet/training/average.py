@@ -6,6 +6,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pocket_resnet.recipe import EmaRecipe
+
+
+def decay_of(recipe: EmaRecipe, num_steps: int) -> float:
+    """The share of the average that a step of a run of so many keeps: a window of W steps keeps 1 - 1 / W."""
+    window_steps = recipe.window * num_steps
+    return 1 - 1 / window_steps if window_steps > 1 else recipe.decay
+
 
 class Average:
     """The moving average of a model's weights and batch-norm statistics; with decay 0, the model itself."""
@@ -19,7 +27,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step `step` (from 0); early steps count more, see AverageRecipe."""
+        """Take in the weights after optimizer step `step` (from 0); early steps count more, see EmaRecipe."""
         if self.decay:
             kept = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(self.shadow.values()), [self.live[name] for name in self.shadow], 1 - kept)

@@ -7,6 +7,7 @@ describes them. Nothing here is ever unpickled.
 import contextlib
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,9 @@ from torch import Tensor
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.files import json_bytes, read_folder, remove_folder, write_folder
 from pocket_resnet.model.artifact import first_fault, parse_tensors
+from pocket_resnet.renamed import TENSORS, current_name
 
-FORMAT = 1
+FORMAT = 2
 MAX_CHECKPOINT_BYTES = 4 * 1024**3
 MAX_STATE_BYTES = 128 * 1024
 TENSORS_NAME, STATE_NAME = "tensors.safetensors", "state.json"
@@ -73,7 +75,8 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
         found = CheckpointState.model_validate(values)
         if found.step != _step_of(path):
             raise ValueError(f"it says to be of step {found.step}")
-        return found, parse_tensors(tensors)
+        named = {current_name(name, TENSORS): value for name, value in parse_tensors(tensors).items()}
+        return found.model_copy(update={"format": FORMAT}), named
     except (ValidationError, ValueError, RecursionError) as error:
         raise ArtifactError(f"not a checkpoint: {first_fault(error)}", where=path) from error
 
@@ -121,9 +124,16 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[
     return None
 
 
-def prune(folder: Path, step: int, keep: int) -> None:
-    """Remove what lies beyond `step`, where nothing verified, and all but the `keep` newest up to it."""
+def prune(folder: Path, step: int, keep: int, marks: Collection[int] = ()) -> None:
+    """Remove what lies beyond `step`, where nothing verified, and all but the `keep` newest up to it.
+
+    The first at or after each of the `marks` stays too.
+    """
     paths = newest_first(folder)
-    num_beyond = sum(_step_of(path) > step for path in paths)
-    for path in paths[:num_beyond] + paths[num_beyond + keep :]:
-        remove_folder(path)
+    beyond = [path for path in paths if _step_of(path) > step]
+    verified = paths[len(beyond) :]
+    oldest_first = verified[::-1]
+    first_after = {next((path for path in oldest_first if _step_of(path) >= mark), None) for mark in marks}
+    for path in [*beyond, *verified[keep:]]:
+        if path not in first_after:
+            remove_folder(path)

@@ -4,6 +4,7 @@ Of several processes only rank 0 reads and writes here; what it finds is told to
 """
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ class RunFolder:
     recipe: Recipe
     source: Source
     processes: Processes
+    marks: tuple[int, ...] = ()
+    """Steps of which the checkpoint, or the first one after, stays."""
     board: "Board | None" = None
     """TensorBoard's files, while metrics are recorded and where the recipe asks for them."""
 
@@ -193,14 +196,23 @@ class RunFolder:
         return self.path / DIGESTS_NAME
 
     def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
+        """Those of the images that the weights were trained on before: in this run, and in the run they come from."""
+        files = [self._digests] if resumed else []
+        if self.recipe.init_from is not None:
+            files.append(Path(self.recipe.init_from).parents[1] / DIGESTS_NAME)
         try:
-            return [unpacked(self._digests.read_bytes())] if resumed and self._digests.exists() else []
+            return [unpacked(file.read_bytes()) for file in files if file.exists()]
         except ValueError as error:
             raise ArtifactError("cut short", where=self._digests, mend="remove it and resume") from error
 
     def _prune(self, step: int) -> None:
         if self.processes.is_writer:
-            checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep)
+            checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep, self.marks)
+
+
+def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
+    """The steps of `checkpoint.keep_at` in a run of so many."""
+    return tuple(math.ceil(round(share * num_steps, 6)) for share in recipe.checkpoint.keep_at)
 
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:

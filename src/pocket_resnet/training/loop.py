@@ -22,7 +22,7 @@ from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.seeds import derive
-from pocket_resnet.training.average import Average
+from pocket_resnet.training.average import Average, decay_of
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.processes import ALONE, Processes, with_global_norms
 from pocket_resnet.training.schedule import image_side, lr_factor
@@ -54,12 +54,12 @@ class Trainer:
         self.labels_N = train.labels_N.to(hardware.device)
         self.forward: Callable[[Tensor], Tensor] = compiled(model, hardware) if recipe.hardware.compile else model
         self.optimizer = Optimizer(model, recipe.optim)
-        self.average = Average(model, recipe.average.decay)
         fill_C = (model.normalize.mean.flatten() * 255).round().to(torch.uint8)
-        self.augmenter = Augmenter(recipe.augment, len(train), recipe.seed, fill_C)
+        self.augmenter = Augmenter(recipe.augment, len(train), recipe.data_seed, fill_C)
         self.selection = Selection(len(train), hardware.device) if recipe.hardest < 1 else None
         self.steps = Steps(len(train), recipe)
         self.steps_per_epoch, self.num_steps = self.steps.per_epoch, self.steps.total
+        self.average = Average(model, decay_of(recipe.ema, self.num_steps))
         self.step = 0
         exact = torch.float32 if hardware.device.type == "mps" else torch.float64
         self.totals_3 = torch.zeros(3, dtype=exact, device=hardware.device)  # loss, hits, images of the epoch so far
@@ -95,7 +95,7 @@ class Trainer:
         """The samples of any step, int64 [B] on the CPU; where only the hardest are trained, as losses are now."""
         epoch = step // self.steps_per_epoch
         if epoch != self._drawn_epoch:
-            self.order_N = epoch_order(len(self.labels_N), self.recipe.seed, epoch)
+            self.order_N = epoch_order(len(self.labels_N), self.recipe.data_seed, epoch)
             self.augmenter.begin_epoch(epoch)
             self._drawn_epoch = epoch
         candidates_C = self.steps.candidates(self.order_N, step)
@@ -211,7 +211,7 @@ class Trainer:
         parts = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.tensors(),
-            "average": self.average.tensors(),
+            "ema": self.average.tensors(),
             "selection": self.selection.tensors() if self.selection else {},
             "epoch": {"totals": self.totals_3},
         }
@@ -219,14 +219,14 @@ class Trainer:
 
     def load_tensors(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to a saved state."""
-        names = ("model", "optimizer", "average", "selection", "epoch")
+        names = ("model", "optimizer", "ema", "selection", "epoch")
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in names}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_tensors(parts["optimizer"])
-        self.average.load_tensors(parts["average"])
+        self.average.load_tensors(parts["ema"])
         if self.selection:
             self.selection.load_tensors(parts["selection"])
         self.totals_3.copy_(parts["epoch"]["totals"])

@@ -1,6 +1,7 @@
 """Before a run: what the recipe becomes for these data, and the untrained network."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from pocket_resnet.model.spec import layers
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import override
 from pocket_resnet.seeds import generator
-from pocket_resnet.training.dial import budget_of, follow, network
+from pocket_resnet.training.dial import budget_of, follow, kept, network
 
 NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 
@@ -26,6 +27,8 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     if len(source.class_names) < 2:
         raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
     changes: dict[str, Any] = {"data.name": source.name}
+    if recipe.init_from is not None:
+        changes["init_from"] = str(Path(recipe.init_from).expanduser().resolve())
     needed = -(-recipe.min_steps // Steps(num_images, recipe).per_epoch)
     if needed > recipe.epochs:
         every = -(-needed // max(4, recipe.epochs)) if recipe.validate_every == 1 else recipe.validate_every
@@ -41,6 +44,8 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     followed = follow(recipe)
     if followed:
         remarks.append("the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
+    if overruled := kept(recipe):
+        remarks.append("set, so not the dial's: " + ", ".join(overruled))
     recipe = override(recipe, {**followed, "dial": ()})
     _refuse_single_values(recipe)
     return recipe, remarks
@@ -64,11 +69,11 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     if count > budget_of(recipe).limits().get("parameters", count):
         what = f"the network has {count:,} parameters, over the budget of {recipe.budget}"
         raise UsageError(what, where="budget", mend=f"give {count} or more, or narrower widths")
-    initialise(model, recipe.init, generator(recipe.seed, "weights"))
+    initialise(model, recipe.init, generator(recipe.seed, "weights"), recipe.residual_gain)
     if recipe.augment.normalize:
         model.normalize.set_statistics(source.mean, source.std)
     if recipe.model.stem == "whitening":
-        model.set_whitening(to_float(sample(train_split, NUM_WHITENING_IMAGES, recipe.seed)))
+        model.set_whitening(to_float(sample(train_split, NUM_WHITENING_IMAGES, recipe.data_seed)))
     return model
 
 

@@ -8,7 +8,7 @@ from pocket_resnet.card import Card
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.evaluate import Evaluation
-from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.recipe import Recipe
 from pocket_resnet.version import __version__
 
 
@@ -44,12 +44,13 @@ def read_result(path: Path) -> Result:
         raise ArtifactError(f"not a run's result: {error}", where=path, mend="remove it and resume") from error
 
 
-def card_of(result: Result, spec: NetworkSpec, source: Source, found: Evaluation) -> Card:
+def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation) -> Card:
     """The card that goes with the run's weights. It may be released: where the data lie on this machine is left out."""
     shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
     return Card(
         version=__version__,
-        spec=spec,
+        spec=recipe.model,
+        init_from=origin(recipe),
         class_names=source.class_names,
         mirrored=source.mirrored,
         split=found.split,
@@ -57,3 +58,11 @@ def card_of(result: Result, spec: NetworkSpec, source: Source, found: Evaluation
         data_fingerprint=source.fingerprint,
         **shared | {"data": source.public_name},
     )
+
+
+def origin(recipe: Recipe) -> str | None:
+    """The checkpoint that the recipe starts from, as RUN/step-NNNNNN: without the folders that only one machine has."""
+    if recipe.init_from is None:
+        return None
+    path = Path(recipe.init_from)
+    return f"{path.parent.parent.name}/{path.name}"

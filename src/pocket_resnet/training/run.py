@@ -12,19 +12,20 @@ from torch import Tensor
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split, open_source
 from pocket_resnet.device import Hardware, choose, explained_memory, keep_freed_memory, machine
-from pocket_resnet.errors import ArtifactError, EnvironmentFault, NonFiniteError, Stopped
+from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.flops import training_flops
-from pocket_resnet.training.folder import RunFolder, choose_folder
+from pocket_resnet.training.folder import RunFolder, choose_folder, marks
 from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.metrics import Plan, ProgressReport, Record, duration
 from pocket_resnet.training.norms import remeasured
 from pocket_resnet.training.prepare import fit_to_data, sample, untrained
 from pocket_resnet.training.processes import LostProcess, explained_loss, joined
+from pocket_resnet.training.restore import restore
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.training.torchrun import launch
@@ -66,7 +67,7 @@ def train(
         processes.refuse_empty_parts(Steps(len(train_split), recipe))
         resume = resume or fork
         path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
-        folder = RunFolder(path, recipe, source, processes)
+        folder = RunFolder(path, recipe, source, processes, marks(recipe, Steps(len(train_split), recipe).total))
         with folder.locked(expected=resume and run is not None) as more_remarks:
             here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split))
             return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
@@ -105,16 +106,19 @@ class _Run:
             return finished
         model = self.hardware.place(untrained(self.recipe, self.source, train_split))
         self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes)
-        self.norm_images_NCHW = sample(train_split, self.recipe.norm_images, self.recipe.seed)
-        remarks = remarks + self._restore(fork)
+        self.norm_images_NCHW = sample(train_split, self.recipe.norm_images, self.recipe.data_seed)
+        begun = restore(self.folder, self.trainer, self.computed_on, self.last_step, fork=fork)
+        self.seconds, self.earlier_s = begun.seconds, begun.seconds_total
         if (step := self.trainer.step) > self.last_step:
             remarks.append(f"step {step} is beyond the {self.last_step} steps asked for: none is left to train")
             self.last_step = step
         self.val_split = self.source.split("val")
         self.plan = Plan(self.trainer.steps_per_epoch, self.last_step, self.recipe.validate_every)
         recorded = self.folder.begin(step, self.plan, train_split.images_NCHW, resumed=step > 0)
+        if begun.is_another_runs:
+            self._save()  # from here on the other run may go
         with self._progress(self.trainer.step) as self.progress:
-            for remark in remarks:
+            for remark in (*remarks, *begun.remarks):
                 self.progress.say(remark)
             self._announce(train_split)
             self._complete(recorded)
@@ -124,27 +128,6 @@ class _Run:
 
     def _progress(self, first_step: int = 0) -> ProgressReport:
         return ProgressReport(self.last_step, first_step, self.recipe.epochs, speaks=self.processes.is_writer)
-
-    def _restore(self, fork: bool) -> list[str]:
-        """Take up the newest checkpoint that verifies; returns what the user should know about it."""
-        found = self.folder.newest(fork=fork)
-        if found is None:
-            return []
-        state, tensors, remarks = found
-        if state.step > self.trainer.num_steps:
-            what = f"the newest is of step {state.step}, of {self.trainer.num_steps} in all"
-            raise ArtifactError(what, where=self.folder.checkpoints, mend="ask for more epochs, or another --run name")
-        if state.hardware != self.computed_on:
-            remarks.append(f"not bit-exact: begun on {state.hardware}")
-        try:
-            self.trainer.load_tensors(tensors, state.step)
-        except (KeyError, RuntimeError) as error:
-            message = str(error).splitlines()[0]
-            raise ArtifactError(f"does not fit this network: {message}", where=self.folder.checkpoints) from error
-        if self.trainer.selection and "selection.loss" in tensors and "selection.visits" not in tensors:
-            remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
-        self.seconds, self.earlier_s = state.seconds, state.seconds_total
-        return [*remarks, f"resumed at step {state.step}"]
 
     def _announce(self, train_split: Split) -> None:
         spec = self.recipe.model
@@ -181,7 +164,7 @@ class _Run:
                 self._end_epoch()
             # Looked at once: a signal that comes while saving is obeyed after the next step.
             stopping = self.processes.any(bool(caught), self.hardware.device)
-            due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s
+            due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s or trainer.step in self.folder.marks
             if due or stopping or trainer.step == self.last_step:
                 self._save()
                 saved_s = time.monotonic()
@@ -290,7 +273,7 @@ class _Run:
             machine=machine(self.hardware),
             model=str(self.folder.model),
         )
-        card = card_of(result, spec, self.source, found)
+        card = card_of(result, self.recipe, self.source, found)
         with self._as_released():
             self.folder.leave(trainer.model, card, result)
         return result

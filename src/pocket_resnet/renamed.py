@@ -1,0 +1,36 @@
+"""Names that earlier versions wrote into files, and what they are called now.
+
+Every reader of a recipe, a model's config.json or a checkpoint takes its table from here, so files of all earlier
+versions stay readable. A name is dotted and keeps its place: only its last part changes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pocket_resnet.errors import UsageError
+
+RECIPE_KEYS: Final = {"average": "ema"}
+CARD_FIELDS: Final[dict[str, str]] = {}  # of config.json, format 1
+TENSORS: Final = {"average": "ema"}  # of checkpoints, format 1
+
+
+def current_name(name: str, table: Mapping[str, str]) -> str:
+    """The dotted name with every part of it as it is called now: `average.decay` is `ema.decay`."""
+    found = ""
+    for part in name.split("."):
+        path = f"{found}.{part}" if found else part
+        found = table.get(path, path)
+    return found
+
+
+def with_current_names(values: Mapping[str, Any], table: Mapping[str, str], section: str = "") -> dict[str, Any]:
+    """Nested tables with all keys as they are called now. Raises UsageError where one has its old and its new name."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        path = section + key
+        new_path = table.get(path, path)
+        if new_path != path and new_path.removeprefix(section) in values:
+            raise UsageError(f"`{path}` is now `{new_path}`, and both are given", mend=f"leave `{path}` out")
+        nested = with_current_names(value, table, f"{new_path}.") if isinstance(value, dict) else value
+        found[new_path.removeprefix(section)] = nested
+    return found

@@ -1,0 +1,93 @@
+"""Where a run's state comes from when it is not the first step's: its own newest checkpoint, or another run's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from pocket_resnet.errors import ArtifactError, UsageError
+from pocket_resnet.model.artifact import first_fault
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.checkpoint import CheckpointState
+from pocket_resnet.training.folder import RunFolder
+from pocket_resnet.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a run takes from a checkpoint beside the trainer's state."""
+
+    seconds: float = 0.0
+    """Spent in training steps before."""
+    seconds_total: float = 0.0
+    """Spent in all before."""
+    is_another_runs: bool = False
+    """Whether the state is another run's and this one has no checkpoint of its own yet."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+def restore(folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int, *, fork: bool) -> Restored:
+    """Give the trainer the newest checkpoint of the folder that verifies, else the recipe's `init_from`, else nothing.
+
+    Raises ArtifactError or UsageError where the checkpoint does not fit the network or the length of the run.
+    """
+    if found := folder.newest(fork=fork):
+        return _resume(folder, trainer, computed_on, *found)
+    if trainer.recipe.init_from is None:
+        return Restored()
+    return _begin_from(Path(trainer.recipe.init_from), folder, trainer, computed_on, last_step)
+
+
+def _resume(
+    folder: RunFolder,
+    trainer: Trainer,
+    computed_on: str,
+    state: CheckpointState,
+    tensors: dict[str, Tensor],
+    remarks: list[str],
+) -> Restored:
+    if state.step > trainer.num_steps:
+        what = f"the newest is of step {state.step}, of {trainer.num_steps} in all"
+        raise ArtifactError(what, where=folder.checkpoints, mend="ask for more epochs, or another --run name")
+    if state.hardware != computed_on:
+        remarks.append(f"not bit-exact: begun on {state.hardware}")
+    try:
+        trainer.load_tensors(tensors, state.step)
+    except (KeyError, RuntimeError) as error:
+        raise ArtifactError(f"does not fit this network: {first_fault(error)}", where=folder.checkpoints) from error
+    if trainer.selection and "selection.loss" in tensors and "selection.visits" not in tensors:
+        remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
+    remarks.append(f"resumed at step {state.step}")
+    return Restored(state.seconds, state.seconds_total, remarks=tuple(remarks))
+
+
+def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int) -> Restored:
+    processes = folder.processes
+    state, tensors = processes.agree(_read(path) if processes.is_writer else None)
+    if state.step >= last_step:
+        what = f"is of step {state.step:,}, and this run ends at step {last_step:,}"
+        raise UsageError(what, where=path, mend="ask for more epochs, or name an earlier checkpoint")
+    remarks = [f"starts from step {state.step} of {path}"]
+    if state.hardware != computed_on:
+        remarks.append(f"its first steps ran on {state.hardware}")
+    if state.data_fingerprint != folder.source.fingerprint:
+        remarks.append("its first steps trained on other data")
+    try:
+        trainer.load_tensors(tensors, state.step)
+    except (KeyError, RuntimeError) as error:
+        what = f"is of another network: {first_fault(error)}"
+        mend = "ask for the network of its run: [model] in the recipe.toml there"
+        raise UsageError(what, where=path, mend=mend) from error
+    if trainer.step % trainer.steps_per_epoch == 0:  # also where the other run was in the midst of an epoch
+        trainer.end_epoch()
+    return Restored(state.seconds, state.seconds_total, is_another_runs=True, remarks=tuple(remarks))
+
+
+def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
+    """The checkpoint. Raises UsageError where there is none, naming those of a run's folder."""
+    if (path / checkpoint.STATE_NAME).is_file():
+        return checkpoint.load(path)
+    saved = checkpoint.newest_first(path / "checkpoints") or checkpoint.newest_first(path)
+    mend = f"name one of its checkpoints, for example {saved[0]}" if saved else "give a folder step-NNNNNN of a run"
+    raise UsageError("not a checkpoint", where=path, mend=mend)

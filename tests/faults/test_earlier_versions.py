@@ -1,0 +1,101 @@
+"""Files of earlier versions do all that they did: a run that commit 69070cb made, and the models of releases.
+
+golden/run-69070cb is a run of 40 steps on digits with its last two checkpoints, made before `average` became `ema` and
+config.json's format became 2. Its recipe has averaged weights, Lookahead, Muon and growing images.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pocket_resnet.card import FORMAT
+from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.model.artifact import load_model
+from pocket_resnet.recipe_toml import load_recipe, to_toml
+from pocket_resnet.report import write_report
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.result import read_result
+from pocket_resnet.training.run import train
+
+ROOT = Path(__file__).parents[2]
+MADE = Path(__file__).parent / "golden" / "run-69070cb"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A copy of the run, which may be written."""
+    shutil.copytree(MADE, tmp_path / "runs" / "r")
+    return tmp_path / "runs" / "r"
+
+
+def config(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "config.json").read_bytes())
+    return found
+
+
+def test_the_run_is_of_an_earlier_format() -> None:
+    """Else the tests below would show nothing."""
+    assert "[average]\ndecay = 0.8" in (MADE / "recipe.toml").read_text()
+    assert config(MADE / "model")["format"] == 1 < FORMAT
+    assert sum(path.stat().st_size for path in MADE.rglob("*") if path.is_file()) < 100_000
+
+
+def test_its_recipe_means_what_it_meant() -> None:
+    """Row 10: `average.decay` is a fixed decay, as it was; nothing follows from a dial."""
+    recipe = load_recipe(str(MADE / "recipe.toml"))
+    assert (recipe.ema.decay, recipe.ema.window, recipe.data.seed, recipe.residual_gain) == (0.8, 0.0, None, 1.0)
+    assert "[ema]\nwindow = 0.0\ndecay = 0.8" in to_toml(recipe)
+
+
+def test_its_model_is_evaluated(run: Path) -> None:
+    """Row 10: to the accuracy that it had."""
+    assert evaluate_model(run).accuracy == read_result(MADE / "result.json").accuracy == load_model(run)[1].accuracy
+
+
+def test_it_has_finished_before(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 10: no key counts as changed, and nothing is trained or written."""
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    result = train(load_recipe(str(run / "recipe.toml")), runs_dir=run.parent, run="r", resume=True)
+    assert result.steps == 40
+    assert "this run has finished before" in capsys.readouterr().err
+    assert {path: content for path, content in before.items() if path.read_bytes() != content} == {}
+
+
+def test_it_goes_on_from_its_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 10: with its averages, and to the figures that it came to then, but for the rounding of another machine."""
+    shutil.rmtree(run / "checkpoints" / "step-000040")
+    shutil.rmtree(run / "model")
+    averages = [name for name in checkpoint.load(run / "checkpoints" / "step-000039")[1] if name.startswith("ema.")]
+    assert "ema.head.weight" in averages
+    train(load_recipe(str(run / "recipe.toml")), runs_dir=run.parent, run="r", resume=True)
+    assert "resumed at step 39" in capsys.readouterr().err
+    first, last = read_metrics(run / "metrics.jsonl")
+    then = read_metrics(MADE / "metrics.jsonl")
+    assert first == then[0]
+    assert last["val_nll"] == pytest.approx(then[1]["val_nll"], rel=1e-3)
+    assert config(run / "model")["format"] == FORMAT
+    for name, weights in load_model(MADE)[0].state_dict().items():
+        assert torch.allclose(load_model(run)[0].state_dict()[name], weights, atol=1e-2), name
+
+
+def test_it_is_reported_and_released(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 10: in the present format."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import release
+
+    assert "accuracy" in write_report([run]).read_text().lower()
+    card = release.release(run, tmp_path / "released")
+    assert config(tmp_path / "released")["format"] == card.format == FORMAT
+    assert evaluate_model(tmp_path / "released").accuracy == card.accuracy
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "models").iterdir()), ids=lambda path: path.name)
+def test_released_models_are_read(folder: Path) -> None:
+    """Row 10."""
+    model, card = load_model(folder)
+    assert card.num_params == sum(parameter.numel() for parameter in model.parameters())
+    assert (card.format, card.init_from, len(card.class_names)) == (FORMAT, None, 10)

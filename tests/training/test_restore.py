@@ -1,0 +1,200 @@
+"""A run that starts from another run's checkpoint, and the checkpoints that stay for it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.errors import ArtifactError, UsageError
+from pocket_resnet.finished import command, read_run
+from pocket_resnet.model.artifact import load_model
+from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.report import write_report
+from pocket_resnet.training import checkpoint, run
+from pocket_resnet.training.folder import marks
+from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.run import Result, train
+
+
+@pytest.fixture
+def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    """go("r", epochs=3) trains the tiny recipe in tmp_path/r: two steps an epoch, a checkpoint after each."""
+    return lambda name="r", resume=False, **changes: train(
+        make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume
+    )
+
+
+def saved(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in checkpoint.newest_first(folder / "checkpoints")][::-1]
+
+
+def state_of(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "checkpoints" / f"step-{step:06d}")[1]
+
+
+def losses(folder: Path) -> list[tuple[float, ...]]:
+    return [(record["train_loss"], record["val_nll"]) for record in read_metrics(folder / "metrics.jsonl")]
+
+
+KEPT: dict[str, Any] = {"keep": 1, "keep_at": (0.25, 0.5, 1.0)}
+
+
+def test_checkpoints_at_shares_of_the_run_stay(go: Callable[..., Result], tmp_path: Path) -> None:
+    """Also where none is due by time."""
+    go(epochs=6, checkpoint=KEPT | {"every_s": 1e9})
+    assert saved(tmp_path / "r") == [3, 6, 12]
+    go("every", epochs=6, checkpoint=KEPT)
+    assert saved(tmp_path / "every") == [3, 6, 12]
+
+
+def test_they_stay_across_a_resume(go: Callable[..., Result], tmp_path: Path) -> None:
+    for max_steps in (4, 5, 7, 9, 12):
+        go(epochs=6, max_steps=max_steps, checkpoint=KEPT, resume=max_steps > 4)
+        assert saved(tmp_path / "r") == sorted({3, *([6] if max_steps > 6 else []), max_steps})
+
+
+def test_the_first_after_a_share_stays_where_none_is_at_it(go: Callable[..., Result], tmp_path: Path) -> None:
+    """Asked for when the run was past it already."""
+    go(epochs=6, max_steps=5, checkpoint={"keep": 2})
+    assert saved(tmp_path / "r") == [4, 5]
+    go(epochs=6, checkpoint={"keep": 1, "keep_at": (0.25,)}, resume=True)
+    assert saved(tmp_path / "r") == [4, 12]
+
+
+@pytest.mark.parametrize(
+    ("share", "num_steps", "step"), [(0.07, 100, 7), (1 / 3, 3, 1), (0.5, 5, 3), (1.0, 7, 7), (0.001, 7, 1)]
+)
+def test_steps_of_shares(share: float, num_steps: int, step: int, make_recipe: Callable[..., Recipe]) -> None:
+    assert marks(make_recipe(checkpoint={"keep_at": (share,)}), num_steps) == (step,)
+
+
+def test_starting_from_a_checkpoint_with_the_same_recipe_is_going_on(go: Callable[..., Result], tmp_path: Path) -> None:
+    """Weights, optimizer, averages, step and an epoch's totals so far: to the bit, also in the midst of an epoch."""
+    go("whole", epochs=3, checkpoint={"keep": 9})
+    start = tmp_path / "whole" / "checkpoints" / "step-000003"
+    result = go("fork", epochs=3, init_from=str(start))
+    whole, fork = (load_model(tmp_path / name)[0].state_dict() for name in ("whole", "fork"))
+    assert all(torch.equal(value, fork[name]) for name, value in whole.items())
+    assert losses(tmp_path / "fork") == losses(tmp_path / "whole")[1:]
+    assert (result.steps, result.images_seen) == (6, 42)
+
+
+def test_another_recipe_goes_its_own_way_from_there(
+    go: Callable[..., Result], make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """Its schedule, its data's order, its averages; what it started from is in recipe.toml, card and report."""
+    go("first", epochs=2, ema={"decay": 0.0})
+    start = tmp_path / "first" / "checkpoints" / "step-000003"
+    changes = {"epochs": 4, "data": {"seed": 5}, "ema": {"decay": 0.5}, "init_from": str(start)}
+    go("fork", **changes, max_steps=3 + 1)
+    assert state_of(tmp_path / "fork", 3).keys() > state_of(tmp_path / "first", 3).keys()
+    assert load_recipe(str(tmp_path / "fork" / "recipe.toml")).init_from == str(start)
+    assert load_model(tmp_path / "fork")[1].init_from == "first/step-000003"
+    assert "| started from | checkpoint `first/step-000003` of" in (tmp_path / "fork/model/README.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "fork/model/config.json").read_text()
+    assert "started from checkpoint first/step-000003" in write_report([tmp_path / "fork"]).read_text()
+    assert command(read_run(tmp_path / "fork")) == f"pocket-resnet train {tmp_path}/fork/recipe.toml"
+    shutil.rmtree(tmp_path / "first")
+    recipe = make_recipe(**changes)
+    assert train(recipe, runs_dir=tmp_path, run="fork", resume=True).steps == 8
+
+
+def test_a_crash_before_the_first_step_of_its_own_loses_nothing(
+    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is in the new folder before anything is trained: the other run may go."""
+    go("first", max_steps=2)
+    start = str(tmp_path / "first" / "checkpoints" / "step-000002")
+    with monkeypatch.context() as crashing:
+        crashing.setattr(run.Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            go("fork", init_from=start)
+    shutil.rmtree(tmp_path / "first")
+    assert go("fork", init_from=start, resume=True).steps == 4
+
+
+def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+    """Another network, no step left, no checkpoint: said by name, and nothing is left behind that looks like a run."""
+    go("first")
+    checkpoints = tmp_path / "first" / "checkpoints"
+    wider = replace(make_recipe().model, widths=(4, 12))
+    for changes, told, mend in (
+        ({"model": wider}, r"is of another network: size mismatch for stages.1", r"\[model\] in the recipe.toml there"),
+        ({"epochs": 1}, "is of step 3, and this run ends at step 2", "ask for more epochs"),
+        ({"max_steps": 3}, "is of step 3, and this run ends at step 3", "ask for more epochs"),
+    ):
+        with pytest.raises(UsageError, match=told) as raised:
+            go("fork", init_from=str(checkpoints / "step-000003"), **changes)
+        assert raised.value.where == checkpoints / "step-000003"
+        assert mend.replace("\\", "") in str(raised.value)
+    for path in (tmp_path / "first", checkpoints):
+        with pytest.raises(UsageError, match="not a checkpoint") as raised:
+            go("fork", init_from=str(path))
+        assert str(checkpoints / "step-000004") in str(raised.value)
+    with pytest.raises(UsageError, match="give a folder step-NNNNNN of a run"):
+        go("fork", init_from=str(tmp_path / "nowhere"))
+    assert not (tmp_path / "fork" / "recipe.toml").exists()
+    (checkpoints / "step-000003" / "tensors.safetensors").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="damaged"):
+        go("fork", init_from=str(checkpoints / "step-000003"))
+
+
+def test_other_data_are_said(go: Callable[..., Result], synthetic: Any, tmp_path: Path, capsys: Any) -> None:
+    go("first", max_steps=2)
+    synthetic.fingerprint = "synthetic-2"
+    go("fork", init_from=str(tmp_path / "first" / "checkpoints" / "step-000002"))
+    assert "its first steps trained on other data" in capsys.readouterr().err
+
+
+def test_a_spelling_of_the_path_is_no_change(
+    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go("first", max_steps=2)
+    monkeypatch.chdir(tmp_path / "first")
+    go("fork", init_from="checkpoints/step-000002", max_steps=3)
+    (tmp_path / "link").symlink_to(tmp_path / "first")
+    monkeypatch.chdir(tmp_path)
+    assert go("fork", init_from="link/checkpoints/step-000002", resume=True).steps == 4
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"data": {"seed": 1}}])
+def test_the_two_seeds_decide_different_things(
+    change: dict[str, Any], make_recipe: Callable[..., Recipe], go: Callable[..., Result], tmp_path: Path
+) -> None:
+    """`seed` weights and dropout, `data.seed` order and augmentation; both are `seed` where the other is not set."""
+    images: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
+    cases = {"neither": {}, "changed": {"data": {"seed": 0}} | change, "said": {"data": {"seed": 0}}}
+    for name, changes in cases.items():
+        go(name, max_steps=1, **changes)
+        weights[name] = load_model(tmp_path / name)[0].head.weight
+        trainer = trainer_of(make_recipe(**changes))
+        images[name] = trainer.next_batch()[0]
+        weights[f"{name} untrained"] = trainer.model.head.weight
+    assert torch.equal(weights["said"], weights["neither"])
+    assert torch.equal(images["said"], images["neither"])
+    varies_weights = "seed" in change
+    assert torch.equal(images["changed"], images["neither"]) == varies_weights
+    assert torch.equal(weights["changed untrained"], weights["neither untrained"]) != varies_weights
+    assert not torch.equal(weights["changed"], weights["neither"])
+    told = command(read_run(tmp_path / "changed"))
+    assert "recipe.toml" in told  # no recipe is called tiny
+
+
+def trainer_of(recipe: Recipe) -> run.Trainer:
+    source = run.open_source("synthetic")
+    split = source.split("train")
+    fitted, _ = run.fit_to_data(recipe, source, len(split))
+    hardware = run.choose("cpu", "fp32", num_threads=1)
+    return run.Trainer(hardware.place(run.untrained(fitted, source, split)), fitted, split, hardware)
+
+
+def test_config_json_has_what_it_started_from(go: Callable[..., Result], tmp_path: Path) -> None:
+    go(max_steps=1)
+    assert json.loads((tmp_path / "r" / "model" / "config.json").read_bytes())["init_from"] is None
