@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from pocket_resnet.data import cifar, published
 from pocket_resnet.data.source import channel_statistics, describe, open_source, verify
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
 
