@@ -86,6 +86,15 @@ def test_pixels_are_those_of_pillow(sides: tuple[int, int], kind: str, mode: str
         np.testing.assert_array_equal(found, expected)
 
 
+def test_first_of_several_pictures() -> None:
+    """An MPO, as phones make them, is a JPEG with another one behind it."""
+    file, first = io.BytesIO(), picture()
+    first.save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))], quality=95, subsampling=0)
+    np.testing.assert_array_equal(decode(file.getvalue()), decode(encoded(first, quality=95, subsampling=0)))
+    with pytest.raises(ImageError, match="a damaged image"):
+        decode(file.getvalue()[:3000] + bytes(2000) + file.getvalue()[5000:])
+
+
 def test_what_is_read_by_rows() -> None:
     by_rows = {kind: is_read_by_rows(encoded(picture(), **options)) for kind, options in KINDS.items()}
     assert by_rows == {"baseline": True, "fine": True, "progressive": False, "restarts": True}

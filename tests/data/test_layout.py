@@ -96,6 +96,24 @@ def test_flat_test_folder_is_left_out(build: Any, folders: list[str], name: str)
     assert layout.remarks == (f"warning: {name.strip('/')}/ has no class folders: left out",)
 
 
+@pytest.mark.parametrize("name", ["test", "Testing"])
+def test_test_folder_with_one_unknown_folder_is_left_out(build: Any, name: str) -> None:
+    """Row 45: unlabelled images in one folder, as some loaders want them; other differences are refused."""
+    layout = read(build("train/cat", "train/dog", f"{name}/all"))
+    assert list(layout.splits) == ["train"]
+    assert layout.remarks[-1] == f"warning: {name}/ has one folder, which is no class of train/: left out"
+    for wrong in (f"{name}/more", f"{name}/all/one"):
+        with pytest.raises(DataError, match="classes that train/ does not have: all, more"):
+            read(build(f"{name}/more", wrong))
+
+
+def test_many_classes_are_not_all_listed(build: Any) -> None:
+    """Row 59."""
+    root = build("train/cat", "train/dog", *(f"val/{number:03}" for number in range(100)))
+    with pytest.raises(DataError, match=r"does not have: 000, .*, 019, … and 80 more; classes of train/ missing"):
+        read(root)
+
+
 def test_a_class_may_be_called_train(build: Any) -> None:
     layout = read(build("bus", "train"))
     assert counts(layout) == {"train": {"bus": 2, "train": 2}}

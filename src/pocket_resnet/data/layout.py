@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pocket_resnet.data.listing import ImageFile, Listing, printable
-from pocket_resnet.errors import DataError
+from pocket_resnet.errors import DataError, listed
 
 SPLITS = {
     "train": ("train", "training"),
@@ -60,11 +60,15 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
     splits: dict[str, Classes] = {}
     for split, name in names.items():
         found = listing.classes(root / name)
-        splits[split], in_other_form = _named_as(root / name, found, splits.get("train", found))
+        classes, in_other_form = _named_as(root / name, found, splits.get("train", found))
+        _check_depth(listing, root / name, list(classes))
+        if split == "test" and _is_unlabelled(classes, splits["train"]):
+            remarks.append(f"warning: {name}/ has one folder, which is no class of {train_name}/: left out")
+            continue
         if in_other_form:
             remarks.append(f"matched, though their Unicode forms differ in {name}/: {', '.join(in_other_form)}")
-        _check_depth(listing, root / name, list(splits[split]))
-        _check_classes(listing, root / name, splits[split], splits["train"], train_name)
+        _check_classes(listing, root / name, classes, splits.get("train", classes), train_name)
+        splits[split] = classes
     return Layout(splits, False, tuple(remarks))
 
 
@@ -117,6 +121,12 @@ def _named_as(part: Path, classes: Classes, train: Classes) -> tuple[Classes, li
     return renamed, [printable(names[name]) for name in classes if names[name] != name]
 
 
+def _is_unlabelled(test: Classes, train: Classes) -> bool:
+    """Whether this is one folder for all, as some loaders want it."""
+    known = {name.casefold() for name in train}
+    return len(test) == 1 and len(train) > 1 and not any(name.casefold() in known for name in test)
+
+
 def unicode_form(name: str) -> str:
     """The name in the one form (NFC) in which equal text is equal: file systems keep it or not."""
     return unicodedata.normalize("NFC", name)
@@ -153,7 +163,7 @@ def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classe
         "names that differ in upper and lower case": [f"{name} and {other}" for name, other in like.items()],
         "class names that are no text": [name for name in classes if not _is_text(name)],
     }
-    found = [f"{what}: {', '.join(map(printable, names))}" for what, names in problems.items() if names]
+    found = [f"{what}: {listed([*map(printable, names)], ', ')}" for what, names in problems.items() if names]
     if found:
         what = "; ".join([*found, *skipped])
         raise DataError(what, where=part, mend="add images, or rename or remove the folders")
