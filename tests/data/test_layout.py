@@ -159,3 +159,4 @@ def test_4000_classes_are_looked_through_once(build: Any, monkeypatch: pytest.Mo
     layout = read(root)
     assert sum(map(len, layout.splits["train"].values())) == 20_002
     assert len(scanned) <= 2 * 4_001 + 10
+    assert {name: len(images) for name, images in layout.splits["train"].items()}["3999"] == 5

@@ -53,7 +53,7 @@ def test_remains_of_systems(make_folder: Any, split: str) -> None:
 
 
 OURS = {
-    "runs": ["runs/a/recipe.toml", "runs/a/plots/0.png", "runs/a/checkpoints/x"],
+    "runs": ["runs/a/recipe.toml", "runs/a/plots/0.png", "runs/report/report.html", "runs/failed/.lock"],
     "out": ["out/recipe.toml", "out/plots/0.png"],
     "failed": ["failed/at-once/.lock"],
     "models": ["models/small/model.safetensors", "models/small/config.json"],
@@ -61,16 +61,18 @@ OURS = {
 }
 
 
+@pytest.mark.parametrize("beside", ["", "train/", "train/cat/"])
 @pytest.mark.parametrize("name", OURS)
-def test_our_own_folders(make_folder: Any, name: str) -> None:
+def test_our_own_folders(make_folder: Any, name: str, beside: str) -> None:
     """Row 46: `--data .` with the runs beside the classes; known by what is in them."""
-    root = make_folder({"cat": 3, "dog": 3})
+    split = "train/" if beside else ""
+    root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
     for path in OURS[name]:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"no image")
+        (root / beside / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / beside / path).write_bytes(b"no image")
     source = opened(root)
     assert source.class_names == ("cat", "dog")
-    assert source.remarks == (f"1 skipped: {name} (written by pocket-resnet)",)
+    assert source.remarks == (f"1 skipped: {beside}{name} (written by pocket-resnet)",)
     assert len(Listing(root.resolve()).files()) == 6
 
 

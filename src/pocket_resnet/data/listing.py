@@ -34,7 +34,7 @@ LEFT_BEHIND = frozenset(
         "__pycache__",
     }
 )  # in any case; what begins with a dot is left out as well
-_OURS = {"recipe.toml", "model.safetensors"}  # in a run, in a model
+_OURS = {"recipe.toml", "model.safetensors", "report.html"}  # in a run, in a model, in a report
 _OUR_DATA = ("folders", "index")  # in a data folder
 _LOCK = {".lock"}  # all that a run leaves which fails at once
 _OUTSIDE = "links out of the data set are not followed"
@@ -58,6 +58,7 @@ class Listing:
     root: Path
     skipped: dict[str, str] = field(default_factory=dict)
     _top: list[os.DirEntry[str]] | None = None
+    """What is visible in the root, which is looked at again and again."""
 
     def folders(self, folder: Path) -> list[str]:
         """The sorted names of the visible subfolders, and of links to folders inside the data set."""
@@ -109,11 +110,12 @@ class Listing:
 
     def _visible(self, folder: Path) -> list[os.DirEntry[str]]:
         """What lies in the folder and may be of the data set, sorted by name."""
-        if folder != self.root:
-            return self._scan(folder)
-        if self._top is None:
-            self._top = [entry for entry in self._scan(folder) if not self._skip_ours(entry)]
-        return self._top
+        if folder == self.root and self._top is not None:
+            return self._top
+        visible = [entry for entry in self._scan(folder) if not self._skip_ours(entry)]
+        if folder == self.root:
+            self._top = visible
+        return visible
 
     def _scan(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
@@ -169,18 +171,22 @@ def _is_left_behind(name: str) -> bool:
     return name.startswith(".") or name.casefold() in LEFT_BEHIND
 
 
-def _is_ours(folder: str, max_depth: int = 1) -> bool:
-    """Whether this is what this package wrote, or a folder that holds such a folder."""
+def _is_ours(folder: str) -> bool:
+    """Whether this is what this package wrote, or a folder that holds such folders and nothing else."""
     try:
-        with os.scandir(folder) as scanned:
-            entries = list(scanned)
+        if _is_marked(folder):
+            return True
+        with os.scandir(folder) as entries:
+            rest = [entry for entry in entries if not (_is_left_behind(entry.name) or entry.is_symlink())]
+        return bool(rest) and all(entry.is_dir() and _is_marked(entry.path) for entry in rest)
     except OSError:
         return False
-    names = {entry.name for entry in entries}
-    if names & _OURS or names == _LOCK or (_OUR_DATA[0] in names and Path(folder, *_OUR_DATA).is_dir()):
-        return True
-    inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)] if max_depth else []
-    return any(_is_ours(path, max_depth - 1) for path in inner)
+
+
+def _is_marked(folder: str) -> bool:
+    names = set(os.listdir(folder))
+    is_data = _OUR_DATA[0] in names and Path(folder, *_OUR_DATA).is_dir()
+    return is_data or names == _LOCK or not names.isdisjoint(_OURS)
 
 
 def _shown(paths: list[str]) -> str:
