@@ -174,17 +174,21 @@ def _is_left_behind(name: str) -> bool:
 def _is_ours(folder: str) -> bool:
     """Whether this is what this package wrote, or a folder that holds such folders and nothing else."""
     try:
-        if _is_marked(folder):
-            return True
-        with os.scandir(folder) as entries:
-            rest = [entry for entry in entries if not (_is_left_behind(entry.name) or entry.is_symlink())]
-        return bool(rest) and all(entry.is_dir() and _is_marked(entry.path) for entry in rest)
+        entries = _entries(folder)
+        rest = [entry for entry in entries if not (_is_left_behind(entry.name) or entry.is_symlink())]
+        is_around = all(entry.is_dir() and _is_marked(entry.path, _entries(entry.path)) for entry in rest)
+        return _is_marked(folder, entries) or (is_around and bool(rest))
     except OSError:
         return False
 
 
-def _is_marked(folder: str) -> bool:
-    names = set(os.listdir(folder))
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_marked(folder: str, entries: list[os.DirEntry[str]]) -> bool:
+    names = {entry.name for entry in entries}
     is_data = _OUR_DATA[0] in names and Path(folder, *_OUR_DATA).is_dir()
     return is_data or names == _LOCK or not names.isdisjoint(_OURS)
 
