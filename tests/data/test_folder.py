@@ -168,7 +168,7 @@ def test_links_fifos_and_hidden_files(make_folder: Any) -> None:
     source = opened(root)
     assert source.class_names == ("a", "b")
     assert torch.bincount(source.split("all").labels_N).tolist() == [3, 3]
-    assert source.remarks[0] == "2 links out of the data set are not followed: c, a/escape.png"
+    assert source.remarks[0] == "links out of the data set are not followed (2): c, a/escape.png"
     assert "5 skipped" in source.remarks[1]
     for what in ("d (link to nowhere)", "a/fifo.png (not a regular file)", "a/loop (link to a folder around it)"):
         assert what in source.remarks[1]

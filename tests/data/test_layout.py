@@ -1,6 +1,7 @@
 """Which folders are splits and which are classes: taken where plain, refused with a hint where not."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,15 @@ def test_links_are_named_where_a_class_is_empty(build: Any, tmp_path: Path) -> N
     (tmp_path / "outside.png").write_bytes(b"content")
     for number in range(3):
         (root / "dog" / f"{number}.png").symlink_to(tmp_path / "outside.png")
-    expected = "without an image: dog; 3 links out of the data set are not followed: dog/0.png, dog/1.png, dog/2.png"
-    with pytest.raises(DataError, match=expected):
+    expected = "without an image: dog; links out of the data set are not followed (3): dog/0.png, dog/1.png, dog/2.png"
+    with pytest.raises(DataError, match=re.escape(expected)):
+        read(root)
+    root = build("val/cat", "val/dog")
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("cat", "dog"):
+        (root / name).rename(tmp_path / "elsewhere" / name)
+    (root / "train").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"no train/; links out of the data set are not followed \(1\): train"):
         read(root)
 
 

@@ -117,7 +117,7 @@ def test_other_links_are_counted_and_named(make_folder: Any) -> None:
     source = opened(root)
     assert source.class_names == ("cat", "dog")
     assert len(source.split("all")) == 4
-    assert source.remarks[0] == "3 links out of the data set are not followed: owl, cat/9.png, cat/more"
+    assert source.remarks[0] == "links out of the data set are not followed (3): owl, cat/9.png, cat/more"
     for path, why in {
         "again": "link to a folder around it",
         "cat/around": "link to a folder around it",

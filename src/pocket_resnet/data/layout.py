@@ -50,7 +50,7 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
         raise DataError(what, where=root, mend=f"move it into {names.get('train', 'train')}/, or out")
     if "train" not in names:
         mend = "add train/, or name its classes' folder"
-        raise DataError(f"it has {nested[0]}/, but no train/", where=root, mend=mend)
+        raise DataError("; ".join([f"it has {nested[0]}/, but no train/", *listing.remarks()]), where=root, mend=mend)
     remarks = []
     if "test" in names and names["test"] not in nested:
         remarks.append(_left_out(names.pop("test")))

@@ -89,7 +89,7 @@ class Listing:
         links = [path for path, why in self.skipped.items() if why == _OUTSIDE]
         others = [f"{path} ({why})" for path, why in self.skipped.items() if why != _OUTSIDE]
         return [
-            *([f"{len(links):,} {_OUTSIDE}: {_shown(links)}"] if links else []),
+            *([f"{_OUTSIDE} ({len(links):,}): {_shown(links)}"] if links else []),
             *([f"{len(others):,} skipped: {_shown(others)}"] if others else []),
         ]
 
