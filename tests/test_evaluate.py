@@ -199,6 +199,18 @@ def test_classes_are_matched_by_name() -> None:
     assert "red, green, blue" in str(raised.value)
 
 
+def test_classes_are_matched_in_any_unicode_form() -> None:
+    """Row 50: the model was trained where file systems keep another form."""
+    split = Split(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]))
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for names, model_names, expected in (
+        ((decomposed, "tea"), ("tea", composed), [1, 0]),
+        ((composed, "tea"), ("tea", decomposed), [1, 0]),
+        ((composed, decomposed), (composed, decomposed), [0, 1]),
+    ):
+        assert renumber(split, names, model_names).labels_N.tolist() == expected
+
+
 @pytest.fixture
 def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
     train(make_recipe(max_steps=1), runs_dir=tmp_path, run="r")

@@ -116,7 +116,7 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path) -> None:
     assert [len(row["top"]) for row in rows] == [2, 2]
     assert len(bad) == 1
     assert str(folder / "a.txt") in bad[0]
-    assert remarks == [f"{folder}: 1 skipped: loop (link to a folder or out of the data set)"]
+    assert remarks == [f"{folder}: 1 skipped: loop (link to a folder around it)"]
 
 
 def upright() -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.layout import unicode_form
 from pocket_resnet.data.source import Source, Split, Which, namesake_remarks, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
@@ -106,12 +107,15 @@ def refuse_mirroring(card: Card, views: int) -> None:
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:
     """The split with the model's class numbers, matched by name. Raises DataError naming the class without one."""
-    if unknown := [name for name in names if name not in model_names]:
+    known = {unicode_form(name): number for number, name in enumerate(model_names)}
+    known |= {name: number for number, name in enumerate(model_names)}
+    found = {name: known.get(name, known.get(unicode_form(name), -1)) for name in names}
+    if unknown := [name for name in names if found[name] < 0]:
         raise DataError(
             f"the model does not know {', '.join(map(repr, unknown[:5]))}",
             mend=f"its classes are {', '.join(model_names[:20])}",
         )
-    numbers = torch.tensor([model_names.index(name) for name in names])
+    numbers = torch.tensor([found[name] for name in names])
     return Split(split.images_NCHW, numbers[split.labels_N])
 
 

@@ -161,7 +161,10 @@ def _find_archive(family: Family, data_dir: Path) -> Layout | None:
 
 
 def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
-    """Unpack the archive in the data folder, after downloading it where it is not there or not whole."""
+    """Unpack the archive in the data folder, after downloading it where it is not there.
+
+    An archive that is there stays as it is. Raises DataError showing both hashes where it is not the official one.
+    """
     layout = _find_archive(family, data_dir) or family.layouts[0]
     path = data_dir / layout.archive
     if not allow_download and not path.is_file():
@@ -169,20 +172,22 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
     with download.exclusive(data_dir / layout.folder):
         if _find_folder(family, data_dir):
             return  # another process was faster
-        if allow_download:
-            is_ours = download.fetch(urls(layout), path, layout.archive_md5)
+        is_ours = not path.is_file()
+        if is_ours:
+            download.fetch(urls(layout), path, layout.archive_md5)
         elif (found := files.digest(path, "md5")) != layout.archive_md5:
             what = f"wrong MD5: it is {found}, {layout.archive_md5} is published"
-            raise DataError(what, where=path, mend=f"get {urls(layout)[0]} again")
-        else:
-            is_ours = False
+            raise DataError(what, where=path, mend=f"move it away, or put {urls(layout)[0]} in its place")
         _unpack(path, layout, data_dir / layout.folder)
         if is_ours:
             path.unlink()
 
 
 def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
-    """All files appear in one step, so that a process without the lock never sees a part of them."""
+    """All files appear in one step, so that a process without the lock never sees a part of them.
+
+    A file that is there stays as it is: `verify` refuses it where it is not the official one.
+    """
     staged = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
     shutil.rmtree(staged, ignore_errors=True)  # what a killed process left of it
     extract(archive, {f"{layout.folder}/{name}": staged / name for name in layout.members})
@@ -191,7 +196,8 @@ def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
             staged.rename(folder)
             return
         for name in layout.members:
-            (staged / name).replace(folder / name)
+            if not (folder / name).exists():
+                (staged / name).replace(folder / name)
         shutil.rmtree(staged)
 
 

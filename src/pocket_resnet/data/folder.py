@@ -1,4 +1,4 @@
-"""A folder of one's own images, one subfolder a class, optionally under train/, val/ and test/.
+"""A folder of one's own images, one subfolder a class, optionally under train/, val/ and test/; see `layout`.
 
 Classes are sorted by name as text; the order then travels with the model. Without val/, about 10% of the images
 (of a class one at least, but never its only one) are held out by content; see `Holdout`. val/ and test/ must
@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from pocket_resnet.data.holdout import Holdout
+from pocket_resnet.data.layout import Classes, read_layout
 from pocket_resnet.data.listing import ImageFile, Listing, printable
 from pocket_resnet.data.pixels import PixelStore
 from pocket_resnet.errors import DataError, UsageError, listed
 
 VAL_FRACTION = 0.1
-PARTS = ("train", "val", "test")
-
-Classes = Mapping[str, list[ImageFile]]
 
 
 class Folder:
@@ -38,9 +36,10 @@ class Folder:
         self.image_size = image_size
         self._root = root
         listing = Listing(self._root)
-        parts = _list_parts(listing)
+        layout = read_layout(listing)
+        parts = layout.splits
         self.class_names = tuple(parts["train"])
-        self.is_plain = listing.folders(self._root) == list(self.class_names)  # no train/ val/ test/
+        self.is_plain = layout.is_plain
         self._test = _files(parts["test"]) if "test" in parts else None
         self._store = PixelStore(self._root, data_dir, image_size, num_workers)
         train = _files(parts["train"])
@@ -55,6 +54,7 @@ class Folder:
         self.remarks = (
             *listing.remarks(),
             *self._store.make_room(self.fingerprint, len(self._trainval)),
+            *layout.remarks,
             *_remark_single(train, val),
             *cut_remarks,
             *_remark_duplicates(self._hashes, self.num_val),
@@ -93,45 +93,6 @@ class Folder:
 
 def _files(classes: Classes) -> list[ImageFile]:
     return [image for images in classes.values() for image in images]
-
-
-def _list_parts(listing: Listing) -> dict[str, Classes]:
-    """The classes of each part; a folder without parts is all `train`."""
-    root = listing.root
-    folders = listing.folders(root)
-    parts = [name for name in folders if name in PARTS and listing.folders(root / name)]
-    if not parts:
-        listed: dict[str, Classes] = {"train": listing.classes(root)}
-    elif "train" not in parts:
-        raise DataError(
-            f"it has {parts[0]}/, but no train/", where=root, mend="add train/, or name its classes' folder"
-        )
-    elif strangers := [f"{printable(name)}/" for name in folders if name not in PARTS]:
-        raise DataError(f"{', '.join(strangers)} beside train/", where=root, mend="move it into train/, or out")
-    else:
-        listed = {part: listing.classes(root / part) for part in PARTS if part in folders}
-    for part, classes in listed.items():
-        _check_classes(root if len(listed) == 1 and not parts else root / part, classes, listed["train"])
-    return listed
-
-
-def _check_classes(part: Path, classes: Classes, train: Classes) -> None:
-    if not classes:
-        raise DataError("no class folders", where=part, mend="give every class a subfolder with its images")
-    problems = {
-        "class folders without an image": [name for name, images in classes.items() if not images],
-        "classes that train/ does not have": [name for name in classes if name not in train],
-        "classes of train/ missing": [name for name in train if name not in classes],
-        "class names that are no text": [name for name in classes if not name.isascii() and not _is_text(name)],
-    }
-    found = [f"{what}: {', '.join(map(printable, names))}" for what, names in problems.items() if names]
-    if found:
-        raise DataError("; ".join(found), where=part, mend="add images, or rename or remove the folders")
-
-
-def _is_text(name: str) -> bool:
-    """Whether the name came from valid UTF-8."""
-    return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def _cut(

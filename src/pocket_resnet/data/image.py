@@ -1,8 +1,8 @@
 """Image files to pixels: the one decoder for training, prediction, export checks and the server.
 
 The content decides what a file is, never its name. Limits are checked in the header, before any pixel is
-decoded, and a picture is either whole or refused: nothing is filled up with grey.
-All of Pillow lives here.
+decoded, and a picture is either whole or refused: nothing is filled up with grey. Damage outside of the picture
+does not matter. All of Pillow lives here.
 """
 
 import io
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from pocket_resnet.data import foreign, jpeg, png
 from pocket_resnet.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
+MAX_JPEG_PIXELS = 150_000_000  # where a JPEG is decoded by rows, to MAX_PIXELS at most
 MAX_SIDE_PX = 30_000
 MAX_NUM_FRAMES = 1_000
 DECODER_VERSION = 1  # raise it when pixels change, so that cached ones are made anew
@@ -73,8 +75,7 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
     if not content:
         raise ImageError("an empty file", where=where)
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return _decode_opened(image, size)
+        return _decode_salvaged(content, size)
     except ImageError as refusal:
         raise ImageError(refusal.what, where=where) from None
     except UnidentifiedImageError:
@@ -92,16 +93,59 @@ def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return _resized(Image.fromarray(pixels_HWC), size)
 
 
-def _decode_opened(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
-    _check_header(image)
-    if size is not None:
-        image.draft(None, (_DRAFT_FACTOR * size, _DRAFT_FACTOR * size))
-    image.load()
-    orientation = _orientation(image)
-    picture = _to_rgb(image)
+def _decode_salvaged(content: bytes, size: int | None) -> NDArray[np.uint8]:
+    """As `_decode_content`, but a PNG's metadata are left out where they are what cannot be read."""
+    try:
+        return _decode_content(content, size)
+    except ImageError:
+        raise
+    except Exception:
+        bare = png.without_metadata(content) if content.startswith(png.SIGNATURE) else content
+        if len(bare) == len(content):
+            raise
+    return _decode_content(bare, size)
+
+
+def _decode_content(content: bytes, size: int | None) -> NDArray[np.uint8]:
+    if name := foreign.name_of(content):
+        raise ImageError(foreign.refusal(name))
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.format in jpeg.FORMATS:
+            loaded = _load_jpeg(image, content, size)
+        else:
+            _check_header(image, MAX_PIXELS)
+            if image.format == "PNG" and png.has_wrong_pixels(content):
+                raise ImageError("a damaged image: wrong sum of its pixels")
+            image.load()
+            loaded = image
+        orientation = _orientation(image)
+        picture = _to_rgb(loaded)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
     return np.array(picture) if size is None else _resized(picture, size)
+
+
+def _load_jpeg(image: Image.Image, content: bytes, size: int | None) -> Image.Image:
+    """The picture at 1/1 to 1/8 of its sides, as Pillow's draft mode chooses, or smaller where it is very large."""
+    width, height = image.size
+    scale = _jpeg_scale(width, height, size)
+    is_by_rows = scale > 1 and jpeg.is_read_by_rows(content)
+    _check_header(image, MAX_JPEG_PIXELS if is_by_rows else MAX_PIXELS)
+    is_cmyk = image.mode == "CMYK"
+    pixels_HWC = jpeg.read_pixels(content, width, height, scale=scale, is_cmyk=is_cmyk)
+    if is_cmyk:
+        return Image.frombytes("CMYK", pixels_HWC.shape[1::-1], (255 - pixels_HWC).tobytes())
+    return Image.fromarray(pixels_HWC)
+
+
+def _jpeg_scale(width: int, height: int, size: int | None) -> int:
+    """The largest scale that leaves _DRAFT_FACTOR times the size, or the size itself beyond MAX_PIXELS."""
+    if size is None:
+        return 1
+    side = min(width, height)
+    fine = next((scale for scale in jpeg.SCALES if side // scale >= _DRAFT_FACTOR * size), 1)
+    is_possible = [scale for scale in reversed(jpeg.SCALES) if scale >= fine and side // scale >= size]
+    return next((scale for scale in is_possible if width * height <= scale**2 * MAX_PIXELS), fine)
 
 
 def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -111,10 +155,12 @@ def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.array(picture)
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_header(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{width} x {height} is over the limit of {MAX_PIXELS:,} pixels")
+    if image.format == "TIFF" and foreign.is_raw_tiff(dict(image.tag_v2)):  # type: ignore[attr-defined]
+        raise ImageError(foreign.refusal("RAW"))
+    if width * height > max_pixels:
+        raise ImageError(f"{width} x {height} is over the limit of {max_pixels:,} pixels")
     if max(width, height) > MAX_SIDE_PX:
         raise ImageError(f"{width} x {height} is over the limit of {MAX_SIDE_PX:,} pixels a side")
     num_frames = getattr(image, "n_frames", 1)

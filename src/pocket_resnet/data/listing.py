@@ -1,7 +1,8 @@
 """The image files of a folder with one subfolder a class, listed without opening or following anything odd.
 
-Hidden files are none of our business. Links to folders, links that leave the data set, FIFOs, sockets and
-devices are skipped and reported, so nothing loops, escapes or hangs.
+Hidden files, and what systems and this package leave beside pictures, are none of our business. Links are
+followed inside the data set. Other links, FIFOs, sockets and devices are skipped and reported, so nothing loops,
+escapes or hangs.
 """
 
 import os
@@ -10,11 +11,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-JUNK = (
-    "Thumbs.db",
-    "desktop.ini",
-    "__MACOSX",
-)  # what systems leave beside pictures; their other files are hidden
+LEFT_BEHIND = frozenset(
+    {
+        "thumbs.db",  # Windows
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "icon\r",  # macOS
+        "__macosx",
+        "network trash folder",
+        "temporary items",
+        "lost+found",  # Linux
+        "@eadir",  # network storage
+        "#recycle",
+        "#snapshot",
+        "@recycle",
+        "@recently-snapshot",
+        "@__thumb",
+        "__pycache__",
+    }
+)  # in any case; what begins with a dot is left out as well
+_OURS = {"recipe.toml", "model.safetensors", "report.html"}  # in a run, in a model, in a report
+_OUR_DATA = ("folders", "index")  # in a data folder
+_LOCK = {".lock"}  # all that a run leaves which fails at once
+_OUTSIDE = "links out of the data set are not followed"
 _MAX_SHOWN = 5
 
 
@@ -32,52 +55,91 @@ class ImageFile:
 
 @dataclass
 class Listing:
-    """Lists parts of one data set and collects what was skipped, as `path (why)`."""
+    """Lists parts of one data set, whose root is a real path, and collects what was skipped and why."""
 
     root: Path
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    _top: list[os.DirEntry[str]] | None = None
+    """What is visible in the root, which is looked at again and again."""
 
     def folders(self, folder: Path) -> list[str]:
-        """The sorted names of the visible subfolders; links to folders are skipped."""
-        return [entry.name for entry in self._visible(folder) if entry.is_dir(follow_symlinks=False)]
+        """The sorted names of the visible subfolders, and of links to folders inside the data set."""
+        real = folder.resolve()
+        return [entry.name for entry in self._visible(folder) if self._folder(entry, real)]
 
     def classes(self, part: Path) -> dict[str, list[ImageFile]]:
         """Class name -> its files at any depth, both sorted; files beside the class folders are skipped."""
+        real, names = part.resolve(), []
         for entry in self._visible(part):
-            if not entry.is_dir(follow_symlinks=False):
-                self._skip(entry.path, "link to a folder" if Path(entry).is_dir() else "not in a class folder")
-        return {name: sorted(self._walk(part / name, name)) for name in self.folders(part)}
+            if self._folder(entry, real):
+                names.append(entry.name)
+            elif self._regular(entry):
+                self._skip(entry.path, "not in a class folder")
+        return {name: sorted(self._walk(part / name, name), key=lambda image: image.relative) for name in names}
 
     def files(self) -> list[Path]:
         """All regular files at any depth, sorted."""
         return sorted(self.root / image.relative for image in self._walk(self.root, ""))
 
+    def has_files(self, folder: Path) -> bool:
+        """Whether a visible file lies directly in this folder."""
+        real = folder.resolve()
+        return any(not self._folder(entry, real) for entry in self._visible(folder))
+
     def remarks(self) -> list[str]:
-        """A line about what was skipped so far, or none."""
-        if not self.skipped:
-            return []
-        more = f" and {len(self.skipped) - _MAX_SHOWN} more" if len(self.skipped) > _MAX_SHOWN else ""
-        return [f"{len(self.skipped)} skipped: {', '.join(self.skipped[:_MAX_SHOWN])}{more}"]
+        """A line about links that lead out of the data set, and one about what else was skipped so far."""
+        links = [path for path, why in self.skipped.items() if why == _OUTSIDE]
+        others = [f"{path} ({why})" for path, why in self.skipped.items() if why != _OUTSIDE]
+        return [
+            *([f"{_OUTSIDE} ({len(links):,}): {_shown(links)}"] if links else []),
+            *([f"{len(others):,} skipped: {_shown(others)}"] if others else []),
+        ]
 
     def _walk(self, folder: Path, class_name: str) -> Iterator[ImageFile]:
-        pending = [folder]
+        pending, seen = [(folder, folder.resolve())], set[Path]()
         while pending:
-            for entry in self._visible(pending.pop()):
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(Path(entry.path))
+            folder, real = pending.pop()
+            if real in seen:
+                self._skip(folder, "link to a folder that was listed already")
+                continue
+            seen.add(real)
+            prefix = "" if folder == self.root else f"{folder.relative_to(self.root).as_posix()}/"
+            for entry in self._visible(folder):
+                if target := self._folder(entry, real):
+                    pending.append((folder / entry.name, target))
                 elif status := self._regular(entry):
-                    relative = Path(entry.path).relative_to(self.root).as_posix()
                     stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-                    yield ImageFile(relative, class_name, *stamp)
+                    yield ImageFile(prefix + entry.name, class_name, *stamp)
 
     def _visible(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What lies in the folder and may be of the data set, sorted by name."""
+        if folder == self.root and self._top is not None:
+            return self._top
+        visible = [entry for entry in self._scan(folder) if not self._skip_ours(entry)]
+        if folder == self.root:
+            self._top = visible
+        return visible
+
+    def _scan(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in JUNK]
+                visible = [entry for entry in entries if not _is_left_behind(entry.name)]
         except OSError as error:
             self._skip(folder, error.strerror or "cannot be read")
             return []
         return sorted(visible, key=lambda entry: entry.name)
+
+    def _folder(self, entry: os.DirEntry[str], real_parent: Path) -> Path | None:
+        """The real path of a folder or of a link to one inside the data set; skips links to others."""
+        if not entry.is_symlink():
+            return real_parent / entry.name if entry.is_dir() else None
+        if not os.path.isdir(entry.path):  # noqa: PTH112, since Path.is_dir may raise where links loop
+            return None
+        target = Path(entry.path).resolve()
+        if target.is_relative_to(self.root) and not real_parent.is_relative_to(target):
+            return target
+        self._skip(entry.path, "link to a folder around it" if real_parent.is_relative_to(target) else _OUTSIDE)
+        return None
 
     def _regular(self, entry: os.DirEntry[str]) -> os.stat_result | None:
         """The status of a regular file inside the data set, or of a link to one; skips others."""
@@ -87,16 +149,53 @@ class Listing:
         except (OSError, RuntimeError):  # RuntimeError: a loop of links
             self._skip(entry.path, "link to nowhere")
             return None
-        if stat.S_ISREG(status.st_mode) and is_inside:
+        if is_inside and stat.S_ISREG(status.st_mode):
             return status
-        is_link = entry.is_symlink()
-        self._skip(entry.path, "link to a folder or out of the data set" if is_link else "not a regular file")
+        self._skip(entry.path, "not a regular file" if is_inside else _OUTSIDE)
         return None
 
+    def _skip_ours(self, entry: os.DirEntry[str]) -> bool:
+        is_ours = entry.is_dir(follow_symlinks=False) and _is_ours(entry.path)
+        if is_ours:
+            self._skip(entry.path, "written by pocket-resnet")
+        return is_ours
+
     def _skip(self, path: str | Path, why: str) -> None:
-        self.skipped.append(f"{printable(str(Path(path).relative_to(self.root)))} ({why})")
+        """The first reason stays."""
+        self.skipped.setdefault(printable(str(Path(path).relative_to(self.root))), why)
 
 
 def printable(text: str) -> str:
     """The text on one line: newlines and bytes that are no text are shown as escapes."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _is_left_behind(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in LEFT_BEHIND
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether this is what this package wrote, or a folder that holds such folders and nothing else."""
+    try:
+        entries = _entries(folder)
+        rest = [entry for entry in entries if not (_is_left_behind(entry.name) or entry.is_symlink())]
+        is_around = all(entry.is_dir() and _is_marked(entry.path, _entries(entry.path)) for entry in rest)
+        return _is_marked(folder, entries) or (is_around and bool(rest))
+    except OSError:
+        return False
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_marked(folder: str, entries: list[os.DirEntry[str]]) -> bool:
+    names = {entry.name for entry in entries}
+    is_data = _OUR_DATA[0] in names and Path(folder, *_OUR_DATA).is_dir()
+    return is_data or names == _LOCK or not names.isdisjoint(_OURS)
+
+
+def _shown(paths: list[str]) -> str:
+    more = f" and {len(paths) - _MAX_SHOWN:,} more" if len(paths) > _MAX_SHOWN else ""
+    return ", ".join(paths[:_MAX_SHOWN]) + more

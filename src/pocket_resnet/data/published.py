@@ -1,7 +1,7 @@
 """What CIFAR-10 and CIFAR-100 officially are: archives, files, MD5s, class names, counts.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html; A. Krizhevsky, Learning Multiple Layers of Features from
-Tiny Images, 2009. The statistics are computed from the 50,000 training images (a test repeats it).
+Tiny Images, 2009.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,10 +31,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """One data set, in the layouts it is published in, the preferred one first.
-
-    mean and std are of all training images, per channel, on the scale 0 to 1; None where not published.
-    """
+    """One data set, in the layouts it is published in, the preferred one first."""
 
     name: str
     class_names: tuple[str, ...]
@@ -42,8 +39,6 @@ class Family:
     num_trainval: int = 50_000
     num_val: int = 5_000
     num_test: int = 10_000
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
 
 CIFAR10 = Family(
@@ -60,8 +55,6 @@ CIFAR10 = Family(
         "ship",
         "truck",
     ),
-    mean=(0.49140, 0.48216, 0.44653),
-    std=(0.24703, 0.24348, 0.26159),
     layouts=(
         Layout(
             archive="cifar-10-binary.tar.gz",

@@ -1,0 +1,183 @@
+"""Which folders of a data set are splits, and which are classes.
+
+Splits go by several names, in any case. What could be meant in two ways is refused with what would be plain.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pocket_resnet.data.listing import ImageFile, Listing, printable
+from pocket_resnet.errors import DataError, listed
+
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
+
+Classes = Mapping[str, list[ImageFile]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The classes of each split, `train` at least, under the names that train's folders have."""
+
+    splits: Mapping[str, Classes]
+    is_plain: bool
+    """Whether the class folders lie in the data set itself, without splits."""
+    remarks: tuple[str, ...]
+
+
+def read_layout(listing: Listing) -> Layout:
+    """The splits and classes of a folder. Raises DataError where they are missing, empty, contradictory or unclear."""
+    folders = listing.folders(listing.root)
+    like_splits = [name for name in folders if name.casefold() in _SPLIT_OF]
+    nested = [name for name in like_splits if listing.folders(listing.root / name)]
+    if nested:
+        return _with_splits(listing, folders, like_splits, nested)
+    return _without_splits(listing, folders, like_splits)
+
+
+def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], nested: list[str]) -> Layout:
+    root = listing.root
+    names = _by_split(root, like_splits)
+    if strangers := [name for name in folders if name not in like_splits]:
+        what = f"{_folders(strangers)} beside {_folders(like_splits)}"
+        raise DataError(what, where=root, mend=f"move it into {names.get('train', 'train')}/, or out")
+    if "train" not in names:
+        mend = "add train/, or name its classes' folder"
+        raise DataError("; ".join([f"it has {nested[0]}/, but no train/", *listing.remarks()]), where=root, mend=mend)
+    remarks = []
+    if "test" in names and names["test"] not in nested:
+        remarks.append(_left_out(names.pop("test")))
+    if renamed := [f"{name}/ as {split}/" for split, name in names.items() if name != split]:
+        remarks.append(f"taken for splits: {', '.join(renamed)}")
+    train_name = names["train"]
+    splits: dict[str, Classes] = {}
+    for split, name in names.items():
+        found = listing.classes(root / name)
+        classes, in_other_form = _named_as(root / name, found, splits.get("train", found))
+        _check_depth(listing, root / name, list(classes))
+        if split == "test" and _is_unlabelled(classes, splits["train"]):
+            remarks.append(f"warning: {name}/ has one folder, which is no class of {train_name}/: left out")
+            continue
+        if in_other_form:
+            remarks.append(f"matched, though their Unicode forms differ in {name}/: {', '.join(in_other_form)}")
+        _check_classes(listing, root / name, classes, splits.get("train", classes), train_name)
+        splits[split] = classes
+    return Layout(splits, False, tuple(remarks))
+
+
+def _without_splits(listing: Listing, folders: list[str], like_splits: list[str]) -> Layout:
+    root = listing.root
+    if like_splits and like_splits == folders:
+        what = f"{_folders(like_splits)} without class folders"
+        raise DataError(what, where=root, mend="give every class a subfolder with its images in each of them")
+    remarks = []
+    for name in like_splits:
+        split = _SPLIT_OF[name.casefold()]
+        if split == "val":
+            what = f"{printable(name)}/ may be a split or a class"
+            mend = f"move the classes into train/ and {name}/, or give the class another name"
+            raise DataError(what, where=root, mend=mend)
+        is_class = split == "train"
+        remarks.append(f"{name}/ has no class folders: taken for a class" if is_class else _left_out(name))
+    classes, _ = _named_as(root, listing.classes(root), {})
+    classes = {name: images for name, images in classes.items() if _SPLIT_OF.get(name.casefold()) != "test"}
+    _check_depth(listing, root, list(classes))
+    _check_classes(listing, root, classes, classes, "train")
+    return Layout({"train": classes}, True, tuple(remarks))
+
+
+def _by_split(root: Path, like_splits: list[str]) -> dict[str, str]:
+    """Split -> its folder, in the order of SPLITS."""
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        names = [name for name in like_splits if _SPLIT_OF[name.casefold()] == split]
+        if len(names) > 1:
+            what = f"{_folders(names)} may all be {split}/"
+            raise DataError(what, where=root, mend="put them together, or move all but one out")
+        if names:
+            found[split] = names[0]
+    return found
+
+
+def _named_as(part: Path, classes: Classes, train: Classes) -> tuple[Classes, list[str]]:
+    """The classes under train's names, where only the Unicode form differs; which these are."""
+    counts = Counter(map(unicode_form, classes))
+    if twice := [name for name in classes if counts[unicode_form(name)] > 1]:
+        what = f"class folders whose names differ in their Unicode form only: {', '.join(map(ascii, twice))}"
+        raise DataError(what, where=part, mend="put them together")
+    known = {unicode_form(name): name for name in train}
+    names = {name: known.get(unicode_form(name), name) for name in classes}
+    renamed = {
+        names[name]: images if names[name] == name else [replace(image, class_name=names[name]) for image in images]
+        for name, images in classes.items()
+    }
+    return renamed, [printable(names[name]) for name in classes if names[name] != name]
+
+
+def _is_unlabelled(test: Classes, train: Classes) -> bool:
+    """Whether this is one folder for all, as some loaders want it."""
+    known = {name.casefold() for name in train}
+    return len(test) == 1 and len(train) > 1 and not any(name.casefold() in known for name in test)
+
+
+def unicode_form(name: str) -> str:
+    """The name in the one form (NFC) in which equal text is equal: file systems keep it or not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _check_depth(listing: Listing, part: Path, names: list[str]) -> None:
+    """Refuse one folder around the class folders, or several inside each other."""
+    if len(names) != 1:
+        return
+    folder, inner = part, names
+    while len(inner) == 1:
+        folder /= inner[0]
+        inner = listing.folders(folder)
+        if listing.has_files(folder) or not inner:
+            return
+    is_root = part == listing.root
+    mend = f"give {folder}" if is_root else f"move them from {folder} to {part}"
+    what = f"{printable(names[0])}/ is its only class and holds no images, but {_folders(inner)}"
+    raise DataError(what, where=part, mend=f"if these are the classes: {mend}")
+
+
+def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classes, train_name: str) -> None:
+    skipped = listing.remarks()
+    if not classes:
+        what = "; ".join(["no class folders", *skipped])
+        raise DataError(what, where=part, mend="give every class a subfolder with its images")
+    strangers = [name for name in classes if name not in train]
+    cases = {name.casefold(): name for name in train}
+    like = {name: cases[name.casefold()] for name in strangers if name.casefold() in cases}
+    problems = {
+        "class folders without an image": [name for name, images in classes.items() if not images],
+        f"classes that {train_name}/ does not have": strangers,
+        f"classes of {train_name}/ missing": [name for name in train if name not in classes],
+        "names that differ in upper and lower case": [f"{name} and {other}" for name, other in like.items()],
+        "class names that are no text": [name for name in classes if not _is_text(name)],
+    }
+    found = [f"{what}: {listed([*map(printable, names)], ', ')}" for what, names in problems.items() if names]
+    if found:
+        what = "; ".join([*found, *skipped])
+        raise DataError(what, where=part, mend="add images, or rename or remove the folders")
+
+
+def _is_text(name: str) -> bool:
+    """Whether the name came from valid UTF-8."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
+def _folders(names: Iterable[str]) -> str:
+    shown = [f"{printable(name)}/" for name in names]
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5:,} more" if len(shown) > 5 else "")
+
+
+def _left_out(name: str) -> str:
+    return f"warning: {name}/ has no class folders: left out"

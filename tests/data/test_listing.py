@@ -1,0 +1,151 @@
+"""What is listed of a folder: no remains of systems or of this package, links inside the data set alone."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.data.listing import Listing
+from pocket_resnet.data.source import Source, open_source
+
+FOLDERS = [
+    "@eaDir",
+    "@EADIR",
+    "lost+found",
+    "__MACOSX",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "#recycle",
+    ".git",
+]
+FILES = ["thumbs.db", "Thumbs.db", "Desktop.ini", "DESKTOP.INI", "Icon\r", "ehthumbs.db", ".DS_Store", "._0.png"]
+
+
+def opened(root: Path) -> Source:
+    return open_source(str(root), data_dir=root.parent / "data", image_size=8, num_workers=2)
+
+
+def litter(folder: Path) -> None:
+    for name in FOLDERS:
+        (folder / name / "inside").mkdir(parents=True)
+        (folder / name / "0.png").write_bytes(b"no image")
+        (folder / name / "inside" / "1.png").write_bytes(b"no image")
+    for name in FILES:
+        (folder / name).write_bytes(b"no image")
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_remains_of_systems(make_folder: Any, split: str) -> None:
+    """Row 46: at every depth neither image nor class, and nothing is said about them."""
+    root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
+    for folder in (root, root / split, root / split / "cat"):
+        if not (folder / ".git").exists():
+            litter(folder)
+    (root / split / "dog" / "deeper").mkdir()
+    litter(root / split / "dog" / "deeper")
+    source = opened(root)
+    assert source.class_names == ("cat", "dog")
+    assert len(source.split("trainval")) == 6
+    assert source.remarks == ()
+    assert len(Listing(root.resolve()).files()) == 6
+
+
+OURS = {
+    "runs": ["runs/a/recipe.toml", "runs/a/plots/0.png", "runs/report/report.html", "runs/failed/.lock"],
+    "out": ["out/recipe.toml", "out/plots/0.png"],
+    "failed": ["failed/at-once/.lock"],
+    "models": ["models/small/model.safetensors", "models/small/config.json"],
+    "cache": ["cache/folders/index/0.json", "cache/folders/0/images.npy"],
+}
+
+
+@pytest.mark.parametrize("beside", ["", "train/", "train/cat/"])
+@pytest.mark.parametrize("name", OURS)
+def test_our_own_folders(make_folder: Any, name: str, beside: str) -> None:
+    """Row 46: `--data .` with the runs beside the classes; known by what is in them."""
+    split = "train/" if beside else ""
+    root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
+    for path in OURS[name]:
+        (root / beside / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / beside / path).write_bytes(b"no image")
+    source = opened(root)
+    assert source.class_names == ("cat", "dog")
+    assert source.remarks == (f"1 skipped: {beside}{name} (written by pocket-resnet)",)
+    assert len(Listing(root.resolve()).files()) == 6
+
+
+def test_a_class_may_be_called_runs(make_folder: Any) -> None:
+    """Row 46: a name alone decides nothing."""
+    assert opened(make_folder({"runs": 2, "models/deeper": 2, "cache": 2})).class_names == ("cache", "models", "runs")
+
+
+def test_links_inside_the_data_set_are_followed(make_folder: Any) -> None:
+    """Row 49: images, folders of images, class folders, a split, and the data set."""
+    root = make_folder({"train/cat": 3, "train/dog": 2, "more/a": 2}, name="real")
+    (root / "more").rename(root / ".more")
+    (root / "train" / "cat" / "linked.png").symlink_to("../../.more/a/0.png")
+    (root / "train" / "dog" / "linked").symlink_to(root / ".more")
+    (root / "train" / "owl").symlink_to("../.more/a")
+    (root / "val").symlink_to("train")
+    (root.parent / "link").symlink_to(root)
+    for path in (root, root.parent / "link"):
+        source = opened(path)
+        assert source.class_names == ("cat", "dog", "owl")
+        assert torch.bincount(source.split("train").labels_N).tolist() == [4, 4, 2]
+        assert torch.bincount(source.split("val").labels_N).tolist() == [4, 4, 2]
+        assert source.remarks == ("10 of 10 validation images are in training too",)
+
+
+@pytest.mark.timeout(20)
+def test_other_links_are_counted_and_named(make_folder: Any) -> None:
+    """Row 49: links out of the data set are not followed; loops end."""
+    root = make_folder({"cat": 2, "dog": 2})
+    outside = make_folder({"owl": 2}, name="outside")
+    (root / "owl").symlink_to(outside / "owl")
+    (root / "cat" / "more").symlink_to(outside)
+    (root / "cat" / "9.png").symlink_to(outside / "owl" / "0.png")
+    (root / "cat" / "around").symlink_to(root)
+    (root / "cat" / "itself").symlink_to(".")
+    (root / "cat" / "self").symlink_to("self")
+    (root / "cat" / "one").mkdir()
+    (root / "cat" / "two").mkdir()
+    (root / "cat" / "one" / "other").symlink_to("../two")
+    (root / "cat" / "two" / "other").symlink_to("../one")
+    (root / "again").symlink_to(".")
+    source = opened(root)
+    assert source.class_names == ("cat", "dog")
+    assert len(source.split("all")) == 4
+    assert source.remarks[0] == "links out of the data set are not followed (3): owl, cat/9.png, cat/more"
+    for path, why in {
+        "again": "link to a folder around it",
+        "cat/around": "link to a folder around it",
+        "cat/itself": "link to a folder around it",
+        "cat/self": "link to nowhere",
+    }.items():
+        assert f"{path} ({why})" in source.remarks[1]
+
+
+def test_a_folder_reached_twice_counts_once(make_folder: Any) -> None:
+    """Row 49: within a class."""
+    root = make_folder({"cat": 2, "cat/deeper": 2, "dog": 2})
+    (root / "cat" / "same").symlink_to("deeper")
+    source = opened(root)
+    assert torch.bincount(source.split("all").labels_N).tolist() == [4, 2]
+    assert "listed already" in source.remarks[0]
+
+
+def test_folder_that_cannot_be_read(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"cat": 2, "cat/closed": 2, "dog": 2})
+    real = os.scandir
+
+    def scan(path: Path | str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    source = opened(root)
+    assert len(source.split("all")) == 4
+    assert source.remarks == ("1 skipped: cat/closed (Permission denied)",)
