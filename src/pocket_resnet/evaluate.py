@@ -5,6 +5,7 @@ Shapes: N images, B images a batch, K classes, V views of an image.
 
 import math
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.source import Split, Which, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.files import expanded
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.torch_settings import own_settings
 
 NUM_CALIBRATION_BINS = 15
 EVALUATION_BATCH = 500
@@ -64,25 +67,28 @@ class Evaluation:
         return {key: value for key, value in vars(self).items() if key != "caveat"} | {"per_class": classes}
 
 
+@own_settings()
 def evaluate_model(
-    path: Path,
+    path: str | Path,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     split: Which | None = None,
     views: int = 1,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
 ) -> Evaluation:
     """Measure the model in a directory on a split of a data set; classes are matched by name.
 
     By default on the data it was trained on, and there on validation, or on every image of a folder without splits.
     Raises DataError where the data has a class that the model does not know.
     """
-    model, card = load_model(path)
+    model, card = load_model(expanded(path))
     source = open_source(data or card.data, data_dir=data_dir, image_size=card.spec.image_size)
+    views = index(views)
     refuse_mirroring(card, views)
     split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
+    hardware.use_threads()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
     return replace(found, caveat=_caveat(card, source.name, split_name))
 

@@ -25,6 +25,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, load_recipe, override
 from pocket_resnet.tiles import as_shown
+from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.checkpoint import STATE_NAME, newest_first
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
@@ -87,6 +88,7 @@ def opener(data_dir: Path | None) -> Opener:
     return open_data
 
 
+@own_settings()
 def read_run(path: Path, open_data: Opener | None = None) -> FinishedRun:
     """The finished run in this folder, evaluated. Raises UsageError where none is there, ArtifactError for damage."""
     recipe_path = path / "recipe.toml"
@@ -99,6 +101,7 @@ def read_run(path: Path, open_data: Opener | None = None) -> FinishedRun:
     source = (open_data or opener(None))(recipe)
     val = renumber(source.split("val"), source.class_names, card.class_names)
     hardware = choose()
+    hardware.use_threads()
     model = hardware.place(model)
     probabilities_NK = class_probabilities(model, val.images_NCHW, hardware)
     evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.files import expanded
 from pocket_resnet.model.catalog import named
 from pocket_resnet.recipe import Recipe, RecipeError
 
@@ -24,7 +25,7 @@ def recipes_folder() -> Path:
 
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
-    path = Path(name_or_path)
+    path = expanded(name_or_path)
     try:
         if path.suffix != ".toml":
             path = recipes_folder() / f"{name_or_path}.toml"

@@ -30,11 +30,13 @@ from pocket_resnet.page import (
     table,
 )
 from pocket_resnet.plots import png
+from pocket_resnet.torch_settings import own_settings
 
 PAGE_NAME, PLOTS_NAME = "report.html", "plots"
 MOST_PAIRS, MOST_ROWS_UNFOLDED = 10, 20
 
 
+@own_settings()
 def write_report(runs: Sequence[Path], out: Path | None = None, data_dir: Path | None = None) -> Path:
     """Write the report on the finished runs in these folders, and return the page's path.
 
@@ -46,6 +48,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, data_dir: Path |
         raise UsageError("no runs", mend="name folders of finished runs")
     open_data = opener(data_dir)
     finished = [read_run(path, open_data) for path in paths]
+    finished[0].hardware.use_threads()
     single, album = len(finished) == 1, Album()
     title, pieces = about_one(finished[0], album) if single else about_several(finished, album)
     folder = out or (paths[0] if single else paths[0].parent / "report")

@@ -8,13 +8,13 @@ All of Pillow lives here.
 import io
 import os
 import stat
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from pocket_resnet.data import pillow_warnings
 from pocket_resnet.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
@@ -35,8 +35,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of bombs, of which our limits refuse all, and of damaged EXIF blocks, which do not matter.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+Picture = Image.Image
 
 
 class ImageError(DataError):
@@ -73,7 +72,7 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
     if not content:
         raise ImageError("an empty file", where=where)
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with pillow_warnings.ignored(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _decode_opened(image, size)
     except ImageError as refusal:
         raise ImageError(refusal.what, where=where) from None
@@ -86,10 +85,20 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
 
 
 def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """An RGB array [H, W, 3] brought to [size, size, 3] exactly as `decode` brings a file. Raises ImageError."""
-    if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3 or pixels_HWC.shape[2] != 3 or not pixels_HWC.size:
-        raise ImageError(f"an array of {pixels_HWC.dtype} {pixels_HWC.shape} is not uint8 [H, W, 3]")
-    return _resized(Image.fromarray(pixels_HWC), size)
+    """A uint8 array, grey [H, W], RGB or RGBA [H, W, C], brought to [size, size, 3] as `decode` brings a file."""
+    return _resized(_to_rgb(Image.fromarray(pixels_HWC)), size)
+
+
+def from_picture(picture: Picture, size: int) -> NDArray[np.uint8]:
+    """A Pillow image, opened or made, brought to [size, size, 3] as `decode` brings a file. Raises ImageError."""
+    try:
+        _check_header(picture)
+        with pillow_warnings.ignored():
+            return _decode_opened(picture.copy(), size)  # the caller's stays as it is
+    except ImageError:
+        raise
+    except Exception as error:  # a file behind it that is closed or damaged
+        raise ImageError(f"a damaged image: {error}") from error
 
 
 def _decode_opened(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
