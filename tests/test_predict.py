@@ -95,8 +95,8 @@ def test_many_images(classifier: Classifier) -> None:
 
 def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"<html>")
-    bad: list[Any] = [tmp_path / "x.png", tmp_path / "none.png", tmp_path, b"", b"GIF89a", np.zeros((4, 4), np.uint8)]
-    bad += [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    bad: list[Any] = [tmp_path / "x.png", tmp_path / "none.png", tmp_path, b"", b"GIF89a", np.full((4, 4, 3), 2.0)]
+    bad += [np.zeros((0, 4, 3), np.uint8)]
     for image in bad:
         with pytest.raises(DataError):
             classifier.predict(image)

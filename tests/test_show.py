@@ -1,7 +1,5 @@
-"""What is printed: one JSON document and nothing else, or tables that keep their columns."""
+"""What is printed for people: tables that keep their columns."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +7,6 @@ import torch
 
 from pocket_resnet import show
 from pocket_resnet.data.source import describe, open_source
-from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.evaluate import summarise as summarise_probabilities
 from pocket_resnet.summary import find_spec, summarise
 
@@ -28,22 +25,6 @@ EVALUATION: dict[str, Any] = {
     },
     "confusion": [[2, 1, 0], [0, 1, 0], [0, 0, 0]],
 }
-
-
-def test_json_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    show.as_json({"name": "ü", "values": [1, 0.5]})
-    captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"name": "ü", "values": [1, 0.5]}
-    assert captured.err == ""
-
-
-def test_json_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show.as_json([1], str(tmp_path / "found.json"))
-    assert json.loads((tmp_path / "found.json").read_text()) == [1]
-    assert capsys.readouterr().out == ""
-    (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentFault):
-        show.as_json([1], str(tmp_path / "file" / "found.json"))
 
 
 def test_evaluation_names_the_worst_mistake_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:

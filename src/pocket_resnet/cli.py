@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import traceback
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the verb of the command line; exits with the code of what went wrong, see errors.py."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
+    os.environ.pop("MPLBACKEND", None)  # a notebook's choice, handed to its commands; our pictures are drawn without
     if code := _exit_code(arguments):
         sys.exit(code)
 

@@ -20,6 +20,7 @@ from pocket_resnet.data.source import Source, Split, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
 from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
+from pocket_resnet.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
@@ -72,7 +73,7 @@ class FinishedRun:
 Opener = Callable[[Recipe], Source]
 
 
-def opener(data_dir: Path | None) -> Opener:
+def opener(data_dir: str | Path | None) -> Opener:
     """Opens the data set of a recipe; of several runs on the same data, once."""
     opened: dict[tuple[str, int], Source] = {}
 
@@ -89,8 +90,9 @@ def opener(data_dir: Path | None) -> Opener:
 
 
 @own_settings()
-def read_run(path: Path, open_data: Opener | None = None) -> FinishedRun:
+def read_run(path: str | Path, open_data: Opener | None = None) -> FinishedRun:
     """The finished run in this folder, evaluated. Raises UsageError where none is there, ArtifactError for damage."""
+    path = expanded(path)
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
         raise UsageError("no run here", where=path, mend="give the folder of a finished run")

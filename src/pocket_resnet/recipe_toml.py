@@ -107,7 +107,13 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe."""
+    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe.
+
+    Raises UsageError for a path that is not UTF-8, which TOML cannot hold.
+    """
+    for key, text in (("name", recipe.name), ("data.name", recipe.data.name)):
+        if text.encode(errors="replace").decode() != text:
+            raise UsageError(f"{key} {text!a} is not UTF-8", mend="rename it, or give a link that has another name")
     values = recipe.model_dump(mode="json", exclude_none=True)
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in sections]

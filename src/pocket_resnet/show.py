@@ -154,4 +154,7 @@ def _print(table: Table) -> None:
     names = max(map(len, map(str, table.columns[0].cells)), default=0)
     table.columns[0].min_width = min(names, console.width // 2)
     width = console.width if console.is_terminal else WIDEST
-    Console(width=width, markup=False, emoji=False).print(table)  # names of classes are no markup
+    console = Console(width=width, markup=False, emoji=False)  # names of classes are no markup
+    with console.capture() as captured:
+        console.print(table)
+    print(captured.get(), end="")  # rich itself exits with 1 where the reader has gone

@@ -77,7 +77,7 @@ class RunFolder:
                     self.board.close()
 
     def finished(self, last_step: int, *, fork: bool) -> Result | None:
-        """The result, where this run has nothing more to do. Nothing is written yet.
+        """The result, where this run has nothing more to do; then `latest` points here, and else nothing is written.
 
         Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
         """
@@ -91,6 +91,8 @@ class RunFolder:
                 raise UsageError(
                     f"no step is left to train, and {what}", where=self.path, mend=f"{mend}, or ask for more steps"
                 )
+        if result:
+            point_to(self.path.parent / "latest", self.path.name)
         agreed: Result | None = self.processes.agree(result)
         return agreed
 
@@ -166,6 +168,7 @@ class RunFolder:
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
     """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
+    to_toml(recipe)  # refuses what it cannot hold, before any work
     if run is not None:
         if not run or Path(run).name != run or run.startswith("."):
             raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
