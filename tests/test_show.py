@@ -68,3 +68,46 @@ def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> N
     show.evaluation(found.to_json())
     out = capsys.readouterr().out
     assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
+
+
+def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 53: a line an image, whatever its name and class."""
+    show.predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
+    assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
+
+
+LONG = ("short-haired domestic cat", "a" * 70, "dog")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_narrow_terminals_keep_names(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 53: and numbers. Where a table does not fit, each row is a line with the name and one with the rest."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    show.evaluation(found.to_json())
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "…" not in "".join(lines)
+    if columns < 140:
+        rest = "images 1, accuracy 100.0%, 95% interval 20.7% to 100.0%, most often taken for -"
+        assert [line for line in lines if line in (*LONG, rest)] == [line for name in LONG for line in (name, rest)]
+    else:
+        assert sum(line.startswith(LONG) and line.endswith("-") for line in lines) == 3
+
+
+def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    show.evaluation(found.to_json())
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
+
+
+def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 59: a line each."""
+    names = tuple(f"class {number}" for number in range(1_000))
+    found = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
+    show.evaluation(found.to_json())
+    assert capsys.readouterr().out.count("\n") < 1_010

@@ -42,17 +42,22 @@ def test_fp32_is_fp32(case: str) -> None:
     assert (precisions(), torch.get_float32_matmul_precision()) == before
 
 
+@own_settings()
+def fail() -> None:
+    assert torch.ones(2, requires_grad=True).dtype == torch.float32
+    assert torch.rand(2).device.type == "cpu"
+    torch.set_num_threads(2)
+    torch.manual_seed(7)
+    raise ZeroDivisionError
+
+
 def test_everything_comes_back_after_an_error() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     try:
         torch.set_default_dtype(torch.float64)
-        with pytest.raises(RuntimeError), torch.device("meta"), torch.inference_mode(), own_settings():
-            assert torch.ones(2, requires_grad=True).dtype == torch.float32
-            assert torch.rand(2).device.type == "cpu"
-            torch.set_num_threads(2)
-            torch.manual_seed(7)
-            raise RuntimeError
+        with pytest.raises(ZeroDivisionError), torch.device("meta"), torch.inference_mode():
+            fail()
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)

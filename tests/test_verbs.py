@@ -64,6 +64,30 @@ def test_default_run_folders_do_not_collide(run: Run, recipe_path: Path, tmp_pat
     assert steps == {"tiny-synthetic-seed0": 1, "tiny-synthetic-seed0-2": 2}
 
 
+@pytest.mark.usefixtures("synthetic")
+def test_a_report_that_fails_is_said_and_with_debug_shown(
+    run: Run, recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training has succeeded, so that the exit code is 0."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("pocket_resnet.report.write_report", fail)
+    arguments = ("train", recipe_path, "--runs-dir", tmp_path / "runs", "--max-steps", 1, "--run")
+    code, out, err = run(*arguments, "a")
+    [line] = [line for line in err.splitlines() if "no report" in line]
+    assert code == 0
+    assert line.startswith("no report: KeyError: 'lost' (--debug shows where) (try again: pocket-resnet report ")
+    assert "Traceback" not in err
+    assert "report  " not in out
+    code, _, err = run(*arguments, "b", "--debug")
+    assert code == 0
+    assert "Traceback" in err
+    assert ", in fail" in err
+    assert "no report: KeyError" in err
+
+
 def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> None:
     code, out, _ = run("evaluate", trained)
     assert code == 0

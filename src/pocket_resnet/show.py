@@ -141,20 +141,19 @@ def _decimals(values: Sequence[float]) -> str:
 def _table(*headers: str) -> Table:
     table = Table(box=SIMPLE, pad_edge=False)
     for number, header in enumerate(headers):
-        table.add_column(header, justify="left" if number == 0 else "right", overflow="fold")
+        table.add_column(header, justify="left" if number == 0 else "right", no_wrap=True)
     return table
 
 
 def _print(table: Table) -> None:
-    """The table with all of its text: as wide as it is in a pipe, and in a terminal wrapped within the columns.
-
-    The first column, the names, keeps up to half of a terminal.
-    """
-    console = Console()
-    names = max(map(len, map(str, table.columns[0].cells)), default=0)
-    table.columns[0].min_width = min(names, console.width // 2)
-    width = console.width if console.is_terminal else WIDEST
-    console = Console(width=width, markup=False, emoji=False)  # names of classes are no markup
-    with console.capture() as captured:
-        console.print(table)
+    """The table; in a terminal that is too narrow for it, each row as a line with its name and one with the rest."""
+    console = Console(markup=False, emoji=False)  # names of classes are no markup
+    whole = Console(width=WIDEST, markup=False, emoji=False)
+    if console.is_terminal and whole.measure(table).maximum > console.width:
+        headers = [str(column.header) for column in table.columns[1:]]
+        for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+            print(f"{name}\n  {', '.join(f'{header} {cell}' for header, cell in zip(headers, cells, strict=True))}")
+        return
+    with whole.capture() as captured:
+        whole.print(table)
     print(captured.get(), end="")  # rich itself exits with 1 where the reader has gone
