@@ -24,7 +24,7 @@ def _lines(value: Any, margin: str) -> str:
     inner = f"{margin}  "
     if isinstance(value, dict) and value:
         entries = [f"{_plain(str(key))}: {_lines(each, inner)}" for key, each in value.items()]
-    elif isinstance(value, list | tuple) and any(isinstance(each, dict | list | tuple) for each in value):
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict | list | tuple):
         entries = [_lines(each, inner) for each in value]
     else:
         return _plain(value)
