@@ -25,7 +25,8 @@ def prepare() -> None:
             setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "r" if number == 0 else "w"), encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # of a file that something else has taken the place of
+                stream.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:
