@@ -10,7 +10,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-RUN := runs/latest
+# In a folder of its own, so that runs of yours are never in its way; `--resume` makes it work again and again.
+RUNS := runs/quickstart
+RUN := $(RUNS)/latest
+TRAIN := fast --data auto
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -18,8 +21,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
-	$(BIN)/pocket-resnet train fast --data auto --resume
-	$(BIN)/pocket-resnet evaluate $(RUN) --json $(RUN)/evaluation.json
+	$(BIN)/pocket-resnet train $(TRAIN) --runs-dir $(RUNS) --resume
+	$(BIN)/pocket-resnet evaluate $(RUN) --out $(RUN)/evaluation.json
 	@echo
 	@echo "model    $(RUN)/model"
 	@echo "report   $(RUN)/report.html"

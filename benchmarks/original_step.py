@@ -26,6 +26,7 @@ def build(source: Source, precision: str, *, channels_last: bool) -> Trainer:
     """A trainer of the original recipe in the given number format and memory layout."""
     recipe = load_recipe("original")
     hardware = choose(precision=precision, channels_last=channels_last)
+    hardware.use_threads()
     model = ResNet(recipe.model)
     initialise(model, recipe.init, generator(recipe.seed, "weights"))
     model.normalize.set_statistics(source.mean, source.std)

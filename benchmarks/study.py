@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pocket_resnet.device import choose, machine
+from pocket_resnet.device import choose, keep_freed_memory, machine
 from pocket_resnet.errors import NonFiniteError, Stopped
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.spec import num_macs, num_params
@@ -43,6 +43,7 @@ def parser(description: str | None, target: str, *, budget: str, epochs: int) ->
 
 def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
     """The columns MEASURED after a training of the recipe, on as many threads as torch has now."""
+    keep_freed_memory()
     threads = torch.get_num_threads()
     recipe = override(recipe, {"hardware.num_threads": threads})
     sizes = {"num_params": num_params(recipe.model), "num_macs": num_macs(recipe.model), "commit": commit()}

@@ -18,6 +18,7 @@ from studies import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_s
 from studies import studies as studies_of
 
 from pocket_resnet import plots
+from pocket_resnet.plot_settings import style
 from pocket_resnet.plots import COLORS, GRID, LIMIT, OURS, PUBLISHED, Cost, Label, accuracy_height, figure, stack
 
 TARGET = Path(__file__).parents[1] / "docs" / "pictures"
@@ -31,6 +32,7 @@ def percentages(row: dict[str, str]) -> tuple[float, float]:
     return 100 * float(row["accuracy_mean"]), 100 * float(row["accuracy_sd"] or 0)
 
 
+@style()
 def hero(leaderboard: Rows, published: Rows) -> Figure | None:
     """Accuracy against parameters, with published networks; the dial's series as a line."""
     drawn, (axes,) = figure(11.5, 6.5)
@@ -107,6 +109,7 @@ def dress_params_axis(axes: Axes, counts: Sequence[int]) -> None:
     axes.set_xlabel("parameters (weights and biases)")
 
 
+@style()
 def cost(leaderboard: Rows, published: Rows) -> Figure | None:
     """Accuracy of the named recipes against training time and operations; published networks where these are known."""
     dial = series(leaderboard)
@@ -121,6 +124,7 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
     )
 
 
+@style()
 def dial_series(leaderboard: Rows) -> Figure | None:
     """Accuracy of the dial's networks against their parameters: a line a number of epochs."""
     rows = series(leaderboard)
@@ -142,6 +146,7 @@ def dial_series(leaderboard: Rows) -> Figure | None:
     return drawn
 
 
+@style()
 def changes(studies: dict[Setting, list[Case]], when: str) -> Figure | None:
     """Bars of what the accuracy changes by, compared with the case "nothing"; a dot a seed where there are several."""
     settings = {setting: [case for case in cases if case.name != ALL_ON] for setting, cases in studies.items()}
@@ -192,6 +197,7 @@ def dress_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
+@style()
 def shapes(studies: dict[Setting, list[Case]]) -> Figure | None:
     """Accuracy of shapes that have the same number of parameters, the best first, with their multiply-adds."""
     settings = {setting: [case for case in cases if case.accuracies] for setting, cases in studies.items()}
@@ -218,6 +224,7 @@ def shapes(studies: dict[Setting, list[Case]]) -> Figure | None:
     return drawn
 
 
+@style()
 def calibration(found: list[Calibration]) -> Figure | None:
     """Accuracy against confidence, a line a run, and how many images are that confident."""
     if not found:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet import cli, errors, verbs
+from pocket_resnet import errors, verbs
 from pocket_resnet.verbs import VERBS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -150,20 +150,12 @@ def test_every_error_has_its_code() -> None:
     assert errors.Stopped(15, "x").exit_code == 143
 
 
-def test_bare_json_before_the_model(tmp_path: Path) -> None:
-    """A folder after it is the model, not a file to write."""
-    model = str(tmp_path)
-    for words, expected in {
-        ("--json", model): ["--json", "-", model],
-        ("--json", "--views", "2", model): ["--json", "-", "--views", "2", model],
-        (model, "--json"): [model, "--json", "-"],
-        (model, "--json", "found.json"): [model, "--json", "found.json"],
-    }.items():
-        assert cli._complete_bare_json(list(words)) == expected
-
-
-def test_reader_that_leaves_early() -> None:
-    """`pocket-resnet summary original | head -1` is no error to speak of."""
-    command = f"{sys.executable} -m pocket_resnet summary original | head -c 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells leave `~` in `--out=~/found.json`, and programs give words without a shell."""
+    monkeypatch.setenv("HOME", str(picture.parent))
+    relative = trained.relative_to(picture.parent)
+    run("--version")  # what training said is read
+    for arguments in (("summary", f"~/{relative}"), ("predict", f"~/{relative}", f"~/{picture.name}")):
+        code, _, err = run(*arguments, "--out=~/found.json")
+        assert (code, err) == (0, f"wrote {picture.parent}/found.json\n")
+    assert run("train", "~/none.toml")[2].startswith(f"pocket-resnet: {picture.parent}/none.toml: no such recipe")

@@ -73,7 +73,7 @@ def test_replacing_in_pieces(tmp_path: Path) -> None:
 
 
 def test_json() -> None:
-    assert files.json_bytes({"é": [1, None]}).decode() == '{\n  "é": [\n    1,\n    null\n  ]\n}\n'
+    assert files.json_bytes({"é": [1, None]}).decode() == '{\n  "é": [1, null]\n}\n'
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="JSON"):
             files.json_bytes([value])
@@ -167,27 +167,6 @@ def test_digest(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello")
     assert files.digest(tmp_path / "x") == hashlib.sha256(b"hello").hexdigest()
     assert files.digest(tmp_path / "x", "md5") == hashlib.md5(b"hello").hexdigest()
-
-
-def test_lock(tmp_path: Path) -> None:
-    """Row 12: within one process too; free again after the block, even where it ended with an error."""
-    with files.lock_folder(tmp_path / "f") as remark:
-        assert remark is None
-        with (
-            pytest.raises(EnvironmentFault, match=f"in use by process {os.getpid()}"),
-            files.lock_folder(tmp_path / "f"),
-        ):
-            pass
-    with pytest.raises(RuntimeError), files.lock_folder(tmp_path / "f"):
-        raise RuntimeError
-    with files.lock_folder(tmp_path / "f") as remark:
-        assert remark is None
-
-
-def test_lock_where_no_folder_can_be(tmp_path: Path) -> None:
-    (tmp_path / "f").touch()
-    with pytest.raises(EnvironmentFault, match="cannot write"), files.lock_folder(tmp_path / "f"):
-        pass
 
 
 def test_folder_moved_aside_goes_back(tmp_path: Path) -> None:

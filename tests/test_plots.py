@@ -3,7 +3,9 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib import rcParams
 from PIL import Image
 
 from pocket_resnet import plots
@@ -64,3 +66,25 @@ def test_labels_keep_clear_of_each_other_and_of_points() -> None:
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     assert not any(box.contains(*axes.transData.transform(point)) for box in boxes for point in points)
+
+
+def test_settings_of_the_user_change_no_picture_and_stay(tmp_path: Path) -> None:
+    """Row 56: when it is made and when it is written; LaTeX is neither there nor needed."""
+    costs = [Cost("fast $x", 86.7, 0.01, 34)]
+    save(cost_figure(costs, []), tmp_path / "a.png")
+    theirs = {"text.usetex": True, "font.size": 40.0, "savefig.transparent": True, "figure.dpi": 30.0}
+    before = {key: rcParams[key] for key in theirs}
+    try:
+        rcParams.update(theirs)
+        save(cost_figure(costs, []), tmp_path / "b.png")
+        assert {key: rcParams[key] for key in theirs} == theirs
+    finally:
+        rcParams.update(before)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
+    drawn = cost_figure([Cost("fast", 86.7, 0.01, 34)], [])
+    save(drawn, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.array(image.convert("RGB")), plots.pixels(drawn))

@@ -1,5 +1,7 @@
 """One way from pixels to classes, whether they come as a file, as bytes or as an array."""
 
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from torch import Tensor
 import pocket_resnet
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import DataError, UsageError
-from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities
+from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, evaluate_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.predict import Classifier, predict_files
 from pocket_resnet.recipe import Recipe
+from pocket_resnet.report import write_report
 from pocket_resnet.training.run import train
 
 
@@ -51,6 +54,42 @@ def test_same_pixels_same_prediction(classifier: Classifier, pixels_HWC: NDArray
         [alone] = classifier.predict(way)
         assert alone.label == together[0].label
         assert alone.probability == pytest.approx(together[0].probability, abs=1e-6)
+
+
+def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[np.uint8], png: Path) -> None:
+    """Row 57: as `data/conversion.py` takes them; generators in batches, NumPy's numbers as Python's."""
+    [expected] = classifier.predict(pixels_HWC, top=2)
+    tensor_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
+    ways = [Image.fromarray(pixels_HWC), tensor_CHW, pixels_HWC / 255, io.BytesIO(png.read_bytes())]
+    for images in (ways, iter(ways), (way for way in ways), np.stack([pixels_HWC] * 4)):
+        found = classifier.predict(images, top=np.int64(2), views=np.int32(1))  # type: ignore[arg-type]
+        assert [each.label for each in found] == [expected.label] * 4
+        assert [each.probability for each in found] == pytest.approx([expected.probability] * 4, abs=1e-6)
+    with pytest.raises(UsageError, match="a int is no image"):
+        classifier.predict([3])
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_numbers_of_numpy_and_paths_where_python_s_and_text_are_taken(
+    recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 57: in training, loading, evaluation and the report."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = pocket_resnet.train(
+        recipe_path,
+        data=Path("synthetic"),
+        runs_dir="~/runs",
+        run=Path("r"),
+        epochs=np.int64(1),
+        optim__lr=np.float32(0.5),
+        resolutions=np.array([6, 8]),
+        seed=torch.tensor(3),
+    )
+    assert (result.epochs, result.seed, result.data) == (1, 3, "synthetic")
+    assert Path(result.model) == tmp_path / "runs" / "r" / "model"
+    assert len(pocket_resnet.load("~/runs/r").card.class_names) == 3
+    assert json.dumps(evaluate_model("~/runs/r", views=np.int64(2)).to_json())  # type: ignore[arg-type]
+    assert write_report("~/runs/r", out="~/page") == tmp_path / "page" / "report.html"
 
 
 def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray[np.uint8]) -> None:
@@ -95,8 +134,8 @@ def test_many_images(classifier: Classifier) -> None:
 
 def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"<html>")
-    bad: list[Any] = [tmp_path / "x.png", tmp_path / "none.png", tmp_path, b"", b"GIF89a", np.zeros((4, 4), np.uint8)]
-    bad += [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
+    bad: list[Any] = [tmp_path / "x.png", tmp_path / "none.png", tmp_path, b"", b"GIF89a", np.full((4, 4, 3), 2.0)]
+    bad += [np.zeros((0, 4, 3), np.uint8)]
     for image in bad:
         with pytest.raises(DataError):
             classifier.predict(image)

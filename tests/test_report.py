@@ -239,7 +239,10 @@ def test_run_outlives_a_report_that_fails(
     main(["train", str(recipe_path), "--runs-dir", str(tmp_path), "--run", "r", "--json"])
     captured = capsys.readouterr()
     assert json.loads(captured.out)["model"] == f"{tmp_path}/r/model"
-    assert captured.err.splitlines()[-1] == f"no report: no ink (try again: pocket-resnet report {tmp_path}/r)"
+    assert (
+        captured.err.splitlines()[-1]
+        == f"no report: RuntimeError: no ink (--debug shows where) (try again: pocket-resnet report {tmp_path}/r)"
+    )
     assert "Traceback" not in captured.err
 
 

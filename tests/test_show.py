@@ -1,7 +1,5 @@
-"""What is printed: one JSON document and nothing else, or tables that keep their columns."""
+"""What is printed for people: tables that keep their columns."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +7,6 @@ import torch
 
 from pocket_resnet import show
 from pocket_resnet.data.source import describe, open_source
-from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.evaluate import summarise as summarise_probabilities
 from pocket_resnet.summary import find_spec, summarise
 
@@ -28,22 +25,6 @@ EVALUATION: dict[str, Any] = {
     },
     "confusion": [[2, 1, 0], [0, 1, 0], [0, 0, 0]],
 }
-
-
-def test_json_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    show.as_json({"name": "ü", "values": [1, 0.5]})
-    captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"name": "ü", "values": [1, 0.5]}
-    assert captured.err == ""
-
-
-def test_json_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show.as_json([1], str(tmp_path / "found.json"))
-    assert json.loads((tmp_path / "found.json").read_text()) == [1]
-    assert capsys.readouterr().out == ""
-    (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentFault):
-        show.as_json([1], str(tmp_path / "file" / "found.json"))
 
 
 def test_evaluation_names_the_worst_mistake_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,3 +68,46 @@ def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> N
     show.evaluation(found.to_json())
     out = capsys.readouterr().out
     assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
+
+
+def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 53: a line an image, whatever its name and class."""
+    show.predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
+    assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
+
+
+LONG = ("short-haired domestic cat", "a" * 70, "dog")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_narrow_terminals_keep_names(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 53: and numbers. Where a table does not fit, each row is a line with the name and one with the rest."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    show.evaluation(found.to_json())
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "…" not in "".join(lines)
+    if columns < 140:
+        rest = "images 1, accuracy 100.0%, 95% interval 20.7% to 100.0%, most often taken for -"
+        assert [line for line in lines if line in (*LONG, rest)] == [line for name in LONG for line in (name, rest)]
+    else:
+        assert sum(line.startswith(LONG) and line.endswith("-") for line in lines) == 3
+
+
+def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    show.evaluation(found.to_json())
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
+
+
+def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 59: a line each."""
+    names = tuple(f"class {number}" for number in range(1_000))
+    found = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
+    show.evaluation(found.to_json())
+    assert capsys.readouterr().out.count("\n") < 1_010

@@ -33,6 +33,7 @@ from pocket_resnet.files import json_bytes, write_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image
 from pocket_resnet.training.loop import Trainer
@@ -65,8 +66,10 @@ class Timings:
         return self.flops_per_s / self.matrix_flops_per_s
 
 
+@own_settings()
 def measure(recipe: Recipe, hardware: Hardware) -> Timings:
     """Time training steps of the recipe on random images, at every image size that it trains at."""
+    hardware.use_threads()
     model = ResNet(recipe.model)
     initialise(model, recipe.init, torch.Generator().manual_seed(0))
     images_NCHW = torch.randint(0, 256, (NUM_IMAGES, 3, *2 * (recipe.model.image_size,)), dtype=torch.uint8)

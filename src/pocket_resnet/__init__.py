@@ -7,6 +7,7 @@ model = pocket_resnet.load(result.model)
 model.predict("seven.png")
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +21,35 @@ __all__ = ["__version__", "load", "train"]
 
 
 def train(
-    recipe: str = "fast",
+    recipe: str | Path = "fast",
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     data_dir: str | Path | None = None,
     runs_dir: str | Path = "runs",
-    run: str | None = None,
+    run: str | Path | None = None,
     resume: bool = False,
     fork: bool = False,
     **changes: Any,
 ) -> "Result":
     """Train a recipe's network and leave everything in `runs_dir`/NAME.
 
-    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. Raises
-    errors.PocketError for all that can go wrong.
+    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. Torch's settings, random
+    generators and signal handlers are the caller's again on return. Raises errors.PocketError for all that can go
+    wrong.
     """
+    from pocket_resnet.data.source import data_name
+    from pocket_resnet.files import expanded
     from pocket_resnet.recipe_toml import load_recipe, override
     from pocket_resnet.training.run import train as train_recipe
 
-    values = {key.replace("__", "."): value for key, value in changes.items()}
+    values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}
     if data is not None:
-        values["data.name"] = data
+        values["data.name"] = data_name(data)
     return train_recipe(
-        override(load_recipe(recipe), values),
-        data_dir=None if data_dir is None else Path(data_dir),
-        runs_dir=Path(runs_dir),
-        run=run,
+        override(load_recipe(os.fspath(recipe)), values),
+        data_dir=None if data_dir is None else expanded(data_dir),
+        runs_dir=expanded(runs_dir),
+        run=None if run is None else os.fspath(run),
         resume=resume,
         fork=fork,
     )
@@ -56,3 +60,14 @@ def load(path: str | Path, device: str = "auto") -> "Classifier":
     from pocket_resnet.predict import load as load_classifier
 
     return load_classifier(path, device)
+
+
+def _plain(value: Any) -> Any:
+    """The value as a recipe holds it: NumPy's and torch's numbers as Python's, paths as text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -28,6 +28,8 @@ class Hardware:
     device: torch.device
     precision: str
     channels_last: bool
+    num_threads: int = 0
+    """Of the CPU; 0 leaves torch's number."""
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -50,6 +52,11 @@ class Hardware:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
+    def use_threads(self) -> None:
+        """Compute with that many threads from here on; `own_settings` gives the caller's number back."""
+        if self.num_threads:
+            torch.set_num_threads(self.num_threads)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Multiply in bf16 inside this context where the precision says so; weights stay fp32."""
         if self.precision == "bf16":
@@ -58,19 +65,17 @@ class Hardware:
 
 
 def choose(device: str = "auto", precision: str = "auto", channels_last: bool = True, num_threads: int = 0) -> Hardware:
-    """The hardware for the wishes; UsageError where a wished device is not here."""
+    """The hardware for the wishes; UsageError where a wished device is not here. Changes no setting."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
         raise UsageError(f"hardware.device {device} is not available", mend="use --hardware.device auto")
-    if num_threads or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(num_threads or num_cores())
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the same figures on every device
-    torch.backends.cudnn.benchmark = True  # a run's shapes repeat: the fastest kernel for each is looked for once
+    if not num_threads and "OMP_NUM_THREADS" not in os.environ:
+        num_threads = num_cores()
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return Hardware(torch.device(device), precision, channels_last)
+    return Hardware(torch.device(device), precision, channels_last, num_threads)
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
@@ -121,7 +126,8 @@ def keep_freed_memory() -> None:
     """Have the C library keep memory that tensors free, for the next step, instead of giving it back (Linux, glibc).
 
     A step's activations are tens of megabytes a tensor; fetched anew from the system, each page costs a fault: a fifth
-    of a step of `fast` at full size (docs/log.md). Elsewhere this does nothing.
+    of a step of `fast` at full size (docs/log.md). Elsewhere this does nothing. It holds for the whole process and
+    cannot be taken back, so the command does it, and a program that trains may.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -134,7 +140,7 @@ def machine(hardware: Hardware) -> str:
     if hardware.device.type == "cuda":
         processor = torch.cuda.get_device_name()
     else:
-        processor = f"{_cpu_name()}, {torch.get_num_threads()} threads"
+        processor = f"{_cpu_name()}, {hardware.num_threads or torch.get_num_threads()} threads"
     return f"{processor}, {hardware.precision}, torch {torch.__version__.split('+')[0]}"
 
 

@@ -8,7 +8,6 @@ returns only once a whole piece has come, here (`read1`) after whatever has.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import re
 import sys
@@ -20,7 +19,7 @@ from typing import NamedTuple
 import requests
 import urllib3
 
-from pocket_resnet import files
+from pocket_resnet import files, locks
 from pocket_resnet.errors import EnvironmentFault
 
 CONNECT_TIMEOUT_S = 10.0
@@ -89,15 +88,16 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + wait_s
-    with files.explain_os_errors(lock):
+    with files.explain_os_errors(lock, mend="choose another --data-dir, which can be written"):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
     with file:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not locks.lock(file):
+                    files.warn_once(locks.NO_LOCKS, path)
                 break
-            except BlockingIOError:
+            except locks.HeldError:
                 if time.monotonic() >= deadline:
                     raise EnvironmentFault(
                         "another process has been at work on this for too long",

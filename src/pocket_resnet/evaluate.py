@@ -5,6 +5,7 @@ Shapes: N images, B images a batch, K classes, V views of an image.
 
 import math
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch import Tensor
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.layout import unicode_form
-from pocket_resnet.data.source import Source, Split, Which, namesake_remarks, open_source
+from pocket_resnet.data.source import Source, Split, Which, data_name, namesake_remarks, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.files import expanded
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training_data import caveat, reopen
 
 NUM_CALIBRATION_BINS = 15
@@ -70,13 +73,14 @@ class Evaluation:
         return figures | {"per_class": classes}
 
 
+@own_settings()
 def evaluate_model(
-    path: Path,
+    path: str | Path,
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     split: Which | None = None,
     views: int = 1,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
 ) -> Evaluation:
     """Measure the model in a directory on a split of a data set; classes are matched by name.
 
@@ -84,6 +88,7 @@ def evaluate_model(
     of a folder given as `data` that has no splits, on every image. Raises DataError where the data has a class that
     the model does not know, and where its own are not there or have changed.
     """
+    path, data, views = expanded(path), None if data is None else data_name(data), index(views)
     model, card = load_model(path)
 
     def open_data(name: str) -> Source:
@@ -94,6 +99,7 @@ def evaluate_model(
     split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
+    hardware.use_threads()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
     told = caveat(path, card, source, split_name, images.images_NCHW)
     return replace(found, caveat=told, remarks=() if data is None else namesake_remarks(data))

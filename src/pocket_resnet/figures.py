@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pocket_resnet.evaluate import NUM_CALIBRATION_BINS, CalibrationBin, ClassResult, Evaluation, wilson_interval
+from pocket_resnet.plot_settings import style
 from pocket_resnet.plots import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack
 
 WIDTH_IN = 5.0
@@ -44,6 +45,7 @@ class Curve:
         return epochs, [statistics.fmean(each) for each in values], spread
 
 
+@style()
 def learning_curves(curves: Sequence[Curve]) -> Figure:
     """Loss, accuracy and learning rate against epochs: training dashed, validation solid."""
     drawn, (losses, accuracies, rates) = stack(WIDTH_IN, (2.5, 2.5, 1.6))
@@ -92,6 +94,7 @@ def _draw_curves_key(drawn: Figure, curves: Sequence[Curve]) -> None:
     )
 
 
+@style()
 def confusion_matrix(evaluation: Evaluation) -> Figure:
     """True classes down, predicted classes across: hits in blue, mistakes in orange, darker the more of a row.
 
@@ -132,6 +135,7 @@ def _rgb(color: str) -> Any:
     return np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
 
 
+@style()
 def class_accuracies(results: Sequence[ClassResult], overall: float) -> Figure:
     """A dot and its 95% interval a class, most accurate first; of very many classes the least accurate."""
     known = [(each.name, each.accuracy or 0.0, each.interval) for each in results if each.interval is not None]
@@ -144,6 +148,7 @@ def class_accuracies(results: Sequence[ClassResult], overall: float) -> Figure:
     )
 
 
+@style()
 def run_accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Figure:
     """A dot and its 95% interval a run, in the order given, and a line at the first."""
     return _dots(rows, rows[0][1], "", "validation accuracy (%), with 95% interval", most=24)
@@ -180,6 +185,7 @@ def _dots(
     return drawn
 
 
+@style()
 def reliability_diagram(bins: Sequence[CalibrationBin], ece: float) -> Figure:
     """Accuracy against confidence, with 95% intervals, beside the diagonal; below, the share of images in each bin."""
     drawn, (axes, counts) = stack(WIDTH_IN, (3.9, 1.4))

@@ -6,29 +6,40 @@ removes; never half a file. Folders that must be believed later carry a SHA256SU
 
 import contextlib
 import errno
-import fcntl
 import hashlib
-import json
+import logging
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pocket_resnet.errors import ArtifactError, EnvironmentFault
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.json_format import json_text
 
 TEMPORARY_PREFIX = ".tmp-"
 SUMS_NAME = "SHA256SUMS"
 MAX_SUMS_BYTES = 64 * 1024
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How file systems say that they cannot do something at all: FUSE, Google Drive's folder in Colab, some NFS.
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+_log = logging.getLogger(__name__)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` replaced by the user's home; as it is where there is no such user or home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises without one)
 
 
 @contextlib.contextmanager
-def explain_os_errors(path: Path, num_bytes: int | None = None) -> Iterator[None]:
+def explain_os_errors(path: Path, num_bytes: int | None = None, mend: str | None = None) -> Iterator[None]:
     """Turn an OSError raised inside into an EnvironmentFault that names the path (and the bytes needed)."""
     try:
         yield
+    except BrokenPipeError:  # the reader of a FIFO has gone, which is no fault of the machine
+        raise
     except OSError as error:
         needed = "" if num_bytes is None else f" ({num_bytes:,} bytes needed)"
         if error.errno in _DISK_FULL:
@@ -38,17 +49,36 @@ def explain_os_errors(path: Path, num_bytes: int | None = None) -> Iterator[None
         raise EnvironmentFault(
             f"cannot write: {error.strerror or error}{needed}",
             where=path,
-            mend="choose a folder that can be written",
+            mend=mend or "choose a folder that can be written",
         ) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside the folder survive a power cut."""
+    """Make renames inside the folder survive a power cut, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor, folder)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int, path: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        warn_once("the file system cannot sync: a power cut may lose the newest files", path)
+
+
+def warn_once(what: str, path: Path) -> None:
+    """Log a warning about the file system under the path; the same warning comes once a process."""
+    if what not in _warned:
+        _warned.add(what)
+        _log.warning("%s: %s", path, what)
+
+
+_warned: set[str] = set()
 
 
 def _temporary_sibling(path: Path) -> Path:
@@ -59,7 +89,7 @@ def _write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        _sync(file.fileno(), path)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -68,7 +98,7 @@ def append_line(path: Path, line: str) -> None:
     with explain_os_errors(path, len(content)), path.open("ab") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        _sync(file.fileno(), path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -95,7 +125,7 @@ def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BinaryIO]:
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno(), path)
             temporary.replace(path)
             sync_folder(path.parent)
         except BaseException:
@@ -104,14 +134,34 @@ def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BinaryIO]:
             raise
 
 
+def write_through(path: Path, content: bytes) -> None:
+    """Replace a regular file in one step, also where a link leads to it; write into a FIFO or character device.
+
+    Raises UsageError for what cannot be written so.
+    """
+    with explain_os_errors(path, len(content)):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+        if stat.S_ISREG(mode):
+            write_bytes(Path(os.path.realpath(path)), content)
+        elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            with path.open("wb") as file:
+                file.write(content)
+        else:
+            what = "a folder" if stat.S_ISDIR(mode) else "a block device or socket"
+            raise UsageError(f"{what}, not a file to write", where=path, mend="name a file")
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the UTF-8 file in one step."""
     write_bytes(path, text.encode())
 
 
 def json_bytes(value: Any) -> bytes:
-    """The value as indented JSON; NaN and infinity are refused, they are not JSON."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """The value as JSON in UTF-8; NaN and infinity are refused, they are not JSON."""
+    return json_text(value).encode()
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -223,48 +273,22 @@ def remove_temporaries(folder: Path) -> int:
 
 
 def point_to(link: Path, target: str) -> None:
-    """Make or move a symbolic link in one step; something that is no link is left alone."""
+    """Make or move a symbolic link in one step; something that is no link is left alone.
+
+    It is a convenience: where it cannot be made, a warning says so.
+    """
     if link.exists() and not link.is_symlink():
         return
     temporary = _temporary_sibling(link)
-    with explain_os_errors(link):
+    try:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         temporary.replace(link)
+    except OSError as error:
+        warn_once(f"no link `{link.name}` to {target} can be made ({error.strerror or error})", link.parent)
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
     """The file's hexadecimal hash, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-@contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[str | None]:
-    """Hold the folder for this process; yields a remark where a dead process had left its lock.
-
-    The kernel drops the lock with its process, so there is nothing to clean up after a crash.
-    Raises EnvironmentFault naming the process that holds the folder.
-    """
-    path = folder / ".lock"
-    with explain_os_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    with file:
-        file.seek(0)
-        holder = file.read().strip()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise EnvironmentFault(
-                f"in use by process {holder or 'unknown'}",
-                where=folder,
-                mend="wait for it, or choose another --run name",
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield f"took over the lock of process {holder}, which has ended" if holder else None
-        finally:
-            file.truncate(0)

@@ -16,15 +16,17 @@ from torch import Tensor
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import Augmenter, resize, to_float
 from pocket_resnet.data.batches import Steps, epoch_order
-from pocket_resnet.data.source import Source, Split, open_source
+from pocket_resnet.data.source import Source, Split, data_name, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
 from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
+from pocket_resnet.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, load_recipe, override
 from pocket_resnet.tiles import as_shown
+from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.checkpoint import recorded_fingerprint
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
@@ -72,7 +74,7 @@ class FinishedRun:
 Opener = Callable[[Recipe], Source]
 
 
-def opener(data_dir: Path | None) -> Opener:
+def opener(data_dir: str | Path | None) -> Opener:
     """Opens the data set of a recipe; of several runs on the same data, once."""
     opened: dict[tuple[str, int], Source] = {}
 
@@ -88,12 +90,14 @@ def opener(data_dir: Path | None) -> Opener:
     return open_data
 
 
-def read_run(path: Path, open_data: Opener | None = None, data: str | None = None) -> FinishedRun:
+@own_settings()
+def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path | None = None) -> FinishedRun:
     """The finished run in this folder, evaluated; `data` says where its data lie now.
 
     Raises UsageError where none is there, ArtifactError for damage, DataError where its data are not there or, unless
     `data` names them, have changed.
     """
+    path = expanded(path)
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
         raise UsageError("no run here", where=path, mend="give the folder of a finished run")
@@ -105,6 +109,7 @@ def read_run(path: Path, open_data: Opener | None = None, data: str | None = Non
     recipe = override(recipe, {"data.name": source.name})
     val = renumber(source.split("val"), source.class_names, card.class_names)
     hardware = choose()
+    hardware.use_threads()
     model = hardware.place(model)
     probabilities_NK = class_probabilities(model, val.images_NCHW, hardware)
     evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
@@ -124,11 +129,11 @@ def read_run(path: Path, open_data: Opener | None = None, data: str | None = Non
     )
 
 
-def _open(path: Path, card: Card, recipe: Recipe, open_data: Opener, data: str | None) -> Source:
+def _open(path: Path, card: Card, recipe: Recipe, open_data: Opener, data: str | Path | None) -> Source:
     def open_named(name: str) -> Source:
         return open_data(override(recipe, {"data.name": name}))
 
-    return reopen(path, card, open_named) if data is None else open_named(data)
+    return reopen(path, card, open_named) if data is None else open_named(data_name(data))
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

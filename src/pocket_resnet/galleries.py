@@ -15,6 +15,7 @@ from matplotlib.patches import BoxStyle, FancyBboxPatch
 from numpy.typing import NDArray
 
 from pocket_resnet.model.spec import Layer, NetworkSpec, layers
+from pocket_resnet.plot_settings import style
 from pocket_resnet.plots import DPI, LIMIT, OURS, PUBLISHED, canvas
 
 WIDTH_IN, SMALL, CAPTION = 5.0, 10.5, 10.0  # text in points
@@ -34,6 +35,7 @@ class Tile:
     marked: bool = False
 
 
+@style()
 def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
     """The tiles in rows, each image as wide as fits; pixels stay squares."""
     num_lines = max(len(tile.lines) for tile in tiles)
@@ -119,6 +121,7 @@ def _described(spec: NetworkSpec, name: str) -> str:
     return f"{entry}{num_blocks} {kind}{'s' * (num_blocks != 1)} {size} × {size}{gate}"
 
 
+@style()
 def network_diagram(spec: NetworkSpec) -> Figure:
     """Boxes from image to logits with what each part puts out, and bars of its parameters and multiply-adds."""
     rows = parts(spec)

@@ -6,22 +6,23 @@ Colours are of Okabe and Ito's palette, which colour-blind readers can tell apar
 import io
 import itertools
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, NullLocator
+from numpy.typing import NDArray
 
 from pocket_resnet.files import write_bytes
+from pocket_resnet.plot_settings import style
 
 OURS, PUBLISHED, LIMIT, GRID = "#0072B2", "#606060", "#D55E00", "#e4e4e4"
 COLORS = (OURS, LIMIT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow, too pale for lines
@@ -75,6 +76,7 @@ class Cost:
     seconds: float | None = None
 
 
+@style()
 def figure(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """An empty figure in the project's style, and its axes from left to right."""
     drawn = canvas(width_in, height_in, layout="constrained")
@@ -84,6 +86,7 @@ def figure(width_in: float, height_in: float, columns: int = 1) -> tuple[Figure,
     return drawn, list(axes[0])
 
 
+@style()
 def stack(width_in: float, heights_in: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """An empty figure in the project's style with axes one below the other, which share the horizontal axis."""
     drawn = canvas(width_in, sum(heights_in), layout="constrained")
@@ -93,11 +96,9 @@ def stack(width_in: float, heights_in: Sequence[float]) -> tuple[Figure, list[Ax
     return drawn, list(axes[:, 0])
 
 
+@style()
 def canvas(width_in: float, height_in: float, layout: Literal["constrained"] | None = None) -> Figure:
     """A figure without axes, in the project's style."""
-    mpl.rcParams.update({"font.size": 12, "font.family": "DejaVu Sans"})
-    # Inches around the picture, whose edge is seen on dark pages.
-    mpl.rcParams.update({"figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.1})
     return Chart(figsize=(width_in, height_in), layout=layout)
 
 
@@ -108,13 +109,22 @@ def _dress(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
 
 
+@style()
 def png(drawn: Figure) -> bytes:
     """The figure as PNG, the same bytes from the same figure."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a class name in another script
-        drawn.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    drawn.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
+
+
+@style()
+def pixels(drawn: Figure) -> NDArray[np.uint8]:
+    """The figure as RGB [H, W, 3]."""
+    drawn.set_dpi(DPI)
+    rendered: Any = FigureCanvasAgg(drawn)
+    rendered.draw()
+    pixels_HWC: NDArray[np.uint8] = np.asarray(rendered.buffer_rgba())[..., :3].copy()
+    return pixels_HWC
 
 
 def save(drawn: Figure, target: Path) -> None:
@@ -142,6 +152,7 @@ def dress_accuracy_axis(axes: Axes, lowest: float, highest: float = 98.5) -> Non
     axes.set_yticklabels([f"{tick:g}%" for tick in ticks])
 
 
+@style()
 def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """Write each label beside its point, so that they cover each other and what is drawn already as little as can be.
 
@@ -212,6 +223,7 @@ def _shared(boxes_4: Any, others_4: Any) -> Any:
     return sides_2.clip(min=0).prod(-1)
 
 
+@style()
 def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False) -> None:
     """What filled circles mean, and hollow ones and a dagger where there are some; above the axes."""
     axes.plot([], [], "o", markersize=11, color=OURS, label="this package: validation images, last epoch")
@@ -224,6 +236,7 @@ def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False, handletextpad=0.4, labelspacing=0.3)
 
 
+@style()
 def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
     """Accuracy against training time (ours alone: times are of one machine) and against training operations."""
     drawn, (time_axes, work_axes) = figure(11, 5, columns=2)

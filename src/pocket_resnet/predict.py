@@ -4,8 +4,10 @@ Decode to RGB, bring to the network's size, uint8 to 0..1; the network normalise
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from pocket_resnet.card import Card
-from pocket_resnet.data.image import ImageError, decode, fit
+from pocket_resnet.data.conversion import pixels, several
+from pocket_resnet.data.image import ImageError, decode
 from pocket_resnet.data.listing import Listing, printable
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import UsageError
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, refuse_mirroring
+from pocket_resnet.files import expanded
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
-
-ImageLike = str | Path | bytes | NDArray[np.uint8]
+from pocket_resnet.torch_settings import own_settings
 
 
 @dataclass(frozen=True)
@@ -41,30 +44,35 @@ class Classifier:
         self.model = hardware.place(model)
         self.card, self.hardware = card, hardware
 
-    def predict(self, images: ImageLike | Sequence[ImageLike], *, top: int = 5, views: int = 1) -> list[Prediction]:
-        """A prediction for each image: a path, an encoded file's bytes, or a uint8 array [H, W, 3].
+    @own_settings()
+    def predict(self, images: Any, *, top: int = 5, views: int = 1) -> list[Prediction]:
+        """A prediction for each image of a list, generator, column or batch of arrays, or for the only one.
 
-        Averaged over 1, 2 or 6 `views` of it. Raises DataError for what is not an image, UsageError where `top` is
-        below 1 and for several views where mirrored images mean something else.
+        An image is a path, an encoded file's bytes, an open file, a Pillow image, or an array or tensor: grey [H, W],
+        RGB or RGBA [H, W, C] (tensors [C, H, W]), uint8 or fractions from 0 to 1. Averaged over 1, 2 or 6 `views`.
+        Raises DataError for what is not an image, UsageError where `top` is below 1, for several views where mirrored
+        images mean something else, and for objects of other kinds.
         """
+        top, views = index(top), index(views)
         if top < 1:
             raise UsageError(f"top {top}", mend="ask for 1 class or more")
         refuse_mirroring(self.card, views)
-        several = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+        self.hardware.use_threads()
         predictions: list[Prediction] = []
-        for start in range(0, len(several), EVALUATION_BATCH):
-            predictions += self._predict_batch(several[start : start + EVALUATION_BATCH], top, views)
+        remaining = several(images)
+        while batch := list(islice(remaining, EVALUATION_BATCH)):
+            predictions += self._predict_batch(batch, top, views)
         return predictions
 
-    def _predict_batch(self, images: Sequence[ImageLike], top: int, views: int) -> list[Prediction]:
-        pixels_BHWC = np.stack([_pixels(image, self.model.spec.image_size) for image in images])
+    def _predict_batch(self, images: Iterable[Any], top: int, views: int) -> list[Prediction]:
+        pixels_BHWC = np.stack([pixels(image, self.model.spec.image_size) for image in images])
         images_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
         probabilities_BK = class_probabilities(self.model, images_BCHW, self.hardware, views)
         best = probabilities_BK.topk(min(top, len(self.card.class_names)))
         names = self.card.class_names
         predictions = []
-        for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            pairs = tuple((names[index], value) for index, value in zip(indices, values, strict=True))
+        for values, numbers in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            pairs = tuple((names[number], value) for number, value in zip(numbers, values, strict=True))
             predictions.append(Prediction(*pairs[0], pairs))
         return predictions
 
@@ -98,14 +106,8 @@ def predict_files(
     return rows, bad, remarks
 
 
-def _pixels(image: ImageLike, size: int) -> NDArray[np.uint8]:
-    if isinstance(image, np.ndarray):
-        pixels_HWC: NDArray[np.uint8] = image
-        return fit(pixels_HWC, size)
-    return decode(Path(image) if isinstance(image, str) else image, size)
-
-
+@own_settings()
 def load(path: str | Path, device: str = "auto") -> Classifier:
     """The classifier in a model directory or finished run. Raises UsageError or ArtifactError where it cannot."""
-    model, card = load_model(Path(path))
+    model, card = load_model(expanded(path))
     return Classifier(model, card, choose(device))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.files import expanded
 from pocket_resnet.model.catalog import named
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_base import RecipeError, dotted
@@ -27,7 +28,7 @@ def recipes_folder() -> Path:
 
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
-    path = Path(name_or_path)
+    path = expanded(name_or_path)
     try:
         if path.suffix != ".toml":
             path = recipes_folder() / f"{name_or_path}.toml"
@@ -139,7 +140,13 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe."""
+    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe.
+
+    Raises UsageError for a path that is not UTF-8, which TOML cannot hold.
+    """
+    for key, text in (("name", recipe.name), ("data.name", recipe.data.name)):
+        if text.encode(errors="replace").decode() != text:
+            raise UsageError(f"{key} {text!a} is not UTF-8", mend="rename it, or give a link that has another name")
     values = recipe.model_dump(mode="json", exclude_none=True)
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in sections]

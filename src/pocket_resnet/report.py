@@ -12,7 +12,7 @@ from pocket_resnet.compare import about_several, cost_facts, curves_picture, int
 from pocket_resnet.errors import UsageError
 from pocket_resnet.evaluate import calibration_bins
 from pocket_resnet.exhibits import attention, examples, training_images
-from pocket_resnet.files import write_bytes
+from pocket_resnet.files import expanded, write_bytes
 from pocket_resnet.finished import FinishedRun, command, opener, read_run
 from pocket_resnet.galleries import network_diagram, parts
 from pocket_resnet.page import (
@@ -30,28 +30,35 @@ from pocket_resnet.page import (
     table,
 )
 from pocket_resnet.plots import png
+from pocket_resnet.torch_settings import own_settings
 
 PAGE_NAME, PLOTS_NAME = "report.html", "plots"
 MOST_PAIRS, MOST_ROWS_UNFOLDED = 10, 20
 
 
+@own_settings()
 def write_report(
-    runs: Sequence[Path], out: Path | None = None, data_dir: Path | None = None, data: str | None = None
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    data: str | Path | None = None,
 ) -> Path:
-    """Write the report on the finished runs in these folders, and return the page's path.
+    """Write the report on the finished runs in these folders, or in one, and return the page's path.
 
     It goes to `out`; by default to the run's own folder, or of several to `report` beside the first. `data` says where
     the runs' data lie now. Raises PocketError where a run is not finished or damaged, or its data are not there or have
     changed.
     """
-    paths = list({os.path.realpath(path): path for path in reversed(runs)}.values())[::-1]
+    given = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
+    paths = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]
     if not paths:
         raise UsageError("no runs", mend="name folders of finished runs")
     open_data = opener(data_dir)
     finished = [read_run(path, open_data, data) for path in paths]
+    finished[0].hardware.use_threads()
     single, album = len(finished) == 1, Album()
     title, pieces = about_one(finished[0], album) if single else about_several(finished, album)
-    folder = out or (paths[0] if single else paths[0].parent / "report")
+    folder = expanded(out) if out else (paths[0] if single else paths[0].parent / "report")
     for picture in album.pictures:
         write_bytes(folder / PLOTS_NAME / f"{picture.name}.png", picture.png)
     write_bytes(folder / PAGE_NAME, page(title, *pieces).encode("utf-8", "replace"))

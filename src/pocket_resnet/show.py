@@ -1,6 +1,7 @@
 """What people read on the terminal: plain tables of what the verbs found, or one JSON object."""
 
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pocket_resnet.data.listing import printable
-from pocket_resnet.files import json_bytes, write_bytes
+from pocket_resnet.errors import PocketError
 
-STDOUT = "-"
-
-
-def as_json(value: Any, target: str = STDOUT) -> None:
-    """Print the value as one JSON document, or write it to the file."""
-    if target == STDOUT:
-        sys.stdout.write(json_bytes(value).decode())
-        sys.stdout.flush()
-    else:
-        write_bytes(Path(target), json_bytes(value))
-        print(f"wrote {target}", file=sys.stderr)
+WIDEST = 10_000  # characters: a pipe has no width
 
 
 def overview(verbs: Mapping[str, str]) -> None:
@@ -48,9 +39,13 @@ def result(found: Mapping[str, Any]) -> None:
     print(f"model       {found['model']}", flush=True)
 
 
-def no_report(error: Exception, run: Path) -> None:
-    """Why a finished run has no report, in a line on standard error."""
-    what = str(error).partition("\n")[0] or type(error).__name__
+def no_report(error: Exception, run: Path, *, debug: bool) -> None:
+    """Why a finished run has no report, in a line on standard error; with `debug` where in the program, too."""
+    if debug:
+        traceback.print_exception(error)
+    what = str(error).partition("\n")[0]
+    if not isinstance(error, PocketError):  # a fault of the program
+        what = f"{type(error).__name__}: {what} (--debug shows where)"
     print(f"no report: {what} (try again: pocket-resnet report {run})", file=sys.stderr)
 
 
@@ -78,9 +73,10 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
         if row["num_images"] == 0:
             table.add_row(printable(name), "0", "-", "-", "-")
             continue
-        mistakes = {other: count for other, count in zip(names, found["confusion"][k], strict=True) if other != name}
-        worst = max(mistakes, key=mistakes.__getitem__)
-        taken_for = f"{printable(worst)} ({mistakes[worst]})" if mistakes[worst] else "-"
+        mistakes = [*found["confusion"][k]]
+        mistakes[k] = 0
+        most = max(mistakes)
+        taken_for = f"{printable(names[mistakes.index(most)])} ({most})" if most else "-"
         low, high = row["interval"]
         interval = f"{low:.1%} to {high:.1%}"
         table.add_row(printable(name), str(row["num_images"]), f"{row['accuracy']:.1%}", interval, taken_for)
@@ -90,8 +86,8 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
 def predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     """A line an image, the most probable classes first."""
     for row in rows:
-        ranking = ", ".join(f"{entry['label']} {entry['probability']:.1%}" for entry in row["top"])
-        print(f"{row['image']}: {ranking}")
+        ranking = ", ".join(f"{printable(entry['label'])} {entry['probability']:.1%}" for entry in row["top"])
+        print(f"{printable(row['image'])}: {ranking}")
 
 
 def summary(name: str, found: Mapping[str, Any]) -> None:
@@ -144,12 +140,20 @@ def _decimals(values: Sequence[float]) -> str:
 
 def _table(*headers: str) -> Table:
     table = Table(box=SIMPLE, pad_edge=False)
-    for index, header in enumerate(headers):
-        table.add_column(header, justify="left" if index == 0 else "right", no_wrap=True)
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="left" if number == 0 else "right", no_wrap=True)
     return table
 
 
 def _print(table: Table) -> None:
-    console = Console()
-    width = max(console.width, 100) if not console.is_terminal else None
-    Console(width=width, markup=False, emoji=False).print(table)  # names of classes are no markup
+    """The table; in a terminal that is too narrow for it, each row as a line with its name and one with the rest."""
+    console = Console(markup=False, emoji=False)  # names of classes are no markup
+    whole = Console(width=WIDEST, markup=False, emoji=False)
+    if console.is_terminal and whole.measure(table).maximum > console.width:
+        headers = [str(column.header) for column in table.columns[1:]]
+        for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+            print(f"{name}\n  {', '.join(f'{header} {cell}' for header, cell in zip(headers, cells, strict=True))}")
+        return
+    with whole.capture() as captured:
+        whole.print(table)
+    print(captured.get(), end="")  # rich itself exits with 1 where the reader has gone

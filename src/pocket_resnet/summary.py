@@ -1,10 +1,10 @@
 """A network's size, layer by layer, without building it; and the network that a budget buys."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from pocket_resnet.errors import UsageError
+from pocket_resnet.files import expanded
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.design import Budget, design
 from pocket_resnet.model.spec import FP32_BYTES, NetworkSpec, layers, num_macs, num_params, peak_activation_values
@@ -20,7 +20,7 @@ def find_spec(name: str) -> NetworkSpec:
 
     Raises UsageError where there is none of that name.
     """
-    path = Path(name)
+    path = expanded(name)
     if path.is_dir():
         from pocket_resnet.model.artifact import load_card  # torch is needed for this one only
 

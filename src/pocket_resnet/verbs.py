@@ -6,17 +6,23 @@ Each verb imports what it needs when it runs, so that --help answers at once.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from pocket_resnet import show
 from pocket_resnet.errors import DataError, UsageError, listed
+from pocket_resnet.json_output import JsonOutput
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import override
 
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 DataName = Annotated[str | None, tyro.conf.arg(metavar="DATA")]
+Json = Annotated[bool, tyro.conf.arg(help="Print one JSON document on standard output, and nothing else there.")]
+OutFile = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="FILE", help="Write the JSON document to a file; a link, FIFO or device is written through."),
+]
 
 
 @dataclass
@@ -46,13 +52,17 @@ class Train:
     """Go on with a run although recipe or data have changed since it began."""
     report: bool = True
     """Write a page of curves, confusions and examples into the run's folder at the end."""
-    json: bool = False
-    """Print the result as one JSON object on standard output."""
+    json: Json = False
+    out: OutFile = None
+    debug: ClassVar[bool] = False
 
     def run_verb(self) -> None:
+        from pocket_resnet.device import keep_freed_memory
         from pocket_resnet.training.processes import is_writer
         from pocket_resnet.training.run import train
 
+        output = JsonOutput(self.json, self.out)
+        keep_freed_memory()
         recipe = self.recipe if self.data is None else override(self.recipe, {"data.name": self.data})
         result = train(
             recipe,
@@ -63,9 +73,9 @@ class Train:
             fork=self.fork,
         )
         if is_writer():  # of several processes one speaks
-            show.as_json(result.__dict__) if self.json else show.result(result.__dict__)
+            output.tell(result.__dict__, lambda: show.result(result.__dict__))
             page = self._write_report(Path(result.model).parent) if self.report else None
-            if not self.json:
+            if not output.on_stdout:
                 show.next_steps(result.model, page)
 
     def _write_report(self, folder: Path) -> Path | None:
@@ -75,7 +85,7 @@ class Train:
 
             return write_report([folder], data_dir=self.data_dir)
         except Exception as error:
-            show.no_report(error, folder)
+            show.no_report(error, folder, debug=self.debug)
             return None
 
 
@@ -96,29 +106,19 @@ class Evaluate:
     """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
     data_dir: DataDir = None
     """Where data sets lie."""
-    json: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """Print one JSON object on standard output (`--json -` or bare `--json`), or write it to a file."""
+    json: Json = False
+    out: OutFile = None
 
     def run_verb(self) -> None:
         from pocket_resnet.evaluate import evaluate_model
 
-        if self.json not in (None, show.STDOUT):
-            _refuse_own_files(Path(str(self.json)))
+        output = JsonOutput(self.json, self.out)
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
         for remark in found.remarks:
             print(remark, file=sys.stderr)
-        if self.json != show.STDOUT:
-            show.evaluation(found.to_json(), found.caveat)
-        elif found.caveat:
+        output.tell(found.to_json(), lambda: show.evaluation(found.to_json(), found.caveat))
+        if found.caveat and output.on_stdout:
             print(found.caveat, file=sys.stderr)
-        if self.json is not None:
-            show.as_json(found.to_json(), self.json)
-
-
-def _refuse_own_files(target: Path) -> None:
-    """Raise UsageError where the file is one that a run or a model consists of."""
-    if target.exists() and any((target.parent / name).exists() for name in ("recipe.toml", "SHA256SUMS")):
-        raise UsageError("a file of a run or model", where=target, mend="choose another name for the figures")
 
 
 @dataclass
@@ -158,14 +158,15 @@ class Predict:
     """How many classes to name for each image."""
     views: Literal[1, 2, 6] = 1
     """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
-    json: bool = False
-    """Print a JSON list on standard output."""
+    json: Json = False
+    out: OutFile = None
 
     def run_verb(self) -> None:
         from pocket_resnet.predict import predict_files
 
+        output = JsonOutput(self.json, self.out)
         rows, bad, remarks = predict_files(self.model, self.images, self.top, self.views)
-        show.as_json(rows) if self.json else show.predictions(rows)
+        output.tell(rows, lambda: show.predictions(rows))
         for remark in remarks:
             print(remark, file=sys.stderr)
         if bad:
@@ -184,14 +185,15 @@ class Summary:
 
     network: tyro.conf.Positional[str]
     """A recipe, a network's name (resnet20, wrn-16-4, ...), a model directory or a finished run's."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
+    out: OutFile = None
 
     def run_verb(self) -> None:
         from pocket_resnet.summary import find_spec, summarise
 
+        output = JsonOutput(self.json, self.out)
         found = summarise(find_spec(self.network))
-        show.as_json(found) if self.json else show.summary(self.network, found)
+        output.tell(found, lambda: show.summary(self.network, found))
 
 
 @dataclass
@@ -211,15 +213,16 @@ class Design:
     """How long it will be trained (default: as in the recipe `best`)."""
     num_classes: int = 10
     """How many classes the data have."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
+    out: OutFile = None
 
     def run_verb(self) -> None:
         from pocket_resnet.summary import designed
 
+        output = JsonOutput(self.json, self.out)
         limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
         found = designed({key: text for key, text in limits.items() if text is not None}, self.epochs, self.num_classes)
-        show.as_json(found) if self.json else show.design(found)
+        output.tell(found, lambda: show.design(found))
 
 
 @dataclass
@@ -235,17 +238,18 @@ class Data:
     """Read and hash every file again."""
     data_dir: DataDir = None
     """Where data sets lie."""
-    json: bool = False
-    """Print one JSON object on standard output."""
+    json: Json = False
+    out: OutFile = None
 
     def run_verb(self) -> None:
         from pocket_resnet.data.source import describe, open_source, verify
 
+        output = JsonOutput(self.json, self.out)
         source = open_source(self.name, data_dir=self.data_dir)
         if self.verify:
             verify(source)
         description = describe(source)
-        show.as_json(description) if self.json else show.description(description, verified=self.verify)
+        output.tell(description, lambda: show.description(description, verified=self.verify))
 
 
 VERBS: dict[str, Any] = {

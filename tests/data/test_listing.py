@@ -36,6 +36,11 @@ def litter(folder: Path) -> None:
         (folder / name).write_bytes(b"no image")
 
 
+def said(source: Any) -> list[str]:
+    """The remarks, but for the one on small classes."""
+    return [remark for remark in source.remarks if "may change sides" not in remark]
+
+
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_remains_of_systems(make_folder: Any, split: str) -> None:
     """Row 46: at every depth neither image nor class, and nothing is said about them."""
@@ -48,7 +53,7 @@ def test_remains_of_systems(make_folder: Any, split: str) -> None:
     source = opened(root)
     assert source.class_names == ("cat", "dog")
     assert len(source.split("trainval")) == 6
-    assert source.remarks == ()
+    assert said(source) == []
     assert len(Listing(root.resolve()).files()) == 6
 
 
@@ -72,7 +77,7 @@ def test_our_own_folders(make_folder: Any, name: str, beside: str) -> None:
         (root / beside / path).write_bytes(b"no image")
     source = opened(root)
     assert source.class_names == ("cat", "dog")
-    assert source.remarks == (f"1 skipped: {beside}{name} (written by pocket-resnet)",)
+    assert said(source) == [f"1 skipped: {beside}{name} (written by pocket-resnet)"]
     assert len(Listing(root.resolve()).files()) == 6
 
 
@@ -148,4 +153,4 @@ def test_folder_that_cannot_be_read(make_folder: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "scandir", scan)
     source = opened(root)
     assert len(source.split("all")) == 4
-    assert source.remarks == ("1 skipped: cat/closed (Permission denied)",)
+    assert said(source) == ["1 skipped: cat/closed (Permission denied)"]

@@ -1,7 +1,9 @@
-"""SIGTERM and SIGINT while training: the first saves, the second does not wait."""
+"""SIGTERM, SIGINT and SIGHUP while training: the first saves, the second does not wait."""
 
 import functools
 import json
+import os
+import pty
 import re
 import shlex
 import signal
@@ -51,12 +53,12 @@ def arguments(recipe_path: Path, tmp_path: Path) -> list[str]:
     return ["train", str(recipe_path), "--run", "r", "--no-report", "--runs-dir", str(tmp_path / "runs")]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 @pytest.mark.usefixtures("synthetic")
 def test_first_signal_saves(
     number: int, code: int, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 4: state saved, exit code 128 + signal, and the command that it prints goes on from there."""
+    """Rows 4, 60: state saved, exit code 128 + signal, and the command that it prints goes on from there."""
     folder = tmp_path / "runs" / "r"
     child = start_child(lambda: main(arguments))
     wait_for(functools.partial(has_trained, folder))
@@ -96,6 +98,62 @@ def test_second_signal_exits_at_once(
     assert child.wait() == code
     assert not (tmp_path / "hung").exists()
     assert not checkpoint.newest_first(tmp_path / "runs" / "r" / "checkpoints")
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_a_second_hangup_is_no_hurry(arguments: list[str], tmp_path: Path, start_child: Any) -> None:
+    """Row 60: a terminal that closes sends one, and its shell another."""
+    folder = tmp_path / "runs" / "r"
+    child = start_child(lambda: main(arguments))
+    wait_for(functools.partial(has_trained, folder))
+    for _ in range(3):
+        child.signal(signal.SIGHUP)
+    assert child.wait() == 129
+    assert checkpoint.newest_first(folder / "checkpoints")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.usefixtures("synthetic")
+def test_what_the_parent_ignores_stays_ignored(
+    number: int, arguments: list[str], tmp_path: Path, start_child: Any
+) -> None:
+    """Row 60: SIGINT of a job in the background, SIGHUP under nohup; SIGTERM ends it all the same."""
+
+    def work() -> None:
+        signal.signal(number, signal.SIG_IGN)
+        main(arguments)
+
+    folder = tmp_path / "runs" / "r"
+    child = start_child(work)
+    wait_for(functools.partial(has_trained, folder))
+    child.signal(number)
+    trained = (folder / "metrics.jsonl").stat().st_size
+    wait_for(lambda: (folder / "metrics.jsonl").stat().st_size > trained + 1_000)
+    assert child.is_running()
+    child.signal(signal.SIGTERM)
+    assert child.wait() == 143
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_a_terminal_that_is_closed(arguments: list[str], tmp_path: Path) -> None:
+    """Row 60: nothing can be told any more, bar and errors included; the run is saved."""
+    folder, read_end, write_end = tmp_path / "runs" / "r", *os.pipe()
+    child, terminal = pty.fork()
+    if child == 0:
+        code = 99
+        try:
+            main(arguments)
+        except SystemExit as ending:
+            code = int(str(ending.code))
+        finally:
+            os.write(write_end, str(code).encode())
+            os._exit(code)
+    wait_for(functools.partial(has_trained, folder))
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    assert os.read(read_end, 9) == b"129"
+    assert checkpoint.newest_first(folder / "checkpoints")
 
 
 class LateSignal(list[int]):

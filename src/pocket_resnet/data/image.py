@@ -8,14 +8,13 @@ does not matter. All of Pillow lives here.
 import io
 import os
 import stat
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pocket_resnet.data import foreign, jpeg, png
+from pocket_resnet.data import foreign, jpeg, pillow_warnings, png
 from pocket_resnet.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
@@ -37,8 +36,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of bombs, of which our limits refuse all, and of damaged EXIF blocks, which do not matter.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+Picture = Image.Image
 
 
 class ImageError(DataError):
@@ -75,7 +73,8 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
     if not content:
         raise ImageError("an empty file", where=where)
     try:
-        return _decode_salvaged(content, size)
+        with pillow_warnings.ignored():
+            return _decode_salvaged(content, size)
     except ImageError as refusal:
         raise ImageError(refusal.what, where=where) from None
     except UnidentifiedImageError:
@@ -87,10 +86,21 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
 
 
 def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """An RGB array [H, W, 3] brought to [size, size, 3] exactly as `decode` brings a file. Raises ImageError."""
-    if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3 or pixels_HWC.shape[2] != 3 or not pixels_HWC.size:
-        raise ImageError(f"an array of {pixels_HWC.dtype} {pixels_HWC.shape} is not uint8 [H, W, 3]")
-    return _resized(Image.fromarray(pixels_HWC), size)
+    """A uint8 array, grey [H, W], RGB or RGBA [H, W, C], brought to [size, size, 3] as `decode` brings a file."""
+    return _resized(_to_rgb(Image.fromarray(pixels_HWC)), size)
+
+
+def from_picture(picture: Picture, size: int) -> NDArray[np.uint8]:
+    """A Pillow image, opened or made, brought to [size, size, 3] as `decode` brings a file. Raises ImageError."""
+    try:
+        _check_header(picture, MAX_PIXELS)
+        with pillow_warnings.ignored():
+            loaded = picture.copy()  # the caller's stays as it is
+            return _upright(loaded, _orientation(loaded), size)
+    except ImageError:
+        raise
+    except Exception as error:  # a file behind it that is closed or damaged
+        raise ImageError(f"a damaged image: {error}") from error
 
 
 def _decode_salvaged(content: bytes, size: int | None) -> NDArray[np.uint8]:
@@ -118,8 +128,12 @@ def _decode_content(content: bytes, size: int | None) -> NDArray[np.uint8]:
                 raise ImageError("a damaged image: wrong sum of its pixels")
             image.load()
             loaded = image
-        orientation = _orientation(image)
-        picture = _to_rgb(loaded)
+        return _upright(loaded, _orientation(image), size)
+
+
+def _upright(loaded: Image.Image, orientation: int | None, size: int | None) -> NDArray[np.uint8]:
+    """A loaded picture in RGB, turned as its metadata say, at its own size or at `size`."""
+    picture = _to_rgb(loaded)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
     return np.array(picture) if size is None else _resized(picture, size)

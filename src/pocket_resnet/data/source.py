@@ -20,7 +20,8 @@ from pocket_resnet.data.digits import Digits
 from pocket_resnet.data.folder import Folder
 from pocket_resnet.data.published import CIFAR10, FAMILIES
 from pocket_resnet.download import is_reachable
-from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+from pocket_resnet.files import expanded
 
 DATA_VARIABLE = "POCKET_RESNET_DATA"
 NAMES = ("cifar10", "cifar100", "digits", "auto")
@@ -139,9 +140,9 @@ class Source:
 
 
 def open_source(
-    name: str,
+    name: str | Path,
     *,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     image_size: int = 32,
     num_workers: int = 16,
     download: bool = True,
@@ -152,20 +153,20 @@ def open_source(
     Raises UsageError for a name that is none and a size that the data set does not have, DataError where data
     is missing or damaged, EnvironmentFault where it cannot be downloaded or kept.
     """
-    data_dir = data_dir or default_data_dir()
+    name, data_dir = data_name(name), expanded(data_dir) if data_dir else None
     remarks = namesake_remarks(name)
-    name = _expanded(name)
     if name == "auto":
         name, more_remarks = _choose(data_dir, download)
         remarks += more_remarks
     if name in FAMILIES:
         _require_native_size(name, image_size, cifar.IMAGE_SIZE)
-        reader: Reader = cifar.Cifar(FAMILIES[name], data_dir, download)
+        reader: Reader = cifar.Cifar(FAMILIES[name], data_dir or default_data_dir(), download)
     elif name == "digits":
         _require_native_size(name, image_size, Digits.image_size)
         reader = Digits()
     elif Path(name).is_dir():
-        reader = Folder(Path(os.path.realpath(name)), data_dir, image_size, num_workers)
+        root = Path(os.path.realpath(name))
+        reader = Folder(root, data_dir or default_data_dir(), image_size, num_workers)
     else:
         close = difflib.get_close_matches(name, NAMES, n=1)
         mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
@@ -179,6 +180,14 @@ def open_source(
         remarks=remarks + reader.remarks,
         reader=reader,
     )
+
+
+def data_name(data: str | os.PathLike[str]) -> str:
+    """What names the data in a recipe: text as it is, with `~` expanded; of a path always a folder's, with a slash."""
+    name = os.fspath(data)
+    if name.startswith("~"):
+        return str(expanded(name))
+    return f"./{name}" if not isinstance(data, str) and "/" not in name else name
 
 
 def is_there(name: str) -> bool:
@@ -199,10 +208,18 @@ def public_name(name: str) -> str:
 
 
 def default_data_dir() -> Path:
-    """POCKET_RESNET_DATA, else `pocket-resnet` in the user's cache folder."""
+    """POCKET_RESNET_DATA, else `pocket-resnet` in the user's cache folder.
+
+    Raises EnvironmentFault where the user has no home folder.
+    """
     if chosen := os.environ.get(DATA_VARIABLE):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocket-resnet"
+        return expanded(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocket-resnet"
+    except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd, as in some containers
+        raise EnvironmentFault(
+            "there is no home folder to keep data in", mend=f"name a folder with --data-dir, or in {DATA_VARIABLE}"
+        ) from error
 
 
 def verify(source: Source) -> tuple[str, ...]:
@@ -251,20 +268,17 @@ def channel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[fl
     return tuple((mean_C / 255).tolist()), tuple((std_C / 255).clamp(min=MIN_STD).tolist())
 
 
-def _choose(data_dir: Path, allow_download: bool) -> tuple[str, tuple[str, ...]]:
+def _choose(data_dir: Path | None, allow_download: bool) -> tuple[str, tuple[str, ...]]:
+    try:
+        data_dir = data_dir or default_data_dir()
+    except EnvironmentFault as fault:
+        return "digits", (f"{fault.what}: using the digits instead of CIFAR-10",)
     if cifar.is_here(CIFAR10, data_dir):
         return "cifar10", ()
     urls = cifar.urls(CIFAR10.layouts[0])
     if allow_download and any(is_reachable(url) for url in urls):
         return "cifar10", ()
     return "digits", (f"CIFAR-10 is not in {data_dir} and cannot be reached ({urls[0]}): using the digits instead",)
-
-
-def _expanded(name: str) -> str:
-    try:
-        return str(Path(name).expanduser()) if name.startswith("~") else name
-    except RuntimeError:  # no such user, or no home
-        return name
 
 
 def _require_native_size(name: str, image_size: int, native_size: int) -> None:

@@ -18,7 +18,7 @@ from pocket_resnet.evaluate import Evaluation
 from pocket_resnet.figures import MOST_CLASSES_DRAWN, confusion_matrix
 from pocket_resnet.files import explain_os_errors
 from pocket_resnet.galleries import contact_sheet
-from pocket_resnet.plots import DPI
+from pocket_resnet.plots import pixels
 
 NUM_TILES = 16
 NUM_PICTURES = 10  # over a run: as many of one name as TensorBoard shows
@@ -86,8 +86,7 @@ class Board:
             figures["validation/confusion"] = confusion_matrix(found)
         with explain_os_errors(self.folder):
             for name, figure in figures.items():
-                figure.set_dpi(DPI)
-                self.writer.add_figure(name, figure, step)
+                self.writer.add_image(name, pixels(figure), step, dataformats="HWC")
             self.writer.flush()
         self.pictured_step = step
 

@@ -20,7 +20,8 @@ from pocket_resnet.card import Card
 from pocket_resnet.data.digests import digests, packed, unpacked
 from pocket_resnet.data.source import NAMES, Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
-from pocket_resnet.files import json_bytes, lock_folder, point_to, remove_temporaries, write_bytes, write_text
+from pocket_resnet.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
+from pocket_resnet.locks import lock_folder
 from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
@@ -83,7 +84,9 @@ class RunFolder:
                     self.board.close()
 
     def finished(self, last_step: int, *, fork: bool) -> Result | None:
-        """The result, where this run has done so many steps, or more. Nothing is written yet.
+        """The result, where this run has done so many steps, or more; then `latest` points here.
+
+        Else nothing is written.
 
         Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
         """
@@ -99,6 +102,8 @@ class RunFolder:
                 )
         if result and not fork and (began_with := checkpoint.recorded_fingerprint(self.checkpoints)):
             self._refuse_other_data(began_with)
+        if result:
+            point_to(self.path.parent / "latest", self.path.name)
         agreed: Result | None = self.processes.agree(result)
         return agreed
 
@@ -217,6 +222,7 @@ def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
     """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
+    to_toml(recipe)  # refuses what it cannot hold, before any work
     if run is not None:
         if not run or Path(run).name != run or run.startswith("."):
             raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")

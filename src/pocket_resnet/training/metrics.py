@@ -1,8 +1,11 @@
 """What a run tells: metrics.jsonl for programs, a progress bar or plain lines for people."""
 
+import contextlib
+import errno
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -134,7 +137,8 @@ class ProgressReport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.bar is not None:
-            self.bar.stop()
+            with _closed_terminal_ignored():
+                self.bar.stop()
 
     def stepped(self, num_images: int) -> bool:
         """Count one step done; returns whether it is time to tell of it."""
@@ -149,17 +153,29 @@ class ProgressReport:
         rate = self.num_images / max(elapsed_s, 1e-9)
         text = f"epoch {epoch + 1}/{self.num_epochs}  {rate:,.0f} images/s  loss {loss:.3f}  accuracy {accuracy:.1%}"
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, description=text)
+            with _closed_terminal_ignored():
+                self.bar.update(self.task, completed=step, description=text)
         else:
             left_s = elapsed_s / max(1, step - self.first_step) * (self.num_steps - step)
             self.say(f"step {step}/{self.num_steps}  {text}  {duration(left_s)} left")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        if self.bar is not None:
-            self.bar.console.print(line, highlight=False, markup=False)
-        elif self.speaks:
-            print(line, file=sys.stderr, flush=True)
+        with _closed_terminal_ignored():
+            if self.bar is not None:
+                self.bar.console.print(line, highlight=False, markup=False)
+            elif self.speaks:
+                print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _closed_terminal_ignored() -> Iterator[None]:
+    """Inside, nothing fails because the terminal is gone: the SIGHUP that comes with it saves and ends the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def duration(seconds: float) -> str:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split, open_source
-from pocket_resnet.device import Hardware, choose, explained_memory, keep_freed_memory, machine
+from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
+from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.flops import training_flops
 from pocket_resnet.training.folder import RunFolder, choose_folder, marks
@@ -32,6 +33,7 @@ from pocket_resnet.training.torchrun import launch
 from pocket_resnet.version import __version__
 
 
+@own_settings()
 def train(
     recipe: Recipe,
     *,
@@ -53,8 +55,8 @@ def train(
         from pocket_resnet.training.board import require_tensorboard
 
         require_tensorboard()
-    keep_freed_memory()
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
+    hardware.use_threads()
     source = open_source(
         recipe.data.name,
         data_dir=data_dir,

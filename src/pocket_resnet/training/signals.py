@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT while training: note the first, obey the second."""
+"""SIGTERM, SIGINT and SIGHUP while training: note the first, obey the second."""
 
 import contextlib
 import os
@@ -7,22 +7,28 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT)
+CAUGHT: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Inside, the first SIGTERM or SIGINT is only noted in the list, and a second one exits at once."""
+    """Inside, the first signal is only noted in the list, and a second one exits at once.
+
+    What the parent ignores stays ignored: SIGHUP under nohup, SIGINT of a background job. A second SIGHUP waits too: a
+    terminal that closes sends one, and its shell another.
+    """
     caught: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if caught:
+        if caught and number != signal.SIGHUP:
             os._exit(128 + number)
         caught.append(number)
 
     previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
     with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals keep their meaning
-        previous = {number: signal.signal(number, note) for number in CAUGHT}
+        for number in CAUGHT:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: a program around Python has its own
+                previous[number] = signal.signal(number, note)
     try:
         yield caught
     finally:

@@ -1,0 +1,65 @@
+"""`--json` and `--out FILE`: what a command found, as one JSON document on standard output or in a file."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pocket_resnet import streams
+from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.files import SUMS_NAME, json_bytes, write_through
+from pocket_resnet.json_format import json_text
+
+STDOUT = Path("-")
+OF_A_RUN = ("recipe.toml", "metrics.jsonl", "result.json", "report.html", ".lock")
+
+
+class JsonOutput:
+    """Where the JSON goes. Made before a command's work, so that a file that cannot be written is refused at once."""
+
+    def __init__(self, json: bool, out: Path | None) -> None:
+        is_stdout = out is not None and _is_stdout(out)
+        self.on_stdout = json or is_stdout
+        self.file = None if is_stdout else out
+        if self.file is not None:
+            _check(self.file)
+
+    def tell(self, value: Any, for_people: Callable[[], None]) -> None:
+        """Print the JSON, or else what is for people; then write the file."""
+        if self.on_stdout:
+            sys.stdout.write(json_text(value, streams.encoding()))
+            sys.stdout.flush()
+        else:
+            for_people()
+        if self.file is not None:
+            _check(self.file)  # the run that it may belong to is there by now
+            write_through(self.file, json_bytes(value))
+            print(f"wrote {self.file}", file=sys.stderr)
+
+
+def _is_stdout(path: Path) -> bool:
+    """Whether the path is `-`, or leads to where standard output goes: /dev/stdout, or a file it was sent to."""
+    try:
+        return path == STDOUT or os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _check(path: Path) -> None:
+    """Raise UsageError for a folder or a file of a run or model, EnvironmentFault where nothing can be written."""
+    target = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise UsageError("a folder, not a file to write", where=path, mend="name a file in it")
+    if _belongs_to_a_run_or_model(target):
+        raise UsageError("a file of a run or model", where=path, mend="choose another name")
+    folder = target.parent
+    if not path.exists() and folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        mend = "choose a folder that can be written"
+        raise EnvironmentFault("cannot write: Permission denied", where=path, mend=mend)
+
+
+def _belongs_to_a_run_or_model(target: Path) -> bool:
+    if (target.parent / SUMS_NAME).exists():
+        return target.exists()
+    return (target.parent / "recipe.toml").exists() and target.name in OF_A_RUN

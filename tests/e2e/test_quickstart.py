@@ -1,0 +1,42 @@
+"""Row 41: `make quickstart`, again and again and after an interruption."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TRAIN = (
+    "fast --data digits --min-steps 0 --epochs 2 --batch-size 256 --model.widths 8 16 16 --model.stem-width 8"
+    " --norm-images 256 --no-report"
+)
+
+
+def quickstart(folder: Path) -> str:
+    """Everything but setting up, with a small training."""
+    variables = [f"BIN={Path(sys.executable).parent}", f"TRAIN={TRAIN}"]
+    command = ["make", "--file", str(ROOT / "Makefile"), "--old-file", "setup", "quickstart", *variables]
+    done = subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_twice_and_after_interruptions(tmp_path: Path) -> None:
+    found = tmp_path / "runs" / "quickstart" / "latest" / "evaluation.json"
+    said = quickstart(tmp_path)
+    assert "epoch 2/2" in said
+    accuracy = json.loads(found.read_bytes())["accuracy"]
+    assert "epoch 2/2" not in quickstart(tmp_path)
+    run = found.parent.resolve()
+    (run / "result.json").unlink()  # killed before the end of the training
+    found.unlink()
+    (run.parent / "another").mkdir()
+    found.parent.unlink()
+    found.parent.symlink_to("another")  # which was trained meanwhile
+    assert "resumed at step 10" in quickstart(tmp_path)
+    assert json.loads(found.read_bytes())["accuracy"] == accuracy
+    found.parent.unlink()
+    found.parent.symlink_to("another")
+    assert "this run has finished before" in quickstart(tmp_path)
+    assert found.parent.resolve() == run

@@ -1,0 +1,66 @@
+"""Row 54: file systems that lack something: Google Drive's folder in Colab, some NFS and FUSE."""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pocket_resnet import files
+
+Run = Callable[..., tuple[int, str, str]]
+sync = os.fsync
+
+
+def refuse(number: int) -> Callable[..., None]:
+    def raise_error(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return raise_error
+
+
+def sync_files_alone(descriptor: int) -> None:
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    sync(descriptor)
+
+
+LACKING: dict[str, tuple[object, str, Callable[..., None], str]] = {
+    "locks": (fcntl, "flock", refuse(errno.ENOSYS), "the file system has no locks"),
+    "links": (os, "symlink", refuse(errno.EPERM), "no link `latest` to r can be made (Operation not permitted)"),
+    "folder sync": (os, "fsync", sync_files_alone, "the file system cannot sync"),
+    "sync": (os, "fsync", refuse(errno.ENOTSUP), "the file system cannot sync"),
+}
+
+
+@pytest.mark.parametrize("what", LACKING)
+@pytest.mark.usefixtures("synthetic")
+def test_training_works_and_says_what_is_missing(
+    what: str,
+    run: Run,
+    recipe_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once, and the run is whole: resumed and evaluated."""
+    where, name, replacement, said = LACKING[what]
+    monkeypatch.setattr(where, name, replacement)
+    monkeypatch.setattr(files, "_warned", set())
+    arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run", "r")
+    code, _, err = run(*arguments, "--max-steps", 1)
+    assert code == 0
+    assert (err + caplog.text).count(said) == 1
+    assert run(*arguments, "--resume")[0] == 0
+    assert run("evaluate", tmp_path / "runs" / "r")[0] == 0
+
+
+def test_a_disk_that_fails_is_no_file_system_that_lacks_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(files.EnvironmentFault, match="Input/output error"):
+        files.write_bytes(tmp_path / "x", b"x")
