@@ -45,8 +45,8 @@ NUM_IMAGES = 45_000
 WARM_UP_STEPS, TIMED_STEPS = 20, 60
 MATRIX = 8192
 START_S = 45.0  # to read the data and to compile again from the cache
-END_S = 15.0  # to save, and to measure the released model over one, two and six views
-SAFETY = 0.97  # share of the remaining time that is planned to be used
+END_S = 25.0  # to save, and to measure the released model over one, two and six views
+SAFETY = 0.9  # share of the remaining time that is planned: a run took 1.07 times what the timed steps foretold
 PARTIAL_EVERY_S = 60.0
 
 

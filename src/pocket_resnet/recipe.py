@@ -204,7 +204,7 @@ class Recipe(Section):
     validate_every: Count = 1
     """Epochs between validations; the last epoch is always validated."""
     norm_images: Annotated[int, Field(ge=0)] = 0
-    """Measure batch-norm statistics anew on this many training images before validating; 0: keep the running ones."""
+    """Measure batch-norm statistics anew on this many augmented images before validating; 0: keep the running ones."""
     track: bool = False
     """Also keep scalars and pictures for TensorBoard, in runs/NAME/tensorboard (needs pip install tensorboard)."""
     init: Literal["default", "dirac"] = "default"

@@ -278,3 +278,19 @@ def test_a_window_counts_the_steps_of_the_whole_run(make_trainer: Callable[..., 
     """Also where max_steps ends it earlier, as the schedule does."""
     trainer = make_trainer(epochs=10, max_steps=4, ema={"decay": 0.0, "window": 0.25})
     assert trainer.average.decay == pytest.approx(1 - 1 / 5)
+
+
+def test_norms_are_measured_on_images_as_the_last_epoch_trained_them(make_trainer: Callable[..., Trainer]) -> None:
+    """Augmented as in that epoch, but at full size; of too few images there is no batch."""
+    augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "erasing": 0.5, "mixup": 0.0, "cutmix": 0.0}
+    trainer = make_trainer(augment=augment, resolutions=(6, 8), epochs=4, batch_size=7)
+    last_epoch = [trainer.batch(step)[0] for step in (6, 7)]
+    trainer.step = 8
+    order_N = trainer.order_N.clone()
+    [x_NCHW] = trainer.batches_for_norms(order_N)
+    assert torch.equal(x_NCHW, torch.cat(last_epoch))
+    trainer.step = 2
+    [early_NCHW] = trainer.batches_for_norms(order_N)
+    assert early_NCHW.shape == x_NCHW.shape
+    assert not torch.equal(early_NCHW, x_NCHW)
+    assert list(trainer.batches_for_norms(order_N[:1])) == []

@@ -6,7 +6,7 @@ of the moment -> network -> loss -> gradients of all processes -> finite? -> upd
 Shapes: N training images, B images a batch, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from pocket_resnet.training.schedule import image_side, lr_factor
 from pocket_resnet.training.selection import Selection
 
 NEVER = 2**62  # a step that no run reaches
+NORM_BATCH = 500  # images of a forward pass that measures batch-norm statistics
 STEPS_AHEAD = 16  # whose images a GPU augments at once: a batch is too small for it, and each launch takes time
 
 
@@ -93,13 +94,29 @@ class Trainer:
 
     def indices(self, step: int) -> Tensor:
         """The samples of any step, int64 [B] on the CPU; where only the hardest are trained, as losses are now."""
-        epoch = step // self.steps_per_epoch
+        self._draw(step // self.steps_per_epoch)
+        candidates_C = self.steps.candidates(self.order_N, step)
+        return self.selection(candidates_C, self.steps.num_trained(step)) if self.selection else candidates_C
+
+    def _draw(self, epoch: int) -> None:
+        """Have the order and the augmentation of that epoch."""
         if epoch != self._drawn_epoch:
             self.order_N = epoch_order(len(self.labels_N), self.recipe.data_seed, epoch)
             self.augmenter.begin_epoch(epoch)
             self._drawn_epoch = epoch
-        candidates_C = self.steps.candidates(self.order_N, step)
-        return self.selection(candidates_C, self.steps.num_trained(step)) if self.selection else candidates_C
+
+    def batches_for_norms(self, indices_M: Tensor) -> Iterator[Tensor]:
+        """These samples as the epoch of the last step trains them, but at full size: float [B, C, H, W] each.
+
+        Fewer than two samples are none: a norm has nothing to compare one with.
+        """
+        self._draw(max(0, self.step - 1) // self.steps_per_epoch)
+        num_batches = -(-len(indices_M) // NORM_BATCH) if len(indices_M) > 1 else 0
+        for number, indices_B in enumerate(torch.tensor_split(indices_M, num_batches) if num_batches else ()):
+            on_device_B = sent(indices_B, self.images_NCHW.device)
+            x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
+            x_BCHW = to_float(resize(x_BCHW, self.recipe.model.image_size), self.hardware.memory_format)
+            yield self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], number)[0]
 
     def batch(self, step: int) -> tuple[Tensor, Targets]:
         """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""

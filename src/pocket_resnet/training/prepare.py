@@ -73,11 +73,11 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     if recipe.augment.normalize:
         model.normalize.set_statistics(source.mean, source.std)
     if recipe.model.stem == "whitening":
-        model.set_whitening(to_float(sample(train_split, NUM_WHITENING_IMAGES, recipe.data_seed)))
+        chosen_M = sample(len(train_split), NUM_WHITENING_IMAGES, recipe.data_seed)
+        model.set_whitening(to_float(train_split.images_NCHW[chosen_M]))
     return model
 
 
-def sample(train_split: Split, num_images: int, seed: int) -> Tensor:
-    """Some training images, always the same, drawn from all classes: a folder lists one class after the other."""
-    chosen = torch.randperm(len(train_split), generator=generator(seed, "sample"))[:num_images]
-    return train_split.images_NCHW[chosen]
+def sample(num_samples: int, num_images: int, seed: int) -> Tensor:
+    """The indices of some training images, int64 [M], always the same: of all classes, which folders list in turn."""
+    return torch.randperm(num_samples, generator=generator(seed, "sample"))[:num_images]

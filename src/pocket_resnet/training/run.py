@@ -108,7 +108,7 @@ class _Run:
             return finished
         model = self.hardware.place(untrained(self.recipe, self.source, train_split))
         self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes)
-        self.norm_images_NCHW = sample(train_split, self.recipe.norm_images, self.recipe.data_seed)
+        self.norm_indices_M = sample(len(train_split), self.recipe.norm_images, self.recipe.data_seed)
         begun = restore(self.folder, self.trainer, self.computed_on, self.last_step, fork=fork)
         self.seconds, self.earlier_s = begun.seconds, begun.seconds_total
         if (step := self.trainer.step) > self.last_step:
@@ -210,7 +210,8 @@ class _Run:
     @contextlib.contextmanager
     def _as_released(self) -> Iterator[None]:
         """Inside, the network is as it would be saved now: averaged weights, fresh batch-norm statistics."""
-        with self.trainer.average.applied(), remeasured(self.trainer.model, self.norm_images_NCHW, self.hardware):
+        batches = self.trainer.batches_for_norms(self.norm_indices_M)
+        with self.trainer.average.applied(), remeasured(self.trainer.model, batches):
             yield
 
     def _validate(self) -> Evaluation:
