@@ -115,6 +115,7 @@ def test_every_command_has_both(
     assert (code, err) == (0, "")
     code, for_people, err = run(*arguments, *more, "--out", tmp_path / "found.json")
     assert (code, err) == (0, f"wrote {tmp_path / 'found.json'}\n")
+    assert isinstance(json.loads(out), dict)
     assert json.loads(out) == json.loads((tmp_path / "found.json").read_bytes())
     with pytest.raises(ValueError, match="char"):
         json.loads(for_people)

@@ -1,4 +1,4 @@
-"""`--json` and `--out FILE`: what a command found, as one JSON document on standard output or in a file."""
+"""`--json` and `--out FILE`: what a command found, as one JSON object on standard output or in a file."""
 
 import os
 import sys

@@ -18,10 +18,10 @@ from pocket_resnet.recipe_toml import override
 
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 DataName = Annotated[str | None, tyro.conf.arg(metavar="DATA")]
-Json = Annotated[bool, tyro.conf.arg(help="Print one JSON document on standard output, and nothing else there.")]
+Json = Annotated[bool, tyro.conf.arg(help="Print one JSON object on standard output, and nothing else there.")]
 OutFile = Annotated[
     Path | None,
-    tyro.conf.arg(metavar="FILE", help="Write the JSON document to a file; a link, FIFO or device is written through."),
+    tyro.conf.arg(metavar="FILE", help="Write the JSON object to a file; a link, FIFO or device is written through."),
 ]
 
 
@@ -166,7 +166,7 @@ class Predict:
 
         output = JsonOutput(self.json, self.out)
         rows, bad, remarks = predict_files(self.model, self.images, self.top, self.views)
-        output.tell(rows, lambda: show.predictions(rows))
+        output.tell({"predictions": rows}, lambda: show.predictions(rows))
         for remark in remarks:
             print(remark, file=sys.stderr)
         if bad:

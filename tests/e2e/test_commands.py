@@ -67,7 +67,7 @@ def test_evaluate_gives_the_accuracy_of_the_run(user: User) -> None:
 def test_predict_a_picture_of_a_digit(user: User) -> None:
     image_CHW = open_source("digits").split("val").images_NCHW[0]
     Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(user.folder / "digit.png")
-    [row] = user.json("predict", RUN, "digit.png", "--top", "10", "--json")
+    [row] = user.json("predict", RUN, "digit.png", "--top", "10", "--json")["predictions"]
     assert row["image"] == "digit.png"
     assert sorted(entry["label"] for entry in row["top"]) == sorted("0123456789")
     assert sum(entry["probability"] for entry in row["top"]) == pytest.approx(1, abs=1e-3)

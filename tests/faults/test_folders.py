@@ -70,7 +70,7 @@ def test_order_of_classes_survives(
         assert {name: result["num_images"] for name, result in found["per_class"].items()} == sizes
         assert list(found["per_class"]) == ["1", "10", "2"]
     main(["predict", run, str(pictures), "--json"])
-    for row in json.loads(capsys.readouterr().out):
+    for row in json.loads(capsys.readouterr().out)["predictions"]:
         assert row["label"] == Path(row["image"]).parent.name
 
 
@@ -131,7 +131,9 @@ def test_odd_files_among_pictures_to_predict(
     capsys.readouterr()
     main(["predict", result.model, str(odd), "--json"])
     printed = capsys.readouterr()
-    assert {Path(row["image"]).name for row in json.loads(printed.out)} == {name[-255:] for name in names}
+    assert {Path(row["image"]).name for row in json.loads(printed.out)["predictions"]} == {
+        name[-255:] for name in names
+    }
     assert f"{odd}: links out of the data set are not followed (2): device.png, escape.png" in printed.err
     assert f"{odd}: 3 skipped: " in printed.err
     for what in ("fifo.png (not a regular file)", "loop (link to a folder around it)", "self.png (link to nowhere)"):

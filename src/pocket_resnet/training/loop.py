@@ -106,17 +106,16 @@ class Trainer:
             self._drawn_epoch = epoch
 
     def batches_for_norms(self, indices_M: Tensor) -> Iterator[Tensor]:
-        """These samples as the epoch of the last step trains them, but at full size: float [B, C, H, W] each.
+        """These samples augmented as in the epoch of the last step, but unmixed and at full size: float [B, C, H, W].
 
         Fewer than two samples are none: a norm has nothing to compare one with.
         """
         self._draw(max(0, self.step - 1) // self.steps_per_epoch)
         num_batches = -(-len(indices_M) // NORM_BATCH) if len(indices_M) > 1 else 0
-        for number, indices_B in enumerate(torch.tensor_split(indices_M, num_batches) if num_batches else ()):
-            on_device_B = sent(indices_B, self.images_NCHW.device)
-            x_BCHW = self.augmenter(self.images_NCHW.index_select(0, on_device_B), indices_B)
-            x_BCHW = to_float(resize(x_BCHW, self.recipe.model.image_size), self.hardware.memory_format)
-            yield self.augmenter.mix(x_BCHW, self.labels_N[on_device_B], number)[0]
+        for indices_B in torch.tensor_split(indices_M, num_batches) if num_batches else ():
+            images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
+            x_BCHW = resize(self.augmenter(images_BCHW, indices_B), self.recipe.model.image_size)
+            yield to_float(x_BCHW, self.hardware.memory_format)
 
     def batch(self, step: int) -> tuple[Tensor, Targets]:
         """The images of any step, float [B, C, side, side] on the 0..1 scale, and what they should be called."""
