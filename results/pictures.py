@@ -47,7 +47,7 @@ def hero(leaderboard: Rows, published: Rows) -> Figure | None:
         axes.plot([int(row["num_params"]) for row in rows], heights, "o-", color=OURS, markersize=5, linewidth=1.5)
         middle = len(rows) // 2
         labels.append(Label(int(rows[middle]["num_params"]), heights[middle], f"best, {epochs} epochs", OURS))
-    dress_params_axis(axes, [int(row["num_params"]) for row in [*leaderboard, *published]])
+    dress_params_axis(axes, [int(row["num_params"]) for row in [*leaderboard, *published]], room=2.9)
     axes.axvline(BUDGET, color=LIMIT, linewidth=2, linestyle=(0, (5, 2)), zorder=1)
     axes.text(
         BUDGET * 1.03, 0.2, "budget: 5M", color=LIMIT, rotation=90, va="center", transform=axes.get_xaxis_transform()
@@ -98,11 +98,12 @@ def marked(row: dict[str, str]) -> str:
     return row["label"] + (f" {DAGGER}" if row["chosen_on_test"] == "yes" else "")
 
 
-def dress_params_axis(axes: Axes, counts: Sequence[int]) -> None:
-    """A logarithmic axis of parameters with room for labels."""
+def dress_params_axis(axes: Axes, counts: Sequence[int], room: float = 1.35) -> None:
+    """A logarithmic axis of parameters with room for labels, on the right up to so many times the largest count."""
+    low, high = min(counts) / 1.45, max(counts) * room
     axes.set_xscale("log")
-    axes.set_xlim(min(counts) / 1.45, max(counts) * 1.35)
-    ticks = [tick for tick in PARAMS_TICKS if min(counts) / 1.45 < tick < max(counts) * 1.35]
+    axes.set_xlim(low, high)
+    ticks = [tick for tick in PARAMS_TICKS if low < tick < high]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([f"{tick // 1000}K" if tick < 1e6 else f"{tick // 10**6}M" for tick in ticks])
@@ -114,7 +115,7 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
     """Accuracy of the named recipes against training time and operations; published networks where these are known."""
     dial = series(leaderboard)
     ours = [
-        Cost(row["recipe"], percentages(row)[0], float(row["train_pflop"]), float(row["seconds_mean"]))
+        Cost(with_gpu(row), percentages(row)[0], float(row["train_pflop"]), float(row["seconds_mean"]))
         for row in leaderboard
         if row not in dial
     ]
@@ -122,6 +123,12 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
     return plots.cost_figure(
         ours, [Cost(marked(row), float(row["accuracy"]), float(row["train_pflop"])) for row in known]
     )
+
+
+def with_gpu(row: dict[str, str]) -> str:
+    """The recipe's name, and the GPU where one trained it: the others' times are a CPU's."""
+    gpu = row["machine"].partition(",")[0].removeprefix("NVIDIA ")
+    return f"{row['recipe']} ({gpu})" if row["machine"].startswith("NVIDIA") else row["recipe"]
 
 
 @style()
