@@ -146,7 +146,10 @@ def _load_jpeg(image: Image.Image, content: bytes, size: int | None) -> Image.Im
     is_by_rows = scale > 1 and jpeg.is_read_by_rows(content)
     _check_header(image, MAX_JPEG_PIXELS if is_by_rows else MAX_PIXELS)
     is_cmyk = image.mode == "CMYK"
-    pixels_HWC = jpeg.read_pixels(content, width, height, scale=scale, is_cmyk=is_cmyk)
+    try:
+        pixels_HWC = jpeg.read_pixels(content, width, height, scale=scale, is_cmyk=is_cmyk)
+    except jpeg.UnknownSamplingError:
+        raise ImageError("its chroma sampling is not supported (4:4:4, 4:2:2 and 4:2:0 are)") from None
     if is_cmyk:
         return Image.frombytes("CMYK", pixels_HWC.shape[1::-1], (255 - pixels_HWC).tobytes())
     return Image.fromarray(pixels_HWC)
