@@ -132,7 +132,7 @@ def test_unknown_chroma_sampling_is_named() -> None:
     content = bytearray(encoded(picture(), subsampling=0))
     frame = content.index(b"\xff\xc0")
     content[frame + 11], content[frame + 14], content[frame + 17] = 0x22, 0x21, 0x12
-    with pytest.raises(ImageError, match="^its chroma sampling is not supported"):
+    with pytest.raises(ImageError, match=r"^its chroma sampling is not supported"):
         decode(bytes(content))
 
 
