@@ -116,6 +116,13 @@ def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPat
     assert torch.equal(opened(roots[0]).split("all").images_NCHW, images_NCHW)
 
 
+def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"a": 4})
+    gone = root.parent / "data" / "folders" / "other" / "images.npy"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))
+    assert len(opened(root).split("all")) == 4
+
+
 def test_a_set_larger_than_the_limit_is_kept(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pocket_resnet.data.pixels.MAX_KEPT_BYTES", 10)
     root = make_folder({"a": 4})

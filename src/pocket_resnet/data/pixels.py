@@ -89,7 +89,8 @@ class PixelStore:
 
         The key's own stays, and so do those that a process has open.
         """
-        kept = {path: path.stat().st_size for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
+        found = {path: _size(path) for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
+        kept = {path: size for path, size in found.items() if size is not None}
         total, removed = sum(kept.values()) + num_images * 3 * self._image_size**2, 0
         for path in sorted(kept, key=_last_use):
             if total <= MAX_KEPT_BYTES:
@@ -222,6 +223,14 @@ def _entry(image: ImageFile, content: str) -> list[int | str]:
 def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
     entry = index.get(image.relative)
     return isinstance(entry, list) and len(entry) == 5 and entry[:4] == _stamp(image)
+
+
+def _size(path: Path) -> int | None:
+    """None where another process removed the file meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _last_use(path: Path) -> float:
