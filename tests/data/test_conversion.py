@@ -98,6 +98,17 @@ def test_a_pillow_image_stays_as_it_is(tmp_path: Path) -> None:
     assert np.abs(found_HWC.astype(int) - pixels(tmp_path / "turned.jpg", SIZE)).mean() < 5  # which is drafted
 
 
+def test_deep_grey_of_an_opened_picture(tmp_path: Path) -> None:
+    """As of its file, also where the format alone says how deep it is."""
+    deep = Image.fromarray(GREY.astype(np.uint16) * 256)
+    for kind in ("ppm", "png", "tiff"):
+        path = tmp_path / f"deep.{kind}"
+        deep.save(path, kind.upper())
+        with Image.open(path) as opened:
+            assert np.array_equal(pixels(opened, SIZE), pixels(path, SIZE))
+            assert np.array_equal(pixels(path, SIZE), GREY_RGB)
+
+
 class Table:
     """As pandas' DataFrame: its rows are not what iterating gives."""
 

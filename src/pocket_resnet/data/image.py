@@ -96,6 +96,7 @@ def from_picture(picture: Picture, size: int) -> NDArray[np.uint8]:
         _check_header(picture, MAX_PIXELS)
         with pillow_warnings.ignored():
             loaded = picture.copy()  # the caller's stays as it is
+            loaded.format = picture.format  # of a PGM, it says how deep its grey is
             return _upright(loaded, _orientation(loaded), size)
     except ImageError:
         raise
