@@ -42,7 +42,7 @@ Picture = Image.Image
 class ImageError(DataError):
     """A file that is not a whole image of an allowed format within the limits."""
 
-    usual_mend = "save it anew as an image, or leave it out"
+    usual_mend = "save it again as an image, or leave it out"
 
 
 def read_file(path: Path) -> bytes:
@@ -126,7 +126,7 @@ def _decode_content(content: bytes, size: int | None) -> NDArray[np.uint8]:
         else:
             _check_header(image, MAX_PIXELS)
             if image.format == "PNG" and png.has_wrong_pixels(content):
-                raise ImageError("a damaged image: wrong sum of its pixels")
+                raise ImageError("a damaged image: checksum of the pixel data is wrong")
             image.load()
             loaded = image
         return _upright(loaded, _orientation(image), size)

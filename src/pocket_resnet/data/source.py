@@ -186,7 +186,7 @@ def is_there(name: str) -> bool:
 def namesake_remarks(name: str) -> tuple[str, ...]:
     """A line where a built-in data set is named and a folder of this name stands in the working directory."""
     if name in NAMES and Path(name).is_dir():
-        return (f"{name} is the built-in data set, not the folder of this name here: ./{name} is the folder",)
+        return (f"using the built-in data set {name}; for the folder here, give ./{name}",)
     return ()
 
 
