@@ -98,6 +98,17 @@ def test_a_pillow_image_stays_as_it_is(tmp_path: Path) -> None:
     assert np.abs(found_HWC.astype(int) - pixels(tmp_path / "turned.jpg", SIZE)).mean() < 5  # which is drafted
 
 
+def test_deep_grey_of_an_opened_picture(tmp_path: Path) -> None:
+    """As of its file, also where the format alone says how deep it is."""
+    deep = Image.fromarray(GREY.astype(np.uint16) * 256)
+    for kind in ("ppm", "png", "tiff"):
+        path = tmp_path / f"deep.{kind}"
+        deep.save(path, kind.upper())
+        with Image.open(path) as opened:
+            assert np.array_equal(pixels(opened, SIZE), pixels(path, SIZE))
+            assert np.array_equal(pixels(path, SIZE), GREY_RGB)
+
+
 class Table:
     """As pandas' DataFrame: its rows are not what iterating gives."""
 
@@ -172,5 +183,5 @@ def test_one_or_several() -> None:
         assert list(several(one)) == [one]
     assert [each.shape for each in several(np.zeros((2, 4, 4, 3)))] == [(4, 4, 3)] * 2
     assert [each.shape for each in several(torch.zeros(2, 3, 4, 4))] == [(3, 4, 4)] * 2
-    with pytest.raises(UsageError, match="a Table is no image"):
+    with pytest.raises(UsageError, match="Table is neither an image nor a list of images"):
         list(several(Table()))

@@ -63,7 +63,7 @@ def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
             opened(parts(make_folder, name, train=train, val=val))
     with pytest.raises(DataError, match="no train/"):
         opened(parts(make_folder, "no-train", val={"a": 1}))
-    with pytest.raises(DataError, match="more/ beside train/"):
+    with pytest.raises(DataError, match="more/ lies next to train/"):
         opened(parts(make_folder, "more", train={"a": 1}, more={"a": 1}))
     with pytest.raises(DataError, match="no class folders"):
         opened(make_folder({"a/only deeper": 1}, name="p2") / "a" / "only deeper")
@@ -86,7 +86,7 @@ def test_class_of_one_image_is_trained_on_and_remarked(make_folder: Any) -> None
     """Row 19: named; there is nothing to validate it on."""
     source = opened(make_folder({"a": 1, "b": 5}))
     assert torch.bincount(source.split("train").labels_N).tolist() == [1, 4]
-    assert "none for validation: a" in source.remarks[0]
+    assert source.remarks[0] == "classes with a single distinct image, used for training only: a"
     alone = opened(make_folder({"a": 1, "b": 1}, name="alone"))
     assert len(alone.split("all")) == 2
     with pytest.raises(DataError, match="too few images"):

@@ -48,7 +48,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_named(name: str) -> None:
     for content in FILES[name]:
-        with pytest.raises(ImageError, match=f"{name} is not read: convert it to PNG or JPEG"):
+        with pytest.raises(ImageError, match=f"{name} is not supported: convert it to PNG or JPEG"):
             decode(content, 8)
 
 
@@ -58,7 +58,7 @@ def test_real_files_are_named(kind: str, name: str, feature: str) -> None:
         pytest.skip(f"Pillow writes no {name} here")
     file = io.BytesIO()
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file, kind)
-    with pytest.raises(ImageError, match=f"{name} is not read"):
+    with pytest.raises(ImageError, match=f"{name} is not supported"):
         decode(file.getvalue())
 
 

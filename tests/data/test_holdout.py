@@ -91,7 +91,7 @@ def test_folder_that_grows(make_folder: Any, seed: int) -> None:
 
 def test_class_too_small_for_the_rule_is_remarked(make_folder: Any) -> None:
     source = opened(make_folder({"a": 2, "b": 60}))
-    assert any("may change sides between training and validation as the class grows: a" in r for r in source.remarks)
+    assert any("may move between training and validation as the class grows: a" in r for r in source.remarks)
     assert len(source.split("val").labels_N) > 1
 
 

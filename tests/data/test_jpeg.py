@@ -70,6 +70,72 @@ def test_whole_pictures_are_used(kind: str, size: int | None) -> None:
         np.testing.assert_array_equal(decode(same, size), whole)
 
 
+def with_version(content: bytes, version: bytes) -> bytes:
+    at = content.index(b"JFIF\0") + 5
+    return content[:at] + version + content[at + 2 :]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_bytes_outside_of_the_picture_do_not_matter(kind: str) -> None:
+    """Row 47: an unknown JFIF version, stray bytes in the header or before the end marker; all at once too."""
+    content = encoded(picture(), **KINDS[kind])
+    whole = decode(content)
+    table = content.index(b"\xff\xdb")
+    stray_in_header = content[:table] + b"\x12\0\x34" + content[table:]
+    for same in (
+        with_version(content, b"\0\0"),
+        with_version(content, b"\2\1"),
+        stray_in_header,
+        content[:-2] + bytes(9) + END,
+        content[:-2] + bytes(5_000) + END + b"trailing",
+        content[:-2] + b"\x12\x34\x56\x78" * 3 + END,
+        with_version(stray_in_header[:-2] + b"\x12" * 9 + bytes(99) + END, b"\0\0"),
+        with_version(stray_in_header[:-2], b"\0\0"),
+    ):
+        np.testing.assert_array_equal(decode(same), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_bytes_do_not_hide_damage(kind: str) -> None:
+    """Row 47: nor is what damage leaves before the end marker taken for stray bytes."""
+    content = with_version(encoded(picture(), **KINDS[kind]), b"\0\0")
+    half, third = len(content) // 2, len(content) // 3
+    for bad in (
+        content[:half] + bytes(third) + content[half + third :],
+        content[:half] + bytes(len(content) - half) + bytes(9_000) + END,
+        content[:half] + END,
+        content[:half],
+        content[:-2] + content[half:],
+        content[: content.index(b"\xff\xda")] + END,
+    ):
+        with pytest.raises(ImageError, match="a damaged image"):
+            decode(bad)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "progressive"])
+def test_cut_anywhere(kind: str) -> None:
+    """Row 47: refused, also between two scans of a progressive file, or whole but for the end marker."""
+    content = encoded(picture(24, 32), **KINDS[kind])
+    whole, num_whole = decode(content), 0
+    for length in range(content.index(b"\xff\xda"), len(content)):
+        try:
+            found = decode(content[:length])
+        except ImageError:
+            continue
+        np.testing.assert_array_equal(found, whole, err_msg=f"cut at {length} of {len(content)}")
+        num_whole += 1
+    assert num_whole >= 2
+
+
+def test_unknown_chroma_sampling_is_named() -> None:
+    """It is not damage: one colour has half the columns, the other half the rows."""
+    content = bytearray(encoded(picture(), subsampling=0))
+    frame = content.index(b"\xff\xc0")
+    content[frame + 11], content[frame + 14], content[frame + 17] = 0x22, 0x21, 0x12
+    with pytest.raises(ImageError, match=r"^its chroma sampling is not supported"):
+        decode(bytes(content))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sides", [(1, 1), (1, 9), (17, 33), (65, 63), (129, 200)])

@@ -67,7 +67,11 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "flat validation": (["train/cat", "val"], "val: no class folders", "give every class a subfolder"),
     "flat, all": (["train", "test"], "test/, train/ without class folders", "give every class a subfolder"),
     "a split or a class": (["cat", "dev"], "dev/ may be a split or a class", "or give the class another name"),
-    "a stranger": (["Train/cat", "more/cat"], "more/ beside Train/", "move it into Train/"),
+    "a stranger": (
+        ["Train/cat", "more/cat"],
+        "more/ lies next to Train/",
+        "move it into Train/ or out of the data set",
+    ),
     "wrapped": (["images/cat", "images/dog"], "images/ is its only class and holds no images, but cat/, dog/", "give "),
     "wrapped twice": (["a/b/cat", "a/b/dog"], "a/ is its only class and holds no images, but cat/, dog/", "/a/b"),
     "wrapped splits": (["set/train/cat", "set/val/cat"], "set/ is its only class", "/pictures/set"),

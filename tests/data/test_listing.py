@@ -9,6 +9,7 @@ import torch
 
 from pocket_resnet.data.listing import Listing
 from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.errors import DataError
 
 FOLDERS = [
     "@eaDir",
@@ -38,7 +39,7 @@ def litter(folder: Path) -> None:
 
 def said(source: Any) -> list[str]:
     """The remarks, but for the one on small classes."""
-    return [remark for remark in source.remarks if "may change sides" not in remark]
+    return [remark for remark in source.remarks if "may move between" not in remark]
 
 
 @pytest.mark.parametrize("split", ["", "train/"])
@@ -58,7 +59,13 @@ def test_remains_of_systems(make_folder: Any, split: str) -> None:
 
 
 OURS = {
-    "runs": ["runs/a/recipe.toml", "runs/a/plots/0.png", "runs/report/report.html", "runs/failed/.lock"],
+    "runs": [
+        "runs/a/recipe.toml",
+        "runs/a/plots/0.png",
+        "runs/report/report.html",
+        "runs/report/plots/0.png",
+        "runs/failed/.lock",
+    ],
     "out": ["out/recipe.toml", "out/plots/0.png"],
     "failed": ["failed/at-once/.lock"],
     "models": ["models/small/model.safetensors", "models/small/config.json"],
@@ -84,6 +91,21 @@ def test_our_own_folders(make_folder: Any, name: str, beside: str) -> None:
 def test_a_class_may_be_called_runs(make_folder: Any) -> None:
     """Row 46: a name alone decides nothing."""
     assert opened(make_folder({"runs": 2, "models/deeper": 2, "cache": 2})).class_names == ("cache", "models", "runs")
+
+
+@pytest.mark.parametrize(
+    "path", ["recipe.toml", "model.safetensors", "report.html", "report.html plots/1.png", "recipe.toml checkpoints/1"]
+)
+def test_a_class_with_a_file_named_like_ours_stays(make_folder: Any, path: str) -> None:
+    """Row 46: its images count, and the file is named, as any other that is no image."""
+    root = make_folder({"cat": 3, "dog": 3})
+    for name in path.split():
+        (root / "cat" / name).parent.mkdir(exist_ok=True)
+        (root / "cat" / name).write_bytes(b"no image")
+    listing = Listing(root.resolve())
+    assert list(listing.classes(root)) == ["cat", "dog"]
+    with pytest.raises(DataError, match=rf"cat/{path.split()[0]}: not an image"):
+        opened(root).split("all")
 
 
 def test_links_inside_the_data_set_are_followed(make_folder: Any) -> None:
@@ -139,6 +161,18 @@ def test_a_folder_reached_twice_counts_once(make_folder: Any) -> None:
     source = opened(root)
     assert torch.bincount(source.split("all").labels_N).tolist() == [4, 2]
     assert "listed already" in source.remarks[0]
+
+
+def test_a_link_beside_its_target_changes_nothing(make_folder: Any) -> None:
+    """Row 49: whatever its name, and however deep the folder lies, the folder's own name stays."""
+    root = make_folder({"cat": 2, "cat/deep/deeper": 2, "dog": 2})
+    before = opened(root).fingerprint
+    for name in ("a", "z"):
+        (root / "cat" / name).symlink_to("deep/deeper")
+    source = opened(root)
+    assert source.fingerprint == before
+    reason = "the same folder as one listed already"
+    assert source.remarks[0] == f"2 skipped: cat/a ({reason}), cat/z ({reason})"
 
 
 def test_folder_that_cannot_be_read(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

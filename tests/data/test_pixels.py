@@ -92,7 +92,7 @@ def kept(root: Path) -> set[str]:
 
 
 def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sets not used for longest go first, which is said; neither the set in use nor another open one goes."""
+    """The least recently used sets go first, which is said; neither the set in use nor another open one goes."""
     monkeypatch.setattr("pocket_resnet.data.pixels.MAX_KEPT_BYTES", 2 * 4 * 3 * 8 * 8 + 300)  # two sets, not three
     roots = [make_folder({"a": 4}, name=name) for name in ("first", "second", "third", "fourth")]
     keys = []
@@ -105,7 +105,10 @@ def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPat
     del source  # closes the second
     opened(roots[0]).split("all")  # used again, so that the second goes first
     third = opened(roots[2])
-    assert any("kept pixels are limited to" in remark and "removed 1 sets" in remark for remark in third.remarks)
+    assert any(
+        "kept pixels are limited to" in remark and "removed the 1 least recently used set(s)" in remark
+        for remark in third.remarks
+    )
     third.split("all")
     assert kept(roots[0]) == {keys[0], third.fingerprint}
     first = opened(roots[0])
@@ -114,6 +117,13 @@ def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPat
     fourth.split("all")
     assert kept(roots[0]) == {keys[0], third.fingerprint, fourth.fingerprint}  # two are open
     assert torch.equal(opened(roots[0]).split("all").images_NCHW, images_NCHW)
+
+
+def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder({"a": 4})
+    gone = root.parent / "data" / "folders" / "other" / "images.npy"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))
+    assert len(opened(root).split("all")) == 4
 
 
 def test_a_set_larger_than_the_limit_is_kept(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

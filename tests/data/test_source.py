@@ -71,7 +71,7 @@ def test_folder_beside_a_built_in_name_is_mentioned(
     make_folder({"a": 3, "b": 3}, name="others")
     assert open_source("digits").remarks == ()
     monkeypatch.chdir(tmp_path)
-    told = "digits is the built-in data set, not the folder of this name here: ./digits is the folder"
+    told = "using the built-in data set digits; for the folder here, give ./digits"
     source = open_source("digits")
     assert (source.name, source.remarks) == ("digits", (told,))
     assert told in run("data", "digits")[1]

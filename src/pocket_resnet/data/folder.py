@@ -105,14 +105,14 @@ def _cut(
     held = Holdout.of(classes, VAL_FRACTION)
     train = [image for image in images if content[image] not in held.contents]
     names = listed([printable(name) for name in held.exceptions], ", ")
-    what = "one image of each of these classes may change sides between training and validation as the class grows"
+    what = "one image of each of these classes may move between training and validation as the class grows"
     return train, [image for image in images if content[image] in held.contents], [f"{what}: {names}"] if names else []
 
 
 def _remark_single(train: Sequence[ImageFile], val: Sequence[ImageFile]) -> list[str]:
     validated = {image.class_name for image in val}
     names = dict.fromkeys(printable(image.class_name) for image in train if image.class_name not in validated)
-    what = "only one image, copies aside, used for training, none for validation"
+    what = "classes with a single distinct image, used for training only"
     return [f"{what}: {', '.join(names)}"] if names else []
 
 

@@ -47,4 +47,4 @@ def is_raw_tiff(tags: dict[int, object]) -> bool:
 
 def refusal(name: str) -> str:
     """What an error says about a file of this format."""
-    return f"{name} is not read: convert it to PNG or JPEG"
+    return f"{name} is not supported: convert it to PNG or JPEG"

@@ -29,8 +29,8 @@ class Holdout:
 
         A content is held out where its own rank is below the share. Two exceptions: a class of two contents or more of
         which none is held out gives its lowest, and a class of which all are held out trains on its highest. Both end
-        when the class grows and the first rule suffices, and then that one image changes sides. The second exception
-        is the stronger one where classes share a content: each class has an image to train on.
+        when the class grows and the first rule suffices, and then that one image moves. The second exception is
+        the stronger one where classes share a content: each class has an image to train on.
         """
         ranked = {name: sorted(set(contents), key=_rank) for name, contents in classes.items()}
         held = {content for contents in ranked.values() for content in contents if _rank(content) < share}

@@ -42,7 +42,7 @@ Picture = Image.Image
 class ImageError(DataError):
     """A file that is not a whole image of an allowed format within the limits."""
 
-    usual_mend = "save it anew as an image, or leave it out"
+    usual_mend = "save it again as an image, or leave it out"
 
 
 def read_file(path: Path) -> bytes:
@@ -96,6 +96,7 @@ def from_picture(picture: Picture, size: int) -> NDArray[np.uint8]:
         _check_header(picture, MAX_PIXELS)
         with pillow_warnings.ignored():
             loaded = picture.copy()  # the caller's stays as it is
+            loaded.format = picture.format  # of a PGM, it says how deep its grey is
             return _upright(loaded, _orientation(loaded), size)
     except ImageError:
         raise
@@ -125,7 +126,7 @@ def _decode_content(content: bytes, size: int | None) -> NDArray[np.uint8]:
         else:
             _check_header(image, MAX_PIXELS)
             if image.format == "PNG" and png.has_wrong_pixels(content):
-                raise ImageError("a damaged image: wrong sum of its pixels")
+                raise ImageError("a damaged image: checksum of the pixel data is wrong")
             image.load()
             loaded = image
         return _upright(loaded, _orientation(image), size)
@@ -146,7 +147,10 @@ def _load_jpeg(image: Image.Image, content: bytes, size: int | None) -> Image.Im
     is_by_rows = scale > 1 and jpeg.is_read_by_rows(content)
     _check_header(image, MAX_JPEG_PIXELS if is_by_rows else MAX_PIXELS)
     is_cmyk = image.mode == "CMYK"
-    pixels_HWC = jpeg.read_pixels(content, width, height, scale=scale, is_cmyk=is_cmyk)
+    try:
+        pixels_HWC = jpeg.read_pixels(content, width, height, scale=scale, is_cmyk=is_cmyk)
+    except jpeg.UnknownSamplingError:
+        raise ImageError("its chroma sampling is not supported (4:4:4, 4:2:2 and 4:2:0 are)") from None
     if is_cmyk:
         return Image.frombytes("CMYK", pixels_HWC.shape[1::-1], (255 - pixels_HWC).tobytes())
     return Image.fromarray(pixels_HWC)

@@ -46,8 +46,10 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
     root = listing.root
     names = _by_split(root, like_splits)
     if strangers := [name for name in folders if name not in like_splits]:
-        what = f"{_folders(strangers)} beside {_folders(like_splits)}"
-        raise DataError(what, where=root, mend=f"move it into {names.get('train', 'train')}/, or out")
+        what = f"{_folders(strangers)} {'lies' if len(strangers) == 1 else 'lie'} next to {_folders(like_splits)}"
+        it = "it" if len(strangers) == 1 else "them"
+        mend = f"move {it} into {names.get('train', 'train')}/ or out of the data set"
+        raise DataError(what, where=root, mend=mend)
     if "train" not in names:
         mend = "add train/, or name its classes' folder"
         raise DataError("; ".join([f"it has {nested[0]}/, but no train/", *listing.remarks()]), where=root, mend=mend)

@@ -7,6 +7,7 @@ escapes or hangs.
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +35,16 @@ LEFT_BEHIND = frozenset(
         "__pycache__",
     }
 )  # in any case; what begins with a dot is left out as well
-_OURS = {"recipe.toml", "model.safetensors", "report.html"}  # in a run, in a model, in a report
+_OURS = (  # folders that we write: a run, a model, a report; all of one line are there
+    {"recipe.toml", "checkpoints"},
+    {"recipe.toml", "plots"},
+    {"recipe.toml", ".lock"},
+    {"config.json", "model.safetensors"},
+    {"report.html", "plots"},
+)
 _OUR_DATA = ("folders", "index")  # in a data folder
 _LOCK = {".lock"}  # all that a run leaves which fails at once
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff")
 _OUTSIDE = "links out of the data set are not followed"
 _MAX_SHOWN = 5
 
@@ -96,17 +104,18 @@ class Listing:
         ]
 
     def _walk(self, folder: Path, class_name: str) -> Iterator[ImageFile]:
-        pending, seen = [(folder, folder.resolve())], set[Path]()
-        while pending:
-            folder, real = pending.pop()
+        """Links to folders come last, so that a folder inside the class is listed under its own name."""
+        pending, links, seen = [(folder, folder.resolve())], deque[tuple[Path, Path]](), set[Path]()
+        while pending or links:
+            folder, real = pending.pop() if pending else links.popleft()
             if real in seen:
-                self._skip(folder, "link to a folder that was listed already")
+                self._skip(folder, "the same folder as one listed already")
                 continue
             seen.add(real)
             prefix = "" if folder == self.root else f"{folder.relative_to(self.root).as_posix()}/"
             for entry in self._visible(folder):
                 if target := self._folder(entry, real):
-                    pending.append((folder / entry.name, target))
+                    (links if entry.is_symlink() else pending).append((folder / entry.name, target))
                 elif status := self._regular(entry):
                     stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
                     yield ImageFile(prefix + entry.name, class_name, *stamp)
@@ -191,9 +200,12 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _is_marked(folder: str, entries: list[os.DirEntry[str]]) -> bool:
+    """Whether the package writes what is in the folder; a folder with pictures in it is never ours."""
     names = {entry.name for entry in entries}
+    if any(name.casefold().endswith(_PICTURES) for name in names):
+        return False
     is_data = _OUR_DATA[0] in names and Path(folder, *_OUR_DATA).is_dir()
-    return is_data or names == _LOCK or not names.isdisjoint(_OURS)
+    return is_data or names == _LOCK or any(ours <= names for ours in _OURS)
 
 
 def _shown(paths: list[str]) -> str:

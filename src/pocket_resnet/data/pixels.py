@@ -3,7 +3,7 @@
 `folders/index/*.json` says which content a file had, so that an unchanged file is not read again.
 `folders/KEY/images.npy` holds the pixels, `files.json` beside it says of which files; KEY is a hash over names,
 contents, size and decoder, so changed data never meets old pixels. Where all of them would take more than
-`MAX_KEPT_BYTES`, those that were not used for longest are removed first.
+`MAX_KEPT_BYTES`, the least recently used are removed first.
 """
 
 import contextlib
@@ -85,11 +85,12 @@ class PixelStore:
         ]
 
     def make_room(self, key: str, num_images: int) -> list[str]:
-        """Remove sets until that of the key fits too, longest not used first; a line about them, or none.
+        """Remove sets until that of the key fits too, the least recently used first; a line about them, or none.
 
         The key's own stays, and so do those that a process has open.
         """
-        kept = {path: path.stat().st_size for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
+        found = {path: _size(path) for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
+        kept = {path: size for path, size in found.items() if size is not None}
         total, removed = sum(kept.values()) + num_images * 3 * self._image_size**2, 0
         for path in sorted(kept, key=_last_use):
             if total <= MAX_KEPT_BYTES:
@@ -97,7 +98,7 @@ class PixelStore:
             if _remove_unused(path):
                 total, removed = total - kept[path], removed + 1
         limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
-        return [f"{limit}: removed {removed} sets not used for longest from {self._folder}"] if removed else []
+        return [f"{limit}: removed the {removed} least recently used set(s) from {self._folder}"] if removed else []
 
     def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
         """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.
@@ -176,7 +177,7 @@ class PixelStore:
         return DataError(
             f"{len(bad)} of {len(images)} files are no usable images:{_listed(bad)}",
             where=self._root,
-            mend="mend them or move them out",
+            mend="replace them or move them out",
         )
 
     def _hash(self, image: ImageFile) -> str | ImageError:
@@ -222,6 +223,14 @@ def _entry(image: ImageFile, content: str) -> list[int | str]:
 def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
     entry = index.get(image.relative)
     return isinstance(entry, list) and len(entry) == 5 and entry[:4] == _stamp(image)
+
+
+def _size(path: Path) -> int | None:
+    """None where another process removed the file meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _last_use(path: Path) -> float:

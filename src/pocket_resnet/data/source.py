@@ -158,19 +158,7 @@ def open_source(
     if name == "auto":
         name, more_remarks = _choose(data_dir, download)
         remarks += more_remarks
-    if name in FAMILIES:
-        _require_native_size(name, image_size, cifar.IMAGE_SIZE)
-        reader: Reader = cifar.Cifar(FAMILIES[name], data_dir or default_data_dir(), download)
-    elif name == "digits":
-        _require_native_size(name, image_size, Digits.image_size)
-        reader = Digits()
-    elif Path(name).is_dir():
-        root = Path(os.path.realpath(name))
-        reader = Folder(root, data_dir or default_data_dir(), image_size, num_workers)
-    else:
-        close = difflib.get_close_matches(name, NAMES, n=1)
-        mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
-        raise UsageError("no data set and no folder of this name", where=name, mend=mend)
+    reader = _reader(name, data_dir, image_size, num_workers, download)
     return Source(
         name=reader.name,
         class_names=reader.class_names,
@@ -198,7 +186,7 @@ def is_there(name: str) -> bool:
 def namesake_remarks(name: str) -> tuple[str, ...]:
     """A line where a built-in data set is named and a folder of this name stands in the working directory."""
     if name in NAMES and Path(name).is_dir():
-        return (f"{name} is the built-in data set, not the folder of this name here: ./{name} is the folder",)
+        return (f"using the built-in data set {name}; for the folder here, give ./{name}",)
     return ()
 
 
@@ -266,6 +254,21 @@ def channel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[fl
     squares_C = (counts_CL * levels.square()).sum(dim=1).double() / count
     std_C = (squares_C - mean_C.square()).clamp(min=0).sqrt()
     return tuple((mean_C / 255).tolist()), tuple((std_C / 255).clamp(min=MIN_STD).tolist())
+
+
+def _reader(name: str, data_dir: Path | None, image_size: int, num_workers: int, allow_download: bool) -> Reader:
+    if name in FAMILIES:
+        _require_native_size(name, image_size, cifar.IMAGE_SIZE)
+        return cifar.Cifar(FAMILIES[name], data_dir or default_data_dir(), allow_download)
+    if name == "digits":
+        _require_native_size(name, image_size, Digits.image_size)
+        return Digits()
+    if Path(name).is_dir():
+        root = Path(os.path.realpath(name))
+        return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
+    raise UsageError("no data set and no folder of this name", where=name, mend=mend)
 
 
 def _choose(data_dir: Path | None, allow_download: bool) -> tuple[str, tuple[str, ...]]:
