@@ -16,7 +16,7 @@ def test_base_is_another_recipe(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('base = "fast"\nepochs = 9\n[optim]\nlr = 0.3\n')
     fast, mine = load_recipe("fast"), load_recipe(str(path))
-    changes = [f"epochs: {fast.epochs} -> 9", f"optim.lr: {fast.optim.lr} -> 0.3"]
+    changes = [f"epochs: {fast.epochs} -> 9", "min_steps: 250 -> 0", f"optim.lr: {fast.optim.lr} -> 0.3"]
     assert differences(fast, mine) == ["name: fast -> mine", *changes]
     path.write_text('base = "fast"\n[model]\nnetwork = "resnet20"\n')
     assert load_recipe(str(path)).model == named("resnet20")
@@ -59,3 +59,19 @@ def test_flags_that_were_given(words: list[str], explicit: set[str]) -> None:
     assert differences(best, override(best, {key: dotted(found.model_dump())[key] for key in explicit})) == (
         differences(best, found)
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "min_steps"),
+    [([], 250), (["--epochs", "3"], 0), (["--epochs=3"], 0), (["--epochs", "3", "--min-steps", "50"], 50)],
+)
+def test_epochs_that_were_given_are_kept(words: list[str], min_steps: int) -> None:
+    """Row 58: also where data are few and the recipe asks for more optimizer steps."""
+    assert _parse("train", ["fast", *words]).recipe.min_steps == min_steps
+
+
+def test_epochs_of_a_recipe_of_ones_own_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('base = "fast"\nepochs = 3\n')
+    (tmp_path / "other.toml").write_text('base = "fast"\nseed = 3\n')
+    assert load_recipe(str(tmp_path / "mine.toml")).min_steps == 0
+    assert load_recipe(str(tmp_path / "other.toml")).min_steps == 250

@@ -39,14 +39,14 @@ def train(
     """
     from pocket_resnet.data.source import data_name
     from pocket_resnet.files import expanded
-    from pocket_resnet.recipe_toml import load_recipe, override
+    from pocket_resnet.recipe_toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe
 
     values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}
     if data is not None:
         values["data.name"] = data_name(data)
     return train_recipe(
-        override(load_recipe(os.fspath(recipe)), values),
+        with_choices(load_recipe(os.fspath(recipe)), values),
         data_dir=None if data_dir is None else expanded(data_dir),
         runs_dir=expanded(runs_dir),
         run=None if run is None else os.fspath(run),

@@ -180,7 +180,7 @@ class Recipe(Section):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many optimizer steps; the schedule stays that of the whole run."""
     min_steps: Annotated[int, Field(ge=0)] = 0
-    """Small data sets get more epochs, so that the run has at least this many optimizer steps."""
+    """Small data sets get more epochs, up to this many optimizer steps at least; given --epochs are kept."""
     batch_size: Count = 128
     """Images that an optimizer step trains."""
     hardest: Annotated[float, Field(ge=0.05, le=1)] = 1.0

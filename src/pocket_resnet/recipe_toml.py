@@ -66,7 +66,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         model = values.get("model")
         if isinstance(model, dict) and isinstance(model.get("network"), str):
             values["model"] = dataclasses.asdict(named(model.pop("network"))) | model
-        return _laid_over(base, values) if base else Recipe.model_validate(_with_tuples(values))
+        return _laid_over(base, _with_epochs_kept(values)) if base else Recipe.model_validate(_with_tuples(values))
     except RecipeError as error:
         raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path), mend=error.mend) from error
     except UsageError as error:  # of the network, whose field `where` is
@@ -113,7 +113,16 @@ def with_flags(base: Recipe, parsed: Recipe, words: Sequence[str]) -> Recipe:
     values = dotted(parsed.model_dump(mode="json"))
     flags = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
     given = flags | {re.sub(r"(^|\.)no_(\w+)$", r"\1\2", flag) for flag in flags}
-    return override(base, {key: value for key, value in values.items() if key in given})
+    return with_choices(base, {key: value for key, value in values.items() if key in given})
+
+
+def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with what a user has chosen; chosen epochs are kept, so `min_steps` adds none to them."""
+    return override(recipe, _with_epochs_kept(changes))
+
+
+def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
+    return {"min_steps": 0} | changes if "epochs" in changes else changes
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

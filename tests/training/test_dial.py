@@ -111,7 +111,7 @@ def test_what_is_set_wins_over_the_dial_also_at_its_default(
 ) -> None:
     """Row 58: by flag, recipe file, base or program; a remark says so, and recipe.toml resumes to the same."""
     default = dotted(Recipe().model_dump())[key]
-    changes = {"epochs": SHORT if key.startswith("optim.") else LONG, "budget": "50k", "batch_size": 4}
+    changes = {"epochs": SHORT if key.startswith("optim.") else LONG, "budget": "50k", "batch_size": 4, "min_steps": 0}
     left, _ = fit_to_data(override(load_recipe("best"), changes), as_32(source), 14)
     assert dotted(left.model_dump())[key] != default
     recipe, remarks = fit_to_data(way(changes | {key: default}, tmp_path, monkeypatch), as_32(source), 14)
