@@ -10,17 +10,18 @@ import torch
 
 from pocket_resnet.torch_settings import own_settings
 
+BACKENDS: Any = torch.backends
 PRECISIONS: dict[str, Callable[[], object]] = {
     "as it is": lambda: None,
     "medium": lambda: torch.set_float32_matmul_precision("medium"),
-    "convolutions": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
-    "all backends": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
-    "newer switch": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
-    "cuDNN": lambda: setattr(torch.backends.cudnn, "fp32_precision", "tf32"),
-    "CUDA's products": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
-    "oneDNN": lambda: setattr(torch.backends.mkldnn, "fp32_precision", "bf16"),
-    "oneDNN's products": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
-    "newer switch, as fp32": lambda: setattr(torch.backends, "fp32_precision", "ieee"),
+    "convolutions": lambda: setattr(BACKENDS.cudnn, "allow_tf32", False),
+    "all backends": lambda: setattr(BACKENDS, "fp32_precision", "tf32"),
+    "newer switch": lambda: setattr(BACKENDS.cudnn.conv, "fp32_precision", "tf32"),
+    "cuDNN": lambda: setattr(BACKENDS.cudnn, "fp32_precision", "tf32"),
+    "CUDA's products": lambda: setattr(BACKENDS.cuda.matmul, "fp32_precision", "tf32"),
+    "oneDNN": lambda: setattr(BACKENDS.mkldnn, "fp32_precision", "bf16"),
+    "oneDNN's products": lambda: setattr(BACKENDS.mkldnn.matmul, "fp32_precision", "bf16"),
+    "newer switch, as fp32": lambda: setattr(BACKENDS, "fp32_precision", "ieee"),
 }
 
 
@@ -34,10 +35,9 @@ def _restored() -> object:
 
 
 def places() -> list[Any]:
-    backends: Any = torch.backends
-    cudnn, mkldnn = backends.cudnn, backends.mkldnn
-    of_operations = [cudnn.conv, cudnn.rnn, mkldnn.conv, mkldnn.rnn, mkldnn.matmul, backends.cuda.matmul]
-    return [backends, cudnn, mkldnn, *of_operations]
+    cudnn, mkldnn = BACKENDS.cudnn, BACKENDS.mkldnn
+    of_operations = [cudnn.conv, cudnn.rnn, mkldnn.conv, mkldnn.rnn, mkldnn.matmul, BACKENDS.cuda.matmul]
+    return [BACKENDS, cudnn, mkldnn, *of_operations]
 
 
 def precisions() -> list[str]:
