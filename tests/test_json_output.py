@@ -86,9 +86,11 @@ def test_the_file_is_there_where_nobody_reads_standard_output(
     def gone(*_: object) -> None:
         raise BrokenPipeError
 
-    with monkeypatch.context() as patch, pytest.raises(BrokenPipeError):
+    output = JsonOutput(json_too, tmp_path / "found.json")
+    with monkeypatch.context() as patch:
         patch.setattr(sys.stdout, "flush", gone)
-        JsonOutput(json_too, tmp_path / "found.json").tell({"name": "ü"}, gone)
+        with pytest.raises(BrokenPipeError):
+            output.tell({"name": "ü"}, gone)
     assert json.loads((tmp_path / "found.json").read_bytes()) == {"name": "ü"}
 
 
