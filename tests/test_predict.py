@@ -65,7 +65,7 @@ def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[n
         found = classifier.predict(images, top=np.int64(2), views=np.int32(1))  # type: ignore[arg-type]
         assert [each.label for each in found] == [expected.label] * 4
         assert [each.probability for each in found] == pytest.approx([expected.probability] * 4, abs=1e-6)
-    with pytest.raises(UsageError, match="a int is no image"):
+    with pytest.raises(UsageError, match="int is not an image"):
         classifier.predict([3])
 
 

@@ -172,5 +172,5 @@ def test_one_or_several() -> None:
         assert list(several(one)) == [one]
     assert [each.shape for each in several(np.zeros((2, 4, 4, 3)))] == [(4, 4, 3)] * 2
     assert [each.shape for each in several(torch.zeros(2, 3, 4, 4))] == [(3, 4, 4)] * 2
-    with pytest.raises(UsageError, match="a Table is no image"):
+    with pytest.raises(UsageError, match="Table is neither an image nor a list of images"):
         list(several(Table()))
