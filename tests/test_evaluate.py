@@ -251,6 +251,7 @@ def test_what_the_model_was_trained_on_is_no_estimate(make_recipe: Callable[...,
     train(recipe, runs_dir=pictures.parent / "runs", run="r")
     run = pictures.parent / "runs" / "r"
     assert evaluate_model(run).caveat is None
+    assert evaluate_model(run).to_json()["caveat"] is None
     again = f"{pictures.parent}/../{pictures.parent.name}/{pictures.name}"
     for found in (
         evaluate_model(run, data=str(pictures)),
@@ -258,6 +259,7 @@ def test_what_the_model_was_trained_on_is_no_estimate(make_recipe: Callable[...,
         evaluate_model(run, split="all"),
     ):
         assert (found.split, found.caveat) == ("all", "no estimate: the model was trained on 2 of these 3 images")
+        assert found.to_json()["caveat"] == found.caveat
     shutil.copytree(pictures, pictures.parent / "more")
     assert evaluate_model(run, data=str(pictures.parent / "more")).caveat is not None
     final = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_on": "trainval"})})

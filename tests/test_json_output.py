@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,15 +79,40 @@ def test_standard_output_as_a_file(spelling: str, kind: str, tmp_path: Path) -> 
     assert json.loads(found.read_bytes() if kind == "file" else done.stdout)["num_params"] > 0
 
 
+@pytest.mark.parametrize("json_too", [False, True])
+def test_the_file_is_there_where_nobody_reads_standard_output(
+    json_too: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    output = JsonOutput(json_too, tmp_path / "found.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "flush", gone)
+        with pytest.raises(BrokenPipeError):
+            output.tell({"name": "ü"}, gone)
+    assert json.loads((tmp_path / "found.json").read_bytes()) == {"name": "ü"}
+
+
 def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file is there already: it is replaced by another one in its folder."""
     with pytest.raises(UsageError, match="a folder, not a file"):
         JsonOutput(False, tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(EnvironmentFault, match="loop"):
-        tell(tmp_path / "loop")
+        JsonOutput(False, tmp_path / "loop")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(os.path.relpath(tmp_path / "socket"))
+        with pytest.raises(UsageError, match="a block device or socket, not a file"):
+            JsonOutput(False, tmp_path / "socket")
+    (tmp_path / "there.json").touch()
+    with pytest.raises(EnvironmentFault, match="Not a directory"):
+        JsonOutput(False, tmp_path / "there.json" / "x.json")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(EnvironmentFault, match="Permission denied"):
-        JsonOutput(False, tmp_path / "x.json")
+    for name in ("x.json", "there.json", "new/folder/x.json"):
+        with pytest.raises(EnvironmentFault, match="Permission denied"):
+            JsonOutput(False, tmp_path / name)
+    JsonOutput(False, Path("/dev/null"))
 
 
 def test_files_of_a_run_or_model_are_refused_also_through_a_link(trained: Path, tmp_path: Path) -> None:

@@ -69,6 +69,21 @@ def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[n
         classifier.predict([3])
 
 
+def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Classifier) -> None:
+    """Row 56: its random numbers are drawn for good, in the caller's type."""
+    torch.manual_seed(5)
+    expected = [torch.rand(8, 8, 3, dtype=torch.float64) for _ in range(3)]
+    state = torch.random.get_rng_state()
+    torch.manual_seed(5)
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = classifier.predict(torch.rand(8, 8, 3) for _ in range(3))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert found == classifier.predict(expected)
+
+
 @pytest.mark.usefixtures("synthetic")
 def test_numbers_of_numpy_and_paths_where_python_s_and_text_are_taken(
     recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

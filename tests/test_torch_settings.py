@@ -1,45 +1,80 @@
 """Torch's settings inside of a call and after it; tests/faults/test_caller.py looks at whole programs."""
 
+import random
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from pocket_resnet.torch_settings import own_settings
 
+BACKENDS: Any = torch.backends
 PRECISIONS: dict[str, Callable[[], object]] = {
     "as it is": lambda: None,
     "medium": lambda: torch.set_float32_matmul_precision("medium"),
-    "convolutions": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
-    "all backends": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
-    "newer switch": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+    "convolutions": lambda: setattr(BACKENDS.cudnn, "allow_tf32", False),
+    "all backends": lambda: setattr(BACKENDS, "fp32_precision", "tf32"),
+    "newer switch": lambda: setattr(BACKENDS.cudnn.conv, "fp32_precision", "tf32"),
+    "cuDNN": lambda: setattr(BACKENDS.cudnn, "fp32_precision", "tf32"),
+    "CUDA's products": lambda: setattr(BACKENDS.cuda.matmul, "fp32_precision", "tf32"),
+    "oneDNN": lambda: setattr(BACKENDS.mkldnn, "fp32_precision", "bf16"),
+    "oneDNN's products": lambda: setattr(BACKENDS.mkldnn.matmul, "fp32_precision", "bf16"),
+    "newer switch, as fp32": lambda: setattr(BACKENDS, "fp32_precision", "ieee"),
 }
 
 
 @pytest.fixture(autouse=True)
 def _restored() -> object:
     yield
-    torch.backends.fp32_precision = "none"
+    for place in places():
+        place.fp32_precision = "none"
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
 
 
+def places() -> list[Any]:
+    cudnn, mkldnn = BACKENDS.cudnn, BACKENDS.mkldnn
+    of_operations = [cudnn.conv, cudnn.rnn, mkldnn.conv, mkldnn.rnn, mkldnn.matmul, BACKENDS.cuda.matmul]
+    return [BACKENDS, cudnn, mkldnn, *of_operations]
+
+
 def precisions() -> list[str]:
-    backends = torch.backends
-    places = (backends.cudnn, backends.mkldnn)
-    found = [place.fp32_precision for each in places for place in (each.conv, each.rnn)]
-    return [*found, backends.mkldnn.matmul.fp32_precision, backends.cuda.matmul.fp32_precision]
+    return [place.fp32_precision for place in places()]
+
+
+def older_switches() -> list[object]:
+    """Each raises where the newer ones have been used otherwise."""
+    found: list[object] = []
+    for read in (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append(None)
+    return found
 
 
 @pytest.mark.parametrize("case", PRECISIONS)
 def test_fp32_is_fp32(case: str) -> None:
+    """Whichever of torch's switches the caller has used, also where the older ones cannot be read any more."""
     PRECISIONS[case]()
-    before = precisions(), torch.get_float32_matmul_precision()
+    before = precisions(), older_switches()
     with own_settings():
         assert set(precisions()) <= {"none", "ieee"}
-        if case != "all backends":
-            assert not torch.backends.cudnn.allow_tf32
-    assert (precisions(), torch.get_float32_matmul_precision()) == before
+        assert older_switches()[0] == "highest"
+        assert not older_switches()[1]
+    assert (precisions(), older_switches()) == before
+
+
+def test_settings_for_all_operations_still_reach_each_operation() -> None:
+    """Afterwards too: what an operation took from them is not fixed for it."""
+    everywhere, products = places()[0], places()[-1]
+    everywhere.fp32_precision = "tf32"
+    with own_settings():
+        pass
+    everywhere.fp32_precision = "ieee"
+    assert products.fp32_precision == "ieee"
 
 
 @own_settings()
@@ -75,3 +110,68 @@ def test_weights_trained_under_the_caller_s_autocast_are_not_cached() -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 assert layer(x)[0, 0] == 4 * value
         assert layer(x).dtype == torch.float32
+
+
+def test_two_threads_at_once() -> None:
+    """The first that enters leaves first, while the other goes on in our settings; then all is the caller's again."""
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    entered, left = threading.Event(), threading.Event()
+    seen: list[torch.dtype] = []
+
+    def other() -> None:
+        with own_settings():
+            torch.manual_seed(9)
+            entered.set()
+            left.wait(10)
+            seen.append(torch.get_default_dtype())
+
+    thread = threading.Thread(target=other)
+    try:
+        with own_settings():
+            thread.start()
+            assert entered.wait(10)
+        left.set()
+        thread.join()
+        assert seen == [torch.float32]
+        assert torch.get_default_dtype() == torch.float64
+        assert torch.equal(torch.random.get_rng_state(), before)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_seeds_that_wait_for_cuda_are_the_caller_s() -> None:
+    """Torch keeps the last seed for a CUDA that has not started yet: here without one, or before its first use."""
+    torch.manual_seed(random.randrange(2**32))
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        pytest.skip("CUDA has started")
+    before = list(torch.cuda._lazy_seed_tracker.get_calls())
+    with own_settings():
+        torch.manual_seed(7)
+        torch.cuda.manual_seed(8)
+        assert torch.cuda._lazy_seed_tracker.get_calls() != before
+    assert torch.cuda._lazy_seed_tracker.get_calls() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_seeds_of_a_cuda_that_starts_inside_are_the_caller_s() -> None:
+    torch.cuda.manual_seed_all(5)
+    expected = torch.Generator("cuda").manual_seed(5)
+    with own_settings():
+        torch.manual_seed(7)
+        torch.rand(3, device="cuda")
+    assert torch.equal(torch.rand(3, device="cuda"), torch.rand(3, device="cuda", generator=expected))
+
+
+@pytest.mark.parametrize("callers", [False, True])
+def test_cudnn_times_its_kernels_only_where_asked_to(callers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training; elsewhere the same image gets the same figures again."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", callers)
+    with own_settings():
+        assert not torch.backends.cudnn.benchmark
+    with own_settings(benchmark=True):
+        assert torch.backends.cudnn.benchmark
+        with own_settings():
+            assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == callers

@@ -3,10 +3,14 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
+from pocket_resnet.data.source import open_source
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -94,7 +98,7 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert "of 6 images, split val, single view" in out
     found = json.loads(run("evaluate", trained, "--json")[1])
     expected = {"accuracy", "interval", "num_images", "split", "views", "per_class", "confusion", "nll", "ece"}
-    assert found.keys() == expected
+    assert found.keys() == expected | {"caveat"}
     assert found["per_class"].keys() == {"red", "green", "blue"}
     assert synthetic.num_test_opened == 0
     code, out, _ = run("evaluate", trained, "--out", tmp_path / "e.json", "--split", "test", "--views", 6)
@@ -104,6 +108,29 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert (found["split"], found["views"], found["num_images"]) == ("test", 6, 5)
     assert synthetic.num_test_opened == 1
     assert run("evaluate", trained, "--views", 3)[0] == 2
+
+
+def test_evaluate_says_what_the_data_leave_out(
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And which data `auto` takes."""
+    for number, name in enumerate(("red", "blue")):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "a.png")
+    (tmp_path / "pictures" / "red" / "away").symlink_to(tmp_path)
+    (tmp_path / "pictures" / "test").mkdir()
+    monkeypatch.setattr("pocket_resnet.evaluate.open_source", open_source)
+    code, out, err = run("evaluate", trained, "--data", tmp_path / "pictures", "--data-dir", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["num_images"] == 2
+    assert "red/away" in err
+    assert "test/ has no class folders: left out" in err
+    auto = replace(
+        open_source(tmp_path / "pictures", data_dir=tmp_path, image_size=8), remarks=("using the digits instead",)
+    )
+    monkeypatch.setattr("pocket_resnet.evaluate.open_source", lambda *_, **__: auto)
+    assert "using the digits instead\n" in run("evaluate", trained, "--data", "auto")[2]
 
 
 @pytest.mark.parametrize("name", ["result.json", "recipe.toml", "model/model.safetensors", "model/config.json"])
@@ -123,7 +150,7 @@ def test_predict(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None
         (tmp_path / "many" / name).write_bytes(picture.read_bytes())
     code, out, _ = run("predict", trained, picture, tmp_path / "many", "--json", "--top", 2)
     assert code == 0
-    rows = json.loads(out)
+    rows = json.loads(out)["predictions"]
     assert [row["image"] for row in rows] == [str(picture), *(str(tmp_path / "many" / n) for n in ("a.png", "b.png"))]
     assert rows[0].keys() == {"image", "label", "probability", "top"}
     assert rows[0]["top"][0] == {"label": rows[0]["label"], "probability": rows[0]["probability"]}
@@ -136,7 +163,7 @@ def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path,
     (tmp_path / "x.png").write_text("<html>")
     code, out, err = run("predict", trained, tmp_path / "x.png", picture, tmp_path / "none.png", "--json")
     assert code == 3
-    assert [row["image"] for row in json.loads(out)] == [str(picture)]
+    assert [row["image"] for row in json.loads(out)["predictions"]] == [str(picture)]
     assert "2 of 3 files cannot be read" in err
     assert "x.png: not an image" in err
     assert "none.png: cannot be read: No such file" in err

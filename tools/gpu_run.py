@@ -66,7 +66,7 @@ class Timings:
         return self.flops_per_s / self.matrix_flops_per_s
 
 
-@own_settings()
+@own_settings(benchmark=True)
 def measure(recipe: Recipe, hardware: Hardware) -> Timings:
     """Time training steps of the recipe on random images, at every image size that it trains at."""
     hardware.use_threads()

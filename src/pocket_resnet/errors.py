@@ -25,7 +25,7 @@ class PocketError(Exception):
 
 
 class UsageError(PocketError):
-    """A flag, recipe or request that cannot be meant."""
+    """An invalid flag, recipe or request."""
 
     exit_code = 2
 

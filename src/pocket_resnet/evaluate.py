@@ -16,7 +16,7 @@ from torch import Tensor
 from pocket_resnet.card import Card
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.layout import unicode_form
-from pocket_resnet.data.source import Source, Split, Which, data_name, namesake_remarks, open_source
+from pocket_resnet.data.source import Source, Split, Which, data_name, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.files import expanded
@@ -57,7 +57,7 @@ class Evaluation:
     caveat: str | None = None
     """On images that the model was trained on."""
     remarks: tuple[str, ...] = ()
-    """What a user should know of how the data were named."""
+    """What a user should know about the data: which they are, what was skipped."""
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; `confusion[true][predicted]` counts images."""
@@ -69,7 +69,7 @@ class Evaluation:
             }
             for result in self.per_class
         }
-        figures = {key: value for key, value in vars(self).items() if key not in ("caveat", "remarks")}
+        figures = {key: value for key, value in vars(self).items() if key != "remarks"}
         return figures | {"per_class": classes}
 
 
@@ -102,7 +102,7 @@ def evaluate_model(
     hardware.use_threads()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
     told = caveat(path, card, source, split_name, images.images_NCHW)
-    return replace(found, caveat=told, remarks=() if data is None else namesake_remarks(data))
+    return replace(found, caveat=told, remarks=source.remarks)
 
 
 def refuse_mirroring(card: Card, views: int) -> None:

@@ -134,24 +134,29 @@ def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BinaryIO]:
             raise
 
 
-def write_through(path: Path, content: bytes) -> None:
-    """Replace a regular file in one step, also where a link leads to it; write into a FIFO or character device.
+def is_replaced(path: Path) -> bool:
+    """Whether `write_through` puts a new file there; it writes into a FIFO or character device.
 
-    Raises UsageError for what cannot be written so.
+    Raises UsageError for what is no file to write.
     """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return True
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        what = "a folder" if stat.S_ISDIR(mode) else "a block device or socket"
+        raise UsageError(f"{what}, not a file to write", where=path, mend="name a file")
+    return stat.S_ISREG(mode)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Replace a regular file in one step, also where a link leads to it; write into other files, see `is_replaced`."""
     with explain_os_errors(path, len(content)):
-        try:
-            mode = path.stat().st_mode
-        except FileNotFoundError:
-            mode = stat.S_IFREG
-        if stat.S_ISREG(mode):
+        if is_replaced(path):
             write_bytes(Path(os.path.realpath(path)), content)
-        elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        else:
             with path.open("wb") as file:
                 file.write(content)
-        else:
-            what = "a folder" if stat.S_ISDIR(mode) else "a block device or socket"
-            raise UsageError(f"{what}, not a file to write", where=path, mend="name a file")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """`--json` and `--out FILE`: what a command found, as one JSON object on standard output or in a file."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -7,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pocket_resnet import streams
-from pocket_resnet.errors import EnvironmentFault, UsageError
-from pocket_resnet.files import SUMS_NAME, json_bytes, write_through
+from pocket_resnet.errors import UsageError
+from pocket_resnet.files import SUMS_NAME, explain_os_errors, is_replaced, json_bytes, write_through
 from pocket_resnet.json_format import json_text
 
 STDOUT = Path("-")
@@ -26,16 +27,16 @@ class JsonOutput:
             _check(self.file)
 
     def tell(self, value: Any, for_people: Callable[[], None]) -> None:
-        """Print the JSON, or else what is for people; then write the file."""
+        """Write the file, so that it exists even if standard output breaks; then print JSON, or what is for people."""
+        if self.file is not None:
+            _check(self.file)  # the run that it may belong to is there by now
+            write_through(self.file, json_bytes(value))
+            print(f"wrote {self.file}", file=sys.stderr)
         if self.on_stdout:
             sys.stdout.write(json_text(value, streams.encoding()))
             sys.stdout.flush()
         else:
             for_people()
-        if self.file is not None:
-            _check(self.file)  # the run that it may belong to is there by now
-            write_through(self.file, json_bytes(value))
-            print(f"wrote {self.file}", file=sys.stderr)
 
 
 def _is_stdout(path: Path) -> bool:
@@ -49,14 +50,15 @@ def _is_stdout(path: Path) -> bool:
 def _check(path: Path) -> None:
     """Raise UsageError for a folder or a file of a run or model, EnvironmentFault where nothing can be written."""
     target = Path(os.path.realpath(path))
-    if path.is_dir():
-        raise UsageError("a folder, not a file to write", where=path, mend="name a file in it")
-    if _belongs_to_a_run_or_model(target):
-        raise UsageError("a file of a run or model", where=path, mend="choose another name")
-    folder = target.parent
-    if not path.exists() and folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        mend = "choose a folder that can be written"
-        raise EnvironmentFault("cannot write: Permission denied", where=path, mend=mend)
+    with explain_os_errors(path):
+        if _belongs_to_a_run_or_model(target):
+            raise UsageError("a file of a run or model", where=path, mend="choose another name")
+        if is_replaced(path):  # by a new file in the same folder
+            folder = next(parent for parent in target.parents if parent.exists())
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _belongs_to_a_run_or_model(target: Path) -> bool:

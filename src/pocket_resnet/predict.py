@@ -44,7 +44,6 @@ class Classifier:
         self.model = hardware.place(model)
         self.card, self.hardware = card, hardware
 
-    @own_settings()
     def predict(self, images: Any, *, top: int = 5, views: int = 1) -> list[Prediction]:
         """A prediction for each image of a list, generator, column or batch of arrays, or for the only one.
 
@@ -57,14 +56,15 @@ class Classifier:
         if top < 1:
             raise UsageError(f"top {top}", mend="ask for 1 class or more")
         refuse_mirroring(self.card, views)
-        self.hardware.use_threads()
         predictions: list[Prediction] = []
-        remaining = several(images)
+        remaining = several(images)  # a generator is the caller's code: it runs with the caller's settings
         while batch := list(islice(remaining, EVALUATION_BATCH)):
             predictions += self._predict_batch(batch, top, views)
         return predictions
 
+    @own_settings()
     def _predict_batch(self, images: Iterable[Any], top: int, views: int) -> list[Prediction]:
+        self.hardware.use_threads()
         pixels_BHWC = np.stack([pixels(image, self.model.spec.image_size) for image in images])
         images_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
         probabilities_BK = class_probabilities(self.model, images_BCHW, self.hardware, views)

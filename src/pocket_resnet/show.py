@@ -121,7 +121,7 @@ def description(found: Mapping[str, Any], *, verified: bool) -> None:
     counts = {which: count for which, count in found["num_images"].items() if count is not None}
     print(f"{found['name']}: {len(found['classes'])} classes, {found['image_size']} x {found['image_size']} pixels")
     print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
-    print(f"lies in      {found['where']}")
+    print(f"stored in    {found['where']}")
     print(f"mean, std    {_decimals(found['mean'])} and {_decimals(found['std'])} (R G B, 0 to 1, training images)")
     print(f"fingerprint  {found['fingerprint'][:16]}…")
     for remark in found["remarks"]:

@@ -5,29 +5,32 @@ reach our results, and ours must not stay behind.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+_lock = threading.Lock()
+_shared = contextlib.ExitStack()
+_num_inside = 0
+
 
 @contextlib.contextmanager
-def own_settings() -> Iterator[None]:
+def own_settings(*, benchmark: bool = False) -> Iterator[None]:
     """Inside, torch computes as a fresh process does, in true fp32; on leaving, every setting is the caller's again.
 
-    Restored: threads, fp32 precision, default type and device, random generators, gradient modes and autocast. Works
-    as a decorator too.
+    Restored: threads, fp32 precision, default type and device, random generators, gradient modes and autocast. What
+    all threads of a program share is restored when the last of them leaves. Works as a decorator too.
+
+    `benchmark` has cuDNN time its kernels once for each shape and take the fastest. It may choose others next time, so
+    the same work on the same GPU then differs in the last bits; for training, whose shapes repeat.
     """
-    num_threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    looks_for_kernels = torch.backends.cudnn.benchmark
-    has_generators = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    generators = list(range(torch.cuda.device_count())) if has_generators else []
+    num_threads = torch.get_num_threads()
     try:
-        torch.set_default_dtype(torch.float32)
-        torch.backends.cudnn.benchmark = True  # a run's shapes repeat: the fastest kernel of each is looked for once
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_true_fp32())
-            stack.enter_context(torch.random.fork_rng(devices=generators))
+        with _shared_settings(), contextlib.ExitStack() as stack:
+            if benchmark:
+                torch.backends.cudnn.benchmark = True
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             if torch.get_default_device().type != "cpu":
@@ -37,38 +40,96 @@ def own_settings() -> Iterator[None]:
                     stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
             yield
     finally:
-        torch.set_default_dtype(dtype)
-        torch.backends.cudnn.benchmark = looks_for_kernels
         if torch.get_num_threads() != num_threads:
             torch.set_num_threads(num_threads)
 
 
 @contextlib.contextmanager
+def _shared_settings() -> Iterator[None]:
+    """What all threads share: set by the first that enters, restored by the last that leaves."""
+    global _num_inside
+    with _lock:
+        if _num_inside == 0:
+            with contextlib.ExitStack() as stack:
+                for entered in (_defaults(), _true_fp32(), _generators()):
+                    stack.enter_context(entered)
+                _shared.push(stack.pop_all())
+        _num_inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_inside -= 1
+            if _num_inside == 0:
+                _shared.close()
+
+
+@contextlib.contextmanager
+def _defaults() -> Iterator[None]:
+    dtype, benchmark = torch.get_default_dtype(), torch.backends.cudnn.benchmark
+    torch.set_default_dtype(torch.float32)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def _generators() -> Iterator[None]:
+    """On leaving, random numbers go on as if none had been drawn inside.
+
+    Before CUDA starts, torch queues seeds for its generators. They are queued again, or set where CUDA has started.
+    """
+    queue: Any = torch.cuda._lazy_seed_tracker
+    had_started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    queued = vars(queue).copy()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if had_started else ()):
+        yield
+    if not had_started:
+        vars(queue).update(queued)
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            for generator in torch.cuda.default_generators:
+                generator.seed()  # at random, as in a process that sets no seed
+            for set_seed, _ in filter(None, queue.get_calls()):
+                set_seed()
+
+
+@contextlib.contextmanager
 def _true_fp32() -> Iterator[None]:
-    """Inside, fp32 means fp32, not TF32 or bf16: the same results on every device."""
+    """Inside, fp32 means fp32, not TF32 or bf16: the same results on every device.
+
+    Where the caller has used torch's newer switches, its older ones raise RuntimeError and are left alone.
+    """
     backends: Any = torch.backends
     cudnn, mkldnn = backends.cudnn, backends.mkldnn
-    places = (cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul)
+    operations = (cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul)
+    places = (backends, cudnn, mkldnn, *operations)  # operations without a setting of their own follow the first three
     found = [place.fp32_precision for place in places]
-    matmul, convolutions = torch.get_float32_matmul_precision(), _allows_tf32()
-    torch.set_float32_matmul_precision("highest")
-    backends.cudnn.allow_tf32 = False
+    older = _older_switches()
+    if older is not None:
+        _set_older_switches("highest", False)
     for place in places:
-        if place.fp32_precision not in ("none", "ieee"):  # set for all backends together
+        if place.fp32_precision not in ("none", "ieee"):
             place.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(matmul)
-        if convolutions is not None:
-            backends.cudnn.allow_tf32 = convolutions
+        if older is not None:
+            _set_older_switches(*older)
         for place, precision in zip(places, found, strict=True):
-            place.fp32_precision = precision
+            if place.fp32_precision != precision:
+                place.fp32_precision = precision
 
 
-def _allows_tf32() -> bool | None:
-    """Torch's older switch; None where the caller has used the newer ones, which then decide."""
+def _older_switches() -> tuple[str, bool] | None:
     try:
-        return bool(torch.backends.cudnn.allow_tf32)
+        return torch.get_float32_matmul_precision(), bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:
         return None
+
+
+def _set_older_switches(matmul: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = convolutions

@@ -38,18 +38,18 @@ class Train:
     data: DataName = None
     """cifar10, cifar100, digits, auto, or a folder with one subfolder a class; short for --data.name.
 
-    With a slash it is a folder (./digits). With --resume, where the run's data lie now.
+    With a slash it is a folder (./digits). With --resume: the new location of the run's data.
     """
     data_dir: DataDir = None
-    """Where data sets lie (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
+    """Folder for data sets (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
     runs_dir: Path = Path("runs")
-    """Where runs lie."""
+    """Folder for runs."""
     run: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the run's folder (default: made of recipe, data and seed)."""
     resume: bool = False
-    """Go on with an interrupted run; where there is none, begin it."""
+    """Resume an interrupted run; start it if there is none."""
     fork: bool = False
-    """Go on with a run although recipe or data have changed since it began."""
+    """Resume a run even if recipe or data have changed since it began."""
     report: bool = True
     """Write a page of curves, confusions and examples into the run's folder at the end."""
     json: Json = False
@@ -105,7 +105,7 @@ class Evaluate:
     views: Literal[1, 2, 6] = 1
     """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
     data_dir: DataDir = None
-    """Where data sets lie."""
+    """Folder for data sets."""
     json: Json = False
     out: OutFile = None
 
@@ -133,9 +133,9 @@ class Report:
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where report.html and plots/ go (default: the run's folder; of several runs, `report` beside the first)."""
     data: DataName = None
-    """Where the runs' data lie now (default: where they lay in training, if they are unchanged)."""
+    """New location of the runs' data (default: where training read them, if they are unchanged)."""
     data_dir: DataDir = None
-    """Where data sets lie."""
+    """Folder for data sets."""
 
     def run_verb(self) -> None:
         from pocket_resnet.report import write_report
@@ -171,7 +171,7 @@ class Predict:
             print(remark, file=sys.stderr)
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
-            raise DataError(what, mend="check the paths, save them anew as images, or leave them out")
+            raise DataError(what, mend="check the paths, save the files again as images, or leave them out")
         if not rows:
             raise UsageError("no images", mend="name image files or folders of them")
 
@@ -237,7 +237,7 @@ class Data:
     verify: bool = False
     """Read and hash every file again."""
     data_dir: DataDir = None
-    """Where data sets lie."""
+    """Folder for data sets."""
     json: Json = False
     out: OutFile = None
 

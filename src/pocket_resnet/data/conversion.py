@@ -66,7 +66,7 @@ def _content(file: Any) -> bytes:
     """All of an open file, from its start."""
     content = file.getvalue() if isinstance(file, io.BytesIO) else _read(file)
     if not isinstance(content, bytes):
-        raise UsageError("a file that is open as text is not an image", mend="open it with mode 'rb'")
+        raise UsageError("a file opened as text is not an image", mend="open it with mode 'rb'")
     if len(content) > MAX_FILE_BYTES:
         raise ImageError(f"over the limit of {MAX_FILE_BYTES:,} bytes")
     return content

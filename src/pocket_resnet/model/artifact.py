@@ -93,7 +93,7 @@ def load_digests(path: Path) -> bytes | None:
         return None
     content = read_folder(folder, (DIGESTS_NAME,), MAX_DIGESTS_BYTES)[DIGESTS_NAME]
     if len(content) % 8:
-        raise ArtifactError("no whole number of digests", where=folder / DIGESTS_NAME)
+        raise ArtifactError("truncated: its size is not a multiple of 8 bytes", where=folder / DIGESTS_NAME)
     return content
 
 

@@ -33,7 +33,7 @@ from pocket_resnet.training.torchrun import launch
 from pocket_resnet.version import __version__
 
 
-@own_settings()
+@own_settings(benchmark=True)
 def train(
     recipe: Recipe,
     *,
