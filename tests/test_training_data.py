@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pocket_resnet import show
+from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.finished import command, opener, read_run
@@ -110,9 +112,9 @@ def test_moved_data(go: Callable[..., Result], run: Run, run_folder: Path, pictu
     moved = pictures.rename(tmp_path / "moved")
     code, _, err = run("evaluate", run_folder)
     assert code == 3
-    assert f"it was trained on {pictures}, which is not there" in err
+    assert f"its training data {pictures} do not exist" in err
     assert "--data" in err
-    assert "which is not there" in run("report", run_folder)[2]
+    assert "do not exist" in run("report", run_folder)[2]
     assert evaluate_model(run_folder, data=str(moved), split="val") == before
     again = read_run(run_folder, opener(None), str(moved))
     assert (again.evaluation.accuracy, again.remarks) == (before.accuracy, ())
@@ -154,7 +156,7 @@ def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: P
         assert str(tmp_path) not in (alone / name).read_text()
     assert "pictures/, fingerprint " in (alone / "README.md").read_text()
     for _ in range(2):
-        with pytest.raises(DataError, match="trained on a folder, pictures/, and only its run knows") as raised:
+        with pytest.raises(DataError, match="trained on a folder, pictures/, whose location is stored only") as raised:
             evaluate_model(alone)
         assert "--data" in str(raised.value)
         (alone.parent / "recipe.toml").write_text('data.name = "digits"')
@@ -283,5 +285,74 @@ def test_damaged_digests_are_named(run_folder: Path, go: Callable[..., Result], 
     with pytest.raises(ArtifactError, match="missing"):
         evaluate_model(run_folder)
     (run_folder / DIGESTS_NAME).write_bytes(content[:-1])
-    with pytest.raises(ArtifactError, match="cut short"):
+    with pytest.raises(ArtifactError, match=f"^{run_folder / DIGESTS_NAME}: truncated"):
         go(pictures, resume=True, max_steps=2)
+    start = str(run_folder / "checkpoints" / "step-000001")
+    with pytest.raises(ArtifactError, match=f"^{run_folder / DIGESTS_NAME}: truncated"):
+        go(pictures, run="fork", init_from=start, max_steps=2)
+
+
+def other_validation(pictures: Path, target: Path) -> Path:
+    """The same images, of which others are held out for validation: two of those that `pictures` trains on."""
+    train = [path for path, is_val in held_out(pictures) if not is_val]
+    for path in (path for path, _ in held_out(pictures)):
+        part = "val" if path in (train[0], train[-1]) else "train"
+        (target / part / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target / part / path.parent.name / path.name)
+    return target
+
+
+def held_out(pictures: Path) -> list[tuple[Path, bool]]:
+    """Each file, and whether it is one of the validation images."""
+    validation = {image.tobytes() for image in open_source(pictures, image_size=8).split("val").images_NCHW.numpy()}
+    files = sorted(pictures.glob("*/*.png"))
+    pixels = [np.asarray(Image.open(file)).transpose(2, 0, 1).tobytes() for file in files]
+    return [(file, each in validation) for file, each in zip(files, pixels, strict=True)]
+
+
+@pytest.mark.parametrize("way", ["fork", "init_from"])
+def test_validation_images_that_an_earlier_run_trained_on(
+    way: str, go: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Row 44: result, terminal, config.json and card say so, as `evaluate` does."""
+    others = other_validation(pictures, tmp_path / "others")
+    if way == "fork":
+        result = go(others, fork=True, max_steps=2)
+    else:
+        result = go(others, run="new", max_steps=2, init_from=str(run_folder / "checkpoints" / "step-000001"))
+    told = "no estimate: the model was trained on all these 2 images"
+    found, card = evaluate_model(result.model, split="val"), load_card(Path(result.model))
+    assert (result.caveat, found.caveat, card.caveat) == (told, told, told)
+    assert (
+        "\nNo estimate: the model was trained on all these 2 images." in (Path(result.model) / "README.md").read_text()
+    )
+    show.result(result.__dict__)
+    assert told in capsys.readouterr().out
+    assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == told
+
+
+def test_lost_digests_of_an_earlier_run_are_said(
+    go: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Row 44: nobody can tell which images were trained on before; that stays so, whoever goes on with it."""
+    (run_folder / DIGESTS_NAME).unlink()
+    start = str(run_folder / "checkpoints" / "step-000001")
+    others = paint(tmp_path / "others", first=50)
+    perhaps = "perhaps no estimate: the model was also trained on images that are not known"
+    assert go(others, run="new", max_steps=2, init_from=start).caveat == perhaps
+    assert f"not known which images the checkpoint was trained on: {run_folder / DIGESTS_NAME} does" in "".join(
+        capsys.readouterr()
+    )
+    shutil.rmtree(run_folder)
+    assert go(others, run="new", max_steps=3, init_from=start, resume=True).caveat == perhaps
+    again = str(tmp_path / "runs" / "new" / "checkpoints" / "step-000003")
+    model = Path(go(pictures, run="third", max_steps=4, init_from=again).model)
+    assert load_card(model).caveat == perhaps
+    unseen = paint(tmp_path / "unseen", first=90)
+    assert evaluate_model(model, data=str(unseen)).caveat == perhaps
+    assert "no estimate: the model was trained on" in str(evaluate_model(model, data=str(others)).caveat)
+
+
+def test_unchanged_data_make_up_for_lost_digests(go: Callable[..., Result], run_folder: Path, pictures: Path) -> None:
+    (run_folder / DIGESTS_NAME).unlink()
+    assert go(pictures, resume=True, max_steps=2).caveat is None

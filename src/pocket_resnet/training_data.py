@@ -34,8 +34,8 @@ def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source
     except UsageError as error:
         if is_there(name):
             raise
-        mend = "name the folder where they lie now with --data"
-        raise DataError(f"it was trained on {printable(name)}, which is not there", where=path, mend=mend) from error
+        what = f"its training data {printable(name)} do not exist"
+        raise DataError(what, where=path, mend="give their new location with --data") from error
     # Earlier versions held other images of a folder out, which is part of its fingerprint.
     recorded = card.data_fingerprint or (recorded_fingerprint(run / "checkpoints") if source.name in NAMES else None)
     if recorded not in (None, source.fingerprint):
@@ -58,7 +58,7 @@ def _recorded_name(path: Path, run: Path, card: Card) -> str:
     except PocketError:  # no run's folder
         pass
     if card.data_fingerprint is not None and card.data not in NAMES:
-        what = f"it was trained on a folder, {printable(card.data)}, and only its run knows where that lies"
+        what = f"it was trained on a folder, {printable(card.data)}, whose location is stored only in the run's folder"
         raise DataError(what, where=path, mend="name the folder with --data")
     return card.data
 
@@ -68,7 +68,17 @@ def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW:
     known = load_digests(path)
     if known is None:
         return _caveat_by_name(card, source, split_name)
-    num_images, num_trained_on = len(images_NCHW), count_among(images_NCHW, unpacked(known))
+    num_trained_on = count_among(images_NCHW, unpacked(known))
+    return overlap(len(images_NCHW), num_trained_on, unknown_images=card.unknown_images)
+
+
+def overlap(num_images: int, num_trained_on: int, *, unknown_images: bool) -> str | None:
+    """A sentence on how many of the images the model was trained on; None where on none of them.
+
+    `unknown_images`: it was trained on others too, which cannot be told.
+    """
+    if num_trained_on <= MOST_BY_CHANCE * num_images and unknown_images:
+        return "perhaps no estimate: the model was also trained on images that are not known"
     if num_trained_on == 0:
         return None
     which = "all" if num_trained_on == num_images else f"{num_trained_on:,} of"

@@ -50,6 +50,8 @@ class CheckpointState(BaseModel):
     """Device, threads, precision, torch and layout; on another one it resumes, but not bit for bit."""
     data_fingerprint: str
     """Which data set, by content."""
+    unknown_images: bool = False
+    """Whether it was also trained on images whose digests are lost."""
 
 
 def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor]) -> Path:

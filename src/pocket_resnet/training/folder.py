@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.card import Card
-from pocket_resnet.data.digests import digests, packed, unpacked
+from pocket_resnet.data.digests import count_among, digests, packed, unpacked
 from pocket_resnet.data.source import NAMES, Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
@@ -143,11 +143,20 @@ class RunFolder:
         found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
         if found is None:
             return None
+        self._refuse_another_start()
         state, tensors, remarks = found
         if not fork:
             self._refuse_other_data(state.data_fingerprint)
         self._prune(state.step)
         return state, tensors, remarks
+
+    def _refuse_another_start(self) -> None:
+        """Raise UsageError where the recipe starts from another checkpoint than the run did, which has its own now."""
+        begun = self.recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
+        if (old := begun.init_from) != (new := self.recipe.init_from):
+            what = f"init_from: {old} -> {new}, but this run has checkpoints of its own and continues from the newest"
+            mend = "choose another --run name, or leave init_from as it was"
+            raise UsageError(what, where=self.path, mend=mend)
 
     def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> Record | None:
         """Write the resolved recipe, and open metrics.jsonl, as a run by that plan has it when it stands at that step.
@@ -200,19 +209,45 @@ class RunFolder:
     def _digests(self) -> Path:
         return self.path / DIGESTS_NAME
 
+    def missing_digests(self, state: CheckpointState, *, is_another_runs: bool) -> Path | None:
+        """The file that should tell which images this checkpoint was trained on, where it does not exist.
+
+        A resumed run's own file has those of the other run too. Without it, unchanged data tell as much.
+        """
+        other = self._other_runs_digests
+        if is_another_runs or (other and not self._digests.exists()):
+            return None if other is None or other.exists() else other
+        is_known = self._digests.exists() or state.data_fingerprint == self.source.fingerprint
+        return None if is_known else self._digests
+
+    @property
+    def _other_runs_digests(self) -> Path | None:
+        """Of the run whose checkpoint this one starts from."""
+        start = self.recipe.init_from
+        return None if start is None else Path(start).parent.parent / DIGESTS_NAME
+
     def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
         """Those of the images that the weights were trained on before: in this run, and in the run they come from."""
-        files = [self._digests] if resumed else []
-        if self.recipe.init_from is not None:
-            files.append(Path(self.recipe.init_from).parents[1] / DIGESTS_NAME)
-        try:
-            return [unpacked(file.read_bytes()) for file in files if file.exists()]
-        except ValueError as error:
-            raise ArtifactError("cut short", where=self._digests, mend="remove it and resume") from error
+        files = [self._digests if resumed else None, self._other_runs_digests]
+        return [read_digests(file) for file in files if file is not None and file.exists()]
+
+    def trained_on(self, images_NCHW: Tensor) -> int:
+        """How many of the images the weights were trained on, here or before, as far as their digests are known."""
+        count = count_among(images_NCHW, read_digests(self._digests)) if self.processes.is_writer else 0
+        return int(self.processes.agree(count))
 
     def _prune(self, step: int) -> None:
         if self.processes.is_writer:
             checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep, self.marks)
+
+
+def read_digests(path: Path) -> NDArray[np.uint64]:
+    """The digests in a run's file. Raises ArtifactError where it is truncated."""
+    try:
+        return unpacked(path.read_bytes())
+    except ValueError as error:
+        what = "truncated: its size is not a multiple of 8 bytes"
+        raise ArtifactError(what, where=path, mend="remove it and resume") from error
 
 
 def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
