@@ -68,12 +68,12 @@ class RunFolder:
     def locked(self, *, expected: bool = False) -> Iterator[list[str]]:
         """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know.
 
-        `expected`: the user named a run to go on with.
+        `expected`: the user asked to resume a run.
         """
         if not self.processes.is_writer:
             yield []
             return
-        remarks = [f"nothing to go on with in {self.path}: a new run"] if expected and self.is_new else []
+        remarks = [f"nothing to resume in {self.path}: starting a new run"] if expected and self.is_new else []
         with lock_folder(self.path) as remark:
             remove_temporaries(self.path)
             remove_temporaries(self.checkpoints)
@@ -256,7 +256,10 @@ def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
 
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
-    """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
+    """The folder to train in: the named one, or the first free NAME, NAME-2, ...
+
+    When resuming it is the last one taken, or that of a run on these data under an earlier name.
+    """
     to_toml(recipe)  # refuses what it cannot hold, before any work
     if run is not None:
         if not run or Path(run).name != run or run.startswith("."):
@@ -271,6 +274,24 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
     def candidate(n: int) -> Path:
         return runs_dir / (base if n == 1 else f"{base}-{n}")
 
+    if resume and not candidate(1).exists() and (found := _run_on_moved_data(runs_dir, name, recipe, source)):
+        return found
     while candidate(number).exists():
         number += 1
     return candidate(max(1, number - 1) if resume else number)
+
+
+def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source) -> Path | None:
+    """The run of that recipe and seed whose data were these in another place. Raises UsageError for several."""
+    named_so = re.compile(rf"{re.escape(name)}-.*-seed{recipe.seed}(-\d+)?")
+    found = [
+        path
+        for path in sorted(runs_dir.glob(f"{name}-*"))
+        if named_so.fullmatch(path.name)
+        and checkpoint.recorded_fingerprint(path / "checkpoints") == source.fingerprint
+        and load_recipe(str(path / "recipe.toml")).name == recipe.name
+    ]
+    if len(found) > 1:
+        names = listed([path.name for path in found], ", ")
+        raise UsageError(f"several runs are on these data: {names}", where=runs_dir, mend="choose one with --run")
+    return found[0] if found else None

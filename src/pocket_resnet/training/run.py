@@ -71,7 +71,7 @@ def train(
         resume = resume or fork
         path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, Steps(len(train_split), recipe).total))
-        with folder.locked(expected=resume and run is not None) as more_remarks:
+        with folder.locked(expected=resume) as more_remarks:
             here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split))
             return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
 
