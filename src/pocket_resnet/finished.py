@@ -24,7 +24,7 @@ from pocket_resnet.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import differences, load_recipe, override
+from pocket_resnet.recipe_toml import FREE_TO_CHANGE, differences, load_recipe, override
 from pocket_resnet.tiles import as_shown
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.checkpoint import recorded_fingerprint
@@ -210,8 +210,7 @@ def same_images(one: FinishedRun, other: FinishedRun) -> bool:
 
 
 def without_seed(recipe: Recipe) -> Recipe:
-    """The recipe with what may differ between repetitions set to nothing: seed and hardware."""
-    kept = recipe.model_dump(
-        exclude={"seed": True, "hardware": True, "checkpoint": True, "track": True, "data": {"num_workers", "seed"}}
-    )
+    """The recipe with what may differ between repetitions set to nothing: seeds and where it computes."""
+    left_out = {key: what for key, what in FREE_TO_CHANGE.items() if key != "max_steps"}
+    kept = recipe.model_dump(exclude=left_out | {"seed": True, "data": FREE_TO_CHANGE["data"] | {"seed"}})
     return Recipe.model_validate(kept | {"model": recipe.model})
