@@ -5,7 +5,6 @@ Of several processes only rank 0 reads and writes here; what it finds is told to
 
 import contextlib
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from pocket_resnet.card import Card
 from pocket_resnet.data.digests import count_among, digests, packed, unpacked
-from pocket_resnet.data.source import NAMES, Source
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.locks import lock_folder
@@ -31,6 +30,7 @@ from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import MetricsFile, Plan, Record
 from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
+from pocket_resnet.training_data import is_renamed, told_changes
 
 if TYPE_CHECKING:
     from pocket_resnet.training.board import Board
@@ -113,7 +113,7 @@ class RunFolder:
             return []
         begun = load_recipe(str(self.path / "recipe.toml"))
         old, new = begun.data.name, self.recipe.data.name
-        if old == new or self._has_same_data() or (old not in NAMES and os.path.realpath(old) == new):
+        if old == new or self._has_same_data() or is_renamed(old, self.source):
             begun = override(begun, {"data.name": new})
         return differences(begun, self.recipe)
 
@@ -122,10 +122,8 @@ class RunFolder:
 
     def _refuse_other_data(self, fingerprint: str) -> None:
         """Raise UsageError where the data are not those of the fingerprint."""
-        if fingerprint == self.source.fingerprint:
+        if (changed := told_changes(self.source, fingerprint)) is None:
             return
-        changes = self.source.changes_since(fingerprint)
-        changed = f": {listed(changes, ', ')}" if changes else ""
         raise UsageError(
             f"{self.source.name} is not the data this run began with{changed}",
             where=self.path,
