@@ -92,7 +92,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 54: whether or not the processes meet."""
+    """Whether or not the processes meet."""
     set_launch(monkeypatch, "1")
     chosen = [0]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
