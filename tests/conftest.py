@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from hostile import CLASS_NAMES
+from painted import paint
 from pocket_resnet.cli import main
 from pocket_resnet.data.source import Source
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import to_toml
-from pocket_resnet.training.run import train
+from pocket_resnet.training.run import Result, train
 
 SPEC = NetworkSpec(
     num_classes=3,
@@ -183,6 +184,28 @@ def train_hostile(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: 
         return tmp_path / "runs" / run
 
     return make
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return paint(tmp_path / "pictures")
+
+
+@pytest.fixture
+def train_on(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Result]:
+    """train_on("pictures", max_steps=2) trains run `r`, or goes on with it; resume and fork are those of `train`."""
+
+    def make(data: str | Path, *, resume: bool = False, fork: bool = False, run: str = "r", **changes: Any) -> Result:
+        recipe = make_recipe(**{"max_steps": 1} | changes | {"data": {"name": str(data)}})
+        return train(recipe, runs_dir=tmp_path / "runs", run=run, resume=resume, fork=fork)
+
+    return make
+
+
+@pytest.fixture
+def run_folder(train_on: Callable[..., Result], pictures: Path, tmp_path: Path) -> Path:
+    train_on(pictures)
+    return tmp_path / "runs" / "r"
 
 
 @pytest.fixture

@@ -176,6 +176,19 @@ def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.Monkey
     assert "Measured again for this report, the accuracy is 100.00%" in found.text
 
 
+@pytest.mark.filterwarnings("error")
+def test_runs_without_a_record(train_hostile: Trained) -> None:
+    """As after a crash right after --init-from, finished with --resume and fewer --max-steps: no figure is drawn."""
+    folders = [train_hostile("a"), train_hostile("b", epochs=1)]
+    (folders[0] / "metrics.jsonl").write_text("")
+    found = Reader(write_report([folders[0]]))
+    assert "ended before it recorded an epoch" in found.text
+    assert "learning" not in found.pictures
+    assert "learning" in Reader(write_report(folders, folders[0].parent / "both")).pictures
+    (folders[1] / "metrics.jsonl").write_text("")
+    assert "No run recorded an epoch" in Reader(write_report(folders, folders[0].parent / "both")).text
+
+
 def test_what_is_no_finished_run_is_refused(train_hostile: Trained, tmp_path: Path, synthetic: Any) -> None:
     folder = train_hostile("r")
     with pytest.raises(UsageError, match="no runs"):

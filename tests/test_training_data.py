@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
+from painted import NUM_IMAGES, paint
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.finished import command, opener, read_run
@@ -20,41 +20,6 @@ from pocket_resnet.recipe_toml import load_recipe, to_toml
 from pocket_resnet.training.run import Result, train
 
 Run = Callable[..., tuple[int, str, str]]
-NUM_IMAGES = 10
-
-
-def paint(root: Path, first: int = 0, *, swapped: bool = False) -> Path:
-    """Two classes of images, all different; swapped, each has the other's."""
-    for name, channel in {"red": 0, "blue": 2}.items():
-        folder = root / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for number in range(first, first + NUM_IMAGES):
-            pixels_HWC = np.random.default_rng([number, channel]).integers(0, 100, (8, 8, 3), np.uint8)
-            pixels_HWC[..., channel if not swapped else 2 - channel] += 150
-            Image.fromarray(pixels_HWC).save(folder / f"{number}.png")
-    return root
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    return paint(tmp_path / "pictures")
-
-
-@pytest.fixture
-def go(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Result]:
-    """go("pictures", max_steps=2) trains run `r`, or goes on with it; resume and fork are those of `train`."""
-
-    def make(data: str | Path, *, resume: bool = False, fork: bool = False, run: str = "r", **changes: Any) -> Result:
-        recipe = make_recipe(**{"max_steps": 1} | changes | {"data": {"name": str(data)}})
-        return train(recipe, runs_dir=tmp_path / "runs", run=run, resume=resume, fork=fork)
-
-    return make
-
-
-@pytest.fixture
-def run_folder(go: Callable[..., Result], pictures: Path, tmp_path: Path) -> Path:
-    go(pictures)
-    return tmp_path / "runs" / "r"
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar100", "auto"])
@@ -79,11 +44,11 @@ def test_folder_named_like_a_built_in_data_set(
 
 
 def test_folder_of_the_same_relative_name(
-    go: Callable[..., Result], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_on: Callable[..., Result], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 43: evaluated and reported from another working directory, a run has its own data."""
     monkeypatch.chdir(tmp_path)
-    go("pictures", max_steps=None, epochs=8, augment={"mixup": 0.0})
+    train_on("pictures", max_steps=None, epochs=8, augment={"mixup": 0.0})
     here = evaluate_model(Path("runs/r"))
     paint(tmp_path / "elsewhere" / "pictures", swapped=True)
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -104,47 +69,49 @@ def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: P
     assert "The data have changed since this run." in read_run(run_folder, opener(None), str(pictures)).remarks
 
 
-def test_moved_data(go: Callable[..., Result], run: Run, run_folder: Path, pictures: Path, tmp_path: Path) -> None:
+def test_moved_data(
+    train_on: Callable[..., Result], run: Run, run_folder: Path, pictures: Path, tmp_path: Path
+) -> None:
     """Row 43: the error names what was recorded; `--data` finds them for evaluate, report and resume."""
     before = evaluate_model(run_folder)
     moved = pictures.rename(tmp_path / "moved")
     code, _, err = run("evaluate", run_folder)
     assert code == 3
-    assert f"it was trained on {pictures}, which is not there" in err
+    assert f"its training data {pictures} do not exist" in err
     assert "--data" in err
-    assert "which is not there" in run("report", run_folder)[2]
+    assert "do not exist" in run("report", run_folder)[2]
     assert evaluate_model(run_folder, data=str(moved), split="val") == before
     again = read_run(run_folder, opener(None), str(moved))
     assert (again.evaluation.accuracy, again.remarks) == (before.accuracy, ())
     assert run("report", run_folder, "--data", moved)[0] == 0
-    assert go(moved, resume=True, max_steps=2).steps == 2
+    assert train_on(moved, resume=True, max_steps=2).steps == 2
     assert load_recipe(str(run_folder / "recipe.toml")).data.name == str(moved)
     paint(tmp_path / "others", first=50)
     with pytest.raises(UsageError, match=r"data\.name: .*moved -> .*others"):
-        go(tmp_path / "others", resume=True, max_steps=3)
+        train_on(tmp_path / "others", resume=True, max_steps=3)
 
 
 @pytest.mark.parametrize("spelling", ["pictures", "./pictures/", "runs/../pictures", "link", "~/pictures"])
 def test_another_spelling_is_the_same_data(
-    spelling: str, go: Callable[..., Result], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spelling: str, train_on: Callable[..., Result], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 43: a resumed run goes on."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("pictures")
-    assert go(spelling, resume=True, max_steps=2).steps == 2
+    assert train_on(spelling, resume=True, max_steps=2).steps == 2
     assert load_recipe(str(run_folder / "recipe.toml")).data.name == str(tmp_path / "pictures")
 
 
 def test_finished_run_is_not_taken_for_one_on_other_data(
-    go: Callable[..., Result], run_folder: Path, pictures: Path
+    train_on: Callable[..., Result], run_folder: Path, pictures: Path
 ) -> None:
     """Row 43: the folder was changed after the run; the number of steps is the same."""
-    assert go(pictures, resume=True).model == str(run_folder / "model")
+    assert train_on(pictures, resume=True).model == str(run_folder / "model")
     for path in (pictures / "red").iterdir():
         Image.new("RGB", (8, 8), (int(path.stem), 0, 0)).save(path)
     with pytest.raises(UsageError, match="is not the data this run began with"):
-        go(pictures, resume=True)
+        train_on(pictures, resume=True)
 
 
 def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
@@ -154,7 +121,7 @@ def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: P
         assert str(tmp_path) not in (alone / name).read_text()
     assert "pictures/, fingerprint " in (alone / "README.md").read_text()
     for _ in range(2):
-        with pytest.raises(DataError, match="trained on a folder, pictures/, and only its run knows") as raised:
+        with pytest.raises(DataError, match="trained on a folder, pictures/, whose location is stored only") as raised:
             evaluate_model(alone)
         assert "--data" in str(raised.value)
         (alone.parent / "recipe.toml").write_text('data.name = "digits"')
@@ -206,19 +173,21 @@ def test_caveat_is_printed(run: Run, run_folder: Path, pictures: Path) -> None:
 
 
 def test_fork_to_other_data_remembers_the_first(
-    go: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path
+    train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
     """Row 44: a run that begins anew does not."""
     others = paint(tmp_path / "others", first=50)
-    go(others, fork=True, max_steps=2)
-    go(others, run="anew")
+    train_on(others, fork=True, max_steps=2)
+    train_on(others, run="anew")
     assert "no estimate" in str(evaluate_model(run_folder, data=str(others)).caveat)
     assert "no estimate" in str(evaluate_model(run_folder, data=str(pictures)).caveat)
     assert evaluate_model(run_folder.parent / "anew", data=str(pictures)).caveat is None
 
 
-def test_trained_on_validation_is_said_in_the_report(go: Callable[..., Result], pictures: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(str(Path(go(pictures).model).parent / "recipe.toml"))
+def test_trained_on_validation_is_said_in_the_report(
+    train_on: Callable[..., Result], pictures: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(str(Path(train_on(pictures).model).parent / "recipe.toml"))
     final = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_on": "trainval"})})
     train(final, runs_dir=tmp_path / "runs", run="final")
     num_val = evaluate_model(tmp_path / "runs" / "final").num_images
@@ -226,10 +195,10 @@ def test_trained_on_validation_is_said_in_the_report(go: Callable[..., Result], 
     assert remarks == (f"No estimate: the model was trained on all these {num_val} images.",)
 
 
-def test_built_in_data_sets_too(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+def test_built_in_data_sets_too(train_on: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """Row 44: the digits as pictures in a folder."""
     spec = replace(make_recipe().model, image_size=32, num_classes=10)
-    go("digits", model=spec, resolutions=(), batch_size=64)
+    train_on("digits", model=spec, resolutions=(), batch_size=64)
     run_folder = tmp_path / "runs" / "r"
     assert evaluate_model(run_folder).caveat is None
     images = read_run(run_folder).source.split("train").images_NCHW[:10]
@@ -261,10 +230,10 @@ def test_models_of_earlier_versions_go_by_name(run_folder: Path, pictures: Path,
 
 
 def test_earlier_run_on_a_folder_recorded_as_digits(
-    go: Callable[..., Result], pictures: Path, make_recipe: Any, tmp_path: Path
+    train_on: Callable[..., Result], pictures: Path, make_recipe: Any, tmp_path: Path
 ) -> None:
     """Row 42: its checkpoint says that the built-in digits are not what it was trained on."""
-    go(pictures, model=replace(make_recipe().model, image_size=32), resolutions=())
+    train_on(pictures, model=replace(make_recipe().model, image_size=32), resolutions=())
     run_folder = tmp_path / "runs" / "r"
     older(run_folder, "digits")
     path = run_folder / "recipe.toml"
@@ -273,7 +242,7 @@ def test_earlier_run_on_a_folder_recorded_as_digits(
         evaluate_model(run_folder)
 
 
-def test_damaged_digests_are_named(run_folder: Path, go: Callable[..., Result], pictures: Path) -> None:
+def test_damaged_digests_are_named(run_folder: Path, train_on: Callable[..., Result], pictures: Path) -> None:
     path = run_folder / "model" / DIGESTS_NAME
     content = path.read_bytes()
     path.write_bytes(content[:-1])
@@ -283,5 +252,8 @@ def test_damaged_digests_are_named(run_folder: Path, go: Callable[..., Result], 
     with pytest.raises(ArtifactError, match="missing"):
         evaluate_model(run_folder)
     (run_folder / DIGESTS_NAME).write_bytes(content[:-1])
-    with pytest.raises(ArtifactError, match="cut short"):
-        go(pictures, resume=True, max_steps=2)
+    with pytest.raises(ArtifactError, match=f"^{run_folder / DIGESTS_NAME}: truncated"):
+        train_on(pictures, resume=True, max_steps=2)
+    start = str(run_folder / "checkpoints" / "step-000001")
+    with pytest.raises(ArtifactError, match=f"^{run_folder / DIGESTS_NAME}: truncated"):
+        train_on(pictures, run="fork", init_from=start, max_steps=2)

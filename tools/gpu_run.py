@@ -26,9 +26,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as tensors_to_bytes
 
+from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, machine
-from pocket_resnet.errors import PocketError
+from pocket_resnet.errors import PocketError, Stopped
 from pocket_resnet.files import json_bytes, write_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe import Recipe
@@ -38,6 +39,7 @@ from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image
 from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.run import train
+from pocket_resnet.training.schedule import image_side
 from tools.release import in_short, release
 
 RUN = "gpu"
@@ -93,8 +95,9 @@ def measure(recipe: Recipe, hardware: Hardware) -> Timings:
 
 def _shares(recipe: Recipe) -> dict[int, float]:
     """The share of the run at each image size in pixels."""
-    sizes = recipe.resolutions or (recipe.model.image_size,)
-    return {size: count / len(sizes) for size, count in Counter(sizes).items()}
+    num_parts = max(1, len(recipe.resolutions))
+    sizes = [image_side(recipe.resolutions, recipe.model.image_size, part, num_parts) for part in range(num_parts)]
+    return {size: count / num_parts for size, count in Counter(sizes).items()}
 
 
 def _steps(trainer: Trainer, count: int) -> float:
@@ -124,7 +127,7 @@ def _matrix_flops_per_s(hardware: Hardware) -> float:
 def epochs_that_fit(recipe: Recipe, timings: Timings, seconds: float, num_images: int = NUM_IMAGES) -> int:
     """How many epochs of training fit into so many seconds; at least one."""
     mean_s = sum(share * timings.step_s[str(size)] for size, share in _shares(recipe).items())
-    epoch_s = mean_s * -(-num_images // recipe.batch_size)
+    epoch_s = mean_s * Steps(num_images, recipe).per_epoch
     return max(1, int(SAFETY * (seconds - START_S - END_S) / epoch_s))
 
 
@@ -143,7 +146,10 @@ def write_partial(run: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def watched(run: Path, out: Path, deadline_s: float) -> Iterator[None]:
-    """Inside, partial weights are written every minute, and this process is sent SIGTERM at the deadline."""
+    """Inside, partial weights are written every minute, and SIGTERM comes at the deadline.
+
+    It raises Stopped, also while data are read and after the last step.
+    """
     stopping = threading.Event()
 
     def watch() -> None:
@@ -153,6 +159,10 @@ def watched(run: Path, out: Path, deadline_s: float) -> Iterator[None]:
                 break
             write_partial(run, out)
 
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(number, "stopped while no step was trained")
+
+    before = signal.signal(signal.SIGTERM, stop)  # `train` has its own handler while it trains
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -160,6 +170,7 @@ def watched(run: Path, out: Path, deadline_s: float) -> Iterator[None]:
     finally:
         stopping.set()
         watcher.join()
+        signal.signal(signal.SIGTERM, before)
 
 
 def train_until(deadline_s: float, recipe: Recipe, data_dir: Path | None, runs_dir: Path, out: Path) -> None:

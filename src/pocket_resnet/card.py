@@ -69,12 +69,18 @@ class Card(BaseModel):
     """What makes this network again, for a released one."""
     data_fingerprint: str | None = None
     """The training data by content; models of earlier versions have none."""
+    caveat: str | None = None
+    """Why the accuracy is not, or may not be, one on unseen images; None where there is no reason."""
+    unknown_images: bool = False
+    """Whether it was also trained on images whose digests are lost, before it started from a checkpoint."""
 
 
 def markdown(card: Card) -> str:
     """The model card as Markdown."""
     low, high = card.interval
-    seen = "" if card.train_on == "train" else " These images were part of training: this is no estimate of anything."
+    seen = "" if card.caveat is None else f"{card.caveat[0].upper()}{card.caveat[1:]}.\n"
+    if card.train_on == "trainval":
+        seen = "These images were part of training: this is no estimate of anything.\n"
     several = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
     views = "".join(
         f"\n| accuracy, {name} views | {share:.2%} |" for name, share in several.items() if share is not None

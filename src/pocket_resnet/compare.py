@@ -118,7 +118,10 @@ def _accuracies(runs: Sequence[FinishedRun], names: Sequence[str], album: Album)
 
 
 def _curves(groups: dict[str, list[FinishedRun]], album: Album) -> Html:
-    curves = [Curve(label, tuple(run.metrics for run in runs)) for label, runs in groups.items()]
+    curves = [Curve(label, tuple(run.metrics for run in runs if run.metrics)) for label, runs in groups.items()]
+    curves = [curve for curve in curves if curve.runs]
+    if not curves:
+        return section("Learning curves", "No run recorded an epoch.")
     lead = "Several runs of one recipe are drawn as their mean, with a band of one sample standard deviation."
     return section("Learning curves", lead, album.show(_curves_picture(curves)))
 

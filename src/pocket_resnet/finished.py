@@ -24,15 +24,14 @@ from pocket_resnet.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import differences, load_recipe, override
+from pocket_resnet.recipe_toml import FREE_TO_CHANGE, differences, load_recipe, override
 from pocket_resnet.tiles import as_shown
 from pocket_resnet.torch_settings import own_settings
-from pocket_resnet.training.checkpoint import recorded_fingerprint
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
 from pocket_resnet.training.schedule import image_side
-from pocket_resnet.training_data import caveat, reopen
+from pocket_resnet.training_data import caveat, reopen, told_changes, trained_fingerprint
 
 
 @dataclass(eq=False)
@@ -152,8 +151,7 @@ def _remarks(path: Path, card: Card, source: Source, val: Split, evaluation: Eva
             f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
             "differently, or the data are others); confusion, calibration and images below go with this figure."
         )
-    began_with = card.data_fingerprint or recorded_fingerprint(path / "checkpoints")
-    if began_with not in (None, source.fingerprint):  # checkpoints may be deleted
+    if told_changes(source, trained_fingerprint(path, card, source)) is not None:
         remarks.append("The data have changed since this run.")
     return remarks
 
@@ -210,8 +208,7 @@ def same_images(one: FinishedRun, other: FinishedRun) -> bool:
 
 
 def without_seed(recipe: Recipe) -> Recipe:
-    """The recipe with what may differ between repetitions set to nothing: seed and hardware."""
-    kept = recipe.model_dump(
-        exclude={"seed": True, "hardware": True, "checkpoint": True, "track": True, "data": {"num_workers", "seed"}}
-    )
+    """The recipe with what may differ between repetitions set to nothing: seeds and where it computes."""
+    left_out = {key: what for key, what in FREE_TO_CHANGE.items() if key != "max_steps"}
+    kept = recipe.model_dump(exclude=left_out | {"seed": True, "data": FREE_TO_CHANGE["data"] | {"seed"}})
     return Recipe.model_validate(kept | {"model": recipe.model})

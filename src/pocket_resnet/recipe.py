@@ -1,6 +1,6 @@
 """A recipe: everything that decides what a training run does, validated once and frozen.
 
-A key that is unknown and a value that cannot be meant are refused by name. recipe_toml.py reads and writes
+A key that is unknown and an invalid value are refused by name. recipe_toml.py reads and writes
 recipes; the command line makes a flag of every key. Lengths are in pixels, learning rates are for a mean loss.
 """
 
@@ -149,7 +149,7 @@ class CheckpointRecipe(Section):
     keep: Count = 2
     """How many of the newest checkpoints stay."""
     keep_at: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """Shares of the run at which a checkpoint is saved and stays, for example 0.5 0.9 (see --init-from)."""
+    """Fractions of the run at which to save a checkpoint and keep it, for example 0.5 0.9 (see --init-from)."""
 
 
 def _number_as_text(value: Any) -> Any:
@@ -188,7 +188,7 @@ class Recipe(Section):
     hardest_until: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the run after which every image is trained, in steps of batch_size / hardest images."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides initial weights and dropout, and what data.seed decides where that is not set."""
+    """Seed of initial weights and dropout; also of order and augmentation unless data.seed is set."""
     budget: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most parameters the network may have: 5M, 500K, 4697742. The network is scaled to fill it."""
     max_macs: Annotated[str | None, BeforeValidator(_number_as_text)] = None
@@ -196,11 +196,11 @@ class Recipe(Section):
     max_bytes: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most bytes of fp32 weights: 1MB, 500KB (1 KB is 1,000 bytes)."""
     dial: tuple[Literal["model", "augment", "optim", "ema", "schedule", "resolutions"], ...] = ()
-    """Sections that follow from budget and epochs (docs/formats.md says how); a key that is set anywhere stays."""
+    """Sections that follow from budget and epochs (docs/formats.md says how); keys you set are kept."""
     resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
     """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability mass spread over all classes in the training target; at 1 it would say nothing of the class."""
+    """Probability mass spread over all classes in the training target; must be below 1."""
     validate_every: Count = 1
     """Epochs between validations; the last epoch is always validated."""
     norm_images: Annotated[int, Field(ge=0)] = 0

@@ -18,7 +18,7 @@ Pixels = Annotated[int, Field(ge=0)]
 
 
 class RecipeError(UsageError):
-    """A recipe's key that is unknown or has a value that cannot be meant; `key` is dotted."""
+    """A recipe's key that is unknown or has an invalid value; `key` is dotted."""
 
     usual_mend = "pocket-resnet train --help explains every key"
 

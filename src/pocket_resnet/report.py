@@ -104,6 +104,8 @@ def _learning(run: FinishedRun, album: Album) -> Html:
         accuracies = [f"{record[key]:.2%}" if key in record else "–" for key in ("train_accuracy", "val_accuracy")]
         rest = [f"{record['lr']:.4g}", f"{record['seconds']:.1f}"]
         rows.append([str(record["epoch"]), str(record["step"]), *losses, *accuracies, *rest])
+    if not rows:
+        return section("Learning curves", "The run ended before it recorded an epoch.")
     numbers = folded("The numbers", table(headers, rows, "epochs"))
     return section("Learning curves", lead, album.show(curves_picture([run])), numbers)
 

@@ -32,6 +32,8 @@ def result(found: Mapping[str, Any]) -> None:
     print(f"parameters  {found['num_params']:,} ({found['num_macs']:,} multiply-adds an image)")
     unseen = "validation" if found["train_on"] == "train" else "validation images it was trained on (no estimate)"
     print(f"accuracy    {found['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
+    if found.get("caveat") and found["train_on"] == "train":
+        print(f"            {found['caveat']}")
     print(
         f"training    {found['seconds']:.1f} s for {found['steps']:,} steps, {found['images_per_s']:,.0f} images/s, "
         f"{found['train_flops'] / 1e12:,.2f} TFLOP ({found['seconds_total']:.1f} s in all)"

@@ -34,19 +34,39 @@ def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source
     except UsageError as error:
         if is_there(name):
             raise
-        mend = "name the folder where they lie now with --data"
-        raise DataError(f"it was trained on {printable(name)}, which is not there", where=path, mend=mend) from error
-    # Earlier versions held other images of a folder out, which is part of its fingerprint.
-    recorded = card.data_fingerprint or (recorded_fingerprint(run / "checkpoints") if source.name in NAMES else None)
-    if recorded not in (None, source.fingerprint):
-        changes = source.changes_since(str(recorded))
-        changed = f": {listed(changes, ', ')}" if changes else ""
+        what = f"its training data {printable(name)} do not exist"
+        raise DataError(what, where=path, mend="give their new location with --data") from error
+    if (changed := told_changes(source, trained_fingerprint(run, card, source))) is not None:
         raise DataError(
             f"the data in {printable(source.name)} are not those it was trained on{changed}",
             where=path,
             mend=f"name those with --data, or take these as they are: --data {printable(source.name)}",
         )
     return source
+
+
+def trained_fingerprint(run: Path, card: Card, source: Source) -> str | None:
+    """That of the data that the model of this run was trained on; None where it is not known.
+
+    Checkpoints may be deleted, and of earlier versions only those on built-in data sets tell: other images of a folder
+    were held out then, which is part of its fingerprint.
+    """
+    if card.data_fingerprint is not None or source.name not in NAMES:
+        return card.data_fingerprint
+    return recorded_fingerprint(run / "checkpoints")
+
+
+def told_changes(source: Source, fingerprint: str | None) -> str | None:
+    """How the data differ from those of the fingerprint, `: a file, another` or nothing; None where they do not."""
+    if fingerprint in (None, source.fingerprint):
+        return None
+    changes = source.changes_since(str(fingerprint))
+    return f": {listed(changes, ', ')}" if changes else ""
+
+
+def is_renamed(old: str, source: Source) -> bool:
+    """Whether an earlier version recorded this folder by the relative path `old`."""
+    return old not in NAMES and os.path.realpath(old) == source.name
 
 
 def _recorded_name(path: Path, run: Path, card: Card) -> str:
@@ -58,7 +78,7 @@ def _recorded_name(path: Path, run: Path, card: Card) -> str:
     except PocketError:  # no run's folder
         pass
     if card.data_fingerprint is not None and card.data not in NAMES:
-        what = f"it was trained on a folder, {printable(card.data)}, and only its run knows where that lies"
+        what = f"it was trained on a folder, {printable(card.data)}, whose location is stored only in the run's folder"
         raise DataError(what, where=path, mend="name the folder with --data")
     return card.data
 
@@ -68,7 +88,17 @@ def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW:
     known = load_digests(path)
     if known is None:
         return _caveat_by_name(card, source, split_name)
-    num_images, num_trained_on = len(images_NCHW), count_among(images_NCHW, unpacked(known))
+    num_trained_on = count_among(images_NCHW, unpacked(known))
+    return overlap(len(images_NCHW), num_trained_on, unknown_images=card.unknown_images)
+
+
+def overlap(num_images: int, num_trained_on: int, *, unknown_images: bool) -> str | None:
+    """A sentence on how many of the images the model was trained on; None where on none of them.
+
+    `unknown_images`: it was trained on others too, which cannot be told.
+    """
+    if num_trained_on <= MOST_BY_CHANCE * num_images and unknown_images:
+        return "perhaps no estimate: the model was also trained on images that are not known"
     if num_trained_on == 0:
         return None
     which = "all" if num_trained_on == num_images else f"{num_trained_on:,} of"
@@ -79,8 +109,7 @@ def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW:
 
 def _caveat_by_name(card: Card, source: Source, split_name: str) -> str | None:
     """For models of versions that kept no digests: whether these are the data it names."""
-    is_same = source.name == card.data or (card.data not in NAMES and os.path.realpath(card.data) == source.name)
-    if not is_same or split_name == "test":
+    if not (source.name == card.data or is_renamed(card.data, source)) or split_name == "test":
         return None
     if card.train_on == "trainval":
         return "no estimate: the model was trained on these images"

@@ -255,7 +255,7 @@ def test_a_process_that_never_comes(
     assert [each.wait() for each in ranks] == [5 if mine == rank else 0 for mine in (0, 1)]
     waits, fails, mend = capfd.readouterr().err.splitlines()
     assert re.fullmatch(rf"process {rank + 1} of 2 waits at 127.0.0.1:\d+ for process {other}, 0.5 s at most", waits)
-    assert re.fullmatch(rf"pocket-resnet: process {other} of 2 did not come at 127.0.0.1:\d+ within 0.5 s", fails)
+    assert re.fullmatch(rf"pocket-resnet: process {other} of 2 did not connect to 127.0.0.1:\d+ within 0.5 s", fails)
     assert "POCKET_RESNET_WAIT_S" in mend
     assert not (tmp_path / "runs").exists()
 

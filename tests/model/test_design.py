@@ -1,6 +1,7 @@
 """The dial: for any budget the network fits, and nothing a little wider does."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -169,6 +170,28 @@ def test_where_operations_bind_the_shape_is_the_one_that_needs_few() -> None:
     bound = design.design(Budget(num_params=10**6, num_macs=num_macs(free.spec) - 1), epochs=2000)
     assert (free.spec.downsample, bound.spec.downsample) == ("stride", "pool")
     assert free.reasons != bound.reasons
+
+
+@pytest.mark.parametrize("more", [{}, {"block": "bottleneck", "expansion": 2}, {"groups": 4}])
+@pytest.mark.parametrize("epochs", [10, 200])
+def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) -> None:
+    """Row 16: identity shortcuts cannot narrow; a budget too small for that is refused with the least that is not."""
+    fixed = {"stem_width": 60, "shortcut": "identity"} | more
+    with pytest.raises(UsageError, match="as few as 20,000 parameters; the smallest has") as raised:
+        design.design(Budget(num_params=20_000), epochs=epochs, fixed=fixed)
+    least = int((raised.value.mend or "").rpartition(" ")[2])
+    smallest = design.design(Budget(num_params=least), epochs=epochs, fixed=fixed).spec
+    assert num_params(smallest) == least
+    assert smallest.stem_width == 60
+    larger = design.design(Budget(num_params=3 * least), epochs=epochs, fixed=fixed).spec
+    assert 0.9 * 3 * least < num_params(larger) <= 3 * least
+
+
+def test_a_wide_fixed_stem_is_no_bound_where_pooling_changes_widths() -> None:
+    fixed = {"stem_width": 60, "shortcut": "identity"}
+    found = design.design(Budget(num_params=30_000), epochs=3, fixed=fixed).spec
+    assert found.widths[0] < 60
+    assert num_params(found) > 0.9 * 30_000
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """The GPU run's rehearsal: on the CPU, at tiny size, from the timings to the released model."""
 
+import os
+import signal
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,36 @@ def test_a_run_that_is_late_leaves_its_weights(
     weights = parse_tensors((tmp_path / "out" / "partial.safetensors").read_bytes())
     assert weights["head.weight"].shape == (10, 16)
     assert all(value.dtype.itemsize == 2 for value in weights.values() if value.is_floating_point())
+
+
+@pytest.mark.parametrize("where", ["open_source", "_Run._finish"])
+def test_deadline_outside_of_the_steps_leaves_what_there_is(
+    where: str, rehearse: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While data are read, or while the last state is evaluated and saved."""
+
+    def stuck(*_: object, **__: object) -> None:
+        deadline_s = time.monotonic() + 30
+        while time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        pytest.fail("nothing stopped it")
+
+    mine: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: mine.append(number))
+    try:
+        monkeypatch.setattr(f"pocket_resnet.training.run.{where}", stuck)
+        monkeypatch.setattr(sys, "argv", [*rehearse, "--minutes", "0.05"])
+        with pytest.raises(Stopped) as raised:
+            gpu_run.main()
+        assert (raised.value.exit_code, mine) == (143, [])
+        os.kill(os.getpid(), signal.SIGTERM)  # the caller's handler is back
+        assert mine == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    is_trained = where != "open_source"
+    with tarfile.open(tmp_path / "out" / "run.tar") as archive:
+        assert ("metrics.jsonl" in archive.getnames()) == is_trained
+    assert (tmp_path / "out" / "partial.safetensors").exists() == is_trained
 
 
 def test_epochs_fill_the_time_that_is_left() -> None:

@@ -116,12 +116,28 @@ def test_what_is_set_wins_over_the_dial_also_at_its_default(
     assert dotted(left.model_dump())[key] != default
     recipe, remarks = fit_to_data(way(changes | {key: default}, tmp_path, monkeypatch), as_32(source), 14)
     assert dotted(recipe.model_dump())[key] == default
-    assert [line for line in remarks if line.startswith("set, so not the dial's: ") and key in line]
+    assert [line for line in remarks if line.startswith("kept because you set them: ") and key in line]
     others = {name: value for name, value in dotted(left.model_dump()).items() if name not in (key, "name", "seed")}
     assert others.items() <= dotted(recipe.model_dump()).items()
     again, remarks = fit_to_data(parse_recipe(to_toml(recipe), tmp_path / "recipe.toml"), as_32(source), 14)
     assert again == recipe
     assert not [line for line in remarks if "dial" in line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"ema.decay": 0.99}, "ema.decay 0.99 (dial: ema.window 0.04)"),
+        ({"ema.decay": 0.0}, "ema.decay 0.0 (dial: ema.window 0.04)"),
+        ({"ema.window": 0.1}, "ema.window 0.1 (dial: 0.04)"),
+        ({"ema.window": 0.04}, None),
+    ],
+)
+def test_the_key_that_was_set_is_told(changes: dict[str, Any], told: str | None, source: Source) -> None:
+    """Row 58: also where it takes the place of the dialled one."""
+    asked = override(load_recipe("best"), {"epochs": LONG, "budget": "50k", "batch_size": 4} | changes)
+    remarks = [line for line in fit_to_data(asked, as_32(source), 14)[1] if "you set" in line]
+    assert remarks == ([f"kept because you set them: {told}"] if told else [])
 
 
 def as_32(source: Source) -> Source:

@@ -1,5 +1,6 @@
 """The folder of a run: where it lies, and what it lets in."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.folder import RunFolder, choose_folder
 from pocket_resnet.training.metrics import Plan
-from pocket_resnet.training.processes import Processes
+from pocket_resnet.training.processes import ALONE, Processes
 
 
 def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
@@ -23,6 +27,39 @@ def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp
         found.mkdir()
         assert choose_folder(tmp_path, recipe, source, None, resume=True) == found
     assert choose_folder(tmp_path / "new", recipe, source, None, resume=True).name == "tiny-synthetic-seed7"
+
+
+def test_resuming_finds_the_run_whose_data_were_moved(
+    make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path
+) -> None:
+    """Row 43: the folder's name has changed with its place. Other recipes, seeds, data and names are others."""
+    recipe, moved = make_recipe(seed=7), replace(source, name="/new/place")
+    for number, (name, fingerprint, owner) in enumerate(
+        [
+            ("tiny-synthetic-seed7", source.fingerprint, recipe),
+            ("tiny-others-seed7", "other", recipe),
+            ("tiny-synthetic-seed70", source.fingerprint, make_recipe(seed=70)),
+            ("tiny-x-synthetic-seed7", source.fingerprint, make_recipe(name="tiny-x", seed=7)),
+            ("tiny-mine", source.fingerprint, recipe),
+        ]
+    ):
+        state = CheckpointState(step=number, seconds=0.0, hardware="", data_fingerprint=fingerprint)
+        checkpoint.save(tmp_path / name / "checkpoints", state, {})
+        (tmp_path / name / "recipe.toml").write_text(to_toml(owner))
+    assert choose_folder(tmp_path, recipe, moved, None, resume=True) == tmp_path / "tiny-synthetic-seed7"
+    assert choose_folder(tmp_path, recipe, moved, None, resume=False) == tmp_path / "tiny-place-seed7"
+    (tmp_path / "tiny-others-seed7" / "checkpoints").rename(tmp_path / "gone")
+    shutil.copytree(tmp_path / "tiny-synthetic-seed7", tmp_path / "tiny-copy-seed7-2")
+    with pytest.raises(UsageError, match=r"several runs .* tiny-copy-seed7-2, tiny-synthetic-seed7\n  choose one"):
+        choose_folder(tmp_path, recipe, moved, None, resume=True)
+    (tmp_path / "tiny-place-seed7").mkdir()
+    assert choose_folder(tmp_path, recipe, moved, None, resume=True) == tmp_path / "tiny-place-seed7"
+
+
+def test_resuming_without_a_run_is_said(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
+    """Row 43: also where the folder's name is the program's choice."""
+    with RunFolder(tmp_path / "r", make_recipe(), source, ALONE).locked(expected=True) as remarks:
+        assert remarks == [f"nothing to resume in {tmp_path / 'r'}: starting a new run"]
 
 
 def test_default_folder_stays_in_runs(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:

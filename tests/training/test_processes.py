@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H x W pixels.
 """
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -87,6 +88,27 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         joined(torch.device("cuda")),
     ):
         pytest.fail("joined")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not the processes meet."""
+    set_launch(monkeypatch, "1")
+    chosen = [0]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(processes, "meet", lambda _: "store")
+    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: None)
+
+    def meeting(*_: object, **__: object) -> None:
+        if fails:
+            raise UsageError("nobody came")
+
+    monkeypatch.setattr(processes.dist, "init_process_group", meeting)
+    with contextlib.suppress(UsageError), joined(torch.device("cuda")) as found:
+        assert (found.rank, chosen) == (1, [0, 1])
+    assert chosen == [0, 1, 0]
 
 
 @pytest.fixture

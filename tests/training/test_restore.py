@@ -17,16 +17,17 @@ from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe
 from pocket_resnet.report import write_report
 from pocket_resnet.training import checkpoint, run
-from pocket_resnet.training.folder import marks
+from pocket_resnet.training.folder import RunFolder, marks
 from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.processes import ALONE
 from pocket_resnet.training.run import Result, train
 
 
 @pytest.fixture
 def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
     """go("r", epochs=3) trains the tiny recipe in tmp_path/r: two steps an epoch, a checkpoint after each."""
-    return lambda name="r", resume=False, **changes: train(
-        make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume
+    return lambda name="r", resume=False, fork=False, **changes: train(
+        make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume, fork=fork
     )
 
 
@@ -149,7 +150,55 @@ def test_other_data_are_said(go: Callable[..., Result], synthetic: Any, tmp_path
     go("first", max_steps=2)
     synthetic.fingerprint = "synthetic-2"
     go("fork", init_from=str(tmp_path / "first" / "checkpoints" / "step-000002"))
-    assert "its first steps trained on other data" in capsys.readouterr().err
+    assert "its first steps used other data" in capsys.readouterr().err
+
+
+def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(go: Callable[..., Result], tmp_path: Path) -> None:
+    """It would go on from its own, and its card would name the other."""
+    for name in ("first", "second"):
+        go(name, max_steps=2)
+    start = str(tmp_path / "first" / "checkpoints" / "step-000002")
+    before = (tmp_path / "second" / "recipe.toml").read_bytes()
+    with pytest.raises(UsageError, match=r"^\S+second: init_from: None -> .*step-000002, but this run has checkpoints"):
+        go("second", init_from=start, fork=True)
+    assert (tmp_path / "second" / "recipe.toml").read_bytes() == before
+    go("third", init_from=start, max_steps=3)
+    assert go("third", init_from=start, epochs=3, fork=True).steps == 6
+    with pytest.raises(UsageError, match="choose another --run name"):
+        go("third", epochs=4, fork=True)
+
+
+@pytest.mark.parametrize("change", ["data", "batch_size", "nothing"])
+def test_totals_of_an_epoch_that_is_not_this_runs_are_dropped(
+    change: str, go: Callable[..., Result], synthetic: Any, tmp_path: Path
+) -> None:
+    """The other run stands within an epoch, 8 of 14 images; the accuracy recorded is of a whole number of images."""
+    go("first", max_steps=3)
+    if change == "data":
+        synthetic.fingerprint = "synthetic-2"
+    batch_size = 4 if change == "batch_size" else 8  # step 3 is then the fourth of the first epoch
+    go("fork", init_from=str(tmp_path / "first/checkpoints/step-000003"), batch_size=batch_size, max_steps=4)
+    first = read_metrics(tmp_path / "fork" / "metrics.jsonl")[0]
+    num_images = {"data": 6, "batch_size": 2, "nothing": 14}[change]
+    assert (first["train_accuracy"] * num_images) % 1 == pytest.approx(0, abs=1e-9)
+    assert first["step"] == 4
+    trained = state_of(tmp_path / "fork", 3)["epoch.totals"][2]
+    assert int(trained) == {"data": 0, "batch_size": 0, "nothing": 8}[change]
+
+
+def test_start_in_the_root_folder_and_of_an_unknown_user(go: Callable[..., Result]) -> None:
+    for path in ("/step-000007", "~nouser/step-000007"):
+        with pytest.raises(UsageError, match="not a checkpoint"):
+            go("fork", init_from=path)
+
+
+def test_checkpoint_without_a_run_around_it(
+    go: Callable[..., Result], make_recipe: Any, source: Any, tmp_path: Path
+) -> None:
+    go("first", max_steps=2)
+    state, _ = checkpoint.load(tmp_path / "first" / "checkpoints" / "step-000002")
+    folder = RunFolder(tmp_path / "r", make_recipe(init_from="/step-000002"), source, ALONE)
+    assert folder.missing_digests(state, is_another_runs=True) == Path("/train_digests.u64")
 
 
 def test_a_spelling_of_the_path_is_no_change(

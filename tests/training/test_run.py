@@ -218,7 +218,16 @@ def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
 
 def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:
     go("typo", resume=True)
-    assert "nothing to go on with in" in "".join(capsys.readouterr())
+    assert "nothing to resume in" in "".join(capsys.readouterr())
+
+
+def test_resume_without_a_name_says_so_too(
+    make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for expected in (True, False):
+        train(make_recipe(max_steps=1), runs_dir=tmp_path, resume=True)
+        assert ("nothing to resume in" in "".join(capsys.readouterr())) == expected
+    assert synthetic.num_test_opened == 0
 
 
 def test_a_fork_may_begin_to_train_the_hardest(
@@ -324,5 +333,5 @@ def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: 
     assert "has finished before" in "".join(capsys.readouterr())
     (tmp_path / "r" / "result.json").unlink()
     assert go(resume=True, max_steps=2).steps == 3
-    assert "step 3 is beyond the 2 steps asked for" in "".join(capsys.readouterr())
+    assert "already at step 3, past --max-steps 2: nothing left to train" in "".join(capsys.readouterr())
     assert lines(tmp_path / "r") == before

@@ -101,7 +101,9 @@ def test_who_is_missing_is_said_until_the_deadline(
 ) -> None:
     """Row 55: rank 0 knows who has not come; the others wait for it first."""
     monkeypatch.setattr(torchrun, "TOLD_AFTER_S", 0.0)
-    with pytest.raises(EnvironmentFault, match=rf"^{missing} of 3 did not come at 127\.0\.0\.1:{port} within 0\.2 s"):
+    with pytest.raises(
+        EnvironmentFault, match=rf"^{missing} of 3 did not connect to 127\.0\.0\.1:{port} within 0\.2 s"
+    ):
         meet(Launch(rank, 3, rank, "127.0.0.1", port, wait_s=0.2))
     assert (
         capsys.readouterr().err == f"process {rank + 1} of 3 waits at 127.0.0.1:{port} for {missing}, 0.2 s at most\n"

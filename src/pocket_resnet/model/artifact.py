@@ -27,6 +27,19 @@ MAX_DIGESTS_BYTES = 128 * 1024**2
 MAX_NUM_ENTRIES = 100
 
 
+class NewerFormatError(ArtifactError):
+    """A model or checkpoint of a later version of this program: not damaged, so nothing older takes its place."""
+
+
+def refuse_newer_format(values: Any, kind: str, newest: int, where: Path) -> None:
+    """Raise NewerFormatError where the JSON object says that it is of a later format than this program reads."""
+    found = values.get("format") if isinstance(values, dict) else None
+    if isinstance(found, int) and found > newest:
+        what = f"{kind} format {found} is newer than this program's {newest}"
+        mend = f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later"
+        raise NewerFormatError(what, where=where, mend=mend)
+
+
 def save_model(folder: Path, model: ResNet, card: Card, digests: bytes | None = None) -> None:
     """Write the model directory in one step, parameters as `card.weights` says.
 
@@ -150,13 +163,7 @@ def _parse_card(content: bytes, where: Path) -> Card:
     try:
         values = json.loads(content)
         _refuse_bulk(values)
-        newer = isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT
-        if newer:
-            raise ArtifactError(
-                f"model format {values['format']} is newer than this program's {FORMAT}",
-                where=where,
-                mend=f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later",
-            )
+        refuse_newer_format(values, "model", FORMAT, where)
         card = Card.model_validate_json(_in_present_format(content, values))
     except (ValidationError, ValueError, RecursionError, UsageError) as error:
         raise ArtifactError(f"not a model's configuration: {first_fault(error)}", where=where) from error

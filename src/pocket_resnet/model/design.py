@@ -78,11 +78,21 @@ def design(
         raise UsageError("neither parameters nor bytes are limited", where="budget", mend="give a budget, such as 5M")
     shape, reason = _shape(epochs)
     fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
-    found = _filled(replace(shape, **fixed), replace(budget, num_macs=None), fixed)
+    found = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
     if not budget.fits(found):
         shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
-        found = _filled(replace(shape, **fixed), budget, fixed)
+        found = _filled(_fixed(shape, fixed), budget, fixed)
     return Design(found, (reason,))
+
+
+def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
+    """The shape with these fields; its own widths grow alike to those that identity shortcuts need after the stem."""
+    if "widths" in fixed or fixed.get("shortcut", shape.shortcut) == "projection":
+        return replace(shape, **fixed)
+    free = replace(shape, **{**fixed, "shortcut": "projection"})
+    factor = -(-free.stem_channels // free.stage_channels[0])
+    widths = tuple(min(width * max(1, factor), LARGEST_WIDTH) for width in shape.widths)
+    return replace(free, widths=widths, shortcut="identity")
 
 
 def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> NetworkSpec:
@@ -135,8 +145,12 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
 
 def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
     """All widths times the factor, rounded down to what the groups divide, within what the shape allows."""
-    unit = spec.groups
-    widths = tuple(max(unit, int(min(width * factor, LARGEST_WIDTH)) // unit * unit) for width in spec.widths)
+    unit = least = spec.groups
+    keeps_stem = fixed_stem or spec.stem != "conv"
+    if keeps_stem and spec.shortcut == "identity" and spec.downsample == "stride":  # no stage is narrower than the stem
+        expansion = spec.stage_channels[0] // spec.widths[0]
+        least = -(-spec.stem_channels // (expansion * unit)) * unit
+    widths = tuple(max(least, int(min(width * factor, LARGEST_WIDTH)) // unit * unit) for width in spec.widths)
     stem_width = spec.stem_width
     if spec.stem == "conv" and not fixed_stem:
         unit = 1 if spec.block == "bottleneck" else unit  # whose first convolution has no groups

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.files import json_bytes, read_folder, remove_folder, write_folder
-from pocket_resnet.model.artifact import first_fault, parse_tensors
+from pocket_resnet.model.artifact import NewerFormatError, first_fault, parse_tensors, refuse_newer_format
 from pocket_resnet.renamed import TENSORS, current_name
 
 FORMAT = 2
@@ -25,10 +25,6 @@ MAX_CHECKPOINT_BYTES = 4 * 1024**3
 MAX_STATE_BYTES = 128 * 1024
 TENSORS_NAME, STATE_NAME = "tensors.safetensors", "state.json"
 Seconds = Annotated[float, Field(ge=0)]
-
-
-class NewerFormatError(ArtifactError):
-    """A checkpoint of a later version of this program: not damaged, so nothing older takes its place."""
 
 
 class CheckpointState(BaseModel):
@@ -50,6 +46,8 @@ class CheckpointState(BaseModel):
     """Device, threads, precision, torch and layout; on another one it resumes, but not bit for bit."""
     data_fingerprint: str
     """Which data set, by content."""
+    unknown_images: bool = False
+    """Whether it was also trained on images whose digests are lost."""
 
 
 def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor]) -> Path:
@@ -66,12 +64,7 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     tensors = read_folder(path, (TENSORS_NAME,), MAX_CHECKPOINT_BYTES)[TENSORS_NAME]
     try:
         values = json.loads(state)
-        if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
-            raise NewerFormatError(
-                f"checkpoint format {values['format']} is newer than this program's {FORMAT}",
-                where=path,
-                mend=f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later",
-            )
+        refuse_newer_format(values, "checkpoint", FORMAT, path)
         found = CheckpointState.model_validate(values)
         if found.step != _step_of(path):
             raise ValueError(f"it says to be of step {found.step}")

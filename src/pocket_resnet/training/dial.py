@@ -57,10 +57,19 @@ def follow(recipe: Recipe) -> dict[str, Any]:
 
 
 def kept(recipe: Recipe) -> list[str]:
-    """`key value (dial: value)` for every key that the recipe, a flag or a program has set to another value."""
-    own = dotted(recipe.model_dump(exclude={"model"}))
-    values = {key: value for key, value in _dialled(recipe).items() if _is_explicit(recipe, key)}
-    return [f"{key} {own[key]} (dial: {value})" for key, value in values.items() if own[key] != value]
+    """`key value (dial: value)` for every key that the recipe, a flag or a program has set to another value.
+
+    One that takes the place of a dialled key is told in its stead: `ema.decay 0.99 (dial: ema.window 0.04)`.
+    """
+    own, told = dotted(recipe.model_dump(exclude={"model"})), []
+    for key, value in _dialled(recipe).items():
+        if own[key] == value or not _is_explicit(recipe, key):
+            continue
+        if key in recipe.explicit:
+            told.append(f"{key} {own[key]} (dial: {value})")
+        else:
+            told.append(f"{INSTEAD[key]} {own[INSTEAD[key]]} (dial: {key} {value})")
+    return told
 
 
 def _is_explicit(recipe: Recipe, key: str) -> bool:

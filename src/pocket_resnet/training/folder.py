@@ -5,7 +5,6 @@ Of several processes only rank 0 reads and writes here; what it finds is told to
 
 import contextlib
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.card import Card
-from pocket_resnet.data.digests import digests, packed, unpacked
-from pocket_resnet.data.source import NAMES, Source
+from pocket_resnet.data.digests import count_among, digests, packed, unpacked
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.locks import lock_folder
@@ -31,6 +30,7 @@ from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import MetricsFile, Plan, Record
 from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
+from pocket_resnet.training_data import is_renamed, told_changes
 
 if TYPE_CHECKING:
     from pocket_resnet.training.board import Board
@@ -68,12 +68,12 @@ class RunFolder:
     def locked(self, *, expected: bool = False) -> Iterator[list[str]]:
         """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know.
 
-        `expected`: the user named a run to go on with.
+        `expected`: the user asked to resume a run.
         """
         if not self.processes.is_writer:
             yield []
             return
-        remarks = [f"nothing to go on with in {self.path}: a new run"] if expected and self.is_new else []
+        remarks = [f"nothing to resume in {self.path}: starting a new run"] if expected and self.is_new else []
         with lock_folder(self.path) as remark:
             remove_temporaries(self.path)
             remove_temporaries(self.checkpoints)
@@ -113,7 +113,7 @@ class RunFolder:
             return []
         begun = load_recipe(str(self.path / "recipe.toml"))
         old, new = begun.data.name, self.recipe.data.name
-        if old == new or self._has_same_data() or (old not in NAMES and os.path.realpath(old) == new):
+        if old == new or self._has_same_data() or is_renamed(old, self.source):
             begun = override(begun, {"data.name": new})
         return differences(begun, self.recipe)
 
@@ -122,10 +122,8 @@ class RunFolder:
 
     def _refuse_other_data(self, fingerprint: str) -> None:
         """Raise UsageError where the data are not those of the fingerprint."""
-        if fingerprint == self.source.fingerprint:
+        if (changed := told_changes(self.source, fingerprint)) is None:
             return
-        changes = self.source.changes_since(fingerprint)
-        changed = f": {listed(changes, ', ')}" if changes else ""
         raise UsageError(
             f"{self.source.name} is not the data this run began with{changed}",
             where=self.path,
@@ -143,11 +141,20 @@ class RunFolder:
         found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
         if found is None:
             return None
+        self._refuse_another_start()
         state, tensors, remarks = found
         if not fork:
             self._refuse_other_data(state.data_fingerprint)
         self._prune(state.step)
         return state, tensors, remarks
+
+    def _refuse_another_start(self) -> None:
+        """Raise UsageError where the recipe starts from another checkpoint than the run did, which has its own now."""
+        begun = self.recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
+        if (old := begun.init_from) != (new := self.recipe.init_from):
+            what = f"init_from: {old} -> {new}, but this run has checkpoints of its own and continues from the newest"
+            mend = "choose another --run name, or leave init_from as it was"
+            raise UsageError(what, where=self.path, mend=mend)
 
     def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> Record | None:
         """Write the resolved recipe, and open metrics.jsonl, as a run by that plan has it when it stands at that step.
@@ -200,19 +207,45 @@ class RunFolder:
     def _digests(self) -> Path:
         return self.path / DIGESTS_NAME
 
+    def missing_digests(self, state: CheckpointState, *, is_another_runs: bool) -> Path | None:
+        """The file that should tell which images this checkpoint was trained on, where it does not exist.
+
+        A resumed run's own file has those of the other run too. Without it, unchanged data tell as much.
+        """
+        other = self._other_runs_digests
+        if is_another_runs or (other and not self._digests.exists()):
+            return None if other is None or other.exists() else other
+        is_known = self._digests.exists() or state.data_fingerprint == self.source.fingerprint
+        return None if is_known else self._digests
+
+    @property
+    def _other_runs_digests(self) -> Path | None:
+        """Of the run whose checkpoint this one starts from."""
+        start = self.recipe.init_from
+        return None if start is None else Path(start).parent.parent / DIGESTS_NAME
+
     def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
         """Those of the images that the weights were trained on before: in this run, and in the run they come from."""
-        files = [self._digests] if resumed else []
-        if self.recipe.init_from is not None:
-            files.append(Path(self.recipe.init_from).parents[1] / DIGESTS_NAME)
-        try:
-            return [unpacked(file.read_bytes()) for file in files if file.exists()]
-        except ValueError as error:
-            raise ArtifactError("cut short", where=self._digests, mend="remove it and resume") from error
+        files = [self._digests if resumed else None, self._other_runs_digests]
+        return [read_digests(file) for file in files if file is not None and file.exists()]
+
+    def trained_on(self, images_NCHW: Tensor) -> int:
+        """How many of the images the weights were trained on, here or before, as far as their digests are known."""
+        count = count_among(images_NCHW, read_digests(self._digests)) if self.processes.is_writer else 0
+        return int(self.processes.agree(count))
 
     def _prune(self, step: int) -> None:
         if self.processes.is_writer:
             checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep, self.marks)
+
+
+def read_digests(path: Path) -> NDArray[np.uint64]:
+    """The digests in a run's file. Raises ArtifactError where it is truncated."""
+    try:
+        return unpacked(path.read_bytes())
+    except ValueError as error:
+        what = "truncated: its size is not a multiple of 8 bytes"
+        raise ArtifactError(what, where=path, mend="remove it and resume") from error
 
 
 def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
@@ -221,7 +254,10 @@ def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
 
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
-    """The folder to train in: the named one, or the first free (when resuming: the last taken) NAME, NAME-2, ..."""
+    """The folder to train in: the named one, or the first free NAME, NAME-2, ...
+
+    When resuming it is the last one taken, or that of a run on these data under an earlier name.
+    """
     to_toml(recipe)  # refuses what it cannot hold, before any work
     if run is not None:
         if not run or Path(run).name != run or run.startswith("."):
@@ -236,6 +272,24 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
     def candidate(n: int) -> Path:
         return runs_dir / (base if n == 1 else f"{base}-{n}")
 
+    if resume and not candidate(1).exists() and (found := _run_on_moved_data(runs_dir, name, recipe, source)):
+        return found
     while candidate(number).exists():
         number += 1
     return candidate(max(1, number - 1) if resume else number)
+
+
+def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source) -> Path | None:
+    """The run of that recipe and seed whose data were these in another place. Raises UsageError for several."""
+    named_so = re.compile(rf"{re.escape(name)}-.*-seed{recipe.seed}(-\d+)?")
+    found = [
+        path
+        for path in sorted(runs_dir.glob(f"{name}-*"))
+        if named_so.fullmatch(path.name)
+        and checkpoint.recorded_fingerprint(path / "checkpoints") == source.fingerprint
+        and load_recipe(str(path / "recipe.toml")).name == recipe.name
+    ]
+    if len(found) > 1:
+        names = listed([path.name for path in found], ", ")
+        raise UsageError(f"several runs are on these data: {names}", where=runs_dir, mend="choose one with --run")
+    return found[0] if found else None

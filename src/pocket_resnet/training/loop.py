@@ -233,6 +233,11 @@ class Trainer:
         }
         return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
+    def totals_fit_step(self) -> bool:
+        """Whether the epoch's totals are of as many images as its steps so far train."""
+        first = self.step - self.step % self.steps_per_epoch
+        return int(self.totals_3[2]) == sum(map(self.steps.num_trained, range(first, self.step)))
+
     def load_tensors(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go back to a saved state."""
         names = ("model", "optimizer", "ema", "selection", "epoch")

@@ -1,7 +1,6 @@
 """Before a run: what the recipe becomes for these data, and the untrained network."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.files import expanded
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import layers
 from pocket_resnet.recipe import Recipe
@@ -28,7 +28,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
         raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
     changes: dict[str, Any] = {"data.name": source.name}
     if recipe.init_from is not None:
-        changes["init_from"] = str(Path(recipe.init_from).expanduser().resolve())
+        changes["init_from"] = str(expanded(recipe.init_from).resolve())
     needed = -(-recipe.min_steps // Steps(num_images, recipe).per_epoch)
     if needed > recipe.epochs:
         every = -(-needed // max(4, recipe.epochs)) if recipe.validate_every == 1 else recipe.validate_every
@@ -45,7 +45,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     if followed:
         remarks.append("the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
     if overruled := kept(recipe):
-        remarks.append("set, so not the dial's: " + ", ".join(overruled))
+        remarks.append("kept because you set them: " + ", ".join(overruled))
     recipe = override(recipe, {**followed, "dial": ()})
     _refuse_single_values(recipe)
     return recipe, remarks

@@ -102,12 +102,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if started.world_size == 1:
         yield ALONE
         return
-    if device.type == "cuda":
-        if (rank := started.local_rank) >= (num_gpus := torch.cuda.device_count()):
-            mend = f"start at most {num_gpus} here, or train with --hardware.device cpu"
-            raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", mend=mend)
-        torch.cuda.set_device(rank)
-    with explained_loss():
+    with _own_gpu(started.local_rank, device), explained_loss():
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=meet(started),
@@ -119,6 +114,23 @@ def joined(device: torch.device) -> Iterator[Processes]:
             yield Processes(started.rank, started.world_size)
         finally:
             dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
+    """Inside, CUDA's current device is this process's own; afterwards it is the caller's again."""
+    if device.type != "cuda":
+        yield
+        return
+    if rank >= (num_gpus := torch.cuda.device_count()):
+        mend = f"start at most {num_gpus} here, or train with --hardware.device cpu"
+        raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", mend=mend)
+    callers = torch.cuda.current_device()
+    torch.cuda.set_device(rank)
+    try:
+        yield
+    finally:
+        torch.cuda.set_device(callers)
 
 
 class LostProcess(EnvironmentFault):

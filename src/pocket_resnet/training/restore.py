@@ -23,6 +23,8 @@ class Restored:
     """Spent in all before."""
     is_another_runs: bool = False
     """Whether the state is another run's and this one has no checkpoint of its own yet."""
+    unknown_images: bool = False
+    """Whether it was trained on images whose digests are lost."""
     remarks: tuple[str, ...] = ()
     """What the user should know."""
 
@@ -59,7 +61,7 @@ def _resume(
     if trainer.selection and "selection.loss" in tensors and "selection.visits" not in tensors:
         remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
     remarks.append(f"resumed at step {state.step}")
-    return Restored(state.seconds, state.seconds_total, remarks=tuple(remarks))
+    return _restored(folder, state, remarks, is_another_runs=False)
 
 
 def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int) -> Restored:
@@ -72,16 +74,31 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
     if state.hardware != computed_on:
         remarks.append(f"its first steps ran on {state.hardware}")
     if state.data_fingerprint != folder.source.fingerprint:
-        remarks.append("its first steps trained on other data")
+        remarks.append("its first steps used other data")
     try:
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
         what = f"is of another network: {first_fault(error)}"
         mend = "ask for the network of its run: [model] in the recipe.toml there"
         raise UsageError(what, where=path, mend=mend) from error
-    if trainer.step % trainer.steps_per_epoch == 0:  # also where the other run was in the midst of an epoch
-        trainer.end_epoch()
-    return Restored(state.seconds, state.seconds_total, is_another_runs=True, remarks=tuple(remarks))
+    if state.data_fingerprint != folder.source.fingerprint or not trainer.totals_fit_step():
+        trainer.end_epoch()  # the totals are of another epoch than the one that this run is in
+    return _restored(folder, state, remarks, is_another_runs=True)
+
+
+def _restored(folder: RunFolder, state: CheckpointState, remarks: list[str], *, is_another_runs: bool) -> Restored:
+    missing = folder.processes.agree(folder.missing_digests(state, is_another_runs=is_another_runs))
+    unknown = state.unknown_images or missing is not None
+    if unknown:
+        why = f"{missing} does not exist" if missing else "an earlier part of the training left no record of them"
+        remarks.append(f"it is not known which images the checkpoint was trained on: {why}")
+    return Restored(
+        seconds=state.seconds,
+        seconds_total=state.seconds_total,
+        is_another_runs=is_another_runs,
+        unknown_images=unknown,
+        remarks=tuple(remarks),
+    )
 
 
 def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:

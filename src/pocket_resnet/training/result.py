@@ -33,6 +33,8 @@ class Result:
     train_on: str
     machine: str
     model: str
+    caveat: str | None = None
+    """Why the accuracy is not, or may not be, one on unseen images."""
 
 
 def read_result(path: Path) -> Result:
@@ -44,7 +46,7 @@ def read_result(path: Path) -> Result:
         raise ArtifactError(f"not a run's result: {error}", where=path, mend="remove it and resume") from error
 
 
-def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation) -> Card:
+def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *, unknown_images: bool = False) -> Card:
     """The card that goes with the run's weights. It may be released: where the data lie on this machine is left out."""
     shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
     return Card(
@@ -56,6 +58,7 @@ def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation) -
         split=found.split,
         num_images=found.num_images,
         data_fingerprint=source.fingerprint,
+        unknown_images=unknown_images,
         **shared | {"data": source.public_name},
     )
 

@@ -30,6 +30,7 @@ from pocket_resnet.training.restore import restore
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.training.torchrun import launch
+from pocket_resnet.training_data import overlap
 from pocket_resnet.version import __version__
 
 
@@ -70,7 +71,7 @@ def train(
         resume = resume or fork
         path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, Steps(len(train_split), recipe).total))
-        with folder.locked(expected=resume and run is not None) as more_remarks:
+        with folder.locked(expected=resume) as more_remarks:
             here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split))
             return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
 
@@ -92,6 +93,8 @@ class _Run:
     """Of the last epoch, where this process trained it."""
     probabilities_NK: Tensor | None = None
     """What `found` was made of."""
+    unknown_images: bool = False
+    """Whether the weights were also trained on images whose digests are lost."""
 
     def __post_init__(self) -> None:
         self.recipe, self.source, self.processes = self.folder.recipe, self.folder.source, self.folder.processes
@@ -110,9 +113,9 @@ class _Run:
         self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes)
         self.norm_indices_M = sample(len(train_split), self.recipe.norm_images, self.recipe.data_seed)
         begun = restore(self.folder, self.trainer, self.computed_on, self.last_step, fork=fork)
-        self.seconds, self.earlier_s = begun.seconds, begun.seconds_total
+        self.seconds, self.earlier_s, self.unknown_images = begun.seconds, begun.seconds_total, begun.unknown_images
         if (step := self.trainer.step) > self.last_step:
-            remarks.append(f"step {step} is beyond the {self.last_step} steps asked for: none is left to train")
+            remarks.append(f"already at step {step}, past --max-steps {self.last_step}: nothing left to train")
             self.last_step = step
         self.val_split = self.source.split("val")
         self.plan = Plan(self.trainer.steps_per_epoch, self.last_step, self.recipe.validate_every)
@@ -243,12 +246,18 @@ class _Run:
             seconds_total=self._seconds_total(),
             hardware=self.computed_on,
             data_fingerprint=self.source.fingerprint,
+            unknown_images=self.unknown_images,
         )
         self.folder.save(state, self.trainer.tensors())
 
     def _seconds_total(self) -> float:
         """From start to now, reading, validating and saving included, in this process and those it went on from."""
         return self.earlier_s + time.monotonic() - self.started_s
+
+    def _caveat(self) -> str | None:
+        """Whether validation tells of unseen images: a fork or another run may have trained on them before."""
+        num_trained_on = self.folder.trained_on(self.val_split.images_NCHW)
+        return overlap(len(self.val_split), num_trained_on, unknown_images=self.unknown_images)
 
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
@@ -275,8 +284,9 @@ class _Run:
             train_on=self.recipe.data.train_on,
             machine=machine(self.hardware),
             model=str(self.folder.model),
+            caveat=self._caveat(),
         )
-        card = card_of(result, self.recipe, self.source, found)
+        card = card_of(result, self.recipe, self.source, found, unknown_images=self.unknown_images)
         with self._as_released():
             self.folder.leave(trainer.model, card, result)
         return result

@@ -143,14 +143,14 @@ class _Waiting:
     def go_on(self, missing: list[int]) -> None:
         launch, now_s = self.launch, time.monotonic()
         names = f"process{'' if len(missing) == 1 else 'es'} {', '.join(str(rank + 1) for rank in missing)}"
-        at = f" at {launch.address}:{launch.port}"
+        at = f"{launch.address}:{launch.port}"
         if now_s - self.started_s > launch.wait_s:
             raise EnvironmentFault(
-                f"{names} of {launch.world_size} did not come{at} within {launch.wait_s:g} s",
+                f"{names} of {launch.world_size} did not connect to {at} within {launch.wait_s:g} s",
                 mend=f"start all of them (see what they said), or wait longer with {WAIT_VARIABLE}",
             )
         if now_s - self.told_s > TOLD_EVERY_S:
             self.told_s = now_s
             me = f"process {launch.rank + 1} of {launch.world_size}"
-            print(f"{me} waits{at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
+            print(f"{me} waits at {at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
         time.sleep(POLL_S)

@@ -1,0 +1,65 @@
+"""What a run says of its own accuracy where an earlier run or a fork trained on validation images."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from painted import other_validation, paint
+from pocket_resnet import show
+from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.model.artifact import DIGESTS_NAME, load_card
+from pocket_resnet.training.run import Result
+
+
+@pytest.mark.parametrize("way", ["fork", "init_from"])
+def test_validation_images_that_an_earlier_run_trained_on(
+    way: str, train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Row 44: result, terminal, config.json and card say so, as `evaluate` does."""
+    others = other_validation(pictures, tmp_path / "others")
+    if way == "fork":
+        result = train_on(others, fork=True, max_steps=2)
+    else:
+        result = train_on(others, run="new", max_steps=2, init_from=str(run_folder / "checkpoints" / "step-000001"))
+    told = "no estimate: the model was trained on all these 2 images"
+    found, card = evaluate_model(result.model, split="val"), load_card(Path(result.model))
+    assert (result.caveat, found.caveat, card.caveat) == (told, told, told)
+    assert (
+        "\nNo estimate: the model was trained on all these 2 images." in (Path(result.model) / "README.md").read_text()
+    )
+    show.result(result.__dict__)
+    assert told in capsys.readouterr().out
+    assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == told
+
+
+def test_lost_digests_of_an_earlier_run_are_said(
+    train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Row 44: nobody can tell which images were trained on before; that stays so, whoever goes on with it."""
+    (run_folder / DIGESTS_NAME).unlink()
+    start = str(run_folder / "checkpoints" / "step-000001")
+    others = paint(tmp_path / "others", first=50)
+    perhaps = "perhaps no estimate: the model was also trained on images that are not known"
+    assert train_on(others, run="new", max_steps=2, init_from=start).caveat == perhaps
+    assert f"not known which images the checkpoint was trained on: {run_folder / DIGESTS_NAME} does" in "".join(
+        capsys.readouterr()
+    )
+    shutil.rmtree(run_folder)
+    assert train_on(others, run="new", max_steps=3, init_from=start, resume=True).caveat == perhaps
+    again = str(tmp_path / "runs" / "new" / "checkpoints" / "step-000003")
+    model = Path(train_on(pictures, run="third", max_steps=4, init_from=again).model)
+    assert load_card(model).caveat == perhaps
+    unseen = paint(tmp_path / "unseen", first=90)
+    assert evaluate_model(model, data=str(unseen)).caveat == perhaps
+    assert "no estimate: the model was trained on" in str(evaluate_model(model, data=str(others)).caveat)
+
+
+def test_unchanged_data_make_up_for_lost_digests(
+    train_on: Callable[..., Result], run_folder: Path, pictures: Path
+) -> None:
+    (run_folder / DIGESTS_NAME).unlink()
+    assert train_on(pictures, resume=True, max_steps=2).caveat is None
