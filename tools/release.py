@@ -11,7 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from pocket_resnet.card import Card
+from pocket_resnet.card import Card, several_views
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.finished import command, opener, read_run
 from pocket_resnet.model.artifact import load_digests, load_model, save_model
@@ -43,8 +43,7 @@ def release(run: Path, target: Path, data_dir: Path | None = None, data: str | N
 
 def in_short(card: Card) -> str:
     """What was measured of a released model, on one line."""
-    views = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
-    several = "".join(f", {accuracy:.2%} over {name} views" for name, accuracy in views.items() if accuracy is not None)
+    several = "".join(f", {accuracy:.2%} over {name} views" for name, accuracy in several_views(card).items())
     return f"{card.accuracy:.2%}{several}, weights in {card.weights}"
 
 

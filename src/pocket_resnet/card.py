@@ -75,16 +75,19 @@ class Card(BaseModel):
     """Whether it was also trained on images whose digests are lost, before it started from a checkpoint."""
 
 
+def several_views(card: Card) -> dict[str, float]:
+    """The accuracies over two and six views, as far as they were measured, by that word."""
+    measured = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
+    return {name: accuracy for name, accuracy in measured.items() if accuracy is not None}
+
+
 def markdown(card: Card) -> str:
     """The model card as Markdown."""
     low, high = card.interval
     seen = "" if card.caveat is None else f"{card.caveat[0].upper()}{card.caveat[1:]}.\n"
     if card.train_on == "trainval":
         seen = "These images were part of training: this is no estimate of anything.\n"
-    several = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
-    views = "".join(
-        f"\n| accuracy, {name} views | {share:.2%} |" for name, share in several.items() if share is not None
-    )
+    views = "".join(f"\n| accuracy, {name} views | {share:.2%} |" for name, share in several_views(card).items())
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
     content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
     start = "" if card.init_from is None else f"\n| started from | checkpoint `{card.init_from}` of another run |"
