@@ -77,7 +77,8 @@ def test_it_goes_on_from_its_checkpoint(run: Path, capsys: pytest.CaptureFixture
     first, last = read_metrics(run / "metrics.jsonl")
     then = read_metrics(MADE / "metrics.jsonl")
     assert first == then[0]
-    assert last["val_nll"] == pytest.approx(then[1]["val_nll"], rel=1e-3)
+    assert last["train_loss"] == pytest.approx(then[1]["train_loss"], rel=1e-3)
+    assert last["val_nll"] == pytest.approx(then[1]["val_nll"], rel=2e-2)  # its norms were measured on plain images
     assert config(run / "model")["format"] == FORMAT
     for name, weights in load_model(MADE)[0].state_dict().items():
         assert torch.allclose(load_model(run)[0].state_dict()[name], weights, atol=1e-2), name
