@@ -102,7 +102,7 @@ def evaluate_model(
     hardware.use_threads()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
     told = caveat(path, card, source, split_name, images.images_NCHW)
-    return replace(found, caveat=told, remarks=source.remarks)
+    return replace(found, caveat=told, remarks=() if data is None else source.remarks)
 
 
 def refuse_mirroring(card: Card, views: int) -> None:

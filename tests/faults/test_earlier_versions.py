@@ -80,8 +80,8 @@ def test_it_goes_on_from_its_checkpoint(run: Path, capsys: pytest.CaptureFixture
     assert last["train_loss"] == pytest.approx(then[1]["train_loss"], rel=1e-3)
     assert last["val_nll"] == pytest.approx(then[1]["val_nll"], rel=2e-2)  # its norms were measured on plain images
     assert config(run / "model")["format"] == FORMAT
-    for name, weights in load_model(MADE)[0].state_dict().items():
-        assert torch.allclose(load_model(run)[0].state_dict()[name], weights, atol=1e-2), name
+    for name, weights in load_model(MADE)[0].named_parameters():
+        assert torch.allclose(load_model(run)[0].get_parameter(name), weights, atol=1e-2), name
 
 
 def test_it_is_reported_and_released(run: Path, tmp_path: Path) -> None:

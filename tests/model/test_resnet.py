@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.block import StochasticDepth
+from pocket_resnet.model.block import SqueezeExcite, StochasticDepth
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.resnet import Initialisation, Normalize, ResNet, initialise, whitening_filters
 from pocket_resnet.model.spec import CHOICES, NetworkSpec, layers, num_macs, num_params
@@ -108,6 +108,8 @@ def test_scale_is_free_just_where_a_norm_follows(spec: NetworkSpec) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-12
+        elif isinstance(module, SqueezeExcite):
+            nn.init.ones_(module.squeeze.bias)  # a hidden unit that is never active hides the scale
     images_BCHW = torch.rand(8, 3, 16, 16, dtype=torch.float64)
     normed_convs = model.normed_convs()
     with torch.no_grad():
