@@ -1,5 +1,6 @@
 """What every test may use: one thread, folders of its own, and a whole run that takes a tenth of a second."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,12 @@ SPEC = NetworkSpec(
     shortcut_kernel_sizes=(1, 1),
 )
 NUM_TRAIN, NUM_VAL, NUM_TEST = 14, 6, 5
+
+
+def pytest_configure() -> None:
+    """What this process's parent ignores, as nohup and background jobs do, is not ignored by the tests' children."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
