@@ -4,7 +4,7 @@ Shapes: N images, B images a batch, K classes, V views of an image.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Evaluation:
     ece: float
     caveat: str | None = None
     """On images that the model was trained on."""
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = field(default=(), compare=False)
     """What a user should know about the data: which they are, what was skipped."""
 
     def to_json(self) -> dict[str, Any]:
