@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet import errors, verbs
+from pocket_resnet import cli, errors, verbs
 from pocket_resnet.verbs import VERBS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -159,3 +159,17 @@ def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pyte
         code, _, err = run(*arguments, "--out=~/found.json")
         assert (code, err) == (0, f"wrote {picture.parent}/found.json\n")
     assert run("train", "~/none.toml")[2].startswith(f"pocket-resnet: {picture.parent}/none.toml: no such recipe")
+
+
+def test_rich_s_exit_is_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 51: rich ends the program with 1 where it meets the closed pipe itself."""
+
+    def dispatch(_arguments: list[str], _debug: bool) -> None:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904, as rich has it
+
+    monkeypatch.setattr(cli, "_dispatch", dispatch)
+    monkeypatch.setattr(cli.streams, "discard", lambda *_: None)
+    assert cli._exit_code(["data", "digits"]) == 141

@@ -37,6 +37,8 @@ def _exit_code(arguments: list[str]) -> int:
         try:
             _dispatch([argument for argument in arguments if argument != "--debug"], debug)
         except SystemExit as ending:  # tyro's, after help or a flag that it does not know
+            if isinstance(ending.__context__, BrokenPipeError):  # rich's, where the reader of our output has gone
+                raise ending.__context__ from None
             code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         streams.flush()
     except PocketError as error:
