@@ -194,6 +194,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a recipe's name or file, with its network spelled out: no dial")
     parser.add_argument("--minutes", type=float, default=8.0, help="from the start to the released model")
+    parser.add_argument("--epochs", type=int, help="train as many, and time nothing (default: as many as fit)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--teacher", help="a trained model whose answers the network learns")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
@@ -207,8 +210,18 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     started_s, arguments = time.monotonic(), parsed()
     deadline_s = started_s + 60 * arguments.minutes
-    changes = {"data.name": arguments.data, "hardware.compile": not arguments.no_compile}
+    changes = {"data.name": arguments.data, "hardware.compile": not arguments.no_compile, "seed": arguments.seed}
     recipe = override(load_recipe(arguments.recipe), changes)
+    epochs = arguments.epochs or _timed_epochs(recipe, arguments, deadline_s)
+    if arguments.only_time:
+        return
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    recipe = override(recipe, {"epochs": epochs, "teacher.model": arguments.teacher})
+    train_until(deadline_s, recipe, arguments.data_dir, arguments.runs_dir, arguments.out)
+
+
+def _timed_epochs(recipe: Recipe, arguments: argparse.Namespace, deadline_s: float) -> int:
+    """Time the recipe's steps, and how many epochs of them fit until the deadline."""
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
     if arguments.timings is not None and arguments.timings.exists():
         timings = Timings(**json.loads(arguments.timings.read_text()))
@@ -221,13 +234,9 @@ def main() -> None:
         f"{timings.share:.1%} of the matrix rate of {timings.matrix_flops_per_s / 1e12:.0f}",
         flush=True,
     )
-    if arguments.only_time:
-        return
     epochs = epochs_that_fit(recipe, timings, deadline_s - time.monotonic())
     print(f"{epochs} epochs fit", flush=True)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    recipe = override(recipe, {"epochs": epochs})
-    train_until(deadline_s, recipe, arguments.data_dir, arguments.runs_dir, arguments.out)
+    return epochs
 
 
 if __name__ == "__main__":

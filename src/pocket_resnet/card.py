@@ -41,6 +41,10 @@ class Card(BaseModel):
     """The run's seed."""
     init_from: str | None = None
     """The checkpoint of another run that it started from, RUN/step-NNNNNN; None: from untrained weights."""
+    teacher: str | None = None
+    """The model whose answers it learned; None: it learned the labels alone."""
+    teacher_sha256: str | None = None
+    """SHA-256 of that model's weights."""
     epochs: int
     """Passes over the training images."""
     steps: int
@@ -91,6 +95,8 @@ def markdown(card: Card) -> str:
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
     content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
     start = "" if card.init_from is None else f"\n| started from | checkpoint `{card.init_from}` of another run |"
+    sha256 = "" if card.teacher_sha256 is None else f", SHA-256 {card.teacher_sha256[:16]}…"
+    teacher = "" if card.teacher is None else f"\n| teacher | `{card.teacher}`{sha256} |"
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
 
@@ -102,7 +108,7 @@ PocketResNet {card.version}.
 | accuracy, single view, last epoch | {card.accuracy:.2%} of {card.num_images:,} images ({card.split}) |
 | 95% interval (Wilson) | {low:.2%} to {high:.2%} |{views}
 | data | {card.data}{content} |
-| recipe, seed | {card.recipe}, {card.seed} |{start}{command}
+| recipe, seed | {card.recipe}, {card.seed} |{start}{teacher}{command}
 | training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
 | machine | {card.machine} |
 | weights | {card.weights} |

@@ -141,6 +141,21 @@ class HardwareRecipe(Section):
     """CPU threads; 0: all cores."""
 
 
+class TeacherRecipe(Section):
+    """A trained network whose answers are learned (Hinton et al. 2015, arXiv:1503.02531)."""
+
+    model: str | None = None
+    """Its model directory; it knows the classes of the data."""
+    sha256: str | None = None
+    """SHA-256 of its weights; filled in when the run begins."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Divides the logits of both networks before their probabilities are compared."""
+    weight: Fraction = 1.0
+    """Share of the loss that compares with the teacher; the rest compares with the labels."""
+    epochs: Count = 30
+    """Epochs whose views of the images are answered, in turn; answers are computed once and cached."""
+
+
 class CheckpointRecipe(Section):
     """How much work a crash may cost."""
 
@@ -220,6 +235,7 @@ class Recipe(Section):
     optim: OptimRecipe = OptimRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: EmaRecipe = EmaRecipe()
+    teacher: TeacherRecipe = TeacherRecipe()
     hardware: HardwareRecipe = HardwareRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
     _explicit: frozenset[str] = PrivateAttr(frozenset())
@@ -279,6 +295,8 @@ class Recipe(Section):
                 raise RecipeError("resolutions", what, mend="train at larger ones") from error
 
     def _check_hardest(self) -> None:
+        if self.teacher.model is not None:  # flips follow each sample's visits, so views differ from the teacher's
+            raise RecipeError("hardest", "hardest below 1 does not go with teacher.model", mend="leave one of them out")
         if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
             what = "hardest below 1 does not go with augment.mixup or augment.cutmix"
             raise RecipeError("hardest", what, mend="set both to 0")

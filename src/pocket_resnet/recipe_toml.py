@@ -17,7 +17,14 @@ from pocket_resnet.renamed import RECIPE_KEYS, current_name, with_current_names
 
 MAX_RECIPE_BYTES = 1024 * 1024
 # How and where a run computes may change when it goes on; what it computes may not.
-FREE_TO_CHANGE: Any = {"hardware": True, "checkpoint": True, "max_steps": True, "track": True, "data": {"num_workers"}}
+FREE_TO_CHANGE: Any = {
+    "hardware": True,
+    "checkpoint": True,
+    "max_steps": True,
+    "track": True,
+    "data": {"num_workers"},
+    "teacher": {"model"},  # a place; teacher.sha256 says which model
+}
 
 
 def recipes_folder() -> Path:
@@ -153,8 +160,9 @@ def to_toml(recipe: Recipe) -> str:
 
     Raises UsageError for a path that is not UTF-8, which TOML cannot hold.
     """
-    for key, text in (("name", recipe.name), ("data.name", recipe.data.name)):
-        if text.encode(errors="replace").decode() != text:
+    texts = {"name": recipe.name, "data.name": recipe.data.name, "init_from": recipe.init_from}
+    for key, text in (texts | {"teacher.model": recipe.teacher.model}).items():
+        if text is not None and text.encode(errors="replace").decode() != text:
             raise UsageError(f"{key} {text!a} is not UTF-8", mend="rename it, or give a link that has another name")
     values = recipe.model_dump(mode="json", exclude_none=True)
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}

@@ -40,6 +40,8 @@ class Train:
 
     With a slash it is a folder (./digits). With --resume: the new location of the run's data.
     """
+    teacher: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """A trained model whose answers the network learns; short for --teacher.model."""
     data_dir: DataDir = None
     """Folder for data sets (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
     runs_dir: Path = Path("runs")
@@ -63,7 +65,8 @@ class Train:
 
         output = JsonOutput(self.json, self.out)
         keep_freed_memory()
-        recipe = self.recipe if self.data is None else override(self.recipe, {"data.name": self.data})
+        short = {"data.name": self.data, "teacher.model": self.teacher}
+        recipe = override(self.recipe, {key: value for key, value in short.items() if value is not None})
         result = train(
             recipe,
             data_dir=self.data_dir,

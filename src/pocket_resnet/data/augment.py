@@ -27,15 +27,20 @@ ERASED_RATIO = (0.3, 3.3)
 
 @dataclass(frozen=True)
 class Targets:
-    """What the batch should be told: the image is `share` of class `labels_B` and the rest of `others_B`."""
+    """What the batch should be told: the image is `share` of class `labels_B` and the rest of `others_B`.
+
+    `teacher_BK` are a teacher's probabilities for it, where there is one.
+    """
 
     labels_B: Tensor
     others_B: Tensor
     share: float
+    teacher_BK: Tensor | None = None
 
     def part(self, select: Callable[[Tensor], Tensor]) -> "Targets":
         """Those of a part of the batch."""
-        return Targets(select(self.labels_B), select(self.others_B), self.share)
+        teacher_BK = None if self.teacher_BK is None else select(self.teacher_BK)
+        return Targets(select(self.labels_B), select(self.others_B), self.share, teacher_BK)
 
 
 class Augmenter:
@@ -94,12 +99,17 @@ class Augmenter:
         inside_B1HW = _inside(x_BCHW, low_B2, high_B2)
         return torch.where(inside_B1HW, self.fill_1C11, x_BCHW)
 
-    def mix(self, x_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, Targets]:
-        """Mixup or CutMix of the float batch with a permutation of itself, as the recipe says."""
+    def mix(
+        self, x_BCHW: Tensor, labels_B: Tensor, step: int, teacher_BK: Tensor | None = None
+    ) -> tuple[Tensor, Targets]:
+        """Mixup or CutMix of the float batch with a permutation of itself, as the recipe says.
+
+        A teacher's probabilities are mixed by the same share.
+        """
         alphas = {"mixup": self.recipe.mixup, "cutmix": self.recipe.cutmix}
         kinds = [kind for kind, alpha in alphas.items() if alpha]
         if not kinds:
-            return x_BCHW, Targets(labels_B, labels_B, 1.0)
+            return x_BCHW, Targets(labels_B, labels_B, 1.0, teacher_BK)
         draws = random.Random(derive(self.seed, "mix", step))
         kind = draws.choice(kinds)
         share = draws.betavariate(alphas[kind], alphas[kind])
@@ -109,7 +119,9 @@ class Augmenter:
             mixed_BCHW = x_BCHW * share + x_BCHW[other_B] * (1 - share)
         else:
             mixed_BCHW, share = _cut_and_paste(x_BCHW, x_BCHW[other_B], share, draws)
-        return mixed_BCHW, Targets(labels_B, labels_B[other_B], share)
+        if teacher_BK is not None:
+            teacher_BK = teacher_BK * share + teacher_BK[other_B] * (1 - share)
+        return mixed_BCHW, Targets(labels_B, labels_B[other_B], share, teacher_BK)
 
 
 def crop_and_flip(images_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, reach: int, fill: str) -> Tensor:

@@ -59,9 +59,18 @@ def save_model(folder: Path, model: ResNet, card: Card, digests: bytes | None = 
     write_folder(folder, files)
 
 
+def released_folder() -> Path:
+    """Where the released models of a checkout lie."""
+    return Path(__file__).parents[3] / "models"
+
+
 def find_model(path: Path) -> Path:
-    """The model directory at the path, which may also be a run's directory. Raises UsageError where there is none."""
-    for folder in (path, path / "model"):
+    """The model directory at the path, which may also be a run's directory or the name of a released model.
+
+    Raises UsageError where there is none.
+    """
+    released = [released_folder() / path] if len(path.parts) == 1 and not path.exists() else []
+    for folder in (path, path / "model", *released):
         if (folder / CONFIG_NAME).exists():
             return folder
     if (path / "checkpoints").is_dir():

@@ -30,6 +30,7 @@ from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import MetricsFile, Plan, Record
 from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
+from pocket_resnet.training.teacher import teacher_digests
 from pocket_resnet.training_data import is_renamed, told_changes
 
 if TYPE_CHECKING:
@@ -225,9 +226,11 @@ class RunFolder:
         return None if start is None else Path(start).parent.parent / DIGESTS_NAME
 
     def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
-        """Those of the images that the weights were trained on before: in this run, and in the run they come from."""
+        """Those of the images trained on before: in this run, in the run that it starts from, by its teacher."""
         files = [self._digests if resumed else None, self._other_runs_digests]
-        return [read_digests(file) for file in files if file is not None and file.exists()]
+        earlier = [read_digests(file) for file in files if file is not None and file.exists()]
+        teachers = teacher_digests(self.recipe)
+        return [*earlier, unpacked(teachers)] if teachers else earlier
 
     def trained_on(self, images_NCHW: Tensor) -> int:
         """How many of the images the weights were trained on, here or before, as far as their digests are known."""

@@ -27,9 +27,11 @@ from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.processes import ALONE, Processes, with_global_norms
 from pocket_resnet.training.schedule import image_side, lr_factor
 from pocket_resnet.training.selection import Selection
+from pocket_resnet.training.teacher import Teacher, distillation_loss
 
 NEVER = 2**62  # a step that no run reaches
 NORM_BATCH = 500  # images of a forward pass that measures batch-norm statistics
+TEACHER_BATCH = 1000  # images that a teacher answers at once
 STEPS_AHEAD = 16  # whose images a GPU augments at once: a batch is too small for it, and each launch takes time
 
 
@@ -46,8 +48,15 @@ class Trainer:
     """A network being trained. Its whole state is `step`, `tensors()` and nothing else."""
 
     def __init__(
-        self, model: ResNet, recipe: Recipe, train: Split, hardware: Hardware, processes: Processes = ALONE
+        self,
+        model: ResNet,
+        recipe: Recipe,
+        train: Split,
+        hardware: Hardware,
+        processes: Processes = ALONE,
+        teacher: Teacher | None = None,
     ) -> None:
+        self.teacher = teacher
         self.model, self.recipe, self.hardware, self.processes = model, recipe, hardware, processes
         if processes.world_size > 1:
             with_global_norms(model)
@@ -65,7 +74,7 @@ class Trainer:
         exact = torch.float32 if hardware.device.type == "mps" else torch.float64
         self.totals_3 = torch.zeros(3, dtype=exact, device=hardware.device)  # loss, hits, images of the epoch so far
         self.bad_step = torch.tensor(NEVER, device=hardware.device)  # the first with a loss or gradient not finite
-        self._drawn_epoch = -1
+        self._drawn_epoch = self._answered_epoch = -1
         # The hardest images of a step are known only when it comes.
         self.steps_ahead = STEPS_AHEAD if hardware.is_asynchronous and not self.selection else 1
         self._ahead: dict[int, Tensor] = {}
@@ -102,8 +111,29 @@ class Trainer:
         """Have the order and the augmentation of that epoch."""
         if epoch != self._drawn_epoch:
             self.order_N = epoch_order(len(self.labels_N), self.recipe.data_seed, epoch)
-            self.augmenter.begin_epoch(epoch)
+            self.augmenter.begin_epoch(self._views_of(epoch))
             self._drawn_epoch = epoch
+
+    def _views_of(self, epoch: int) -> int:
+        """The epoch whose augmentation that epoch has: a teacher's epochs repeat."""
+        return epoch if self.teacher is None else epoch % self.recipe.teacher.epochs
+
+    def _teacher_probabilities(self, indices_B: Tensor, epoch: int) -> Tensor | None:
+        """The teacher's probabilities for those samples as augmented in that epoch, float [B, K]."""
+        if self.teacher is None:
+            return None
+        if epoch != self._answered_epoch:
+            self._draw(epoch)
+            self.teacher_logits_NK = self.teacher.logits(self._views_of(epoch), len(self.labels_N), self._views)
+            self._answered_epoch = epoch
+        logits_BK = self.teacher_logits_NK[sent(indices_B, self.labels_N.device)]
+        return (logits_BK / self.recipe.teacher.temperature).softmax(1)
+
+    def _views(self) -> Iterator[Tensor]:
+        """Every sample, in order, augmented as in the drawn epoch but unmixed: uint8 [B, C, H, W]."""
+        for indices_B in torch.split(torch.arange(len(self.labels_N)), TEACHER_BATCH):
+            images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
+            yield self.augmenter(images_BCHW, indices_B)
 
     def batches_for_norms(self, indices_M: Tensor) -> Iterator[Tensor]:
         """These samples augmented as in the epoch of the last step, but unmixed and at full size: float [B, C, H, W].
@@ -125,7 +155,8 @@ class Trainer:
         """Those samples, augmented as in that step's epoch and of its side."""
         x_BCHW = self._augmented_ahead(step) if self.steps_ahead > 1 else self._augmented(indices_B, step)
         labels_B = self.labels_N[sent(indices_B, self.labels_N.device)]
-        return self.augmenter.mix(to_float(x_BCHW, self.hardware.memory_format), labels_B, step)
+        teacher_BK = self._teacher_probabilities(indices_B, step // self.steps_per_epoch)
+        return self.augmenter.mix(to_float(x_BCHW, self.hardware.memory_format), labels_B, step, teacher_BK)
 
     def _augmented(self, indices_B: Tensor, step: int) -> Tensor:
         """Samples of that step's epoch, augmented and at its image size: uint8 [B, C, H, W]."""
@@ -160,7 +191,7 @@ class Trainer:
             logits_BK = self.forward(x_BCHW)
         logits_BK = logits_BK.float()
         here = len(x_BCHW) / len(whole_BCHW)  # 1 unless other processes have parts of the batch
-        loss = here * mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+        loss = here * self._loss(logits_BK, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         loss, hits = loss.detach(), (logits_BK.detach().argmax(1) == targets.labels_B).sum().float()
         self.processes.sum([loss, hits, *self.optimizer.gradients()])
@@ -175,6 +206,16 @@ class Trainer:
         self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
         return num_images
+
+    def _loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
+        """Mean loss against the labels, or the teacher, or both; a scalar."""
+        if targets.teacher_BK is None:
+            return mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+        weight = self.recipe.teacher.weight
+        loss = weight * distillation_loss(logits_BK, targets.teacher_BK, self.recipe.teacher.temperature)
+        if weight < 1:
+            loss = loss + (1 - weight) * mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+        return loss
 
     def _note_losses(self, selection: Selection, logits_BK: Tensor, labels_B: Tensor, num_images: int) -> None:
         """Tell the selection what the images of this step cost, each process those of its part."""

@@ -17,6 +17,7 @@ from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import override
 from pocket_resnet.seeds import generator
 from pocket_resnet.training.dial import budget_of, follow, kept, network
+from pocket_resnet.training.teacher import with_teacher
 
 NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 
@@ -29,6 +30,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
     changes: dict[str, Any] = {"data.name": source.name}
     if recipe.init_from is not None:
         changes["init_from"] = str(expanded(recipe.init_from).resolve())
+    changes |= with_teacher(recipe, source)
     needed = -(-recipe.min_steps // Steps(num_images, recipe).per_epoch)
     if needed > recipe.epochs:
         every = -(-needed // max(4, recipe.epochs)) if recipe.validate_every == 1 else recipe.validate_every

@@ -53,6 +53,8 @@ def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *
         version=__version__,
         spec=recipe.model,
         init_from=origin(recipe),
+        teacher=teacher_name(recipe),
+        teacher_sha256=recipe.teacher.sha256,
         class_names=source.class_names,
         mirrored=source.mirrored,
         split=found.split,
@@ -69,3 +71,11 @@ def origin(recipe: Recipe) -> str | None:
         return None
     path = Path(recipe.init_from)
     return f"{path.parent.parent.name}/{path.name}"
+
+
+def teacher_name(recipe: Recipe) -> str | None:
+    """What the recipe's teacher is called: its folder, or its run's."""
+    if recipe.teacher.model is None:
+        return None
+    path = Path(recipe.teacher.model)
+    return path.parent.name if path.name == "model" else path.name

@@ -29,6 +29,7 @@ from pocket_resnet.training.processes import LostProcess, explained_loss, joined
 from pocket_resnet.training.restore import restore
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
+from pocket_resnet.training.teacher import open_teacher, teacher_digests
 from pocket_resnet.training.torchrun import launch
 from pocket_resnet.training_data import overlap
 from pocket_resnet.version import __version__
@@ -72,7 +73,7 @@ def train(
         path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, Steps(len(train_split), recipe).total))
         with folder.locked(expected=resume) as more_remarks:
-            here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split))
+            here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split), data_dir)
             return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
 
 
@@ -85,6 +86,7 @@ class _Run:
     started_s: float
     resume_command: str
     num_images: int
+    data_dir: Path | None
     seconds: float = 0.0
     """Spent in training steps."""
     earlier_s: float = 0.0
@@ -110,10 +112,14 @@ class _Run:
             self._progress().say("this run has finished before")
             return finished
         model = self.hardware.place(untrained(self.recipe, self.source, train_split))
-        self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes)
+        teacher = open_teacher(self.recipe, self.source, self.hardware, self.data_dir)
+        self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes, teacher)
         self.norm_indices_M = sample(len(train_split), self.recipe.norm_images, self.recipe.data_seed)
         begun = restore(self.folder, self.trainer, self.computed_on, self.last_step, fork=fork)
         self.seconds, self.earlier_s, self.unknown_images = begun.seconds, begun.seconds_total, begun.unknown_images
+        if teacher is not None and teacher_digests(self.recipe) is None:
+            remarks.append("it is not known which images the teacher was trained on: its model kept no record of them")
+            self.unknown_images = True
         if (step := self.trainer.step) > self.last_step:
             remarks.append(f"already at step {step}, past --max-steps {self.last_step}: nothing left to train")
             self.last_step = step

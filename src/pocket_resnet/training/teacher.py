@@ -1,0 +1,130 @@
+"""A teacher: a trained network whose answers for the augmented images are what a student learns.
+
+Both see the same view of an image. Augmentation is a function of (seed, epoch, sample), so the views of an epoch have
+one set of answers: it is computed when a training first reaches that epoch, cached, and read by every later training
+with the same teacher, images and augmentation. After `teacher.epochs` epochs the views and their answers repeat.
+Mixup and CutMix come after that: a mixed image has the answers of its two images, mixed by the same share.
+
+Sources: Hinton et al. 2015 (arXiv:1503.02531), section 2; Beyer et al. 2022 (arXiv:2106.05237), section 3.
+
+Shapes: N training images, B images a batch, K classes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from pocket_resnet import files
+from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.source import Source, default_data_dir
+from pocket_resnet.device import Hardware
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.model.artifact import WEIGHTS_NAME, find_model, load_card, load_digests, load_model, parse_tensors
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe import Recipe
+
+FORMAT = 1  # of cached answers: a change of augmentation or of what is stored counts it up
+ANSWERS_NAME, TENSOR_NAME = "answers.safetensors", "logits"
+HEADER_BYTES = 4096  # more than a file's header takes
+
+
+def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
+    """The recipe's `teacher` keys with the model's absolute path and the SHA-256 of its weights.
+
+    Raises UsageError where the model is not the one that the recipe names, or knows other classes than the data have.
+    """
+    if recipe.teacher.model is None:
+        return {}
+    folder = find_model(files.expanded(recipe.teacher.model)).resolve()
+    card, digest = load_card(folder), files.digest(folder / WEIGHTS_NAME)
+    if recipe.teacher.sha256 not in (None, digest):
+        what = f"the teacher's weights have changed: SHA-256 {digest[:12]}… instead of {recipe.teacher.sha256:.12}…"
+        raise UsageError(what, where=folder, mend="bring the old model back, or leave teacher.sha256 out")
+    if set(card.class_names) != set(source.class_names):
+        differing = sorted(set(card.class_names) ^ set(source.class_names))
+        what = f"the teacher's classes are not those of {source.public_name}: {', '.join(differing[:5])}"
+        raise UsageError(what, where=folder, mend="choose a teacher that was trained on the same classes")
+    return {"teacher.model": str(folder), "teacher.sha256": digest}
+
+
+@dataclass
+class Teacher:
+    """A trained network, on the device, and the folder of its cached answers."""
+
+    model: ResNet
+    order_K: list[int]
+    """The teacher's class number of each of the data's classes."""
+    folder: Path
+    hardware: Hardware
+
+    def logits(self, epoch: int, num_images: int, views: Callable[[], Iterable[Tensor]]) -> Tensor:
+        """The answers for the views of an epoch, float32 [N, K] on the device, in the order of the data's classes.
+
+        `views` gives all N images as augmented in that epoch, uint8 [B, C, H, W]; it is called where no answers are
+        cached, or damaged ones. Where they cannot be cached, a warning says so, and they are computed again next time.
+        """
+        path = self.folder / f"epoch-{epoch:04d}"
+        answers_NK = self._cached(path, num_images)
+        if answers_NK is None:
+            answers_NK = torch.cat([self._answer(view_BCHW) for view_BCHW in views()]).half().cpu()
+            content = tensors_to_bytes({TENSOR_NAME: answers_NK.contiguous()})
+            try:
+                files.write_folder(path, {ANSWERS_NAME: content})
+            except EnvironmentFault as error:
+                files.warn_once(f"the teacher's answers are not cached ({error.what})", self.folder)
+        return answers_NK.to(self.hardware.device).float()
+
+    def _cached(self, path: Path, num_images: int) -> Tensor | None:
+        max_bytes = 2 * num_images * len(self.order_K) + HEADER_BYTES
+        try:
+            content = files.read_folder(path, (ANSWERS_NAME,), max_bytes)[ANSWERS_NAME]
+            answers_NK = parse_tensors(content)[TENSOR_NAME]
+        except (ArtifactError, ValueError, KeyError):
+            return None
+        return answers_NK if answers_NK.shape == (num_images, len(self.order_K)) else None
+
+    @torch.inference_mode()
+    def _answer(self, view_BCHW: Tensor) -> Tensor:
+        x_BCHW = to_float(resize(view_BCHW, self.model.spec.image_size), self.hardware.memory_format)
+        with self.hardware.autocast():
+            logits_BK: Tensor = self.model(x_BCHW)
+        return logits_BK[:, self.order_K]
+
+
+def open_teacher(recipe: Recipe, source: Source, hardware: Hardware, data_dir: Path | None) -> Teacher | None:
+    """The recipe's teacher, as `with_teacher` completed it; None where it has none."""
+    if recipe.teacher.model is None:
+        return None
+    model, card = load_model(Path(recipe.teacher.model))
+    folder = (data_dir or default_data_dir()) / "teachers" / _key(recipe, source)
+    order_K = [card.class_names.index(name) for name in source.class_names]
+    return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware)
+
+
+def teacher_digests(recipe: Recipe) -> bytes | None:
+    """The packed digests of the images that the recipe's teacher was trained on, where they are known."""
+    return None if recipe.teacher.model is None else load_digests(Path(recipe.teacher.model))
+
+
+def _key(recipe: Recipe, source: Source) -> str:
+    """A name for all that an epoch's answers are a function of, beside the epoch."""
+    views = recipe.augment.model_dump(exclude={"mixup", "cutmix"})
+    data = [source.fingerprint, recipe.data.train_on, recipe.model.image_size, recipe.data_seed]
+    text = json.dumps([FORMAT, recipe.teacher.sha256, data, views], sort_keys=True)
+    return f"{recipe.teacher.sha256:.12}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def distillation_loss(logits_BK: Tensor, probabilities_BK: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of the student's from the teacher's probabilities, both at that temperature.
+
+    The mean over the batch, times the squared temperature: so its gradient is as large at every temperature.
+    """
+    log_student_BK = F.log_softmax(logits_BK / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_student_BK, probabilities_BK, reduction="batchmean")
