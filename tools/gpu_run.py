@@ -30,7 +30,7 @@ from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, machine
 from pocket_resnet.errors import PocketError, Stopped
-from pocket_resnet.files import json_bytes, write_bytes
+from pocket_resnet.io.files import json_bytes, write_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe, override

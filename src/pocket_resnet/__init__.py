@@ -38,7 +38,7 @@ def train(
     wrong.
     """
     from pocket_resnet.data.source import data_name
-    from pocket_resnet.files import expanded
+    from pocket_resnet.io.files import expanded
     from pocket_resnet.recipe_toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe
 

@@ -19,7 +19,7 @@ from pocket_resnet.data.layout import unicode_form
 from pocket_resnet.data.source import Source, Split, Which, data_name, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings

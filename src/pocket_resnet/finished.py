@@ -20,7 +20,7 @@ from pocket_resnet.data.source import Source, Split, data_name, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
 from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe

@@ -9,8 +9,8 @@ from typing import Any
 
 from pocket_resnet import streams
 from pocket_resnet.errors import UsageError
-from pocket_resnet.files import SUMS_NAME, explain_os_errors, is_replaced, json_bytes, write_through
-from pocket_resnet.json_format import json_text
+from pocket_resnet.io.files import SUMS_NAME, explain_os_errors, is_replaced, json_bytes, write_through
+from pocket_resnet.io.json_format import json_text
 
 STDOUT = Path("-")
 OF_A_RUN = ("recipe.toml", "metrics.jsonl", "result.json", "report.html", ".lock")

@@ -21,7 +21,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
-from pocket_resnet.files import write_bytes
+from pocket_resnet.io.files import write_bytes
 from pocket_resnet.plot_settings import style
 
 OURS, PUBLISHED, LIMIT, GRID = "#0072B2", "#606060", "#D55E00", "#e4e4e4"

@@ -22,7 +22,7 @@ from pocket_resnet.data.listing import Listing, printable
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import UsageError
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, refuse_mirroring
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pocket_resnet.errors import UsageError, did_you_mean
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
+from pocket_resnet.io.renamed import RECIPE_KEYS, current_name, with_current_names
 from pocket_resnet.model.catalog import named
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_base import RecipeError, dotted
-from pocket_resnet.renamed import RECIPE_KEYS, current_name, with_current_names
 
 MAX_RECIPE_BYTES = 1024 * 1024
 # How and where a run computes may change when it goes on; what it computes may not.

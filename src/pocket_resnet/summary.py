@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.design import Budget, design
 from pocket_resnet.model.spec import FP32_BYTES, NetworkSpec, layers, num_macs, num_params, peak_activation_values

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from pocket_resnet.files import SUMS_NAME, write_folder
+from pocket_resnet.io.files import SUMS_NAME, write_folder
 from pocket_resnet.model.artifact import CONFIG_NAME, WEIGHTS_NAME
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState

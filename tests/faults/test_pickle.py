@@ -19,7 +19,7 @@ from pocket_resnet.cli import main
 from pocket_resnet.data import published
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import ArtifactError, DataError
-from pocket_resnet.files import write_folder
+from pocket_resnet.io.files import write_folder
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.training import checkpoint

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.files import write_folder
+from pocket_resnet.io.files import write_folder
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
 

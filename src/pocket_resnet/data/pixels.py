@@ -23,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pocket_resnet import download, files
 from pocket_resnet.data.image import DECODER_VERSION, ImageError, decode, read_file
 from pocket_resnet.data.listing import ImageFile, printable
 from pocket_resnet.device import num_cores
 from pocket_resnet.errors import DataError, EnvironmentFault, listed
+from pocket_resnet.io import download, files
 
 MAX_KEPT_BYTES: Final = 16 * 1024**3
 _PIXELS_NAME, _LIST_NAME = "images.npy", "files.json"

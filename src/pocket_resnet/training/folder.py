@@ -19,8 +19,8 @@ from pocket_resnet.card import Card
 from pocket_resnet.data.digests import count_among, digests, packed, unpacked
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
-from pocket_resnet.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
-from pocket_resnet.locks import lock_folder
+from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
+from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe

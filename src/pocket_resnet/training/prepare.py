@@ -10,7 +10,7 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import layers
 from pocket_resnet.recipe import Recipe

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet import download, files
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.locks import lock_folder
+from pocket_resnet.io import download, files
+from pocket_resnet.io.locks import lock_folder
 
 
 def test_lock(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
-from pocket_resnet.json_format import json_text
+from pocket_resnet.io.json_format import json_text
 
 TEMPORARY_PREFIX = ".tmp-"
 SUMS_NAME = "SHA256SUMS"

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pocket_resnet import download
-from pocket_resnet.download import Patience, exclusive, fetch, is_reachable
 from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.io import download
+from pocket_resnet.io.download import Patience, exclusive, fetch, is_reachable
 
 GOOD = bytes(range(256)) * 2_000
 MD5 = hashlib.md5(GOOD).hexdigest()

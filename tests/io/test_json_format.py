@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pocket_resnet.json_format import json_text
+from pocket_resnet.io.json_format import json_text
 
 VALUES: list[Any] = [
     {},

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_resnet import files
 from pocket_resnet.errors import ArtifactError, EnvironmentFault
+from pocket_resnet.io import files
 
 FOLDER = {"a.bin": b"\x00\x01", "b.json": b"{}", "README.md": b"# hello"}
 LIMIT = 1_000

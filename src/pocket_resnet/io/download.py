@@ -19,8 +19,8 @@ from typing import NamedTuple
 import requests
 import urllib3
 
-from pocket_resnet import files, locks
 from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.io import files, locks
 
 CONNECT_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 30.0

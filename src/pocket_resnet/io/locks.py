@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.files import explain_os_errors
+from pocket_resnet.io.files import explain_os_errors
 
 NO_LOCKS = "the file system has no locks: make sure that no other process writes here"
 
