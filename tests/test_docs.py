@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.source import describe, open_source
 from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.model.card import Card
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_base import Section

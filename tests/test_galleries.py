@@ -4,7 +4,7 @@ import pytest
 
 from pocket_resnet import galleries
 from pocket_resnet.model.catalog import CATALOG
-from pocket_resnet.model.spec import layers, num_macs, num_params
+from pocket_resnet.model.counts import layers, num_macs, num_params
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pocket_resnet import cli
-from pocket_resnet.model.spec import num_macs, num_params
+from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe_toml import load_recipe
 from pocket_resnet.verbs import VERBS
 

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.layout import unicode_form
 from pocket_resnet.data.source import Source, Split, Which, data_name, open_source
@@ -21,6 +20,7 @@ from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training_data import caveat, reopen

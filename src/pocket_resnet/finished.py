@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.augment import Augmenter, resize, to_float
 from pocket_resnet.data.batches import Steps, epoch_order
 from pocket_resnet.data.source import Source, Split, data_name, open_source
@@ -22,6 +21,7 @@ from pocket_resnet.errors import ArtifactError, PocketError, UsageError
 from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
+from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import FREE_TO_CHANGE, differences, load_recipe, override

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import BoxStyle, FancyBboxPatch
 from numpy.typing import NDArray
 
-from pocket_resnet.model.spec import Layer, NetworkSpec, layers
+from pocket_resnet.model.counts import Layer, layers
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.plot_settings import style
 from pocket_resnet.plots import DPI, LIMIT, OURS, PUBLISHED, canvas
 

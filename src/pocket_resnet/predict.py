@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.conversion import pixels, several
 from pocket_resnet.data.image import ImageError, decode
 from pocket_resnet.data.listing import Listing, printable
@@ -24,6 +23,7 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, refuse_mirroring
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
 

@@ -23,7 +23,8 @@ from pydantic import (
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
-from pocket_resnet.model.spec import NetworkSpec, layers
+from pocket_resnet.model.counts import layers
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe_base import Count, Fraction, Pixels, Rate, RecipeError, Section, dotted, explain
 
 COUNT_FORMS = {

@@ -6,8 +6,9 @@ from typing import Any
 from pocket_resnet.errors import UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.catalog import CATALOG, named
+from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
 from pocket_resnet.model.design import Budget, design
-from pocket_resnet.model.spec import FP32_BYTES, NetworkSpec, layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import parse_count
 from pocket_resnet.recipe_toml import load_recipe, recipes_folder
 from pocket_resnet.training.dial import network

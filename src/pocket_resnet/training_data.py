@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.digests import count_among, unpacked
 from pocket_resnet.data.listing import printable
 from pocket_resnet.data.source import NAMES, Source, is_there, public_name
 from pocket_resnet.errors import DataError, PocketError, UsageError, listed
 from pocket_resnet.model.artifact import find_model, load_digests
+from pocket_resnet.model.card import Card
 from pocket_resnet.recipe_toml import load_recipe
 from pocket_resnet.training.checkpoint import recorded_fingerprint
 

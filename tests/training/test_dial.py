@@ -14,7 +14,8 @@ from pocket_resnet.cli import _parse
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named
-from pocket_resnet.model.spec import NetworkSpec, num_params
+from pocket_resnet.model.counts import num_params
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_base import dotted
 from pocket_resnet.recipe_toml import load_recipe, override, parse_recipe, to_toml

@@ -14,8 +14,8 @@ import torch
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, Stopped, UsageError
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import whitening_filters
-from pocket_resnet.model.spec import num_macs, num_params
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import load_recipe
 from pocket_resnet.training import checkpoint, run

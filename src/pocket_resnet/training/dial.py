@@ -9,8 +9,9 @@ import math
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.design import Budget, design, fill_budget
-from pocket_resnet.model.spec import NetworkSpec, num_params
+from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe import Recipe, parse_count
 from pocket_resnet.recipe_base import dotted
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.digests import count_among, digests, packed, unpacked
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
+from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import differences, load_recipe, override, to_toml

@@ -11,8 +11,8 @@ from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded
+from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.model.spec import layers
 from pocket_resnet.recipe import Recipe
 from pocket_resnet.recipe_toml import override
 from pocket_resnet.seeds import generator

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pocket_resnet.model.block import (
+from pocket_resnet.model.blocks import (
     ACTIVATIONS,
     PaddedIdentity,
     PostActivationBlock,
@@ -163,7 +163,7 @@ def test_strided_1x1_convolution_trains_with_few_channels(channels: int) -> None
     """In a process of its own: torch's own form corrupts memory on some processors, which may end the process late."""
     code = f"""
 import torch
-from pocket_resnet.model.block import conv2d
+from pocket_resnet.model.blocks import conv2d
 from pocket_resnet.model.spec import NetworkSpec
 torch.set_num_threads(1)
 conv = conv2d(NetworkSpec(batch_norm=False), {channels}, 8, 1, stride=2).to(memory_format=torch.channels_last)

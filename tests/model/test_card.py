@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pocket_resnet.card import Card, markdown
+from pocket_resnet.model.card import Card, markdown
 from pocket_resnet.model.spec import NetworkSpec
 
 MakeCard = Callable[..., Card]
