@@ -14,8 +14,8 @@ from typing import Any
 import study
 
 from pocket_resnet.model.design import Budget, fill_budget
-from pocket_resnet.recipe import Recipe, parse_count
-from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.recipe.schema import Recipe, parse_count
+from pocket_resnet.recipe.toml import load_recipe, override
 
 SWITCHES: dict[str, dict[str, Any]] = {  # what is off -> the keys that switch it off
     "nothing": {},

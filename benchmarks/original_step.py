@@ -15,7 +15,7 @@ import time
 from pocket_resnet.data.source import Source, open_source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.seeds import generator
 from pocket_resnet.training.loop import Trainer
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.device import Hardware
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.flops import images_by_side
 
 REPEATS = 3

@@ -13,9 +13,9 @@ from typing import Any
 import study
 
 from pocket_resnet.model.design import POOLED, Budget, fill_budget
-from pocket_resnet.recipe import Recipe, parse_count
-from pocket_resnet.recipe_toml import load_recipe, override
-from pocket_resnet.training.dial import POOLED_SCALE, growing_sides
+from pocket_resnet.recipe.dial import POOLED_SCALE, growing_sides
+from pocket_resnet.recipe.schema import Recipe, parse_count
+from pocket_resnet.recipe.toml import load_recipe, override
 
 ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating flips
     "nothing": {},

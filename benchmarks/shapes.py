@@ -17,9 +17,9 @@ import study
 from pocket_resnet.model.catalog import named
 from pocket_resnet.model.design import POOLED, Budget, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe, parse_count
-from pocket_resnet.recipe_toml import load_recipe, override
-from pocket_resnet.training.dial import POOLED_SCALE
+from pocket_resnet.recipe.dial import POOLED_SCALE
+from pocket_resnet.recipe.schema import Recipe, parse_count
+from pocket_resnet.recipe.toml import load_recipe, override
 
 PLAIN = NetworkSpec(num_blocks=(3, 3, 3), stem_width=16, widths=(16, 32, 64))
 

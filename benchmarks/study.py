@@ -20,8 +20,8 @@ from pocket_resnet.device import choose, keep_freed_memory, machine
 from pocket_resnet.errors import NonFiniteError, Stopped
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.counts import num_macs, num_params
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import override
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override
 from pocket_resnet.training.run import train
 
 RESULTS = Path(__file__).parents[1] / "results"

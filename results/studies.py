@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocket_resnet.recipe import parse_count
+from pocket_resnet.recipe.schema import parse_count
 
 HERE = Path(__file__).parent
 ALL_ON = "nothing"  # the case of a study in which nothing is switched off, or added

@@ -19,7 +19,7 @@ import study
 
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.design import Budget, fill_budget
-from pocket_resnet.recipe_toml import differences, load_recipe, override
+from pocket_resnet.recipe.toml import differences, load_recipe, override
 from pocket_resnet.training.result import read_result
 from pocket_resnet.training.run import train
 

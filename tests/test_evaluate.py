@@ -35,7 +35,7 @@ from pocket_resnet.evaluate import (
     wilson_interval,
 )
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import train
 
 NAMES = ("red", "green", "blue")

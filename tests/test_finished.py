@@ -11,7 +11,7 @@ from pocket_resnet import exhibits, finished
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import DataError
 from pocket_resnet.page import Album
-from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.run import train
 

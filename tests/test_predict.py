@@ -19,7 +19,7 @@ from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, evaluate_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.predict import Classifier, predict_files
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.report import write_report
 from pocket_resnet.training.run import train
 

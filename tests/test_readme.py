@@ -11,7 +11,7 @@ import pytest
 
 from pocket_resnet import cli
 from pocket_resnet.model.counts import num_macs, num_params
-from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]

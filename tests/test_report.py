@@ -21,8 +21,8 @@ from pocket_resnet.cli import main
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
 from pocket_resnet.evaluate import evaluate_model, paired_difference
 from pocket_resnet.model.counts import num_macs, num_params
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe, to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

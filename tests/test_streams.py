@@ -66,7 +66,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and pictures of odd names."""
     from PIL import Image
 
-    from pocket_resnet.recipe_toml import load_recipe, override
+    from pocket_resnet.recipe.toml import load_recipe, override
     from pocket_resnet.training.run import train
 
     folder = tmp_path_factory.mktemp("odd")

@@ -15,8 +15,8 @@ from pocket_resnet.errors import ArtifactError, DataError, UsageError
 from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.finished import command, opener, read_run
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_digests, load_model, save_model
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe, to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.training.run import Result, train
 
 Run = Callable[..., tuple[int, str, str]]

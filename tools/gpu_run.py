@@ -32,8 +32,8 @@ from pocket_resnet.device import Hardware, choose, machine
 from pocket_resnet.errors import PocketError, Stopped
 from pocket_resnet.io.files import json_bytes, write_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image

@@ -39,7 +39,7 @@ def train(
     """
     from pocket_resnet.data.source import data_name
     from pocket_resnet.io.files import expanded
-    from pocket_resnet.recipe_toml import load_recipe, with_choices
+    from pocket_resnet.recipe.toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe
 
     values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}

@@ -15,7 +15,7 @@ import tyro
 from pocket_resnet import show, streams
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
-from pocket_resnet.recipe_toml import load_recipe, with_flags
+from pocket_resnet.recipe.toml import load_recipe, with_flags
 from pocket_resnet.verbs import VERBS, Train
 from pocket_resnet.version import __version__
 

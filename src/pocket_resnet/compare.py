@@ -9,7 +9,7 @@ from pocket_resnet.figures import Curve
 from pocket_resnet.finished import FinishedRun, same_images, without_seed
 from pocket_resnet.page import Album, Html, Picture, code, element, folded, remark, section, side_by_side, table
 from pocket_resnet.plots import png
-from pocket_resnet.recipe_toml import differences, to_toml
+from pocket_resnet.recipe.toml import differences, to_toml
 from pocket_resnet.training.metrics import duration
 from pocket_resnet.training.result import Result
 

@@ -13,8 +13,8 @@ import tyro
 from pocket_resnet import show
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.json_output import JsonOutput
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import override
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override
 
 DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 DataName = Annotated[str | None, tyro.conf.arg(metavar="DATA")]
@@ -189,7 +189,7 @@ class Summary:
     out: OutFile = None
 
     def run_verb(self) -> None:
-        from pocket_resnet.summary import find_spec, summarise
+        from pocket_resnet.recipe.summary import find_spec, summarise
 
         output = JsonOutput(self.json, self.out)
         found = summarise(find_spec(self.network))
@@ -217,7 +217,7 @@ class Design:
     out: OutFile = None
 
     def run_verb(self) -> None:
-        from pocket_resnet.summary import designed
+        from pocket_resnet.recipe.summary import designed
 
         output = JsonOutput(self.json, self.out)
         limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pocket_resnet.cli import main
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint, folder
 from pocket_resnet.training.metrics import MetricsFile, read_metrics
 from pocket_resnet.training.result import read_result

@@ -14,8 +14,8 @@ from PIL import Image
 from pocket_resnet.cli import main
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training.run import Result, train
 
 COLOURS = {"1": "red", "10": "lime", "2": "blue"}

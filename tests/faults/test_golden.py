@@ -23,7 +23,7 @@ from pocket_resnet.model.artifact import load_model, save_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import train
 from pocket_resnet.version import __version__

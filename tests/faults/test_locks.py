@@ -9,7 +9,7 @@ import pytest
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.io.locks import lock_folder
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import Result, train
 
 

@@ -9,8 +9,8 @@ import torch
 
 from pocket_resnet.cli import main
 from pocket_resnet.errors import NonFiniteError, UsageError
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import override, to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.training import checkpoint, loop
 from pocket_resnet.training.loop import Trainer, first_non_finite
 from pocket_resnet.training.run import Result, train

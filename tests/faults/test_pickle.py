@@ -21,7 +21,7 @@ from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import ArtifactError, DataError
 from pocket_resnet.io.files import write_folder
 from pocket_resnet.model.artifact import load_model
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.run import train
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from pocket_resnet.cli import main
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.loop import Trainer
 

@@ -6,8 +6,8 @@ import pytest
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.io.renamed import CARD_FIELDS, RECIPE_KEYS, TENSORS, current_name, with_current_names
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import parse_recipe
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import parse_recipe
 
 PATH = Path("some.toml")
 TABLE = {"average": "ema", "optim.kind": "optim.name", "ema.decay": "ema.keep"}

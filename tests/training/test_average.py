@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import EmaRecipe
-from pocket_resnet.recipe_base import RecipeError
+from pocket_resnet.recipe.base import RecipeError
+from pocket_resnet.recipe.schema import EmaRecipe
 from pocket_resnet.training.average import Average, decay_of
 
 

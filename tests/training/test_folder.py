@@ -9,8 +9,8 @@ import pytest
 
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.folder import RunFolder, choose_folder

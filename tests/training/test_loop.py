@@ -19,7 +19,7 @@ from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.loop import EpochTotals, Trainer, first_non_finite, mixed_cross_entropy
 
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=True)

@@ -13,8 +13,8 @@ import torch
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.finished import command, read_run
 from pocket_resnet.model.artifact import load_model
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.report import write_report
 from pocket_resnet.training import checkpoint, run
 from pocket_resnet.training.folder import RunFolder, marks

@@ -16,8 +16,8 @@ from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import whitening_filters
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, run
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.processes import Processes
@@ -139,7 +139,7 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
 
 def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 17: what was really built is counted, should the dial ever be wrong."""
-    monkeypatch.setattr("pocket_resnet.training.dial.fill_budget", lambda spec, _: spec)
+    monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
     with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1K"):
         go(budget="1K")
 

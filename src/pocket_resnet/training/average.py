@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pocket_resnet.recipe import EmaRecipe
+from pocket_resnet.recipe.schema import EmaRecipe
 
 
 def decay_of(recipe: EmaRecipe, num_steps: int) -> float:

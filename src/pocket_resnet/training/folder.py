@@ -23,8 +23,8 @@ from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import differences, load_recipe, override, to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import differences, load_recipe, override, to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import MetricsFile, Plan, Record

@@ -20,7 +20,7 @@ from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, sent
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.seeds import derive
 from pocket_resnet.training.average import Average, decay_of
 from pocket_resnet.training.optim import Optimizer

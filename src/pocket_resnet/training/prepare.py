@@ -13,10 +13,10 @@ from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import override
+from pocket_resnet.recipe.dial import budget_of, follow, kept, network
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override
 from pocket_resnet.seeds import generator
-from pocket_resnet.training.dial import budget_of, follow, kept, network
 
 NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 

@@ -16,7 +16,7 @@ from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.counts import num_macs, num_params
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.flops import training_flops

@@ -12,8 +12,8 @@ from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.io.renamed import RECIPE_KEYS, current_name, with_current_names
 from pocket_resnet.model.catalog import named
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_base import RecipeError, dotted
+from pocket_resnet.recipe.base import RecipeError, dotted
+from pocket_resnet.recipe.schema import Recipe
 
 MAX_RECIPE_BYTES = 1024 * 1024
 # How and where a run computes may change when it goes on; what it computes may not.
@@ -22,8 +22,8 @@ FREE_TO_CHANGE: Any = {"hardware": True, "checkpoint": True, "max_steps": True, 
 
 def recipes_folder() -> Path:
     """Where the named recipes lie: inside an installed package, or beside src/ in a checkout."""
-    installed = Path(__file__).parent / "recipes"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+    installed = Path(__file__).parents[1] / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
 def load_recipe(name_or_path: str) -> Recipe:

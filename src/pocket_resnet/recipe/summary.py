@@ -9,9 +9,9 @@ from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
 from pocket_resnet.model.design import Budget, design
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import parse_count
-from pocket_resnet.recipe_toml import load_recipe, recipes_folder
-from pocket_resnet.training.dial import network
+from pocket_resnet.recipe.dial import network
+from pocket_resnet.recipe.schema import parse_count
+from pocket_resnet.recipe.toml import load_recipe, recipes_folder
 
 
 def find_spec(name: str) -> NetworkSpec:

@@ -12,8 +12,8 @@ from typing import Any
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.design import Budget, design, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe, parse_count
-from pocket_resnet.recipe_base import dotted
+from pocket_resnet.recipe.base import dotted
+from pocket_resnet.recipe.schema import Recipe, parse_count
 
 FULL_SIZE_PARAMS = 2_000_000  # from here on a network's size asks for no less regularisation
 POOLED_SCALE = 8.0  # of rates: what networks that pool before their stages learn with, others cannot bear (docs/log.md)

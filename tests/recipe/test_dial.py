@@ -16,10 +16,10 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_base import dotted
-from pocket_resnet.recipe_toml import load_recipe, override, parse_recipe, to_toml
-from pocket_resnet.training.dial import FULL_SIZE_PARAMS, follow, growing_sides, strength
+from pocket_resnet.recipe.base import dotted
+from pocket_resnet.recipe.dial import FULL_SIZE_PARAMS, follow, growing_sides, strength
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, override, parse_recipe, to_toml
 from pocket_resnet.training.prepare import fit_to_data
 
 ALL = ("augment", "optim", "ema", "schedule", "resolutions")

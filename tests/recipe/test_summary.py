@@ -12,9 +12,9 @@ from pocket_resnet.model.catalog import named
 from pocket_resnet.model.design import Budget, design, fill_budget
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe
-from pocket_resnet.summary import find_spec, summarise
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.summary import find_spec, summarise
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.run import train
 
 

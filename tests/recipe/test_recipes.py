@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pocket_resnet.recipe_toml import load_recipe, recipes_folder
+from pocket_resnet.recipe.toml import load_recipe, recipes_folder
 
 NAMES = sorted(path.stem for path in recipes_folder().glob("*.toml"))
 

@@ -7,9 +7,9 @@ import pytest
 from pocket_resnet.cli import _parse
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named
-from pocket_resnet.recipe import AugmentRecipe, Recipe
-from pocket_resnet.recipe_base import dotted
-from pocket_resnet.recipe_toml import differences, load_recipe, override, parse_recipe
+from pocket_resnet.recipe.base import dotted
+from pocket_resnet.recipe.schema import AugmentRecipe, Recipe
+from pocket_resnet.recipe.toml import differences, load_recipe, override, parse_recipe
 
 
 def test_base_is_another_recipe(tmp_path: Path) -> None:

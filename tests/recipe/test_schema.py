@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.recipe import COUNT_FORMS, Recipe, parse_count
-from pocket_resnet.recipe_base import RecipeError
-from pocket_resnet.recipe_toml import differences, load_recipe, override, parse_recipe, recipes_folder, to_toml
+from pocket_resnet.recipe.base import RecipeError
+from pocket_resnet.recipe.schema import COUNT_FORMS, Recipe, parse_count
+from pocket_resnet.recipe.toml import differences, load_recipe, override, parse_recipe, recipes_folder, to_toml
 
 PATH = Path("some.toml")
 DEFAULTS = Recipe().model_dump(mode="json")

@@ -1,6 +1,6 @@
 """A recipe: everything that decides what a training run does, validated once and frozen.
 
-A key that is unknown and an invalid value are refused by name. recipe_toml.py reads and writes
+A key that is unknown and an invalid value are refused by name. recipe/toml.py reads and writes
 recipes; the command line makes a flag of every key. Lengths are in pixels, learning rates are for a mean loss.
 """
 
@@ -25,7 +25,7 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.counts import layers
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe_base import Count, Fraction, Pixels, Rate, RecipeError, Section, dotted, explain
+from pocket_resnet.recipe.base import Count, Fraction, Pixels, Rate, RecipeError, Section, dotted, explain
 
 COUNT_FORMS = {
     "budget": "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M",
