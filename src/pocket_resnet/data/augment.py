@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket_resnet.data.trivial import NUM_OPERATIONS, NUM_STRENGTHS, trivial_augment
+from pocket_resnet.data.trivial_augment import NUM_OPERATIONS, NUM_STRENGTHS, trivial_augment
 from pocket_resnet.device import sent
 from pocket_resnet.recipe.schema import AugmentRecipe
 from pocket_resnet.seeds import derive, generator

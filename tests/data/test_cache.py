@@ -93,7 +93,7 @@ def kept(root: Path) -> set[str]:
 
 def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently used sets go first, which is said; neither the set in use nor another open one goes."""
-    monkeypatch.setattr("pocket_resnet.data.pixels.MAX_KEPT_BYTES", 2 * 4 * 3 * 8 * 8 + 300)  # two sets, not three
+    monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 2 * 4 * 3 * 8 * 8 + 300)  # two sets, not three
     roots = [make_folder({"a": 4}, name=name) for name in ("first", "second", "third", "fourth")]
     keys = []
     for number, root in enumerate(roots[:2]):
@@ -127,7 +127,7 @@ def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeyp
 
 
 def test_a_set_larger_than_the_limit_is_kept(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pocket_resnet.data.pixels.MAX_KEPT_BYTES", 10)
+    monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 10)
     root = make_folder({"a": 4})
     for _ in range(2):
         source = opened(root)
