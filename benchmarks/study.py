@@ -18,7 +18,7 @@ import torch
 
 from pocket_resnet.device import choose, keep_freed_memory, machine
 from pocket_resnet.errors import NonFiniteError, Stopped
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override

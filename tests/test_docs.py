@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from pocket_resnet.data.source import describe, open_source
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import Section

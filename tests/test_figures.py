@@ -11,8 +11,9 @@ from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 
 from pocket_resnet import figures
-from pocket_resnet.evaluate import calibration_bins, calibration_error, summarise
 from pocket_resnet.figures import Curve
+from pocket_resnet.inference.evaluate import summarise
+from pocket_resnet.inference.statistics import calibration_bins, calibration_error
 from pocket_resnet.plots import COLORS, png, shown
 
 

@@ -19,7 +19,8 @@ from hostile import CLASS_NAMES
 from pocket_resnet import finished, report, verbs
 from pocket_resnet.cli import main
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
-from pocket_resnet.evaluate import evaluate_model, paired_difference
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.inference.statistics import paired_difference
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml

@@ -7,7 +7,7 @@ import torch
 
 from pocket_resnet import show
 from pocket_resnet.data.source import describe, open_source
-from pocket_resnet.evaluate import summarise as summarise_probabilities
+from pocket_resnet.inference.evaluate import summarise as summarise_probabilities
 from pocket_resnet.recipe.summary import find_spec, summarise
 
 EVALUATION: dict[str, Any] = {

@@ -120,7 +120,7 @@ def test_evaluate_says_what_the_data_leave_out(
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "a.png")
     (tmp_path / "pictures" / "red" / "away").symlink_to(tmp_path)
     (tmp_path / "pictures" / "test").mkdir()
-    monkeypatch.setattr("pocket_resnet.evaluate.open_source", open_source)
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
     code, out, err = run("evaluate", trained, "--data", tmp_path / "pictures", "--data-dir", tmp_path, "--json")
     assert code == 0
     assert json.loads(out)["num_images"] == 2
@@ -129,7 +129,7 @@ def test_evaluate_says_what_the_data_leave_out(
     auto = replace(
         open_source(tmp_path / "pictures", data_dir=tmp_path, image_size=8), remarks=("using the digits instead",)
     )
-    monkeypatch.setattr("pocket_resnet.evaluate.open_source", lambda *_, **__: auto)
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", lambda *_, **__: auto)
     assert "using the digits instead\n" in run("evaluate", trained, "--data", "auto")[2]
 
 

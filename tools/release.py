@@ -11,8 +11,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.finished import command, opener, read_run
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_digests, load_model, save_model
 from pocket_resnet.model.card import Card, several_views
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.finished import FinishedRun, last_epochs_first_batch
 from pocket_resnet.galleries import Pixels, Tile, contact_sheet, overlaid
-from pocket_resnet.gradcam import gradcam
+from pocket_resnet.inference.gradcam import gradcam
 from pocket_resnet.page import Album, Html, Picture, section
 from pocket_resnet.plots import png
 from pocket_resnet.tiles import batch, judged

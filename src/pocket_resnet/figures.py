@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pocket_resnet.evaluate import NUM_CALIBRATION_BINS, CalibrationBin, ClassResult, Evaluation, wilson_interval
+from pocket_resnet.inference.evaluate import ClassResult, Evaluation
+from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, CalibrationBin, wilson_interval
 from pocket_resnet.plot_settings import style
 from pocket_resnet.plots import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack
 

@@ -18,7 +18,8 @@ from pocket_resnet.data.batches import Steps, epoch_order
 from pocket_resnet.data.source import Source, Split, data_name, open_source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
-from pocket_resnet.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
+from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
+from pocket_resnet.inference.training_data import caveat, reopen, told_changes, trained_fingerprint
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.card import Card
@@ -31,7 +32,6 @@ from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
 from pocket_resnet.training.schedule import image_side
-from pocket_resnet.training_data import caveat, reopen, told_changes, trained_fingerprint
 
 
 @dataclass(eq=False)

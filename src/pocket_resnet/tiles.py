@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pocket_resnet.data.augment import Targets
 from pocket_resnet.data.source import Split
-from pocket_resnet.evaluate import surest_mistakes
 from pocket_resnet.galleries import Pixels, Tile
+from pocket_resnet.inference.evaluate import surest_mistakes
 from pocket_resnet.plots import shown
 
 LETTERS = 10  # of a class name in a caption, "automobile"

@@ -110,7 +110,7 @@ class Evaluate:
     out: OutFile = None
 
     def run_verb(self) -> None:
-        from pocket_resnet.evaluate import evaluate_model
+        from pocket_resnet.inference.evaluate import evaluate_model
 
         output = JsonOutput(self.json, self.out)
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
@@ -162,7 +162,7 @@ class Predict:
     out: OutFile = None
 
     def run_verb(self) -> None:
-        from pocket_resnet.predict import predict_files
+        from pocket_resnet.inference.predict import predict_files
 
         output = JsonOutput(self.json, self.out)
         rows, bad, remarks = predict_files(self.model, self.images, self.top, self.views)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.card import FORMAT
 from pocket_resnet.recipe.toml import load_recipe, to_toml

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pocket_resnet.device import choose, machine
-from pocket_resnet.evaluate import class_probabilities
+from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.model.artifact import load_model, save_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.counts import num_macs, num_params

@@ -9,6 +9,7 @@ import torch
 
 from pocket_resnet.cli import main
 from pocket_resnet.errors import NonFiniteError, UsageError
+from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.training import checkpoint, loop
@@ -70,7 +71,7 @@ def test_stops_before_the_step_is_applied(
     assert str(tmp_path / "r" / "checkpoints" / "step-000002") in str(raised.value)
     after = [*trainer.model.parameters(), *trainer.average.tensors().values()]
     assert all(torch.equal(a, b) or not torch.isfinite(b).all() for a, b in zip(after, before, strict=True))
-    saved = checkpoint.newest_first(tmp_path / "r" / "checkpoints")
+    saved = newest_first(tmp_path / "r" / "checkpoints")
     assert [path.name for path in saved] == ["step-000002", "step-000001"]
     assert all(first_non_finite(checkpoint.load(path)[1]) is None for path in saved)
 
@@ -101,7 +102,7 @@ def test_bad_state_is_never_saved(
     assert names[part] in str(raised.value)
     assert "step 3, lr" in str(raised.value)
     assert "step-000002" in str(raised.value)
-    assert [p.name for p in checkpoint.newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002", "step-000001"]
+    assert [p.name for p in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002", "step-000001"]
     assert not (tmp_path / "r" / "model").exists()
 
 

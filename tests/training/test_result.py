@@ -10,7 +10,7 @@ import pytest
 
 from painted import other_validation, paint
 from pocket_resnet import show
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card
 from pocket_resnet.training.run import Result
 

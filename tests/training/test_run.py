@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, Stopped, UsageError
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import whitening_filters
@@ -213,7 +214,7 @@ def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
         EnvironmentFault, match=r"out of memory\n.*the last good checkpoint is .*step-000002; go on with"
     ):
         go(checkpoint={"every_s": 1e9}, max_steps=2) and go(resume=True, checkpoint={"every_s": 1e9})
-    assert [path.name for path in checkpoint.newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
+    assert [path.name for path in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
 
 
 def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:

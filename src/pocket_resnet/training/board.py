@@ -14,9 +14,9 @@ from pocket_resnet import tiles
 from pocket_resnet.data.augment import Targets
 from pocket_resnet.data.source import Split
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.evaluate import Evaluation
 from pocket_resnet.figures import MOST_CLASSES_DRAWN, confusion_matrix
 from pocket_resnet.galleries import contact_sheet
+from pocket_resnet.inference.evaluate import Evaluation
 from pocket_resnet.io.files import explain_os_errors
 from pocket_resnet.plots import pixels
 

@@ -18,8 +18,10 @@ from torch import Tensor
 from pocket_resnet.data.digests import count_among, digests, packed, unpacked
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
+from pocket_resnet.inference.training_data import is_renamed, told_changes
 from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.io.locks import lock_folder
+from pocket_resnet.io.step_folders import newest_first, recorded_fingerprint
 from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
@@ -30,7 +32,6 @@ from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import MetricsFile, Plan, Record
 from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
-from pocket_resnet.training_data import is_renamed, told_changes
 
 if TYPE_CHECKING:
     from pocket_resnet.training.board import Board
@@ -100,7 +101,7 @@ class RunFolder:
                 raise UsageError(
                     f"no step is left to train, and {what}", where=self.path, mend=f"{mend}, or ask for more steps"
                 )
-        if result and not fork and (began_with := checkpoint.recorded_fingerprint(self.checkpoints)):
+        if result and not fork and (began_with := recorded_fingerprint(self.checkpoints)):
             self._refuse_other_data(began_with)
         if result:
             point_to(self.path.parent / "latest", self.path.name)
@@ -118,7 +119,7 @@ class RunFolder:
         return differences(begun, self.recipe)
 
     def _has_same_data(self) -> bool:
-        return checkpoint.recorded_fingerprint(self.checkpoints) == self.source.fingerprint
+        return recorded_fingerprint(self.checkpoints) == self.source.fingerprint
 
     def _refuse_other_data(self, fingerprint: str) -> None:
         """Raise UsageError where the data are not those of the fingerprint."""
@@ -193,7 +194,7 @@ class RunFolder:
 
     def last_good(self) -> str:
         """Which checkpoint one can go back to, in words."""
-        saved = checkpoint.newest_first(self.checkpoints)
+        saved = newest_first(self.checkpoints)
         return f"the last good checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
 
     def leave(self, model: ResNet, card: Card, result: Result) -> None:
@@ -286,7 +287,7 @@ def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source
         path
         for path in sorted(runs_dir.glob(f"{name}-*"))
         if named_so.fullmatch(path.name)
-        and checkpoint.recorded_fingerprint(path / "checkpoints") == source.fingerprint
+        and recorded_fingerprint(path / "checkpoints") == source.fingerprint
         and load_recipe(str(path / "recipe.toml")).name == recipe.name
     ]
     if len(found) > 1:

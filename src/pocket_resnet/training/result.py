@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.evaluate import Evaluation
+from pocket_resnet.inference.evaluate import Evaluation
 from pocket_resnet.model.card import Card
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.version import __version__

@@ -13,7 +13,8 @@ from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split, open_source
 from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
-from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
+from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
+from pocket_resnet.inference.training_data import overlap
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
@@ -30,7 +31,6 @@ from pocket_resnet.training.restore import restore
 from pocket_resnet.training.result import Result, card_of
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.training.torchrun import launch
-from pocket_resnet.training_data import overlap
 from pocket_resnet.version import __version__
 
 

@@ -16,9 +16,10 @@ from torch import Tensor
 import pocket_resnet
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import DataError, UsageError
-from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, evaluate_model
+from pocket_resnet.inference.classifier import Classifier
+from pocket_resnet.inference.evaluate import EVALUATION_BATCH, class_probabilities, evaluate_model
+from pocket_resnet.inference.predict import predict_files
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.predict import Classifier, predict_files
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.report import write_report
 from pocket_resnet.training.run import train
@@ -232,7 +233,7 @@ def test_training_and_prediction_see_the_same_pixels(
         seen.append(images_BCHW)
         return class_probabilities(model, images_BCHW, *rest)
 
-    monkeypatch.setattr("pocket_resnet.predict.class_probabilities", note)
+    monkeypatch.setattr("pocket_resnet.inference.classifier.class_probabilities", note)
     for name, (_, _, golden_HWC) in table.items():
         classifier.predict(tmp_path / "pictures" / "a" / name)
         predicted_CHW = seen.pop()[0].numpy()

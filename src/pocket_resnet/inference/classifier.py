@@ -3,8 +3,7 @@
 Decode to RGB, bring to the network's size, uint8 to 0..1; the network normalises by itself.
 """
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from operator import index
@@ -13,14 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pocket_resnet.data.conversion import pixels, several
-from pocket_resnet.data.image import ImageError, decode
-from pocket_resnet.data.listing import Listing, printable
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import UsageError
-from pocket_resnet.evaluate import EVALUATION_BATCH, class_probabilities, refuse_mirroring
+from pocket_resnet.inference.evaluate import EVALUATION_BATCH, class_probabilities, refuse_mirroring
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.card import Card
@@ -75,35 +71,6 @@ class Classifier:
             pairs = tuple((names[number], value) for number, value in zip(numbers, values, strict=True))
             predictions.append(Prediction(*pairs[0], pairs))
         return predictions
-
-
-def predict_files(
-    model: Path, paths: Sequence[Path], top: int, views: int = 1
-) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """Rows for image files and the files in folders, as `predict --json` prints them; what cannot be read; remarks."""
-    classifier = load(model)
-    files: list[Path] = []
-    remarks: list[str] = []
-    for path in paths:
-        listing = Listing(Path(os.path.realpath(path)))
-        found = listing.files() if path.is_dir() else [path]
-        files += found
-        notes = [*listing.remarks(), *(() if found else ("no images",))]
-        remarks += [f"{printable(str(path))}: {note}" for note in notes]
-    rows: list[dict[str, Any]] = []
-    bad: list[str] = []
-    for start in range(0, len(files), EVALUATION_BATCH):
-        images: list[tuple[Path, NDArray[np.uint8]]] = []
-        for file in files[start : start + EVALUATION_BATCH]:
-            try:
-                images.append((file, decode(file, classifier.card.spec.image_size)))
-            except ImageError as error:
-                bad.append(f"{error.where}: {error.what}")
-        predictions = classifier.predict([pixels_HWC for _, pixels_HWC in images], top=top, views=views)
-        for (file, _), prediction in zip(images, predictions, strict=True):
-            ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
-            rows.append({"image": str(file), **ranking[0], "top": ranking})
-    return rows, bad, remarks
 
 
 @own_settings()

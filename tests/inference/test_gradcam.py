@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pocket_resnet.gradcam import gradcam
+from pocket_resnet.inference.gradcam import gradcam
 from pocket_resnet.model.resnet import ResNet, initialise
 
 

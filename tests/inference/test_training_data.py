@@ -12,8 +12,8 @@ from PIL import Image
 
 from painted import NUM_IMAGES, paint
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
-from pocket_resnet.evaluate import evaluate_model
 from pocket_resnet.finished import command, opener, read_run
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_digests, load_model, save_model
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
@@ -159,7 +159,7 @@ def test_a_few_known_images_leave_an_estimate(
     run_folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paint(pictures, first=100)
-    monkeypatch.setattr("pocket_resnet.training_data.MOST_BY_CHANCE", 0.5)
+    monkeypatch.setattr("pocket_resnet.inference.training_data.MOST_BY_CHANCE", 0.5)
     found = evaluate_model(run_folder, data=str(pictures))
     assert found.caveat is not None
     assert found.caveat.startswith("the model was trained on ")

@@ -13,10 +13,10 @@ from pocket_resnet.data.digests import count_among, unpacked
 from pocket_resnet.data.listing import printable
 from pocket_resnet.data.source import NAMES, Source, is_there, public_name
 from pocket_resnet.errors import DataError, PocketError, UsageError, listed
+from pocket_resnet.io.step_folders import recorded_fingerprint
 from pocket_resnet.model.artifact import find_model, load_digests
 from pocket_resnet.model.card import Card
 from pocket_resnet.recipe.toml import load_recipe
-from pocket_resnet.training.checkpoint import recorded_fingerprint
 
 MOST_BY_CHANCE = 0.01  # published data have a few images twice: their share leaves an accuracy what it is
 
