@@ -28,7 +28,7 @@ from peak import flops_per_s
 from pocket_resnet.data.source import open_source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.io.files import json_bytes, write_bytes, write_text
-from pocket_resnet.plots import Cost, cost_figure, save
+from pocket_resnet.plots.style import Cost, cost_figure, save
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.prepare import fit_to_data, untrained
 

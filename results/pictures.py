@@ -17,9 +17,25 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from studies import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_single_view, read_rows, series
 from studies import studies as studies_of
 
-from pocket_resnet import plots
-from pocket_resnet.plot_settings import style
-from pocket_resnet.plots import COLORS, GRID, LIMIT, OURS, PUBLISHED, Cost, Label, accuracy_height, figure, stack
+from pocket_resnet.plots.settings import style
+from pocket_resnet.plots.style import (
+    COLORS,
+    GRID,
+    LIMIT,
+    OURS,
+    PUBLISHED,
+    Cost,
+    Label,
+    accuracy_height,
+    cost_figure,
+    draw_key,
+    draw_point,
+    dress_accuracy_axis,
+    figure,
+    save,
+    stack,
+    write_labels,
+)
 
 TARGET = Path(__file__).parents[1] / "docs" / "pictures"
 BUDGET = 5_000_000
@@ -37,7 +53,7 @@ def hero(leaderboard: Rows, published: Rows) -> Figure | None:
     """Accuracy against parameters, with published networks; the dial's series as a line."""
     drawn, (axes,) = figure(11.5, 6.5)
     for row in published:
-        plots.draw_point(axes, int(row["num_params"]), float(row["accuracy"]), hollow=True)
+        draw_point(axes, int(row["num_params"]), float(row["accuracy"]), hollow=True)
     dial = series(leaderboard)
     named = [row for row in leaderboard if row not in dial]
     draw_ours(axes, named)
@@ -53,10 +69,10 @@ def hero(leaderboard: Rows, published: Rows) -> Figure | None:
         BUDGET * 1.03, 0.2, "budget: 5M", color=LIMIT, rotation=90, va="center", transform=axes.get_xaxis_transform()
     )
     accuracies = [percentages(row)[0] for row in leaderboard] + [float(row["accuracy"]) for row in published]
-    plots.dress_accuracy_axis(axes, min(accuracies) - 1.5)
+    dress_accuracy_axis(axes, min(accuracies) - 1.5)
     axes.set_ylabel("accuracy on CIFAR-10")
-    plots.draw_key(axes, chosen_on_test=True)
-    plots.write_labels(axes, [*labels, *published_labels(published)])
+    draw_key(axes, chosen_on_test=True)
+    write_labels(axes, [*labels, *published_labels(published)])
     return drawn
 
 
@@ -74,7 +90,7 @@ def draw_ours(axes: Axes, rows: Rows) -> None:
         x, (accuracy, spread) = int(row["num_params"]), percentages(row)
         low, high = accuracy_height(accuracy - spread), accuracy_height(accuracy + spread)
         axes.plot([x, x], [low, high], color=OURS, linewidth=2.5)
-        plots.draw_point(axes, x, accuracy)
+        draw_point(axes, x, accuracy)
 
 
 def our_labels(rows: Rows, form: str) -> list[Label]:
@@ -120,9 +136,7 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
         if row not in dial
     ]
     known = [row for row in published if row["train_pflop"]]
-    return plots.cost_figure(
-        ours, [Cost(marked(row), float(row["accuracy"]), float(row["train_pflop"])) for row in known]
-    )
+    return cost_figure(ours, [Cost(marked(row), float(row["accuracy"]), float(row["train_pflop"])) for row in known])
 
 
 def with_gpu(row: dict[str, str]) -> str:
@@ -144,12 +158,10 @@ def dial_series(leaderboard: Rows) -> Figure | None:
         axes.plot([int(row["num_params"]) for row in same], heights, "o-", color=color, markersize=9, label=label)
     dress_params_axis(axes, [int(row["num_params"]) for row in rows])
     accuracies = [percentages(row)[0] for row in rows]
-    plots.dress_accuracy_axis(axes, min(accuracies) - 2, (max(accuracies) + 100) / 2)
+    dress_accuracy_axis(axes, min(accuracies) - 2, (max(accuracies) + 100) / 2)
     axes.set_ylabel("validation accuracy")
     axes.legend(frameon=False, loc="lower right")
-    plots.write_labels(
-        axes, [Label(each.x, each.y, each.text, "black") for each in our_labels(rows, "{accuracy:.1f}%")]
-    )
+    write_labels(axes, [Label(each.x, each.y, each.text, "black") for each in our_labels(rows, "{accuracy:.1f}%")])
     return drawn
 
 
@@ -272,7 +284,7 @@ def main() -> None:
         if drawn is None:
             path.unlink(missing_ok=True)
         else:
-            plots.save(drawn, path)
+            save(drawn, path)
 
 
 if __name__ == "__main__":

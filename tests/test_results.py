@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet import plots
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "results"))
 import pictures  # noqa: E402
@@ -144,7 +142,7 @@ def test_pictures_are_drawn_or_left_out(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "shapes.png").write_bytes(b"old")
     real, saved = studies.read_rows, []
     monkeypatch.setattr(pictures, "read_rows", lambda name, *at: [] if name == "shapes.csv" else real(name, *at))
-    monkeypatch.setattr(plots, "save", lambda _, path: saved.append(path.name))
+    monkeypatch.setattr(pictures, "save", lambda _, path: saved.append(path.name))
     monkeypatch.setattr(sys, "argv", ["pictures.py", str(tmp_path)])
     pictures.main()
     assert {"hero.png", "cost.png", "ablation.png", "calibration.png"} <= set(saved)

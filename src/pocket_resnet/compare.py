@@ -3,12 +3,12 @@
 import statistics
 from collections.abc import Sequence
 
-from pocket_resnet import figures
-from pocket_resnet.figures import Curve
 from pocket_resnet.finished import FinishedRun, same_images, without_seed
 from pocket_resnet.inference.statistics import paired_difference
 from pocket_resnet.page import Album, Html, Picture, code, element, folded, remark, section, side_by_side, table
-from pocket_resnet.plots import png
+from pocket_resnet.plots import figures
+from pocket_resnet.plots.figures import Curve
+from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import differences, to_toml
 from pocket_resnet.training.metrics import duration
 from pocket_resnet.training.result import Result

@@ -24,9 +24,9 @@ from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.plots.tiles import as_shown
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import FREE_TO_CHANGE, differences, load_recipe, override
-from pocket_resnet.tiles import as_shown
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data

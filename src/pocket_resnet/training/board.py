@@ -10,15 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from pocket_resnet import tiles
 from pocket_resnet.data.augment import Targets
 from pocket_resnet.data.source import Split
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.figures import MOST_CLASSES_DRAWN, confusion_matrix
-from pocket_resnet.galleries import contact_sheet
 from pocket_resnet.inference.evaluate import Evaluation
 from pocket_resnet.io.files import explain_os_errors
-from pocket_resnet.plots import pixels
+from pocket_resnet.plots import tiles
+from pocket_resnet.plots.figures import MOST_CLASSES_DRAWN, confusion_matrix
+from pocket_resnet.plots.image_grids import contact_sheet
+from pocket_resnet.plots.style import pixels
 
 NUM_TILES = 16
 NUM_PICTURES = 10  # over a run: as many of one name as TensorBoard shows

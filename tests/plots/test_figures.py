@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 
-from pocket_resnet import figures
-from pocket_resnet.figures import Curve
 from pocket_resnet.inference.evaluate import summarise
 from pocket_resnet.inference.statistics import calibration_bins, calibration_error
-from pocket_resnet.plots import COLORS, png, shown
+from pocket_resnet.plots import figures
+from pocket_resnet.plots.figures import Curve
+from pocket_resnet.plots.style import COLORS, png, shown
 
 
 def records(seed: int, epochs: int = 4) -> list[dict[str, Any]]:

@@ -8,8 +8,18 @@ import pytest
 from matplotlib import rcParams
 from PIL import Image
 
-from pocket_resnet import plots
-from pocket_resnet.plots import ACCURACY_TICKS, Cost, Label, accuracy_height, cost_figure, figure, save, write_labels
+from pocket_resnet.plots.style import (
+    ACCURACY_TICKS,
+    Cost,
+    Label,
+    accuracy_height,
+    cost_figure,
+    draw_key,
+    figure,
+    pixels,
+    save,
+    write_labels,
+)
 
 
 def test_halving_the_error_is_the_same_step_everywhere() -> None:
@@ -49,8 +59,8 @@ def test_picture_is_written_the_same_twice(tmp_path: Path) -> None:
 
 def test_dagger_of_the_key_is_a_dagger() -> None:
     """A marker in dollars, which is drawn as a formula; that names are not must leave it so."""
-    _, [axes] = plots.figure(4, 3)
-    plots.draw_key(axes, chosen_on_test=True)
+    _, [axes] = figure(4, 3)
+    draw_key(axes, chosen_on_test=True)
     outline = axes.lines[-1]._marker.get_path().get_extents()
     assert outline.width < outline.height
 
@@ -87,4 +97,4 @@ def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
     drawn = cost_figure([Cost("fast", 86.7, 0.01, 34)], [])
     save(drawn, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
-        assert np.array_equal(np.array(image.convert("RGB")), plots.pixels(drawn))
+        assert np.array_equal(np.array(image.convert("RGB")), pixels(drawn))

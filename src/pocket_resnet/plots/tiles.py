@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pocket_resnet.data.augment import Targets
 from pocket_resnet.data.source import Split
-from pocket_resnet.galleries import Pixels, Tile
 from pocket_resnet.inference.evaluate import surest_mistakes
-from pocket_resnet.plots import shown
+from pocket_resnet.plots.image_grids import Pixels, Tile
+from pocket_resnet.plots.style import shown
 
 LETTERS = 10  # of a class name in a caption, "automobile"
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from pocket_resnet import galleries
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.counts import layers, num_macs, num_params
+from pocket_resnet.plots.network_diagram import parts
 
 
 @pytest.mark.parametrize("name", CATALOG)
 def test_parts_of_any_network_add_up(name: str) -> None:
     spec = CATALOG[name]
-    found = galleries.parts(spec)
+    found = parts(spec)
     assert [part.name for part in found] == [
         "stem", *(f"stage {stage + 1}" for stage in range(len(spec.widths))), "head"
     ]  # fmt: skip

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from pocket_resnet.inference.evaluate import ClassResult, Evaluation
 from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, CalibrationBin, wilson_interval
-from pocket_resnet.plot_settings import style
-from pocket_resnet.plots import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack
+from pocket_resnet.plots.settings import style
+from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack
 
 WIDTH_IN = 5.0
 SMALL, TINY = 10.5, 9.0  # points
