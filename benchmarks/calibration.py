@@ -11,8 +11,8 @@ import argparse
 import csv
 from pathlib import Path
 
-from pocket_resnet.finished import Opener, opener, read_run
 from pocket_resnet.inference.statistics import calibration_bins
+from pocket_resnet.training.saved_run import Opener, opener, read_run
 
 TARGET = Path(__file__).parents[1] / "results" / "calibration.csv"
 COLUMNS = ("recipe", "label_smoothing", "seed", "num_images", "confidence", "accuracy")

@@ -17,7 +17,7 @@ from pocket_resnet.device import choose, machine
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.seeds import generator
-from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.trainer import Trainer
 
 WARM_UP_STEPS = 1
 

@@ -104,7 +104,7 @@ def as_source(reader: SyntheticReader) -> Source:
 def synthetic(monkeypatch: pytest.MonkeyPatch) -> SyntheticReader:
     """Training and evaluation get this data set, whatever they ask for; change its fields as you like."""
     reader = SyntheticReader()
-    for module in ("training.run", "inference.evaluate", "finished"):
+    for module in ("training.run", "inference.evaluate", "training.saved_run"):
         monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: as_source(reader))
     return reader
 

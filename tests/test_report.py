@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from hostile import CLASS_NAMES
-from pocket_resnet import finished, report, verbs
+from pocket_resnet import report, verbs
 from pocket_resnet.cli import main
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
 from pocket_resnet.inference.evaluate import evaluate_model
@@ -25,6 +25,7 @@ from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.report import write_report
+from pocket_resnet.training import saved_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = ["learning", "reliability", "confusion", "classes", "mistakes", "doubts", "gradcam", "batch", "network"]
@@ -148,8 +149,8 @@ def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
     assert path == tmp_path / "runs" / "report" / "report.html"
     found = Reader(path)
     assert list(found.pictures) == ["accuracies", "learning"]
-    open_data = finished.opener(None)
-    a, b, c = (finished.read_run(folder, open_data) for folder in folders)
+    open_data = saved_run.opener(None)
+    a, b, c = (saved_run.read_run(folder, open_data) for folder in folders)
     pair = paired_difference(b.hit_N, a.hit_N)
     header, first, second, third = found.tables["comparison"]
     assert first[:2] == ["a", f"{a.evaluation.accuracy:.2%}"]
@@ -170,7 +171,7 @@ def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
 
 def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = train_hostile("r")
-    monkeypatch.setattr(finished, "class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3])
+    monkeypatch.setattr(saved_run, "class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3])
     found = Reader(write_report([folder]))
     assert "Not one was classified wrong." in found.text
     assert "mistakes" not in found.pictures

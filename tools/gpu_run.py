@@ -37,9 +37,9 @@ from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image
-from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.run import train
 from pocket_resnet.training.schedule import image_side
+from pocket_resnet.training.trainer import Trainer
 from tools.release import in_short, release
 
 RUN = "gpu"

@@ -58,7 +58,7 @@ class Train:
 
     def run_verb(self) -> None:
         from pocket_resnet.device import keep_freed_memory
-        from pocket_resnet.training.processes import is_writer
+        from pocket_resnet.training.distributed import is_writer
         from pocket_resnet.training.run import train
 
         output = JsonOutput(self.json, self.out)

@@ -67,7 +67,7 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 USE = """
 from pocket_resnet import load, train
 from pocket_resnet.inference.evaluate import evaluate_model
-from pocket_resnet.finished import read_run
+from pocket_resnet.training.saved_run import read_run
 from pocket_resnet.report import write_report
 tiny = dict(model__widths=(8, 16, 16), model__stem_width=8, model__dropout=0.1, norm_images=64, batch_size=64)
 

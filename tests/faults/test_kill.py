@@ -19,8 +19,8 @@ from pocket_resnet.io.files import read_folder, remove_temporaries, write_bytes,
 from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.folder import RunFolder
 from pocket_resnet.training.run import train
+from pocket_resnet.training.run_folder import RunFolder
 
 NUM_RANDOM_KILLS = 20
 TRAIN_DIGITS = (

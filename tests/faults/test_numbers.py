@@ -12,9 +12,9 @@ from pocket_resnet.errors import NonFiniteError, UsageError
 from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override, to_toml
-from pocket_resnet.training import checkpoint, loop
-from pocket_resnet.training.loop import Trainer, first_non_finite
+from pocket_resnet.training import checkpoint
 from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.trainer import Trainer, first_non_finite, mixed_cross_entropy
 
 BAD_STEP = 2
 BAD_VALUES = (float("nan"), float("inf"), float("-inf"))
@@ -26,14 +26,18 @@ def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Ca
 
 
 def into_loss(_: Trainer, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = loop.mixed_cross_entropy
-    monkeypatch.setattr(loop, "mixed_cross_entropy", lambda *arguments: whole(*arguments) * value)
+    whole = mixed_cross_entropy
+    monkeypatch.setattr(
+        "pocket_resnet.training.trainer.mixed_cross_entropy", lambda *arguments: whole(*arguments) * value
+    )
 
 
 def into_loss_alone(_: Trainer, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gradient stays finite."""
-    whole = loop.mixed_cross_entropy
-    monkeypatch.setattr(loop, "mixed_cross_entropy", lambda *arguments: whole(*arguments) + value)
+    whole = mixed_cross_entropy
+    monkeypatch.setattr(
+        "pocket_resnet.training.trainer.mixed_cross_entropy", lambda *arguments: whole(*arguments) + value
+    )
 
 
 def into_gradient(trainer: Trainer, value: float, _: pytest.MonkeyPatch) -> None:

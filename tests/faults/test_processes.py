@@ -22,8 +22,8 @@ from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.loop import Trainer
-from pocket_resnet.training.processes import Processes
+from pocket_resnet.training.distributed import Processes
+from pocket_resnet.training.trainer import Trainer
 
 # Two processes add up in another order than one: after eight steps of SGD weights differ by less than this.
 TOLERANCE = 1e-4

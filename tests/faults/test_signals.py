@@ -22,7 +22,7 @@ from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.trainer import Trainer
 
 PATIENCE_S = 60
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from painted import NUM_IMAGES, paint
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
-from pocket_resnet.finished import command, opener, read_run
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_digests, load_model, save_model
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.saved_run import command, opener, read_run
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -20,8 +20,8 @@ from pocket_resnet.model.resnet import whitening_filters
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, run
+from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import read_metrics
-from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.run import Result, train
 
 

@@ -10,8 +10,8 @@ from pocket_resnet.io.step_folders import STATE_NAME, newest_first
 from pocket_resnet.model.artifact import first_fault
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.folder import RunFolder
-from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.run_folder import RunFolder
+from pocket_resnet.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.schema import EmaRecipe
-from pocket_resnet.training.average import Average, decay_of
+from pocket_resnet.training.ema import Average, decay_of
 
 
 def change(model: ResNet, seed: int) -> None:

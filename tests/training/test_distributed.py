@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.training import processes
-from pocket_resnet.training.processes import (
+from pocket_resnet.training import distributed
+from pocket_resnet.training.distributed import (
     ALONE,
     GlobalBatchNorm2d,
     Processes,
@@ -33,7 +33,7 @@ def test_parts_are_disjoint_and_whole() -> None:
 
 
 def test_sum_gives_each_tensor_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes.dist, "all_reduce", lambda x: x.mul_(10))
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda x: x.mul_(10))
     tensors = [torch.tensor(1.0), torch.ones(2, 3), torch.arange(4.0)]
     expected = [10 * tensor for tensor in tensors]
     Processes(0, 2).sum(tensors)
@@ -42,7 +42,7 @@ def test_sum_gives_each_tensor_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_alone_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("all_reduce", "broadcast_object_list", "init_process_group"):
-        monkeypatch.setattr(processes.dist, name, lambda *_: pytest.fail("nobody is there"))
+        monkeypatch.setattr(distributed.dist, name, lambda *_: pytest.fail("nobody is there"))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined(torch.device("cpu")) as found:
         found.sum([torch.ones(1)])
@@ -98,14 +98,14 @@ def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(processes, "meet", lambda _: "store")
-    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed, "meet", lambda _: "store")
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
 
     def meeting(*_: object, **__: object) -> None:
         if fails:
             raise UsageError("nobody came")
 
-    monkeypatch.setattr(processes.dist, "init_process_group", meeting)
+    monkeypatch.setattr(distributed.dist, "init_process_group", meeting)
     with contextlib.suppress(UsageError), joined(torch.device("cuda")) as found:
         assert (found.rank, chosen) == (1, [0, 1])
     assert chosen == [0, 1, 0]
@@ -114,7 +114,7 @@ def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.Monk
 @pytest.fixture
 def two_equal_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums are as if another process had the same batch."""
-    monkeypatch.setattr(processes.dist, "all_reduce", lambda x: x.mul_(2))
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda x: x.mul_(2))
 
 
 @pytest.mark.usefixtures("two_equal_processes")
@@ -143,7 +143,7 @@ def test_global_norm_is_batch_norm_of_the_whole_batch() -> None:
 @pytest.mark.parametrize(("mode", "momentum"), [(False, 0.1), (True, None)])
 def test_elsewhere_it_is_batch_norm(mode: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In evaluation, and where statistics are measured anew in each process."""
-    monkeypatch.setattr(processes.dist, "all_reduce", lambda _: pytest.fail("asked another process"))
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda _: pytest.fail("asked another process"))
     norm, reference = GlobalBatchNorm2d(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)
     x_BCHW = torch.randn(4, 5, 3, 3)
     torch.testing.assert_close(norm.train(mode)(x_BCHW), reference.train(mode)(x_BCHW))

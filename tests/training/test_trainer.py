@@ -20,7 +20,7 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.training.loop import EpochTotals, Trainer, first_non_finite, mixed_cross_entropy
+from pocket_resnet.training.trainer import EpochTotals, Trainer, first_non_finite, mixed_cross_entropy
 
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=True)
 
@@ -116,7 +116,7 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
         seen.append((float(loss.detach()), int(hits), len(logits_BK)))
         return loss
 
-    monkeypatch.setattr("pocket_resnet.training.loop.mixed_cross_entropy", note)
+    monkeypatch.setattr("pocket_resnet.training.trainer.mixed_cross_entropy", note)
     trainer = make_trainer()
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
     for _ in range(2):

@@ -29,12 +29,12 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import differences, load_recipe, override, to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
+from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import MetricsFile, Plan, Record
-from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.result import Result, read_result
 
 if TYPE_CHECKING:
-    from pocket_resnet.training.board import Board
+    from pocket_resnet.training.tensorboard import Board
 
 
 @dataclass
@@ -172,7 +172,7 @@ class RunFolder:
             (self.path / "result.json").unlink(missing_ok=True)
             self.metrics = MetricsFile(self.path / "metrics.jsonl", step, plan)
             if self.recipe.track:
-                from pocket_resnet.training.board import Board  # matplotlib takes half a second
+                from pocket_resnet.training.tensorboard import Board  # matplotlib takes half a second
 
                 unchanged_step, kept = self.metrics.unchanged_step, self.metrics.kept
                 self.board = Board(self.path / "tensorboard", unchanged_step, plan.last_step, kept)

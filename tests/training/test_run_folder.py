@@ -13,9 +13,9 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.folder import RunFolder, choose_folder
+from pocket_resnet.training.distributed import ALONE, Processes
 from pocket_resnet.training.metrics import Plan
-from pocket_resnet.training.processes import ALONE, Processes
+from pocket_resnet.training.run_folder import RunFolder, choose_folder
 
 
 def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:

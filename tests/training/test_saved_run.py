@@ -7,27 +7,28 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet import exhibits, finished
+from pocket_resnet import exhibits
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import DataError
 from pocket_resnet.page import Album
 from pocket_resnet.recipe.toml import load_recipe, override
-from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training import saved_run
 from pocket_resnet.training.run import train
+from pocket_resnet.training.trainer import Trainer
 
 Trained = Callable[..., Path]
 
 
 def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -> None:
-    one = finished.read_run(train_hostile("a"), finished.opener(None))
+    one = saved_run.read_run(train_hostile("a"), saved_run.opener(None))
     synthetic.fingerprint = "synthetic-2"
-    other = finished.read_run(train_hostile("b"), finished.opener(None))
-    assert finished.same_images(one, one)
-    assert not finished.same_images(one, other)
-    again = finished.read_run(one.path, finished.opener(None), "synthetic")
+    other = saved_run.read_run(train_hostile("b"), saved_run.opener(None))
+    assert saved_run.same_images(one, one)
+    assert not saved_run.same_images(one, other)
+    again = saved_run.read_run(one.path, saved_run.opener(None), "synthetic")
     assert "The data have changed since this run." in again.remarks
     with pytest.raises(DataError, match="not those it was trained on"):
-        finished.read_run(one.path, finished.opener(None))
+        saved_run.read_run(one.path, saved_run.opener(None))
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,8 @@ def test_augmented_batch_is_the_trainer_s(
         return batch
 
     monkeypatch.setattr(Trainer, "next_batch", noting)
-    run = finished.read_run(train_hostile("r", **changes), finished.opener(None))
-    pixels_BHWC, labels, step, _ = finished.last_epochs_first_batch(run, 6)
+    run = saved_run.read_run(train_hostile("r", **changes), saved_run.opener(None))
+    pixels_BHWC, labels, step, _ = saved_run.last_epochs_first_batch(run, 6)
     assert step == 2  # of 2 epochs of 2 steps
     expected_BHWC = (given[step][:6] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     assert torch.equal(pixels_BHWC, expected_BHWC)
@@ -65,15 +66,15 @@ def test_augmented_batch_is_the_trainer_s(
 def test_batch_of_which_the_hardest_were_trained(until: float, share: float, train_hostile: Trained) -> None:
     """14 images in steps of 8 of 13; in the second half of the run, where this step is, possibly all of them."""
     plain = {"augment": {"mixup": 0.0}, "resolutions": ()}
-    run = finished.read_run(train_hostile("r", hardest=0.6, hardest_until=until, **plain), finished.opener(None))
-    pixels_BHWC, labels, step, found = finished.last_epochs_first_batch(run, 20)
+    run = saved_run.read_run(train_hostile("r", hardest=0.6, hardest_until=until, **plain), saved_run.opener(None))
+    pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
     assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
     told = "From these and others the hardest 60% were chosen."
     assert (told in str(exhibits.training_images(run, Album()))) == (share < 1)
 
 
 def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
-    run = finished.read_run(train_hostile("r"), finished.opener(None))
+    run = saved_run.read_run(train_hostile("r"), saved_run.opener(None))
     confidence = run.probabilities_NK.amax(1).tolist()
     hit = (run.probabilities_NK.argmax(1) == run.val.labels_N).tolist()
     wrong = sorted((n for n in range(30) if not hit[n]), key=lambda n: -confidence[n])
@@ -87,12 +88,12 @@ def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
     fast = load_recipe("fast")
     small = override(fast, quick | {"model.widths": (4, 4, 4), "model.stem_width": 4})
     train(small, runs_dir=tmp_path, run="r")
-    run = finished.read_run(tmp_path / "r", finished.opener(None))
-    assert finished.command(run) == f"pocket-resnet train {tmp_path}/r/recipe.toml"
+    run = saved_run.read_run(tmp_path / "r", saved_run.opener(None))
+    assert saved_run.command(run) == f"pocket-resnet train {tmp_path}/r/recipe.toml"
     source = open_source("digits")
-    resolved, _ = finished.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
+    resolved, _ = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
     run.recipe = resolved
-    assert finished.command(run) == "pocket-resnet train fast --data digits --seed 3"
+    assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3"
     run.recipe = override(resolved, {"seed": 0, "data.seed": 0})
-    assert finished.command(run) == "pocket-resnet train fast --data digits --data.seed 0"
-    assert finished.without_seed(run.recipe) == finished.without_seed(resolved)
+    assert saved_run.command(run) == "pocket-resnet train fast --data digits --data.seed 0"
+    assert saved_run.without_seed(run.recipe) == saved_run.without_seed(resolved)

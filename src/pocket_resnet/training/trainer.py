@@ -22,9 +22,9 @@ from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.seeds import derive
-from pocket_resnet.training.average import Average, decay_of
+from pocket_resnet.training.distributed import ALONE, Processes, with_global_norms
+from pocket_resnet.training.ema import Average, decay_of
 from pocket_resnet.training.optim import Optimizer
-from pocket_resnet.training.processes import ALONE, Processes, with_global_norms
 from pocket_resnet.training.schedule import image_side, lr_factor
 from pocket_resnet.training.selection import Selection
 

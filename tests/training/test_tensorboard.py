@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from pocket_resnet.cli import main
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.training.board import NUM_PICTURES, SCALARS, Board
-from pocket_resnet.training.folder import RunFolder
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.run_folder import RunFolder
+from pocket_resnet.training.tensorboard import NUM_PICTURES, SCALARS, Board
 
 PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
 

@@ -11,7 +11,7 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.source import Source
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.training.norms import remeasured
+from pocket_resnet.training.precise_bn import remeasured
 
 
 @pytest.fixture(name="images_NCHW")
