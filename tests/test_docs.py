@@ -17,7 +17,7 @@ from pocket_resnet.recipe.base import Section
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.summary import designed, find_spec, summarise
 from pocket_resnet.recipe.toml import load_recipe, override
-from pocket_resnet.report import write_report
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run import Result, train
 

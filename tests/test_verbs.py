@@ -77,7 +77,7 @@ def test_a_report_that_fails_is_said_and_with_debug_shown(
     def fail(*_: object, **__: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("pocket_resnet.report.write_report", fail)
+    monkeypatch.setattr("pocket_resnet.reporting.report.write_report", fail)
     arguments = ("train", recipe_path, "--runs-dir", tmp_path / "runs", "--max-steps", 1, "--run")
     code, out, err = run(*arguments, "a")
     [line] = [line for line in err.splitlines() if "no report" in line]

@@ -81,7 +81,7 @@ class Train:
     def _write_report(self, folder: Path) -> Path | None:
         """The report's page. The run is safe by now: where drawing fails, a line says so and nothing else happens."""
         try:
-            from pocket_resnet.report import write_report
+            from pocket_resnet.reporting.report import write_report
 
             return write_report([folder], data_dir=self.data_dir)
         except Exception as error:
@@ -138,7 +138,7 @@ class Report:
     """Folder for data sets."""
 
     def run_verb(self) -> None:
-        from pocket_resnet.report import write_report
+        from pocket_resnet.reporting.report import write_report
 
         print(f"report      {write_report(self.runs, self.out, self.data_dir, self.data)}")
 

@@ -68,7 +68,7 @@ USE = """
 from pocket_resnet import load, train
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.training.saved_run import read_run
-from pocket_resnet.report import write_report
+from pocket_resnet.reporting.report import write_report
 tiny = dict(model__widths=(8, 16, 16), model__stem_width=8, model__dropout=0.1, norm_images=64, batch_size=64)
 
 def run(): return train("fast", data="digits", min_steps=0, max_steps=1, run="r", **tiny)

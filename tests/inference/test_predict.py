@@ -21,7 +21,7 @@ from pocket_resnet.inference.evaluate import EVALUATION_BATCH, class_probabiliti
 from pocket_resnet.inference.predict import predict_files
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.report import write_report
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training.run import train
 
 

@@ -15,7 +15,7 @@ from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
-from pocket_resnet.report import write_report
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import checkpoint, run
 from pocket_resnet.training.distributed import ALONE
 from pocket_resnet.training.metrics import read_metrics

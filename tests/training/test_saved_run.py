@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet import exhibits
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import DataError
-from pocket_resnet.page import Album
 from pocket_resnet.recipe.toml import load_recipe, override
+from pocket_resnet.reporting import exhibits
+from pocket_resnet.reporting.page import Album
 from pocket_resnet.training import saved_run
 from pocket_resnet.training.run import train
 from pocket_resnet.training.trainer import Trainer

@@ -4,11 +4,22 @@ import statistics
 from collections.abc import Sequence
 
 from pocket_resnet.inference.statistics import paired_difference
-from pocket_resnet.page import Album, Html, Picture, code, element, folded, remark, section, side_by_side, table
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.figures import Curve
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import differences, to_toml
+from pocket_resnet.reporting.page import (
+    Album,
+    Html,
+    Picture,
+    code,
+    element,
+    folded,
+    remark,
+    section,
+    side_by_side,
+    table,
+)
 from pocket_resnet.training.metrics import duration
 from pocket_resnet.training.result import Result
 from pocket_resnet.training.saved_run import FinishedRun, same_images, without_seed

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from hostile import CLASS_NAMES
-from pocket_resnet import report, verbs
+from pocket_resnet import verbs
 from pocket_resnet.cli import main
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
 from pocket_resnet.inference.evaluate import evaluate_model
@@ -24,7 +24,8 @@ from pocket_resnet.inference.statistics import paired_difference
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
-from pocket_resnet.report import write_report
+from pocket_resnet.reporting import report
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

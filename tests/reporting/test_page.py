@@ -1,6 +1,6 @@
 """HTML from text: nothing gets out of it."""
 
-from pocket_resnet import page
+from pocket_resnet.reporting import page
 
 
 def test_text_becomes_html_by_being_escaped() -> None:

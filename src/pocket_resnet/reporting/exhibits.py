@@ -7,10 +7,10 @@ from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.inference.gradcam import gradcam
-from pocket_resnet.page import Album, Html, Picture, section
 from pocket_resnet.plots.image_grids import Pixels, Tile, contact_sheet, overlaid
 from pocket_resnet.plots.style import png
 from pocket_resnet.plots.tiles import batch, judged
+from pocket_resnet.reporting.page import Album, Html, Picture, section
 from pocket_resnet.training.saved_run import FinishedRun, last_epochs_first_batch
 
 NUM_TILES, NUM_BATCH_TILES, NUM_MAPS = 12, 16, 8

@@ -7,12 +7,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pocket_resnet.compare import about_several, cost_facts, curves_picture, interval_text, recipe_section
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exhibits import attention, examples, training_images
 from pocket_resnet.inference.statistics import calibration_bins
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.page import (
+from pocket_resnet.plots import figures
+from pocket_resnet.plots.network_diagram import network_diagram, parts
+from pocket_resnet.plots.style import png
+from pocket_resnet.reporting.compare import about_several, cost_facts, curves_picture, interval_text, recipe_section
+from pocket_resnet.reporting.exhibits import attention, examples, training_images
+from pocket_resnet.reporting.page import (
     Album,
     Html,
     Picture,
@@ -26,9 +29,6 @@ from pocket_resnet.page import (
     side_by_side,
     table,
 )
-from pocket_resnet.plots import figures
-from pocket_resnet.plots.network_diagram import network_diagram, parts
-from pocket_resnet.plots.style import png
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.saved_run import FinishedRun, command, opener, read_run
 
