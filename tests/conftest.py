@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hostile import CLASS_NAMES
 from painted import paint
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.data.source import Source
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pocket_resnet import cli
+from pocket_resnet.cli import main
+from pocket_resnet.cli.commands import VERBS
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.toml import load_recipe
-from pocket_resnet.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "results"))
@@ -48,7 +48,7 @@ def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(verb, "run_verb", lambda _: None)
     exit_code: object = 0
     try:
-        cli.main(arguments)
+        main.main(arguments)
     except SystemExit as ending:
         exit_code = ending.code
     assert exit_code == 0, f"pocket-resnet {shlex.join(arguments)}"

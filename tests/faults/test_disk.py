@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml

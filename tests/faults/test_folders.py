@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.schema import Recipe

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import NonFiniteError, UsageError
 from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe

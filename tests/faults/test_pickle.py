@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.data import published
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import ArtifactError, DataError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.data import published
 from pocket_resnet.data.digits import Digits
 from pocket_resnet.recipe.schema import Recipe

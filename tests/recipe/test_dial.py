@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pocket_resnet
-from pocket_resnet.cli import _parse
+from pocket_resnet.cli.main import _parse
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet.cli import _parse
+from pocket_resnet.cli.main import _parse
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named
 from pocket_resnet.recipe.base import dotted

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from hostile import CLASS_NAMES
-from pocket_resnet import verbs
-from pocket_resnet.cli import main
+from pocket_resnet.cli import commands
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import ArtifactError, DataError, UsageError
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.inference.statistics import paired_difference
@@ -264,7 +264,7 @@ def test_run_outlives_a_report_that_fails(
 
 def test_python_s_train_draws_nothing(train_hostile: Trained) -> None:
     assert not (train_hostile("r") / "report.html").exists()
-    assert verbs.Train(Recipe()).report
+    assert commands.Train(Recipe()).report
 
 
 @pytest.fixture

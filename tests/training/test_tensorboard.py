@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.metrics import read_metrics

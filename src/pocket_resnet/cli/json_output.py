@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pocket_resnet import streams
+from pocket_resnet.cli import streams
 from pocket_resnet.errors import UsageError
 from pocket_resnet.io.files import SUMS_NAME, explain_os_errors, is_replaced, json_bytes, write_through
 from pocket_resnet.io.json_format import json_text

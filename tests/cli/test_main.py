@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet import cli, errors, verbs
-from pocket_resnet.verbs import VERBS
+from pocket_resnet import errors
+from pocket_resnet.cli import commands, main
+from pocket_resnet.cli.commands import VERBS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -34,7 +35,7 @@ def test_help_and_summary_do_without_torch() -> None:
     """They answer at once because nothing heavy is imported for them."""
     code = f"""
 import sys
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 for arguments in [*([verb, "--help"] for verb in {list(VERBS)}), ["--help"], ["summary", "original", "--json"]]:
     try:
         main(arguments)
@@ -139,7 +140,7 @@ def test_interruption_outside_training(run: Run, monkeypatch: pytest.MonkeyPatch
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs.Summary, "run_verb", interrupt)
+    monkeypatch.setattr(commands.Summary, "run_verb", interrupt)
     assert run("summary", "original") == (130, "", "pocket-resnet: stopped\n")
 
 
@@ -170,6 +171,6 @@ def test_rich_s_exit_is_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch)
         except BrokenPipeError:
             raise SystemExit(1)  # noqa: B904, as rich has it
 
-    monkeypatch.setattr(cli, "_dispatch", dispatch)
-    monkeypatch.setattr(cli.streams, "discard", lambda *_: None)
-    assert cli._exit_code(["data", "digits"]) == 141
+    monkeypatch.setattr(main, "_dispatch", dispatch)
+    monkeypatch.setattr(main.streams, "discard", lambda *_: None)
+    assert main._exit_code(["data", "digits"]) == 141

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import EnvironmentFault, UsageError
-from pocket_resnet.json_output import JsonOutput
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -1,4 +1,4 @@
-"""The command line: from its words to a verb of verbs.py; the only place that prints errors and exits."""
+"""The command line: from its words to a verb of cli/commands.py; the only place that prints errors and exits."""
 
 import contextlib
 import dataclasses
@@ -12,11 +12,11 @@ from typing import Any
 
 import tyro
 
-from pocket_resnet import show, streams
+from pocket_resnet.cli import console, streams
+from pocket_resnet.cli.commands import VERBS, Train
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.toml import load_recipe, with_flags
-from pocket_resnet.verbs import VERBS, Train
 from pocket_resnet.version import __version__
 
 DEFAULT_RECIPE = "fast"
@@ -57,7 +57,7 @@ def _exit_code(arguments: list[str]) -> int:
 def _dispatch(arguments: list[str], debug: bool) -> None:
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help"):
-        show.overview({name: (command.__doc__ or "").splitlines()[0] for name, command in VERBS.items()})
+        console.overview({name: (command.__doc__ or "").splitlines()[0] for name, command in VERBS.items()})
     elif verb == "--version":
         print(f"pocket-resnet {__version__}")
     elif verb in VERBS:

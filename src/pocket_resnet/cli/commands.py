@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from pocket_resnet import show
+from pocket_resnet.cli import console
+from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
-from pocket_resnet.json_output import JsonOutput
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 
@@ -73,10 +73,10 @@ class Train:
             fork=self.fork,
         )
         if is_writer():  # of several processes one speaks
-            output.tell(result.__dict__, lambda: show.result(result.__dict__))
+            output.tell(result.__dict__, lambda: console.result(result.__dict__))
             page = self._write_report(Path(result.model).parent) if self.report else None
             if not output.on_stdout:
-                show.next_steps(result.model, page)
+                console.next_steps(result.model, page)
 
     def _write_report(self, folder: Path) -> Path | None:
         """The report's page. The run is safe by now: where drawing fails, a line says so and nothing else happens."""
@@ -85,7 +85,7 @@ class Train:
 
             return write_report([folder], data_dir=self.data_dir)
         except Exception as error:
-            show.no_report(error, folder, debug=self.debug)
+            console.no_report(error, folder, debug=self.debug)
             return None
 
 
@@ -116,7 +116,7 @@ class Evaluate:
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
         for remark in found.remarks:
             print(remark, file=sys.stderr)
-        output.tell(found.to_json(), lambda: show.evaluation(found.to_json(), found.caveat))
+        output.tell(found.to_json(), lambda: console.evaluation(found.to_json(), found.caveat))
         if found.caveat and output.on_stdout:
             print(found.caveat, file=sys.stderr)
 
@@ -166,7 +166,7 @@ class Predict:
 
         output = JsonOutput(self.json, self.out)
         rows, bad, remarks = predict_files(self.model, self.images, self.top, self.views)
-        output.tell({"predictions": rows}, lambda: show.predictions(rows))
+        output.tell({"predictions": rows}, lambda: console.predictions(rows))
         for remark in remarks:
             print(remark, file=sys.stderr)
         if bad:
@@ -193,7 +193,7 @@ class Summary:
 
         output = JsonOutput(self.json, self.out)
         found = summarise(find_spec(self.network))
-        output.tell(found, lambda: show.summary(self.network, found))
+        output.tell(found, lambda: console.summary(self.network, found))
 
 
 @dataclass
@@ -222,7 +222,7 @@ class Design:
         output = JsonOutput(self.json, self.out)
         limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
         found = designed({key: text for key, text in limits.items() if text is not None}, self.epochs, self.num_classes)
-        output.tell(found, lambda: show.design(found))
+        output.tell(found, lambda: console.design(found))
 
 
 @dataclass
@@ -249,7 +249,7 @@ class Data:
         if self.verify:
             verify(source)
         description = describe(source)
-        output.tell(description, lambda: show.description(description, verified=self.verify))
+        output.tell(description, lambda: console.description(description, verified=self.verify))
 
 
 VERBS: dict[str, Any] = {
