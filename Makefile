@@ -50,17 +50,17 @@ check: setup
 	$(BIN)/mypy
 
 notebook: setup
-	$(BIN)/python docs/notebook.py
+	$(BIN)/python -m tools.notebook
 
 benchmark: setup
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m tools.speed
 
 benchmark-full: setup
-	$(BIN)/python benchmarks/speed.py --recipes fast cpu94
+	$(BIN)/python -m tools.speed --recipes fast cpu94
 
 plots: setup
-	$(BIN)/python results/pictures.py
-	$(BIN)/python results/table.py
+	$(BIN)/python -m tools.pictures
+	$(BIN)/python -m tools.table
 
 setup: $(READY)
 

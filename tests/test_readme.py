@@ -3,7 +3,6 @@
 import csv
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from pocket_resnet.cli import main
 from pocket_resnet.cli.commands import VERBS
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.toml import load_recipe
+from tools import table
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "results"))
-import table  # noqa: E402
 
 README = ROOT / "README.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/*.md")])

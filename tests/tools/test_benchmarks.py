@@ -8,20 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import ablation
-import calibration
-import process
-import regularisation
-import shapes
-import speed
-import study
-
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.recipe.toml import differences, load_recipe, override
 from pocket_resnet.training.result import read_result
 from pocket_resnet.training.run import train
+from tools import ablation, calibration, process, regularisation, shapes, speed, study
 
 MIB = 2**20
 

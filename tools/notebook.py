@@ -21,4 +21,5 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
 
 
 if __name__ == "__main__":
-    nbformat.write(executed(nbformat.read(NOTEBOOK, as_version=4), NOTEBOOK.parent), NOTEBOOK)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.write(executed(notebook, NOTEBOOK.parent), NOTEBOOK)  # type: ignore[no-untyped-call]

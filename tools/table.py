@@ -1,7 +1,7 @@
 """The tables of README.md and docs/report.md, made from the CSV files; nobody types a number into them.
 
-python results/table.py            # print the leaderboard, and put every table into its document
-python results/table.py --check    # exit with 1 where a document has another one
+python -m tools.table            # print the leaderboard, and put every table into its document
+python -m tools.table --check    # exit with 1 where a document has another one
 
 A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is a key of TABLES.
 """
@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from studies import ALL_ON, Case, Rows, calibrations, read_rows, series, studies
+from tools.results import ALL_ON, RESULTS, Case, Rows, calibrations, read_rows, series, studies
 
-HERE = Path(__file__).parent
-LEADERBOARD = HERE / "leaderboard.csv"
-DOCUMENTS = (HERE.parent / "README.md", HERE.parent / "docs" / "report.md")
+ROOT = Path(__file__).parents[1]
+LEADERBOARD = RESULTS / "leaderboard.csv"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "report.md")
 NOTHING = "Not measured yet."
 COLUMNS = [
     *("recipe", "command", "data", "split", "num_params", "num_macs", "epochs", "seeds", "accuracy_mean"),
@@ -202,7 +202,7 @@ def calibration_table(rows: Rows) -> str:
 
 
 def with_picture(name: str, alt: str, table: str, *, drawn: bool = True) -> str:
-    """The picture that results/pictures.py draws of the same rows, and the table; or that there is nothing yet."""
+    """The picture that tools/pictures.py draws of the same rows, and the table; or that there is nothing yet."""
     if not table:
         return NOTHING
     return f"![{alt}](pictures/{name}.png)\n\n{table}" if drawn and table != NOTHING else table
@@ -239,7 +239,7 @@ def main() -> None:
         text = path.read_text(encoding="utf-8")
         updated = filled(text)
         if is_check and updated != text:
-            sys.exit(f"{path.name} has another table: run python results/table.py")
+            sys.exit(f"{path.name} has another table: run python -m tools.table")
         if not is_check:
             path.write_text(updated, encoding="utf-8")
 

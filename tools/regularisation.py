@@ -1,7 +1,7 @@
 """What regularisation is worth in a run of so many epochs: one thing added to the same training, a row each.
 
-    python benchmarks/regularisation.py --budget 300k --epochs 10
-    python benchmarks/regularisation.py --epochs 30 --only nothing "TrivialAugment, erasing"
+    python -m tools.regularisation --budget 300k --epochs 10
+    python -m tools.regularisation --epochs 30 --only nothing "TrivialAugment, erasing"
 
 The network is the dial's cheap shape, filled to the budget; the rates are those of `best`, and the image side grows
 as the dial lets it. Rows are added to results/regularisation.csv.
@@ -10,12 +10,11 @@ as the dial lets it. Rows are added to results/regularisation.csv.
 from dataclasses import asdict
 from typing import Any
 
-import study
-
 from pocket_resnet.model.design import POOLED, Budget, fill_budget
 from pocket_resnet.recipe.dial import POOLED_SCALE, growing_sides
 from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.recipe.toml import load_recipe, override
+from tools import study
 
 ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating flips
     "nothing": {},

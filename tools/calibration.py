@@ -2,7 +2,7 @@
 
     pocket-resnet train fast --data cifar10 --run smoothed
     pocket-resnet train fast --data cifar10 --label-smoothing 0 --run sharp
-    python benchmarks/calibration.py runs/smoothed runs/sharp
+    python -m tools.calibration runs/smoothed runs/sharp
 
 The bins are those of the reliability diagram in a run's report. The file holds the runs given, and no others.
 """

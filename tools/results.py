@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pocket_resnet.recipe.schema import parse_count
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parents[1] / "results"
 ALL_ON = "nothing"  # the case of a study in which nothing is switched off, or added
 
 Rows = list[dict[str, str]]
 
 
-def read_rows(name: str, folder: Path = HERE) -> Rows:
+def read_rows(name: str, folder: Path = RESULTS) -> Rows:
     """The rows of a CSV file by column name; none where there is no file yet."""
     path = folder / name
     if not path.exists():

@@ -1,7 +1,7 @@
 """What each switch of the original recipe is worth: short trainings with one of them off in turn, a row each.
 
-    python benchmarks/ablation.py
-    python benchmarks/ablation.py --budget 300k --epochs 2 --seeds 3 --only nothing crop flip
+    python -m tools.ablation
+    python -m tools.ablation --budget 300k --epochs 2 --seeds 3 --only nothing crop flip
 
 The recipe is `original`, its network scaled down to the budget and its schedule to the epochs, so that a CPU can do it;
 all else is as in recipes/original.toml. Rows are added to results/ablation.csv. A short training says little about a
@@ -11,11 +11,10 @@ long one: regularisation, for example, costs accuracy at first.
 from dataclasses import asdict
 from typing import Any
 
-import study
-
 from pocket_resnet.model.design import Budget, fill_budget
 from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.recipe.toml import load_recipe, override
+from tools import study
 
 SWITCHES: dict[str, dict[str, Any]] = {  # what is off -> the keys that switch it off
     "nothing": {},

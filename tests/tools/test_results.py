@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "results"))
-import pictures  # noqa: E402
-import studies  # noqa: E402
-import table  # noqa: E402
+from tools import pictures, results, table
 
+ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "docs" / "report.md"
-PUBLISHED = studies.read_rows("published.csv", pictures.TARGET)
+PUBLISHED = results.read_rows("published.csv", pictures.TARGET)
 
 
 def ablation_row(switched_off: str, seed: int, accuracy: str, **changes: str) -> dict[str, str]:
@@ -60,7 +57,7 @@ SERIES = [
 
 
 def test_differences_are_paired_by_seed() -> None:
-    short, long = studies.studies(ABLATION, "switched_off").items()
+    short, long = results.studies(ABLATION, "switched_off").items()
     setting, [nothing, crop, norm] = short
     assert (str(setting), str(long[0])) == ("100K parameters, 1 epoch", "100K parameters, 2 epochs")
     assert (nothing.accuracy, crop.accuracy) == (pytest.approx(52), pytest.approx(52.5))
@@ -74,13 +71,13 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
     rows.append(ablation_row("nothing", 3, ""))
     found = {
         setting.epochs: {case.name: case for case in cases}
-        for setting, cases in studies.studies(rows, "switched_off").items()
+        for setting, cases in results.studies(rows, "switched_off").items()
     }
     assert found[1]["crop"].differences == pytest.approx((2.0, -1.0))
     assert len(found[1]["crop"].accuracies) == 3
     assert found[3]["crop"].differences == ()
-    assert pictures.changes(studies.studies(rows, "switched_off"), "off")
-    assert pictures.changes(studies.studies(rows[-2:], "switched_off"), "off") is None
+    assert pictures.changes(results.studies(rows, "switched_off"), "off")
+    assert pictures.changes(results.studies(rows[-2:], "switched_off"), "off") is None
 
 
 def test_ablation_table_ranks_and_says_what_failed() -> None:
@@ -97,13 +94,13 @@ def test_calibration_error_is_the_mean_distance_of_confidence_and_accuracy() -> 
         {"recipe": "fast", "label_smoothing": "0.2", "seed": "0", "num_images": n, "confidence": c, "accuracy": a}
         for n, c, a in (("30", "0.5", "0.7"), ("10", "0.9", "0.8"))
     ]
-    [found] = studies.calibrations(rows)
+    [found] = results.calibrations(rows)
     assert (found.accuracy, found.confidence, found.error) == pytest.approx((0.725, 0.6, 0.175))
     assert "| fast, label smoothing 0.2, seed 0 | 72.50% | 60.00% | 17.5 points |" in table.calibration_table(rows)
 
 
 def test_series_is_the_dial_by_size() -> None:
-    assert [studies.budget(row) for row in studies.series(SERIES)] == ["100k", "1M", "5M"]
+    assert [results.budget(row) for row in results.series(SERIES)] == ["100k", "1M", "5M"]
 
 
 def test_tables_without_rows_say_so() -> None:
@@ -113,7 +110,7 @@ def test_tables_without_rows_say_so() -> None:
 
 @pytest.mark.parametrize("rows", [table.read_leaderboard(), SERIES])
 def test_labels_cover_no_other(rows: list[dict[str, str]]) -> None:
-    rows = [row for row in rows if studies.is_single_view(row)]
+    rows = [row for row in rows if results.is_single_view(row)]
     for drawn in (pictures.hero(rows, PUBLISHED), pictures.cost(rows, PUBLISHED), pictures.dial_series(SERIES)):
         assert drawn is not None
         for axes in drawn.axes:
@@ -122,7 +119,7 @@ def test_labels_cover_no_other(rows: list[dict[str, str]]) -> None:
 
 
 def test_bars_are_as_long_as_the_differences() -> None:
-    drawn = pictures.changes(studies.studies(ABLATION, "switched_off"), "off")
+    drawn = pictures.changes(results.studies(ABLATION, "switched_off"), "off")
     assert drawn is not None
     [axes] = drawn.axes
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.5])
@@ -132,7 +129,7 @@ def test_bars_are_as_long_as_the_differences() -> None:
 
 def test_shapes_stand_by_accuracy() -> None:
     rows = [{**row, "shape": row["switched_off"]} for row in ABLATION]
-    drawn = pictures.shapes(studies.studies(rows, "shape"))
+    drawn = pictures.shapes(results.studies(rows, "shape"))
     assert drawn is not None
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["crop", "nothing"]
 
@@ -140,7 +137,7 @@ def test_shapes_stand_by_accuracy() -> None:
 def test_pictures_are_drawn_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From today's rows; what has none leaves no file, and removes an old one."""
     (tmp_path / "shapes.png").write_bytes(b"old")
-    real, saved = studies.read_rows, []
+    real, saved = results.read_rows, []
     monkeypatch.setattr(pictures, "read_rows", lambda name, *at: [] if name == "shapes.csv" else real(name, *at))
     monkeypatch.setattr(pictures, "save", lambda _, path: saved.append(path.name))
     monkeypatch.setattr(sys, "argv", ["pictures.py", str(tmp_path)])

@@ -1,6 +1,6 @@
 """The original recipe's training step: ours beside the reference's, interleaved in one run.
 
-    python benchmarks/original_step.py --data cifar10 --rounds 5
+    python -m tools.original_step --data cifar10 --rounds 5
 
 Both train the same network on the same batches of 128 with the same optimizer. The reference's step keeps images and
 filters contiguous and multiplies in fp32, as the course project did; ours uses what `--hardware.* auto` picks on this

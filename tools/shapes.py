@@ -1,7 +1,7 @@
 """Which shape of network makes most of a parameter budget: short trainings of many shapes, one row each.
 
-    python benchmarks/shapes.py --budget 100k --epochs 6 --seeds 1
-    python benchmarks/shapes.py --budget 1M --epochs 3 --only 3-3-3 "pooled 1:2:4"
+    python -m tools.shapes --budget 100k --epochs 6 --seeds 1
+    python -m tools.shapes --budget 1M --epochs 3 --only 3-3-3 "pooled 1:2:4"
 
 Every shape is filled to the budget and trained with the rates of `best`, the image side growing from 16 to 32; pooled
 shapes with the scales of `fast`, which staged ones cannot bear (docs/log.md). Rows are added to results/shapes.csv;
@@ -12,14 +12,13 @@ The shapes are judged by validation accuracy; likelihood is beside it because it
 from dataclasses import asdict, replace
 from typing import Any
 
-import study
-
 from pocket_resnet.model.catalog import named
 from pocket_resnet.model.design import POOLED, Budget, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.dial import POOLED_SCALE
 from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.recipe.toml import load_recipe, override
+from tools import study
 
 PLAIN = NetworkSpec(num_blocks=(3, 3, 3), stem_width=16, widths=(16, 32, 64))
 
@@ -28,7 +27,12 @@ def staged(num_blocks: tuple[int, ...], ratio: tuple[int, ...], **changes: Any) 
     """Stages of basic blocks with widths in that ratio; the stem is as wide as the first."""
     ones, threes = (1,) * len(ratio), (3,) * len(ratio)
     widths = tuple(16 * part for part in ratio)
-    shape = {"num_blocks": num_blocks, "widths": widths, "kernel_sizes": threes, "shortcut_kernel_sizes": ones}
+    shape: dict[str, Any] = {
+        "num_blocks": num_blocks,
+        "widths": widths,
+        "kernel_sizes": threes,
+        "shortcut_kernel_sizes": ones,
+    }
     return replace(PLAIN, **shape, **changes)
 
 

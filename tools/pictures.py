@@ -1,6 +1,6 @@
 """Draw every picture of README.md and docs/report.md from the CSV files.
 
-    python results/pictures.py [FOLDER]     # default: docs/pictures/
+    python -m tools.pictures [FOLDER]     # default: docs/pictures/
 
 A picture whose table has no rows is left out, and removed where there was one. Filled circles are rows of ours
 (CIFAR-10, validation images, single view), hollow ones those of docs/pictures/published.csv. Axes of accuracy are
@@ -14,8 +14,6 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-from studies import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_single_view, read_rows, series
-from studies import studies as studies_of
 
 from pocket_resnet.plots.settings import style
 from pocket_resnet.plots.style import (
@@ -36,6 +34,8 @@ from pocket_resnet.plots.style import (
     stack,
     write_labels,
 )
+from tools.results import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_single_view, read_rows, series
+from tools.results import studies as studies_of
 
 TARGET = Path(__file__).parents[1] / "docs" / "pictures"
 BUDGET = 5_000_000

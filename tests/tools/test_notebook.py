@@ -1,30 +1,20 @@
 """main.ipynb runs from its first cell to its last, and is committed to be read: with outputs, small, clean."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).parents[1]
+from tools.notebook import executed
+
+ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "main.ipynb"
 MAX_BYTES = 600_000
 FEW_STEPS = 'DATA, CHANGES = "auto", {"epochs": 2, "min_steps": 0, "norm_images": 64, "budget": "20K"}'
 OF_A_MACHINE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|usr|opt|mnt|var|data)/|[A-Z]:\\\\|\bfile:|\x1b")
-
-
-def runner() -> ModuleType:
-    """docs/notebook.py."""
-    spec = importlib.util.spec_from_file_location("notebook", ROOT / "docs" / "notebook.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def committed() -> NotebookNode:
@@ -60,7 +50,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.source += f"\n{FEW_STEPS}"
     for cell in notebook.cells:
         cell.update({"outputs": []} if cell.cell_type == "code" else {})
-    done = runner().executed(notebook, tmp_path)
+    done = executed(notebook, tmp_path)
     assert "digits: 1,197 training" in texts(done)
     assert kinds(done) == kinds(committed())
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("home", "data")] == ["runs"]
@@ -70,7 +60,7 @@ def test_a_cell_that_fails_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        runner().executed(notebook, tmp_path)
+        executed(notebook, tmp_path)
 
 
 def test_committed_outputs_are_there_in_order_and_small() -> None:

@@ -1,8 +1,8 @@
 """Our recipes beside their ceilings and their peers, measured interleaved, in one run on one machine.
 
-    python benchmarks/speed.py                                   # fast, about 4 minutes on two cores
-    python benchmarks/speed.py --recipes fast mine.toml --seeds 3
-    python benchmarks/speed.py --peer ../airbench/train.py       # a script of one's own beside ours
+    python -m tools.speed                                   # fast, about 4 minutes on two cores
+    python -m tools.speed --recipes fast mine.toml --seeds 3
+    python -m tools.speed --peer ../airbench/train.py       # a script of one's own beside ours
 
 Every round measures, for each recipe in turn, one whole training with the round's seed in a process of its own, and
 before and after it this machine's convolution rate on the recipe's own shapes and a step of the original recipe as the
@@ -21,16 +21,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import process
-from original_step import build, images_per_s
-from peak import flops_per_s
-
 from pocket_resnet.data.source import open_source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.io.files import json_bytes, write_bytes, write_text
 from pocket_resnet.plots.style import Cost, cost_figure, save
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.prepare import fit_to_data, untrained
+from tools import process
+from tools.original_step import build, images_per_s
+from tools.peak import flops_per_s
 
 PEER_EPOCH = 50_000  # images in an epoch of the course project
 OURS = [sys.executable, "-m", "pocket_resnet"]
