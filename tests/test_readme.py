@@ -116,12 +116,6 @@ def test_every_line_of_the_tree_has_a_comment() -> None:
     assert [path for path, comment in tree().items() if not comment and path not in with_files] == []
 
 
-def test_every_source_file_stands_in_the_tree() -> None:
-    files = [*(ROOT / "src").rglob("*"), *(ROOT / "recipes").glob("*")]
-    sources = [path for path in files if path.is_file() and path.suffix != ".pyc" and path.stat().st_size]
-    assert sorted({path.relative_to(ROOT).as_posix() for path in sources} - set(tree())) == []
-
-
 @pytest.mark.parametrize("document", NAMES)
 def test_links_resolve(document: str) -> None:
     path = ROOT / document
