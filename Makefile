@@ -2,7 +2,7 @@
 # make test            set up, run every test but the long ones
 # make faults          the long tests of faults: kill -9 on the real command, again and again, about 2 minutes
 # make fuzz            damaged and hostile files, other ones in every round, for an hour (make fuzz FUZZ_S=600: 10 minutes)
-# make check           lint and types
+# make check           lint, types and the order of imports
 # make notebook        main.ipynb anew, in place: a training on CIFAR-10, its figures, its mistakes
 # make benchmark       speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 4 minutes
 # make benchmark-full  the same with cpu94, about 45 minutes
@@ -48,19 +48,20 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 notebook: setup
-	$(BIN)/python docs/notebook.py
+	$(BIN)/python -m tools.notebook
 
 benchmark: setup
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m tools.speed
 
 benchmark-full: setup
-	$(BIN)/python benchmarks/speed.py --recipes fast cpu94
+	$(BIN)/python -m tools.speed --recipes fast cpu94
 
 plots: setup
-	$(BIN)/python results/pictures.py
-	$(BIN)/python results/table.py
+	$(BIN)/python -m tools.pictures
+	$(BIN)/python -m tools.table
 
 setup: $(READY)
 

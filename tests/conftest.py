@@ -14,12 +14,12 @@ from torch import Tensor
 
 from hostile import CLASS_NAMES
 from painted import paint
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.data.source import Source
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training.run import Result, train
 
 SPEC = NetworkSpec(
@@ -104,7 +104,7 @@ def as_source(reader: SyntheticReader) -> Source:
 def synthetic(monkeypatch: pytest.MonkeyPatch) -> SyntheticReader:
     """Training and evaluation get this data set, whatever they ask for; change its fields as you like."""
     reader = SyntheticReader()
-    for module in ("training.run", "evaluate", "finished"):
+    for module in ("training.run", "inference.evaluate", "training.saved_run"):
         monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: as_source(reader))
     return reader
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.source import describe, open_source
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.model.card import Card
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_base import Section
-from pocket_resnet.recipe_toml import load_recipe, override
-from pocket_resnet.report import write_report
-from pocket_resnet.summary import designed, find_spec, summarise
+from pocket_resnet.recipe.base import Section
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.summary import designed, find_spec, summarise
+from pocket_resnet.recipe.toml import load_recipe, override
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run import Result, train
 

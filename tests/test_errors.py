@@ -9,7 +9,7 @@ import pytest
 from pocket_resnet import errors
 from pocket_resnet.data.image import ImageError
 from pocket_resnet.errors import ArtifactError, DataError, PocketError, Stopped, did_you_mean
-from pocket_resnet.recipe_base import RecipeError
+from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.training.checkpoint import NewerFormatError
 
 PACKAGE = Path(errors.__file__).parent

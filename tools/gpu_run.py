@@ -30,16 +30,16 @@ from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, machine
 from pocket_resnet.errors import PocketError, Stopped
-from pocket_resnet.files import json_bytes, write_bytes
+from pocket_resnet.io.files import json_bytes, write_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image
-from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.run import train
 from pocket_resnet.training.schedule import image_side
+from pocket_resnet.training.trainer import Trainer
 from tools.release import in_short, release
 
 RUN = "gpu"

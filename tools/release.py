@@ -11,10 +11,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from pocket_resnet.card import Card, several_views
-from pocket_resnet.evaluate import evaluate_model
-from pocket_resnet.finished import command, opener, read_run
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_digests, load_model, save_model
+from pocket_resnet.model.card import Card, several_views
+from pocket_resnet.training.saved_run import command, opener, read_run
 
 
 def release(run: Path, target: Path, data_dir: Path | None = None, data: str | None = None) -> Card:

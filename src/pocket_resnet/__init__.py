@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
-    from pocket_resnet.predict import Classifier
+    from pocket_resnet.inference.classifier import Classifier
     from pocket_resnet.training.result import Result
 
 __all__ = ["__version__", "load", "train"]
@@ -38,8 +38,8 @@ def train(
     wrong.
     """
     from pocket_resnet.data.source import data_name
-    from pocket_resnet.files import expanded
-    from pocket_resnet.recipe_toml import load_recipe, with_choices
+    from pocket_resnet.io.files import expanded
+    from pocket_resnet.recipe.toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe
 
     values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}
@@ -57,7 +57,7 @@ def train(
 
 def load(path: str | Path, device: str = "auto") -> "Classifier":
     """The classifier in a model directory or a finished run's: `load(path).predict(images)`."""
-    from pocket_resnet.predict import load as load_classifier
+    from pocket_resnet.inference.classifier import load as load_classifier
 
     return load_classifier(path, device)
 

@@ -1,5 +1,5 @@
 """python -m pocket_resnet is pocket-resnet."""
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 
 main()

@@ -1,6 +1,6 @@
 """Every failure a user can meet: what happened, where, and how to mend it.
 
-The class decides the exit code. Only cli.py prints these and exits.
+The class decides the exit code. Only cli/main.py prints these and exits.
 """
 
 import difflib

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pocket_resnet.data.augment import Augmenter, crop_and_flip, cutout_boxes, erasing_boxes, resize, to_float
-from pocket_resnet.recipe import AugmentRecipe
+from pocket_resnet.recipe.sections import AugmentRecipe
 
 N, SIZE = 40, 9
 FILL_C = torch.tensor([1, 2, 3], dtype=torch.uint8)

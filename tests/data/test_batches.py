@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pocket_resnet.data.batches import Steps, epoch_order
 from pocket_resnet.errors import UsageError
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 
 
 def steps_of(num_samples: int, batch_size: int, hardest: float = 1.0, until: float = 1.0, epochs: int = 1) -> Steps:

@@ -129,7 +129,7 @@ def test_read_only_folder_works(cifar10: Any, tmp_path: Path, monkeypatch: pytes
     def refuse(path: Path, _content: bytes) -> None:
         raise EnvironmentFault("cannot write", where=path)
 
-    monkeypatch.setattr("pocket_resnet.files.write_bytes", refuse)
+    monkeypatch.setattr("pocket_resnet.io.files.write_bytes", refuse)
     cifar10.write(tmp_path, FOLDERS[0])
     assert len(open_source("cifar10", data_dir=tmp_path).split("train")) == 90
 

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from pocket_resnet.files import SUMS_NAME
+from pocket_resnet.io.files import SUMS_NAME
 
 FUZZING = settings(
     settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick")),

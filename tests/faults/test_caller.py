@@ -66,9 +66,9 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 
 USE = """
 from pocket_resnet import load, train
-from pocket_resnet.evaluate import evaluate_model
-from pocket_resnet.finished import read_run
-from pocket_resnet.report import write_report
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.training.saved_run import read_run
+from pocket_resnet.reporting.report import write_report
 tiny = dict(model__widths=(8, 16, 16), model__stem_width=8, model__dropout=0.1, norm_images=64, batch_size=64)
 
 def run(): return train("fast", data="digits", min_steps=0, max_steps=1, run="r", **tiny)
@@ -158,7 +158,7 @@ def test_settings_of_matplotlib_do_not_reach_a_report(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\nsavefig.transparent: True\n")
     words = ["train", "fast", "--data", "digits", "--min-steps", "0", "--max-steps", "1", "--batch-size", "64"]
     words += ["--model.widths", "8", "16", "16", "--model.stem-width", "8", "--run", "r", "--norm-images", "64"]
-    code = f"from pocket_resnet.cli import main; main({words})"
+    code = f"from pocket_resnet.cli.main import main; main({words})"
     done = program(code, tmp_path, MPLBACKEND="no-such-backend", MPLCONFIGDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "no report" not in done.stderr

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from pocket_resnet.errors import ArtifactError, UsageError
-from pocket_resnet.files import SUMS_NAME, write_folder
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.io.files import SUMS_NAME, write_folder
+from pocket_resnet.io.step_folders import STATE_NAME, newest_first
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
+from pocket_resnet.training.checkpoint import TENSORS_NAME, CheckpointState
 from pocket_resnet.training.run import Result, train
 
 NUM_FLIPS = 100
@@ -71,7 +72,7 @@ def test_newest_by_number(tmp_path: Path) -> None:
     """Row 7: 10 comes after 9, and 1,000,000, which is longer than the padding, after 999,999."""
     save(tmp_path, 9, 10, 999_999, 1_000_000)
     (tmp_path / "step-9999999x").mkdir()
-    names = [path.name for path in checkpoint.newest_first(tmp_path)]
+    names = [path.name for path in newest_first(tmp_path)]
     assert names == ["step-1000000", "step-999999", "step-000010", "step-000009"]
     loaded, _, _ = checkpoint.load_newest(tmp_path) or pytest.fail("nothing found")
     assert loaded.step == 1_000_000
@@ -80,7 +81,7 @@ def test_newest_by_number(tmp_path: Path) -> None:
 def test_prune_keeps_the_newest_that_count(tmp_path: Path) -> None:
     save(tmp_path, 8, 9, 10, 11, 12)
     checkpoint.prune(tmp_path, step=11, keep=2)
-    assert [path.name for path in checkpoint.newest_first(tmp_path)] == ["step-000011", "step-000010"]
+    assert [path.name for path in newest_first(tmp_path)] == ["step-000011", "step-000010"]
 
 
 @pytest.mark.parametrize("member", MEMBERS)

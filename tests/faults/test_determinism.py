@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import train
 
 Leavings = tuple[list[dict[str, Any]], bytes]

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
-from pocket_resnet.training import checkpoint, folder
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
+from pocket_resnet.training import checkpoint, run_folder
 from pocket_resnet.training.metrics import MetricsFile, read_metrics
 from pocket_resnet.training.result import read_result
 from pocket_resnet.training.run import train
@@ -60,9 +60,9 @@ def test_disk_full(
 
 MOMENTS = {
     "metrics": (MetricsFile, "append", "r/metrics.jsonl"),
-    "model": (folder, "save_model", "r/model"),
-    "result": (folder, "json_bytes", "r/result.json"),
-    "digests": (folder, "write_bytes", "r/train_digests.u64"),
+    "model": (run_folder, "save_model", "r/model"),
+    "result": (run_folder, "json_bytes", "r/result.json"),
+    "digests": (run_folder, "write_bytes", "r/train_digests.u64"),
 }
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocket_resnet.card import FORMAT
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_model
-from pocket_resnet.recipe_toml import load_recipe, to_toml
-from pocket_resnet.report import write_report
+from pocket_resnet.model.card import FORMAT
+from pocket_resnet.recipe.toml import load_recipe, to_toml
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.result import read_result

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet import files
+from pocket_resnet.io import files
 
 Run = Callable[..., tuple[int, str, str]]
 sync = os.fsync

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training.run import Result, train
 
 COLOURS = {"1": "red", "10": "lime", "2": "blue"}
@@ -173,7 +173,7 @@ def test_number_of_workers_changes_nothing(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 39: the same seed gives the same weights and losses with 1, 2 and 4 of them, each decoding for itself."""
-    monkeypatch.setattr("pocket_resnet.data.pixels.num_cores", lambda: 4)
+    monkeypatch.setattr("pocket_resnet.data.cache.num_cores", lambda: 4)
     outcomes = []
     for num_workers in (1, 2, 4):
         recipe = recipe_for(pictures, num_workers=num_workers).model_copy(update={"epochs": 2})

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.card import Card
 from pocket_resnet.device import choose, machine
-from pocket_resnet.evaluate import class_probabilities
+from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.model.artifact import load_model, save_model
+from pocket_resnet.model.card import Card
+from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import num_macs, num_params
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import train
 from pocket_resnet.version import __version__

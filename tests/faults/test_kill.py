@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from pocket_resnet.files import read_folder, remove_temporaries, write_bytes, write_folder
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.io.files import read_folder, remove_temporaries, write_bytes, write_folder
+from pocket_resnet.io.step_folders import newest_first
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.folder import RunFolder
 from pocket_resnet.training.run import train
+from pocket_resnet.training.run_folder import RunFolder
 
 NUM_RANDOM_KILLS = 20
 TRAIN_DIGITS = (
@@ -44,7 +45,7 @@ def outcome(folder: Path) -> dict[str, Any]:
             document.pop(key, None)
         if "model" in document:
             document["model"] = Path(document["model"]).name
-    newest = checkpoint.newest_first(folder / "checkpoints")[0]
+    newest = newest_first(folder / "checkpoints")[0]
     return {
         "documents": documents,
         "checkpoint": (newest.name, (newest / checkpoint.TENSORS_NAME).read_bytes()),
@@ -104,7 +105,7 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
         found = checkpoint.load_newest(runs_dir / "r" / "checkpoints")
         step = 0 if found is None else found[0].step
         assert last_step <= step <= last_step + 1, f"at event {number}"
-        for path in checkpoint.newest_first(runs_dir / "r" / "checkpoints"):
+        for path in newest_first(runs_dir / "r" / "checkpoints"):
             checkpoint.load(path)  # half a checkpoint never has its name, be it half written or half removed
         last_step = step
         run(runs_dir, recipe)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from pocket_resnet.files import SUMS_NAME, write_folder
+from pocket_resnet.io.files import SUMS_NAME, write_folder
+from pocket_resnet.io.step_folders import STATE_NAME
 from pocket_resnet.model.artifact import CONFIG_NAME, WEIGHTS_NAME
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
+from pocket_resnet.training.checkpoint import TENSORS_NAME, CheckpointState
 
 GOLDEN = Path(__file__).parent / "golden" / "model-0.1.0"
 WEIGHTS, CONFIG = (GOLDEN / WEIGHTS_NAME).read_bytes(), (GOLDEN / CONFIG_NAME).read_bytes()

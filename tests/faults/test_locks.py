@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
-from pocket_resnet.locks import lock_folder
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.io.locks import lock_folder
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import Result, train
 
 

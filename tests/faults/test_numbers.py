@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.errors import NonFiniteError, UsageError
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import override, to_toml
-from pocket_resnet.training import checkpoint, loop
-from pocket_resnet.training.loop import Trainer, first_non_finite
+from pocket_resnet.io.step_folders import newest_first
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override, to_toml
+from pocket_resnet.training import checkpoint
 from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.trainer import Trainer, first_non_finite, mixed_cross_entropy
 
 BAD_STEP = 2
 BAD_VALUES = (float("nan"), float("inf"), float("-inf"))
@@ -25,14 +26,18 @@ def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Ca
 
 
 def into_loss(_: Trainer, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = loop.mixed_cross_entropy
-    monkeypatch.setattr(loop, "mixed_cross_entropy", lambda *arguments: whole(*arguments) * value)
+    whole = mixed_cross_entropy
+    monkeypatch.setattr(
+        "pocket_resnet.training.trainer.mixed_cross_entropy", lambda *arguments: whole(*arguments) * value
+    )
 
 
 def into_loss_alone(_: Trainer, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gradient stays finite."""
-    whole = loop.mixed_cross_entropy
-    monkeypatch.setattr(loop, "mixed_cross_entropy", lambda *arguments: whole(*arguments) + value)
+    whole = mixed_cross_entropy
+    monkeypatch.setattr(
+        "pocket_resnet.training.trainer.mixed_cross_entropy", lambda *arguments: whole(*arguments) + value
+    )
 
 
 def into_gradient(trainer: Trainer, value: float, _: pytest.MonkeyPatch) -> None:
@@ -70,7 +75,7 @@ def test_stops_before_the_step_is_applied(
     assert str(tmp_path / "r" / "checkpoints" / "step-000002") in str(raised.value)
     after = [*trainer.model.parameters(), *trainer.average.tensors().values()]
     assert all(torch.equal(a, b) or not torch.isfinite(b).all() for a, b in zip(after, before, strict=True))
-    saved = checkpoint.newest_first(tmp_path / "r" / "checkpoints")
+    saved = newest_first(tmp_path / "r" / "checkpoints")
     assert [path.name for path in saved] == ["step-000002", "step-000001"]
     assert all(first_non_finite(checkpoint.load(path)[1]) is None for path in saved)
 
@@ -101,7 +106,7 @@ def test_bad_state_is_never_saved(
     assert names[part] in str(raised.value)
     assert "step 3, lr" in str(raised.value)
     assert "step-000002" in str(raised.value)
-    assert [p.name for p in checkpoint.newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002", "step-000001"]
+    assert [p.name for p in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002", "step-000001"]
     assert not (tmp_path / "r" / "model").exists()
 
 

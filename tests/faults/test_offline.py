@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.data import published
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 ASKING = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")

@@ -15,13 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.data import published
 from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import ArtifactError, DataError
-from pocket_resnet.files import write_folder
+from pocket_resnet.io.files import write_folder
+from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.run import train
 
@@ -75,7 +76,7 @@ def test_the_bomb_works(sentinel: Path) -> None:
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])
 def test_as_checkpoint(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None:
     """Row 29."""
-    [folder] = checkpoint.newest_first(trained / "checkpoints")
+    [folder] = newest_first(trained / "checkpoints")
     replace(folder, name, bomb)
     with pytest.raises(ArtifactError, match="not a checkpoint"):
         checkpoint.load(folder)

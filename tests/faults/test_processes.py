@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pocket_resnet.cli import main
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.cli.main import main
+from pocket_resnet.io.step_folders import newest_first
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.loop import Trainer
-from pocket_resnet.training.processes import Processes
+from pocket_resnet.training.distributed import Processes
+from pocket_resnet.training.trainer import Trainer
 
 # Two processes add up in another order than one: after eight steps of SGD weights differ by less than this.
 TOLERANCE = 1e-4
@@ -180,7 +181,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     told = capfd.readouterr().err
     assert "pocket-resnet: another process of this run has ended" in told
     assert "go on with: pocket-resnet train" in told
-    [saved] = checkpoint.newest_first(tmp_path / "runs" / "lost" / "checkpoints")
+    [saved] = newest_first(tmp_path / "runs" / "lost" / "checkpoints")
     assert saved.name == "step-000003"
     assert checkpoint.load(saved)[1].keys() == whole.keys()
     assert all(torch.equal(value, whole[name]) for name, value in checkpoint.load(saved)[1].items())
@@ -225,7 +226,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
     arguments = command("stopped", epochs=4, checkpoint={"every_s": 1e9})
     ranks = start_ranks(lambda _rank: main(arguments))
     assert [rank.wait() for rank in ranks] == [128 + signal.SIGTERM] * 2
-    [saved] = checkpoint.newest_first(tmp_path / "runs" / "stopped" / "checkpoints")
+    [saved] = newest_first(tmp_path / "runs" / "stopped" / "checkpoints")
     assert saved.name == "step-000003"
 
 
@@ -277,7 +278,7 @@ def test_a_process_that_stops_answering(
     first, _ = start_ranks(lambda _rank: main(arguments))
     assert first.wait() == 5
     assert "pocket-resnet: another process of this run does not answer" in capfd.readouterr().err
-    [saved] = checkpoint.newest_first(tmp_path / "runs" / "silent" / "checkpoints")
+    [saved] = newest_first(tmp_path / "runs" / "silent" / "checkpoints")
     assert saved.name == "step-000003"
 
 

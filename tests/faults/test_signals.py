@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from pocket_resnet.cli import main
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.cli.main import main
+from pocket_resnet.io.step_folders import newest_first
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.trainer import Trainer
 
 PATIENCE_S = 60
 
@@ -97,7 +98,7 @@ def test_second_signal_exits_at_once(
     child.signal(number)
     assert child.wait() == code
     assert not (tmp_path / "hung").exists()
-    assert not checkpoint.newest_first(tmp_path / "runs" / "r" / "checkpoints")
+    assert not newest_first(tmp_path / "runs" / "r" / "checkpoints")
 
 
 @pytest.mark.usefixtures("synthetic")
@@ -109,7 +110,7 @@ def test_a_second_hangup_is_no_hurry(arguments: list[str], tmp_path: Path, start
     for _ in range(3):
         child.signal(signal.SIGHUP)
     assert child.wait() == 129
-    assert checkpoint.newest_first(folder / "checkpoints")
+    assert newest_first(folder / "checkpoints")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -153,7 +154,7 @@ def test_a_terminal_that_is_closed(arguments: list[str], tmp_path: Path) -> None
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 129
     assert os.read(read_end, 9) == b"129"
-    assert checkpoint.newest_first(folder / "checkpoints")
+    assert newest_first(folder / "checkpoints")
 
 
 class LateSignal(list[int]):
@@ -177,7 +178,7 @@ def test_what_is_said_to_be_saved_is_saved(
     with pytest.raises(SystemExit) as raised:
         main(arguments)
     assert raised.value.code == 143
-    [saved] = checkpoint.newest_first(tmp_path / "runs" / "r" / "checkpoints")
+    [saved] = newest_first(tmp_path / "runs" / "r" / "checkpoints")
     assert checkpoint.load(saved)[0].step == 2
 
 
@@ -191,4 +192,4 @@ def test_the_real_command_stops_on_sigterm(recipe_path: Path, tmp_path: Path) ->
         said = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 143, said
     assert "go on with: pocket-resnet train runs/r/recipe.toml --resume --run r\n" in said
-    assert len(checkpoint.newest_first(tmp_path / "runs/r/checkpoints")) == 1
+    assert len(newest_first(tmp_path / "runs/r/checkpoints")) == 1

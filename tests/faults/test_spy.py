@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocket_resnet.cli import main
+from pocket_resnet.cli.main import main
 from pocket_resnet.data import published
 from pocket_resnet.data.digits import Digits
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import to_toml
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import to_toml
 
 _opened: list[str] | None = None
 

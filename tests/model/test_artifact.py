@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from pocket_resnet.card import FORMAT, Card, markdown
 from pocket_resnet.errors import ArtifactError, UsageError
-from pocket_resnet.files import SUMS_NAME, write_folder
+from pocket_resnet.io.files import SUMS_NAME, write_folder
 from pocket_resnet.model.artifact import find_model, load_card, load_model, resume_command, save_model
+from pocket_resnet.model.card import FORMAT, Card, markdown
+from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import NetworkSpec, num_macs, num_params
+from pocket_resnet.model.spec import NetworkSpec
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

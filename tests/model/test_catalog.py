@@ -4,7 +4,7 @@ import pytest
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG, named
-from pocket_resnet.model.spec import num_macs, num_params
+from pocket_resnet.model.counts import num_macs, num_params
 
 PUBLISHED = {
     "original": 4_697_742,  # arXiv:2306.12100, table 1

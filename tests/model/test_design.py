@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model import design
 from pocket_resnet.model.catalog import CATALOG, named
+from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.design import Budget
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import NetworkSpec, num_macs, num_params
+from pocket_resnet.model.spec import NetworkSpec
 
 SHAPES = [
     *(named(name) for name in ("original", "fast", "resnet20", "resnet18", "wrn-16-4")),

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.block import SqueezeExcite, StochasticDepth
+from pocket_resnet.model.blocks import SqueezeExcite, StochasticDepth
 from pocket_resnet.model.catalog import CATALOG, named
+from pocket_resnet.model.counts import layers, num_macs, num_params
 from pocket_resnet.model.resnet import Initialisation, Normalize, ResNet, initialise, whitening_filters
-from pocket_resnet.model.spec import CHOICES, NetworkSpec, layers, num_macs, num_params
+from pocket_resnet.model.spec import CHOICES, NetworkSpec
 
 SMALL = NetworkSpec(
     num_blocks=(1, 1),

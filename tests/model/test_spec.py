@@ -8,16 +8,8 @@ from typing import Any, Literal
 import pytest
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.spec import (
-    CHOICES,
-    PER_STAGE,
-    RANGES,
-    NetworkSpec,
-    layers,
-    num_macs,
-    num_params,
-    peak_activation_values,
-)
+from pocket_resnet.model.counts import layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.model.spec import CHOICES, PER_STAGE, RANGES, NetworkSpec
 
 ONE_BLOCK: dict[str, Any] = {
     "stem_width": 4,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet.errors import Stopped
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_card, parse_tensors
-from pocket_resnet.recipe_toml import load_recipe, override, to_toml
+from pocket_resnet.recipe.toml import load_recipe, override, to_toml
 from tools import gpu_run
 from tools.gpu_run import Timings, epochs_that_fit
 

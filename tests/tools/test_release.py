@@ -5,8 +5,8 @@ from typing import Any
 
 from PIL import Image
 
-from pocket_resnet.evaluate import evaluate_model
-from pocket_resnet.recipe_toml import load_recipe, override
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.training.run import train
 from tools.release import release
 

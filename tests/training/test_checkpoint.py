@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.files import write_folder
+from pocket_resnet.io.files import write_folder
+from pocket_resnet.io.step_folders import STATE_NAME
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.checkpoint import STATE_NAME, TENSORS_NAME, CheckpointState
+from pocket_resnet.training.checkpoint import TENSORS_NAME, CheckpointState
 
 STATE: dict[str, Any] = {
     "step": 3,

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from pocket_resnet.model.catalog import named
+from pocket_resnet.model.counts import layers, num_macs
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import NetworkSpec, layers, num_macs
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.flops import flops_per_image, training_flops
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import OptimRecipe
+from pocket_resnet.recipe.sections import OptimRecipe
 from pocket_resnet.training.optim import (
     NEWTON_SCHULZ,
     NEWTON_SCHULZ_STEPS,

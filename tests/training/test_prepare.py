@@ -9,8 +9,8 @@ import torch
 
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.spec import num_params
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.model.counts import num_params
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.prepare import fit_to_data, sample
 
 

@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from pocket_resnet.errors import ArtifactError, UsageError
-from pocket_resnet.finished import command, read_run
+from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe
-from pocket_resnet.report import write_report
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import checkpoint, run
-from pocket_resnet.training.folder import RunFolder, marks
+from pocket_resnet.training.distributed import ALONE
 from pocket_resnet.training.metrics import read_metrics
-from pocket_resnet.training.processes import ALONE
 from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.run_folder import RunFolder, marks
+from pocket_resnet.training.saved_run import command, read_run
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Ca
 
 
 def saved(folder: Path) -> list[int]:
-    return [int(path.name.removeprefix("step-")) for path in checkpoint.newest_first(folder / "checkpoints")][::-1]
+    return [int(path.name.removeprefix("step-")) for path in newest_first(folder / "checkpoints")][::-1]
 
 
 def state_of(folder: Path, step: int) -> dict[str, torch.Tensor]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from painted import other_validation, paint
-from pocket_resnet import show
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.cli import console
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card
 from pocket_resnet.training.run import Result
 
@@ -31,7 +31,7 @@ def test_validation_images_that_an_earlier_run_trained_on(
     assert (
         "\nNo estimate: the model was trained on all these 2 images." in (Path(result.model) / "README.md").read_text()
     )
-    show.result(result.__dict__)
+    console.result(result.__dict__)
     assert told in capsys.readouterr().out
     assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == told
 

@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, Stopped, UsageError
-from pocket_resnet.evaluate import evaluate_model
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import whitening_filters
-from pocket_resnet.model.spec import num_macs, num_params
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, run
+from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import read_metrics
-from pocket_resnet.training.processes import Processes
 from pocket_resnet.training.run import Result, train
 
 
@@ -139,7 +140,7 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
 
 def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 17: what was really built is counted, should the dial ever be wrong."""
-    monkeypatch.setattr("pocket_resnet.training.dial.fill_budget", lambda spec, _: spec)
+    monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
     with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1K"):
         go(budget="1K")
 
@@ -213,7 +214,7 @@ def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
         EnvironmentFault, match=r"out of memory\n.*the last good checkpoint is .*step-000002; go on with"
     ):
         go(checkpoint={"every_s": 1e9}, max_steps=2) and go(resume=True, checkpoint={"every_s": 1e9})
-    assert [path.name for path in checkpoint.newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
+    assert [path.name for path in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
 
 
 def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_resnet.recipe import ScheduleRecipe
+from pocket_resnet.recipe.sections import ScheduleRecipe
 from pocket_resnet.training.schedule import image_side, lr_factor
 
 

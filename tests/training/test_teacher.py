@@ -18,14 +18,14 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_base import RecipeError
-from pocket_resnet.recipe_toml import load_recipe
+from pocket_resnet.recipe.base import RecipeError
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, teacher
-from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.prepare import fit_to_data, untrained
 from pocket_resnet.training.run import train
 from pocket_resnet.training.teacher import Teacher, distillation_loss, open_teacher
+from pocket_resnet.training.trainer import Trainer
 
 CPU = choose("cpu", "fp32")
 

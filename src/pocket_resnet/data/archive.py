@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from pocket_resnet import files
 from pocket_resnet.errors import DataError
+from pocket_resnet.io import files
 
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_TOTAL_BYTES = 512 * 2**20

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocket_resnet.data.trivial import NUM_OPERATIONS, NUM_STRENGTHS, trivial_augment
+from pocket_resnet.data.trivial_augment import NUM_OPERATIONS, NUM_STRENGTHS, trivial_augment
 from pocket_resnet.device import sent
-from pocket_resnet.recipe import AugmentRecipe
+from pocket_resnet.recipe.sections import AugmentRecipe
 from pocket_resnet.seeds import derive, generator
 
 ERASED_AREA = (0.02, 0.33)

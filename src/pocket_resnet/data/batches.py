@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.seeds import generator
 
 

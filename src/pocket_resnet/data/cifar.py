@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pocket_resnet import download, files
 from pocket_resnet.data.archive import extract
 from pocket_resnet.data.published import Family, Layout
 from pocket_resnet.data.records import CHW
 from pocket_resnet.errors import DataError, EnvironmentFault
+from pocket_resnet.io import download, files
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 MIRROR_VARIABLE = "POCKET_RESNET_MIRROR"  # addresses of folders with the archives, separated by spaces

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pocket_resnet.data.image import MAX_FILE_BYTES, ImageError, Picture, decode, fit, from_picture
 from pocket_resnet.errors import UsageError
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
 
 ACCEPTED = (
     "give paths, encoded bytes, open files, Pillow images, or arrays and tensors: grey [H, W], RGB or RGBA [H, W, C] "

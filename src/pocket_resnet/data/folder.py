@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pocket_resnet.data.cache import PixelStore
 from pocket_resnet.data.holdout import Holdout
 from pocket_resnet.data.layout import Classes, read_layout
 from pocket_resnet.data.listing import ImageFile, Listing, printable
-from pocket_resnet.data.pixels import PixelStore
 from pocket_resnet.errors import DataError, UsageError, listed
 
 VAL_FRACTION = 0.1

@@ -19,9 +19,9 @@ from pocket_resnet.data import cifar
 from pocket_resnet.data.digits import Digits
 from pocket_resnet.data.folder import Folder
 from pocket_resnet.data.published import CIFAR10, FAMILIES
-from pocket_resnet.download import is_reachable
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
-from pocket_resnet.files import expanded
+from pocket_resnet.io.download import is_reachable
+from pocket_resnet.io.files import expanded
 
 DATA_VARIABLE = "POCKET_RESNET_DATA"
 NAMES = ("cifar10", "cifar100", "digits", "auto")

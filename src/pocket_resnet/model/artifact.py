@@ -11,12 +11,13 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from pocket_resnet.card import FORMAT, Card, markdown
 from pocket_resnet.errors import ArtifactError, UsageError
-from pocket_resnet.files import is_listed, json_bytes, read_folder, write_folder
+from pocket_resnet.io.files import is_listed, json_bytes, read_folder, write_folder
+from pocket_resnet.io.renamed import CARD_FIELDS, with_current_names
+from pocket_resnet.model.card import FORMAT, Card, markdown
+from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import NetworkSpec, layers
-from pocket_resnet.renamed import CARD_FIELDS, with_current_names
+from pocket_resnet.model.spec import NetworkSpec
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
 DIGESTS_NAME = "train_digests.u64"

@@ -6,7 +6,8 @@ from typing import Any
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
-from pocket_resnet.model.spec import FP32_BYTES, RANGES, NetworkSpec, num_macs, num_params
+from pocket_resnet.model.counts import FP32_BYTES, num_macs, num_params
+from pocket_resnet.model.spec import RANGES, NetworkSpec
 
 FLAGS = {"parameters": "budget", "multiply-adds": "max_macs"}
 LARGEST_WIDTH = int(RANGES["widths"][1])

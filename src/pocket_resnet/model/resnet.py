@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.block import (
+from pocket_resnet.model.blocks import (
     PostActivationBlock,
     PreActivationBlock,
     Projection,
@@ -24,7 +24,8 @@ from pocket_resnet.model.block import (
     norm2d,
     normed,
 )
-from pocket_resnet.model.spec import IMAGE_CHANNELS, NetworkSpec
+from pocket_resnet.model.counts import IMAGE_CHANNELS
+from pocket_resnet.model.spec import NetworkSpec
 
 Initialisation = Literal["default", "dirac"]
 
@@ -33,7 +34,7 @@ class ResNet(nn.Module):
     """Logits of images by the network that `spec` describes; images are RGB, float, on the 0 to 1 scale.
 
     Normalisation is part of the network, so that preprocessing travels with the weights. Parameters and
-    multiply-adds are those of `spec.num_params` and `spec.num_macs`.
+    multiply-adds are those of `counts.num_params` and `counts.num_macs`.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:

@@ -4,9 +4,7 @@ A checkpoint is a folder `step-000123` with `tensors.safetensors`, `state.json` 
 describes them. Nothing here is ever unpickled.
 """
 
-import contextlib
 import json
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +14,15 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.files import json_bytes, read_folder, remove_folder, write_folder
+from pocket_resnet.io.files import json_bytes, read_folder, remove_folder, write_folder
+from pocket_resnet.io.renamed import TENSORS, current_name
+from pocket_resnet.io.step_folders import STATE_NAME, newest_first, step_of
 from pocket_resnet.model.artifact import NewerFormatError, first_fault, parse_tensors, refuse_newer_format
-from pocket_resnet.renamed import TENSORS, current_name
 
 FORMAT = 2
 MAX_CHECKPOINT_BYTES = 4 * 1024**3
 MAX_STATE_BYTES = 128 * 1024
-TENSORS_NAME, STATE_NAME = "tensors.safetensors", "state.json"
+TENSORS_NAME = "tensors.safetensors"
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -66,32 +65,12 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
         values = json.loads(state)
         refuse_newer_format(values, "checkpoint", FORMAT, path)
         found = CheckpointState.model_validate(values)
-        if found.step != _step_of(path):
+        if found.step != step_of(path):
             raise ValueError(f"it says to be of step {found.step}")
         named = {current_name(name, TENSORS): value for name, value in parse_tensors(tensors).items()}
         return found.model_copy(update={"format": FORMAT}), named
     except (ValidationError, ValueError, RecursionError) as error:
         raise ArtifactError(f"not a checkpoint: {first_fault(error)}", where=path) from error
-
-
-def newest_first(folder: Path) -> list[Path]:
-    """The folder's checkpoints, highest step first, by number and not by text."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted(found, key=_step_of, reverse=True)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
-def recorded_fingerprint(folder: Path) -> str | None:
-    """The data that the newest checkpoint says it was trained on; None where there is none that says so."""
-    for path in newest_first(folder)[:1]:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            values = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
-            found = values.get("data_fingerprint") if isinstance(values, dict) else None
-            return found if isinstance(found, str) else None
-    return None
 
 
 def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
@@ -123,10 +102,10 @@ def prune(folder: Path, step: int, keep: int, marks: Collection[int] = ()) -> No
     The first at or after each of the `marks` stays too.
     """
     paths = newest_first(folder)
-    beyond = [path for path in paths if _step_of(path) > step]
+    beyond = [path for path in paths if step_of(path) > step]
     verified = paths[len(beyond) :]
     oldest_first = verified[::-1]
-    first_after = {next((path for path in oldest_first if _step_of(path) >= mark), None) for mark in marks}
+    first_after = {next((path for path in oldest_first if step_of(path) >= mark), None) for mark in marks}
     for path in [*beyond, *verified[keep:]]:
         if path not in first_after:
             remove_folder(path)

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.schedule import image_side
 
 COUNTED_BATCH = 2

@@ -14,7 +14,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pocket_resnet.files import append_line, write_text
+from pocket_resnet.io.files import append_line, write_text
 
 BAR_EVERY_S = 0.2
 PLAIN_LINE_EVERY_S = 30.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import OptimRecipe
+from pocket_resnet.recipe.sections import OptimRecipe
 
 # Jordan et al. 2024 (Muon): a quintic whose repeated application drives singular values towards 1
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

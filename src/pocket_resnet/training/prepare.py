@@ -10,13 +10,13 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
-from pocket_resnet.files import expanded
+from pocket_resnet.io.files import expanded
+from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.model.spec import layers
-from pocket_resnet.recipe import Recipe
-from pocket_resnet.recipe_toml import override
+from pocket_resnet.recipe.dial import budget_of, follow, kept, network
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override
 from pocket_resnet.seeds import generator
-from pocket_resnet.training.dial import budget_of, follow, kept, network
 from pocket_resnet.training.teacher import with_teacher
 
 NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1

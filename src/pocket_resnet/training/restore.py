@@ -6,11 +6,12 @@ from pathlib import Path
 from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError, UsageError
+from pocket_resnet.io.step_folders import STATE_NAME, newest_first
 from pocket_resnet.model.artifact import first_fault
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.folder import RunFolder
-from pocket_resnet.training.loop import Trainer
+from pocket_resnet.training.run_folder import RunFolder
+from pocket_resnet.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def _restored(folder: RunFolder, state: CheckpointState, remarks: list[str], *, 
 
 def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     """The checkpoint. Raises UsageError where there is none, naming those of a run's folder."""
-    if (path / checkpoint.STATE_NAME).is_file():
+    if (path / STATE_NAME).is_file():
         return checkpoint.load(path)
-    saved = checkpoint.newest_first(path / "checkpoints") or checkpoint.newest_first(path)
+    saved = newest_first(path / "checkpoints") or newest_first(path)
     mend = f"name one of its checkpoints, for example {saved[0]}" if saved else "give a folder step-NNNNNN of a run"
     raise UsageError("not a checkpoint", where=path, mend=mend)

@@ -4,11 +4,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pocket_resnet.card import Card
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.evaluate import Evaluation
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.inference.evaluate import Evaluation
+from pocket_resnet.model.card import Card
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.version import __version__
 
 

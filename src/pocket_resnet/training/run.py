@@ -13,25 +13,25 @@ from pocket_resnet.data.batches import Steps
 from pocket_resnet.data.source import Split, open_source
 from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
-from pocket_resnet.evaluate import Evaluation, class_probabilities, summarise
+from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
+from pocket_resnet.inference.training_data import overlap
 from pocket_resnet.model.artifact import resume_command
-from pocket_resnet.model.spec import num_macs, num_params
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.model.counts import num_macs, num_params
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.checkpoint import CheckpointState
+from pocket_resnet.training.distributed import LostProcess, explained_loss, joined
 from pocket_resnet.training.flops import training_flops
-from pocket_resnet.training.folder import RunFolder, choose_folder, marks
-from pocket_resnet.training.loop import Trainer
 from pocket_resnet.training.metrics import Plan, ProgressReport, Record, duration
-from pocket_resnet.training.norms import remeasured
+from pocket_resnet.training.precise_bn import remeasured
 from pocket_resnet.training.prepare import fit_to_data, sample, untrained
-from pocket_resnet.training.processes import LostProcess, explained_loss, joined
 from pocket_resnet.training.restore import restore
 from pocket_resnet.training.result import Result, card_of
+from pocket_resnet.training.run_folder import RunFolder, choose_folder, marks
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.training.teacher import open_teacher, teacher_digests
 from pocket_resnet.training.torchrun import launch
-from pocket_resnet.training_data import overlap
+from pocket_resnet.training.trainer import Trainer
 from pocket_resnet.version import __version__
 
 
@@ -54,7 +54,7 @@ def train(
     started_s = time.monotonic()
     launch()  # refuses odd variables before any work
     if recipe.track:
-        from pocket_resnet.training.board import require_tensorboard
+        from pocket_resnet.training.tensorboard import require_tensorboard
 
         require_tensorboard()
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))

@@ -2,7 +2,7 @@
 
 import math
 
-from pocket_resnet.recipe import ScheduleRecipe
+from pocket_resnet.recipe.sections import ScheduleRecipe
 
 
 def lr_factor(schedule: ScheduleRecipe, step: int, num_steps: int, steps_per_epoch: int) -> float:

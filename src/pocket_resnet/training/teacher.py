@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from pocket_resnet import files
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.source import Source, default_data_dir
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.io import files
 from pocket_resnet.model.artifact import WEIGHTS_NAME, find_model, load_card, load_digests, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.recipe import Recipe
+from pocket_resnet.recipe.schema import Recipe
 
 FORMAT = 1  # of cached answers: a change of augmentation or of what is stored counts it up
 ANSWERS_NAME, TENSOR_NAME = "answers.safetensors", "logits"

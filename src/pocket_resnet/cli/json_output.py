@@ -1,0 +1,67 @@
+"""`--json` and `--out FILE`: what a command found, as one JSON object on standard output or in a file."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pocket_resnet.cli import streams
+from pocket_resnet.errors import UsageError
+from pocket_resnet.io.files import SUMS_NAME, explain_os_errors, is_replaced, json_bytes, write_through
+from pocket_resnet.io.json_format import json_text
+
+STDOUT = Path("-")
+OF_A_RUN = ("recipe.toml", "metrics.jsonl", "result.json", "report.html", ".lock")
+
+
+class JsonOutput:
+    """Where the JSON goes. Made before a command's work, so that a file that cannot be written is refused at once."""
+
+    def __init__(self, json: bool, out: Path | None) -> None:
+        is_stdout = out is not None and _is_stdout(out)
+        self.on_stdout = json or is_stdout
+        self.file = None if is_stdout else out
+        if self.file is not None:
+            _check(self.file)
+
+    def tell(self, value: Any, for_people: Callable[[], None]) -> None:
+        """Write the file, so that it exists even if standard output breaks; then print JSON, or what is for people."""
+        if self.file is not None:
+            _check(self.file)  # the run that it may belong to is there by now
+            write_through(self.file, json_bytes(value))
+            print(f"wrote {self.file}", file=sys.stderr)
+        if self.on_stdout:
+            sys.stdout.write(json_text(value, streams.encoding()))
+            sys.stdout.flush()
+        else:
+            for_people()
+
+
+def _is_stdout(path: Path) -> bool:
+    """Whether the path is `-`, or leads to where standard output goes: /dev/stdout, or a file it was sent to."""
+    try:
+        return path == STDOUT or os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _check(path: Path) -> None:
+    """Raise UsageError for a folder or a file of a run or model, EnvironmentFault where nothing can be written."""
+    target = Path(os.path.realpath(path))
+    with explain_os_errors(path):
+        if _belongs_to_a_run_or_model(target):
+            raise UsageError("a file of a run or model", where=path, mend="choose another name")
+        if is_replaced(path):  # by a new file in the same folder
+            folder = next(parent for parent in target.parents if parent.exists())
+            if not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _belongs_to_a_run_or_model(target: Path) -> bool:
+    if (target.parent / SUMS_NAME).exists():
+        return target.exists()
+    return (target.parent / "recipe.toml").exists() and target.name in OF_A_RUN

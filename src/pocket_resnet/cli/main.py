@@ -1,0 +1,100 @@
+"""The command line: from its words to a verb of cli/commands.py; the only place that prints errors and exits."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from pocket_resnet.cli import console, streams
+from pocket_resnet.cli.commands import VERBS, Train
+from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
+from pocket_resnet.io.files import expanded
+from pocket_resnet.recipe.toml import load_recipe, with_flags
+from pocket_resnet.version import __version__
+
+DEFAULT_RECIPE = "fast"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the verb of the command line; exits with the code of what went wrong, see errors.py."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.prepare()
+    os.environ.pop("MPLBACKEND", None)  # a notebook's choice, handed to its commands; our pictures are drawn without
+    if code := _exit_code(arguments):
+        sys.exit(code)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    debug, code = "--debug" in arguments, 0
+    try:
+        try:
+            _dispatch([argument for argument in arguments if argument != "--debug"], debug)
+        except SystemExit as ending:  # tyro's, after help or a flag that it does not know
+            if isinstance(ending.__context__, BrokenPipeError):  # rich's, where the reader of our output has gone
+                raise ending.__context__ from None
+            code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        streams.flush()
+    except PocketError as error:
+        return _failed(error, str(error), error.exit_code, debug)
+    except KeyboardInterrupt as error:
+        return _failed(error, "stopped", 128 + signal.SIGINT, debug)
+    except BrokenPipeError:  # the reader of our output has gone: `pocket-resnet summary original | head`
+        streams.discard(sys.stdout, sys.stderr)
+        return streams.READER_GONE
+    except OSError as error:  # of a path that was given: too long a name, a folder that may not be entered
+        what = f"{error.filename or 'error'}: {error.strerror or error}"
+        return _failed(error, what, EnvironmentFault.exit_code, debug)
+    return code
+
+
+def _dispatch(arguments: list[str], debug: bool) -> None:
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help"):
+        console.overview({name: (command.__doc__ or "").splitlines()[0] for name, command in VERBS.items()})
+    elif verb == "--version":
+        print(f"pocket-resnet {__version__}")
+    elif verb in VERBS:
+        command = _parse(verb, arguments[1:])
+        command.debug = debug
+        command.run_verb()
+    else:
+        raise UsageError(f"unknown verb `{verb}`{did_you_mean(verb, VERBS)}", mend="see pocket-resnet --help")
+
+
+def _parse(verb: str, arguments: list[str]) -> Any:
+    """The verb's filled-in class; tyro itself explains unknown flags and exits with 2."""
+    default = None
+    if verb == "train":
+        named = bool(arguments) and not arguments[0].startswith("-")
+        default = Train(load_recipe(arguments.pop(0) if named else DEFAULT_RECIPE))
+    prog = f"pocket-resnet {verb}" + (" [RECIPE]" if verb == "train" else "")
+    command = tyro.cli(VERBS[verb], args=arguments, default=default, prog=prog)
+    if default is not None:
+        command.recipe = with_flags(default.recipe, command.recipe, arguments)
+    for field in dataclasses.fields(command):
+        setattr(command, field.name, _with_home(getattr(command, field.name)))
+    return command
+
+
+def _with_home(value: Any) -> Any:
+    """The paths in a flag's value with `~` replaced, which shells leave in `--out=~/found.json`."""
+    if isinstance(value, tuple):
+        return tuple(map(_with_home, value))
+    return expanded(value) if isinstance(value, Path) else value
+
+
+def _failed(error: BaseException, message: str, exit_code: int, debug: bool) -> int:
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        streams.flush()
+    with contextlib.suppress(OSError):
+        if debug:
+            traceback.print_exception(error)
+        print(f"pocket-resnet: {message}", file=sys.stderr, flush=True)
+    return exit_code

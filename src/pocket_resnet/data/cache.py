@@ -1,0 +1,262 @@
+"""Decode a folder's images once: hashes by (path, size, times, inode) and pixels by content stay in the data folder.
+
+`folders/index/*.json` says which content a file had, so that an unchanged file is not read again.
+`folders/KEY/images.npy` holds the pixels, `files.json` beside it says of which files; KEY is a hash over names,
+contents, size and decoder, so changed data never meets old pixels. Where all of them would take more than
+`MAX_KEPT_BYTES`, the least recently used are removed first.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pocket_resnet.data.image import DECODER_VERSION, ImageError, decode, read_file
+from pocket_resnet.data.listing import ImageFile, printable
+from pocket_resnet.device import num_cores
+from pocket_resnet.errors import DataError, EnvironmentFault, listed
+from pocket_resnet.io import download, files
+
+MAX_KEPT_BYTES: Final = 16 * 1024**3
+_PIXELS_NAME, _LIST_NAME = "images.npy", "files.json"
+_BATCH: Final = 256  # images in memory at once while decoding
+
+Result = TypeVar("Result")
+Bad = tuple[ImageFile, ImageError]
+
+
+class PixelStore:
+    """Hashes and pixels of the images of one folder at one size."""
+
+    def __init__(self, root: Path, data_dir: Path, image_size: int, num_workers: int) -> None:
+        self._root, self._image_size = root, image_size
+        self._folder = data_dir / "folders"
+        root_hash = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+        self._index_path = self._folder / "index" / f"{root_hash}.json"
+        self._num_workers = max(1, min(num_workers, num_cores()))
+
+    def hashes(self, images: Sequence[ImageFile]) -> list[str]:
+        """The SHA-256 of each file's content; unchanged files are not read.
+
+        Raises DataError naming all files that are no usable images, as soon as one cannot even be read.
+        """
+        index = self._read_index()
+        known = {image.relative: str(index[image.relative][-1]) for image in images if _is_in(index, image)}
+        unknown = [image for image in images if image.relative not in known]
+        fresh = dict(zip((image.relative for image in unknown), self._map(self._hash, unknown), strict=True))
+        if any(isinstance(result, ImageError) for result in fresh.values()):
+            self._refuse(images)
+        found = known | {relative: str(result) for relative, result in fresh.items()}
+        if any(index.get(image.relative) != _entry(image, found[image.relative]) for image in images):
+            index |= {image.relative: _entry(image, found[image.relative]) for image in images}
+            with contextlib.suppress(EnvironmentFault):  # hashed again next time
+                files.write_bytes(self._index_path, json.dumps(index).encode())
+        return [found[image.relative] for image in images]
+
+    def key(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> str:
+        """What the pixels are a function of, as one hash: names and contents in this order, size, decoder."""
+        lines = [f"{image.relative}\0{content}" for image, content in zip(images, hashes, strict=True)]
+        text = "\0\0".join([f"{self._image_size} px, decoder {DECODER_VERSION}", *lines])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def changes(self, key: str, images: Sequence[ImageFile], hashes: Sequence[str]) -> list[str]:
+        """`path (new, changed or gone)` for each file by which the images differ from those once kept under the key."""
+        now = {image.relative: content for image, content in zip(images, hashes, strict=True)}
+        try:
+            before = dict(json.loads((self._folder / Path(key).name / _LIST_NAME).read_bytes()))
+            differing = sorted({relative for relative, _ in before.items() ^ now.items()})
+        except (OSError, ValueError, TypeError):
+            return []  # it is not known any more
+        return [
+            f"{printable(relative)} ({'gone' if relative not in now else 'changed' if relative in before else 'new'})"
+            for relative in differing
+        ]
+
+    def make_room(self, key: str, num_images: int) -> list[str]:
+        """Remove sets until that of the key fits too, the least recently used first; a line about them, or none.
+
+        The key's own stays, and so do those that a process has open.
+        """
+        found = {path: _size(path) for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
+        kept = {path: size for path, size in found.items() if size is not None}
+        total, removed = sum(kept.values()) + num_images * 3 * self._image_size**2, 0
+        for path in sorted(kept, key=_last_use):
+            if total <= MAX_KEPT_BYTES:
+                break
+            if _remove_unused(path):
+                total, removed = total - kept[path], removed + 1
+        limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
+        return [f"{limit}: removed the {removed} least recently used set(s) from {self._folder}"] if removed else []
+
+    def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
+        """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.
+
+        Raises DataError naming all files that are no usable images, EnvironmentFault where the data folder
+        cannot be written.
+        """
+        path = self._folder / self.key(images, hashes) / _PIXELS_NAME
+        while not self._hold(path):
+            with download.exclusive(path):
+                if not path.is_file():  # another process may have made it meanwhile
+                    self._build(path, images, hashes)
+        shape = (len(images), 3, self._image_size, self._image_size)
+        try:
+            pixels_NCHW: NDArray[np.uint8] = np.lib.format.open_memmap(path, mode="c")
+            if pixels_NCHW.dtype != np.uint8 or pixels_NCHW.shape != shape:
+                raise ValueError(f"{pixels_NCHW.dtype} {pixels_NCHW.shape} instead of uint8 {shape}")
+        except Exception as error:  # a damaged header makes NumPy raise nearly anything
+            raise DataError(f"damaged: {error}", where=path, mend="delete it, it will be made again") from error
+        return torch.from_numpy(pixels_NCHW)
+
+    def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
+        """Decode every file anew and compare with what is kept. Raises DataError naming what differs."""
+        kept_NCHW = self.load(images, hashes).numpy()
+        fresh = self._map(self._decode, list(zip(images, hashes, strict=True)))
+        changed = []
+        for image, kept_CHW, result in zip(images, kept_NCHW, fresh, strict=True):
+            if isinstance(result, ImageError):
+                changed.append((image, result))
+            elif not np.array_equal(result, kept_CHW):
+                changed.append((image, ImageError("other pixels are kept")))
+        if changed:
+            raise DataError(
+                f"{len(changed)} of {len(images)} files do not match:{_listed(changed)}",
+                where=self._root,
+                mend=f"restore them, or delete {self._folder} to take them as they are",
+            )
+
+    def _hold(self, path: Path) -> bool:
+        """Note that the pixels are used, now and until this store is gone; False where they are not there."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.utime(path.with_name(_LIST_NAME))
+        except BlockingIOError:  # another process is removing them
+            return False
+        except OSError:  # not there; or a file system without locks, a folder that cannot be written
+            return path.is_file()
+        return True
+
+    def _build(self, path: Path, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
+        num_bytes = len(images) * 3 * self._image_size**2
+        bad = []
+        with files.replacing(path, num_bytes) as file:
+            np.lib.format.write_array_header_1_0(
+                file,
+                {"descr": "|u1", "fortran_order": False, "shape": (len(images), 3, *[self._image_size] * 2)},
+            )
+            pairs = list(zip(images, hashes, strict=True))
+            for image, result in zip(images, self._map(self._decode, pairs), strict=True):
+                if isinstance(result, ImageError):
+                    bad.append((image, result))
+                else:
+                    file.write(result.tobytes())
+            if bad:
+                raise self._report(bad, images)
+            listed = {image.relative: content for image, content in pairs}
+            files.write_bytes(path.with_name(_LIST_NAME), json.dumps(listed).encode())
+
+    def _refuse(self, images: Sequence[ImageFile]) -> None:
+        results = zip(images, self._map(self._decode, [(image, "") for image in images]), strict=True)
+        raise self._report([(image, result) for image, result in results if isinstance(result, ImageError)], images)
+
+    def _report(self, bad: Sequence[Bad], images: Sequence[ImageFile]) -> DataError:
+        return DataError(
+            f"{len(bad)} of {len(images)} files are no usable images:{_listed(bad)}",
+            where=self._root,
+            mend="replace them or move them out",
+        )
+
+    def _hash(self, image: ImageFile) -> str | ImageError:
+        try:
+            return hashlib.sha256(read_file(self._root / image.relative)).hexdigest()
+        except ImageError as error:
+            return error
+
+    def _decode(self, pair: tuple[ImageFile, str]) -> NDArray[np.uint8] | ImageError:
+        """Pixels [3, size, size], or why there are none; the content must be as hashed."""
+        image, wanted = pair
+        try:
+            content = read_file(self._root / image.relative)
+            if wanted and hashlib.sha256(content).hexdigest() != wanted:
+                return ImageError("changed since it was listed; start again")
+            return decode(content, self._image_size).transpose(2, 0, 1)
+        except ImageError as error:
+            return error
+
+    def _map(self, function: Callable[..., Result], items: Sequence[object]) -> Iterator[Result]:
+        """Results in order, on all workers; not more than a batch of them waits in memory."""
+        with ThreadPoolExecutor(self._num_workers) as pool:
+            for start in range(0, len(items), _BATCH):
+                yield from pool.map(function, items[start : start + _BATCH])
+
+    def _read_index(self) -> dict[str, list[int | str]]:
+        try:
+            index = json.loads(self._index_path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return index if isinstance(index, dict) else {}
+
+
+def _stamp(image: ImageFile) -> list[int | str]:
+    """What changes where another file takes an image's place, also one of the same size and time of change."""
+    return [image.num_bytes, image.mtime_ns, image.ctime_ns, image.inode]
+
+
+def _entry(image: ImageFile, content: str) -> list[int | str]:
+    return [*_stamp(image), content]
+
+
+def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
+    entry = index.get(image.relative)
+    return isinstance(entry, list) and len(entry) == 5 and entry[:4] == _stamp(image)
+
+
+def _size(path: Path) -> int | None:
+    """None where another process removed the file meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _last_use(path: Path) -> float:
+    """When `load` last asked for these pixels."""
+    try:
+        return path.with_name(_LIST_NAME).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove_unused(path: Path) -> bool:
+    """Whether the pixels are gone; they stay where a process holds them or nobody can tell."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path.parent, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return not path.exists()
+
+
+def _listed(bad: Sequence[Bad]) -> str:
+    lines = [f"{printable(image.relative)}: {error.what}" for image, error in bad]
+    return "\n    " + listed(lines, "\n    ")

@@ -1,0 +1,214 @@
+"""A network on a split: accuracy with its interval, per class, confusion matrix, likelihood and calibration.
+
+Shapes: N images, B images a batch, K classes, V views of an image.
+"""
+
+from dataclasses import dataclass, field, replace
+from operator import index
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.layout import unicode_form
+from pocket_resnet.data.source import Source, Split, Which, data_name, open_source
+from pocket_resnet.device import Hardware, choose
+from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.inference.statistics import calibration_error, wilson_interval
+from pocket_resnet.inference.training_data import caveat, reopen
+from pocket_resnet.io.files import expanded
+from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.card import Card
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.torch_settings import own_settings
+
+EVALUATION_BATCH = 500
+VIEW_SHIFT_PX = 1
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """How one class fared."""
+
+    name: str
+    num_images: int
+    accuracy: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is told of a network on a split; shares are 0 to 1."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    num_images: int
+    split: str
+    views: int
+    per_class: tuple[ClassResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    nll: float
+    ece: float
+    caveat: str | None = None
+    """On images that the model was trained on."""
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+    """What a user should know about the data: which they are, what was skipped."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it; `confusion[true][predicted]` counts images."""
+        classes = {
+            result.name: {
+                "num_images": result.num_images,
+                "accuracy": result.accuracy,
+                "interval": result.interval,
+            }
+            for result in self.per_class
+        }
+        figures = {key: value for key, value in vars(self).items() if key != "remarks"}
+        return figures | {"per_class": classes}
+
+
+@own_settings()
+def evaluate_model(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: Which | None = None,
+    views: int = 1,
+    data_dir: str | Path | None = None,
+) -> Evaluation:
+    """Measure the model in a directory on a split of a data set; classes are matched by name.
+
+    By default on validation of the data it was trained on, which its run finds by path and holds to their content;
+    of a folder given as `data` that has no splits, on every image. Raises DataError where the data has a class that
+    the model does not know, and where its own are not there or have changed.
+    """
+    path, data, views = expanded(path), None if data is None else data_name(data), index(views)
+    model, card = load_model(path)
+
+    def open_data(name: str) -> Source:
+        return open_source(name, data_dir=data_dir, image_size=card.spec.image_size)
+
+    source = reopen(path, card, open_data) if data is None else open_data(data)
+    refuse_mirroring(card, views)
+    split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
+    images = renumber(source.split(split_name), source.class_names, card.class_names)
+    hardware = choose()
+    hardware.use_threads()
+    found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
+    told = caveat(path, card, source, split_name, images.images_NCHW)
+    return replace(found, caveat=told, remarks=() if data is None else source.remarks)
+
+
+def refuse_mirroring(card: Card, views: int) -> None:
+    """Raise UsageError where several views are asked of a model whose images must not be mirrored."""
+    if views > 1 and not card.mirrored:
+        raise UsageError(f"{views} views mirror images, which then mean something else here", mend="use one view")
+
+
+def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:
+    """The split with the model's class numbers, matched by name. Raises DataError naming the class without one."""
+    known = {unicode_form(name): number for number, name in enumerate(model_names)}
+    known |= {name: number for number, name in enumerate(model_names)}
+    found = {name: known.get(name, known.get(unicode_form(name), -1)) for name in names}
+    if unknown := [name for name in names if found[name] < 0]:
+        raise DataError(
+            f"the model does not know {', '.join(map(repr, unknown[:5]))}",
+            mend=f"its classes are {', '.join(model_names[:20])}",
+        )
+    numbers = torch.tensor([found[name] for name in names])
+    return Split(split.images_NCHW, numbers[split.labels_N])
+
+
+def evaluate(
+    model: ResNet,
+    split: Split,
+    class_names: tuple[str, ...],
+    hardware: Hardware,
+    *,
+    split_name: str,
+    views: int = 1,
+) -> Evaluation:
+    """Classify every image of the split and count."""
+    probabilities_NK = class_probabilities(model, split.images_NCHW, hardware, views)
+    return summarise(probabilities_NK, split.labels_N, class_names, split_name, views)
+
+
+@torch.inference_mode()
+def class_probabilities(model: ResNet, images_NCHW: Tensor, hardware: Hardware, views: int = 1) -> Tensor:
+    """Probabilities float32 [N, K] on the CPU for uint8 images, averaged over 1, 2 or 6 views.
+
+    Always in fp32, so that the same weights give the same figures on machines with and without bf16.
+    """
+    was_training = model.training
+    model.eval()
+    parts = []
+    for batch_BCHW in torch.split(images_NCHW, EVALUATION_BATCH):
+        at_size = resize(batch_BCHW.to(hardware.device), model.spec.image_size)
+        x_BCHW = to_float(at_size, hardware.memory_format)
+        probabilities_BK = torch.zeros((), device=hardware.device)
+        for view_BCHW, weight in _views(x_BCHW, views):
+            probabilities_BK = probabilities_BK + weight * model(view_BCHW).softmax(1)
+        parts.append(probabilities_BK.cpu())
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def _views(x_BCHW: Tensor, views: int) -> list[tuple[Tensor, float]]:
+    """The image; with its mirror image; or both, half the weight on them and half on copies shifted along a diagonal.
+
+    Source: Jordan 2024 (arXiv:2404.00498), section 3.5.
+    """
+    mirrored = x_BCHW.flip(3)
+    if views == 1:
+        return [(x_BCHW, 1.0)]
+    if views == 2:
+        return [(x_BCHW, 0.5), (mirrored, 0.5)]
+    if views != 6:
+        raise UsageError(f"{views} views", mend="choose 1, 2 or 6")
+    shifted: list[tuple[Tensor, float]] = []
+    size, reach = x_BCHW.shape[-1], VIEW_SHIFT_PX
+    for start in (0, 2 * reach):
+        for view in (x_BCHW, mirrored):
+            padded = F.pad(view, (reach, reach, reach, reach), mode="reflect")
+            shifted.append((padded[:, :, start : start + size, start : start + size], 0.125))
+    return [(x_BCHW, 0.25), (mirrored, 0.25), *shifted]
+
+
+def summarise(
+    probabilities_NK: Tensor, labels_N: Tensor, class_names: tuple[str, ...], split_name: str, views: int
+) -> Evaluation:
+    """Count hits and measure calibration of predicted probabilities."""
+    predicted_N = probabilities_NK.argmax(1)
+    num_classes = len(class_names)
+    confusion_KK = torch.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2).view(num_classes, -1)
+    hits, num_images = int(confusion_KK.trace()), len(labels_N)
+    of_truth_N = probabilities_NK.gather(1, labels_N[:, None]).double()
+    return Evaluation(
+        accuracy=hits / num_images,
+        interval=wilson_interval(hits, num_images),
+        num_images=num_images,
+        split=split_name,
+        views=views,
+        per_class=tuple(_class_result(name, confusion_KK[k], k) for k, name in enumerate(class_names)),
+        confusion=tuple(tuple(row) for row in confusion_KK.tolist()),
+        nll=float(-of_truth_N.clamp(min=1e-12).log().mean()),
+        ece=calibration_error(probabilities_NK.amax(1), predicted_N == labels_N),
+    )
+
+
+def surest_mistakes(probabilities_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """The indices of the images that were classified wrong, most confident first."""
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    wrong_M = (predicted_N != labels_N).nonzero().flatten()
+    return wrong_M[confidence_N[wrong_M].argsort(descending=True, stable=True)]
+
+
+def _class_result(name: str, row_K: Tensor, k: int) -> ClassResult:
+    num_images, hits = int(row_K.sum()), int(row_K[k])
+    if num_images == 0:
+        return ClassResult(name, 0, None, None)
+    return ClassResult(name, num_images, hits / num_images, wilson_interval(hits, num_images))

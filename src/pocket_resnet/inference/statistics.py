@@ -1,0 +1,71 @@
+"""Intervals of shares, calibration, and whether two networks differ.
+
+Shapes: N images, M bins.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NUM_CALIBRATION_BINS = 15
+Z_95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+
+
+def wilson_interval(hits: int, num_images: int) -> tuple[float, float]:
+    """The 95% score interval of a share (Wilson 1927)."""
+    share, squared = hits / num_images, Z_95**2 / num_images
+    centre = (share + squared / 2) / (1 + squared)
+    reach = Z_95 / (1 + squared) * math.sqrt(share * (1 - share) / num_images + squared / (4 * num_images))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Images of about the same confidence: how many, how confident on average, and the share classified right."""
+
+    num_images: int
+    confidence: float
+    accuracy: float
+
+
+def calibration_bins(confidence_N: Tensor, hit_N: Tensor) -> list[CalibrationBin]:
+    """The bins that have images, of 15 equal ones from 0 to 1, each without its lower bound and with its upper."""
+    bins_N = (confidence_N.double() * NUM_CALIBRATION_BINS).ceil().long().clamp(1, NUM_CALIBRATION_BINS) - 1
+    sums_3M = torch.zeros(3, NUM_CALIBRATION_BINS, dtype=torch.float64)
+    for sums_M, values_N in zip(sums_3M, (torch.ones_like(confidence_N), confidence_N, hit_N), strict=True):
+        sums_M.index_add_(0, bins_N, values_N.double())
+    return [CalibrationBin(int(n), sure / n, hits / n) for n, sure, hits in sums_3M.T.tolist() if n]
+
+
+def calibration_error(confidence_N: Tensor, hit_N: Tensor) -> float:
+    """Expected calibration error over 15 equal bins of confidence (Guo et al. 2017, arXiv:1706.04599, section 2)."""
+    gaps = (
+        found.num_images * abs(found.accuracy - found.confidence) for found in calibration_bins(confidence_N, hit_N)
+    )
+    return sum(gaps) / len(confidence_N)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two networks on the same images: how many only the one got right, how many only the other, and p."""
+
+    num_only_first: int
+    num_only_second: int
+    p: float
+
+
+def paired_difference(first_hit_N: Tensor, second_hit_N: Tensor) -> PairedDifference:
+    """Whether two networks differ in accuracy: McNemar's exact two-sided test (1947, Psychometrika 12).
+
+    p is the chance of a split at least as uneven of the images that only one got right, if each were as likely to go
+    to either; 1 where there are none.
+    """
+    only_first, only_second = int((first_hit_N & ~second_hit_N).sum()), int((second_hit_N & ~first_hit_N).sum())
+    total = only_first + only_second
+    log_chances = (
+        math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) - total * math.log(2)
+        for k in range(min(only_first, only_second) + 1)
+    )
+    return PairedDifference(only_first, only_second, min(1.0, 2 * math.fsum(map(math.exp, log_chances))))

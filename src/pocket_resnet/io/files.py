@@ -1,0 +1,299 @@
+"""The only way anything reaches the disk: written beside its place, synced, renamed.
+
+A crash at any moment leaves the old file, the new file, or a `.tmp-*` that the next owner of the folder
+removes; never half a file. Folders that must be believed later carry a SHA256SUMS file, verified on reading.
+"""
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.io.json_format import json_text
+
+TEMPORARY_PREFIX = ".tmp-"
+SUMS_NAME = "SHA256SUMS"
+MAX_SUMS_BYTES = 64 * 1024
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How file systems say that they cannot do something at all: FUSE, Google Drive's folder in Colab, some NFS.
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+_log = logging.getLogger(__name__)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` replaced by the user's home; as it is where there is no such user or home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises without one)
+
+
+@contextlib.contextmanager
+def explain_os_errors(path: Path, num_bytes: int | None = None, mend: str | None = None) -> Iterator[None]:
+    """Turn an OSError raised inside into an EnvironmentFault that names the path (and the bytes needed)."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of a FIFO has gone, which is no fault of the machine
+        raise
+    except OSError as error:
+        needed = "" if num_bytes is None else f" ({num_bytes:,} bytes needed)"
+        if error.errno in _DISK_FULL:
+            raise EnvironmentFault(
+                f"the disk is full{needed}", where=path, mend="free some space and start again"
+            ) from error
+        raise EnvironmentFault(
+            f"cannot write: {error.strerror or error}{needed}",
+            where=path,
+            mend=mend or "choose a folder that can be written",
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside the folder survive a power cut, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int, path: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        warn_once("the file system cannot sync: a power cut may lose the newest files", path)
+
+
+def warn_once(what: str, path: Path) -> None:
+    """Log a warning about the file system under the path; the same warning comes once a process."""
+    if what not in _warned:
+        _warned.add(what)
+        _log.warning("%s: %s", path, what)
+
+
+_warned: set[str] = set()
+
+
+def _temporary_sibling(path: Path) -> Path:
+    return path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}"
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        _sync(file.fileno(), path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to the file's end, where it survives a power cut. Raises EnvironmentFault where it cannot."""
+    content = f"{line}\n".encode()
+    with explain_os_errors(path, len(content)), path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        _sync(file.fileno(), path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace the file in one step. Raises EnvironmentFault and leaves the old one where it cannot."""
+    temporary = _temporary_sibling(path)
+    with explain_os_errors(path, len(content)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(temporary, content)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write in pieces; it takes the path's place in one step where the block ends without an error."""
+    temporary = _temporary_sibling(path)
+    with explain_os_errors(path, num_bytes):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                _sync(file.fileno(), path)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def is_replaced(path: Path) -> bool:
+    """Whether `write_through` puts a new file there; it writes into a FIFO or character device.
+
+    Raises UsageError for what is no file to write.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return True
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        what = "a folder" if stat.S_ISDIR(mode) else "a block device or socket"
+        raise UsageError(f"{what}, not a file to write", where=path, mend="name a file")
+    return stat.S_ISREG(mode)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Replace a regular file in one step, also where a link leads to it; write into other files, see `is_replaced`."""
+    with explain_os_errors(path, len(content)):
+        if is_replaced(path):
+            write_bytes(Path(os.path.realpath(path)), content)
+        else:
+            with path.open("wb") as file:
+                file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the UTF-8 file in one step."""
+    write_bytes(path, text.encode())
+
+
+def json_bytes(value: Any) -> bytes:
+    """The value as JSON in UTF-8; NaN and infinity are refused, they are not JSON."""
+    return json_text(value).encode()
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder of files with their SHA256SUMS in one step, replacing an older one.
+
+    Markdown files are left out of the sums: people may edit them.
+    """
+    sums = "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in files.items()
+        if not name.endswith(".md")
+    )
+    temporary, replaced = (
+        _temporary_sibling(folder),
+        _temporary_sibling(folder.with_name(f"{folder.name}.old")),
+    )
+    with explain_os_errors(folder, sum(len(content) for content in files.values())):
+        try:
+            temporary.mkdir(parents=True)
+            for name, content in {**files, SUMS_NAME: sums.encode()}.items():
+                _write_synced(temporary / name, content)
+            sync_folder(temporary)
+            if folder.exists():
+                folder.rename(replaced)
+            temporary.rename(folder)
+            sync_folder(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if replaced.exists() and not folder.exists():
+                replaced.rename(folder)
+            raise
+        if replaced.exists():
+            shutil.rmtree(replaced)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove the folder so that a crash on the way leaves it whole or named as a temporary."""
+    doomed = _temporary_sibling(folder)
+    with explain_os_errors(folder):
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict[str, bytes]:
+    """These files of a folder made by `write_folder`, each checked against its SHA-256; others are not opened.
+
+    Raises ArtifactError naming the file that is missing, too large, not summed or not what was written.
+    """
+    recorded = _read_sums(folder)
+    contents = {}
+    for name in required:
+        if (wanted := recorded.get(name)) is None:
+            raise ArtifactError(f"{name} is not listed in {SUMS_NAME}", where=folder)
+        path = folder / name
+        contents[name] = _read_limited(path, max_bytes)
+        found = hashlib.sha256(contents[name]).hexdigest()
+        if found != wanted:
+            raise ArtifactError(f"damaged: SHA-256 is {found[:12]}…, {wanted[:12]}… was written", where=path)
+    return contents
+
+
+def is_listed(folder: Path, name: str) -> bool:
+    """Whether the folder's SHA256SUMS has the file. Raises ArtifactError where it cannot be read."""
+    return name in _read_sums(folder)
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    path = folder / SUMS_NAME
+    text = _read_limited(path, MAX_SUMS_BYTES)
+    recorded = {}
+    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64 or not name or Path(name).name != name:
+            raise ArtifactError(f"line {number} is not `SHA-256  file name`", where=path)
+        recorded[name] = digest
+    return recorded
+
+
+def _read_limited(path: Path, max_bytes: int) -> bytes:
+    """The file's content; refused from its size, before reading, where it is over the limit."""
+    try:
+        num_bytes = path.stat().st_size
+        if not path.is_file():
+            raise ArtifactError("not a plain file", where=path)
+        if num_bytes > max_bytes:
+            raise ArtifactError(f"{num_bytes:,} bytes, over the limit of {max_bytes:,}", where=path)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ArtifactError("missing", where=path) from error
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Remove what a crashed writer left directly in the folder; call it under the folder's lock. Returns how many.
+
+    A folder that was moved aside for a new one which never came goes back to its place.
+    """
+    stale = list(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    for path in stale:
+        moved_aside = re.fullmatch(rf"{re.escape(TEMPORARY_PREFIX)}\d+-(.+)\.old", path.name)
+        if moved_aside and not (folder / moved_aside[1]).exists():
+            path.rename(folder / moved_aside[1])
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return len(stale)
+
+
+def point_to(link: Path, target: str) -> None:
+    """Make or move a symbolic link in one step; something that is no link is left alone.
+
+    It is a convenience: where it cannot be made, a warning says so.
+    """
+    if link.exists() and not link.is_symlink():
+        return
+    temporary = _temporary_sibling(link)
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+    except OSError as error:
+        warn_once(f"no link `{link.name}` to {target} can be made ({error.strerror or error})", link.parent)
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """The file's hexadecimal hash, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

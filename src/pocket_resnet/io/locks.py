@@ -1,0 +1,60 @@
+"""Locks that the kernel drops with their process, so that there is nothing to clean up after a crash."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.io.files import explain_os_errors
+
+NO_LOCKS = "the file system has no locks: make sure that no other process writes here"
+
+
+class HeldError(Exception):
+    """Another process has the lock."""
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock the open file; False where its file system has no locks. Raises HeldError where another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise HeldError from error
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[str | None]:
+    """Hold the folder for this process; yields a warning where a dead process left its lock, or there are no locks.
+
+    Raises EnvironmentFault naming the process that holds the folder.
+    """
+    path = folder / ".lock"
+    with explain_os_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
+        file.seek(0)
+        holder = file.read().strip()
+        try:
+            is_locked = lock(file)
+        except HeldError as error:
+            raise EnvironmentFault(
+                f"in use by process {holder or 'unknown'}",
+                where=folder,
+                mend="wait for it, or choose another --run name",
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        taken_over = f"took over the lock of process {holder}, which has ended" if holder else None
+        try:
+            yield taken_over if is_locked else f"{folder}: {NO_LOCKS}"
+        finally:
+            file.truncate(0)

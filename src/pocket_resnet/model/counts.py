@@ -1,0 +1,166 @@
+"""Exactly how many parameters and multiply-adds a network has, without building it.
+
+The counting rule. Every weight and bias counts, trained or frozen; BatchNorm's running statistics and other
+buffers do not. A multiply-add (MAC) is one product of a convolution or linear layer, squeeze-and-excitation
+included, for one image; biases, normalisation, activations and pooling are not counted. 1 MAC = 2 FLOP.
+"""
+
+import math
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pocket_resnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from pocket_resnet.model.spec import NetworkSpec
+
+IMAGE_CHANNELS = 3
+FP32_BYTES = 4
+
+
+class Layer(NamedTuple):
+    """One layer with weights, under its name in the built network.
+
+    `out_shape` is channels, height, width. `num_live_values` are held while it runs on one image: its input,
+    its output, and what a shortcut or gate still needs, with norm and activation done in place.
+    """
+
+    name: str
+    kind: Literal["conv", "norm", "linear"]
+    out_shape: tuple[int, int, int]
+    num_params: int
+    num_macs: int
+    num_live_values: int
+
+
+def num_params(spec: "NetworkSpec") -> int:
+    """Exact number of weights and biases, trained or frozen."""
+    return sum(layer.num_params for layer in layers(spec))
+
+
+def num_macs(spec: "NetworkSpec", image_size: int | None = None) -> int:
+    """Exact number of multiply-adds for one image of `image_size` pixels (default: the spec's)."""
+    return sum(layer.num_macs for layer in layers(spec, image_size))
+
+
+def peak_activation_values(spec: "NetworkSpec", image_size: int | None = None) -> int:
+    """Most values held at once in inference on one image: the largest `num_live_values` of any layer."""
+    return max(layer.num_live_values for layer in layers(spec, image_size))
+
+
+def layers(spec: "NetworkSpec", image_size: int | None = None) -> list[Layer]:
+    """Every layer with weights, from image to logits; raises UsageError where the image becomes too small."""
+    walk = _Walk(spec, spec.image_size if image_size is None else image_size)
+    walk.stem()
+    for stage in range(len(spec.widths)):
+        walk.stage(stage)
+    walk.head()
+    return walk.layers
+
+
+class _Conv(NamedTuple):
+    channels: int
+    kernel_size: int
+    stride: int = 1
+    groups: int = 1
+
+
+def _branch(spec: "NetworkSpec", stage: int, stride: int) -> list[_Conv]:
+    """The convolutions of one residual branch."""
+    width, kernel_size, groups = spec.widths[stage], spec.kernel_sizes[stage], spec.groups
+    first = _Conv(width, kernel_size, stride, groups)
+    if spec.block == "single":
+        return [first]
+    if spec.block == "basic":
+        return [first, _Conv(width, kernel_size, 1, groups)]
+    return [_Conv(width, 1), first, _Conv(spec.stage_channels[stage], 1)]
+
+
+class _Walk:
+    """Follows one image through the network: `shape` is what it is now, `layers` what it has passed."""
+
+    def __init__(self, spec: "NetworkSpec", size: int) -> None:
+        self.spec = spec
+        self.shape = (IMAGE_CHANNELS, size, size)
+        self.layers: list[Layer] = []
+
+    def stem(self) -> None:
+        spec, whitening = self.spec, self.spec.stem == "whitening"
+        self._conv("stem.conv", _Conv(spec.stem_channels, spec.stem_kernel_size), whitening=whitening)
+        if not whitening and not spec.preactivation:
+            self._norm("stem.norm")
+        if spec.squeeze_excite == "stem":
+            self._squeeze_excite("stem.squeeze_excite")
+
+    def stage(self, stage: int) -> None:
+        spec, name = self.spec, f"stages.{stage}"
+        if spec.downsample != "stride":
+            conv = _Conv(spec.stage_channels[stage], spec.kernel_sizes[stage], spec.entry_stride(stage))
+            self._conv(f"{name}.entry.conv", conv)
+            if conv.stride == 1:
+                self._resize(f"{name}.entry", self.shape[0], self.shape[1] // 2)
+            self._norm(f"{name}.entry.norm")
+        for index in range(spec.num_blocks[stage]):
+            halve = spec.downsample == "stride" and stage > 0 and index == 0
+            self._block(f"{name}.blocks.{index}", stage, stride=2 if halve else 1)
+
+    def head(self) -> None:
+        if self.spec.preactivation:
+            self._norm("norm")
+        inputs, outputs = self.shape[0], self.spec.num_classes
+        weights, biases = inputs * outputs, outputs if self.spec.head_bias else 0
+        self.layers.append(Layer("head", "linear", (outputs, 1, 1), weights + biases, weights, inputs + outputs))
+
+    def _block(self, name: str, stage: int, stride: int) -> None:
+        spec, entering, channels = self.spec, self.shape, self.spec.stage_channels[stage]
+        changes = stride > 1 or entering[0] != channels
+        projects = changes and spec.shortcut == "projection"
+        if changes and not projects and entering[0] > channels:
+            what = f"{name} narrows {entering[0]} channels to {channels}, which an identity shortcut cannot"
+            mend = 'Let widths grow from the stem on, or set shortcut to "projection".'
+            raise UsageError(what, where="widths", mend=mend)
+        for index, conv in enumerate(_branch(spec, stage, stride)):
+            # The first convolution and the shortcut read the same values, unless a norm stands between.
+            shared = index == 0 and (not spec.preactivation or projects)
+            if spec.preactivation:
+                self._norm(f"{name}.norms.{index}")
+            self._conv(f"{name}.convs.{index}", conv, kept=0 if shared else math.prod(entering))
+            if not spec.preactivation:
+                self._norm(f"{name}.norms.{index}")
+        if spec.squeeze_excite == "block":
+            self._squeeze_excite(f"{name}.squeeze_excite", kept=math.prod(entering))
+        if projects:
+            kept, self.shape = math.prod(self.shape), entering
+            conv = _Conv(channels, spec.shortcut_kernel_sizes[stage], stride)
+            self._conv(f"{name}.shortcut.conv", conv, kept=kept)
+            if not spec.preactivation:
+                self._norm(f"{name}.shortcut.norm")
+
+    def _conv(self, name: str, conv: _Conv, *, kept: int = 0, whitening: bool = False) -> None:
+        entering, (channels, kernel_size, stride, groups) = self.shape, conv
+        if entering[0] % groups or channels % groups:
+            error = f"{groups} does not divide the {entering[0]} -> {channels} channels of {name}"
+            raise UsageError(error, where="groups", mend="Choose a divisor of both, or 1.")
+        padding = 0 if whitening else kernel_size // 2
+        self._resize(name, channels, (entering[1] + 2 * padding - kernel_size) // stride + 1)
+        weights = channels * (entering[0] // groups) * kernel_size**2
+        biases = 0 if whitening or self.spec.batch_norm else channels
+        num_macs = weights * self.shape[1] * self.shape[2]
+        live = math.prod(entering) + math.prod(self.shape) + kept
+        self.layers.append(Layer(name, "conv", self.shape, weights + biases, num_macs, live))
+
+    def _norm(self, name: str) -> None:
+        if self.spec.batch_norm:
+            self.layers.append(Layer(name, "norm", self.shape, 2 * self.shape[0], 0, math.prod(self.shape)))
+
+    def _squeeze_excite(self, name: str, kept: int = 0) -> None:
+        channels = self.shape[0]
+        hidden = max(1, channels // self.spec.squeeze_reduction)
+        weights, live = channels * hidden, channels + hidden + math.prod(self.shape) + kept
+        for part, out in (("squeeze", hidden), ("excite", channels)):
+            self.layers.append(Layer(f"{name}.{part}", "conv", (out, 1, 1), weights + out, weights, live))
+
+    def _resize(self, name: str, channels: int, size: int) -> None:
+        if size < 1:
+            mend = "Use larger images, fewer stages or a smaller stem kernel."
+            raise UsageError(f"too small: no pixel is left after {name}", where="image_size", mend=mend)
+        self.shape = (channels, size, size)

@@ -1,0 +1,212 @@
+"""The charts of a report: each function draws what it is given and returns the figure.
+
+Five inches wide with text of 10 points and more, so that they are readable on a telephone and at half their size.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pocket_resnet.inference.evaluate import ClassResult, Evaluation
+from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, CalibrationBin, wilson_interval
+from pocket_resnet.plots.settings import style
+from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack
+
+WIDTH_IN = 5.0
+SMALL, TINY = 10.5, 9.0  # points
+MOST_EPOCHS_WITH_MARKERS = 25
+MOST_CLASSES_WITH_COUNTS = 12
+MOST_CLASSES_WITH_NAMES = 30
+MOST_CLASSES_DRAWN = 200
+MOST_BARS = 30
+
+Records = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What runs of one recipe recorded; several runs become a mean and a band of one standard deviation."""
+
+    label: str
+    runs: tuple[Records, ...]
+
+    def values(self, key: str) -> tuple[list[int], list[float], list[float]]:
+        """Epochs that every run recorded the key for, the mean there, and the sample standard deviation."""
+        found = [{record["epoch"]: record[key] for record in records if key in record} for records in self.runs]
+        epochs = sorted(set(found[0]).intersection(*found[1:]))
+        values = [[by_epoch[epoch] for by_epoch in found] for epoch in epochs]
+        spread = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
+        return epochs, [statistics.fmean(each) for each in values], spread
+
+
+@style()
+def learning_curves(curves: Sequence[Curve]) -> Figure:
+    """Loss, accuracy and learning rate against epochs: training dashed, validation solid."""
+    drawn, (losses, accuracies, rates) = stack(WIDTH_IN, (2.5, 2.5, 1.6))
+    for index, curve in enumerate(curves):
+        color = COLORS[index % len(COLORS)]
+        train = {"color": color, "linestyle": (0, (4, 2)), "linewidth": 1.4}
+        val = {"color": LIMIT if len(curves) == 1 else color, "linewidth": 2.2}
+        _draw_curve(losses, curve, "train_loss", train)
+        _draw_curve(losses, curve, "val_nll", val)
+        _draw_curve(accuracies, curve, "train_accuracy", train, scale=100)
+        _draw_curve(accuracies, curve, "val_accuracy", val, scale=100)
+        _draw_curve(rates, curve, "lr", train | {"linestyle": "-", "linewidth": 1.8})
+    for axes, name in ((losses, "loss (nats)"), (accuracies, "accuracy (%)"), (rates, "learning rate")):
+        axes.set_ylabel(name)
+    rates.set_ylim(bottom=0)
+    rates.yaxis.set_major_locator(MaxNLocator(3))
+    rates.set_xlabel("epoch")
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    drawn.align_ylabels()
+    _draw_curves_key(drawn, curves)
+    return drawn
+
+
+def _draw_curve(axes: Axes, curve: Curve, key: str, style: dict[str, Any], scale: float = 1) -> None:
+    epochs, mean, spread = curve.values(key)
+    marker = "o" if len(epochs) <= MOST_EPOCHS_WITH_MARKERS else None
+    centre, reach = scale * np.array(mean), scale * np.array(spread)
+    axes.plot(epochs, centre, marker=marker, markersize=4, clip_on=False, **style)
+    if len(curve.runs) > 1:
+        axes.fill_between(epochs, centre - reach, centre + reach, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _draw_curves_key(drawn: Figure, curves: Sequence[Curve]) -> None:
+    lines = [Line2D([], [], color=COLORS[index % len(COLORS)], linewidth=2.2) for index in range(len(curves))]
+    labels = [shown(curve.label, 46) for curve in curves]
+    if len(curves) == 1:
+        lines, labels = [], []
+    color, val_color = (COLORS[0], LIMIT) if len(curves) == 1 else (PUBLISHED, PUBLISHED)
+    lines += [
+        Line2D([], [], color=val_color, linewidth=2.2),
+        Line2D([], [], color=color, linestyle=(0, (4, 2)), linewidth=1.4),
+    ]
+    labels += ["validation", "training, on augmented images"]
+    drawn.legend(
+        lines, labels, loc="outside upper left", frameon=False, fontsize=SMALL, ncols=2 if not curves[1:] else 1
+    )
+
+
+@style()
+def confusion_matrix(evaluation: Evaluation) -> Figure:
+    """True classes down, predicted classes across: hits in blue, mistakes in orange, darker the more of a row.
+
+    Counts are written into the cells where there are few classes. At most MOST_CLASSES_DRAWN classes.
+    """
+    counts_KK = np.array(evaluation.confusion)
+    num_classes = len(counts_KK)
+    share_KK = counts_KK / counts_KK.sum(1, keepdims=True).clip(min=1)
+    hits_KK = np.eye(num_classes, dtype=bool)
+    mistakes_KK = np.where(hits_KK, 0, share_KK) / max(1e-9, np.where(hits_KK, 0, share_KK).max())
+    strength_KK1 = np.where(hits_KK, 0.15 + 0.75 * share_KK, 0.85 * mistakes_KK)[..., None]
+    ink_KK3 = np.where(hits_KK[..., None], _rgb(OURS), _rgb(LIMIT))
+    drawn, [axes] = figure(WIDTH_IN, WIDTH_IN)
+    axes.imshow(1 - strength_KK1 * (1 - ink_KK3), interpolation="nearest")
+    axes.grid(visible=False)
+    if num_classes <= MOST_CLASSES_WITH_COUNTS:
+        for (true, predicted), count in np.ndenumerate(counts_KK):
+            color = "white" if strength_KK1[true, predicted, 0] > 0.55 else "black"
+            axes.text(
+                predicted, true, str(count) if count else "", ha="center", va="center", color=color, fontsize=TINY
+            )
+    names = [shown(result.name) for result in evaluation.per_class]
+    if num_classes <= MOST_CLASSES_WITH_NAMES:
+        size = SMALL if num_classes <= MOST_CLASSES_WITH_COUNTS else TINY - 1
+        is_short = max(map(len, names)) <= 2
+        axes.set_xticks(range(num_classes), names, rotation=0 if is_short else 90, fontsize=size)
+        axes.set_yticks(range(num_classes), names, fontsize=size)
+    axes.tick_params(length=0)
+    number = "" if num_classes <= MOST_CLASSES_WITH_NAMES else " (number)"
+    axes.set_xlabel(f"taken for{number}")
+    axes.set_ylabel(f"true class{number}")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return drawn
+
+
+def _rgb(color: str) -> Any:
+    return np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
+
+
+@style()
+def class_accuracies(results: Sequence[ClassResult], overall: float) -> Figure:
+    """A dot and its 95% interval a class, most accurate first; of very many classes the least accurate."""
+    known = [(each.name, each.accuracy or 0.0, each.interval) for each in results if each.interval is not None]
+    known.sort(key=lambda row: -row[1])
+    return _dots(
+        known[-MOST_BARS:],
+        overall,
+        f"all classes\n{overall:.1%}",
+        "accuracy of the class (%), with 95% interval",
+    )
+
+
+@style()
+def run_accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Figure:
+    """A dot and its 95% interval a run, in the order given, and a line at the first."""
+    return _dots(rows, rows[0][1], "", "validation accuracy (%), with 95% interval", most=24)
+
+
+def _dots(
+    rows: Sequence[tuple[str, float, tuple[float, float]]], line: float, label: str, axis: str, most: int = 14
+) -> Figure:
+    drawn, [axes] = figure(WIDTH_IN, 1.1 + 0.31 * len(rows))
+    axes.axvline(100 * line, color=PUBLISHED, linewidth=1.2, linestyle=(0, (4, 2)))
+    if label:
+        axes.annotate(
+            label, (100 * line, 1), (4, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="center", va="bottom", color=PUBLISHED, fontsize=SMALL,
+        )  # fmt: skip
+    for height, (_, accuracy, (low, high)) in enumerate(reversed(rows)):
+        axes.plot([100 * low, 100 * high], [height, height], color=OURS, linewidth=2.2, alpha=0.45)
+        axes.plot(100 * accuracy, height, "o", color=OURS, markersize=7)
+        axes.annotate(
+            f"{accuracy:.1%}", (100 * high, height), (5, 0), textcoords="offset points", va="center", fontsize=TINY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [shown(name, most) for name, *_ in reversed(rows)], fontsize=SMALL)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=GRID)
+    low, high = min(100 * interval[0] for *_, interval in rows), max(100 * interval[1] for *_, interval in rows)
+    room = max(1.0, high - low)
+    axes.set_xlim(low - 0.05 * room, high + 0.14 * room)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(axis)
+    return drawn
+
+
+@style()
+def reliability_diagram(bins: Sequence[CalibrationBin], ece: float) -> Figure:
+    """Accuracy against confidence, with 95% intervals, beside the diagonal; below, the share of images in each bin."""
+    drawn, (axes, counts) = stack(WIDTH_IN, (3.9, 1.4))
+    axes.plot([0, 100], [0, 100], color=PUBLISHED, linestyle=(0, (4, 2)), linewidth=1.2, label="perfect calibration")
+    total = sum(found.num_images for found in bins)
+    x = [100 * found.confidence for found in bins]
+    y = [100 * found.accuracy for found in bins]
+    intervals = [wilson_interval(round(found.accuracy * found.num_images), found.num_images) for found in bins]
+    for at, (low, high) in zip(x, intervals, strict=True):
+        axes.plot([at, at], [100 * low, 100 * high], color=OURS, linewidth=2.2, alpha=0.45)
+    axes.plot(x, y, "o-", color=OURS, markersize=6, linewidth=1.4, label="validation, with 95% interval")
+    axes.set_title(f"expected calibration error {100 * ece:.1f} points", loc="left", fontsize=12)
+    axes.legend(frameon=False, fontsize=SMALL, loc="lower right", borderaxespad=0.2)
+    axes.set_ylabel("accuracy (%)")
+    axes.set_ylim(-2, 102)
+    axes.set_xlim(-2, 102)
+    width = 100 / NUM_CALIBRATION_BINS
+    centres = [width * (min(NUM_CALIBRATION_BINS, int(each / width) + 1) - 0.5) for each in x]
+    counts.bar(centres, [100 * found.num_images / total for found in bins], width=0.9 * width, color=OURS)
+    counts.set_ylabel("images (%)")
+    counts.set_xlabel("confidence: probability of the predicted class (%)", fontsize=11)
+    drawn.align_ylabels()
+    return drawn

@@ -1,0 +1,68 @@
+"""A network's size, layer by layer, without building it; and the network that a budget buys."""
+
+import dataclasses
+from typing import Any
+
+from pocket_resnet.errors import UsageError
+from pocket_resnet.io.files import expanded
+from pocket_resnet.model.catalog import CATALOG, named
+from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.model.design import Budget, design
+from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.recipe.dial import network
+from pocket_resnet.recipe.schema import parse_count
+from pocket_resnet.recipe.toml import load_recipe, recipes_folder
+
+
+def find_spec(name: str) -> NetworkSpec:
+    """The network of a model directory, a recipe (by name or .toml) or the catalog, in this order of looking.
+
+    A recipe's is the one that it trains on CIFAR-10: as large as its budget allows.
+
+    Raises UsageError where there is none of that name.
+    """
+    path = expanded(name)
+    if path.is_dir():
+        from pocket_resnet.model.artifact import load_card  # torch is needed for this one only
+
+        return load_card(path).spec
+    if path.suffix == ".toml" or (recipes_folder() / f"{name}.toml").is_file():
+        recipe = load_recipe(name)
+        return network(recipe, recipe.model.num_classes)
+    try:
+        return named(name)
+    except UsageError as error:
+        recipes = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+        raise UsageError(
+            f"{name!r} is no model directory, recipe or network",
+            mend=f"recipes: {', '.join(recipes)}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
+        ) from error
+
+
+def summarise(spec: NetworkSpec) -> dict[str, Any]:
+    """Counts, bytes and a row a layer, as `summary --json` prints them."""
+    return {
+        "num_params": num_params(spec),
+        "num_macs": num_macs(spec),
+        "num_bytes": FP32_BYTES * num_params(spec),
+        "peak_activation_bytes": FP32_BYTES * peak_activation_values(spec),
+        "spec": dataclasses.asdict(spec),
+        "layers": [layer._asdict() for layer in layers(spec)],
+    }
+
+
+def designed(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> dict[str, Any]:
+    """What `design --json` prints: the network for the limits (budget, max_macs, max_bytes as a recipe writes them).
+
+    `epochs` is how long it will be trained (default: as in the recipe `best`). Raises UsageError for a limit that is no
+    number, or that no network fits.
+    """
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"{epochs} is no number of epochs", where="epochs", mend="give 1 or more")
+    counts = {key: parse_count(text, key) for key, text in limits.items()}
+    budget = Budget(num_params=counts.get("budget"), num_macs=counts.get("max_macs"), num_bytes=counts.get("max_bytes"))
+    flags = limits if epochs is None else limits | {"epochs": str(epochs)}
+    planned = load_recipe("best").epochs if epochs is None else epochs
+    found = design(budget, epochs=planned, num_classes=num_classes)
+    costs = {key: value for key, value in summarise(found.spec).items() if key != "layers"}
+    return costs | {"limits": budget.limits(), "reasons": list(found.reasons), "flags": flags}

@@ -1,0 +1,201 @@
+"""Recipes and TOML: read by name or path, overridden by key, written whole, compared."""
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.io.files import expanded
+from pocket_resnet.io.renamed import RECIPE_KEYS, current_name, with_current_names
+from pocket_resnet.model.catalog import named
+from pocket_resnet.recipe.base import RecipeError, dotted
+from pocket_resnet.recipe.schema import Recipe
+
+MAX_RECIPE_BYTES = 1024 * 1024
+# How and where a run computes may change when it goes on; what it computes may not.
+FREE_TO_CHANGE: Any = {
+    "hardware": True,
+    "checkpoint": True,
+    "max_steps": True,
+    "track": True,
+    "data": {"num_workers"},
+    "teacher": {"model"},  # a place; teacher.sha256 says which model
+}
+
+
+def recipes_folder() -> Path:
+    """Where the named recipes lie: inside an installed package, or beside src/ in a checkout."""
+    installed = Path(__file__).parents[1] / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
+    path = expanded(name_or_path)
+    try:
+        if path.suffix != ".toml":
+            path = recipes_folder() / f"{name_or_path}.toml"
+            if not path.is_file():
+                known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+                raise UsageError(
+                    f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
+                    mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
+                )
+        if path.stat().st_size > MAX_RECIPE_BYTES:
+            raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path, mend="give a recipe's path")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UsageError("no such recipe file", where=path, mend="give its path, or a name of recipes/") from error
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the name
+        what = f"cannot be read as a UTF-8 text file: {error}"
+        raise UsageError(what, where=path, mend="save it as UTF-8, where you may read it") from error
+    return parse_recipe(text, path)
+
+
+def parse_recipe(text: str, path: Path) -> Recipe:
+    """The recipe that the TOML text spells out; what it says counts as explicit, see `Recipe.explicit`.
+
+    `base = "NAME"` starts from another recipe, `[model] network = "NAME"` from a network of the catalog; what neither
+    says is as in the recipe `original`. Names of earlier versions are read as the present ones.
+    """
+    try:
+        values: dict[str, Any] = {"name": path.stem} | _parsed(text, path)
+        base = load_recipe(values.pop("base")) if isinstance(values.get("base"), str) else None
+    except ValueError as error:  # also for a number of thousands of digits
+        raise UsageError(f"not TOML: {error}", where=path, mend="correct it there") from error
+    except RecursionError as error:
+        raise UsageError("nested too deeply, or its own base", where=path, mend="name another `base`") from error
+    try:
+        model = values.get("model")
+        if isinstance(model, dict) and isinstance(model.get("network"), str):
+            values["model"] = dataclasses.asdict(named(model.pop("network"))) | model
+        return _laid_over(base, _with_epochs_kept(values)) if base else Recipe.model_validate(_with_tuples(values))
+    except RecipeError as error:
+        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path), mend=error.mend) from error
+    except UsageError as error:  # of the network, whose field `where` is
+        key = f"model.{error.where}"
+        raise RecipeError(
+            key, f"{error.where}: {error.what}", where=_line_of(key, text, path), mend=error.mend
+        ) from error
+    except RecursionError as error:  # dotted keys nest without end
+        raise UsageError("nested too deeply", where=path, mend="a key has two parts at most") from error
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    """The TOML text's tables, under present names."""
+    values = tomllib.loads(text)
+    try:
+        values = with_current_names(values, RECIPE_KEYS)
+    except UsageError as error:
+        raise UsageError(error.what, where=path, mend=error.mend) from error
+    if isinstance(dial := values.get("dial"), list):
+        values["dial"] = [current_name(entry, RECIPE_KEYS) if isinstance(entry, str) else entry for entry in dial]
+    return values
+
+
+def _laid_over(base: Recipe, values: dict[str, Any]) -> Recipe:
+    """The base with these nested values in place of its own, validated again; what either sets is explicit."""
+    merged = _merged(base.model_dump(mode="json"), values)
+    return Recipe.model_validate(_with_tuples(merged)).with_explicit(base.explicit | dotted(values).keys())
+
+
+def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    nested = {
+        key: _merged(base[key], value)
+        for key, value in values.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | values | nested
+
+
+def with_flags(base: Recipe, parsed: Recipe, words: Sequence[str]) -> Recipe:
+    """The base with those keys replaced by what was parsed that these words of a command line are flags of.
+
+    The parser gives every key a value; only the words tell which of them the user has set.
+    """
+    values = dotted(parsed.model_dump(mode="json"))
+    flags = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+    given = flags | {re.sub(r"(^|\.)no_(\w+)$", r"\1\2", flag) for flag in flags}
+    return with_choices(base, {key: value for key, value in values.items() if key in given})
+
+
+def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with what a user has chosen; chosen epochs are kept, so `min_steps` adds none to them."""
+    return override(recipe, _with_epochs_kept(changes))
+
+
+def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
+    return {"min_steps": 0} | changes if "epochs" in changes else changes
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with values replaced by dotted key, for example `{"optim.lr": 0.1}`, validated again.
+
+    These keys then count as explicit, beside those that did before.
+    """
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        *sections, leaf = key.split(".")
+        target = values
+        for section in sections:
+            if not isinstance(target.get(section), dict):
+                target[section] = {}
+            target = target[section]
+        target[leaf] = value
+    return _laid_over(recipe, values)
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Lines `key: old -> new` for every value that differs and is not FREE_TO_CHANGE."""
+    flat_old, flat_new = (dotted(recipe.model_dump(mode="json", exclude=FREE_TO_CHANGE)) for recipe in (old, new))
+    return [f"{key}: {flat_old[key]} -> {flat_new[key]}" for key in flat_old if flat_old[key] != flat_new[key]]
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe.
+
+    Raises UsageError for a path that is not UTF-8, which TOML cannot hold.
+    """
+    texts = {"name": recipe.name, "data.name": recipe.data.name, "init_from": recipe.init_from}
+    for key, text in (texts | {"teacher.model": recipe.teacher.model}).items():
+        if text is not None and text.encode(errors="replace").decode() != text:
+            raise UsageError(f"{key} {text!a} is not UTF-8", mend="rename it, or give a link that has another name")
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    sections = {key: value for key, value in values.items() if isinstance(value, dict)}
+    lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in sections]
+    for name, section in sections.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in section.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _literal(value: Any) -> str:
+    """The value in TOML, which is JSON but for one character: delete must be escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _with_tuples(value: Any, key: str = "") -> Any:
+    """TOML's arrays as the tuples that a frozen recipe holds; its whole numbers have 64 bits."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise RecipeError(key, f"`{key}`: a whole number of more than 64 bits")
+    if isinstance(value, dict):
+        return {name: _with_tuples(entry, f"{key}.{name}" if key else name) for name, entry in value.items()}
+    return tuple(_with_tuples(entry, key) for entry in value) if isinstance(value, list) else value
+
+
+def _line_of(key: str, text: str, path: Path) -> str:
+    """`file:line` of the dotted key in the TOML text, else of the table it belongs in, or the file alone."""
+    section, lines = "", dict[str, int]()
+    for number, line in enumerate(text.split("\n"), 1):
+        if header := re.match(r"\s*\[{1,2}([^]#]+)\]", line):
+            section = current_name(re.sub(r"[\s\"']", "", header[1]), RECIPE_KEYS)
+            lines.setdefault(section, number)
+            section += "."
+        elif entry := re.match(r"([^=#]+)=", line):
+            lines.setdefault(current_name(section + re.sub(r"[\s\"']", "", entry[1]), RECIPE_KEYS), number)
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return f"{path}:{lines[key]}" if key else str(path)

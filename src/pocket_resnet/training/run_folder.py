@@ -1,0 +1,299 @@
+"""The folder of a run: who may write it, what it began with, where it stands, what it leaves behind.
+
+Of several processes only rank 0 reads and writes here; what it finds is told to the others.
+"""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pocket_resnet.data.digests import count_among, digests, packed, unpacked
+from pocket_resnet.data.source import Source
+from pocket_resnet.errors import ArtifactError, UsageError, listed
+from pocket_resnet.inference.training_data import is_renamed, told_changes
+from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
+from pocket_resnet.io.locks import lock_folder
+from pocket_resnet.io.step_folders import newest_first, recorded_fingerprint
+from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
+from pocket_resnet.model.card import Card
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import differences, load_recipe, override, to_toml
+from pocket_resnet.training import checkpoint
+from pocket_resnet.training.checkpoint import CheckpointState
+from pocket_resnet.training.distributed import Processes
+from pocket_resnet.training.metrics import MetricsFile, Plan, Record
+from pocket_resnet.training.result import Result, read_result
+from pocket_resnet.training.teacher import teacher_digests
+
+if TYPE_CHECKING:
+    from pocket_resnet.training.tensorboard import Board
+
+
+@dataclass
+class RunFolder:
+    """`path`, of the run of `recipe` on `source`, as the processes of the run see it."""
+
+    path: Path
+    recipe: Recipe
+    source: Source
+    processes: Processes
+    marks: tuple[int, ...] = ()
+    """Steps of which the checkpoint, or the first one after, stays."""
+    board: "Board | None" = None
+    """TensorBoard's files, while metrics are recorded and where the recipe asks for them."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Where the model directory lies at the end."""
+        return self.path / "model"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no run has begun here."""
+        return not (self.path / "recipe.toml").exists()
+
+    @contextlib.contextmanager
+    def locked(self, *, expected: bool = False) -> Iterator[list[str]]:
+        """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know.
+
+        `expected`: the user asked to resume a run.
+        """
+        if not self.processes.is_writer:
+            yield []
+            return
+        remarks = [f"nothing to resume in {self.path}: starting a new run"] if expected and self.is_new else []
+        with lock_folder(self.path) as remark:
+            remove_temporaries(self.path)
+            remove_temporaries(self.checkpoints)
+            try:
+                yield [*remarks, remark] if remark else remarks
+            finally:
+                if self.board is not None:
+                    self.board.close()
+
+    def finished(self, last_step: int, *, fork: bool) -> Result | None:
+        """The result, where this run has done so many steps, or more; then `latest` points here.
+
+        Else nothing is written.
+
+        Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
+        """
+        result = self._result_after(last_step) if self.processes.is_writer else None
+        if changed := self._changes() if self.processes.is_writer else []:
+            what = "the recipe is not the one this run began with: " + "; ".join(changed)
+            mend = "leave the changes out, give another --run name"
+            if not fork:
+                raise UsageError(what, where=self.path, mend=f"{mend}, or go on regardless with --fork")
+            if result:
+                raise UsageError(
+                    f"no step is left to train, and {what}", where=self.path, mend=f"{mend}, or ask for more steps"
+                )
+        if result and not fork and (began_with := recorded_fingerprint(self.checkpoints)):
+            self._refuse_other_data(began_with)
+        if result:
+            point_to(self.path.parent / "latest", self.path.name)
+        agreed: Result | None = self.processes.agree(result)
+        return agreed
+
+    def _changes(self) -> list[str]:
+        """What of the recipe differs from the folder's, but for another name of the same data."""
+        if self.is_new:
+            return []
+        begun = load_recipe(str(self.path / "recipe.toml"))
+        old, new = begun.data.name, self.recipe.data.name
+        if old == new or self._has_same_data() or is_renamed(old, self.source):
+            begun = override(begun, {"data.name": new})
+        return differences(begun, self.recipe)
+
+    def _has_same_data(self) -> bool:
+        return recorded_fingerprint(self.checkpoints) == self.source.fingerprint
+
+    def _refuse_other_data(self, fingerprint: str) -> None:
+        """Raise UsageError where the data are not those of the fingerprint."""
+        if (changed := told_changes(self.source, fingerprint)) is None:
+            return
+        raise UsageError(
+            f"{self.source.name} is not the data this run began with{changed}",
+            where=self.path,
+            mend="bring the old data back or name them with --data, give another --run name, or go on with --fork",
+        )
+
+    def _result_after(self, last_step: int) -> Result | None:
+        path = self.path / "result.json"
+        found = read_result(path) if path.exists() else None
+        done = found and found.steps >= last_step and (self.model / CONFIG_NAME).exists()
+        return replace(found, model=str(self.model)) if found and done else None
+
+    def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
+        """The newest checkpoint that verifies, with remarks on damaged ones; those beyond it are removed."""
+        found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
+        if found is None:
+            return None
+        self._refuse_another_start()
+        state, tensors, remarks = found
+        if not fork:
+            self._refuse_other_data(state.data_fingerprint)
+        self._prune(state.step)
+        return state, tensors, remarks
+
+    def _refuse_another_start(self) -> None:
+        """Raise UsageError where the recipe starts from another checkpoint than the run did, which has its own now."""
+        begun = self.recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
+        if (old := begun.init_from) != (new := self.recipe.init_from):
+            what = f"init_from: {old} -> {new}, but this run has checkpoints of its own and continues from the newest"
+            mend = "choose another --run name, or leave init_from as it was"
+            raise UsageError(what, where=self.path, mend=mend)
+
+    def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> Record | None:
+        """Write the resolved recipe, and open metrics.jsonl, as a run by that plan has it when it stands at that step.
+
+        So are TensorBoard's files. A result goes: it is not of this many steps. The digests of the training images are
+        written too; a resumed run keeps those of before, since a fork may have other images. Returns the record of that
+        very step, where there is one.
+        """
+        last: Record | None = None
+        if self.processes.is_writer:
+            trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
+            write_text(self.path / "recipe.toml", to_toml(self.recipe))
+            write_bytes(self._digests, trained_on)
+            (self.path / "result.json").unlink(missing_ok=True)
+            self.metrics = MetricsFile(self.path / "metrics.jsonl", step, plan)
+            if self.recipe.track:
+                from pocket_resnet.training.tensorboard import Board  # matplotlib takes half a second
+
+                unchanged_step, kept = self.metrics.unchanged_step, self.metrics.kept
+                self.board = Board(self.path / "tensorboard", unchanged_step, plan.last_step, kept)
+            last = next((record for record in self.metrics.kept if record["step"] == step), None)
+        agreed: Record | None = self.processes.agree(last)
+        return agreed
+
+    def record(self, metrics: Record) -> None:
+        """Add a line to metrics.jsonl, and tell TensorBoard what of it is new."""
+        new = self.metrics.append(metrics) if self.processes.is_writer else metrics
+        if self.board is not None:
+            self.board.tell(new)
+
+    def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> None:
+        """Write a checkpoint and prune older ones."""
+        if self.processes.is_writer:
+            checkpoint.save(self.checkpoints, state, tensors)
+            self._prune(state.step)
+
+    def last_good(self) -> str:
+        """Which checkpoint one can go back to, in words."""
+        saved = newest_first(self.checkpoints)
+        return f"the last good checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
+
+    def leave(self, model: ResNet, card: Card, result: Result) -> None:
+        """Write the model directory and result.json, and let `latest` point here."""
+        if self.processes.is_writer:
+            save_model(self.model, model, card, self._digests.read_bytes())
+            write_bytes(self.path / "result.json", json_bytes(asdict(result)))
+            point_to(self.path.parent / "latest", self.path.name)
+
+    @property
+    def _digests(self) -> Path:
+        return self.path / DIGESTS_NAME
+
+    def missing_digests(self, state: CheckpointState, *, is_another_runs: bool) -> Path | None:
+        """The file that should tell which images this checkpoint was trained on, where it does not exist.
+
+        A resumed run's own file has those of the other run too. Without it, unchanged data tell as much.
+        """
+        other = self._other_runs_digests
+        if is_another_runs or (other and not self._digests.exists()):
+            return None if other is None or other.exists() else other
+        is_known = self._digests.exists() or state.data_fingerprint == self.source.fingerprint
+        return None if is_known else self._digests
+
+    @property
+    def _other_runs_digests(self) -> Path | None:
+        """Of the run whose checkpoint this one starts from."""
+        start = self.recipe.init_from
+        return None if start is None else Path(start).parent.parent / DIGESTS_NAME
+
+    def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
+        """Those of the images trained on before: in this run, in the run that it starts from, by its teacher."""
+        files = [self._digests if resumed else None, self._other_runs_digests]
+        earlier = [read_digests(file) for file in files if file is not None and file.exists()]
+        teachers = teacher_digests(self.recipe)
+        return [*earlier, unpacked(teachers)] if teachers else earlier
+
+    def trained_on(self, images_NCHW: Tensor) -> int:
+        """How many of the images the weights were trained on, here or before, as far as their digests are known."""
+        count = count_among(images_NCHW, read_digests(self._digests)) if self.processes.is_writer else 0
+        return int(self.processes.agree(count))
+
+    def _prune(self, step: int) -> None:
+        if self.processes.is_writer:
+            checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep, self.marks)
+
+
+def read_digests(path: Path) -> NDArray[np.uint64]:
+    """The digests in a run's file. Raises ArtifactError where it is truncated."""
+    try:
+        return unpacked(path.read_bytes())
+    except ValueError as error:
+        what = "truncated: its size is not a multiple of 8 bytes"
+        raise ArtifactError(what, where=path, mend="remove it and resume") from error
+
+
+def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
+    """The steps of `checkpoint.keep_at` in a run of so many."""
+    return tuple(math.ceil(round(share * num_steps, 6)) for share in recipe.checkpoint.keep_at)
+
+
+def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
+    """The folder to train in: the named one, or the first free NAME, NAME-2, ...
+
+    When resuming it is the last one taken, or that of a run on these data under an earlier name.
+    """
+    to_toml(recipe)  # refuses what it cannot hold, before any work
+    if run is not None:
+        if not run or Path(run).name != run or run.startswith("."):
+            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
+        if (runs_dir / run / "recipe.toml").exists() and not resume:
+            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
+        link = runs_dir / run  # `latest`
+        return runs_dir / (link.readlink() if link.is_symlink() else run)
+    name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
+    base, number = f"{name}-{data}-seed{recipe.seed}", 1
+
+    def candidate(n: int) -> Path:
+        return runs_dir / (base if n == 1 else f"{base}-{n}")
+
+    if resume and not candidate(1).exists() and (found := _run_on_moved_data(runs_dir, name, recipe, source)):
+        return found
+    while candidate(number).exists():
+        number += 1
+    return candidate(max(1, number - 1) if resume else number)
+
+
+def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source) -> Path | None:
+    """The run of that recipe and seed whose data were these in another place. Raises UsageError for several."""
+    named_so = re.compile(rf"{re.escape(name)}-.*-seed{recipe.seed}(-\d+)?")
+    found = [
+        path
+        for path in sorted(runs_dir.glob(f"{name}-*"))
+        if named_so.fullmatch(path.name)
+        and recorded_fingerprint(path / "checkpoints") == source.fingerprint
+        and load_recipe(str(path / "recipe.toml")).name == recipe.name
+    ]
+    if len(found) > 1:
+        names = listed([path.name for path in found], ", ")
+        raise UsageError(f"several runs are on these data: {names}", where=runs_dir, mend="choose one with --run")
+    return found[0] if found else None

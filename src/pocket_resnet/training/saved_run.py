@@ -1,0 +1,214 @@
+"""A finished run read again: its records, and what its network says of every validation image, in one pass.
+
+Shapes: N validation images, K classes, B images, H x W pixels.
+"""
+
+import itertools
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pocket_resnet.data.augment import Augmenter, resize, to_float
+from pocket_resnet.data.batches import Steps, epoch_order
+from pocket_resnet.data.source import Source, Split, data_name, open_source
+from pocket_resnet.device import Hardware, choose
+from pocket_resnet.errors import ArtifactError, PocketError, UsageError
+from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
+from pocket_resnet.inference.training_data import caveat, reopen, told_changes, trained_fingerprint
+from pocket_resnet.io.files import expanded
+from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
+from pocket_resnet.model.card import Card
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.plots.tiles import as_shown
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import FREE_TO_CHANGE, differences, load_recipe, override
+from pocket_resnet.torch_settings import own_settings
+from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.prepare import fit_to_data
+from pocket_resnet.training.result import Result, read_result
+from pocket_resnet.training.schedule import image_side
+
+
+@dataclass(eq=False)
+class FinishedRun:
+    """A finished run, its network on `hardware`, and the probabilities it gives to the validation images."""
+
+    path: Path
+    recipe: Recipe
+    result: Result
+    card: Card
+    metrics: list[dict[str, Any]]
+    source: Source
+    val: Split
+    model: ResNet
+    hardware: Hardware
+    probabilities_NK: Tensor
+    evaluation: Evaluation
+    remarks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.confidence_N, self.predicted_N = self.probabilities_NK.max(1)
+        self.hit_N = self.predicted_N == self.val.labels_N
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, whichever way it was asked for: `runs/latest` is a link."""
+        return self.path.resolve().name
+
+    def surest_mistakes(self, count: int) -> Tensor:
+        """The indices of the images that were classified wrong, most confident first."""
+        return surest_mistakes(self.probabilities_NK, self.val.labels_N)[:count]
+
+    def doubtful_hits(self, count: int) -> Tensor:
+        """The indices of the images that were classified right, least confident first."""
+        hits_M = self.hit_N.nonzero().flatten()
+        return hits_M[self.confidence_N[hits_M].argsort(stable=True)][:count]
+
+
+Opener = Callable[[Recipe], Source]
+
+
+def opener(data_dir: str | Path | None) -> Opener:
+    """Opens the data set of a recipe; of several runs on the same data, once."""
+    opened: dict[tuple[str, int], Source] = {}
+
+    def open_data(recipe: Recipe) -> Source:
+        key = recipe.data.name, recipe.model.image_size
+        if key not in opened:
+            name, image_size = key
+            opened[key] = open_source(
+                name, data_dir=data_dir, image_size=image_size, num_workers=recipe.data.num_workers
+            )
+        return opened[key]
+
+    return open_data
+
+
+@own_settings()
+def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path | None = None) -> FinishedRun:
+    """The finished run in this folder, evaluated; `data` says where its data lie now.
+
+    Raises UsageError where none is there, ArtifactError for damage, DataError where its data are not there or, unless
+    `data` names them, have changed.
+    """
+    path = expanded(path)
+    recipe_path = path / "recipe.toml"
+    if not recipe_path.is_file():
+        raise UsageError("no run here", where=path, mend="give the folder of a finished run")
+    if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
+        raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
+    recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
+    model, card = load_model(path)
+    source = _open(path, card, recipe, open_data or opener(None), data)
+    recipe = override(recipe, {"data.name": source.name})
+    val = renumber(source.split("val"), source.class_names, card.class_names)
+    hardware = choose()
+    hardware.use_threads()
+    model = hardware.place(model)
+    probabilities_NK = class_probabilities(model, val.images_NCHW, hardware)
+    evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
+    return FinishedRun(
+        path=path,
+        recipe=recipe,
+        result=result,
+        card=card,
+        metrics=_metrics(path / "metrics.jsonl"),
+        source=source,
+        val=val,
+        model=model,
+        hardware=hardware,
+        probabilities_NK=probabilities_NK,
+        evaluation=evaluation,
+        remarks=tuple(_remarks(path, card, source, val, evaluation, result)),
+    )
+
+
+def _open(path: Path, card: Card, recipe: Recipe, open_data: Opener, data: str | Path | None) -> Source:
+    def open_named(name: str) -> Source:
+        return open_data(override(recipe, {"data.name": name}))
+
+    return reopen(path, card, open_named) if data is None else open_named(data_name(data))
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_metrics(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def _remarks(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
+    """What a reader of the figures must know."""
+    told = caveat(path, card, source, "val", val.images_NCHW)
+    remarks = [f"{told[0].upper()}{told[1:]}."] if told else []
+    if evaluation.accuracy != result.accuracy:
+        remarks.append(
+            f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
+            "differently, or the data are others); confusion, calibration and images below go with this figure."
+        )
+    if told_changes(source, trained_fingerprint(path, card, source)) is not None:
+        remarks.append("The data have changed since this run.")
+    return remarks
+
+
+def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[str], int, float]:
+    """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
+
+    The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
+    seconds to import. Where only the hardest are trained, those among which it chose; where ever only they were,
+    alternating flips are as if all had been trained in every epoch. A label has two lines where two images are mixed.
+    """
+    recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
+    num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
+    steps = Steps(num_samples, recipe)
+    epoch = (run.result.steps - 1) // steps.per_epoch
+    step = epoch * steps.per_epoch
+    augmenter = Augmenter(recipe.augment, num_samples, recipe.data_seed, fill_C)
+    augmenter.begin_epoch(epoch)
+    indices_B = steps.candidates(epoch_order(num_samples, recipe.data_seed, epoch), step)
+    x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
+    side = image_side(recipe.resolutions, recipe.model.image_size, step, steps.total)
+    x_BCHW = to_float(resize(x_BCHW, side))
+    x_BCHW, targets = augmenter.mix(x_BCHW, train.labels_N[indices_B].to(run.hardware.device), step)
+    pixels_BHWC, labels = as_shown(x_BCHW, targets, run.source.class_names)
+    return pixels_BHWC[:count], labels[:count], step, steps.share(step)
+
+
+def command(run: FinishedRun, *, released: bool = False) -> str:
+    """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml.
+
+    A released model's names no place on this machine.
+    """
+    if run.card.command is not None:
+        return run.card.command
+    name = run.source.public_name if released else run.source.name
+    words = ["pocket-resnet", "train", run.recipe.name, "--data", name]
+    seeds = {"seed": run.recipe.seed, "data.seed": run.recipe.data.seed}
+    try:
+        asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name} | seeds)
+        resolved, _ = fit_to_data(asked, run.source, len(run.source.split(asked.data.train_on)))
+    except (PocketError, OSError):  # no recipe of this name
+        resolved = None
+    if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
+        folder = Path(run.name) if released else run.path.parent / run.name
+        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml")])
+    told = [(f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)]
+    return shlex.join([*words, *itertools.chain(*told)])
+
+
+def same_images(one: FinishedRun, other: FinishedRun) -> bool:
+    """Whether both were measured on the same validation images, with the same classes."""
+    same = one.source.fingerprint == other.source.fingerprint and one.card.class_names == other.card.class_names
+    return same and torch.equal(one.val.labels_N, other.val.labels_N)
+
+
+def without_seed(recipe: Recipe) -> Recipe:
+    """The recipe with what may differ between repetitions set to nothing: seeds and where it computes."""
+    left_out = {key: what for key, what in FREE_TO_CHANGE.items() if key != "max_steps"}
+    kept = recipe.model_dump(exclude=left_out | {"seed": True, "data": FREE_TO_CHANGE["data"] | {"seed"}})
+    return Recipe.model_validate(kept | {"model": recipe.model})

@@ -1,0 +1,184 @@
+"""What each verb prints and writes: lines for people, one JSON object for scripts."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pocket_resnet.data.source import open_source
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_summary(run: Run) -> None:
+    assert "original: 4,697,742 parameters" in run("summary", "original")[1]
+    found = json.loads(run("summary", "original", "--json")[1])
+    assert found["num_params"] == 4_697_742
+    assert found["num_bytes"] == 4 * 4_697_742
+    assert found["num_macs"] > 0
+    assert found["spec"]["num_blocks"] == [4, 4, 3]
+
+
+def test_design(run: Run) -> None:
+    """People get what it costs of what is allowed and the next command; --json the spec that this command trains."""
+    code, out, _ = run("design", "--budget", "1M", "--max-macs", "50M")
+    assert code == 0
+    assert re.search(r"parameters +[\d,]+ \([\d.]+% of 1,000,000\)", out)
+    assert re.search(r"multiply-adds +[\d,]+ \([\d.]+% of 50,000,000\)", out)
+    assert "pocket-resnet train best --budget 1M --max-macs 50M" in out
+    found = json.loads(run("design", "--budget", "1M", "--max-bytes", "1MB", "--json")[1])
+    assert 0.97 * 250_000 <= found["num_params"] <= 250_000
+    assert found["num_bytes"] == 4 * found["num_params"]
+    assert {"num_macs", "spec", "reasons"} <= set(found)
+    assert run("design", "--budget", "5X")[0] == 2
+    code, out, _ = run("design", "--budget", "1M", "--epochs", "200")
+    assert code == 0
+    assert "3-3-3 basic blocks" in out
+    assert "pocket-resnet train best --budget 1M --epochs 200" in out
+    assert run("design", "--epochs", "0")[0] == 2
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_train(run: Run, recipe_path: Path, tmp_path: Path) -> None:
+    """Any key of the recipe is a flag; --json prints what result.json has, people get the next command to try."""
+    arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run")
+    code, out, err = run(*arguments, "a", "--json", "--max-steps", 3, "--optim.lr", 0.01, "--seed", 5)
+    assert code == 0
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "runs/a/result.json").read_text())
+    assert (found["steps"], found["seed"], found["model"]) == (3, 5, f"{tmp_path}/runs/a/model")
+    assert "lr = 0.01\n" in (tmp_path / "runs/a/recipe.toml").read_text()
+    assert "epoch 1/2" in err
+    code, out, _ = run(*arguments, "b", "--budget", "2K", "--hardware.no-channels-last")
+    assert code == 0
+    assert f"pocket-resnet evaluate {tmp_path}/runs/b/model" in out.splitlines()[-1]
+    assert 1_391 < json.loads((tmp_path / "runs/b/result.json").read_text())["num_params"] <= 2_000
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_default_run_folders_do_not_collide(run: Run, recipe_path: Path, tmp_path: Path) -> None:
+    arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--max-steps")
+    assert [run(*arguments, 1)[0], run(*arguments, 1)[0], run(*arguments, 2, "--resume")[0]] == [0, 0, 0]
+    steps = {path.parent.name: json.loads(path.read_text())["steps"] for path in tmp_path.rglob("result.json")}
+    assert steps == {"tiny-synthetic-seed0": 1, "tiny-synthetic-seed0-2": 2}
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_a_report_that_fails_is_said_and_with_debug_shown(
+    run: Run, recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training has succeeded, so that the exit code is 0."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("pocket_resnet.reporting.report.write_report", fail)
+    arguments = ("train", recipe_path, "--runs-dir", tmp_path / "runs", "--max-steps", 1, "--run")
+    code, out, err = run(*arguments, "a")
+    [line] = [line for line in err.splitlines() if "no report" in line]
+    assert code == 0
+    assert line.startswith("no report: KeyError: 'lost' (--debug shows where) (try again: pocket-resnet report ")
+    assert "Traceback" not in err
+    assert "report  " not in out
+    code, _, err = run(*arguments, "b", "--debug")
+    assert code == 0
+    assert "Traceback" in err
+    assert ", in fail" in err
+    assert "no report: KeyError" in err
+
+
+def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> None:
+    code, out, _ = run("evaluate", trained)
+    assert code == 0
+    assert "of 6 images, split val, single view" in out
+    found = json.loads(run("evaluate", trained, "--json")[1])
+    expected = {"accuracy", "interval", "num_images", "split", "views", "per_class", "confusion", "nll", "ece"}
+    assert found.keys() == expected | {"caveat"}
+    assert found["per_class"].keys() == {"red", "green", "blue"}
+    assert synthetic.num_test_opened == 0
+    code, out, _ = run("evaluate", trained, "--out", tmp_path / "e.json", "--split", "test", "--views", 6)
+    assert code == 0
+    assert "of 5 images, split test, 6 views" in out
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert (found["split"], found["views"], found["num_images"]) == ("test", 6, 5)
+    assert synthetic.num_test_opened == 1
+    assert run("evaluate", trained, "--views", 3)[0] == 2
+
+
+def test_evaluate_says_what_the_data_leave_out(
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And which data `auto` takes."""
+    for number, name in enumerate(("red", "blue")):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "a.png")
+    (tmp_path / "pictures" / "red" / "away").symlink_to(tmp_path)
+    (tmp_path / "pictures" / "test").mkdir()
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
+    code, out, err = run("evaluate", trained, "--data", tmp_path / "pictures", "--data-dir", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["num_images"] == 2
+    assert "red/away" in err
+    assert "test/ has no class folders: left out" in err
+    auto = replace(
+        open_source(tmp_path / "pictures", data_dir=tmp_path, image_size=8), remarks=("using the digits instead",)
+    )
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", lambda *_, **__: auto)
+    assert "using the digits instead\n" in run("evaluate", trained, "--data", "auto")[2]
+
+
+@pytest.mark.parametrize("name", ["result.json", "recipe.toml", "model/model.safetensors", "model/config.json"])
+def test_figures_overwrite_nothing_of_a_run(run: Run, trained: Path, name: str) -> None:
+    before = (trained / name).read_bytes()
+    code, _, err = run("evaluate", trained, "--out", trained / name)
+    assert code == 2
+    assert "a file of a run or model" in err
+    assert (trained / name).read_bytes() == before
+    for _ in range(2):
+        assert run("evaluate", trained, "--out", trained / "figures.json")[0] == 0
+
+
+def test_predict(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for name in ("b.png", "a.png"):
+        (tmp_path / "many" / name).write_bytes(picture.read_bytes())
+    code, out, _ = run("predict", trained, picture, tmp_path / "many", "--json", "--top", 2)
+    assert code == 0
+    rows = json.loads(out)["predictions"]
+    assert [row["image"] for row in rows] == [str(picture), *(str(tmp_path / "many" / n) for n in ("a.png", "b.png"))]
+    assert rows[0].keys() == {"image", "label", "probability", "top"}
+    assert rows[0]["top"][0] == {"label": rows[0]["label"], "probability": rows[0]["probability"]}
+    assert [len(row["top"]) for row in rows] == [2, 2, 2]
+    assert all(row["probability"] == rows[0]["probability"] for row in rows)
+    assert run("predict", trained, picture)[1].startswith(f"{picture}: ")
+
+
+def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_text("<html>")
+    code, out, err = run("predict", trained, tmp_path / "x.png", picture, tmp_path / "none.png", "--json")
+    assert code == 3
+    assert [row["image"] for row in json.loads(out)["predictions"]] == [str(picture)]
+    assert "2 of 3 files cannot be read" in err
+    assert "x.png: not an image" in err
+    assert "none.png: cannot be read: No such file" in err
+    (tmp_path / "empty").mkdir()
+    assert run("predict", trained, tmp_path / "empty")[0] == 2
+    assert run("predict", trained)[0] == 2
+    for top in (0, -1):
+        code, _, err = run("predict", trained, picture, "--top", top)
+        assert code == 2
+        assert "top" in err
+
+
+def test_data(run: Run) -> None:
+    found = json.loads(run("data", "digits", "--json")[1])
+    assert found["num_images"] == {"train": 1197, "val": 300, "test": 300}
+    code, out, _ = run("data", "digits", "--verify")
+    assert code == 0
+    assert "every file was read" in out

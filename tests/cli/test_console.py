@@ -1,0 +1,113 @@
+"""What is printed for people: tables that keep their columns."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.cli import console
+from pocket_resnet.data.source import describe, open_source
+from pocket_resnet.inference.evaluate import summarise as summarise_probabilities
+from pocket_resnet.recipe.summary import find_spec, summarise
+
+EVALUATION: dict[str, Any] = {
+    "accuracy": 0.75,
+    "interval": (0.5, 0.9),
+    "num_images": 4,
+    "split": "val",
+    "views": 1,
+    "nll": 0.5,
+    "ece": 0.25,
+    "per_class": {
+        "cat": {"num_images": 3, "accuracy": 2 / 3, "interval": (0.2, 0.9)},
+        "dog": {"num_images": 1, "accuracy": 1.0, "interval": (0.2, 1.0)},
+        "[emu]": {"num_images": 0, "accuracy": None, "interval": None},
+    },
+    "confusion": [[2, 1, 0], [0, 1, 0], [0, 0, 0]],
+}
+
+
+def test_evaluation_names_the_worst_mistake_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    console.evaluation(EVALUATION)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][:5] == ["accuracy", "75.00%", "(95%:", "50.00%", "to"]
+    rows = {words[0]: words[1:] for words in lines if words}
+    assert rows["cat"] == ["3", "66.7%", "20.0%", "to", "90.0%", "dog", "(1)"]
+    assert rows["dog"][-1] == "-"
+
+
+def test_predictions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    top = [{"label": "cat", "probability": 0.9}, {"label": "dog", "probability": 0.1}]
+    console.predictions([{"image": "a.png", "top": top}, {"image": "b.png", "top": top[:1]}])
+    assert capsys.readouterr().out == "a.png: cat 90.0%, dog 10.0%\nb.png: cat 90.0%\n"
+
+
+def test_tables_are_whole_where_the_output_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe has no width; nothing is cut off."""
+    monkeypatch.setenv("COLUMNS", "20")
+    spec = find_spec("original")
+    console.summary("original", summarise(spec))
+    out = capsys.readouterr().out
+    assert "original: 4,697,742 parameters" in out
+    assert "…" not in out
+
+
+def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    console.description(describe(open_source("digits")), verified=True)
+    out = capsys.readouterr().out
+    assert "digits: 10 classes" in out
+    assert "1,197 train, 300 val, 300 test" in out
+    assert "verified" in out
+
+
+def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("[red]", "[/x]", ":cat:", "two\nlines")
+    found = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
+    console.evaluation(found.to_json())
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
+
+
+def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 53: a line an image, whatever its name and class."""
+    console.predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
+    assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
+
+
+LONG = ("short-haired domestic cat", "a" * 70, "dog")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_narrow_terminals_keep_names(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 53: and numbers. Where a table does not fit, each row is a line with the name and one with the rest."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    console.evaluation(found.to_json())
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "…" not in "".join(lines)
+    if columns < 140:
+        rest = "images 1, accuracy 100.0%, 95% interval 20.7% to 100.0%, most often taken for -"
+        assert [line for line in lines if line in (*LONG, rest)] == [line for name in LONG for line in (name, rest)]
+    else:
+        assert sum(line.startswith(LONG) and line.endswith("-") for line in lines) == 3
+
+
+def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    console.evaluation(found.to_json())
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
+
+
+def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Row 59: a line each."""
+    names = tuple(f"class {number}" for number in range(1_000))
+    found = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
+    console.evaluation(found.to_json())
+    assert capsys.readouterr().out.count("\n") < 1_010

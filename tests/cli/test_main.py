@@ -1,0 +1,176 @@
+"""The command line: help, exit codes, one JSON object, and errors without a traceback."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pocket_resnet import errors
+from pocket_resnet.cli import commands, main
+from pocket_resnet.cli.commands import VERBS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_explains_with_an_example(verb: str, run: Run) -> None:
+    code, out, err = run(verb, "--help")
+    assert (code, err) == (0, "")
+    assert f"\npocket-resnet {verb} " in out.replace("│", "").replace("  ", "\n")
+    assert f"usage: pocket-resnet {verb}" in out
+
+
+def test_overview_names_every_verb(run: Run) -> None:
+    for arguments in ((), ("--help",), ("-h",)):
+        code, out, err = run(*arguments)
+        assert (code, err) == (0, "")
+        assert all(f"  {verb} " in out for verb in VERBS)
+        assert "pocket-resnet train fast --data digits" in out
+    assert run("--version")[1].startswith("pocket-resnet 0.")
+
+
+def test_help_and_summary_do_without_torch() -> None:
+    """They answer at once because nothing heavy is imported for them."""
+    code = f"""
+import sys
+from pocket_resnet.cli.main import main
+for arguments in [*([verb, "--help"] for verb in {list(VERBS)}), ["--help"], ["summary", "original", "--json"]]:
+    try:
+        main(arguments)
+    except SystemExit as error:
+        assert not error.code, error.code
+    heavy = {{"torch", "numpy", "PIL", "matplotlib", "safetensors", "requests"}} & sys.modules.keys()
+    assert not heavy, (arguments, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_unknown_flag_is_usage(verb: str, run: Run) -> None:
+    code, out, err = run(verb, *{"train": ["fast"], "predict": ["x", "y"]}.get(verb, ["x"]), "--no-such-flag")
+    assert code == 2
+    assert out == ""
+    assert "--no-such-flag" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("flag", "meant"), [("--batchsize", "--batch-size"), ("--optim.lrr", "--optim.lr")])
+def test_flags_near_a_known_one_are_suggested(flag: str, meant: str, run: Run) -> None:
+    code, _, err = run("train", "fast", flag, "1")
+    assert code == 2
+    assert f"{meant} " in err
+
+
+USAGE = {
+    "verb": (("trian",), "unknown verb `trian`, did you mean `train`?"),
+    "recipe": (("train", "fsat"), "unknown recipe `fsat`, did you mean `fast`?"),
+    "recipe file": (("train", "none.toml"), "none.toml: no such recipe file"),
+    "budget": (("train", "fast", "--budget", "5X"), "budget '5X' is not a number of parameters"),
+    "range": (("train", "fast", "--optim.lr", "-1"), "`optim.lr` = -1.0: input should be greater"),
+    "network": (("train", "fast", "--model.widths", "1", "2"), "stages must agree in number"),
+    "data": (("data", "cifar11"), "cifar11: no data set and no folder of this name"),
+    "data of train": (("train", "fast", "--data", "cifar11"), "cifar11: no data set"),
+    "too small a budget": (("train", "fast", "--data", "digits", "--budget", "10"), "the smallest has"),
+    "summary": (("summary", "orignal"), "'orignal' is no model directory, recipe or network"),
+    "model": (("evaluate", "no-such-model"), "no-such-model: no model here"),
+    "model to predict": (("predict", "no-such-model", "x.png"), "no-such-model: no model here"),
+    "run name": (("train", "fast", "--data", "digits", "--run", "../x"), "not a plain folder name"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_usage_errors(case: str, run: Run) -> None:
+    """Exit code 2; two lines at most: what and where, how to mend it."""
+    arguments, told = USAGE[case]
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("pocket-resnet: ")
+    assert told in err
+    assert err.count("\n") <= 2
+
+
+def test_data_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    code, out, err = run("data", tmp_path / "pictures")
+    assert (code, out) == (3, "")
+    assert "cat" in err
+    assert err.count("\n") == 2
+
+
+def test_damaged_model(run: Run, trained: Path, picture: Path) -> None:
+    weights = trained / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    run("--version")  # what training said is read
+    for arguments in (("evaluate", trained), ("predict", trained, picture), ("summary", trained)):
+        code, out, err = run(*arguments)
+        assert (code, out) == (4, "")
+        assert "model.safetensors: damaged" in err
+        assert err.endswith("\n  use a copy that is whole, or train again\n")
+        assert err.count("\n") == 2
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_environment_fault(run: Run, recipe_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    code, out, err = run("train", recipe_path, "--runs-dir", tmp_path / "a file" / "runs")
+    assert (code, out) == (5, "")
+    assert "cannot write: Not a directory" in err
+
+
+def test_unfinished_run(run: Run, trained: Path) -> None:
+    (trained / "model" / "config.json").unlink()
+    code, _, err = run("evaluate", trained)
+    assert code == 2
+    assert f"pocket-resnet train {trained}/recipe.toml --resume --run r --runs-dir {trained.parent}" in err
+
+
+def test_debug_shows_where_it_came_from(run: Run) -> None:
+    for arguments in (("--debug", "summary", "orignal"), ("summary", "orignal", "--debug")):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert "Traceback" in err
+        assert "in find_spec" in err
+        assert err.splitlines()[-2].startswith("pocket-resnet: ")
+
+
+def test_interruption_outside_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.Summary, "run_verb", interrupt)
+    assert run("summary", "original") == (130, "", "pocket-resnet: stopped\n")
+
+
+def test_every_error_has_its_code() -> None:
+    codes = {kind.__name__: kind.exit_code for kind in errors.PocketError.__subclasses__()}
+    expected = {"UsageError": 2, "DataError": 3, "ArtifactError": 4, "EnvironmentFault": 5, "NonFiniteError": 1}
+    assert {name: codes[name] for name in expected} == expected
+    assert errors.Stopped(15, "x").exit_code == 143
+
+
+def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells leave `~` in `--out=~/found.json`, and programs give words without a shell."""
+    monkeypatch.setenv("HOME", str(picture.parent))
+    relative = trained.relative_to(picture.parent)
+    run("--version")  # what training said is read
+    for arguments in (("summary", f"~/{relative}"), ("predict", f"~/{relative}", f"~/{picture.name}")):
+        code, _, err = run(*arguments, "--out=~/found.json")
+        assert (code, err) == (0, f"wrote {picture.parent}/found.json\n")
+    assert run("train", "~/none.toml")[2].startswith(f"pocket-resnet: {picture.parent}/none.toml: no such recipe")
+
+
+def test_rich_s_exit_is_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 51: rich ends the program with 1 where it meets the closed pipe itself."""
+
+    def dispatch(_arguments: list[str], _debug: bool) -> None:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904, as rich has it
+
+    monkeypatch.setattr(main, "_dispatch", dispatch)
+    monkeypatch.setattr(main.streams, "discard", lambda *_: None)
+    assert main._exit_code(["data", "digits"]) == 141

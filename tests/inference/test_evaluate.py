@@ -1,0 +1,241 @@
+"""Evaluation's figures against scikit-learn; views and class names.
+
+Shapes: N images, C channels, K classes.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+from torch import Tensor, nn
+
+from pocket_resnet.data.source import Source, Split
+from pocket_resnet.device import Hardware
+from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.inference.evaluate import (
+    EVALUATION_BATCH,
+    class_probabilities,
+    evaluate,
+    evaluate_model,
+    renumber,
+    summarise,
+)
+from pocket_resnet.inference.statistics import (
+    wilson_interval,
+)
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.training.run import train
+
+NAMES = ("red", "green", "blue")
+CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
+
+
+def predictions(num_images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    probabilities_NK = (3 * torch.randn(num_images, 3, generator=draws)).softmax(1)
+    return probabilities_NK, torch.randint(0, 3, (num_images,), generator=draws)
+
+
+def test_figures_against_scikit_learn() -> None:
+    probabilities_NK, labels_N = predictions()
+    found = summarise(probabilities_NK, labels_N, NAMES, "val", 1)
+    predicted_N = probabilities_NK.argmax(1)
+    confusion = confusion_matrix(labels_N, predicted_N)
+    assert found.accuracy == accuracy_score(labels_N, predicted_N)
+    assert found.confusion == tuple(map(tuple, confusion))
+    doubles_NK = probabilities_NK.double() / probabilities_NK.double().sum(1, keepdim=True)
+    assert found.nll == pytest.approx(log_loss(labels_N, doubles_NK), abs=1e-6)
+    assert (found.num_images, found.split, found.views) == (200, "val", 1)
+    for k, result in enumerate(found.per_class):
+        assert (result.name, result.num_images) == (NAMES[k], confusion[k].sum())
+        assert result.accuracy == confusion[k, k] / confusion[k].sum()
+        assert result.interval == wilson_interval(confusion[k, k], confusion[k].sum())
+
+
+def test_absent_class_and_certain_mistake() -> None:
+    """A class without images has no accuracy; probability 0 for the truth gives a finite likelihood."""
+    probabilities_NK = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    found = summarise(probabilities_NK, torch.tensor([0, 0]), NAMES, "val", 1)
+    assert [result.accuracy for result in found.per_class] == [0.5, None, None]
+    assert found.nll == pytest.approx(-0.5 * torch.tensor(1e-12).log().item(), rel=1e-5)
+    assert found.to_json()["per_class"]["green"] == {"num_images": 0, "accuracy": None, "interval": None}
+
+
+class Recorder(nn.Module):
+    """Logits that tell the picture's left half from its right; keeps what it was shown."""
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__()
+        self.spec, self.shown = spec, []
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        assert not self.training
+        self.shown.append(x_BCHW.clone())
+        half = x_BCHW.shape[-1] // 2
+        left_B, right_B = x_BCHW[..., :half].mean((1, 2, 3)), x_BCHW[..., half:].mean((1, 2, 3))
+        return torch.stack([left_B, right_B, x_BCHW[:, 0, 0, 0]], dim=1)
+
+
+def slow_shift(image_CHW: Tensor, by: int) -> Tensor:
+    """Each pixel comes from `by` rows and columns further, mirrored at the border without repeating it."""
+    size = image_CHW.shape[-1]
+    at = [min(abs(index + by), 2 * (size - 1) - abs(index + by)) for index in range(size)]
+    return torch.stack([torch.stack([image_CHW[:, y, x] for x in at], -1) for y in at], 1)
+
+
+@pytest.mark.parametrize("views", [1, 2, 6])
+def test_views_are_averages_of_the_right_pictures(views: int, tiny_spec: Any, source: Source) -> None:
+    images_NCHW = source.split("val").images_NCHW
+    plain = [image / 255 for image in images_NCHW]
+    pictures: list[tuple[float, Callable[[Tensor], Tensor]]] = [(1.0, lambda x: x)]
+    if views == 2:
+        pictures = [(0.5, lambda x: x), (0.5, lambda x: x.flip(-1))]
+    if views == 6:
+        pictures = [(0.25, lambda x: x), (0.25, lambda x: x.flip(-1))]
+        pictures += [(0.125, lambda x, by=by: slow_shift(x, by)) for by in (-1, 1)]
+        pictures += [(0.125, lambda x, by=by: slow_shift(x.flip(-1), by)) for by in (-1, 1)]
+    expected_NK = torch.stack(
+        [sum(w * Recorder(tiny_spec).eval()(view(x)[None]).softmax(1)[0] for w, view in pictures) for x in plain]
+    )
+    found_NK = class_probabilities(Recorder(tiny_spec), images_NCHW, CPU, views)
+    assert torch.allclose(found_NK, expected_NK, atol=1e-6)
+    assert torch.allclose(found_NK.sum(1), torch.ones(len(images_NCHW)))
+
+
+def test_other_numbers_of_views_are_refused(tiny_model: ResNet, source: Source) -> None:
+    with pytest.raises(UsageError, match="choose 1, 2 or 6"):
+        class_probabilities(tiny_model, source.split("val").images_NCHW, CPU, 3)
+
+
+def test_batches_sizes_and_modes_do_not_matter(tiny_model: ResNet) -> None:
+    """Several batches equal one by one; other sizes are resized; the mode is as before; nothing is learnt."""
+    images_NCHW = torch.randint(0, 256, (EVALUATION_BATCH + 3, 3, 12, 12)).to(torch.uint8)
+    before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    for training in (True, False):
+        tiny_model.train(training)
+        whole_NK = class_probabilities(tiny_model, images_NCHW, CPU)
+        assert tiny_model.training == training
+        assert whole_NK.shape == (EVALUATION_BATCH + 3, 3)
+        assert torch.allclose(whole_NK[-4:], class_probabilities(tiny_model, images_NCHW[-4:], CPU), atol=1e-6)
+    assert all(torch.equal(before[name], value) for name, value in tiny_model.state_dict().items())
+
+
+def test_evaluate_is_probabilities_summarised(tiny_model: ResNet, source: Source) -> None:
+    split = source.split("val")
+    probabilities_NK = class_probabilities(tiny_model, split.images_NCHW, CPU, 2)
+    expected = summarise(probabilities_NK, split.labels_N, NAMES, "val", 2)
+    assert evaluate(tiny_model, split, NAMES, CPU, split_name="val", views=2) == expected
+
+
+def test_classes_are_matched_by_name() -> None:
+    split = Split(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]))
+    assert renumber(split, ("blue", "red"), NAMES).labels_N.tolist() == [2, 0, 0, 2]
+    with pytest.raises(DataError, match="does not know 'pink', 'x'") as raised:
+        renumber(split, ("red", "pink", "x"), NAMES)
+    assert "red, green, blue" in str(raised.value)
+
+
+def test_classes_are_matched_in_any_unicode_form() -> None:
+    """Row 50: the model was trained where file systems keep another form."""
+    split = Split(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]))
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for names, model_names, expected in (
+        ((decomposed, "tea"), ("tea", composed), [1, 0]),
+        ((composed, "tea"), ("tea", decomposed), [1, 0]),
+        ((composed, decomposed), (composed, decomposed), [0, 1]),
+    ):
+        assert renumber(split, names, model_names).labels_N.tolist() == expected
+
+
+@pytest.fixture
+def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
+    train(make_recipe(max_steps=1), runs_dir=tmp_path, run="r")
+    return tmp_path / "r"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two of the model's classes, in another order than the model's."""
+    for number, name in enumerate(("blue", "red", "red")):
+        path = tmp_path / "pictures" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number * 50, 0, 200)).save(path)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def real_sources(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:  # noqa: ARG001
+    """After training on synthetic data, open what is asked for."""
+    from pocket_resnet.data.source import open_source
+
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
+
+
+@pytest.mark.usefixtures("real_sources")
+def test_folder_without_splits_is_evaluated_whole(trained: Path, pictures: Path) -> None:
+    found = evaluate_model(trained, data=str(pictures))
+    assert (found.split, found.num_images) == ("all", 3)
+    assert [result.num_images for result in found.per_class] == [2, 0, 1]
+    assert evaluate_model(trained, data=str(pictures), split="val").num_images == 1
+    (pictures / "red").rename(pictures / "pink")
+    with pytest.raises(DataError, match="does not know 'pink'"):
+        evaluate_model(trained, data=str(pictures))
+
+
+def test_what_the_model_was_trained_on_is_no_estimate(make_recipe: Callable[..., Recipe], pictures: Path) -> None:
+    recipe = make_recipe(max_steps=1, batch_size=2, data={"name": str(pictures)})
+    train(recipe, runs_dir=pictures.parent / "runs", run="r")
+    run = pictures.parent / "runs" / "r"
+    assert evaluate_model(run).caveat is None
+    assert evaluate_model(run).to_json()["caveat"] is None
+    again = f"{pictures.parent}/../{pictures.parent.name}/{pictures.name}"
+    for found in (
+        evaluate_model(run, data=str(pictures)),
+        evaluate_model(run, data=again),
+        evaluate_model(run, split="all"),
+    ):
+        assert (found.split, found.caveat) == ("all", "no estimate: the model was trained on 2 of these 3 images")
+        assert found.to_json()["caveat"] == found.caveat
+    shutil.copytree(pictures, pictures.parent / "more")
+    assert evaluate_model(run, data=str(pictures.parent / "more")).caveat is not None
+    final = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_on": "trainval"})})
+    train(final, runs_dir=pictures.parent / "runs", run="final")
+    assert evaluate_model(run.parent / "final").caveat == "no estimate: the model was trained on this image"
+
+
+@pytest.mark.usefixtures("real_sources")
+def test_folder_with_splits_is_evaluated_on_validation(trained: Path, pictures: Path) -> None:
+    for part in ("train", "val", "test"):
+        for name in ("blue", "red"):
+            (pictures / "new" / part / name).mkdir(parents=True)
+            for index in range(1 + (part == "test")):
+                Image.new("RGB", (8, 8), (index, ord(name[0]), len(part))).save(
+                    pictures / "new" / part / name / f"{index}.png"
+                )
+    found = evaluate_model(trained, data=str(pictures / "new"))
+    assert (found.split, found.num_images) == ("val", 2)
+    assert evaluate_model(trained, data=str(pictures / "new"), split="test").num_images == 4
+
+
+def test_folder_called_like_a_data_set_changes_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic: Any
+) -> None:
+    """Row 40: `--data digits` beside a folder digits/ is the data set, and its test split stays shut."""
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_model(Path(os.path.relpath(trained)), data="digits").split == "val"
+    assert synthetic.num_test_opened == 0
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_result_is_what_training_measured(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    result = train(make_recipe(), runs_dir=tmp_path, run="r")
+    found = evaluate_model(tmp_path / "r")
+    assert (found.accuracy, found.interval) == (result.accuracy, result.interval)

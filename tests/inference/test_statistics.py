@@ -1,0 +1,77 @@
+"""Intervals, calibration and paired tests against SciPy and slow loops.
+
+Shapes: N images, K classes.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from torch import Tensor
+
+from pocket_resnet.inference.statistics import (
+    NUM_CALIBRATION_BINS,
+    calibration_bins,
+    calibration_error,
+    paired_difference,
+    wilson_interval,
+)
+
+
+def predictions(num_images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    probabilities_NK = (3 * torch.randn(num_images, 3, generator=draws)).softmax(1)
+    return probabilities_NK, torch.randint(0, 3, (num_images,), generator=draws)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval(counts: tuple[int, int]) -> None:
+    hits, num_images = counts
+    expected = binomtest(hits, num_images).proportion_ci(confidence_level=0.95, method="wilson")
+    assert wilson_interval(hits, num_images) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def slow_calibration_error(confidence: list[float], hit: list[bool]) -> float:
+    total = 0.0
+    for m in range(NUM_CALIBRATION_BINS):
+        low, high = m / NUM_CALIBRATION_BINS, (m + 1) / NUM_CALIBRATION_BINS
+        inside = [index for index, value in enumerate(confidence) if low < value <= high]
+        if inside:
+            accuracy = sum(hit[index] for index in inside) / len(inside)
+            mean = sum(confidence[index] for index in inside) / len(inside)
+            total += len(inside) / len(confidence) * abs(accuracy - mean)
+    return total
+
+
+def test_calibration_error() -> None:
+    probabilities_NK, labels_N = predictions()
+    confidence_N, hit_N = probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N
+    expected = slow_calibration_error(confidence_N.tolist(), hit_N.tolist())
+    assert expected > 0.1
+    assert calibration_error(confidence_N, hit_N) == pytest.approx(expected, abs=1e-6)
+    assert calibration_error(torch.tensor([1.0, 1.0]), torch.tensor([True, True])) == 0
+    assert calibration_error(torch.tensor([1.0, 1.0]), torch.tensor([False, True])) == pytest.approx(0.5)
+
+
+def test_calibration_bins() -> None:
+    """Each image is in one, certain ones too."""
+    found = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
+    assert [each.num_images for each in found] == [1, 1, 1, 1]
+    assert [each.accuracy for each in found] == [1, 0, 1, 1]
+    probabilities_NK, labels_N = predictions()
+    found = calibration_bins(probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N)
+    assert sum(each.num_images for each in found) == len(labels_N)
+    assert [each.confidence for each in found] == sorted(each.confidence for each in found)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (3, 12), (12, 3), (7, 7), (400, 455), (0, 90)])
+def test_paired_difference(only_first: int, only_second: int) -> None:
+    """p as scipy has it; images that both or neither got right do not count."""
+    both = [True] * 5 + [False] * 3
+    first_N = torch.tensor(both + [True] * only_first + [False] * only_second)
+    second_N = torch.tensor(both + [False] * only_first + [True] * only_second)
+    found = paired_difference(first_N, second_N)
+    assert (found.num_only_first, found.num_only_second) == (only_first, only_second)
+    total = only_first + only_second
+    assert found.p == pytest.approx(binomtest(only_first, total).pvalue if total else 1, rel=1e-9)

@@ -1,0 +1,53 @@
+"""A folder for one process alone, also on file systems without locks."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.io import download, files
+from pocket_resnet.io.locks import lock_folder
+
+
+def test_lock(tmp_path: Path) -> None:
+    """Row 12: within one process too; free again after the block, even where it ended with an error."""
+    with lock_folder(tmp_path / "f") as remark:
+        assert remark is None
+        with (
+            pytest.raises(EnvironmentFault, match=f"in use by process {os.getpid()}"),
+            lock_folder(tmp_path / "f"),
+        ):
+            pass
+    with pytest.raises(RuntimeError), lock_folder(tmp_path / "f"):
+        raise RuntimeError
+    with lock_folder(tmp_path / "f") as remark:
+        assert remark is None
+
+
+def test_lock_where_no_folder_can_be(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    with pytest.raises(EnvironmentFault, match="cannot write"), lock_folder(tmp_path / "f"):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EPERM])
+def test_file_systems_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 54: Google Drive's folder in Colab, some NFS: a warning, and work goes on."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(files, "_warned", set())
+    with lock_folder(tmp_path / "f") as warning:
+        assert warning is not None
+        assert str(tmp_path / "f") in warning
+        assert "has no locks" in warning
+    with download.exclusive(tmp_path / "archive", wait_s=0.0):
+        pass
+    assert "has no locks" in caplog.text

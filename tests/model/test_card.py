@@ -1,0 +1,80 @@
+"""What travels with the weights: only what the schema allows, and a model card that says it all."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pocket_resnet.model.card import Card, markdown
+from pocket_resnet.model.spec import NetworkSpec
+
+MakeCard = Callable[..., Card]
+
+
+@pytest.fixture
+def make_card(tiny_spec: NetworkSpec) -> MakeCard:
+    def make(**changes: Any) -> Card:
+        samples = {int: 7, float: 1.5, str: "x", bool: True}
+        values = {name: samples.get(field.annotation) for name, field in Card.model_fields.items()}
+        values |= {"format": 1, "spec": tiny_spec, "class_names": ("cat", "dog", "1"), "train_on": "train"}
+        values |= {"weights": "fp32", "accuracy_two_views": None, "accuracy_six_views": None, "command": None}
+        values |= {"accuracy": 0.875, "interval": (0.81, 0.92), "num_images": 5000, "num_params": 1234567}
+        return Card(**values | {"recipe": "fast", "data": "cifar10", "split": "val"} | changes)
+
+    return make
+
+
+def test_a_card_comes_back_from_json_as_it_was(make_card: MakeCard) -> None:
+    card = make_card()
+    assert Card.model_validate_json(card.model_dump_json()) == card
+    assert json.loads(card.model_dump_json())["class_names"] == ["cat", "dog", "1"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unknown": 1},
+        {"format": 0},
+        {"num_params": "7"},
+        {"accuracy": float("nan")},
+        {"train_on": "test"},
+        {"class_names": ("alone",)},
+        {"class_names": ("cat", "")},
+        {"class_names": ("cat", "x" * 256)},
+    ],
+)
+def test_what_is_no_card_is_refused(changes: dict[str, Any], make_card: MakeCard) -> None:
+    with pytest.raises(ValidationError, match=next(iter(changes))):
+        make_card(**changes)
+
+
+def test_model_card_says_what_and_how_sure(make_card: MakeCard) -> None:
+    text = markdown(make_card())
+    assert text.startswith("# fast on cifar10\n")
+    for said in ("1,234,567 parameters", "87.50% of 5,000 images (val)", "81.00% to 92.00%", "`cat`, `dog`, `1`"):
+        assert said in text
+    assert "no estimate" not in text
+    assert "pocket-resnet evaluate" in text
+
+
+def test_model_card_owns_up_to_validation_images_in_training(make_card: MakeCard) -> None:
+    assert "no estimate" in markdown(make_card(train_on="trainval"))
+
+
+def test_many_classes_are_cut_short(make_card: MakeCard) -> None:
+    text = markdown(make_card(class_names=tuple(f"class-{k}" for k in range(100))))
+    assert "`class-19` …" in text
+    assert "class-20" not in text
+
+
+def test_card_of_a_released_model(make_card: MakeCard) -> None:
+    released = make_card(weights="fp16", accuracy_six_views=0.8812, command="pocket-resnet train fast")
+    text = markdown(released)
+    assert "| accuracy, six views | 88.12% |" in text
+    assert "| command | `pocket-resnet train fast` |" in text
+
+    text = markdown(make_card())
+    assert "six views" not in text
+    assert "| weights | fp32 |" in text

@@ -1,0 +1,133 @@
+"""Charts: what is drawn is what was given, for two classes or a hundred, one run or several."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
+
+from pocket_resnet.inference.evaluate import summarise
+from pocket_resnet.inference.statistics import calibration_bins, calibration_error
+from pocket_resnet.plots import figures
+from pocket_resnet.plots.figures import Curve
+from pocket_resnet.plots.style import COLORS, png, shown
+
+
+def records(seed: int, epochs: int = 4) -> list[dict[str, Any]]:
+    draws = random.Random(seed)
+    keys = ("train_loss", "val_nll", "train_accuracy", "val_accuracy", "lr")
+    found = [{"epoch": epoch + 1} | {key: draws.random() for key in keys} for epoch in range(epochs)]
+    del found[0]["val_nll"], found[0]["val_accuracy"]  # not every epoch is validated
+    return found
+
+
+def points(axes: Axes) -> list[tuple[list[float], list[float]]]:
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+
+
+def evaluation(num_classes: int, count: int = 200) -> Any:
+    draws = torch.Generator().manual_seed(0)
+    labels_N = torch.randint(0, num_classes, (count,), generator=draws)
+    logits_NK = 2 * torch.randn(count, num_classes, generator=draws)
+    logits_NK[torch.arange(count), labels_N] += 2
+    names = tuple(f"class {k}" for k in range(num_classes))
+    return summarise(logits_NK.softmax(1), labels_N, names, "val", 1), logits_NK.softmax(1), labels_N
+
+
+def texts(drawn: Figure) -> list[str]:
+    return [text.get_text() for axes in drawn.axes for text in axes.texts]
+
+
+def test_one_run_s_curves_are_its_records() -> None:
+    run = records(0)
+    losses, accuracies, rates = figures.learning_curves([Curve("a", (run,))]).axes
+    assert points(losses)[0] == ([1, 2, 3, 4], [record["train_loss"] for record in run])
+    assert points(losses)[1] == ([2, 3, 4], [record["val_nll"] for record in run[1:]])
+    assert points(accuracies)[1][1] == pytest.approx([100 * record["val_accuracy"] for record in run[1:]])
+    assert points(rates) == [([1, 2, 3, 4], [record["lr"] for record in run])]
+    assert not losses.collections
+
+
+def test_several_runs_are_a_mean_and_a_band() -> None:
+    runs = [records(seed) for seed in range(3)]
+    drawn = figures.learning_curves([Curve("a", tuple(runs)), Curve("b", (records(7, epochs=2),))])
+    losses = drawn.axes[0]
+    values = np.array([[record["train_loss"] for record in run] for run in runs])
+    assert points(losses)[0][1] == pytest.approx(values.mean(0))
+    band = losses.collections[0].get_paths()[0].vertices
+    for epoch, mean, spread in zip((1, 2, 3, 4), values.mean(0), values.std(0, ddof=1), strict=True):
+        heights = band[band[:, 0] == epoch][:, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((mean - spread, mean + spread))
+    assert [line.get_color() for line in losses.lines] == [COLORS[0]] * 2 + [COLORS[1]] * 2
+    assert [text.get_text() for text in drawn.legends[0].get_texts()][:2] == ["a", "b"]
+
+
+def test_confusion_matrix_has_the_counts() -> None:
+    found, *_ = evaluation(4)
+    drawn = figures.confusion_matrix(found)
+    written = np.array([int(text or 0) for text in texts(drawn)]).reshape(4, 4)
+    assert written.tolist() == [list(row) for row in found.confusion]
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [f"class {k}" for k in range(4)]
+    [image] = drawn.axes[0].images
+    ink_KK3 = np.asarray(image.get_array())
+    assert (ink_KK3[np.eye(4, dtype=bool)][:, 2] > ink_KK3[np.eye(4, dtype=bool)][:, 0]).all()  # hits are blue
+
+
+def test_class_accuracies_stand_in_order() -> None:
+    found, *_ = evaluation(5)
+    drawn = figures.class_accuracies(found.per_class, found.accuracy)
+    names = [label.get_text() for label in drawn.axes[0].get_yticklabels()][::-1]
+    by_name = {result.name: result for result in found.per_class}
+    assert names == sorted(by_name, key=lambda name: -by_name[name].accuracy)
+    dots = [line.get_xdata()[0] for line in drawn.axes[0].lines if line.get_marker() == "o"]
+    assert dots[::-1] == pytest.approx([100 * by_name[name].accuracy for name in names])
+    assert f"{found.accuracy:.1%}" in texts(drawn)[0]
+
+
+def test_class_that_is_never_right_and_class_without_images() -> None:
+    probabilities_NK = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]])
+    found = summarise(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val", 1)
+    drawn = figures.class_accuracies(found.per_class, found.accuracy)
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["b", "a"]
+    assert png(figures.confusion_matrix(found))
+
+
+@pytest.mark.parametrize("num_classes", [2, 20, 100])
+def test_any_number_of_classes_can_be_drawn(num_classes: int) -> None:
+    found, *_ = evaluation(num_classes)
+    assert png(figures.confusion_matrix(found)).startswith(b"\x89PNG")
+    drawn = figures.class_accuracies(found.per_class, found.accuracy)
+    assert len(drawn.axes[0].get_yticklabels()) <= figures.MOST_BARS
+    assert png(drawn)
+
+
+def test_reliability_diagram_has_the_bins() -> None:
+    found, probabilities_NK, labels_N = evaluation(4)
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    bins = calibration_bins(confidence_N, predicted_N == labels_N)
+    drawn = figures.reliability_diagram(bins, found.ece)
+    axes, counts = drawn.axes
+    x, y = next((line.get_xdata(), line.get_ydata()) for line in axes.lines if line.get_marker() == "o")
+    assert list(x) == pytest.approx([100 * each.confidence for each in bins])
+    assert list(y) == pytest.approx([100 * each.accuracy for each in bins])
+    assert sum(bar.get_height() for bar in counts.patches) == pytest.approx(100)
+    for bar, each in zip(counts.patches, bins, strict=True):
+        assert bar.get_x() < 100 * each.confidence < bar.get_x() + 100 / 15
+    assert axes.get_title("left") == f"expected calibration error {100 * found.ece:.1f} points"
+    assert found.ece == calibration_error(confidence_N, predicted_N == labels_N)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["$\\frac{", "$x$", "猫", "a\nb\x00", "x" * 300, "<b>", "_^{}"])
+def test_any_name_can_be_drawn(name: str) -> None:
+    drawn = figures.run_accuracies([(name, 0.5, (0.4, 0.6)), ("b", 1.0, (0.9, 1.0))])
+    assert png(drawn).startswith(b"\x89PNG")
+    assert len(shown(name).replace("\\$", "$")) <= 14
+    axes = drawn.axes[0]
+    assert axes.get_yticklabels()[1].get_text() == shown(name, 24)
+    assert not is_math_text(shown(name))
+    assert shown(name).isprintable()

@@ -1,0 +1,38 @@
+"""The recipes that come with the product."""
+
+import re
+
+import pytest
+
+from pocket_resnet.recipe.toml import load_recipe, recipes_folder
+
+NAMES = sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
+def header(name: str) -> str:
+    """The comment at the top."""
+    found = re.match(r"(#.*\n)+", (recipes_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    assert found, "no comment at the top"
+    return found[0]
+
+
+def test_there_are_some() -> None:
+    assert {"fast", "original"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_loads_and_its_header_names_its_command(name: str) -> None:
+    assert load_recipe(name).name == name
+    assert header(name).startswith(f"# {name}: ")
+    assert re.search(rf"^#\s+pocket-resnet train {re.escape(name)}\b", header(name), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_says_what_the_recipe_costs_and_where(name: str) -> None:
+    said = header(name)
+    assert re.search(r"\d (s|min|h|images/s)\b", said), "neither time nor images/s"
+    assert re.search(r"\b(AMD|Intel|NVIDIA|Apple|Arm)\b", said), "no hardware"
+
+
+def test_fast_says_how_accurate_it_is() -> None:
+    assert re.search(r"\d\d\.\d\d% ± \d\.\d\d \(n = \d+,", header("fast"))

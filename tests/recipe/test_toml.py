@@ -1,0 +1,78 @@
+"""Recipes on top of recipes: `base`, and what file, flag and program have set; round trips are in test_recipe.py."""
+
+from pathlib import Path
+
+import pytest
+
+from pocket_resnet.cli.main import _parse
+from pocket_resnet.errors import UsageError
+from pocket_resnet.model.catalog import named
+from pocket_resnet.recipe.base import dotted
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.sections import AugmentRecipe
+from pocket_resnet.recipe.toml import differences, load_recipe, override, parse_recipe
+
+
+def test_base_is_another_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "fast"\nepochs = 9\n[optim]\nlr = 0.3\n')
+    fast, mine = load_recipe("fast"), load_recipe(str(path))
+    changes = [f"epochs: {fast.epochs} -> 9", "min_steps: 250 -> 0", f"optim.lr: {fast.optim.lr} -> 0.3"]
+    assert differences(fast, mine) == ["name: fast -> mine", *changes]
+    path.write_text('base = "fast"\n[model]\nnetwork = "resnet20"\n')
+    assert load_recipe(str(path)).model == named("resnet20")
+    path.write_text('base = "fats"\n')
+    with pytest.raises(UsageError, match="did you mean `fast`"):
+        load_recipe(str(path))
+    path.write_text(f'base = "{path}"\n')
+    with pytest.raises(UsageError, match="its own base"):
+        load_recipe(str(path))
+    assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
+
+
+def test_what_is_set_is_remembered(tmp_path: Path) -> None:
+    """By file, its base and a program, whatever the value; a recipe that is the same otherwise is equal."""
+    (tmp_path / "mine.toml").write_text('base = "fast"\n[optim]\nlr = 0.2\nclip_norm = 0.0\n[augment]\n')
+    fast, mine = load_recipe("fast"), load_recipe(str(tmp_path / "mine.toml"))
+    assert mine.explicit == fast.explicit | {"optim.clip_norm"}
+    assert override(mine, {"data.train_on": "train"}).explicit == mine.explicit | {"data.train_on"}
+    assert override(mine, {"name": "fast"}) == fast
+    assert Recipe().explicit == frozenset()
+    assert Recipe(augment=AugmentRecipe(mixup=0.0), seed=0).explicit == {"augment.mixup", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("words", "explicit"),
+    [
+        ([], set()),
+        (["--augment.mixup", "0"], {"augment.mixup"}),
+        (["--augment.cutout-px=0", "--seed=0"], {"augment.cutout_px", "seed"}),
+        (["--augment.cutout_px", "0"], {"augment.cutout_px"}),
+        (["--augment.no-trivial-augment", "--no-track"], {"augment.trivial_augment", "track"}),
+        (["--data", "digits", "--json", "--run", "seed"], set()),
+        (["--model.widths", "16", "32", "64", "--data.seed", "None"], {"model.widths", "data.seed"}),
+    ],
+)
+def test_flags_that_were_given(words: list[str], explicit: set[str]) -> None:
+    best = load_recipe("best")
+    found = _parse("train", ["best", *words]).recipe
+    assert found.explicit == best.explicit | explicit
+    assert differences(best, override(best, {key: dotted(found.model_dump())[key] for key in explicit})) == (
+        differences(best, found)
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "min_steps"),
+    [([], 250), (["--epochs", "3"], 0), (["--epochs=3"], 0), (["--epochs", "3", "--min-steps", "50"], 50)],
+)
+def test_epochs_that_were_given_are_kept(words: list[str], min_steps: int) -> None:
+    """Row 58: also where data are few and the recipe asks for more optimizer steps."""
+    assert _parse("train", ["fast", *words]).recipe.min_steps == min_steps
+
+
+def test_epochs_of_a_recipe_of_ones_own_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('base = "fast"\nepochs = 3\n')
+    (tmp_path / "other.toml").write_text('base = "fast"\nseed = 3\n')
+    assert load_recipe(str(tmp_path / "mine.toml")).min_steps == 0
+    assert load_recipe(str(tmp_path / "other.toml")).min_steps == 250

@@ -1,0 +1,319 @@
+"""Reports: their numbers are the run's, nothing gets out of its text, and a browser finds them whole."""
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from hostile import CLASS_NAMES
+from pocket_resnet.cli import commands
+from pocket_resnet.cli.main import main
+from pocket_resnet.errors import ArtifactError, DataError, UsageError
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.inference.statistics import paired_difference
+from pocket_resnet.model.counts import num_macs, num_params
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, to_toml
+from pocket_resnet.reporting import report
+from pocket_resnet.reporting.report import write_report
+from pocket_resnet.training import saved_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PICTURES = ["learning", "reliability", "confusion", "classes", "mistakes", "doubts", "gradcam", "batch", "network"]
+
+Trained = Callable[..., Path]
+
+
+class Reader(HTMLParser):
+    """What a page consists of: its tags, the cells of its tables, its pictures."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.pictures: dict[str, dict[str, str]] = {}
+        self.text = ""
+        self.is_cell = False
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        if tag == "table":
+            self.rows = self.tables.setdefault(attributes["id"], [])
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag == "figure":
+            self.figure = attributes["id"]
+        elif tag == "img":
+            self.pictures[self.figure] = attributes
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.is_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.is_cell = self.is_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.is_cell:
+            self.rows[-1][-1] += data
+
+
+def test_one_run(train_hostile: Trained) -> None:
+    """Every figure, as a file too; the numbers of result.json, metrics.jsonl, `evaluate` and the recipe."""
+    folder = train_hostile("r")
+    path = write_report([folder])
+    assert path == folder / "report.html"
+    found, result = Reader(path), json.loads((folder / "result.json").read_text())
+    assert list(found.pictures) == PICTURES
+    for name, attributes in found.pictures.items():
+        content = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
+        assert content == (folder / "plots" / f"{name}.png").read_bytes()
+        assert Image.open(io.BytesIO(content)).size == (int(attributes["width"]), int(attributes["height"]))
+        assert attributes["alt"]
+    low, high = result["interval"]
+    for told in (
+        f"Accuracy{result['accuracy']:.2%}95%: {low:.2%} to {high:.2%}; 30 validation images",
+        f"Parameters{result['num_params']:,}",
+        f"Multiply-adds{result['num_macs']:,}",
+        f"{result['train_flops'] / 1e12:.3g} TFLOP",
+        f"pocket-resnet train {folder}/recipe.toml",
+        to_toml(load_recipe(str(folder / "recipe.toml"))),
+    ):
+        assert told in found.text
+    check_epochs(found, folder)
+    check_evaluation(found, folder)
+
+
+def check_epochs(found: Reader, folder: Path) -> None:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row, record in zip(found.tables["epochs"][1:], records, strict=True):
+        assert row[:4] == [
+            str(record["epoch"]),
+            str(record["step"]),
+            f"{record['train_loss']:.4f}",
+            f"{record['val_nll']:.4f}",
+        ]
+        assert row[4:6] == [f"{record['train_accuracy']:.2%}", f"{record['val_accuracy']:.2%}"]
+
+
+def check_evaluation(found: Reader, folder: Path) -> None:
+    evaluation = evaluate_model(folder)
+    assert (
+        f"Expected calibration error {evaluation.ece:.4f}, negative log-likelihood {evaluation.nll:.4f}" in found.text
+    )
+    assert f"{evaluation.ece:.4f}" in found.pictures["reliability"]["alt"]
+    rows = {row[0]: row[1:3] for row in found.tables["per-class"][1:]}
+    assert rows == {each.name: [str(each.num_images), f"{each.accuracy:.1%}"] for each in evaluation.per_class}
+    mistakes = {
+        (CLASS_NAMES.index(row[0]), CLASS_NAMES.index(row[1])): int(row[2]) for row in found.tables["confusions"][1:]
+    }
+    expected = {(i, j): evaluation.confusion[i][j] for i in range(3) for j in range(3) if i != j}
+    assert mistakes == {pair: count for pair, count in expected.items() if count}
+    spec = load_recipe(str(folder / "recipe.toml")).model
+    assert found.tables["network-parts"][-1] == ["in all", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
+
+
+def test_names_cannot_break_out(train_hostile: Trained) -> None:
+    """Neither of classes nor of runs; and the page forbids itself scripts and addresses."""
+    folder = train_hostile("a run & <b>", name="<i>recipe</i>")
+    path = write_report([folder, train_hostile("other", seed=1)])
+    for page_path in (path, write_report([folder])):
+        text = page_path.read_text(encoding="utf-8")
+        found = Reader(page_path)
+        assert not {"script", "b", "i", "iframe", "object"} & set(found.tags)
+        assert found.tags.count("img") == len(found.pictures)
+        assert "onerror" not in re.sub(r'alt="[^"]*"', "", text.replace(html.escape(CLASS_NAMES[1]), ""))
+        assert not re.search(r'(src|href|action)="(?!data:)', text)
+        assert "url(" not in text
+        assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
+        assert "a run & <b>" in found.text
+    assert all(name in found.text for name in CLASS_NAMES)
+
+
+def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
+    """Seeds together, differences named and tested in pairs, accuracies those of the runs."""
+    folders = [train_hostile("a"), train_hostile("b", seed=1), train_hostile("c", epochs=1)]
+    path = write_report(folders)
+    assert path == tmp_path / "runs" / "report" / "report.html"
+    found = Reader(path)
+    assert list(found.pictures) == ["accuracies", "learning"]
+    open_data = saved_run.opener(None)
+    a, b, c = (saved_run.read_run(folder, open_data) for folder in folders)
+    pair = paired_difference(b.hit_N, a.hit_N)
+    header, first, second, third = found.tables["comparison"]
+    assert first[:2] == ["a", f"{a.evaluation.accuracy:.2%}"]
+    assert first[3:] == ["–", "", "", ""]
+    difference = f"{100 * (b.evaluation.accuracy - a.evaluation.accuracy):+.2f}".replace("-", "−")
+    assert second[3:] == [difference, str(pair.num_only_first), str(pair.num_only_second), f"{pair.p:.4f}"]
+    assert pair.num_only_first - pair.num_only_second == int(b.hit_N.sum()) - int(a.hit_N.sum())
+    assert third[1] == f"{c.evaluation.accuracy:.2%}"
+    assert header[-1] == "p"
+    recipes = found.tables["recipes"][1:]
+    assert [row[0] for row in recipes] == ["a and 1 more", "c"]
+    assert [row[3] for row in recipes] == ["2", "1"]
+    assert "epochs: 2 -> 1" in recipes[1][2]
+    mean = (a.evaluation.accuracy + b.evaluation.accuracy) / 2
+    assert recipes[0][4].startswith(f"{mean:.2%} ± ")
+    assert [row[0] for row in found.tables["costs"][1:]] == ["a", "b", "c"]
+
+
+def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = train_hostile("r")
+    monkeypatch.setattr(saved_run, "class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3])
+    found = Reader(write_report([folder]))
+    assert "Not one was classified wrong." in found.text
+    assert "mistakes" not in found.pictures
+    assert "Measured again for this report, the accuracy is 100.00%" in found.text
+
+
+@pytest.mark.filterwarnings("error")
+def test_runs_without_a_record(train_hostile: Trained) -> None:
+    """As after a crash right after --init-from, finished with --resume and fewer --max-steps: no figure is drawn."""
+    folders = [train_hostile("a"), train_hostile("b", epochs=1)]
+    (folders[0] / "metrics.jsonl").write_text("")
+    found = Reader(write_report([folders[0]]))
+    assert "ended before it recorded an epoch" in found.text
+    assert "learning" not in found.pictures
+    assert "learning" in Reader(write_report(folders, folders[0].parent / "both")).pictures
+    (folders[1] / "metrics.jsonl").write_text("")
+    assert "No run recorded an epoch" in Reader(write_report(folders, folders[0].parent / "both")).text
+
+
+def test_what_is_no_finished_run_is_refused(train_hostile: Trained, tmp_path: Path, synthetic: Any) -> None:
+    folder = train_hostile("r")
+    with pytest.raises(UsageError, match="no runs"):
+        write_report([])
+    with pytest.raises(UsageError, match="no run here"):
+        write_report([tmp_path])
+    (folder / "metrics.jsonl").rename(folder / "kept")
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl: cannot be read"):
+        write_report([folder])
+    (folder / "kept").rename(folder / "metrics.jsonl")
+    synthetic.class_names = ("red", "green", "blue")
+    with pytest.raises(DataError, match="does not know 'red'"):
+        write_report([folder])
+    (folder / "result.json").unlink()
+    with pytest.raises(UsageError, match=f"pocket-resnet train {folder}/recipe.toml --resume"):
+        write_report([folder])
+    assert not (folder / "report.html").exists()
+
+
+def test_same_run_twice_and_latest_are_one(train_hostile: Trained) -> None:
+    folder = train_hostile("r")
+    path = write_report([folder.parent / "latest", folder, folder])
+    assert path.samefile(folder / "report.html")
+    assert "Run r on" in Reader(path).text
+
+
+@pytest.fixture
+def recipe_path(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(to_toml(make_recipe(max_steps=1)))
+    return path
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_train_writes_the_report(recipe_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(recipe_path), "--runs-dir", str(tmp_path), "--run"]
+    main([*arguments, "with"])
+    assert (tmp_path / "with" / "report.html").is_file()
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"report      {tmp_path}/with/report.html",
+        f"next        pocket-resnet evaluate {tmp_path}/with/model",
+    ]
+    main([*arguments, "without", "--no-report"])
+    assert not (tmp_path / "without" / "report.html").exists()
+    assert "report  " not in capsys.readouterr().out
+    main(["report", str(tmp_path / "without"), "--out", str(tmp_path / "elsewhere")])
+    assert capsys.readouterr().out == f"report      {tmp_path}/elsewhere/report.html\n"
+    assert (tmp_path / "elsewhere" / "plots" / "learning.png").is_file()
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_run_outlives_a_report_that_fails(
+    recipe_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line on standard error; result, exit code and JSON as ever."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no ink\nat all")
+
+    monkeypatch.setattr(report, "about_one", fail)
+    main(["train", str(recipe_path), "--runs-dir", str(tmp_path), "--run", "r", "--json"])
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["model"] == f"{tmp_path}/r/model"
+    assert (
+        captured.err.splitlines()[-1]
+        == f"no report: RuntimeError: no ink (--debug shows where) (try again: pocket-resnet report {tmp_path}/r)"
+    )
+    assert "Traceback" not in captured.err
+
+
+def test_python_s_train_draws_nothing(train_hostile: Trained) -> None:
+    assert not (train_hostile("r") / "report.html").exists()
+    assert commands.Train(Recipe()).report
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium here")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize(("width_px", "scheme"), [(360, "dark"), (1400, "light")])
+def test_in_a_browser(width_px: int, scheme: str, train_hostile: Trained, browser: Any) -> None:
+    """No error, no request, every picture there and on white, nothing wider than the window, numbers as recorded."""
+    folder = train_hostile("r")
+    path = write_report([folder])
+    view = browser.new_page(viewport={"width": width_px, "height": 800}, color_scheme=scheme)
+    said: list[str] = []
+    asked: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    view.on("request", lambda request: asked.append(request.url))
+    view.goto(path.as_uri())
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    widths = view.eval_on_selector_all("img", "all => all.map(one => [one.complete, one.naturalWidth])")
+    assert len(widths) == len(PICTURES)
+    assert all(complete and width > 0 for complete, width in widths)
+    behind = view.eval_on_selector_all(
+        "img", "all => all.map(one => getComputedStyle(one.parentElement).backgroundColor)"
+    )
+    assert set(behind) == {"rgb(255, 255, 255)"}
+    assert view.evaluate("document.documentElement.scrollWidth") <= width_px
+    result = json.loads((folder / "result.json").read_text())
+    assert view.locator(".facts dd").first.inner_text().startswith(f"{result['accuracy']:.2%}")
+    view.get_by_text("The numbers").click()
+    [*_, last] = view.locator("#epochs tbody tr").all()
+    record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    cells = last.locator("td").all_inner_texts()
+    assert cells[2:6] == [
+        f"{record['train_loss']:.4f}",
+        f"{record['val_nll']:.4f}",
+        f"{record['train_accuracy']:.2%}",
+        f"{record['val_accuracy']:.2%}",
+    ]
+    names = view.locator("#per-class tbody tr td:first-child").all_inner_texts()
+    assert names == list(CLASS_NAMES)

@@ -1,0 +1,48 @@
+"""Habits of CONTRIBUTING.md that a test can hold; import-linter holds the order of imports."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "pocket_resnet"
+
+
+def written() -> list[str]:
+    return sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def test_no_junk_drawers() -> None:
+    for path in written():
+        assert not re.search(r"util|common|helper|misc", path), path
+
+
+def test_files_are_short() -> None:
+    for path in written():
+        assert len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) <= 300, path
+
+
+def test_nothing_loads_a_pickle() -> None:
+    """Row 29: but CIFAR's restricted unpickler, a class of its own."""
+    for path in written():
+        text = (PACKAGE / path).read_text(encoding="utf-8")
+        assert not re.search(r"torch\.(load|save)\(|pickle\.loads?\(|allow_pickle=True", text), path
+
+
+def test_files_py_alone_writes() -> None:
+    """But for locks, and what TensorBoard writes itself."""
+    writers = set()
+    for path in written():
+        for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            modes = [value for given in (*node.args, *node.keywords) for value in ast.walk(given) if is_writing(value)]
+            if (called.endswith("open") and modes) or re.fullmatch(r"(?!files\.).*\.write_(text|bytes)", called):
+                writers.add(path)
+    assert writers == {"io/files.py", "io/locks.py", "io/download.py"}
+
+
+def is_writing(node: ast.AST) -> bool:
+    """Whether this is a mode in which `open` writes, such as "wb"."""
+    return isinstance(node, ast.Constant) and re.fullmatch(r"[wax]b?\+?|r\+b?", str(node.value)) is not None

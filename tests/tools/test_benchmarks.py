@@ -1,0 +1,125 @@
+"""The benchmarks measure what they say: a child's memory alone, medians, shapes within their budget, one switch."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocket_resnet.model.counts import num_params
+from pocket_resnet.model.design import Budget, fill_budget
+from pocket_resnet.recipe.toml import differences, load_recipe, override
+from pocket_resnet.training.result import read_result
+from pocket_resnet.training.run import train
+from tools import ablation, calibration, process, regularisation, shapes, speed, study
+
+MIB = 2**20
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_peak_is_the_child_s_own() -> None:
+    """A child begins as a copy of its parent, whose memory must not count."""
+    ballast = np.ones(300 * MIB, dtype=np.uint8)
+    small = process.run(python("import time; time.sleep(0.3)"))
+    large = process.run(python(f"import time; x = bytearray(b'1') * {200 * MIB}; time.sleep(0.3); print('done')"))
+    assert ballast.nbytes > 0
+    assert small.peak_gib < 0.1
+    assert 0.19 < large.peak_gib < 0.3
+    assert large.output == "done\n"
+    assert large.seconds >= 0.3
+
+
+def test_a_failing_command_is_no_measurement() -> None:
+    with pytest.raises(subprocess.CalledProcessError):
+        process.run(python("raise SystemExit(3)"))
+
+
+def measured(name: str, *accuracies: float) -> speed.Measured:
+    rounds = [
+        speed.Round(seed, accuracy, accuracy + 0.01, 10 + seed, 12, 5000, 0.011, 1 / (40 + seed), 0.7, 0.9)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    return speed.Measured(name, rounds)
+
+
+def test_tables_hold_medians_and_spread() -> None:
+    both = [measured("fast", 0.86, 0.87, 0.88), measured("cpu94", 0.93)]
+    wanted = "\n".join(speed.wanted_table(both))
+    assert "87.00% ± 1.00 (n=3)): time, of the original's epoch | 1/41.0 | 1/30 | 1/48 |" in wanted
+    assert "| 70% | 80% | 90% |" in wanted
+    assert "94.00% (n=1), six views (93.00% (n=1), single) | 0.011 PFLOP | 0.24 PFLOP | 0.13 PFLOP |" in wanted
+    rows = speed.recipes_table(both, {"peer.py": [{"seconds": 3.0, "last_line": "acc 0.5"}]})
+    assert rows[2].startswith("| fast | 87.00% ± 1.00 (n=3) | 88.00% ± 1.00 (n=3) | 0.0110 | 5,000 | 1/41.0 | 70% |")
+    assert rows[-1].startswith("| peer.py | acc 0.5 |")
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+def test_every_shape_fills_a_small_and_a_large_budget(shape: str) -> None:
+    for budget in (100_000, 5_000_000):
+        found = fill_budget(shapes.SHAPES[shape], Budget(num_params=budget))
+        assert 0.97 * budget <= num_params(found) <= budget
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.mark.parametrize("switch", ablation.SWITCHES)
+def test_every_switch_changes_the_recipe_and_nothing_else(switch: str) -> None:
+    whole, without = (ablation.recipe_without(which, "50k", 2) for which in ("nothing", switch))
+    changed = [line.partition(":")[0] for line in differences(whole, without)]
+    assert changed == list(ablation.SWITCHES[switch])
+    assert num_params(without.model) <= num_params(whole.model) <= 50_000
+
+
+@pytest.mark.parametrize("added", regularisation.ADDED)
+def test_every_addition_changes_the_recipe_and_nothing_else(added: str) -> None:
+    bare, regularised = (regularisation.recipe_with(which, "50k", 10) for which in ("nothing", added))
+    changed = [line.partition(":")[0] for line in differences(bare, regularised)]
+    assert sorted(changed) == sorted(regularisation.ADDED[added])
+    assert bare.resolutions
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the digits: a row a switch and seed, with the same network in each; what is there is not trained again."""
+    out = tmp_path / "ablation.csv"
+    words = f"--budget 20k --epochs 1 --data digits --out {out} --only nothing crop".split()
+    parser = study.parser(None, "ablation.csv", budget="100k", epochs=2)
+    study.run(parser.parse_args(words), "switched_off", ablation.SWITCHES, ablation.recipe_without)
+    first = rows_of(out)
+    assert [(row["switched_off"], row["epochs"], row["seed"]) for row in first] == [
+        ("nothing", "1", "0"),
+        ("crop", "1", "0"),
+    ]
+    assert len({(row["num_params"], row["pflop"]) for row in first}) == 1
+    assert all(0 <= float(row["accuracy"]) <= 1 and float(row["seconds"]) > 0 for row in first)
+
+    measured = []
+    monkeypatch.setattr(study, "measure", lambda recipe, _: measured.append(recipe.seed) or {"accuracy": ""})
+    study.run(parser.parse_args([*words, "--seeds", "2"]), "switched_off", ablation.SWITCHES, ablation.recipe_without)
+    assert measured == [1, 1]
+    assert rows_of(out)[:2] == first
+
+
+def test_a_study_knows_its_cases() -> None:
+    options = study.parser(None, "shapes.csv", budget="100k", epochs=6).parse_args(["--only", "9-9-9"])
+    with pytest.raises(SystemExit, match="no such case: 9-9-9; known: 3-3-3, "):
+        study.run(options, "shape", shapes.SHAPES, shapes.recipe_of)
+
+
+def test_calibration_counts_every_validation_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"data.name": "digits", "max_steps": 1, "batch_size": 32, "label_smoothing": 0.1}
+    train(override(load_recipe("fast"), changes), runs_dir=tmp_path, run="one")
+    monkeypatch.setattr(sys, "argv", ["calibration.py", str(tmp_path / "one"), "--out", str(tmp_path / "c.csv")])
+    calibration.main()
+    rows = rows_of(tmp_path / "c.csv")
+    assert {(row["recipe"], row["label_smoothing"], row["seed"]) for row in rows} == {("fast", "0.1", "0")}
+    assert sum(int(row["num_images"]) for row in rows) == 300
+    assert sum(int(row["num_images"]) * float(row["accuracy"]) for row in rows) == pytest.approx(
+        300 * read_result(tmp_path / "one" / "result.json").accuracy, abs=0.01
+    )

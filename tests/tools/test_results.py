@@ -1,0 +1,181 @@
+"""results/: rows become means, differences, tables and pictures; the documents hold the present ones."""
+
+import itertools
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import pictures, results, table
+
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "docs" / "report.md"
+PUBLISHED = results.read_rows("published.csv", pictures.TARGET)
+
+
+def ablation_row(switched_off: str, seed: int, accuracy: str, **changes: str) -> dict[str, str]:
+    row = {
+        "data": "cifar10",
+        "budget": "100k",
+        "switched_off": switched_off,
+        "epochs": "1",
+        "seed": str(seed),
+        "accuracy": accuracy,
+    }
+    return row | {"num_params": "99368", "num_macs": "17677252", "nll": "1.3", "pflop": "0.005"} | changes
+
+
+ABLATION = [
+    ablation_row("nothing", 0, "0.50"),
+    ablation_row("crop", 0, "0.52"),
+    ablation_row("batch norm", 0, ""),
+    ablation_row("nothing", 1, "0.54"),
+    ablation_row("crop", 1, "0.53"),
+    ablation_row("nothing", 0, "0.60", epochs="2"),
+]
+
+
+def leaderboard_row(command: str, num_params: int, accuracy: float) -> dict[str, str]:
+    [*_, row] = table.read_leaderboard()
+    recipe = command.split()[2]
+    return row | {
+        "recipe": recipe,
+        "command": command,
+        "num_params": str(num_params),
+        "accuracy_mean": str(accuracy),
+        "train_pflop": str(num_params / 1e6),
+    }
+
+
+SERIES = [
+    leaderboard_row("pocket-resnet train best --budget 5M --epochs 10", 4_994_471, 0.93),
+    leaderboard_row("pocket-resnet train best --budget 100k --epochs 10", 99_765, 0.87),
+    leaderboard_row("pocket-resnet train fast", 99_000, 0.86),
+    leaderboard_row("pocket-resnet train best --budget 1M --epochs 10", 999_000, 0.91),
+]
+
+
+def test_differences_are_paired_by_seed() -> None:
+    short, long = results.studies(ABLATION, "switched_off").items()
+    setting, [nothing, crop, norm] = short
+    assert (str(setting), str(long[0])) == ("100K parameters, 1 epoch", "100K parameters, 2 epochs")
+    assert (nothing.accuracy, crop.accuracy) == (pytest.approx(52), pytest.approx(52.5))
+    assert crop.differences == pytest.approx((2, -1))
+    assert (norm.accuracies, norm.num_failed) == ((), 1)
+    assert [case.name for case in long[1]] == ["nothing"]
+
+
+def test_differences_are_of_the_seeds_that_both_have() -> None:
+    rows = [*ABLATION, ablation_row("crop", 2, "0.99"), ablation_row("crop", 0, "0.99", epochs="3")]
+    rows.append(ablation_row("nothing", 3, ""))
+    found = {
+        setting.epochs: {case.name: case for case in cases}
+        for setting, cases in results.studies(rows, "switched_off").items()
+    }
+    assert found[1]["crop"].differences == pytest.approx((2.0, -1.0))
+    assert len(found[1]["crop"].accuracies) == 3
+    assert found[3]["crop"].differences == ()
+    assert pictures.changes(results.studies(rows, "switched_off"), "off")
+    assert pictures.changes(results.studies(rows[-2:], "switched_off"), "off") is None
+
+
+def test_ablation_table_ranks_and_says_what_failed() -> None:
+    lines = [line for line in table.ablation_table(ABLATION).splitlines() if re.match(r"\| [a-z]", line)]
+    assert lines[1:4] == [
+        "| nothing | 52.00% ± 2.83 |  | 2 |",
+        "| batch norm | 1 met NaN or infinity |  | 1 |",
+        "| crop | 52.50% ± 0.71 | +0.50 ± 2.12 | 2 |",
+    ]
+
+
+def test_calibration_error_is_the_mean_distance_of_confidence_and_accuracy() -> None:
+    rows = [
+        {"recipe": "fast", "label_smoothing": "0.2", "seed": "0", "num_images": n, "confidence": c, "accuracy": a}
+        for n, c, a in (("30", "0.5", "0.7"), ("10", "0.9", "0.8"))
+    ]
+    [found] = results.calibrations(rows)
+    assert (found.accuracy, found.confidence, found.error) == pytest.approx((0.725, 0.6, 0.175))
+    assert "| fast, label smoothing 0.2, seed 0 | 72.50% | 60.00% | 17.5 points |" in table.calibration_table(rows)
+
+
+def test_series_is_the_dial_by_size() -> None:
+    assert [results.budget(row) for row in results.series(SERIES)] == ["100k", "1M", "5M"]
+
+
+def test_tables_without_rows_say_so() -> None:
+    tables = (table.ablation_table, table.regularisation_table, table.shapes_table, table.calibration_table)
+    assert {make([]) for make in tables} == {"Not measured yet."}
+
+
+@pytest.mark.parametrize("rows", [table.read_leaderboard(), SERIES])
+def test_labels_cover_no_other(rows: list[dict[str, str]]) -> None:
+    rows = [row for row in rows if results.is_single_view(row)]
+    for drawn in (pictures.hero(rows, PUBLISHED), pictures.cost(rows, PUBLISHED), pictures.dial_series(SERIES)):
+        assert drawn is not None
+        for axes in drawn.axes:
+            boxes = [text.get_window_extent() for text in axes.texts]
+            assert [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])] == []
+
+
+def test_bars_are_as_long_as_the_differences() -> None:
+    drawn = pictures.changes(results.studies(ABLATION, "switched_off"), "off")
+    assert drawn is not None
+    [axes] = drawn.axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.5])
+    assert [text.get_text().strip() for text in axes.texts] == ["training met NaN or infinity", "+0.5"]
+    assert axes.get_title("left") == "100K parameters, 1 epoch, 2 seeds"
+
+
+def test_shapes_stand_by_accuracy() -> None:
+    rows = [{**row, "shape": row["switched_off"]} for row in ABLATION]
+    drawn = pictures.shapes(results.studies(rows, "shape"))
+    assert drawn is not None
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["crop", "nothing"]
+
+
+def test_pictures_are_drawn_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From today's rows; what has none leaves no file, and removes an old one."""
+    (tmp_path / "shapes.png").write_bytes(b"old")
+    real, saved = results.read_rows, []
+    monkeypatch.setattr(pictures, "read_rows", lambda name, *at: [] if name == "shapes.csv" else real(name, *at))
+    monkeypatch.setattr(pictures, "save", lambda _, path: saved.append(path.name))
+    monkeypatch.setattr(sys, "argv", ["pictures.py", str(tmp_path)])
+    pictures.main()
+    assert {"hero.png", "cost.png", "ablation.png", "calibration.png"} <= set(saved)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", table.DOCUMENTS, ids=lambda path: path.name)
+def test_documents_hold_the_present_tables(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert table.filled(text) == text, "run make plots"
+
+
+def test_a_marker_without_an_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="<!-- series --> has no <!-- /series -->"):
+        table.filled("<!-- series -->\n")
+
+
+NUMBER = re.compile(r"\d+(?:,\d{3})+|\d+\.\d+|\d+")
+SOURCES = (
+    *("docs/log.md", "README.md", "results/README.md", "docs/pictures/published.csv", "recipes/*.toml"),
+    "src/pocket_resnet/model/design.py",
+)
+
+
+def numbers(text: str) -> set[str]:
+    return {number.replace(",", "") for number in NUMBER.findall(text)}
+
+
+def test_numbers_of_the_report_have_a_source() -> None:
+    """Every decimal and every number above 1,000 in its prose stands in the log, a table or a recipe."""
+    prose = REPORT.read_text(encoding="utf-8")
+    for name in table.TABLES:
+        prose = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", "", prose, flags=re.DOTALL)
+    prose = re.sub(r"`[^`]*`|\]\([^)]*\)|arXiv:\S+", "", prose)
+    texts = [path.read_text(encoding="utf-8") for pattern in SOURCES for path in ROOT.glob(pattern)]
+    known = numbers(" ".join([*texts, *(make() for make in table.TABLES.values())]))
+    told = {number for number in numbers(prose) if "." in number or int(number) >= 1000}
+    assert len(told) > 40
+    assert told - known == set()

@@ -1,0 +1,99 @@
+"""A finished run read again: its images as they were trained, its mistakes in order, its command."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pocket_resnet.data.source import open_source
+from pocket_resnet.errors import DataError
+from pocket_resnet.recipe.toml import load_recipe, override
+from pocket_resnet.reporting import exhibits
+from pocket_resnet.reporting.page import Album
+from pocket_resnet.training import saved_run
+from pocket_resnet.training.run import train
+from pocket_resnet.training.trainer import Trainer
+
+Trained = Callable[..., Path]
+
+
+def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -> None:
+    one = saved_run.read_run(train_hostile("a"), saved_run.opener(None))
+    synthetic.fingerprint = "synthetic-2"
+    other = saved_run.read_run(train_hostile("b"), saved_run.opener(None))
+    assert saved_run.same_images(one, one)
+    assert not saved_run.same_images(one, other)
+    again = saved_run.read_run(one.path, saved_run.opener(None), "synthetic")
+    assert "The data have changed since this run." in again.remarks
+    with pytest.raises(DataError, match="not those it was trained on"):
+        saved_run.read_run(one.path, saved_run.opener(None))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"max_steps": 3},
+        {"resolutions": (), "augment": {"mixup": 0.0, "cutmix": 1.0, "trivial_augment": True, "erasing": 0.5}},
+        {"augment": {"mixup": 0.0, "crop_px": 0, "flip": "none"}},
+    ],
+)
+def test_augmented_batch_is_the_trainer_s(
+    changes: dict[str, Any], train_hostile: Trained, source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Trainer.next_batch really gave in the first step of the last epoch."""
+    given: dict[int, torch.Tensor] = {}
+    whole = Trainer.next_batch
+
+    def noting(self: Trainer) -> Any:
+        batch = whole(self)
+        given[self.step] = batch[0]
+        return batch
+
+    monkeypatch.setattr(Trainer, "next_batch", noting)
+    run = saved_run.read_run(train_hostile("r", **changes), saved_run.opener(None))
+    pixels_BHWC, labels, step, _ = saved_run.last_epochs_first_batch(run, 6)
+    assert step == 2  # of 2 epochs of 2 steps
+    expected_BHWC = (given[step][:6] * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.equal(pixels_BHWC, expected_BHWC)
+    assert len(labels) == 6
+    assert source.class_names != run.source.class_names  # hostile ones
+
+
+@pytest.mark.parametrize(("until", "share"), [(1.0, 0.6), (0.5, 1.0)])
+def test_batch_of_which_the_hardest_were_trained(until: float, share: float, train_hostile: Trained) -> None:
+    """14 images in steps of 8 of 13; in the second half of the run, where this step is, possibly all of them."""
+    plain = {"augment": {"mixup": 0.0}, "resolutions": ()}
+    run = saved_run.read_run(train_hostile("r", hardest=0.6, hardest_until=until, **plain), saved_run.opener(None))
+    pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
+    assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
+    told = "From these and others the hardest 60% were chosen."
+    assert (told in str(exhibits.training_images(run, Album()))) == (share < 1)
+
+
+def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
+    run = saved_run.read_run(train_hostile("r"), saved_run.opener(None))
+    confidence = run.probabilities_NK.amax(1).tolist()
+    hit = (run.probabilities_NK.argmax(1) == run.val.labels_N).tolist()
+    wrong = sorted((n for n in range(30) if not hit[n]), key=lambda n: -confidence[n])
+    right = sorted((n for n in range(30) if hit[n]), key=lambda n: confidence[n])
+    assert [confidence[n] for n in run.surest_mistakes(4).tolist()] == [confidence[n] for n in wrong[:4]]
+    assert [confidence[n] for n in run.doubtful_hits(30).tolist()] == [confidence[n] for n in right]
+
+
+def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
+    quick = {"data.name": "digits", "min_steps": 0, "epochs": 1, "hardware.num_threads": 1, "norm_images": 8}
+    fast = load_recipe("fast")
+    small = override(fast, quick | {"model.widths": (4, 4, 4), "model.stem_width": 4})
+    train(small, runs_dir=tmp_path, run="r")
+    run = saved_run.read_run(tmp_path / "r", saved_run.opener(None))
+    assert saved_run.command(run) == f"pocket-resnet train {tmp_path}/r/recipe.toml"
+    source = open_source("digits")
+    resolved, _ = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
+    run.recipe = resolved
+    assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3"
+    run.recipe = override(resolved, {"seed": 0, "data.seed": 0})
+    assert saved_run.command(run) == "pocket-resnet train fast --data digits --data.seed 0"
+    assert saved_run.without_seed(run.recipe) == saved_run.without_seed(resolved)

@@ -1,0 +1,173 @@
+"""TensorBoard's files: what they tell is metrics.jsonl and the last validation, however often a run was interrupted."""
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
+
+from pocket_resnet.cli.main import main
+from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.run_folder import RunFolder
+from pocket_resnet.training.tensorboard import NUM_PICTURES, SCALARS, Board
+
+PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
+
+
+@pytest.fixture
+def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:
+    """go(max_steps=1, resume=True): a run of two epochs of two steps, tracked unless told otherwise."""
+    synthetic.num_val = 30  # of which a network of four steps takes some for others
+    return lambda resume=False, **changes: train(
+        make_recipe(**{"track": True} | changes), runs_dir=tmp_path, run="r", resume=resume
+    )
+
+
+def events(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run / "tensorboard"), size_guidance={IMAGES: 0}).Reload()
+
+
+def told(run: Path) -> dict[str, list[tuple[int, float]]]:
+    found = events(run)
+    return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in found.Tags()["scalars"]}
+
+
+def recorded(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """The same, of metrics.jsonl; TensorBoard keeps fp32."""
+    records = read_metrics(run / "metrics.jsonl")
+    return {
+        name: [(record["step"], pytest.approx(record[key], rel=1e-6)) for record in records if key in record]
+        for key, name in SCALARS.items()
+    }
+
+
+def test_scalars_are_the_metrics(go: Callable[..., Result], tmp_path: Path) -> None:
+    go()
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert len(told(tmp_path / "r")["lr"]) == 2
+
+
+def test_pictures(go: Callable[..., Result], tmp_path: Path) -> None:
+    go()
+    found = events(tmp_path / "r")
+    assert sorted(found.Tags()["images"]) == PICTURES
+    for name in PICTURES:
+        assert [event.step for event in found.Images(name)] == [2, 4]
+        picture = Image.open(io.BytesIO(found.Images(name)[-1].encoded_image_string))
+        assert picture.width == 800
+        assert len(picture.convert("L").getcolors(1000) or ()) > 10
+
+
+def test_tracking_changes_nothing_else(go: Callable[..., Result], tmp_path: Path) -> None:
+    go()
+    weights = (tmp_path / "r/model/model.safetensors").read_bytes()
+    (tmp_path / "r").rename(tmp_path / "tracked")
+    go(track=False)
+    assert not (tmp_path / "r/tensorboard").exists()
+    assert (tmp_path / "r/model/model.safetensors").read_bytes() == weights
+
+
+def test_resumed_run_tells_each_epoch_once(
+    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 1: the second epoch is lost after it was recorded, and trained again."""
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("pulled the plug")
+
+    with monkeypatch.context() as patch:
+        save = RunFolder.save
+        patch.setattr(
+            RunFolder, "save", lambda self, state, *rest: (save if state.step < 4 else crash)(self, state, *rest)
+        )
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            go()
+    assert [step for step, _ in told(tmp_path / "r")["lr"]] == [2, 4]
+    go(resume=True)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [event.step for event in events(tmp_path / "r").Images("training/batch")] == [2, 4]
+    assert len(list((tmp_path / "r/tensorboard").iterdir())) == 2
+
+
+def test_each_epoch_is_on_disk_at_once(
+    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 1: a killed process has told of what it recorded; asked where it saves, after each step."""
+    found: list[int] = []
+    monkeypatch.setattr(Board, "is_due", lambda *_: False)
+    monkeypatch.setattr(RunFolder, "save", lambda *_: found.append(len(told(tmp_path / "r").get("lr", ()))))
+    go()
+    assert found == [0, 1, 1, 2]
+
+
+def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> None:
+    """And then tells of the epochs before."""
+    go(track=False, max_steps=2)
+    go(resume=True)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+
+
+@pytest.mark.parametrize("max_steps", [2, 3])
+def test_where_max_steps_ended_it(
+    max_steps: int, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 1: the last record stays when only the result was lost, and goes, or its validation, when the run goes on."""
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("pulled the plug")
+
+    changes: Any = {"epochs": 3, "validate_every": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "leave", crash)
+        with pytest.raises(RuntimeError, match="pulled the plug"):
+            go(max_steps=max_steps, **changes)
+    go(resume=True, max_steps=max_steps, **changes)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert told(tmp_path / "r")["accuracy/validation"][-1][0] == max_steps
+    go(resume=True, **changes)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [step for step, _ in told(tmp_path / "r")["lr"]] == [2, 4, 6]
+    assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [6]
+
+
+def test_pictures_are_due_so_often(tmp_path: Path) -> None:
+    board, drawn = Board(tmp_path, 0, 997, []), []
+    for step in range(0, 998):
+        if step and board.is_due(step):
+            drawn.append(step)
+            board.pictured_step = step
+    board.close()
+    assert len(drawn) == NUM_PICTURES
+    assert drawn[-1] == 997
+
+
+def test_without_tensorboard(
+    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before anything is begun, and only to who asked."""
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(EnvironmentFault, match="pip install tensorboard"):
+        go()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SystemExit) as ending:
+        main(["train", "fast", "--data", "digits", "--track", "--runs-dir", str(tmp_path)])
+    assert ending.value.code == EnvironmentFault.exit_code
+    assert capsys.readouterr().err == (
+        "pocket-resnet: --track needs TensorBoard, which is not installed\n"
+        "  pip install tensorboard, or leave --track out\n"
+    )
+    go(track=False)
+
+
+def test_where_it_cannot_be_written(go: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/tensorboard").touch()
+    with pytest.raises(EnvironmentFault, match="cannot write"):
+        go()

@@ -1,0 +1,45 @@
+"""How well confidence and accuracy agree in finished runs, bin by bin of confidence, into results/calibration.csv.
+
+    pocket-resnet train fast --data cifar10 --run smoothed
+    pocket-resnet train fast --data cifar10 --label-smoothing 0 --run sharp
+    python -m tools.calibration runs/smoothed runs/sharp
+
+The bins are those of the reliability diagram in a run's report. The file holds the runs given, and no others.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+from pocket_resnet.inference.statistics import calibration_bins
+from pocket_resnet.training.saved_run import Opener, opener, read_run
+
+TARGET = Path(__file__).parents[1] / "results" / "calibration.csv"
+COLUMNS = ("recipe", "label_smoothing", "seed", "num_images", "confidence", "accuracy")
+
+
+def rows(run: Path, open_data: Opener) -> list[dict[str, object]]:
+    """A row a bin that has images."""
+    found = read_run(run, open_data)
+    recipe = (found.recipe.name, found.recipe.label_smoothing, found.recipe.seed)
+    bins = calibration_bins(found.confidence_N, found.hit_N)
+    values = [(*recipe, each.num_images, round(each.confidence, 6), round(each.accuracy, 6)) for each in bins]
+    return [dict(zip(COLUMNS, row, strict=True)) for row in values]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--out", type=Path, default=TARGET)
+    arguments = parser.parse_args()
+    open_data = opener(arguments.data_dir)
+    measured = [row for run in arguments.runs for row in rows(run, open_data)]
+    with arguments.out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(measured)
+
+
+if __name__ == "__main__":
+    main()

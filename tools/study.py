@@ -1,0 +1,97 @@
+"""A study: many short trainings that differ in one thing, one row of a CSV file each.
+
+Rows are added as they are measured. What stands there already is not trained again, so that an interrupted study goes
+on, and more seeds or cases are added by asking for them. An empty accuracy: training met NaN or infinity.
+"""
+
+import argparse
+import csv
+import itertools
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pocket_resnet.device import choose, keep_freed_memory, machine
+from pocket_resnet.errors import NonFiniteError, Stopped
+from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.model.counts import num_macs, num_params
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override
+from pocket_resnet.training.run import train
+
+RESULTS = Path(__file__).parents[1] / "results"
+MEASURED = ("num_params", "num_macs", "accuracy", "nll", "pflop", "seconds", "machine", "commit")
+
+
+def parser(description: str | None, target: str, *, budget: str, epochs: int) -> argparse.ArgumentParser:
+    """The options that every study has, with its own defaults; `target` is its file in results/."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--budget", default=budget, help=f"parameters of each network (default: {budget})")
+    options.add_argument("--epochs", type=int, default=epochs, help=f"default: {epochs}")
+    options.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
+    options.add_argument("--only", nargs="+", metavar="CASE", help="leave the other cases out")
+    options.add_argument("--data", default="cifar10")
+    options.add_argument("--data-dir", type=Path)
+    options.add_argument("--out", type=Path, default=RESULTS / target, help=f"default: results/{target}")
+    return options
+
+
+def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
+    """The columns MEASURED after a training of the recipe, on as many threads as torch has now."""
+    keep_freed_memory()
+    threads = torch.get_num_threads()
+    recipe = override(recipe, {"hardware.num_threads": threads})
+    sizes = {"num_params": num_params(recipe.model), "num_macs": num_macs(recipe.model), "commit": commit()}
+    with tempfile.TemporaryDirectory() as runs_dir:
+        try:
+            result = train(recipe, data_dir=data_dir, runs_dir=Path(runs_dir))
+        except NonFiniteError as error:
+            print(error, file=sys.stderr)
+            return sizes
+        except Stopped:
+            sys.exit("stopped; the same command goes on")
+        sizes |= {"num_params": result.num_params, "num_macs": result.num_macs}  # with the data's number of classes
+        nll = evaluate_model(Path(result.model), split="val", data_dir=data_dir).nll
+    return sizes | {
+        "accuracy": round(result.accuracy, 4),
+        "nll": round(nll, 4),
+        "pflop": round(result.train_flops / 1e15, 5),
+        "seconds": round(result.seconds, 1),
+        "machine": machine(choose(num_threads=threads)),
+    }
+
+
+def commit() -> str:
+    """The working tree's commit, with "+" where it was changed since; empty outside of a repository."""
+    command = ["git", "-C", str(RESULTS), "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def run(
+    options: argparse.Namespace, variable: str, cases: Collection[str], make: Callable[[str, str, int], Recipe]
+) -> None:
+    """Measure every case that has no row yet, seed by seed; `make` turns case, budget and epochs into a recipe."""
+    if unknown := set(options.only or ()) - set(cases):
+        sys.exit(f"no such case: {', '.join(sorted(unknown))}; known: {', '.join(cases)}")
+    keys = ("data", "budget", variable, "epochs", "seed")
+    rows = list(csv.DictReader(options.out.read_text(encoding="utf-8").splitlines())) if options.out.exists() else []
+    done = {tuple(row[key] for key in keys) for row in rows}
+    wanted = itertools.product(range(options.seeds), options.only or cases)
+    with options.out.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, (*keys, *MEASURED), lineterminator="\n")
+        if not rows:
+            writer.writeheader()
+        for seed, case in wanted:
+            row = dict(zip(keys, (options.data, options.budget, case, options.epochs, seed), strict=True))
+            if tuple(map(str, row.values())) in done:
+                continue
+            whole = {"min_steps": 0, "validate_every": options.epochs, "seed": seed, "data.name": options.data}
+            row |= measure(override(make(case, options.budget, options.epochs), whole), options.data_dir)
+            writer.writerow(row)
+            file.flush()
+            print(row, file=sys.stderr)

@@ -1,0 +1,248 @@
+"""The tables of README.md and docs/report.md, made from the CSV files; nobody types a number into them.
+
+python -m tools.table            # print the leaderboard, and put every table into its document
+python -m tools.table --check    # exit with 1 where a document has another one
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is a key of TABLES.
+"""
+
+import argparse
+import csv
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tools.results import ALL_ON, RESULTS, Case, Rows, calibrations, read_rows, series, studies
+
+ROOT = Path(__file__).parents[1]
+LEADERBOARD = RESULTS / "leaderboard.csv"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "report.md")
+NOTHING = "Not measured yet."
+COLUMNS = [
+    *("recipe", "command", "data", "split", "num_params", "num_macs", "epochs", "seeds", "accuracy_mean"),
+    *("accuracy_sd", "views", "seconds_mean", "train_pflop", "machine", "commit", "date"),
+]
+PATTERNS = {
+    "command": r"pocket-resnet train\b.*",
+    "split": r"val|test",
+    "num_params": r"[1-9]\d*",
+    "num_macs": r"[1-9]\d*",
+    "epochs": r"[1-9]\d*",
+    "seeds": r"[1-9]\d*",
+    "accuracy_mean": r"0\.\d+|1(\.0*)?",
+    "accuracy_sd": r"(0\.\d+)?",
+    "views": r"[126]",
+    "seconds_mean": r"\d+(\.\d+)?",
+    "train_pflop": r"\d+(\.\d+)?",
+    "machine": r".+",
+    "commit": r"[0-9a-f]{7,40}",
+    "date": r"\d{4}-\d\d-\d\d",
+}
+
+
+def read_leaderboard(path: Path = LEADERBOARD) -> list[dict[str, str]]:
+    """The rows, checked. Raises ValueError naming the line and column that break the rules of README.md."""
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != COLUMNS:
+            raise ValueError(f"{path}: its columns are not {', '.join(COLUMNS)}")
+        rows = []
+        for row in reader:
+            _check_row(row, f"{path}:{reader.line_num}")
+            rows.append(row)
+    return rows
+
+
+def _check_row(row: dict[str, str], where: str) -> None:
+    if None in row or None in row.values():
+        raise ValueError(f"{where}: has not {len(COLUMNS)} columns (quote what holds a comma)")
+    for column, pattern in PATTERNS.items():
+        if not re.fullmatch(pattern, row[column]):
+            raise ValueError(f"{where}: {column} = {row[column]!r} does not match {pattern}")
+    if (row["seeds"] == "1") != (row["accuracy_sd"] == ""):
+        raise ValueError(f"{where}: accuracy_sd is for two seeds or more, and left empty for one")
+
+
+def markdown(columns: dict[str, str], rows: list[list[str]]) -> str:
+    """A Markdown table; `columns` maps each heading to `<` or `>`, the side that its cells stand at."""
+    rules = ["---" if side == "<" else "---:" for side in columns.values()]
+    lines = [list(columns), rules, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else NOTHING
+
+
+def leaderboard_table(rows: Rows) -> str:
+    """The rows in the leaderboard's order, but for those of the dial, which have a table of their own."""
+    columns = {"command": "<", "data, split": "<", "parameters": ">", "accuracy": ">", "views": ">", "training": ">"}
+    lines = [_leaderboard_line(row) for row in rows if row not in series(rows)]
+    return markdown(columns | {"machine": "<", "commit": "<"}, lines)
+
+
+def _leaderboard_line(row: dict[str, str]) -> list[str]:
+    return [
+        f"`{row['command']}`",
+        f"{row['data']}, {row['split']}",
+        f"{int(row['num_params']):,}",
+        _accuracy(row),
+        row["views"],
+        f"{_duration(float(row['seconds_mean']))}, {float(row['train_pflop']):.2g} PFLOP",
+        row["machine"],
+        row["commit"][:7],
+    ]
+
+
+def _accuracy(row: dict[str, str]) -> str:
+    accuracy = f"{100 * float(row['accuracy_mean']):.2f}%"
+    return (
+        f"{accuracy} ± {100 * float(row['accuracy_sd']):.2f} (n={row['seeds']})"
+        if row["accuracy_sd"]
+        else f"{accuracy} (n=1)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def series_table(leaderboard: Rows) -> str:
+    """The dial's networks by size."""
+    columns = dict.fromkeys(["parameters", "multiply-adds", "epochs", "accuracy", "PFLOP"], ">")
+    lines = [
+        [
+            f"{int(row['num_params']):,}",
+            f"{int(row['num_macs']):,}",
+            row["epochs"],
+            _accuracy(row),
+            f"{float(row['train_pflop']):.2g}",
+            f"`{row['command']}`",
+        ]
+        for row in series(leaderboard)
+    ]
+    return with_picture(
+        "series",
+        "Accuracy of the dial's networks against parameters",
+        markdown(columns | {"command": "<"}, lines),
+        drawn=len(lines) > 1,
+    )
+
+
+def ablation_table(rows: Rows) -> str:
+    """What each switch changes, the most useful first."""
+    alt = "Change of validation accuracy when a switch of the original recipe is off"
+    return with_picture("ablation", alt, changes_table(rows, "switched_off"))
+
+
+def regularisation_table(rows: Rows) -> str:
+    """What each way of regularisation changes, the most harmful first."""
+    alt = "Change of validation accuracy when one thing is added to a short run"
+    return with_picture("regularisation", alt, changes_table(rows, "added"))
+
+
+def changes_table(rows: Rows, variable: str) -> str:
+    """A table a setting: the cases by what they change, the first case above them; empty where there are no rows."""
+    columns = {variable.replace("_", " "): "<", "accuracy": ">", "change, same seeds, points": ">", "n": ">"}
+    tables = []
+    for setting, cases in studies(rows, variable).items():
+        ranked = sorted(cases, key=lambda case: (case.name != ALL_ON, case.difference if case.differences else 0.0))
+        tables.append(f"{setting}:\n\n{markdown(columns, [_change_line(case) for case in ranked])}")
+    return "\n\n".join(tables)
+
+
+def _change_line(case: Case) -> list[str]:
+    failed = [f"{case.num_failed} met NaN or infinity"] if case.num_failed else []
+    accuracy = [f"{case.accuracy:.2f}%{_spread(case.accuracies)}"] if case.accuracies else []
+    change = ""
+    if case.differences and case.name != ALL_ON:
+        change = f"{case.difference:+.2f}{_spread(case.differences)}".replace("-", "−")
+    return [case.name, ", ".join(accuracy + failed), change, str(len(case.accuracies) + case.num_failed)]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+
+
+def shapes_table(rows: Rows) -> str:
+    """The shapes of each setting, the most accurate first."""
+    names = ["parameters", "multiply-adds", "PFLOP", "accuracy", "nll (lower is better)", "n"]
+    columns = {"shape": "<"} | dict.fromkeys(names, ">")
+    tables = []
+    for setting, cases in studies(rows, "shape").items():
+        finished = sorted((case for case in cases if case.accuracies), key=lambda case: -case.accuracy)
+        tables.append(f"{setting}:\n\n{markdown(columns, [_shape_line(case) for case in finished])}")
+    return with_picture("shapes", "Accuracy of network shapes with as many parameters", "\n\n".join(tables))
+
+
+def _shape_line(case: Case) -> list[str]:
+    counts = [f"{case.num_params:,}", f"{case.num_macs:,}", f"{case.pflop:.2g}"]
+    return [
+        case.name,
+        *counts,
+        f"{case.accuracy:.2f}%{_spread(case.accuracies)}",
+        f"{case.nll:.3f}",
+        str(len(case.accuracies)),
+    ]
+
+
+def calibration_table(rows: Rows) -> str:
+    """Confidence beside accuracy, run by run."""
+    columns = {"run": "<"} | dict.fromkeys(["accuracy", "mean confidence", "expected calibration error"], ">")
+    lines = [
+        [
+            f"{each.name}, seed {each.seed}",
+            f"{each.accuracy:.2%}",
+            f"{each.confidence:.2%}",
+            f"{100 * each.error:.1f} points",
+        ]
+        for each in calibrations(rows)
+    ]
+    return with_picture("calibration", "Accuracy against confidence", markdown(columns, lines))
+
+
+def with_picture(name: str, alt: str, table: str, *, drawn: bool = True) -> str:
+    """The picture that tools/pictures.py draws of the same rows, and the table; or that there is nothing yet."""
+    if not table:
+        return NOTHING
+    return f"![{alt}](pictures/{name}.png)\n\n{table}" if drawn and table != NOTHING else table
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": lambda: leaderboard_table(read_leaderboard()),
+    "series": lambda: series_table(read_leaderboard()),
+    "ablation": lambda: ablation_table(read_rows("ablation.csv")),
+    "regularisation": lambda: regularisation_table(read_rows("regularisation.csv")),
+    "shapes": lambda: shapes_table(read_rows("shapes.csv")),
+    "calibration": lambda: calibration_table(read_rows("calibration.csv")),
+}
+
+
+def filled(document: str) -> str:
+    """The document with the present tables between its markers. Raises ValueError where one has no end."""
+    for name, make in TABLES.items():
+        before, begin, rest = document.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if begin and not end:
+            raise ValueError(f"<!-- {name} --> has no <!-- /{name} -->")
+        document = f"{before}{begin}\n{make()}\n{end}{after}" if begin else before
+    return document
+
+
+def main() -> None:
+    """Update or check the documents."""
+    parser = argparse.ArgumentParser(description="Make the tables of README.md and docs/report.md.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a document differs")
+    is_check: bool = parser.parse_args().check
+    print(TABLES["results"]())
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        updated = filled(text)
+        if is_check and updated != text:
+            sys.exit(f"{path.name} has another table: run python -m tools.table")
+        if not is_check:
+            path.write_text(updated, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
