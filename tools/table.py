@@ -86,7 +86,7 @@ def _leaderboard_line(row: dict[str, str]) -> list[str]:
         f"{int(row['num_params']):,}",
         _accuracy(row),
         row["views"],
-        f"{_duration(float(row['seconds_mean']))}, {float(row['train_pflop']):.2g} PFLOP",
+        f"{_duration(float(row['seconds_mean']))}, {_pflop(float(row['train_pflop']))} PFLOP",
         row["machine"],
         row["commit"][:7],
     ]
@@ -99,6 +99,11 @@ def _accuracy(row: dict[str, str]) -> str:
         if row["accuracy_sd"]
         else f"{accuracy} (n=1)"
     )
+
+
+def _pflop(value: float) -> str:
+    """Two digits, and all of a whole number's."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _duration(seconds: float) -> str:

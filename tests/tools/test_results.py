@@ -41,6 +41,7 @@ def leaderboard_row(command: str, num_params: int, accuracy: float) -> dict[str,
     recipe = command.split()[2]
     return row | {
         "recipe": recipe,
+        "views": "1",
         "command": command,
         "num_params": str(num_params),
         "accuracy_mean": str(accuracy),
