@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.io.files import SUMS_NAME, write_folder
+from pocket_resnet.model import artifact
 from pocket_resnet.model.artifact import find_model, load_card, load_model, resume_command, save_model
 from pocket_resnet.model.card import FORMAT, Card, markdown
 from pocket_resnet.model.counts import num_macs, num_params
@@ -222,3 +223,29 @@ def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, ma
         expected = value.half().float() if name in parameters else value
         assert torch.equal(model.state_dict()[name], expected)
         assert model.state_dict()[name].dtype == value.dtype
+
+
+def test_released_model_by_name(
+    tiny_model: ResNet, make_card: Callable[..., Card], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside the package, in a checkout, but not where something else has that name."""
+    card = make_card()
+    package, checkout = tmp_path / "src" / "package", tmp_path / "models"
+    monkeypatch.setattr(artifact, "__file__", str(package / "model" / "artifact.py"))
+    monkeypatch.chdir(tmp_path)
+    for folder in (package / "models" / "small", checkout / "small", checkout / "large"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_model(folder, tiny_model, card)
+    assert find_model(Path("small")) == package / "models" / "small"
+    assert find_model(Path("large")) == checkout / "large"
+    assert load_model(Path("large"))[1] == card
+    with pytest.raises(UsageError, match="no model here") as raised:
+        find_model(Path("medium"))
+    assert raised.value.mend is not None
+    assert raised.value.mend.endswith("or a released model: large, small")
+    with pytest.raises(UsageError) as raised:
+        find_model(Path("./somewhere/large"))
+    assert "released" not in str(raised.value)
+    (tmp_path / "large").mkdir()
+    with pytest.raises(UsageError):
+        find_model(Path("large"))

@@ -11,7 +11,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from pocket_resnet.errors import ArtifactError, UsageError
+from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.io.files import is_listed, json_bytes, read_folder, write_folder
 from pocket_resnet.io.renamed import CARD_FIELDS, with_current_names
 from pocket_resnet.model.card import FORMAT, Card, markdown
@@ -60,23 +60,28 @@ def save_model(folder: Path, model: ResNet, card: Card, digests: bytes | None = 
     write_folder(folder, files)
 
 
-def released_folder() -> Path:
-    """Where the released models of a checkout lie."""
-    return Path(__file__).parents[3] / "models"
+def released() -> dict[str, Path]:
+    """The released models at hand by name: those inside the package, and those of a checkout."""
+    package = Path(__file__).parents[1]
+    configs = [*package.glob(f"models/*/{CONFIG_NAME}"), *package.parents[1].glob(f"models/*/{CONFIG_NAME}")]
+    return {config.parent.name: config.parent for config in reversed(configs)}
 
 
 def find_model(path: Path) -> Path:
     """The model directory at the path, which may also be a run's directory or the name of a released model.
 
-    Raises UsageError where there is none.
+    What exists at the path comes before a released model of that name. Raises UsageError where there is none.
     """
-    released = [released_folder() / path] if len(path.parts) == 1 and not path.exists() else []
-    for folder in (path, path / "model", *released):
+    by_name = released() if len(path.parts) == 1 and not path.exists() else {}
+    for folder in (path, path / "model", *([by_name[path.name]] if path.name in by_name else [])):
         if (folder / CONFIG_NAME).exists():
             return folder
     if (path / "checkpoints").is_dir():
         raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
-    raise UsageError("no model here", where=path, mend="give a model directory or a finished run's directory")
+    mend = "give a model directory or a finished run's directory"
+    if by_name:
+        mend += f", or a released model: {listed(sorted(by_name), ', ')}"
+    raise UsageError("no model here", where=path, mend=mend)
 
 
 def resume_command(run: Path, data_dir: Path | None = None) -> str:
