@@ -167,14 +167,16 @@ def write_rows(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_row_becomes_a_line(tmp_path: Path) -> None:
-    rows = table.read_leaderboard(write_rows(tmp_path / "l.csv", a_row(), a_row(seeds="1", accuracy_sd="")))
+def test_a_training_becomes_a_line(tmp_path: Path) -> None:
+    six_views = a_row(views="6", seeds="1", accuracy_mean="0.8801", accuracy_sd="")
+    other = a_row(commit="1123456789", split="test")
+    rows = table.read_leaderboard(write_rows(tmp_path / "l.csv", a_row(), six_views, other))
     first, second = table.leaderboard_table(rows).splitlines()[2:]
     assert first == (
-        "| `pocket-resnet train fast` | cifar10, val | 295,096 | 87.12% ± 0.31 (n=3) | 1 | 132 s, 0.012 PFLOP "
+        "| `pocket-resnet train fast` | 295,096 | 87.12% ± 0.31 (n=3) | 88.01% (n=1) | 132 s, 0.012 PFLOP "
         "| a CPU, 2 threads | 0123456 |"
     )
-    assert "| 87.12% (n=1) |" in second
+    assert second.startswith("| `pocket-resnet train fast` (test images) | 295,096 | 87.12% ± 0.31 (n=3) |  |")
 
 
 @pytest.mark.parametrize(
