@@ -1,6 +1,9 @@
 """The dial: a budget and a number of epochs -> the network that makes most of them."""
 
-from collections.abc import Mapping
+import bisect
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +19,10 @@ LARGEST_WIDTH = int(RANGES["widths"][1])
 DEEP = replace(CATALOG["resnet20"], shortcut="projection")
 SHALLOW = replace(DEEP, num_blocks=(2, 2, 2))
 POOLED = replace(CATALOG["fast"], downsample="pool", widths=(32, 64, 128), activation="gelu")
+# Of fast widths: by which factor they may differ from those that fill the budget exactly, how many are
+# tried a stage, the ratio of neighbouring stages, the share of the budget to use, from SMALL_PARAMS on and below.
+NEAR, NUM_NEAR, LEAST_RATIO, MOST_RATIO = 1.3, 16, 1.5, 2.67
+SMALL_PARAMS, LEAST_USED, LEAST_USED_SMALL = 50_000, 0.97, 0.95
 SHORT_RUN = 4  # epochs up to which POOLED is taken: the best of 16 shapes after three, not after six (docs/report.md)
 LONG_RUN = 30  # epochs beyond which DEEP is taken, the best published; up to there SHALLOW, better than it after ten
 
@@ -71,9 +78,9 @@ def design(
     """The largest network within the budget, of the shape that is most accurate after so many epochs.
 
     Other `fixed` fields of the spec stay as they are given. Where multiply-adds bind, it is the pooled shape, which
-    needs fewer. The budget must limit parameters or bytes. From
-    20,000 to 30,000,000 parameters at least 97% of them are used, or 94% of the multiply-adds where those bind; nothing
-    is ever exceeded. Raises UsageError where no network fits.
+    needs fewer. The budget must limit parameters or bytes. From 50,000 to 30,000,000 parameters at least 97% of them
+    are used, below that 95%, or 94% of the multiply-adds where those bind; nothing is ever exceeded. Raises UsageError
+    where no network fits.
     """
     if "parameters" not in budget.limits():
         raise UsageError("neither parameters nor bytes are limited", where="budget", mend="give a budget, such as 5M")
@@ -99,7 +106,8 @@ def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
 def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> NetworkSpec:
     """The shape scaled to the budget, but for a fixed stem; with fixed widths as it is, where that exceeds nothing."""
     if "widths" not in fixed:
-        return fill_budget(shape, budget, fixed_stem="stem_width" in fixed)
+        filled = fill_budget(shape, budget, fixed_stem="stem_width" in fixed)
+        return _with_fast_widths(filled, shape, budget, fixed_stem="stem_width" in fixed)
     for what, most in budget.limits().items():
         if (count := cost(shape, what)) > most:
             flag, least = budget.asked(what, count)
@@ -142,6 +150,60 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
         middle = (low + high) / 2
         low, high = (middle, high) if budget.fits(_scaled(spec, middle, fixed_stem)) else (low, middle)
     return _widen_one_by_one(_scaled(spec, low, fixed_stem), budget)
+
+
+def _with_fast_widths(filled: NetworkSpec, shape: NetworkSpec, budget: Budget, *, fixed_stem: bool) -> NetworkSpec:
+    """The filled network with widths that processors and GPUs compute fast, in nearly the shape's proportions.
+
+    Of all such widths near the filled ones that use enough of the budget, those whose ratios are nearest to the
+    shape's; where none use enough, those that use most. Groups and identity shortcuts bind widths: they stay as filled.
+    """
+    if shape.groups > 1 or shape.shortcut == "identity":
+        return filled
+    wanted = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(shape.widths)]
+    least_used = LEAST_USED if budget.limits().get("parameters", SMALL_PARAMS) >= SMALL_PARAMS else LEAST_USED_SMALL
+    best, best_rank = filled, (-math.inf, -math.inf)
+    for widths in _fast_widths_near(filled, budget, fixed_stem):
+        spec = _with_widths(filled, widths, fixed_stem)
+        used = max(cost(spec, what) / most for what, most in budget.limits().items())
+        ratios = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(widths)]
+        distance = sum(abs(ratio - own) for ratio, own in zip(ratios, wanted, strict=True))
+        rank = (-round(distance, 6), used) if used >= least_used else (-math.inf, used)
+        if rank > best_rank:
+            best, best_rank = spec, rank
+    return best
+
+
+def _fast_widths_near(filled: NetworkSpec, budget: Budget, fixed_stem: bool) -> Iterator[tuple[int, ...]]:
+    """Fast widths of all stages: near the filled ones, and the last as wide as budget and ratio allow."""
+    choices = [_fast_near(width) for width in filled.widths]
+    for first in itertools.product(*choices[:-1]):
+        fitting = [(*first, last) for last in choices[-1] if _ratios_are_allowed((*first, last))]
+        count = bisect.bisect_left(
+            fitting, True, key=lambda widths: not budget.fits(_with_widths(filled, widths, fixed_stem))
+        )
+        if count:
+            yield fitting[count - 1]
+
+
+def _fast_near(width: int) -> list[int]:
+    """Up to NUM_NEAR numbers of channels that fill matrix units, which take 16 at a time, ascending.
+
+    Memory bounds narrow layers, so those may be less even.
+    """
+    near = range(math.ceil(width / NEAR), min(int(width * NEAR), LARGEST_WIDTH) + 1)
+    fast = [other for other in near if other % (16 if other >= 128 else 8 if other >= 48 else 2) == 0]
+    return sorted(sorted(fast, key=lambda other: abs(other - width))[:NUM_NEAR])
+
+
+def _ratios_are_allowed(widths: tuple[int, ...]) -> bool:
+    return all(LEAST_RATIO <= wide / narrow <= MOST_RATIO for narrow, wide in itertools.pairwise(widths))
+
+
+def _with_widths(spec: NetworkSpec, widths: tuple[int, ...], fixed_stem: bool) -> NetworkSpec:
+    """A conv stem is as wide as the first stage, unless it is fixed."""
+    keeps_stem = fixed_stem or spec.stem != "conv"
+    return replace(spec, widths=widths, stem_width=spec.stem_width if keeps_stem else widths[0])
 
 
 def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
