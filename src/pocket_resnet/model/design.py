@@ -53,6 +53,11 @@ class Budget:
         """Whether the network exceeds nothing."""
         return all(cost(spec, what) <= most for what, most in self.limits().items())
 
+    def is_filled_by(self, spec: NetworkSpec) -> bool:
+        """Whether the network fits and uses at least 97% of what binds: 95% of fewer than 50,000 parameters."""
+        least = LEAST_USED if self.limits().get("parameters", SMALL_PARAMS) >= SMALL_PARAMS else LEAST_USED_SMALL
+        return self.fits(spec) and any(cost(spec, what) >= least * most for what, most in self.limits().items())
+
 
 @dataclass(frozen=True)
 class Design:
@@ -155,23 +160,20 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
 def _with_fast_widths(filled: NetworkSpec, shape: NetworkSpec, budget: Budget, *, fixed_stem: bool) -> NetworkSpec:
     """The filled network with widths that processors and GPUs compute fast, in nearly the shape's proportions.
 
-    Of all such widths near the filled ones that use enough of the budget, those whose ratios are nearest to the
-    shape's; where none use enough, those that use most. Groups and identity shortcuts bind widths: they stay as filled.
+    Of all such widths near the filled ones that fill the budget too, those whose ratios are nearest to the shape's.
+    Where there are none, and where groups or identity shortcuts bind the widths, they stay as they are.
     """
     if shape.groups > 1 or shape.shortcut == "identity":
         return filled
     wanted = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(shape.widths)]
-    least_used = LEAST_USED if budget.limits().get("parameters", SMALL_PARAMS) >= SMALL_PARAMS else LEAST_USED_SMALL
-    best, best_rank = filled, (-math.inf, -math.inf)
-    for widths in _fast_widths_near(filled, budget, fixed_stem):
-        spec = _with_widths(filled, widths, fixed_stem)
-        used = max(cost(spec, what) / most for what, most in budget.limits().items())
-        ratios = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(widths)]
+
+    def rank(spec: NetworkSpec) -> tuple[float, int]:
+        ratios = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(spec.widths)]
         distance = sum(abs(ratio - own) for ratio, own in zip(ratios, wanted, strict=True))
-        rank = (-round(distance, 6), used) if used >= least_used else (-math.inf, used)
-        if rank > best_rank:
-            best, best_rank = spec, rank
-    return best
+        return -round(distance, 6), num_params(spec)
+
+    near = [_with_widths(filled, widths, fixed_stem) for widths in _fast_widths_near(filled, budget, fixed_stem)]
+    return max(filter(budget.is_filled_by, near), key=rank, default=filled)
 
 
 def _fast_widths_near(filled: NetworkSpec, budget: Budget, fixed_stem: bool) -> Iterator[tuple[int, ...]]:

@@ -24,7 +24,7 @@ INSTEAD = {"ema.window": "ema.decay"}  # keys that take the place of a dialled o
 
 
 def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
-    """The dial's network, or the recipe's own scaled to its budget, or as it is.
+    """The dial's network, or the recipe's own: scaled to its budget, or as it is where it fills the budget or has none.
 
     What the recipe says of the network itself stays; where it spells one out, nothing is left for the dial. The dial
     counts the epochs that were asked for: a run that `min_steps` lengthens is no longer in optimizer steps.
@@ -34,7 +34,7 @@ def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
     if "model" in recipe.dial and len(explicit) < len(fields(spec)):
         sizes = {"num_classes": num_classes, "image_size": spec.image_size}
         return design(budget, epochs=recipe.epochs, **sizes, fixed=explicit).spec
-    return fill_budget(spec, budget) if budget.limits() else spec
+    return fill_budget(spec, budget) if budget.limits() and not budget.is_filled_by(spec) else spec
 
 
 def budget_of(recipe: Recipe) -> Budget:
