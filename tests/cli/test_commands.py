@@ -3,14 +3,13 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -126,9 +125,8 @@ def test_evaluate_says_what_the_data_leave_out(
     assert json.loads(out)["num_images"] == 2
     assert "red/away" in err
     assert "test/ has no class folders: left out" in err
-    auto = replace(
-        open_source(tmp_path / "pictures", data_dir=tmp_path, image_size=8), remarks=("using the digits instead",)
-    )
+    auto = open_source(tmp_path / "pictures", data_dir=tmp_path, image_size=8)
+    auto.remarks = ("using the digits instead",)
     monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", lambda *_, **__: auto)
     assert "using the digits instead\n" in run("evaluate", trained, "--data", "auto")[2]
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pocket_resnet.cli import console
-from pocket_resnet.data.source import describe, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import describe
 from pocket_resnet.inference.evaluate import summarise as summarise_probabilities
 from pocket_resnet.recipe.summary import find_spec, summarise
 

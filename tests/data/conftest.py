@@ -97,7 +97,7 @@ class Cifar:
 def cifar10(monkeypatch: pytest.MonkeyPatch) -> Cifar:
     made = Cifar(published.CIFAR10)
     monkeypatch.setitem(published.FAMILIES, "cifar10", made.family)
-    monkeypatch.setattr("pocket_resnet.data.source.CIFAR10", made.family)
+    monkeypatch.setattr("pocket_resnet.data.datasets.CIFAR10", made.family)
     return made
 
 

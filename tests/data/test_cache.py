@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.data.source import Source, open_source, verify
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, EnvironmentFault
 
 
@@ -62,7 +63,7 @@ def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any
     """Its new pixels are trained on; `verify` of what was opened before names it."""
     root = make_folder({"a": 4, "b": 4})
     source = opened(root)
-    assert len(verify(source)) == 8
+    assert len(source.verify()) == 8
     path = root / "a" / "1.png"
     status, whole = path.stat(), path.read_bytes()
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
@@ -80,11 +81,11 @@ def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (len(content), status.st_mtime_ns)
     with pytest.raises(DataError, match=r"1 of 8 files do not match:\n    a/1\.png: changed since it was listed"):
-        verify(source)
+        source.verify()
     after = opened(root)
     assert after.fingerprint != source.fingerprint
     assert not torch.equal(after.split("all").images_NCHW, before)
-    assert len(verify(after)) == 8
+    assert len(after.verify()) == 8
 
 
 def kept(root: Path) -> set[str]:
@@ -144,7 +145,7 @@ def test_damaged_cache_is_found_by_verify(make_folder: Any) -> None:
     content[-1] ^= 1
     cached.write_bytes(content)
     with pytest.raises(DataError, match=r"1 of 8 files do not match:.*\n.*other pixels are kept"):
-        verify(opened(root))
+        opened(root).verify()
     cached.write_bytes(content[:-1])
     with pytest.raises(DataError, match=r"images\.npy: damaged"):
         opened(root).split("train")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, UsageError
 
 
@@ -121,7 +122,7 @@ def test_training_splits_never_open_test_files(make_folder: Any, watch_opens: An
         source = opened(root)
         for which in ("train", "val", "trainval"):
             source.split(which)
-        assert source.reader.num_test == 4
+        assert source.num_test == 4
         assert any(f"{root}/train/a/0.png" == path for path in paths)
         assert not [path for path in paths if path.startswith(f"{root}/test/") and path.endswith(".png")]
         source.split("test")

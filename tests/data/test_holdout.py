@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.holdout import Holdout
-from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.data.source import Source
 
 SHARE = 0.1
 Classes = Mapping[str, list[str]]

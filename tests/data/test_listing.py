@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.listing import Listing
-from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError
 
 FOLDERS = [

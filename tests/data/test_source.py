@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from pocket_resnet.data.datasets import default_data_dir, open_source
 from pocket_resnet.data.digits import Digits
-from pocket_resnet.data.source import channel_statistics, default_data_dir, describe, open_source
+from pocket_resnet.data.source import channel_statistics, describe
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
 
 
@@ -101,7 +102,7 @@ def test_auto_goes_for_cifar10_where_it_can_be_reached(tmp_path: Path, monkeypat
     def note(*_: object) -> None:
         raise EnvironmentFault("was asked for")
 
-    monkeypatch.setattr("pocket_resnet.data.source.is_reachable", lambda _: True)
+    monkeypatch.setattr("pocket_resnet.data.datasets.is_reachable", lambda _: True)
     monkeypatch.setattr("pocket_resnet.data.cifar._obtain", note)
     with pytest.raises(EnvironmentFault, match="was asked for"):
         open_source("auto", data_dir=tmp_path)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import pocket_resnet
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.classifier import Classifier
 from pocket_resnet.inference.evaluate import EVALUATION_BATCH, class_probabilities, evaluate_model

@@ -245,12 +245,13 @@ class Data:
     out: OutFile = None
 
     def run_verb(self) -> None:
-        from pocket_resnet.data.source import describe, open_source, verify
+        from pocket_resnet.data.datasets import open_source
+        from pocket_resnet.data.source import describe
 
         output = JsonOutput(self.json, self.out)
         source = open_source(self.name, data_dir=self.data_dir)
         if self.verify:
-            verify(source)
+            source.verify()
         description = describe(source)
         output.tell(description, lambda: console.description(description, verified=self.verify))
 

@@ -16,18 +16,17 @@ from pocket_resnet.data.cache import PixelStore
 from pocket_resnet.data.holdout import Holdout
 from pocket_resnet.data.layout import Classes, read_layout
 from pocket_resnet.data.listing import ImageFile, Listing, printable
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, UsageError, listed
 
 VAL_FRACTION = 0.1
 
 
-class Folder:
+class Folder(Source):
     """An image folder as training, validation and test images of one size.
 
     Raises DataError where classes are missing, empty or contradict each other, or files are no usable images.
     """
-
-    mirrored = True
 
     def __init__(self, root: Path, data_dir: Path, image_size: int, num_workers: int) -> None:
         if image_size < 1:
@@ -41,6 +40,7 @@ class Folder:
         self.class_names = tuple(parts["train"])
         self.is_plain = layout.is_plain
         self._test = _files(parts["test"]) if "test" in parts else None
+        self.num_test = None if self._test is None else len(self._test)
         self._store = PixelStore(self._root, data_dir, image_size, num_workers)
         train = _files(parts["train"])
         val = _files(parts["val"]) if "val" in parts else []
@@ -59,11 +59,6 @@ class Folder:
             *cut_remarks,
             *_remark_duplicates(self._hashes, self.num_val),
         )
-
-    @property
-    def num_test(self) -> int | None:
-        """How many test images there are, None without test/; they are not opened for this."""
-        return None if self._test is None else len(self._test)
 
     def trainval(self) -> tuple[Tensor, Tensor]:
         """Images [N, 3, size, size] and labels; the last `num_val` are for validation."""

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.datasets import data_name, open_source
 from pocket_resnet.data.layout import unicode_form
-from pocket_resnet.data.source import Source, Split, Which, data_name, open_source
+from pocket_resnet.data.source import Source, Split, Which
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.statistics import calibration_error, wilson_interval
@@ -94,7 +95,7 @@ def evaluate_model(
 
     source = reopen(path, card, open_data) if data is None else open_data(data)
     refuse_mirroring(card, views)
-    split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
+    split_name = split or ("all" if data is not None and source.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     hardware.use_threads()

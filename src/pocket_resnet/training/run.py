@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from pocket_resnet.data.batches import Steps
-from pocket_resnet.data.source import Split, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
