@@ -1,6 +1,7 @@
 """Data sets by name or path: `open_source` chooses the class, beside it the rules of what a name means."""
 
 import difflib
+import logging
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pocket_resnet.io.files import expanded
 
 DATA_VARIABLE = "POCKET_RESNET_DATA"
 NAMES = ("cifar10", "cifar100", "digits", "auto")
+_log = logging.getLogger(__name__)
 
 
 def open_source(
@@ -33,13 +35,22 @@ def open_source(
     is missing or damaged, EnvironmentFault where it cannot be downloaded or kept.
     """
     name, data_dir = data_name(name), expanded(data_dir) if data_dir else None
-    remarks = namesake_remarks(name)
+    if name in NAMES and Path(name).is_dir():
+        _log.warning("using the built-in data set %s; for the folder here, give ./%s", name, name)
     if name == "auto":
-        name, more_remarks = _choose(data_dir, download)
-        remarks += more_remarks
-    source = _source(name, data_dir, image_size, num_workers, download)
-    source.remarks = remarks + source.remarks
-    return source
+        name = _choose(data_dir, download)
+    if name in FAMILIES:
+        _require_native_size(name, image_size, Cifar.image_size)
+        return Cifar(FAMILIES[name], data_dir or default_data_dir(), download)
+    if name == "digits":
+        _require_native_size(name, image_size, Digits.image_size)
+        return Digits()
+    if Path(name).is_dir():
+        root = Path(os.path.realpath(name))
+        return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
+    raise UsageError("no data set and no folder of this name", where=name, mend=mend)
 
 
 def data_name(data: str | os.PathLike[str]) -> str:
@@ -53,13 +64,6 @@ def data_name(data: str | os.PathLike[str]) -> str:
 def is_there(name: str) -> bool:
     """Whether the name is a built-in data set's, or leads to a folder."""
     return name in NAMES or Path(name).is_dir()
-
-
-def namesake_remarks(name: str) -> tuple[str, ...]:
-    """A line where a built-in data set is named and a folder of this name stands in the working directory."""
-    if name in NAMES and Path(name).is_dir():
-        return (f"using the built-in data set {name}; for the folder here, give ./{name}",)
-    return ()
 
 
 def default_data_dir() -> Path:
@@ -77,32 +81,20 @@ def default_data_dir() -> Path:
         ) from error
 
 
-def _source(name: str, data_dir: Path | None, image_size: int, num_workers: int, allow_download: bool) -> Source:
-    if name in FAMILIES:
-        _require_native_size(name, image_size, Cifar.image_size)
-        return Cifar(FAMILIES[name], data_dir or default_data_dir(), allow_download)
-    if name == "digits":
-        _require_native_size(name, image_size, Digits.image_size)
-        return Digits()
-    if Path(name).is_dir():
-        root = Path(os.path.realpath(name))
-        return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
-    raise UsageError("no data set and no folder of this name", where=name, mend=mend)
-
-
-def _choose(data_dir: Path | None, allow_download: bool) -> tuple[str, tuple[str, ...]]:
+def _choose(data_dir: Path | None, allow_download: bool) -> str:
+    """The data set that `auto` stands for: CIFAR-10, or the digits where it can neither be found nor downloaded."""
     try:
         data_dir = data_dir or default_data_dir()
     except EnvironmentFault as fault:
-        return "digits", (f"{fault.what}: using the digits instead of CIFAR-10",)
+        _log.warning("%s: using the digits instead of CIFAR-10", fault.what)
+        return "digits"
     if cifar.is_here(CIFAR10, data_dir):
-        return "cifar10", ()
+        return "cifar10"
     urls = cifar.urls(CIFAR10.layouts[0])
     if allow_download and any(is_reachable(url) for url in urls):
-        return "cifar10", ()
-    return "digits", (f"CIFAR-10 is not in {data_dir} and cannot be reached ({urls[0]}): using the digits instead",)
+        return "cifar10"
+    _log.warning("CIFAR-10 is not in %s and cannot be reached (%s): using the digits instead", data_dir, urls[0])
+    return "digits"
 
 
 def _require_native_size(name: str, image_size: int, native_size: int) -> None:

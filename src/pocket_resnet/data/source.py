@@ -55,8 +55,6 @@ class Source(ABC):
     """Whether a mirrored image means the same."""
     is_plain: bool = False
     """Whether it has no splits of its own, so that all of it can be evaluated."""
-    remarks: tuple[str, ...] = ()
-    """Things to tell the user."""
 
     @abstractmethod
     def trainval(self) -> tuple[Tensor, Tensor]:
@@ -148,7 +146,6 @@ def describe(source: Source) -> dict[str, Any]:
         "mean": list(source.mean),
         "std": list(source.std),
         "fingerprint": source.fingerprint,
-        "remarks": list(source.remarks),
     }
 
 

@@ -3,7 +3,7 @@
 Shapes: N images, B images a batch, K classes, V views of an image.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,6 @@ class Evaluation:
     ece: float
     caveat: str | None = None
     """On images that the model was trained on."""
-    remarks: tuple[str, ...] = field(default=(), compare=False)
-    """What a user should know about the data: which they are, what was skipped."""
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; `confusion[true][predicted]` counts images."""
@@ -68,8 +66,7 @@ class Evaluation:
             }
             for result in self.per_class
         }
-        figures = {key: value for key, value in vars(self).items() if key != "remarks"}
-        return figures | {"per_class": classes}
+        return vars(self) | {"per_class": classes}
 
 
 @own_settings()
@@ -100,8 +97,7 @@ def evaluate_model(
     hardware = choose()
     hardware.use_threads()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
-    told = caveat(path, card, source, split_name, images.images_NCHW)
-    return replace(found, caveat=told, remarks=() if data is None else source.remarks)
+    return replace(found, caveat=caveat(path, card, source, split_name, images.images_NCHW))
 
 
 def refuse_mirroring(card: Card, views: int) -> None:

@@ -75,7 +75,7 @@ def train(
         folder = RunFolder(path, recipe, source, processes, marks(recipe, Steps(len(train_split), recipe).total))
         with folder.locked(expected=resume) as more_remarks:
             here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split), data_dir)
-            return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
+            return here.train(train_split, [*remarks, *more_remarks], fork)
 
 
 @dataclass
