@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from pocket_resnet.data.source import describe, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import describe
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.spec import NetworkSpec

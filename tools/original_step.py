@@ -12,7 +12,8 @@ import json
 import statistics
 import time
 
-from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe.toml import load_recipe

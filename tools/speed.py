@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.io.files import json_bytes, write_bytes, write_text
 from pocket_resnet.plots.style import Cost, cost_figure, save

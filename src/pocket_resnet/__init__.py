@@ -37,7 +37,7 @@ def train(
     generators and signal handlers are the caller's again on return. Raises errors.PocketError for all that can go
     wrong.
     """
-    from pocket_resnet.data.source import data_name
+    from pocket_resnet.data.datasets import data_name
     from pocket_resnet.io.files import expanded
     from pocket_resnet.recipe.toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pocket_resnet.data import cifar, published
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import DataError
 
 FOLDERS = ["cifar-10-batches-bin", "cifar-10-batches-py"]

@@ -40,7 +40,7 @@ def counts(layout: Layout) -> dict[str, dict[str, int]]:
 
 
 @pytest.mark.parametrize(
-    ("names", "remark"),
+    ("names", "message"),
     [
         ({"train": "train", "val": "val", "test": "test"}, None),
         ({"train": "Training", "test": "Testing"}, "taken for splits: Training/ as train/, Testing/ as test/"),
@@ -49,12 +49,14 @@ def counts(layout: Layout) -> dict[str, dict[str, int]]:
         ({"train": "train", "val": "dev", "test": "test"}, "taken for splits: dev/ as val/"),
     ],
 )
-def test_names_of_splits(build: Any, names: dict[str, str], remark: str | None) -> None:
+def test_names_of_splits(
+    build: Any, names: dict[str, str], message: str | None, logged: pytest.LogCaptureFixture
+) -> None:
     """Row 45: several names, in any case."""
     layout = read(build(*(f"{name}/{class_name}" for name in names.values() for class_name in ("cat", "dog"))))
     assert counts(layout) == {split: {"cat": 2, "dog": 2} for split in names}
     assert not layout.is_plain
-    assert layout.remarks == (() if remark is None else (remark,))
+    assert logged.messages == ([] if message is None else [message])
 
 
 REFUSED: dict[str, tuple[list[str], str, str]] = {
@@ -94,19 +96,23 @@ def test_refused_with_a_hint(build: Any, case: str) -> None:
 
 @pytest.mark.parametrize("folders", [["train/cat", "train/dog"], ["cat", "dog"]])
 @pytest.mark.parametrize("name", ["test", "Testing", "test/"])
-def test_flat_test_folder_is_left_out(build: Any, folders: list[str], name: str) -> None:
+def test_flat_test_folder_is_left_out(
+    build: Any, folders: list[str], name: str, logged: pytest.LogCaptureFixture
+) -> None:
     """Row 45: with a warning."""
     layout = read(build(*folders, name))
     assert counts(layout) == {"train": {"cat": 2, "dog": 2}}
-    assert layout.remarks == (f"warning: {name.strip('/')}/ has no class folders: left out",)
+    assert logged.messages == [f"warning: {name.strip('/')}/ has no class folders: left out"]
 
 
 @pytest.mark.parametrize("name", ["test", "Testing"])
-def test_test_folder_with_one_unknown_folder_is_left_out(build: Any, name: str) -> None:
+def test_test_folder_with_one_unknown_folder_is_left_out(
+    build: Any, name: str, logged: pytest.LogCaptureFixture
+) -> None:
     """Row 45: unlabelled images in one folder, as some loaders want them; other differences are refused."""
     layout = read(build("train/cat", "train/dog", f"{name}/all"))
     assert list(layout.splits) == ["train"]
-    assert layout.remarks[-1] == f"warning: {name}/ has one folder, which is no class of train/: left out"
+    assert logged.messages[-1] == f"warning: {name}/ has one folder, which is no class of train/: left out"
     for wrong in (f"{name}/more", f"{name}/all/one"):
         with pytest.raises(DataError, match="classes that train/ does not have: all, more"):
             read(build(f"{name}/more", wrong))
@@ -119,11 +125,11 @@ def test_many_classes_are_not_all_listed(build: Any) -> None:
         read(root)
 
 
-def test_a_class_may_be_called_train(build: Any) -> None:
+def test_a_class_may_be_called_train(build: Any, logged: pytest.LogCaptureFixture) -> None:
     layout = read(build("bus", "train"))
     assert counts(layout) == {"train": {"bus": 2, "train": 2}}
     assert layout.is_plain
-    assert layout.remarks == ("train/ has no class folders: taken for a class",)
+    assert logged.messages == ["train/ has no class folders: taken for a class"]
 
 
 def test_one_class_with_images_at_any_depth(build: Any) -> None:
@@ -131,13 +137,13 @@ def test_one_class_with_images_at_any_depth(build: Any) -> None:
         assert list(read(build(*folders)).splits["train"]) == ["cat"]
 
 
-def test_unicode_forms_are_matched(build: Any) -> None:
+def test_unicode_forms_are_matched(build: Any, logged: pytest.LogCaptureFixture) -> None:
     """Row 50: val/ has another form than train/; train's is the class."""
     layout = read(build(f"train/{NFD}", f"val/{NFC}", f"test/{NFD}"))
     assert counts(layout) == {split: {NFD: 2} for split in ("train", "val", "test")}
     assert {image.class_name for image in layout.splits["val"][NFD]} == {NFD}
     assert {image.relative for image in layout.splits["val"][NFD]} == {f"val/{NFC}/0.png", f"val/{NFC}/1.png"}
-    assert layout.remarks == (f"matched, though their Unicode forms differ in val/: {NFD}",)
+    assert logged.messages == [f"matched, though their Unicode forms differ in val/: {NFD}"]
 
 
 def test_links_are_named_where_a_class_is_empty(build: Any, tmp_path: Path) -> None:

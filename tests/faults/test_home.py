@@ -36,9 +36,9 @@ def test_everything_works_that_needs_no_cache(run: Run, recipe_path: Path, tmp_p
 
 
 def test_auto_takes_the_digits(run: Run) -> None:
-    code, out, _ = run("data", "auto")
+    code, _, err = run("data", "auto")
     assert code == 0
-    assert "there is no home folder to keep data in: using the digits instead of CIFAR-10" in out
+    assert "there is no home folder to keep data in: using the digits instead of CIFAR-10" in err
 
 
 @pytest.mark.parametrize("name", ["cifar10", "pictures"])

@@ -60,7 +60,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     layouts = (replace(official, md5=md5),)
     family = replace(published.CIFAR10, layouts=layouts, num_trainval=100, num_val=10, num_test=20)
     monkeypatch.setitem(published.FAMILIES, "cifar10", family)
-    monkeypatch.setattr("pocket_resnet.data.source.CIFAR10", family)
+    monkeypatch.setattr("pocket_resnet.data.datasets.CIFAR10", family)
     return "cifar10"
 
 

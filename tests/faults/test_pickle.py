@@ -17,7 +17,7 @@ from PIL import Image
 
 from pocket_resnet.cli.main import main
 from pocket_resnet.data import published
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import ArtifactError, DataError
 from pocket_resnet.io.files import write_folder
 from pocket_resnet.io.step_folders import newest_first

@@ -173,7 +173,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def real_sources(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:  # noqa: ARG001
     """After training on synthetic data, open what is asked for."""
-    from pocket_resnet.data.source import open_source
+    from pocket_resnet.data.datasets import open_source
 
     monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
 

@@ -143,7 +143,8 @@ def test_the_key_that_was_set_is_told(changes: dict[str, Any], told: str | None,
 
 def as_32(source: Source) -> Source:
     """The synthetic data, said to be of the size that the recipe `best` has: only a folder's name is looked at."""
-    return replace(source, image_size=32)
+    source.image_size = 32
+    return source
 
 
 @pytest.mark.parametrize(

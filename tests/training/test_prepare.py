@@ -48,10 +48,11 @@ def test_more_epochs_are_validated_as_often_as_before_or_as_asked(
 
 
 def test_digits_are_not_mirrored(make_recipe: Callable[..., Recipe], source: Source) -> None:
-    recipe, [remark] = fit_to_data(make_recipe(), replace(source, mirrored=False), 14)
+    source.mirrored = False
+    recipe, [remark] = fit_to_data(make_recipe(), source, 14)
     assert recipe.augment.flip == "none"
     assert "none are shown" in remark
-    assert fit_to_data(make_recipe(augment={"flip": "none"}), replace(source, mirrored=False), 14)[1] == []
+    assert fit_to_data(make_recipe(augment={"flip": "none"}), source, 14)[1] == []
 
 
 @pytest.mark.parametrize("sides", [(), (4, 8)])

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,8 @@ def test_resuming_finds_the_run_whose_data_were_moved(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path
 ) -> None:
     """Row 43: the folder's name has changed with its place. Other recipes, seeds, data and names are others."""
-    recipe, moved = make_recipe(seed=7), replace(source, name="/new/place")
+    recipe, moved = make_recipe(seed=7), copy(source)
+    moved.name = "/new/place"
     for number, (name, fingerprint, owner) in enumerate(
         [
             ("tiny-synthetic-seed7", source.fingerprint, recipe),
@@ -64,7 +65,8 @@ def test_resuming_without_a_run_is_said(make_recipe: Callable[..., Recipe], sour
 
 def test_default_folder_stays_in_runs(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
     for name, data in {"../../up": "/a/b c\n", "/abs": "..", "a/b": "."}.items():
-        found = choose_folder(tmp_path, make_recipe(name=name), replace(source, name=data), None, resume=False)
+        source.name = data
+        found = choose_folder(tmp_path, make_recipe(name=name), source, None, resume=False)
         assert found.parent == tmp_path
         assert found.name.endswith("-seed0")
         assert not set(found.name) & set("/\n ")

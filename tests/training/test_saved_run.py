@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import DataError
 from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.reporting import exhibits

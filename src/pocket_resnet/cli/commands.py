@@ -3,6 +3,7 @@
 Each verb imports what it needs when it runs, so that --help answers at once.
 """
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ class Train:
         from pocket_resnet.training.run import train
 
         output = JsonOutput(self.json, self.out)
+        if not is_writer():  # of several processes one speaks
+            logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
         keep_freed_memory()
         short = {"data.name": self.data, "teacher.model": self.teacher}
         recipe = override(self.recipe, {key: value for key, value in short.items() if value is not None})
@@ -75,7 +78,7 @@ class Train:
             resume=self.resume,
             fork=self.fork,
         )
-        if is_writer():  # of several processes one speaks
+        if is_writer():
             output.tell(result.__dict__, lambda: console.result(result.__dict__))
             page = self._write_report(Path(result.model).parent) if self.report else None
             if not output.on_stdout:
@@ -117,8 +120,6 @@ class Evaluate:
 
         output = JsonOutput(self.json, self.out)
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
-        for remark in found.remarks:
-            print(remark, file=sys.stderr)
         output.tell(found.to_json(), lambda: console.evaluation(found.to_json(), found.caveat))
         if found.caveat and output.on_stdout:
             print(found.caveat, file=sys.stderr)
@@ -168,10 +169,8 @@ class Predict:
         from pocket_resnet.inference.predict import predict_files
 
         output = JsonOutput(self.json, self.out)
-        rows, bad, remarks = predict_files(self.model, self.images, self.top, self.views)
+        rows, bad = predict_files(self.model, self.images, self.top, self.views)
         output.tell({"predictions": rows}, lambda: console.predictions(rows))
-        for remark in remarks:
-            print(remark, file=sys.stderr)
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
             raise DataError(what, mend="check the paths, save the files again as images, or leave them out")
@@ -245,12 +244,13 @@ class Data:
     out: OutFile = None
 
     def run_verb(self) -> None:
-        from pocket_resnet.data.source import describe, open_source, verify
+        from pocket_resnet.data.datasets import open_source
+        from pocket_resnet.data.source import describe
 
         output = JsonOutput(self.json, self.out)
         source = open_source(self.name, data_dir=self.data_dir)
         if self.verify:
-            verify(source)
+            source.verify()
         description = describe(source)
         output.tell(description, lambda: console.description(description, verified=self.verify))
 

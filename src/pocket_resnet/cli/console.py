@@ -1,8 +1,10 @@
 """What people read on the terminal: plain tables of what the verbs found, or one JSON object."""
 
+import contextlib
+import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,39 @@ from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
 
 WIDEST = 10_000  # characters: a pipe has no width
+
+
+class _TerminalHandler(logging.Handler):
+    """Prints each message once, as plain text: a command may open the same data twice.
+
+    `sys.stderr` is looked up for each message, since rich replaces it while it draws a progress bar and then puts what
+    is printed above the bar.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if text not in self._shown:
+            self._shown.add(text)
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def log_to_terminal() -> Iterator[None]:
+    """Inside, standard error shows what the package logs, from INFO on."""
+    logger, handler = logging.getLogger("pocket_resnet"), _TerminalHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def overview(verbs: Mapping[str, str]) -> None:
@@ -126,8 +161,6 @@ def description(found: Mapping[str, Any], *, verified: bool) -> None:
     print(f"stored in    {found['where']}")
     print(f"mean, std    {_decimals(found['mean'])} and {_decimals(found['std'])} (R G B, 0 to 1, training images)")
     print(f"fingerprint  {found['fingerprint'][:16]}…")
-    for remark in found["remarks"]:
-        print(f"note         {remark}")
     if verified:
         print("verified     every file was read and is as published or recorded")
     table = _table("class", *counts)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import weakref
@@ -32,6 +33,7 @@ from pocket_resnet.io import download, files
 MAX_KEPT_BYTES: Final = 16 * 1024**3
 _PIXELS_NAME, _LIST_NAME = "images.npy", "files.json"
 _BATCH: Final = 256  # images in memory at once while decoding
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Bad = tuple[ImageFile, ImageError]
@@ -84,8 +86,8 @@ class PixelStore:
             for relative in differing
         ]
 
-    def make_room(self, key: str, num_images: int) -> list[str]:
-        """Remove sets until that of the key fits too, the least recently used first; a line about them, or none.
+    def make_room(self, key: str, num_images: int) -> None:
+        """Remove sets until that of the key fits too, the least recently used first.
 
         The key's own stays, and so do those that a process has open.
         """
@@ -97,8 +99,9 @@ class PixelStore:
                 break
             if _remove_unused(path):
                 total, removed = total - kept[path], removed + 1
-        limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
-        return [f"{limit}: removed the {removed} least recently used set(s) from {self._folder}"] if removed else []
+        if removed:
+            limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
+            _log.info("%s: removed the %d least recently used set(s) from %s", limit, removed, self._folder)
 
     def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
         """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.

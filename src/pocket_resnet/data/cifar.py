@@ -18,13 +18,13 @@ from torch import Tensor
 from pocket_resnet.data.archive import extract
 from pocket_resnet.data.published import Family, Layout
 from pocket_resnet.data.records import CHW
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, EnvironmentFault
 from pocket_resnet.io import download, files
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 MIRROR_VARIABLE = "POCKET_RESNET_MIRROR"  # addresses of folders with the archives, separated by spaces
 MAX_FILE_BYTES = 256 * 2**20
-IMAGE_SIZE = 32
 _RECORD_NAME = ".verified.json"  # file name -> [bytes, mtime in ns, ctime in ns, inode, MD5]
 
 Stamp = list[int | str]
@@ -41,16 +41,11 @@ def is_here(family: Family, data_dir: Path) -> bool:
     return bool(_find_archive(family, data_dir) or _find_folder(family, data_dir))
 
 
-class Cifar:
+class Cifar(Source):
     """One of the families as found under the data folder, else unpacked or downloaded into it.
 
     Raises DataError where it is incomplete or not there, EnvironmentFault where it cannot be downloaded.
     """
-
-    image_size = IMAGE_SIZE
-    mirrored = True
-    is_plain = False
-    remarks: tuple[str, ...] = ()
 
     def __init__(self, family: Family, data_dir: Path, allow_download: bool = True) -> None:
         self.name, self.class_names, self.num_val = family.name, family.class_names, family.num_val
@@ -64,13 +59,9 @@ class Cifar:
             self.verify()
         self._folder, self._layout = found
         self.where = str(self._folder)
+        self.num_test = family.num_test if (self._folder / self._layout.test).is_file() else None
         published = [(layout.archive_md5, sorted(layout.md5.items())) for layout in family.layouts]
         self.fingerprint = hashlib.sha256(repr((family.name, published)).encode()).hexdigest()
-
-    @property
-    def num_test(self) -> int | None:
-        """How many test images there are, None where their file is not there; it is not opened for this."""
-        return self._family.num_test if (self._folder / self._layout.test).is_file() else None
 
     def trainval(self) -> tuple[Tensor, Tensor]:
         """All training images [N, 3, 32, 32] and labels, in official order; the last `num_val` validate."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError
 
 NUM_VAL = NUM_TEST = 300
@@ -22,7 +23,7 @@ _SCALE = IMAGE_SIZE // 8
 _MAX_VALUE = 16
 
 
-class Digits:
+class Digits(Source):
     """The digits as 32 x 32 RGB: each of the 8 x 8 pixels becomes a 4 x 4 block, and 16 becomes 255."""
 
     name = "digits"
@@ -31,8 +32,6 @@ class Digits:
     num_val = NUM_VAL
     num_test = NUM_TEST
     mirrored = False
-    is_plain = False
-    remarks: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         file = resources.files("pocket_resnet.data") / "digits.npz"

@@ -3,6 +3,7 @@
 Splits go by several names, in any case. What could be meant in two ways is refused with what would be plain.
 """
 
+import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ SPLITS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+_log = logging.getLogger(__name__)
 _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 Classes = Mapping[str, list[ImageFile]]
@@ -29,7 +31,6 @@ class Layout:
     splits: Mapping[str, Classes]
     is_plain: bool
     """Whether the class folders lie in the data set itself, without splits."""
-    remarks: tuple[str, ...]
 
 
 def read_layout(listing: Listing) -> Layout:
@@ -52,12 +53,13 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
         raise DataError(what, where=root, mend=mend)
     if "train" not in names:
         mend = "add train/, or name its classes' folder"
-        raise DataError("; ".join([f"it has {nested[0]}/, but no train/", *listing.remarks()]), where=root, mend=mend)
-    remarks = []
+        raise DataError(
+            "; ".join([f"it has {nested[0]}/, but no train/", *listing.skipped_lines()]), where=root, mend=mend
+        )
     if "test" in names and names["test"] not in nested:
-        remarks.append(_left_out(names.pop("test")))
+        _warn_left_out(names.pop("test"))
     if renamed := [f"{name}/ as {split}/" for split, name in names.items() if name != split]:
-        remarks.append(f"taken for splits: {', '.join(renamed)}")
+        _log.info("taken for splits: %s", ", ".join(renamed))
     train_name = names["train"]
     splits: dict[str, Classes] = {}
     for split, name in names.items():
@@ -65,13 +67,13 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
         classes, in_other_form = _named_as(root / name, found, splits.get("train", found))
         _check_depth(listing, root / name, list(classes))
         if split == "test" and _is_unlabelled(classes, splits["train"]):
-            remarks.append(f"warning: {name}/ has one folder, which is no class of {train_name}/: left out")
+            _log.warning("warning: %s/ has one folder, which is no class of %s/: left out", name, train_name)
             continue
         if in_other_form:
-            remarks.append(f"matched, though their Unicode forms differ in {name}/: {', '.join(in_other_form)}")
+            _log.info("matched, though their Unicode forms differ in %s/: %s", name, ", ".join(in_other_form))
         _check_classes(listing, root / name, classes, splits.get("train", classes), train_name)
         splits[split] = classes
-    return Layout(splits, False, tuple(remarks))
+    return Layout(splits, is_plain=False)
 
 
 def _without_splits(listing: Listing, folders: list[str], like_splits: list[str]) -> Layout:
@@ -79,20 +81,21 @@ def _without_splits(listing: Listing, folders: list[str], like_splits: list[str]
     if like_splits and like_splits == folders:
         what = f"{_folders(like_splits)} without class folders"
         raise DataError(what, where=root, mend="give every class a subfolder with its images in each of them")
-    remarks = []
     for name in like_splits:
         split = _SPLIT_OF[name.casefold()]
         if split == "val":
             what = f"{printable(name)}/ may be a split or a class"
             mend = f"move the classes into train/ and {name}/, or give the class another name"
             raise DataError(what, where=root, mend=mend)
-        is_class = split == "train"
-        remarks.append(f"{name}/ has no class folders: taken for a class" if is_class else _left_out(name))
+        if split == "train":
+            _log.warning("%s/ has no class folders: taken for a class", name)
+        else:
+            _warn_left_out(name)
     classes, _ = _named_as(root, listing.classes(root), {})
     classes = {name: images for name, images in classes.items() if _SPLIT_OF.get(name.casefold()) != "test"}
     _check_depth(listing, root, list(classes))
     _check_classes(listing, root, classes, classes, "train")
-    return Layout({"train": classes}, True, tuple(remarks))
+    return Layout({"train": classes}, is_plain=True)
 
 
 def _by_split(root: Path, like_splits: list[str]) -> dict[str, str]:
@@ -151,7 +154,7 @@ def _check_depth(listing: Listing, part: Path, names: list[str]) -> None:
 
 
 def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classes, train_name: str) -> None:
-    skipped = listing.remarks()
+    skipped = listing.skipped_lines()
     if not classes:
         what = "; ".join(["no class folders", *skipped])
         raise DataError(what, where=part, mend="give every class a subfolder with its images")
@@ -181,5 +184,5 @@ def _folders(names: Iterable[str]) -> str:
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5:,} more" if len(shown) > 5 else "")
 
 
-def _left_out(name: str) -> str:
-    return f"warning: {name}/ has no class folders: left out"
+def _warn_left_out(name: str) -> None:
+    _log.warning("warning: %s/ has no class folders: left out", name)

@@ -94,7 +94,7 @@ class Listing:
         real = folder.resolve()
         return any(not self._folder(entry, real) for entry in self._visible(folder))
 
-    def remarks(self) -> list[str]:
+    def skipped_lines(self) -> list[str]:
         """A line about links that lead out of the data set, and one about what else was skipped so far."""
         links = [path for path, why in self.skipped.items() if why == _OUTSIDE]
         others = [f"{path} ({why})" for path, why in self.skipped.items() if why != _OUTSIDE]

@@ -3,7 +3,7 @@
 Shapes: N images, B images a batch, K classes, V views of an image.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.datasets import data_name, open_source
 from pocket_resnet.data.layout import unicode_form
-from pocket_resnet.data.source import Source, Split, Which, data_name, open_source
+from pocket_resnet.data.source import Source, Split, Which
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.statistics import calibration_error, wilson_interval
@@ -54,8 +55,6 @@ class Evaluation:
     ece: float
     caveat: str | None = None
     """On images that the model was trained on."""
-    remarks: tuple[str, ...] = field(default=(), compare=False)
-    """What a user should know about the data: which they are, what was skipped."""
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; `confusion[true][predicted]` counts images."""
@@ -67,8 +66,7 @@ class Evaluation:
             }
             for result in self.per_class
         }
-        figures = {key: value for key, value in vars(self).items() if key != "remarks"}
-        return figures | {"per_class": classes}
+        return vars(self) | {"per_class": classes}
 
 
 @own_settings()
@@ -94,13 +92,12 @@ def evaluate_model(
 
     source = reopen(path, card, open_data) if data is None else open_data(data)
     refuse_mirroring(card, views)
-    split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
+    split_name = split or ("all" if data is not None and source.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     hardware.use_threads()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
-    told = caveat(path, card, source, split_name, images.images_NCHW)
-    return replace(found, caveat=told, remarks=() if data is None else source.remarks)
+    return replace(found, caveat=caveat(path, card, source, split_name, images.images_NCHW))
 
 
 def refuse_mirroring(card: Card, views: int) -> None:

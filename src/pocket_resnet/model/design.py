@@ -10,10 +10,9 @@ from typing import Any
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.counts import FP32_BYTES, num_macs, num_params
-from pocket_resnet.model.spec import RANGES, NetworkSpec
+from pocket_resnet.model.spec import MAX_CHANNELS, NetworkSpec
 
 FLAGS = {"parameters": "budget", "multiply-adds": "max_macs"}
-LARGEST_WIDTH = int(RANGES["widths"][1])
 # Staged: three stages of basic blocks, widths 1:2:4. Pooled: a convolution and max-pool before each stage; for as many
 # parameters it needs 0.60 of the operations at 100,000 parameters, 0.38 at a million, 0.34 at five.
 DEEP = replace(CATALOG["resnet20"], shortcut="projection")
@@ -104,7 +103,7 @@ def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
         return replace(shape, **fixed)
     free = replace(shape, **{**fixed, "shortcut": "projection"})
     factor = -(-free.stem_channels // free.stage_channels[0])
-    widths = tuple(min(width * max(1, factor), LARGEST_WIDTH) for width in shape.widths)
+    widths = tuple(min(width * max(1, factor), MAX_CHANNELS) for width in shape.widths)
     return replace(free, widths=widths, shortcut="identity")
 
 
@@ -136,7 +135,7 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
     A conv stem is scaled with them, unless `fixed_stem`. Raises UsageError for a budget that no network of the shape
     can fill, stating the smallest or the largest possible count.
     """
-    smallest, largest = _scaled(spec, 0.0, fixed_stem), _scaled(spec, float(LARGEST_WIDTH), fixed_stem)
+    smallest, largest = _scaled(spec, 0.0, fixed_stem), _scaled(spec, float(MAX_CHANNELS), fixed_stem)
     for what, most in budget.limits().items():
         if cost(smallest, what) > most:
             fewest = cost(smallest, what)
@@ -150,7 +149,7 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
         error = f"no network of this shape has as many as {most:,} {what}; the largest has {count:,}"
         flag, largest_count = budget.asked(what, count)
         raise UsageError(error, where=flag, mend=f"give at most {largest_count}")
-    low, high = 0.0, float(LARGEST_WIDTH)
+    low, high = 0.0, float(MAX_CHANNELS)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if budget.fits(_scaled(spec, middle, fixed_stem)) else (low, middle)
@@ -215,11 +214,11 @@ def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
     if keeps_stem and spec.shortcut == "identity" and spec.downsample == "stride":  # no stage is narrower than the stem
         expansion = spec.stage_channels[0] // spec.widths[0]
         least = -(-spec.stem_channels // (expansion * unit)) * unit
-    widths = tuple(max(least, int(min(width * factor, LARGEST_WIDTH)) // unit * unit) for width in spec.widths)
+    widths = tuple(max(least, int(min(width * factor, MAX_CHANNELS)) // unit * unit) for width in spec.widths)
     stem_width = spec.stem_width
     if spec.stem == "conv" and not fixed_stem:
         unit = 1 if spec.block == "bottleneck" else unit  # whose first convolution has no groups
-        stem_width = max(unit, int(min(stem_width * factor, LARGEST_WIDTH)) // unit * unit)
+        stem_width = max(unit, int(min(stem_width * factor, MAX_CHANNELS)) // unit * unit)
         if spec.shortcut == "identity":  # which cannot make fewer channels than the stem has
             stem_width = min(stem_width, widths[0] * spec.stage_channels[0] // spec.widths[0])
     return replace(spec, widths=widths, stem_width=stem_width)

@@ -5,7 +5,6 @@ recipes; the command line makes a flag of every key.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Collection
 from decimal import Decimal
@@ -16,7 +15,6 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -49,15 +47,12 @@ def _number_as_text(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-_SPEC = TypeAdapter(NetworkSpec)
-
-
 def _to_spec(values: Any) -> Any:
-    """The network that a TOML table spells out, as strict about it as everything else here."""
+    """The network that a TOML table spells out."""
     if not isinstance(values, dict):
         return values
     try:
-        return _SPEC.validate_json(json.dumps(values, default=str))
+        return NetworkSpec(**values)
     except ValidationError as error:
         raise explain(error, "model", [field.name for field in dataclasses.fields(NetworkSpec)]) from error
 

@@ -164,6 +164,7 @@ def to_toml(recipe: Recipe) -> str:
     for key, text in (texts | {"teacher.model": recipe.teacher.model}).items():
         if text is not None and text.encode(errors="replace").decode() != text:
             raise UsageError(f"{key} {text!a} is not UTF-8", mend="rename it, or give a link that has another name")
+    # Not by tomli-w 1.2, which gives each value of an array its own line: `widths = [64, 128, 256]` would take five.
     values = recipe.model_dump(mode="json", exclude_none=True)
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in sections]

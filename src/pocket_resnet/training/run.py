@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from pocket_resnet.data.batches import Steps
-from pocket_resnet.data.source import Split, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
@@ -74,7 +75,7 @@ def train(
         folder = RunFolder(path, recipe, source, processes, marks(recipe, Steps(len(train_split), recipe).total))
         with folder.locked(expected=resume) as more_remarks:
             here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split), data_dir)
-            return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
+            return here.train(train_split, [*remarks, *more_remarks], fork)
 
 
 @dataclass

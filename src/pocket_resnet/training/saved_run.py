@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pocket_resnet.data.augment import Augmenter, resize, to_float
 from pocket_resnet.data.batches import Steps, epoch_order
-from pocket_resnet.data.source import Source, Split, data_name, open_source
+from pocket_resnet.data.datasets import data_name, open_source
+from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes

@@ -22,7 +22,8 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.source import Source, default_data_dir
+from pocket_resnet.data.datasets import default_data_dir
+from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.io import files
