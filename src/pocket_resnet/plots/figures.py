@@ -16,8 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pocket_resnet.inference.evaluate import ClassResult, Evaluation
 from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, CalibrationBin, wilson_interval
-from pocket_resnet.plots.settings import style
-from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack
+from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack, style
 
 WIDTH_IN = 5.0
 SMALL, TINY = 10.5, 9.0  # points
@@ -108,7 +107,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     mistakes_KK = np.where(hits_KK, 0, share_KK) / max(1e-9, np.where(hits_KK, 0, share_KK).max())
     strength_KK1 = np.where(hits_KK, 0.15 + 0.75 * share_KK, 0.85 * mistakes_KK)[..., None]
     ink_KK3 = np.where(hits_KK[..., None], _rgb(OURS), _rgb(LIMIT))
-    drawn, [axes] = figure(WIDTH_IN, WIDTH_IN)
+    drawn, axes = figure(WIDTH_IN, WIDTH_IN)
     axes.imshow(1 - strength_KK1 * (1 - ink_KK3), interpolation="nearest")
     axes.grid(visible=False)
     if num_classes <= MOST_CLASSES_WITH_COUNTS:
@@ -158,7 +157,7 @@ def run_accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Fi
 def _dots(
     rows: Sequence[tuple[str, float, tuple[float, float]]], line: float, label: str, axis: str, most: int = 14
 ) -> Figure:
-    drawn, [axes] = figure(WIDTH_IN, 1.1 + 0.31 * len(rows))
+    drawn, axes = figure(WIDTH_IN, 1.1 + 0.31 * len(rows))
     axes.axvline(100 * line, color=PUBLISHED, linewidth=1.2, linestyle=(0, (4, 2)))
     if label:
         axes.annotate(

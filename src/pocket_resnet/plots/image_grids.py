@@ -11,8 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pocket_resnet.plots.settings import style
-from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas
+from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, style
 
 WIDTH_IN, CAPTION = 5.0, 10.0  # text in points
 MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4

@@ -9,8 +9,7 @@ from matplotlib.patches import BoxStyle, FancyBboxPatch
 
 from pocket_resnet.model.counts import Layer, layers
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.plots.settings import style
-from pocket_resnet.plots.style import OURS, PUBLISHED, canvas
+from pocket_resnet.plots.style import OURS, PUBLISHED, canvas, style
 
 WIDTH_IN, SMALL = 5.0, 10.5  # text in points
 TITLE_IN, ROW_IN, PARAMS_IN, MACS_IN = 0.35, 0.62, 2.58, 3.68
