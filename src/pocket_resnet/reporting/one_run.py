@@ -9,21 +9,17 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.inference.gradcam import gradcam
-from pocket_resnet.inference.statistics import calibration_bins
 from pocket_resnet.plots import figures
-from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN, Curve
-from pocket_resnet.plots.image_grids import Pixels, contact_sheet, overlaid
-from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
+from pocket_resnet.plots.diagram import Part, network_diagram, parts
+from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
+from pocket_resnet.plots.image_grids import Pixels, contact_sheet
 from pocket_resnet.plots.style import png
-from pocket_resnet.plots.tiles import batch, judged
+from pocket_resnet.plots.tiles import batch, explained, judged
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.reporting.page import Picture
 from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
 
 NUM_TILES, NUM_BATCH_TILES, NUM_MAPS = 12, 16, 8
-MOST_PAIRS = 10
 
 
 class Answer(NamedTuple):
@@ -32,15 +28,6 @@ class Answer(NamedTuple):
     predicted: str
     true: str
     probability: float
-
-
-class Confusion(NamedTuple):
-    """How many images of a class were taken for another, and their share of the class."""
-
-    true: str
-    predicted: str
-    num_images: int
-    share: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,6 @@ class RunPage:
     command: str
     recipe: str
     mean_confidence: float
-    confusions: list[Confusion]
     most_bars: int
     mistakes: list[Answer]
     doubts: list[Answer]
@@ -80,12 +66,13 @@ def run_page(run: FinishedRun) -> RunPage:
     """All that the page shows. Where there is nothing to draw, such as no mistake, the figure is left out."""
     mistakes_M, doubts_M = run.surest_mistakes(NUM_TILES), run.doubtful_hits(NUM_TILES)
     explained_M = _worth_explaining(run)
+    overlays = explained(run.model, run.hardware, run.val.images_NCHW[explained_M], run.predicted_N[explained_M])
     pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_TILES)
     drawn = {
         **_charts(run),
         "mistakes": _sheet(run, mistakes_M),
         "doubts": _sheet(run, doubts_M),
-        "gradcam": _explanations(run, explained_M),
+        "gradcam": _sheet(run, explained_M, overlays, columns=2),
         "batch": contact_sheet(batch(pixels_BHWC, labels)),
         "network": network_diagram(run.recipe.model),
     }
@@ -94,7 +81,6 @@ def run_page(run: FinishedRun) -> RunPage:
         command=command(run),
         recipe=to_toml(run.recipe),
         mean_confidence=float(run.confidence_N.double().mean()),
-        confusions=_confusions(run),
         most_bars=MOST_BARS,
         mistakes=_answers(run, mistakes_M),
         doubts=_answers(run, doubts_M),
@@ -109,23 +95,11 @@ def _charts(run: FinishedRun) -> dict[str, Figure | None]:
     found = run.evaluation
     few_classes = len(found.per_class) <= MOST_CLASSES_DRAWN
     return {
-        "learning": figures.learning_curves([Curve(run.name, (run.metrics,))]) if run.metrics else None,
-        "reliability": figures.reliability_diagram(calibration_bins(run.confidence_N, run.hit_N), found.ece),
+        "learning": figures.learning_curves({run.name: [run.metrics]}) if run.metrics else None,
+        "reliability": figures.reliability_diagram(found),
         "confusion": figures.confusion_matrix(found) if few_classes else None,
-        "classes": figures.class_accuracies(found.per_class, found.accuracy),
+        "classes": figures.class_accuracies(found),
     }
-
-
-def _confusions(run: FinishedRun) -> list[Confusion]:
-    """The most frequent mistakes."""
-    classes = run.evaluation.per_class
-    found = [
-        Confusion(classes[true].name, classes[predicted].name, count, count / classes[true].num_images)
-        for true, row in enumerate(run.evaluation.confusion)
-        for predicted, count in enumerate(row)
-        if count and true != predicted
-    ]
-    return sorted(found, key=lambda pair: -pair.num_images)[:MOST_PAIRS]
 
 
 def _worth_explaining(run: FinishedRun) -> Tensor:
@@ -136,18 +110,6 @@ def _worth_explaining(run: FinishedRun) -> Tensor:
         first_hits.setdefault(int(run.val.labels_N[index]), index)
     hits = [first_hits[label] for label in sorted(first_hits)]
     return run.val.labels_N.new_tensor(mistakes + hits[: NUM_MAPS - len(mistakes)])
-
-
-def _explanations(run: FinishedRun, chosen_M: Tensor) -> Figure:
-    """Each image beside its Grad-CAM for the predicted class."""
-    at_size_BCHW = resize(run.val.images_NCHW[chosen_M].to(run.hardware.device), run.model.spec.image_size)
-    x_BCHW = to_float(at_size_BCHW, run.hardware.memory_format)
-    maps_BHW = gradcam(run.model, x_BCHW, run.predicted_N[chosen_M].to(run.hardware.device)).cpu().numpy()
-    pixels_BHWC = at_size_BCHW.permute(0, 2, 3, 1).cpu().numpy()
-    overlays = [overlaid(pixels_HWC, map_HW) for pixels_HWC, map_HW in zip(pixels_BHWC, maps_BHW, strict=True)]
-    sheet = _sheet(run, chosen_M, overlays, columns=2)
-    assert sheet is not None  # every image is either a hit or a mistake
-    return sheet
 
 
 def _sheet(run: FinishedRun, chosen_M: Tensor, beside: list[Pixels] | None = None, columns: int = 4) -> Figure | None:

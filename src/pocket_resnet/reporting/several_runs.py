@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from pocket_resnet.inference.statistics import PairedDifference, paired_difference
 from pocket_resnet.plots import figures
-from pocket_resnet.plots.figures import Curve
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import differences, to_toml
 from pocket_resnet.reporting.page import Picture
@@ -105,6 +104,6 @@ def _group(rows: list[Compared], first: FinishedRun) -> Group:
 
 
 def _curves(groups: Sequence[Group]) -> Figure | None:
-    curves = [Curve(group.label, tuple(run.metrics for run in group.runs if run.metrics)) for group in groups]
-    curves = [curve for curve in curves if curve.runs]
+    recorded = {group.label: [run.metrics for run in group.runs if run.metrics] for group in groups}
+    curves = {label: records for label, records in recorded.items() if records}
     return figures.learning_curves(curves) if curves else None
