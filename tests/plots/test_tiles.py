@@ -36,7 +36,7 @@ def greys(drawn: Figure) -> list[int]:
 def test_images_stand_above_their_captions() -> None:
     drawn = plots.image_grid(painted(10, 20, 30, 40, 50), ["one", "two", "three", "four", "a name that is too long"])
     assert greys(drawn) == [10, 20, 30, 40, 50]
-    assert captions(drawn) == ["one", "two", "three", "four", "a name that is…"]
+    assert captions(drawn) == ["one", "two", "three", "four", "a name that is t…"]
     with pytest.raises(ValueError, match="argument 2"):
         plots.image_grid(painted(10, 20), ["one"])
 

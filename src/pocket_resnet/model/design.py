@@ -52,7 +52,23 @@ class Design:
     """A network for a budget, and a few lines that say why it is this one."""
 
     spec: NetworkSpec
+    budget: Budget
     reasons: tuple[str, ...]
+
+    @property
+    def num_params(self) -> int:
+        """Weights and biases."""
+        return num_params(self.spec)
+
+    @property
+    def num_macs(self) -> int:
+        """Multiply-adds for one image."""
+        return num_macs(self.spec)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the weights in fp32."""
+        return FP32_BYTES * self.num_params
 
 
 def cost(spec: NetworkSpec, what: str) -> int:
@@ -83,7 +99,7 @@ def design(
     if not budget.fits(found):
         shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
         found = _filled(_fixed(shape, fixed), budget, fixed)
-    return Design(found, (reason,))
+    return Design(found, budget, (reason,))
 
 
 def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:

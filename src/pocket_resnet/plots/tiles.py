@@ -21,7 +21,7 @@ from pocket_resnet.plots.style import shown
 from pocket_resnet.torch_settings import own_settings
 
 LETTERS = 10  # of a class name in a caption, "automobile"
-LINE_LETTERS = 15  # of a line
+LABEL_LETTERS, CAPTION_LETTERS = 15, 17  # of a line: a label of training, any caption
 
 
 def image_grid(images_NCHW: Tensor, captions: Sequence[str]) -> Figure:
@@ -31,7 +31,7 @@ def image_grid(images_NCHW: Tensor, captions: Sequence[str]) -> Figure:
     plots.image_grid(split.images_NCHW[:8], [f"a {digit}" for digit in split.labels_N[:8].tolist()])
     """
     pairs = zip(images_NCHW, captions, strict=True)
-    return contact_sheet([Tile((_pixels(image_CHW),), (shown(text, LINE_LETTERS),)) for image_CHW, text in pairs])
+    return contact_sheet([Tile((_pixels(image_CHW),), (shown(text, CAPTION_LETTERS),)) for image_CHW, text in pairs])
 
 
 def mistake_grid(evaluation: Evaluation, images_NCHW: Tensor, count: int = 8) -> Figure:
@@ -103,7 +103,7 @@ def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tu
 def batch(pixels_BHWC: Tensor, labels: Sequence[str]) -> list[Tile]:
     """The tiles of what `as_shown` gives."""
     return [
-        Tile((pixels_HWC.numpy(),), tuple(shown(line, LINE_LETTERS) for line in label.split("\n")))
+        Tile((pixels_HWC.numpy(),), tuple(shown(line, LABEL_LETTERS) for line in label.split("\n")))
         for pixels_HWC, label in zip(pixels_BHWC, labels, strict=True)
     ]
 
