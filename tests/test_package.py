@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pocket_resnet
 from pocket_resnet import plots
 from pocket_resnet.errors import UsageError
 
+ROOT = Path(__file__).parents[1]
 FUNCTIONS = [
     *(getattr(pocket_resnet, name) for name in pocket_resnet.__all__ if name != "__version__"),
     *(getattr(plots, name) for name in plots.__all__),
@@ -46,6 +48,17 @@ def test_example_calls_the_function_as_it_is(function: Any) -> None:
             inspect.signature(target).bind(*call.args, **{word.arg: word.value for word in call.keywords})
             called.append(target)
     assert function in called
+
+
+def test_wheel_has_what_is_no_python(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    templates = [path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.jinja")]
+    assert len(templates) == 4
+    assert {*templates, "pocket_resnet/py.typed", "pocket_resnet/data/digits.npz"} <= names
+    assert {f"pocket_resnet/recipes/{path.name}" for path in ROOT.glob("recipes/*.toml")} <= names
 
 
 def test_from_data_to_report(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from pocket_resnet.training import saved_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = ["learning", "reliability", "confusion", "classes", "mistakes", "doubts", "gradcam", "batch", "network"]
+NEVER_CLOSED = ("img", "link", "meta")
 
 Trained = Callable[..., Path]
 
@@ -40,16 +41,19 @@ class Reader(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.tags: list[str] = []
+        self.open_tags: list[str] = []
         self.tables: dict[str, list[list[str]]] = {}
         self.pictures: dict[str, dict[str, str]] = {}
         self.text = ""
         self.is_cell = False
         self.feed(path.read_text(encoding="utf-8"))
         self.close()
+        assert self.open_tags == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = {name: value or "" for name, value in attrs}
         self.tags.append(tag)
+        self.open_tags += [] if tag in NEVER_CLOSED else [tag]
         if tag == "table":
             self.rows = self.tables.setdefault(attributes["id"], [])
         elif tag == "tr":
@@ -63,6 +67,7 @@ class Reader(HTMLParser):
             self.is_cell = True
 
     def handle_endtag(self, tag: str) -> None:
+        assert self.open_tags.pop() == tag
         self.is_cell = self.is_cell and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
