@@ -25,7 +25,7 @@ HEAVY = ("matplotlib", "numpy", "pydantic", "torch")
 
 def example(function: Any) -> list[ast.stmt]:
     """The statements of the example that ends the docstring."""
-    _, _, code = inspect.getdoc(function).rpartition("\n\n")
+    _, _, code = inspect.getdoc(function).partition("Example:\n\n")
     return ast.parse(textwrap.dedent(code)).body
 
 

@@ -47,6 +47,8 @@ def train(
     Raises UsageError for keys and values that do not exist, DataError for missing or damaged data, NonFiniteError
     where a loss or weight becomes NaN or infinite, Stopped after a signal, once the run is saved.
 
+    Example:
+
         result = pocket_resnet.train("best", data="cifar10", budget="1M", epochs=10)
         print(f"{result.accuracy:.2%} with {result.num_params:,} parameters: {result.model}")
     """
@@ -75,6 +77,8 @@ def load(path: str | Path, device: str = "auto") -> "Classifier":
     torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]; `card` has its classes, size and accuracy.
     Raises UsageError where there is no model, ArtifactError where it is damaged.
 
+    Example:
+
         model = pocket_resnet.load("pocket-5m")
         [prediction] = model.predict("cat.jpg")
     """
@@ -100,6 +104,8 @@ def evaluate(
     Raises UsageError for a split or views that cannot be, DataError where the data are missing, have changed since the
     training, or have a class that the model does not know.
 
+    Example:
+
         evaluation = pocket_resnet.evaluate("runs/latest", split="test")
         print(f"{evaluation.accuracy:.2%} of {evaluation.num_images:,} images")
     """
@@ -122,6 +128,8 @@ def design(
     text such as "5M", "1.5G", "500KB". `epochs` is how long it will be trained (default: as in the recipe `best`).
     Raises UsageError for a limit that is no number, or that no network fits.
 
+    Example:
+
         network = pocket_resnet.design("1M", max_macs="100M")
         print(network.num_params, network.num_macs, network.reasons)
     """
@@ -139,6 +147,8 @@ def open_data(data: str | Path, *, data_dir: str | Path | None = None) -> "Sourc
     verified. Text with a slash is a folder (`"./digits"`).
     Raises UsageError for a name that is none, DataError where data are missing or damaged, EnvironmentFault where they
     cannot be downloaded.
+
+    Example:
 
         data = pocket_resnet.open_data("digits")
         print(len(data.split("train")), data.class_names)
@@ -161,6 +171,8 @@ def write_report(
     `report` beside the first. `data` is the present location of the runs' data.
     Raises UsageError where a run is not finished, ArtifactError where it is damaged, DataError where its data are
     missing or have changed.
+
+    Example:
 
         page = pocket_resnet.write_report(["runs/a", "runs/b"], out="compared")
         print(page)

@@ -61,8 +61,10 @@ def _described(spec: NetworkSpec, name: str) -> str:
 def network_diagram(spec: NetworkSpec) -> Figure:
     """Boxes from image to logits with the output of each part, and bars of its parameters and multiply-adds.
 
-    design = pocket_resnet.design("1M")
-    plots.network_diagram(design.spec)
+    Example:
+
+        design = pocket_resnet.design("1M")
+        plots.network_diagram(design.spec)
     """
     rows = parts(spec)
     height_in = TITLE_IN + ROW_IN * (len(rows) + 1)

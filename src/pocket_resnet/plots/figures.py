@@ -35,6 +35,8 @@ def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
     `runs` has the records of metrics.jsonl of one run or several of the same recipe by label; several are drawn as
     their mean with a band of one sample standard deviation.
 
+    Example:
+
         records = [json.loads(line) for line in open("runs/latest/metrics.jsonl")]
         plots.learning_curves({"fast": [records]})
     """
@@ -94,6 +96,8 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
 
     Counts are written into the cells where there are few classes. At most MOST_CLASSES_DRAWN classes.
 
+    Example:
+
         evaluation = pocket_resnet.evaluate("runs/latest")
         plots.confusion_matrix(evaluation)
     """
@@ -136,8 +140,10 @@ def _rgb(color: str) -> Any:
 def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
     """The most frequent mistakes, a bar for each pair of true and predicted class with its number of images.
 
-    evaluation = pocket_resnet.evaluate("runs/latest")
-    plots.confused_pairs(evaluation)
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest")
+        plots.confused_pairs(evaluation)
     """
     pairs = evaluation.confusions(count)
     drawn, axes = figure(WIDTH_IN, 1.0 + 0.31 * max(1, len(pairs)))
@@ -157,8 +163,10 @@ def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
 def class_accuracies(evaluation: Evaluation) -> Figure:
     """A dot and its 95% interval a class, most accurate first; of very many classes the least accurate.
 
-    evaluation = pocket_resnet.evaluate("runs/latest")
-    plots.class_accuracies(evaluation)
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest")
+        plots.class_accuracies(evaluation)
     """
     known = [(each.name, each.accuracy or 0.0, each.interval) for each in evaluation.per_class if each.interval]
     known.sort(key=lambda row: -row[1])
@@ -216,8 +224,10 @@ def _lay_rows(axes: Axes) -> None:
 def reliability_diagram(evaluation: Evaluation) -> Figure:
     """Accuracy against confidence, with 95% intervals, beside the diagonal; below, the share of images in each bin.
 
-    evaluation = pocket_resnet.evaluate("runs/latest")
-    plots.reliability_diagram(evaluation)
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest")
+        plots.reliability_diagram(evaluation)
     """
     confidence_N, predicted_N = evaluation.probabilities_NK.max(1)
     bins = calibration_bins(confidence_N, predicted_N == evaluation.labels_N)

@@ -27,8 +27,10 @@ LABEL_LETTERS, CAPTION_LETTERS = 15, 17  # of a line: a label of training, any c
 def image_grid(images_NCHW: Tensor, captions: Sequence[str]) -> Figure:
     """Images, uint8 [N, 3, H, W], in rows of four, each above its caption.
 
-    split = pocket_resnet.open_data("digits").split("train")
-    plots.image_grid(split.images_NCHW[:8], [f"a {digit}" for digit in split.labels_N[:8].tolist()])
+    Example:
+
+        split = pocket_resnet.open_data("digits").split("train")
+        plots.image_grid(split.images_NCHW[:8], [f"a {digit}" for digit in split.labels_N[:8].tolist()])
     """
     pairs = zip(images_NCHW, captions, strict=True)
     return contact_sheet([Tile((_pixels(image_CHW),), (shown(text, CAPTION_LETTERS),)) for image_CHW, text in pairs])
@@ -38,6 +40,8 @@ def mistake_grid(evaluation: Evaluation, images_NCHW: Tensor, count: int = 8) ->
     """The `count` mistakes that the network was most confident of, with the predicted and the true class.
 
     The images, uint8 [N, 3, H, W], are those of the evaluated split.
+
+    Example:
 
         evaluation = pocket_resnet.evaluate("runs/latest", data="digits")
         plots.mistake_grid(evaluation, pocket_resnet.open_data("digits").split("val").images_NCHW)
@@ -52,6 +56,8 @@ def gradcam_overlay(classifier: Classifier, images_NCHW: Tensor) -> Figure:
     """Each image, uint8 [N, 3, H, W], beside a grey copy: the more orange, the more the place speaks for its class.
 
     That is the predicted class; it stands below with its probability. Source: Selvaraju et al. 2016 (arXiv:1610.02391).
+
+    Example:
 
         model = pocket_resnet.load("runs/latest")
         plots.gradcam_overlay(model, pocket_resnet.open_data("digits").split("val").images_NCHW[:8])
