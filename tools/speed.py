@@ -24,12 +24,12 @@ from typing import Any
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.io.files import json_bytes, write_bytes, write_text
-from pocket_resnet.plots.style import Cost, cost_figure, save
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.prepare import fit_to_data, untrained
 from tools import process
 from tools.original_step import build, images_per_s
 from tools.peak import flops_per_s
+from tools.scatter import Cost, cost_figure, save
 
 PEER_EPOCH = 50_000  # images in an epoch of the course project
 OURS = [sys.executable, "-m", "pocket_resnet"]

@@ -5,19 +5,27 @@ import pocket_resnet
 result = pocket_resnet.train("fast", data="digits")
 model = pocket_resnet.load(result.model)
 model.predict("seven.png")
+
+These functions and the package `pocket_resnet.plots` are all that a program or notebook needs to import. Each imports
+what it needs when it is called. Torch's settings, random generators and signal handlers are the caller's again when a
+function returns. For all that can go wrong they raise subclasses of `errors.PocketError`, which say what to do.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
+    from pocket_resnet.data.source import Source, Which
     from pocket_resnet.inference.classifier import Classifier
+    from pocket_resnet.inference.evaluate import Evaluation
+    from pocket_resnet.model.design import Design
     from pocket_resnet.training.result import Result
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["__version__", "design", "evaluate", "load", "open_data", "train", "write_report"]
 
 
 def train(
@@ -31,11 +39,18 @@ def train(
     fork: bool = False,
     **changes: Any,
 ) -> "Result":
-    """Train a recipe's network and leave everything in `runs_dir`/NAME.
+    """Train a recipe's network, leave everything in `runs_dir`/NAME, and return the run's result.
 
-    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. Torch's settings, random
-    generators and signal handlers are the caller's again on return. Raises errors.PocketError for all that can go
-    wrong.
+    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. `data` is a name or a
+    folder, as in `open_data`. Shares such as `result.accuracy` are 0 to 1, times are seconds. `resume` continues an
+    interrupted run, `fork` does so although recipe or data have changed.
+    Raises UsageError for keys and values that do not exist, DataError for missing or damaged data, NonFiniteError
+    where a loss or weight becomes NaN or infinite, Stopped after a signal, once the run is saved.
+
+    Example:
+
+        result = pocket_resnet.train("best", data="cifar10", budget="1M", epochs=10)
+        print(f"{result.accuracy:.2%} with {result.num_params:,} parameters: {result.model}")
     """
     from pocket_resnet.data.datasets import data_name
     from pocket_resnet.io.files import expanded
@@ -56,10 +71,115 @@ def train(
 
 
 def load(path: str | Path, device: str = "auto") -> "Classifier":
-    """The classifier in a model directory or a finished run's: `load(path).predict(images)`."""
+    """The classifier in a model directory, of a finished run, or of a released model's name.
+
+    Its `predict` takes image files, bytes or arrays, one or many, and gives the most probable classes; `model` is the
+    torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]; `card` has its classes, size and accuracy.
+    Raises UsageError where there is no model, ArtifactError where it is damaged.
+
+    Example:
+
+        model = pocket_resnet.load("pocket-5m")
+        [prediction] = model.predict("cat.jpg")
+    """
     from pocket_resnet.inference.classifier import load as load_classifier
 
     return load_classifier(path, device)
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: "Which | None" = None,
+    views: int = 1,
+    data_dir: str | Path | None = None,
+) -> "Evaluation":
+    """Measure a model, named as in `load`, on a split; by default on the validation images of its own data.
+
+    `split` is "train", "val", "trainval" (both), "test", or "all" for a folder of images that has no splits.
+    The result has accuracy with its 95% interval (Wilson), accuracy per class, confusion matrix, negative
+    log-likelihood (nats) and expected calibration error; shares are 0 to 1. `views` is 1, 2 (and the mirror image) or 6
+    (both shifted too), averaged. Classes are matched by name.
+    Raises UsageError for a split or views that cannot be, DataError where the data are missing, have changed since the
+    training, or have a class that the model does not know.
+
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest", split="test")
+        print(f"{evaluation.accuracy:.2%} of {evaluation.num_images:,} images")
+    """
+    from pocket_resnet.inference.evaluate import evaluate_model
+
+    return evaluate_model(model, data=data, split=split, views=views, data_dir=data_dir)
+
+
+def design(
+    budget: str | int = "5M",
+    *,
+    max_macs: str | int | None = None,
+    max_bytes: str | int | None = None,
+    epochs: int | None = None,
+    num_classes: int = 10,
+) -> "Design":
+    """The network that a budget buys: its spec, its parameters, multiply-adds and bytes, and why it is this one.
+
+    `budget` limits the parameters, `max_macs` the multiply-adds for one image, `max_bytes` the fp32 weights: numbers or
+    text such as "5M", "1.5G", "500KB". `epochs` is how long it will be trained (default: as in the recipe `best`).
+    Raises UsageError for a limit that is no number, or that no network fits.
+
+    Example:
+
+        network = pocket_resnet.design("1M", max_macs="100M")
+        print(network.num_params, network.num_macs, network.reasons)
+    """
+    from pocket_resnet.recipe.summary import find_design
+
+    limits = {"budget": budget, "max_macs": max_macs, "max_bytes": max_bytes}
+    return find_design({key: str(most) for key, most in limits.items() if most is not None}, epochs, num_classes)
+
+
+def open_data(data: str | Path, *, data_dir: str | Path | None = None) -> "Source":
+    """The data set of this name (cifar10, cifar100, digits, auto) or the folder at this path, one subfolder a class.
+
+    `split("train")`, and "val" or "test", gives its images, uint8 [N, 3, H, W] on the CPU, and labels, int64 [N], which
+    number `class_names`. Published data sets are downloaded into `data_dir` (default: the user's cache folder) and
+    verified. Text with a slash is a folder (`"./digits"`).
+    Raises UsageError for a name that is none, DataError where data are missing or damaged, EnvironmentFault where they
+    cannot be downloaded.
+
+    Example:
+
+        data = pocket_resnet.open_data("digits")
+        print(len(data.split("train")), data.class_names)
+    """
+    from pocket_resnet.data.datasets import open_source
+
+    return open_source(data, data_dir=data_dir)
+
+
+def write_report(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+) -> Path:
+    """Write an HTML page about a finished run, or a comparison of several, and return its path.
+
+    The page and its figures, as PNG files in plots/, go to `out`: by default the run's folder, or for several
+    `report` beside the first. `data` is the present location of the runs' data.
+    Raises UsageError where a run is not finished, ArtifactError where it is damaged, DataError where its data are
+    missing or have changed.
+
+    Example:
+
+        page = pocket_resnet.write_report(["runs/a", "runs/b"], out="compared")
+        print(page)
+    """
+    from pocket_resnet.reporting.report import write_report as write
+
+    return write(runs, out, data_dir, data)
 
 
 def _plain(value: Any) -> Any:

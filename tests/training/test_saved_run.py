@@ -10,8 +10,7 @@ import torch
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import DataError
 from pocket_resnet.recipe.toml import load_recipe, override
-from pocket_resnet.reporting import exhibits
-from pocket_resnet.reporting.page import Album
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
 from pocket_resnet.training.run import train
 from pocket_resnet.training.trainer import Trainer
@@ -70,7 +69,7 @@ def test_batch_of_which_the_hardest_were_trained(until: float, share: float, tra
     pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
     assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
     told = "From these and others the hardest 60% were chosen."
-    assert (told in str(exhibits.training_images(run, Album()))) == (share < 1)
+    assert (told in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 
 def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:

@@ -3,10 +3,10 @@
 Shapes: N images, B images a batch, K classes, V views of an image.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +40,21 @@ class ClassResult:
     interval: tuple[float, float] | None
 
 
+class Confusion(NamedTuple):
+    """How many images of a class were taken for another, and their share of the class."""
+
+    true: str
+    predicted: str
+    num_images: int
+    share: float
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is told of a network on a split; shares are 0 to 1."""
+    """A network's answers on a split, and what they amount to; shares are 0 to 1.
+
+    `confusion[true][predicted]` counts images; `ece` is the expected calibration error over 15 bins of confidence.
+    """
 
     accuracy: float
     interval: tuple[float, float]
@@ -53,6 +65,10 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     nll: float
     ece: float
+    labels_N: Tensor = field(repr=False, compare=False)
+    """The true class of each image, int64, in the order of the split."""
+    probabilities_NK: Tensor = field(repr=False, compare=False)
+    """The probability of each class for each image, float32 on the CPU."""
     caveat: str | None = None
     """On images that the model was trained on."""
 
@@ -66,7 +82,18 @@ class Evaluation:
             }
             for result in self.per_class
         }
-        return vars(self) | {"per_class": classes}
+        left_out = ("labels_N", "probabilities_NK")
+        return {key: value for key, value in vars(self).items() if key not in left_out} | {"per_class": classes}
+
+    def confusions(self, count: int = 10) -> list[Confusion]:
+        """The `count` most frequent mistakes, a pair of classes each."""
+        found = [
+            Confusion(true.name, predicted.name, num_images, num_images / true.num_images)
+            for true, row in zip(self.per_class, self.confusion, strict=True)
+            for predicted, num_images in zip(self.per_class, row, strict=True)
+            if num_images and true is not predicted
+        ]
+        return sorted(found, key=lambda pair: -pair.num_images)[:count]
 
 
 @own_settings()
@@ -194,6 +221,8 @@ def summarise(
         confusion=tuple(tuple(row) for row in confusion_KK.tolist()),
         nll=float(-of_truth_N.clamp(min=1e-12).log().mean()),
         ece=calibration_error(probabilities_NK.amax(1), predicted_N == labels_N),
+        labels_N=labels_N,
+        probabilities_NK=probabilities_NK,
     )
 
 

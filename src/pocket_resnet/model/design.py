@@ -63,7 +63,23 @@ class Design:
     """A network for a budget, and a few lines that say why it is this one."""
 
     spec: NetworkSpec
+    budget: Budget
     reasons: tuple[str, ...]
+
+    @property
+    def num_params(self) -> int:
+        """Weights and biases."""
+        return num_params(self.spec)
+
+    @property
+    def num_macs(self) -> int:
+        """Multiply-adds for one image."""
+        return num_macs(self.spec)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the weights in fp32."""
+        return FP32_BYTES * self.num_params
 
 
 def cost(spec: NetworkSpec, what: str) -> int:
@@ -94,7 +110,7 @@ def design(
     if not budget.fits(found):
         shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
         found = _filled(_fixed(shape, fixed), budget, fixed)
-    return Design(found, (reason,))
+    return Design(found, budget, (reason,))
 
 
 def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
@@ -192,7 +208,7 @@ def _fast_near(width: int) -> list[int]:
 
     Memory bounds narrow layers, so those may be less even.
     """
-    near = range(math.ceil(width / NEAR), min(int(width * NEAR), LARGEST_WIDTH) + 1)
+    near = range(math.ceil(width / NEAR), min(int(width * NEAR), MAX_CHANNELS) + 1)
     fast = [other for other in near if other % (16 if other >= 128 else 8 if other >= 48 else 2) == 0]
     return sorted(sorted(fast, key=lambda other: abs(other - width))[:NUM_NEAR])
 
