@@ -229,7 +229,9 @@ def test_every_change_is_a_difference(key: str) -> None:
                 break
     assert changed is not None
     found = [line.partition(":")[0] for line in differences(Recipe(), changed)]
-    free = key in ("max_steps", "track", "data.num_workers", "teacher.model") or key.startswith(("hardware.", "checkpoint."))
+    free = key in ("max_steps", "track", "data.num_workers", "teacher.model") or key.startswith(
+        ("hardware.", "checkpoint.")
+    )
     assert found == ([] if free else [key])
 
 

@@ -225,7 +225,7 @@ def test_the_two_seeds_decide_different_things(
         go(name, max_steps=1, **changes)
         weights[name] = load_model(tmp_path / name)[0].head.weight
         trainer = trainer_of(make_recipe(**changes))
-        images[name] = trainer.next_batch()[0]
+        images[name] = trainer.loader.batch(0).x_BCHW
         weights[f"{name} untrained"] = trainer.model.head.weight
     assert torch.equal(weights["said"], weights["neither"])
     assert torch.equal(images["said"], images["neither"])
@@ -242,7 +242,8 @@ def trainer_of(recipe: Recipe) -> run.Trainer:
     split = source.split("train")
     fitted, _ = run.fit_to_data(recipe, source, len(split))
     hardware = run.choose("cpu", "fp32", num_threads=1)
-    return run.Trainer(hardware.place(run.untrained(fitted, source, split)), fitted, split, hardware)
+    model = hardware.place(run.untrained(fitted, source, split))
+    return run.Trainer(model, run.Loader(split, fitted, hardware, model.normalize.mean))
 
 
 def test_config_json_has_what_it_started_from(go: Callable[..., Result], tmp_path: Path) -> None:

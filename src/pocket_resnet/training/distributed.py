@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Steps
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.training.torchrun import launch, meet
 

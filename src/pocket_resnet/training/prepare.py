@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pocket_resnet.data.augment import to_float
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded

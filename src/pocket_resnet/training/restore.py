@@ -50,8 +50,8 @@ def _resume(
     tensors: dict[str, Tensor],
     remarks: list[str],
 ) -> Restored:
-    if state.step > trainer.num_steps:
-        what = f"the newest is of step {state.step}, of {trainer.num_steps} in all"
+    if state.step > trainer.steps.total:
+        what = f"the newest is of step {state.step}, of {trainer.steps.total} in all"
         raise ArtifactError(what, where=folder.checkpoints, mend="ask for more epochs, or another --run name")
     if state.hardware != computed_on:
         remarks.append(f"not bit-exact: begun on {state.hardware}")
@@ -59,7 +59,7 @@ def _resume(
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(f"does not fit this network: {first_fault(error)}", where=folder.checkpoints) from error
-    if trainer.selection and "selection.loss" in tensors and "selection.visits" not in tensors:
+    if trainer.loader.selection is not None and "selection.loss" in tensors and "selection.visits" not in tensors:
         remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
     remarks.append(f"resumed at step {state.step}")
     return _restored(folder, state, remarks, is_another_runs=False)

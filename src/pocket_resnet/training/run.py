@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Loader, Steps
 from pocket_resnet.data.source import Split, open_source
 from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
@@ -113,7 +113,9 @@ class _Run:
             return finished
         model = self.hardware.place(untrained(self.recipe, self.source, train_split))
         teacher = open_teacher(self.recipe, self.source, self.hardware, self.data_dir)
-        self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes, teacher)
+        answers = teacher.logits if teacher is not None else None
+        loader = Loader(train_split, self.recipe, self.hardware, model.normalize.mean, answers)
+        self.trainer = Trainer(model, loader, self.processes)
         self.norm_indices_M = sample(len(train_split), self.recipe.norm_images, self.recipe.data_seed)
         begun = restore(self.folder, self.trainer, self.computed_on, self.last_step, fork=fork)
         self.seconds, self.earlier_s, self.unknown_images = begun.seconds, begun.seconds_total, begun.unknown_images
@@ -124,7 +126,7 @@ class _Run:
             remarks.append(f"already at step {step}, past --max-steps {self.last_step}: nothing left to train")
             self.last_step = step
         self.val_split = self.source.split("val")
-        self.plan = Plan(self.trainer.steps_per_epoch, self.last_step, self.recipe.validate_every)
+        self.plan = Plan(self.trainer.steps.per_epoch, self.last_step, self.recipe.validate_every)
         recorded = self.folder.begin(step, self.plan, train_split.images_NCHW, resumed=step > 0)
         if begun.is_another_runs:
             self._save()  # from here on the other run may go
@@ -206,20 +208,20 @@ class _Run:
             self.found = found = self._validate()
             record = record | {"val_nll": found.nll, "val_accuracy": found.accuracy}
             self.progress.say(
-                f"epoch {record['epoch']}/{self.recipe.epochs}  {trainer.side(step - 1)} px  "
+                f"epoch {record['epoch']}/{self.recipe.epochs}  {trainer.steps.image_size(step - 1)} px  "
                 f"loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}  "
                 f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
             )
         self.folder.record(record)
         if "val_nll" in record:
             self._show(record["epoch"] - 1)
-        if step % trainer.steps_per_epoch == 0:  # --max-steps may stop within an epoch, which a resumed run then ends
+        if step % trainer.steps.per_epoch == 0:  # --max-steps may stop within an epoch, which a resumed run then ends
             trainer.end_epoch()
 
     @contextlib.contextmanager
     def _as_released(self) -> Iterator[None]:
         """Inside, the network is as it would be saved now: averaged weights, fresh batch-norm statistics."""
-        batches = self.trainer.batches_for_norms(self.norm_indices_M)
+        batches = self.trainer.loader.norm_batches(self.norm_indices_M, max(0, self.trainer.step - 1))
         with self.trainer.average.applied(), remeasured(self.trainer.model, batches):
             yield
 
@@ -233,7 +235,7 @@ class _Run:
         """Pictures for TensorBoard, where it is asked for and time for some."""
         board, trainer, found, probabilities_NK = self.folder.board, self.trainer, self.found, self.probabilities_NK
         if board is not None and found is not None and probabilities_NK is not None and board.is_due(trainer.step):
-            batch = trainer.batch(epoch * trainer.steps_per_epoch)
+            batch = trainer.loader.batch(epoch * trainer.steps.per_epoch)
             board.show(trainer.step, found, self.val_split, probabilities_NK, batch)
 
     def _refuse_non_finite_state(self) -> None:
@@ -268,10 +270,10 @@ class _Run:
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
         trainer, spec = self.trainer, self.recipe.model
-        if (side := trainer.side(trainer.step - 1)) < spec.image_size:
+        if (side := trainer.steps.image_size(trainer.step - 1)) < spec.image_size:
             self.progress.say(f"trained to the end at {side} pixels, and judged at {spec.image_size}: expect less")
         found = self.found or self._validate()
-        images_seen, train_flops = training_flops(trainer.model, self.recipe, len(trainer.labels_N), trainer.step)
+        images_seen, train_flops = training_flops(trainer.model, self.recipe, trainer.steps.num_samples, trainer.step)
         result = Result(
             accuracy=found.accuracy,
             interval=found.interval,

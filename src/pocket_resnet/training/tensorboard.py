@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pocket_resnet.data.augment import Targets
+from pocket_resnet.data.loader import Batch
 from pocket_resnet.data.source import Split
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.inference.evaluate import Evaluation
@@ -71,12 +71,10 @@ class Board:
         """Whether it is time for pictures: about NUM_PICTURES times a run, the last step included."""
         return step >= min(self.num_steps, self.pictured_step + self.num_steps / NUM_PICTURES)
 
-    def show(
-        self, step: int, found: Evaluation, val: Split, probabilities_NK: Tensor, batch: tuple[Tensor, Targets]
-    ) -> None:
+    def show(self, step: int, found: Evaluation, val: Split, probabilities_NK: Tensor, batch: Batch) -> None:
         """Add pictures of the last validation, and of a batch as it is trained, or would be if it came now."""
         names = [result.name for result in found.per_class]
-        pixels_BHWC, labels = tiles.as_shown(*batch, names)
+        pixels_BHWC, labels = tiles.as_shown(batch.x_BCHW, batch.targets, names)
         sheets = {
             "validation/mistakes": tiles.mistakes(val, probabilities_NK, names, NUM_TILES),
             "training/batch": tiles.batch(pixels_BHWC[:NUM_TILES], labels[:NUM_TILES]),
