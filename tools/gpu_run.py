@@ -137,7 +137,7 @@ def write_partial(run: Path, out: Path) -> None:
     except (PocketError, OSError):  # it is just being pruned
         return
     if found is not None:
-        state, tensors, _ = found
+        state, tensors = found
         part = "ema." if any(name.startswith("ema.") for name in tensors) else "model."
         halves = {name.removeprefix(part): value.half() for name, value in tensors.items() if name.startswith(part)}
         write_bytes(out / "partial.safetensors", tensors_to_bytes(halves, {"step": str(state.step)}))

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pocket_resnet.inference.classifier import Classifier
+    from pocket_resnet.training.callbacks import Callback
     from pocket_resnet.training.result import Result
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["Callback", "__version__", "load", "train"]
 
 
 def train(
@@ -29,11 +32,13 @@ def train(
     run: str | Path | None = None,
     resume: bool = False,
     fork: bool = False,
+    callbacks: "Sequence[Callback]" = (),
     **changes: Any,
 ) -> "Result":
     """Train a recipe's network and leave everything in `runs_dir`/NAME.
 
-    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. Torch's settings, random
+    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`; `callbacks` follow the
+    run and may end it early (docs/callbacks.md). Torch's settings, random
     generators and signal handlers are the caller's again on return. Raises errors.PocketError for all that can go
     wrong.
     """
@@ -52,6 +57,7 @@ def train(
         run=None if run is None else os.fspath(run),
         resume=resume,
         fork=fork,
+        callbacks=callbacks,
     )
 
 
@@ -60,6 +66,15 @@ def load(path: str | Path, device: str = "auto") -> "Classifier":
     from pocket_resnet.inference.classifier import load as load_classifier
 
     return load_classifier(path, device)
+
+
+def __getattr__(name: str) -> Any:
+    """`Callback`, imported when it is asked for."""
+    if name == "Callback":
+        from pocket_resnet.training.callbacks import Callback
+
+        return Callback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _plain(value: Any) -> Any:

@@ -102,8 +102,10 @@ def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
     run = saved_run.read_run(tmp_path / "r", saved_run.opener(None))
     assert saved_run.command(run) == f"pocket-resnet train {tmp_path}/r/recipe.toml"
     source = open_source("digits")
-    resolved, _ = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
+    resolved = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
     run.recipe = resolved
+    assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3 --max-steps 3"  # ended early
+    run.metrics[-1]["epoch"] = resolved.epochs
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3"
     run.recipe = override(resolved, {"seed": 0, "data.seed": 0})
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --data.seed 0"

@@ -23,9 +23,9 @@ from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, teacher
-from pocket_resnet.training.prepare import fit_to_data, untrained
+from pocket_resnet.training.prepare import fit_to_data, new_trainer
 from pocket_resnet.training.run import train
-from pocket_resnet.training.teacher import Teacher, distillation_loss, open_teacher
+from pocket_resnet.training.teacher import Teacher, distillation_loss
 from pocket_resnet.training.trainer import Trainer
 
 CPU = choose("cpu", "fp32")
@@ -37,11 +37,8 @@ def make_trainer(make_recipe: Callable[..., Recipe], source: Source, trained: Pa
 
     def make(**changes: Any) -> Trainer:
         section = {"model": str(trained), "epochs": 2} | changes.pop("teacher", {})
-        recipe, _ = fit_to_data(make_recipe(**changes, seed=3, teacher=section), source, 14)
-        split = source.split("train")
-        model, teacher = untrained(recipe, source, split), open_teacher(recipe, source, CPU, None)
-        assert teacher is not None
-        return Trainer(model, Loader(split, recipe, CPU, model.normalize.mean, teacher.logits))
+        recipe = fit_to_data(make_recipe(**changes, seed=3, teacher=section), source, 14)
+        return new_trainer(recipe, source, source.split("train"), CPU)
 
     return make
 
@@ -85,8 +82,12 @@ def test_mixed_images_have_mixed_answers(make_loader: Callable[..., Loader]) -> 
 
 
 def test_views_repeat_and_are_answered_once(
-    make_trainer: Callable[..., Trainer], tiny_spec: NetworkSpec, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Callable[..., Trainer],
+    tiny_spec: NetworkSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
 ) -> None:
+    """And the log says so, once an epoch that is computed."""
     calls: list[int] = []
     answer = Teacher._answer
     monkeypatch.setattr(Teacher, "_answer", lambda self, x: (calls.append(len(x)), answer(self, x))[1])
@@ -94,6 +95,7 @@ def test_views_repeat_and_are_answered_once(
     for _ in range(trainer.steps.total):
         trainer.train_step()
     assert sum(calls) == 2 * 14
+    assert logged.messages == [f"computing the teacher's answers for epoch {epoch} of 2" for epoch in (1, 2)]
     assert torch.equal(views_of(trainer.loader, 4), views_of(trainer.loader, 0))
 
     calls.clear()
@@ -164,7 +166,7 @@ def test_classes_are_matched_by_name(
     """The folder lists its classes in another order than the teacher."""
     model, images_NCHW = load_model(trained)[0], torch.randint(0, 256, (4, 3, 8, 8)).to(torch.uint8)
     own_NK = answers(model, images_NCHW)
-    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU).logits(0, 4, lambda: [images_NCHW])
+    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1).logits(0, 4, lambda: [images_NCHW])
     torch.testing.assert_close(found_NK, own_NK[:, [2, 0, 1]], atol=2e-3, rtol=1e-3)
 
     synthetic.class_names = ("red", "green", "violet")

@@ -16,7 +16,7 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
 from pocket_resnet.training.run_folder import RunFolder
-from pocket_resnet.training.tensorboard import NUM_PICTURES, SCALARS, Board
+from pocket_resnet.training.tensorboard import NUM_PICTURES, SCALARS, TensorBoard
 
 PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
 
@@ -101,7 +101,7 @@ def test_each_epoch_is_on_disk_at_once(
 ) -> None:
     """Row 1: a killed process has told of what it recorded; asked where it saves, after each step."""
     found: list[int] = []
-    monkeypatch.setattr(Board, "is_due", lambda *_: False)
+    monkeypatch.setattr(TensorBoard, "is_due", lambda *_: False)
     monkeypatch.setattr(RunFolder, "save", lambda *_: found.append(len(told(tmp_path / "r").get("lr", ()))))
     go()
     assert found == [0, 1, 1, 2]
@@ -138,12 +138,11 @@ def test_where_max_steps_ended_it(
 
 
 def test_pictures_are_due_so_often(tmp_path: Path) -> None:
-    board, drawn = Board(tmp_path, 0, 997, []), []
+    board, drawn = TensorBoard(tmp_path), []
     for step in range(0, 998):
-        if step and board.is_due(step):
+        if step and board.is_due(step, 997):
             drawn.append(step)
             board.pictured_step = step
-    board.close()
     assert len(drawn) == NUM_PICTURES
     assert drawn[-1] == 997
 
@@ -160,8 +159,7 @@ def test_without_tensorboard(
         main(["train", "fast", "--data", "digits", "--track", "--runs-dir", str(tmp_path)])
     assert ending.value.code == EnvironmentFault.exit_code
     assert capsys.readouterr().err == (
-        "pocket-resnet: --track needs TensorBoard, which is not installed\n"
-        "  pip install tensorboard, or leave --track out\n"
+        "pocket-resnet: --track needs TensorBoard, which is not installed\n  pip install tensorboard, or leave --track out\n"
     )
     go(track=False)
 

@@ -1,8 +1,10 @@
 """What people read on the terminal: plain tables of what the verbs found, or one JSON object."""
 
+import contextlib
+import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,28 @@ from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
 
 WIDEST = 10_000  # characters: a pipe has no width
+
+
+class _TerminalHandler(logging.Handler):
+    """Prints each message as plain text, on what `sys.stderr` is then: rich puts that above its progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            print(self.format(record), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def log_to_terminal() -> Iterator[None]:
+    """Inside, standard error shows what the package logs, from INFO on."""
+    logger, handler = logging.getLogger("pocket_resnet"), _TerminalHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def overview(verbs: Mapping[str, str]) -> None:

@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     os.environ.pop("MPLBACKEND", None)  # a notebook's choice, handed to its commands; our pictures are drawn without
-    if code := _exit_code(arguments):
+    with console.log_to_terminal():
+        code = _exit_code(arguments)
+    if code:
         sys.exit(code)
 
 

@@ -172,7 +172,7 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
 def command(run: FinishedRun, *, released: bool = False) -> str:
     """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml.
 
-    A released model's names no place on this machine.
+    A released model's names no place on this machine. A run that a callback ended early has its number of steps.
     """
     if run.card.command is not None:
         return run.card.command
@@ -181,14 +181,22 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
     seeds = {"seed": run.recipe.seed, "data.seed": run.recipe.data.seed}
     try:
         asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name} | seeds)
-        resolved, _ = fit_to_data(asked, run.source, len(run.source.split(asked.data.train_on)))
+        num_images = len(run.source.split(asked.data.train_on))
+        resolved = fit_to_data(asked, run.source, num_images, quiet=True)
     except (PocketError, OSError):  # no recipe of this name
         resolved = None
     if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
         folder = Path(run.name) if released else run.path.parent / run.name
-        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml")])
+        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml"), *_early_end(run)])
     told = [(f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)]
-    return shlex.join([*words, *itertools.chain(*told)])
+    return shlex.join([*words, *itertools.chain(*told), *_early_end(run)])
+
+
+def _early_end(run: FinishedRun) -> list[str]:
+    """The flags that repeat what a callback did, where one ended the run."""
+    asked, steps = run.recipe.max_steps, run.result.steps
+    lacks_epochs = bool(run.metrics) and run.metrics[-1]["epoch"] < run.recipe.epochs
+    return ["--max-steps", str(steps)] if lacks_epochs and (not asked or steps < asked) else []
 
 
 def same_images(one: FinishedRun, other: FinishedRun) -> bool:
