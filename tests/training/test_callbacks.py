@@ -96,8 +96,8 @@ def test_the_end_comes_also_where_the_run_fails(go: Callable[..., Result]) -> No
 def test_an_early_stop_leaves_what_max_steps_leaves(
     validate_every: int, go: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """Record, validation, checkpoint, model and card, to the bit; TensorBoard too."""
-    changes: Any = {"epochs": 5, "validate_every": validate_every, "track": True, "checkpoint": {"every_s": 1e9}}
+    """Record, validation, checkpoint and model, to the bit; and the command that repeats it."""
+    changes: Any = {"epochs": 5, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
     result = go(StopAt(6), name="stopped", **changes)
     expected = go(name="asked", max_steps=6, **changes)
     assert (result.steps, result.epochs, result.accuracy) == (6, 5, expected.accuracy)

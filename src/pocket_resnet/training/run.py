@@ -67,11 +67,11 @@ def train(
     steps = Steps(len(train_split), recipe)
     with joined(hardware.device) as processes:
         processes.refuse_empty_parts(steps)
-        resume = resume or fork
-        path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
+        to_resume = resume or fork
+        path = processes.agree(choose_folder(runs_dir, recipe, source, run, to_resume) if processes.is_writer else None)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, steps.total))
         last_step = min(recipe.max_steps or steps.total, steps.total)
-        with folder.locked(expected=resume):
+        with folder.locked(expected=to_resume):
             if finished := folder.finished(last_step, fork=fork):
                 _log.info("this run has finished before")
                 return finished
