@@ -159,6 +159,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 
 @pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package logs, from INFO on, as the command shows it."""
+    caplog.set_level("INFO", "pocket_resnet")
+    return caplog
+
+
+@pytest.fixture
 def recipe_path(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(to_toml(make_recipe()))

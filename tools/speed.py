@@ -99,7 +99,7 @@ class Benchmark:
     def _speeds(self, name: str) -> tuple[float, float]:
         """FLOP/s of the recipe's convolutions alone, and images/s of the reference's step, now."""
         split = self.source.split("train")
-        recipe, _ = fit_to_data(load_recipe(name), self.source, len(split))
+        recipe = fit_to_data(load_recipe(name), self.source, len(split))
         model = self.hardware.place(untrained(recipe, self.source, split))
         return flops_per_s(model, recipe, len(split), self.hardware), images_per_s(self.reference, 1)
 

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from pocket_resnet.inference.classifier import Classifier
     from pocket_resnet.inference.evaluate import Evaluation
     from pocket_resnet.model.design import Design
+    from pocket_resnet.training.callbacks import Callback
     from pocket_resnet.training.result import Result
 
-__all__ = ["__version__", "design", "evaluate", "load", "open_data", "train", "write_report"]
+__all__ = ["Callback", "__version__", "design", "evaluate", "load", "open_data", "train", "write_report"]
 
 
 def train(
@@ -37,13 +38,15 @@ def train(
     run: str | Path | None = None,
     resume: bool = False,
     fork: bool = False,
+    callbacks: "Sequence[Callback]" = (),
     **changes: Any,
 ) -> "Result":
     """Train a recipe's network, leave everything in `runs_dir`/NAME, and return the run's result.
 
     `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. `data` is a name or a
     folder, as in `open_data`. Shares such as `result.accuracy` are 0 to 1, times are seconds. `resume` continues an
-    interrupted run, `fork` does so although recipe or data have changed.
+    interrupted run, `fork` does so although recipe or data have changed. `callbacks` follow the run and may end it
+    early (docs/callbacks.md).
     Raises UsageError for keys and values that do not exist, DataError for missing or damaged data, NonFiniteError
     where a loss or weight becomes NaN or infinite, Stopped after a signal, once the run is saved.
 
@@ -67,6 +70,7 @@ def train(
         run=None if run is None else os.fspath(run),
         resume=resume,
         fork=fork,
+        callbacks=callbacks,
     )
 
 
@@ -180,6 +184,15 @@ def write_report(
     from pocket_resnet.reporting.report import write_report as write
 
     return write(runs, out, data_dir, data)
+
+
+def __getattr__(name: str) -> Any:
+    """`Callback`, imported when it is asked for."""
+    if name == "Callback":
+        from pocket_resnet.training.callbacks import Callback
+
+        return Callback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _plain(value: Any) -> Any:

@@ -75,7 +75,7 @@ def test_order_of_classes_survives(
 
 
 def test_duplicates_are_said_where_one_trains(
-    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     """Row 25: with their number."""
     parted = tmp_path / "parted"
@@ -87,7 +87,7 @@ def test_duplicates_are_said_where_one_trains(
     shutil.copy(parted / "train" / "2" / "0.png", parted / "val" / "2" / "copy.png")
     recipe = recipe_for(parted).model_copy(update={"max_steps": 1})
     train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
-    assert "1 of 7 validation images are in training too" in caplog.text
+    assert "1 of 7 validation images are in training too" in logged.text
 
 
 def test_changed_files_are_listed_where_a_run_goes_on(

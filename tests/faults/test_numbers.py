@@ -125,10 +125,10 @@ def test_diverging_run_as_the_user_sees_it(
     assert lines[-1] == "  there is no checkpoint yet; try a lower learning rate or --optim.clip-norm 1"
 
 
-def test_learning_rate_of_0_warns(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:
+def test_learning_rate_of_0_warns(go: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
     """Row 15."""
     go(optim={"lr": 0.0})
-    assert "warning: a learning rate of 0" in capsys.readouterr().err
+    assert "warning: a learning rate of 0" in caplog.text
 
 
 @pytest.mark.parametrize("key", ["optim.lr", "optim.muon_lr", "optim.weight_decay", "schedule.warmup_epochs"])

@@ -65,8 +65,7 @@ def test_first_signal_saves(
     wait_for(functools.partial(has_trained, folder))
     child.signal(number)
     assert child.wait() == code
-    state, _, damaged = checkpoint.load_newest(folder / "checkpoints") or pytest.fail("nothing saved")
-    assert not damaged
+    state, _ = checkpoint.load_newest(folder / "checkpoints") or pytest.fail("nothing saved")
     said = capfd.readouterr().err
     assert f"stopped by {signal.Signals(number).name} after saving step {state.step}" in said
     assert "Traceback" not in said

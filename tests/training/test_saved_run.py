@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.loader import Batch, Loader
 from pocket_resnet.errors import DataError
 from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
 from pocket_resnet.training.run import train
-from pocket_resnet.training.trainer import Trainer
 
 Trained = Callable[..., Path]
 
@@ -42,16 +42,16 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
 def test_augmented_batch_is_the_trainer_s(
     changes: dict[str, Any], train_hostile: Trained, source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Trainer.next_batch really gave in the first step of the last epoch."""
+    """What Loader.batch really gave in the first step of the last epoch."""
     given: dict[int, torch.Tensor] = {}
-    whole = Trainer.next_batch
+    whole = Loader.batch
 
-    def noting(self: Trainer) -> Any:
-        batch = whole(self)
-        given[self.step] = batch[0]
+    def noting(self: Loader, step: int) -> Batch:
+        batch = whole(self, step)
+        given.setdefault(step, batch.x_BCHW)
         return batch
 
-    monkeypatch.setattr(Trainer, "next_batch", noting)
+    monkeypatch.setattr(Loader, "batch", noting)
     run = saved_run.read_run(train_hostile("r", **changes), saved_run.opener(None))
     pixels_BHWC, labels, step, _ = saved_run.last_epochs_first_batch(run, 6)
     assert step == 2  # of 2 epochs of 2 steps
@@ -59,6 +59,17 @@ def test_augmented_batch_is_the_trainer_s(
     assert torch.equal(pixels_BHWC, expected_BHWC)
     assert len(labels) == 6
     assert source.class_names != run.source.class_names  # hostile ones
+
+
+def test_students_batch_has_the_view_that_its_teacher_answered(train_hostile: Trained) -> None:
+    """With one epoch of views, the last epoch shows the first one's."""
+    teacher = {"model": str(train_hostile("teacher")), "epochs": 1}
+    plain: dict[str, Any] = {"augment": {"mixup": 0.0, "flip": "random"}, "resolutions": ()}
+    run = saved_run.read_run(train_hostile("r", teacher=teacher, **plain), saved_run.opener(None))
+    pixels_BHWC, _, step, _ = saved_run.last_epochs_first_batch(run, 8)
+    loader = Loader(run.source.split("train"), run.recipe, run.hardware, run.model.normalize.mean)
+    first_NCHW = torch.cat(list(loader.views(0)))
+    assert torch.equal(pixels_BHWC, first_NCHW[loader.indices(step)].permute(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize(("until", "share"), [(1.0, 0.6), (0.5, 1.0)])
@@ -90,8 +101,10 @@ def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
     run = saved_run.read_run(tmp_path / "r", saved_run.opener(None))
     assert saved_run.command(run) == f"pocket-resnet train {tmp_path}/r/recipe.toml"
     source = open_source("digits")
-    resolved, _ = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
+    resolved = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
     run.recipe = resolved
+    assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3 --max-steps 3"  # ended early
+    run.metrics[-1]["epoch"] = resolved.epochs
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3"
     run.recipe = override(resolved, {"seed": 0, "data.seed": 0})
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --data.seed 0"

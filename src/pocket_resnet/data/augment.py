@@ -51,10 +51,13 @@ class Augmenter:
         self.recipe, self.num_samples, self.seed = recipe, num_samples, seed
         self.fill_1C11 = fill_C.view(1, -1, 1, 1)
         self.first_flip_N = torch.rand(num_samples, generator=generator(seed, "flip")) < 0.5
+        self.epoch = -1
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw the epoch's tables."""
+        """Draw the epoch's tables, unless they are its own already."""
+        if epoch == self.epoch:
+            return
         self.epoch, N = epoch, self.num_samples
         reach = self.recipe.crop_px
         self.shift_N2 = torch.randint(0, 2 * reach + 1, (N, 2), generator=self._draws("crop"))

@@ -5,6 +5,7 @@ describes them. Nothing here is ever unpickled.
 """
 
 import json
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ FORMAT = 2
 MAX_CHECKPOINT_BYTES = 4 * 1024**3
 MAX_STATE_BYTES = 128 * 1024
 TENSORS_NAME = "tensors.safetensors"
+_log = logging.getLogger(__name__)
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -73,20 +75,23 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
         raise ArtifactError(f"not a checkpoint: {first_fault(error)}", where=path) from error
 
 
-def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
-    """The newest checkpoint that verifies, and a line for each newer one that does not; None where there is none.
+def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | None:
+    """The newest checkpoint that verifies; a warning names each newer one that does not. None where there is none.
 
     Raises ArtifactError where there are checkpoints and not one verifies, or where one is of a newer format.
     """
     damaged: list[str] = []
     for path in newest_first(folder):
         try:
-            state, tensors = load(path)
-            return state, tensors, damaged
+            found = load(path)
         except NewerFormatError:
             raise
         except ArtifactError as error:
             damaged.append(f"{error.where}: {error.what}")
+            continue
+        for line in damaged:
+            _log.warning(line)
+        return found
     if damaged:
         raise ArtifactError(
             "no checkpoint verifies: " + "; ".join(damaged),

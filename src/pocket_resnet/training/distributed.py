@@ -8,6 +8,7 @@ Shapes: B images, C channels, H x W pixels.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Steps
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.training.torchrun import launch, meet
 
@@ -89,6 +90,19 @@ ALONE = Processes()
 def is_writer() -> bool:
     """Whether this process writes files and speaks, asked before or after the run."""
     return launch().rank == 0
+
+
+@contextlib.contextmanager
+def only_rank_0_logs() -> Iterator[None]:
+    """Inside, other processes log nothing but errors. Raises UsageError where torchrun's variables make no sense."""
+    logger = logging.getLogger("pocket_resnet")
+    level = logger.level
+    if not is_writer():
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ Of several processes only rank 0 reads and writes here; what it finds is told to
 """
 
 import contextlib
+import logging
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,11 @@ from pocket_resnet.recipe.toml import differences, load_recipe, override, to_tom
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.distributed import Processes
-from pocket_resnet.training.metrics import MetricsFile, Plan, Record
+from pocket_resnet.training.metrics import History, Plan, history
 from pocket_resnet.training.result import Result, read_result
 from pocket_resnet.training.teacher import teacher_digests
 
-if TYPE_CHECKING:
-    from pocket_resnet.training.tensorboard import Board
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,8 +47,6 @@ class RunFolder:
     processes: Processes
     marks: tuple[int, ...] = ()
     """Steps of which the checkpoint, or the first one after, stays."""
-    board: "Board | None" = None
-    """TensorBoard's files, while metrics are recorded and where the recipe asks for them."""
 
     @property
     def checkpoints(self) -> Path:
@@ -62,28 +59,33 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def metrics(self) -> Path:
+        """Where the records lie."""
+        return self.path / "metrics.jsonl"
+
+    @property
     def is_new(self) -> bool:
         """Whether no run has begun here."""
         return not (self.path / "recipe.toml").exists()
 
     @contextlib.contextmanager
-    def locked(self, *, expected: bool = False) -> Iterator[list[str]]:
-        """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know.
+    def locked(self, *, expected: bool = False) -> Iterator[None]:
+        """Inside, no other run writes here, and stale temporary files are gone.
 
         `expected`: the user asked to resume a run.
         """
         if not self.processes.is_writer:
-            yield []
+            yield
             return
-        remarks = [f"nothing to resume in {self.path}: starting a new run"] if expected and self.is_new else []
+        is_new = self.is_new
         with lock_folder(self.path) as remark:
+            if expected and is_new:
+                _log.warning(f"nothing to resume in {self.path}: starting a new run")
+            if remark:
+                _log.warning(remark)
             remove_temporaries(self.path)
             remove_temporaries(self.checkpoints)
-            try:
-                yield [*remarks, remark] if remark else remarks
-            finally:
-                if self.board is not None:
-                    self.board.close()
+            yield
 
     def finished(self, last_step: int, *, fork: bool) -> Result | None:
         """The result, where this run has done so many steps, or more; then `latest` points here.
@@ -138,17 +140,17 @@ class RunFolder:
         done = found and found.steps >= last_step and (self.model / CONFIG_NAME).exists()
         return replace(found, model=str(self.model)) if found and done else None
 
-    def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
-        """The newest checkpoint that verifies, with remarks on damaged ones; those beyond it are removed."""
+    def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
+        """The newest checkpoint that verifies; those beyond it are removed."""
         found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
         if found is None:
             return None
         self._refuse_another_start()
-        state, tensors, remarks = found
+        state, tensors = found
         if not fork:
             self._refuse_other_data(state.data_fingerprint)
         self._prune(state.step)
-        return state, tensors, remarks
+        return state, tensors
 
     def _refuse_another_start(self) -> None:
         """Raise UsageError where the recipe starts from another checkpoint than the run did, which has its own now."""
@@ -158,40 +160,29 @@ class RunFolder:
             mend = "choose another --run name, or leave init_from as it was"
             raise UsageError(what, where=self.path, mend=mend)
 
-    def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> Record | None:
-        """Write the resolved recipe, and open metrics.jsonl, as a run by that plan has it when it stands at that step.
+    def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
+        """Write the resolved recipe; returns the records of a run by that plan that stands at that step.
 
-        So are TensorBoard's files. A result goes: it is not of this many steps. The digests of the training images are
-        written too; a resumed run keeps those of before, since a fork may have other images. Returns the record of that
-        very step, where there is one.
+        A result goes: it is not of this many steps. The digests of the training images are written too; a resumed run
+        keeps those of before, since a fork may have other images.
         """
-        last: Record | None = None
+        found: History | None = None
         if self.processes.is_writer:
             trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
             write_text(self.path / "recipe.toml", to_toml(self.recipe))
             write_bytes(self._digests, trained_on)
             (self.path / "result.json").unlink(missing_ok=True)
-            self.metrics = MetricsFile(self.path / "metrics.jsonl", step, plan)
-            if self.recipe.track:
-                from pocket_resnet.training.tensorboard import Board  # matplotlib takes half a second
-
-                unchanged_step, kept = self.metrics.unchanged_step, self.metrics.kept
-                self.board = Board(self.path / "tensorboard", unchanged_step, plan.last_step, kept)
-            last = next((record for record in self.metrics.kept if record["step"] == step), None)
-        agreed: Record | None = self.processes.agree(last)
+            found = history(self.metrics, step, plan)
+        agreed: History = self.processes.agree(found)
         return agreed
 
-    def record(self, metrics: Record) -> None:
-        """Add a line to metrics.jsonl, and tell TensorBoard what of it is new."""
-        new = self.metrics.append(metrics) if self.processes.is_writer else metrics
-        if self.board is not None:
-            self.board.tell(new)
-
-    def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> None:
-        """Write a checkpoint and prune older ones."""
-        if self.processes.is_writer:
-            checkpoint.save(self.checkpoints, state, tensors)
-            self._prune(state.step)
+    def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> Path | None:
+        """Write a checkpoint, prune older ones, and return its folder; None in other processes."""
+        if not self.processes.is_writer:
+            return None
+        path = checkpoint.save(self.checkpoints, state, tensors)
+        self._prune(state.step)
+        return path
 
     def last_good(self) -> str:
         """Which checkpoint one can go back to, in words."""

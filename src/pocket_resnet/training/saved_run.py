@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocket_resnet.data.augment import Augmenter, resize, to_float
-from pocket_resnet.data.batches import Steps, epoch_order
 from pocket_resnet.data.datasets import data_name, open_source
+from pocket_resnet.data.loader import Loader
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
@@ -32,7 +31,6 @@ from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
-from pocket_resnet.training.schedule import image_side
 
 
 @dataclass(eq=False)
@@ -160,30 +158,22 @@ def _remarks(path: Path, card: Card, source: Source, val: Split, evaluation: Eva
 def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[str], int, float]:
     """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
 
-    The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
-    seconds to import. Where only the hardest are trained, those among which it chose; where ever only they were,
-    alternating flips are as if all had been trained in every epoch. A label has two lines where two images are mixed.
+    Where only the hardest are trained, those among which it chose; where ever only they were, alternating flips are as
+    if all had been trained in every epoch. A label has two lines where two images are mixed.
     """
-    recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
-    num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
-    steps = Steps(num_samples, recipe)
-    epoch = (run.result.steps - 1) // steps.per_epoch
-    step = epoch * steps.per_epoch
-    augmenter = Augmenter(recipe.augment, num_samples, recipe.data_seed, fill_C)
-    augmenter.begin_epoch(epoch)
-    indices_B = steps.candidates(epoch_order(num_samples, recipe.data_seed, epoch), step)
-    x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
-    side = image_side(recipe.resolutions, recipe.model.image_size, step, steps.total)
-    x_BCHW = to_float(resize(x_BCHW, side))
-    x_BCHW, targets = augmenter.mix(x_BCHW, train.labels_N[indices_B].to(run.hardware.device), step)
-    pixels_BHWC, labels = as_shown(x_BCHW, targets, run.source.class_names)
+    train = run.source.split(run.recipe.data.train_on)
+    loader = Loader(train, run.recipe, run.hardware, run.model.normalize.mean, selects=False)
+    steps = loader.steps
+    step = steps.epoch(run.result.steps - 1) * steps.per_epoch
+    batch = loader.batch(step)
+    pixels_BHWC, labels = as_shown(batch.x_BCHW, batch.targets, run.source.class_names)
     return pixels_BHWC[:count], labels[:count], step, steps.share(step)
 
 
 def command(run: FinishedRun, *, released: bool = False) -> str:
     """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml.
 
-    A released model's names no place on this machine.
+    A released model's names no place on this machine. A run that a callback ended early has its number of steps.
     """
     if run.card.command is not None:
         return run.card.command
@@ -192,14 +182,22 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
     seeds = {"seed": run.recipe.seed, "data.seed": run.recipe.data.seed}
     try:
         asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name} | seeds)
-        resolved, _ = fit_to_data(asked, run.source, len(run.source.split(asked.data.train_on)))
+        num_images = len(run.source.split(asked.data.train_on))
+        resolved = fit_to_data(asked, run.source, num_images, quiet=True)
     except (PocketError, OSError):  # no recipe of this name
         resolved = None
     if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
         folder = Path(run.name) if released else run.path.parent / run.name
-        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml")])
+        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml"), *_early_end(run)])
     told = [(f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)]
-    return shlex.join([*words, *itertools.chain(*told)])
+    return shlex.join([*words, *itertools.chain(*told), *_early_end(run)])
+
+
+def _early_end(run: FinishedRun) -> list[str]:
+    """The flags that repeat what a callback did, where one ended the run."""
+    asked, steps = run.recipe.max_steps, run.result.steps
+    lacks_epochs = bool(run.metrics) and run.metrics[-1]["epoch"] < run.recipe.epochs
+    return ["--max-steps", str(steps)] if lacks_epochs and (not asked or steps < asked) else []
 
 
 def same_images(one: FinishedRun, other: FinishedRun) -> bool:

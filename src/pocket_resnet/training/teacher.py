@@ -12,6 +12,7 @@ Shapes: N training images, B images a batch, K classes.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from pocket_resnet.io import files
 from pocket_resnet.model.artifact import WEIGHTS_NAME, find_model, load_card, load_digests, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 1  # of cached answers: a change of augmentation or of what is stored counts it up
 ANSWERS_NAME, TENSOR_NAME = "answers.safetensors", "logits"
@@ -64,6 +67,8 @@ class Teacher:
     """The teacher's class number of each of the data's classes."""
     folder: Path
     hardware: Hardware
+    num_epochs: int
+    """How many epochs of views it is asked for."""
 
     def logits(self, epoch: int, num_images: int, views: Callable[[], Iterable[Tensor]]) -> Tensor:
         """The answers for the views of an epoch, float32 [N, K] on the device, in the order of the data's classes.
@@ -74,6 +79,7 @@ class Teacher:
         path = self.folder / f"epoch-{epoch:04d}"
         answers_NK = self._cached(path, num_images)
         if answers_NK is None:
+            _log.info(f"computing the teacher's answers for epoch {epoch + 1} of {self.num_epochs}")
             answers_NK = torch.cat([self._answer(view_BCHW) for view_BCHW in views()]).half().cpu()
             content = tensors_to_bytes({TENSOR_NAME: answers_NK.contiguous()})
             try:
@@ -106,7 +112,8 @@ def open_teacher(recipe: Recipe, source: Source, hardware: Hardware, data_dir: P
     model, card = load_model(Path(recipe.teacher.model))
     folder = (data_dir or default_data_dir()) / "teachers" / _key(recipe, source)
     order_K = [card.class_names.index(name) for name in source.class_names]
-    return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware)
+    num_epochs = min(recipe.epochs, recipe.teacher.epochs)
+    return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs)
 
 
 def teacher_digests(recipe: Recipe) -> bytes | None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from pocket_resnet.training.selection import Selection
+from pocket_resnet.data.selection import Selection
 
 CPU = torch.device("cpu")
 
