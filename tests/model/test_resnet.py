@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +20,10 @@ from pocket_resnet.model.blocks import SqueezeExcite, StochasticDepth
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.counts import layers, num_macs, num_params
 from pocket_resnet.model.resnet import Initialisation, Normalize, ResNet, initialise, whitening_filters
-from pocket_resnet.model.spec import CHOICES, NetworkSpec
+from pocket_resnet.model.spec import NetworkSpec
+
+FIELDS = TypeAdapter(NetworkSpec).json_schema()["properties"]
+CHOICES = {name: field["enum"] for name, field in FIELDS.items() if "enum" in field}
 
 SMALL = NetworkSpec(
     num_blocks=(1, 1),
