@@ -8,7 +8,8 @@ model.predict("seven.png")
 
 These functions and the package `pocket_resnet.plots` are all that a program or notebook needs to import. Each imports
 what it needs when it is called. Torch's settings, random generators and signal handlers are the caller's again when a
-function returns. For all that can go wrong they raise subclasses of `errors.PocketError`, which say what to do.
+function returns. Shares such as an accuracy are 0 to 1, times are in seconds. For all that can go wrong they raise
+subclasses of `errors.PocketError`, which say what to do.
 """
 
 import os
@@ -44,11 +45,10 @@ def train(
     """Train a recipe's network, leave everything in `runs_dir`/NAME, and return the run's result.
 
     `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. `data` is a name or a
-    folder, as in `open_data`. Shares such as `result.accuracy` are 0 to 1, times are seconds. `resume` continues an
-    interrupted run, `fork` does so although recipe or data have changed. `callbacks` follow the run and may end it
-    early (docs/callbacks.md).
-    Raises UsageError for keys and values that do not exist, DataError for missing or damaged data, NonFiniteError
-    where a loss or weight becomes NaN or infinite, Stopped after a signal, once the run is saved.
+    folder, as in `open_data`. `resume` continues an interrupted run, `fork` also after a change of recipe or data.
+    `callbacks` follow the run and may end it early (docs/callbacks.md).
+    Raises UsageError for an unknown key or value, DataError for missing or damaged data, NonFiniteError for a loss or
+    weight that is NaN or infinite, Stopped after a signal, once the run is saved.
 
     Example:
 
