@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "budget": "20K",
         "hardware.num_threads": 1,
         "optim.lookahead_steps": 1,
-        "hardest": 0.9,
+        "hard_fraction": 0.9,
         "ema.decay": 0.9,
     }
     runs_dir = tmp_path_factory.mktemp("runs")

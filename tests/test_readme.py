@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pocket_resnet.cli.commands import VERBS
+from pocket_resnet.cli.commands import COMMANDS
 from pocket_resnet.cli.main import main
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.toml import load_recipe
@@ -26,7 +26,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def commands(text: str) -> list[list[str]]:
-    """The arguments of every pocket-resnet command in the code blocks and code spans; a lone verb gets --help."""
+    """The arguments of every pocket-resnet command in the code blocks and code spans; a lone command gets --help."""
     lines = [line for block in CODE_BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     lines = [line for line in lines if re.match(r"(\S+=\S+ )*(\S*/)?pocket-resnet ", line)]
     spans = CODE_SPAN.findall(CODE_BLOCK.sub("", text))
@@ -42,8 +42,8 @@ def commands(text: str) -> list[list[str]]:
 def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse a command as the program does, without doing it. Fails where the program would refuse it."""
     monkeypatch.chdir(ROOT)
-    for verb in VERBS.values():
-        monkeypatch.setattr(verb, "run_verb", lambda _: None)
+    for name in COMMANDS.values():
+        monkeypatch.setattr(name, "execute", lambda _: None)
     exit_code: object = 0
     try:
         main(arguments)
@@ -81,7 +81,7 @@ def test_commands_parse(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_verb_is_shown() -> None:
     shown = {arguments[0] for arguments in commands(README.read_text(encoding="utf-8"))}
-    assert set(VERBS) <= shown
+    assert set(COMMANDS) <= shown
 
 
 @pytest.mark.parametrize("wrong", ["trian fast", "train fast --epohcs 3", "evaluate", "summary original --top 3"])

@@ -95,7 +95,7 @@ def measure(recipe: Recipe, hardware: Hardware) -> Timings:
 
 def _shares(recipe: Recipe) -> dict[int, float]:
     """The share of the run at each image size in pixels."""
-    sizes = recipe.resolutions or (recipe.model.image_size,)
+    sizes = recipe.train_image_sizes or (recipe.model.image_size,)
     return {size: count / len(sizes) for size, count in Counter(sizes).items()}
 
 

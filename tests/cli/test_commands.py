@@ -1,4 +1,4 @@
-"""What each verb prints and writes: lines for people, one JSON object for scripts."""
+"""What each name prints and writes: lines for people, one JSON object for scripts."""
 
 import json
 import re

@@ -9,24 +9,24 @@ import pytest
 
 from pocket_resnet import errors
 from pocket_resnet.cli import commands, main
-from pocket_resnet.cli.commands import VERBS
+from pocket_resnet.cli.commands import COMMANDS
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_explains_with_an_example(verb: str, run: Run) -> None:
-    code, out, err = run(verb, "--help")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_with_an_example(name: str, run: Run) -> None:
+    code, out, err = run(name, "--help")
     assert (code, err) == (0, "")
-    assert f"\npocket-resnet {verb} " in out.replace("│", "").replace("  ", "\n")
-    assert f"usage: pocket-resnet {verb}" in out
+    assert f"\npocket-resnet {name} " in out.replace("│", "").replace("  ", "\n")
+    assert f"usage: pocket-resnet {name}" in out
 
 
 def test_overview_names_every_verb(run: Run) -> None:
     for arguments in ((), ("--help",), ("-h",)):
         code, out, err = run(*arguments)
         assert (code, err) == (0, "")
-        assert all(f"  {verb} " in out for verb in VERBS)
+        assert all(f"  {name} " in out for name in COMMANDS)
         assert "pocket-resnet train fast --data digits" in out
     assert run("--version")[1].startswith("pocket-resnet 0.")
 
@@ -36,7 +36,7 @@ def test_help_and_summary_do_without_torch() -> None:
     code = f"""
 import sys
 from pocket_resnet.cli.main import main
-for arguments in [*([verb, "--help"] for verb in {list(VERBS)}), ["--help"], ["summary", "original", "--json"]]:
+for arguments in [*([name, "--help"] for name in {list(COMMANDS)}), ["--help"], ["summary", "original", "--json"]]:
     try:
         main(arguments)
     except SystemExit as error:
@@ -48,9 +48,9 @@ for arguments in [*([verb, "--help"] for verb in {list(VERBS)}), ["--help"], ["s
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_unknown_flag_is_usage(verb: str, run: Run) -> None:
-    code, out, err = run(verb, *{"train": ["fast"], "predict": ["x", "y"]}.get(verb, ["x"]), "--no-such-flag")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_unknown_flag_is_usage(name: str, run: Run) -> None:
+    code, out, err = run(name, *{"train": ["fast"], "predict": ["x", "y"]}.get(name, ["x"]), "--no-such-flag")
     assert code == 2
     assert out == ""
     assert "--no-such-flag" in err
@@ -65,7 +65,7 @@ def test_flags_near_a_known_one_are_suggested(flag: str, meant: str, run: Run) -
 
 
 USAGE = {
-    "verb": (("trian",), "unknown verb `trian`, did you mean `train`?"),
+    "name": (("trian",), "unknown command `trian`, did you mean `train`?"),
     "recipe": (("train", "fsat"), "unknown recipe `fsat`, did you mean `fast`?"),
     "recipe file": (("train", "none.toml"), "none.toml: no such recipe file"),
     "budget": (("train", "fast", "--budget", "5X"), "budget '5X' is not a number of parameters"),
@@ -83,7 +83,7 @@ USAGE = {
 
 @pytest.mark.parametrize("case", USAGE)
 def test_usage_errors(case: str, run: Run) -> None:
-    """Exit code 2; two lines at most: what and where, how to mend it. Notices on the data stand before them."""
+    """Exit code 2; two lines at most: what and where, how to fix it. Notices on the data stand before them."""
     arguments, told = USAGE[case]
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
@@ -141,7 +141,7 @@ def test_interruption_outside_training(run: Run, monkeypatch: pytest.MonkeyPatch
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.Summary, "run_verb", interrupt)
+    monkeypatch.setattr(commands.Summary, "execute", interrupt)
     assert run("summary", "original") == (130, "", "pocket-resnet: stopped\n")
 
 

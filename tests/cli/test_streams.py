@@ -97,8 +97,8 @@ def test_errors_and_help_in_ascii(predicted: Path) -> None:
     assert done.returncode == 3
     assert b"none\\udce9: cannot be read" in done.stderr
     assert b"\\xfc.png: cannot be read" in done.stderr
-    for verb in ("train", "predict"):
-        done = shell(f"POCKET {verb} --help", PYTHONIOENCODING="ascii")
+    for name in ("train", "predict"):
+        done = shell(f"POCKET {name} --help", PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout.isascii()
 

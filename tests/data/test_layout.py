@@ -87,11 +87,11 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_with_a_hint(build: Any, case: str) -> None:
     """Rows 45, 50: what could be meant in two ways, or lies too deep; the hint says what would be plain."""
-    folders, what, mend = REFUSED[case]
+    folders, what, hint = REFUSED[case]
     with pytest.raises(DataError, match=what) as raised:
         read(build(*folders))
     assert raised.value.exit_code == 3
-    assert mend in str(raised.value.mend)
+    assert hint in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("folders", [["train/cat", "train/dog"], ["cat", "dog"]])

@@ -28,9 +28,13 @@ def make_loader(make_recipe: Callable[..., Recipe], source: Source) -> Callable[
     return make
 
 
-def steps_of(num_samples: int, batch_size: int, hardest: float = 1.0, until: float = 1.0, epochs: int = 1) -> Steps:
-    recipe = Recipe(batch_size=batch_size, epochs=epochs, hardest_until=until)
-    return Steps(num_samples, recipe.model_copy(update={"hardest": hardest}))  # also where that leaves nothing out
+def steps_of(
+    num_samples: int, batch_size: int, hard_fraction: float = 1.0, until: float = 1.0, epochs: int = 1
+) -> Steps:
+    recipe = Recipe(batch_size=batch_size, epochs=epochs, hard_until=until)
+    return Steps(
+        num_samples, recipe.model_copy(update={"hard_fraction": hard_fraction})
+    )  # also where that leaves nothing out
 
 
 @given(num_samples=st.integers(1, 300), batch_size=st.integers(1, 300), epoch=st.integers(0, 99), seed=st.integers(0))
@@ -64,29 +68,29 @@ def test_batch_beyond_the_data() -> None:
     assert steps_of(5, 5).per_epoch == 1
     with pytest.raises(UsageError, match="batch_size 6 exceeds the 5 training images"):
         steps_of(5, 6)
-    with pytest.raises(UsageError, match=r"of the hardest 0\.5 looks at 8 images and exceeds the 7") as raised:
+    with pytest.raises(UsageError, match=r"of the hard_fraction 0\.5 looks at 8 images and exceeds the 7") as raised:
         steps_of(7, 4, 0.5)
-    assert raised.value.mend == "use fewer, for example --batch-size 2"
+    assert raised.value.hint == "use fewer, for example --batch-size 2"
     assert steps_of(7, 2, 0.5).per_epoch == 2
 
 
-@given(num_samples=st.integers(40, 300), batch_size=st.integers(2, 40), hardest=st.floats(0.05, 1))
-def test_how_many_are_trained(num_samples: int, batch_size: int, hardest: float) -> None:
+@given(num_samples=st.integers(40, 300), batch_size=st.integers(2, 40), hard_fraction=st.floats(0.05, 1))
+def test_how_many_are_trained(num_samples: int, batch_size: int, hard_fraction: float) -> None:
     """Whole batches but for the last of an epoch, which trains its share of what is left."""
-    assume(round(batch_size / hardest) <= num_samples)
-    steps = steps_of(num_samples, batch_size, hardest)
+    assume(round(batch_size / hard_fraction) <= num_samples)
+    steps = steps_of(num_samples, batch_size, hard_fraction)
     found = [steps.num_trained(step) for step in range(steps.per_epoch)]
     assert found[:-1] == [batch_size] * (steps.per_epoch - 1)
     left = len(steps.candidates(torch.arange(num_samples), steps.per_epoch - 1))
-    assert found[-1] == pytest.approx(max(min(2, left), left * hardest), abs=0.5)
+    assert found[-1] == pytest.approx(max(min(2, left), left * hard_fraction), abs=0.5)
 
 
-@given(hardest=st.floats(0.05, 0.9), until=st.floats(0.01, 1), epochs=st.integers(1, 9))
-def test_from_a_part_of_the_run_on_all_are_trained(hardest: float, until: float, epochs: int) -> None:
-    steps = steps_of(600, 20, hardest, until, epochs)
+@given(hard_fraction=st.floats(0.05, 0.9), until=st.floats(0.01, 1), epochs=st.integers(1, 9))
+def test_from_a_part_of_the_run_on_all_are_trained(hard_fraction: float, until: float, epochs: int) -> None:
+    steps = steps_of(600, 20, hard_fraction, until, epochs)
     found = [steps.share(step) for step in range(steps.total)]
     num_chosen = round(until * steps.total)
-    assert found == [hardest] * num_chosen + [1.0] * (steps.total - num_chosen)
+    assert found == [hard_fraction] * num_chosen + [1.0] * (steps.total - num_chosen)
     order_N = torch.arange(600)
     assert all(
         steps.num_trained(step) == len(steps.candidates(order_N, step)) for step in range(num_chosen, steps.total)
@@ -94,7 +98,7 @@ def test_from_a_part_of_the_run_on_all_are_trained(hardest: float, until: float,
 
 
 @pytest.mark.parametrize(
-    ("resolutions", "num_steps", "sizes"),
+    ("train_image_sizes", "num_steps", "sizes"),
     [
         ((), 8, [32] * 8),
         ((16, 24, 24, 32), 8, [16, 16, 24, 24, 24, 24, 32, 32, 32]),
@@ -102,8 +106,8 @@ def test_from_a_part_of_the_run_on_all_are_trained(hardest: float, until: float,
         ((16, 24, 32), 2, [16, 24]),
     ],
 )
-def test_image_sizes_in_equal_parts(resolutions: tuple[int, ...], num_steps: int, sizes: list[int]) -> None:
-    steps = Steps(2, Recipe(batch_size=2, epochs=num_steps, resolutions=resolutions))
+def test_image_sizes_in_equal_parts(train_image_sizes: tuple[int, ...], num_steps: int, sizes: list[int]) -> None:
+    steps = Steps(2, Recipe(batch_size=2, epochs=num_steps, train_image_sizes=train_image_sizes))
     assert [steps.image_size(step) for step in range(len(sizes))] == sizes
 
 
@@ -126,13 +130,15 @@ def test_batch_is_a_function_of_the_step(make_loader: Callable[..., Loader]) -> 
     assert torch.equal(middle.batch(0).x_BCHW, batches[0])
 
 
-@pytest.mark.parametrize("resolutions", [(), (6, 8)])
+@pytest.mark.parametrize("train_image_sizes", [(), (6, 8)])
 def test_images_augmented_ahead_are_those_of_each_step(
-    make_loader: Callable[..., Loader], resolutions: tuple[int, ...]
+    make_loader: Callable[..., Loader], train_image_sizes: tuple[int, ...]
 ) -> None:
     """As on a GPU: several steps' images at once, across the ends of epochs and changes of image size."""
-    augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "erasing": 0.5, "cutmix": 1.0}
-    each, ahead = (make_loader(augment=augment, resolutions=resolutions, epochs=3, batch_size=4) for _ in range(2))
+    augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "random_erasing": 0.5, "cutmix": 1.0}
+    each, ahead = (
+        make_loader(augment=augment, train_image_sizes=train_image_sizes, epochs=3, batch_size=4) for _ in range(2)
+    )
     ahead.steps_ahead = 5
     for step in (*range(ahead.steps.total), 2, 9):
         one, same = each.batch(step), ahead.batch(step)
@@ -144,8 +150,15 @@ def test_images_augmented_ahead_are_those_of_each_step(
 
 def test_norms_are_measured_on_images_as_the_last_epoch_trained_them(make_loader: Callable[..., Loader]) -> None:
     """Augmented as in that epoch, but at full size; of too few images there is no batch."""
-    augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "erasing": 0.5, "mixup": 0.0, "cutmix": 0.0}
-    loader = make_loader(augment=augment, resolutions=(6, 8), epochs=4, batch_size=7)
+    augment = {
+        "crop_px": 2,
+        "flip": "random",
+        "trivial_augment": True,
+        "random_erasing": 0.5,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+    }
+    loader = make_loader(augment=augment, train_image_sizes=(6, 8), epochs=4, batch_size=7)
     last_epoch = torch.cat([loader.batch(step).x_BCHW for step in (6, 7)])
     order_N = torch.cat([loader.indices(step) for step in (6, 7)])
     [x_NCHW] = loader.norm_batches(order_N, step=7)
@@ -157,8 +170,8 @@ def test_norms_are_measured_on_images_as_the_last_epoch_trained_them(make_loader
 
 
 def test_at_the_end_all_images_are_trained(make_loader: Callable[..., Loader]) -> None:
-    """14 images, of which a step looks at 10 or 4; the hardest 80% are trained in the first half of the run."""
-    changes: Any = {"hardest": 0.8, "hardest_until": 0.5, "batch_size": 8, "epochs": 2, "augment": {"mixup": 0.0}}
+    """14 images, of which a step looks at 10 or 4; the hard_fraction 80% are trained in the first half of the run."""
+    changes: Any = {"hard_fraction": 0.8, "hard_until": 0.5, "batch_size": 8, "epochs": 2, "augment": {"mixup": 0.0}}
     assert [len(make_loader(**changes).indices(step)) for step in range(4)] == [8, 3, 10, 4]
     assert [len(make_loader(selects=False, **changes).indices(step)) for step in range(4)] == [10, 4, 10, 4]
 

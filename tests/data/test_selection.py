@@ -1,4 +1,4 @@
-"""Which images are trained: the hardest of a step's candidates, by what they last cost."""
+"""Which images are trained: the hard_fraction of a step's candidates, by what they last cost."""
 
 import torch
 

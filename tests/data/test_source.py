@@ -17,7 +17,7 @@ def test_digits_splits() -> None:
     source = open_source("digits")
     sizes = {which: len(source.split(which)) for which in ("train", "val", "trainval", "test")}
     assert sizes == {"train": 1197, "val": 300, "trainval": 1497, "test": 300}
-    assert not source.mirrored
+    assert not source.flip_invariant
     assert source.mean == channel_statistics(source.split("train").images_NCHW)[0]
 
 

@@ -89,7 +89,7 @@ def make_model(tiny_model: ResNet, tiny_spec: Any) -> Callable[[Path], None]:
         card = Card(
             spec=tiny_spec,
             class_names=("1", "10", "2"),
-            mirrored=False,
+            flip_invariant=False,
             train_on="train",
             accuracy=0.5,
             interval=(0.2, 0.8),

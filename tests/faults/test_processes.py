@@ -101,10 +101,10 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
     return lambda rank: load_file(tmp_path / f"state-{rank}-of-2")
 
 
-@pytest.mark.parametrize(("optim", "hardest"), [(SGD, 1.0), ({"kind": "muon"}, 1.0), (SGD, 0.7)])
+@pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"kind": "muon"}, 1.0), (SGD, 0.7)])
 def test_both_have_the_same_weights(
     optim: dict[str, Any],
-    hardest: float,
+    hard_fraction: float,
     command: Any,
     start_ranks: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -113,8 +113,10 @@ def test_both_have_the_same_weights(
 ) -> None:
     """Weights, momentum, averages, statistics and totals, to the bit; the other writes no file, prints no line."""
     state_of = state_at_the_end(monkeypatch, tmp_path)
-    mixup = 0.5 if hardest == 1 else 0.0
-    arguments = command("two", epochs=4, min_steps=9, optim=optim, hardest=hardest, augment={"mixup": mixup})
+    mixup = 0.5 if hard_fraction == 1 else 0.0
+    arguments = command(
+        "two", epochs=4, min_steps=9, optim=optim, hard_fraction=hard_fraction, augment={"mixup": mixup}
+    )
 
     def work(rank: int) -> None:
         written = changes_in(tmp_path / "runs")
@@ -277,10 +279,10 @@ def test_a_process_that_never_comes(
     arguments = command("alone")
     ranks = start_ranks(lambda mine: main(arguments) if mine == rank else None)
     assert [each.wait() for each in ranks] == [5 if mine == rank else 0 for mine in (0, 1)]
-    waits, fails, mend = capfd.readouterr().err.splitlines()
+    waits, fails, hint = capfd.readouterr().err.splitlines()
     assert re.fullmatch(rf"process {rank + 1} of 2 waits at 127.0.0.1:\d+ for process {other}, 0.5 s at most", waits)
     assert re.fullmatch(rf"pocket-resnet: process {other} of 2 did not connect to 127.0.0.1:\d+ within 0.5 s", fails)
-    assert "POCKET_RESNET_WAIT_S" in mend
+    assert "POCKET_RESNET_WAIT_S" in hint
     assert not (tmp_path / "runs").exists()
 
 

@@ -98,7 +98,7 @@ def test_numbers_of_numpy_and_paths_where_python_s_and_text_are_taken(
         run=Path("r"),
         epochs=np.int64(1),
         optim__lr=np.float32(0.5),
-        resolutions=np.array([6, 8]),
+        train_image_sizes=np.array([6, 8]),
         seed=torch.tensor(3),
     )
     assert (result.epochs, result.seed, result.data) == (1, 3, "synthetic")
@@ -126,7 +126,9 @@ def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray
 def test_several_views_where_mirrored_images_mean_something_else(
     classifier: Classifier, pixels_HWC: NDArray[np.uint8]
 ) -> None:
-    digits = Classifier(classifier.model, classifier.card.model_copy(update={"mirrored": False}), classifier.hardware)
+    digits = Classifier(
+        classifier.model, classifier.card.model_copy(update={"flip_invariant": False}), classifier.hardware
+    )
     assert len(digits.predict(pixels_HWC)) == 1
     with pytest.raises(UsageError, match="2 views mirror images"):
         digits.predict(pixels_HWC, views=2)

@@ -66,7 +66,7 @@ def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: P
         assert "red/0.png (gone)" in str(raised.value)
         assert f"--data {pictures}" in str(raised.value)
     assert evaluate_model(run_folder, data=str(pictures)).num_images == 4 * NUM_IMAGES - 1
-    assert "The data have changed since this run." in read_run(run_folder, opener(None), str(pictures)).remarks
+    assert "The data have changed since this run." in read_run(run_folder, opener(None), str(pictures)).notices
 
 
 def test_moved_data(
@@ -82,7 +82,7 @@ def test_moved_data(
     assert "do not exist" in run("report", run_folder)[2]
     assert evaluate_model(run_folder, data=str(moved), split="val") == before
     again = read_run(run_folder, opener(None), str(moved))
-    assert (again.evaluation.accuracy, again.remarks) == (before.accuracy, ())
+    assert (again.evaluation.accuracy, again.notices) == (before.accuracy, ())
     assert run("report", run_folder, "--data", moved)[0] == 0
     assert train_on(moved, resume=True, max_steps=2).steps == 2
     assert load_recipe(str(run_folder / "recipe.toml")).data.name == str(moved)
@@ -191,14 +191,14 @@ def test_trained_on_validation_is_said_in_the_report(
     final = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_on": "trainval"})})
     train(final, runs_dir=tmp_path / "runs", run="final")
     num_val = evaluate_model(tmp_path / "runs" / "final").num_images
-    remarks = read_run(tmp_path / "runs" / "final").remarks
-    assert remarks == (f"No estimate: the model was trained on all these {num_val} images.",)
+    notices = read_run(tmp_path / "runs" / "final").notices
+    assert notices == (f"No estimate: the model was trained on all these {num_val} images.",)
 
 
 def test_built_in_data_sets_too(train_on: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """Row 44: the digits as pictures in a folder."""
     spec = replace(make_recipe().model, image_size=32, num_classes=10)
-    train_on("digits", model=spec, resolutions=(), batch_size=64)
+    train_on("digits", model=spec, train_image_sizes=(), batch_size=64)
     run_folder = tmp_path / "runs" / "r"
     assert evaluate_model(run_folder).caveat is None
     images = read_run(run_folder).source.split("train").images_NCHW[:10]
@@ -233,7 +233,7 @@ def test_earlier_run_on_a_folder_recorded_as_digits(
     train_on: Callable[..., Result], pictures: Path, make_recipe: Any, tmp_path: Path
 ) -> None:
     """Row 42: its checkpoint says that the built-in digits are not what it was trained on."""
-    train_on(pictures, model=replace(make_recipe().model, image_size=32), resolutions=())
+    train_on(pictures, model=replace(make_recipe().model, image_size=32), train_image_sizes=())
     run_folder = tmp_path / "runs" / "r"
     older(run_folder, "digits")
     path = run_folder / "recipe.toml"

@@ -32,7 +32,7 @@ def make_card(tiny_spec: NetworkSpec) -> Callable[..., Card]:
             "num_params": num_params(tiny_spec),
             "num_macs": num_macs(tiny_spec),
             "data": "digits",
-            "mirrored": False,
+            "flip_invariant": False,
             "train_on": "train",
             "recipe": "tiny",
             "seed": 0,
@@ -155,7 +155,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_config(case: str, folder: Path) -> None:
-    """Row 30: a schema error that names the file, in one line, and below it how to mend it."""
+    """Row 30: a schema error that names the file, in one line, and below it how to fix it."""
     forge(folder, **WRONG[case])
     told = refusal(folder)
     assert str(folder / CONFIG) in told
@@ -241,8 +241,8 @@ def test_released_model_by_name(
     assert load_model(Path("large"))[1] == card
     with pytest.raises(UsageError, match="no model here") as raised:
         find_model(Path("medium"))
-    assert raised.value.mend is not None
-    assert raised.value.mend.endswith("or a released model: large, small")
+    assert raised.value.hint is not None
+    assert raised.value.hint.endswith("or a released model: large, small")
     with pytest.raises(UsageError) as raised:
         find_model(Path("./somewhere/large"))
     assert "released" not in str(raised.value)

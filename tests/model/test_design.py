@@ -31,7 +31,7 @@ def fill_budget(spec: NetworkSpec, budget: int) -> NetworkSpec:
 def smallest_count(spec: NetworkSpec) -> int:
     with pytest.raises(UsageError) as raised:
         fill_budget(spec, 1)
-    return int((raised.value.mend or "").removeprefix("give at least "))
+    return int((raised.value.hint or "").removeprefix("give at least "))
 
 
 def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
@@ -99,9 +99,9 @@ def test_a_refused_limit_is_named_as_it_was_given(count: int, told: str) -> None
             with pytest.raises(UsageError, match=told) as raised:
                 design.design(budget, epochs=1)
             assert raised.value.where == flag
-            possible = int((raised.value.mend or "").rpartition(" ")[2])
-            mended = Budget(num_params=possible) if flag == "budget" else Budget(num_bytes=possible)
-            assert mended.fits(design.design(mended, epochs=1).spec)
+            possible = int((raised.value.hint or "").rpartition(" ")[2])
+            fixed = Budget(num_params=possible) if flag == "budget" else Budget(num_bytes=possible)
+            assert fixed.fits(design.design(fixed, epochs=1).spec)
 
 
 @pytest.mark.parametrize("budget", [50_000, 300_000])
@@ -184,7 +184,7 @@ def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) 
     fixed = {"stem_width": 60, "shortcut": "identity"} | more
     with pytest.raises(UsageError, match="as few as 20,000 parameters; the smallest has") as raised:
         design.design(Budget(num_params=20_000), epochs=epochs, fixed=fixed)
-    least = int((raised.value.mend or "").rpartition(" ")[2])
+    least = int((raised.value.hint or "").rpartition(" ")[2])
     smallest = design.design(Budget(num_params=least), epochs=epochs, fixed=fixed).spec
     assert num_params(smallest) == least
     assert smallest.stem_width == 60

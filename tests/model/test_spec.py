@@ -72,7 +72,7 @@ def test_refuses_what_cannot_be_built(field: str, value: object) -> None:
         NetworkSpec(**{field: value})  # type: ignore[arg-type]
     named = ("num_blocks", *PER_STAGE) if field in PER_STAGE else (field,)
     assert str(refusal.value).startswith(named)
-    assert refusal.value.mend
+    assert refusal.value.hint
 
 
 @pytest.mark.parametrize("field", [name for name, allowed in ALLOWED.items() if "enum" in allowed])

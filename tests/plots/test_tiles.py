@@ -57,7 +57,15 @@ def test_without_mistakes_the_grid_is_white() -> None:
 def test_gradcam_is_of_the_predicted_class(tiny_model: ResNet) -> None:
     spec = tiny_model.spec
     shared = {"version": "0", "spec": spec, "num_params": num_params(spec), "num_macs": num_macs(spec), "data": "d"}
-    shared |= {"mirrored": True, "train_on": "train", "recipe": "r", "seed": 0, "epochs": 1, "steps": 1, "seconds": 1.0}
+    shared |= {
+        "flip_invariant": True,
+        "train_on": "train",
+        "recipe": "r",
+        "seed": 0,
+        "epochs": 1,
+        "steps": 1,
+        "seconds": 1.0,
+    }
     shared |= {"train_flops": 1, "machine": "m", "split": "val", "num_images": 1, "accuracy": 0.5}
     card = Card(class_names=NAMES[: spec.num_classes], interval=(0.4, 0.6), **shared)
     classifier = Classifier(tiny_model, card, choose("cpu"))

@@ -17,12 +17,12 @@ from pocket_resnet.model.catalog import named
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import dotted
-from pocket_resnet.recipe.dial import FULL_SIZE_PARAMS, follow, growing_sides, strength
+from pocket_resnet.recipe.dial import FULL_SIZE_PARAMS, follow, growing_image_sizes, strength
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, override, parse_recipe, to_toml
 from pocket_resnet.training.prepare import fit_to_data
 
-ALL = ("augment", "optim", "ema", "schedule", "resolutions")
+ALL = ("augment", "optim", "ema", "schedule", "train_image_sizes")
 LARGE, SMALL = named("original"), named("resnet20")
 
 
@@ -36,7 +36,7 @@ def test_longer_runs_never_get_less(spec: NetworkSpec) -> None:
         [
             float(value)
             for key, value in dialled(spec, epochs).items()
-            if key.partition(".")[0] not in ("resolutions", "optim")
+            if key.partition(".")[0] not in ("train_image_sizes", "optim")
         ]
         for epochs in (1, 5, 10, 20, 50, 100, 200, 1000, 5000)
     ]
@@ -140,8 +140,8 @@ def test_the_key_that_was_set_is_told(changes: dict[str, Any], told: str | None,
     """Row 58: also where it takes the place of the dialled one."""
     asked = override(load_recipe("best"), {"epochs": LONG, "budget": "50k", "batch_size": 4} | changes)
     fit_to_data(asked, as_32(source), 14)
-    remarks = [line for line in logged.messages if "you set" in line]
-    assert remarks == ([f"kept because you set them: {told}"] if told else [])
+    notices = [line for line in logged.messages if "you set" in line]
+    assert notices == ([f"kept because you set them: {told}"] if told else [])
 
 
 def as_32(source: Source) -> Source:
@@ -194,11 +194,11 @@ def test_a_decay_that_is_set_takes_the_place_of_the_dials_window() -> None:
 
 
 def test_sides_grow_to_full_size() -> None:
-    assert growing_sides(32, 20) == (20, 24, 24, 24, 28, 28, 28, 32, 32, 32)
-    assert growing_sides(32, 9) == (16, 24, 32)
-    assert growing_sides(31, 20) == ()
+    assert growing_image_sizes(32, 20) == (20, 24, 24, 24, 28, 28, 28, 32, 32, 32)
+    assert growing_image_sizes(32, 9) == (16, 24, 32)
+    assert growing_image_sizes(31, 20) == ()
     for size, epochs in itertools.product(range(32, 100), (1, 10)):
-        sides = growing_sides(size, epochs)
+        sides = growing_image_sizes(size, epochs)
         assert list(sides) == sorted(sides)
         assert sides[-1] == size
 

@@ -238,7 +238,7 @@ def test_a_program_without_logging_set_up_reads_warnings_alone(
     go: Callable[..., Result], logged: pytest.LogCaptureFixture
 ) -> None:
     """Notices are of level INFO: here the one on few images; the end at small images is a warning."""
-    go(min_steps=5, resolutions=(6,))
+    go(min_steps=5, train_image_sizes=(6,))
     levels = {record.getMessage().partition(":")[0]: record.levelname for record in logged.records}
     assert levels["14 images are few"] == "INFO"
     assert levels["trained to the end at 6 pixels, and judged at 8"] == "WARNING"

@@ -52,11 +52,11 @@ def test_more_epochs_are_validated_as_often_as_before_or_as_asked(
     assert (recipe.epochs, recipe.validate_every) == (50, every)
 
 
-def test_digits_are_not_mirrored(
+def test_digits_are_not_flipped(
     make_recipe: Callable[..., Recipe], source: Source, logged: pytest.LogCaptureFixture
 ) -> None:
     """And nothing is said where nobody asked for it, or who asks wants no notices."""
-    source.mirrored = False
+    source.flip_invariant = False
     recipe = fit_to_data(make_recipe(), source, 14)
     assert recipe.augment.flip == "none"
     assert "none are shown" in logged.text
@@ -76,13 +76,13 @@ def test_batch_norm_needs_two_values(
     spec = replace(make_recipe().model, **stages)
 
     def fit(**changes: Any) -> None:
-        fit_to_data(make_recipe(**{"resolutions": sides, "batch_size": 1, "model": spec} | changes), source, 14)
+        fit_to_data(make_recipe(**{"train_image_sizes": sides, "batch_size": 1, "model": spec} | changes), source, 14)
 
     with pytest.raises(UsageError, match=r"batch_size: batch norm cannot .* \(at 4 pixels\)\n  use --batch-size 2"):
         fit()
     fit(batch_size=2)
     fit(model=replace(spec, batch_norm=False))
-    fit(model=replace(spec, image_size=8), resolutions=())
+    fit(model=replace(spec, image_size=8), train_image_sizes=())
 
 
 @pytest.mark.parametrize("budget", ["1000", "2K", "0.1M"])

@@ -127,7 +127,7 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
     go("first")
     checkpoints = tmp_path / "first" / "checkpoints"
     wider = replace(make_recipe().model, widths=(4, 12))
-    for changes, told, mend in (
+    for changes, told, hint in (
         ({"model": wider}, r"is of another network: size mismatch for stages.1", r"\[model\] in the recipe.toml there"),
         ({"epochs": 1}, "is of step 3, and this run ends at step 2", "ask for more epochs"),
         ({"max_steps": 3}, "is of step 3, and this run ends at step 3", "ask for more epochs"),
@@ -135,7 +135,7 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
         with pytest.raises(UsageError, match=told) as raised:
             go("fork", init_from=str(checkpoints / "step-000003"), **changes)
         assert raised.value.where == checkpoints / "step-000003"
-        assert mend.replace("\\", "") in str(raised.value)
+        assert hint.replace("\\", "") in str(raised.value)
     for path in (tmp_path / "first", checkpoints):
         with pytest.raises(UsageError, match="not a checkpoint") as raised:
             go("fork", init_from=str(path))

@@ -237,7 +237,7 @@ def test_a_fork_may_begin_to_train_the_hardest(
     go: Callable[..., Result], make_recipe: Any, tmp_path: Path, caplog: Any
 ) -> None:
     go(max_steps=2, augment={"mixup": 0.0})
-    recipe = make_recipe(hardest=0.8, epochs=4, augment={"mixup": 0.0})
+    recipe = make_recipe(hard_fraction=0.8, epochs=4, augment={"mixup": 0.0})
     assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 8
     assert "bit-exact" not in caplog.text
 
@@ -245,7 +245,7 @@ def test_a_fork_may_begin_to_train_the_hardest(
 def test_older_checkpoint_without_visits(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    changes: Any = {"hardest": 0.6, "augment": {"mixup": 0.0}}
+    changes: Any = {"hard_fraction": 0.6, "augment": {"mixup": 0.0}}
     tensors = Trainer.tensors
     with monkeypatch.context() as earlier:
         earlier.setattr(Trainer, "tensors", lambda t: {k: v for k, v in tensors(t).items() if "visits" not in k})

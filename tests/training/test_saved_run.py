@@ -25,7 +25,7 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     assert saved_run.same_images(one, one)
     assert not saved_run.same_images(one, other)
     again = saved_run.read_run(one.path, saved_run.opener(None), "synthetic")
-    assert "The data have changed since this run." in again.remarks
+    assert "The data have changed since this run." in again.notices
     with pytest.raises(DataError, match="not those it was trained on"):
         saved_run.read_run(one.path, saved_run.opener(None))
 
@@ -35,7 +35,10 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     [
         {},
         {"max_steps": 3},
-        {"resolutions": (), "augment": {"mixup": 0.0, "cutmix": 1.0, "trivial_augment": True, "erasing": 0.5}},
+        {
+            "train_image_sizes": (),
+            "augment": {"mixup": 0.0, "cutmix": 1.0, "trivial_augment": True, "random_erasing": 0.5},
+        },
         {"augment": {"mixup": 0.0, "crop_px": 0, "flip": "none"}},
     ],
 )
@@ -64,7 +67,7 @@ def test_augmented_batch_is_the_trainer_s(
 def test_students_batch_has_the_view_that_its_teacher_answered(train_hostile: Trained) -> None:
     """With one epoch of views, the last epoch shows the first one's."""
     teacher = {"model": str(train_hostile("teacher")), "epochs": 1}
-    plain: dict[str, Any] = {"augment": {"mixup": 0.0, "flip": "random"}, "resolutions": ()}
+    plain: dict[str, Any] = {"augment": {"mixup": 0.0, "flip": "random"}, "train_image_sizes": ()}
     run = saved_run.read_run(train_hostile("r", teacher=teacher, **plain), saved_run.opener(None))
     pixels_BHWC, _, step, _ = saved_run.last_epochs_first_batch(run, 8)
     loader = Loader(run.source.split("train"), run.recipe, run.hardware, run.model.normalize.mean)
@@ -75,11 +78,11 @@ def test_students_batch_has_the_view_that_its_teacher_answered(train_hostile: Tr
 @pytest.mark.parametrize(("until", "share"), [(1.0, 0.6), (0.5, 1.0)])
 def test_batch_of_which_the_hardest_were_trained(until: float, share: float, train_hostile: Trained) -> None:
     """14 images in steps of 8 of 13; in the second half of the run, where this step is, possibly all of them."""
-    plain = {"augment": {"mixup": 0.0}, "resolutions": ()}
-    run = saved_run.read_run(train_hostile("r", hardest=0.6, hardest_until=until, **plain), saved_run.opener(None))
+    plain = {"augment": {"mixup": 0.0}, "train_image_sizes": ()}
+    run = saved_run.read_run(train_hostile("r", hard_fraction=0.6, hard_until=until, **plain), saved_run.opener(None))
     pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
     assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
-    told = "From these and others the hardest 60% were chosen."
+    told = "From these and others the hard_fraction 60% were chosen."
     assert (told in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 

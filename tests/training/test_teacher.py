@@ -91,7 +91,7 @@ def test_views_repeat_and_are_answered_once(
     calls: list[int] = []
     answer = Teacher._answer
     monkeypatch.setattr(Teacher, "_answer", lambda self, x: (calls.append(len(x)), answer(self, x))[1])
-    trainer = make_trainer(epochs=5, resolutions=(), augment={"flip": "random"})
+    trainer = make_trainer(epochs=5, train_image_sizes=(), augment={"flip": "random"})
     for _ in range(trainer.steps.total):
         trainer.train_step()
     assert sum(calls) == 2 * 14
@@ -176,8 +176,8 @@ def test_classes_are_matched_by_name(
 
 
 def test_refused(make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path, tmp_path: Path) -> None:  # noqa: ARG001
-    with pytest.raises(RecipeError, match=r"hardest below 1 does not go with teacher\.model"):
-        make_recipe(hardest=0.5, augment={"mixup": 0}, teacher={"model": str(trained)})
+    with pytest.raises(RecipeError, match=r"hard_fraction below 1 does not go with teacher\.model"):
+        make_recipe(hard_fraction=0.5, augment={"mixup": 0}, teacher={"model": str(trained)})
     with pytest.raises(UsageError, match="no model here"):
         train(make_recipe(teacher={"model": str(tmp_path / "none")}), runs_dir=tmp_path, run="s")
     with pytest.raises(UsageError, match="weights have changed"):

@@ -42,7 +42,7 @@ PLAIN: dict[str, Any] = {
     "augment": {"crop_px": 0, "flip": "none", "mixup": 0.0, "cutout_px": 0},
     "optim": {"kind": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
     "ema": {"decay": 0.0},
-    "resolutions": (),
+    "train_image_sizes": (),
 }
 
 
@@ -104,11 +104,13 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
 
 
-@pytest.mark.parametrize(("hardest", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
-def test_state_is_complete(hardest: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
+@pytest.mark.parametrize(("hard_fraction", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
+def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
     """Row 1: a new trainer with the saved tensors and step goes on exactly, from any step."""
     for num_before in range(4):
-        changes = {"hardest": hardest, "hardest_until": until} | ({} if hardest == 1 else {"augment": {"mixup": 0.0}})
+        changes = {"hard_fraction": hard_fraction, "hard_until": until} | (
+            {} if hard_fraction == 1 else {"augment": {"mixup": 0.0}}
+        )
         whole, resumed = make_trainer(**changes), make_trainer(seed=0, **changes)
         for _ in range(num_before):
             whole.train_step()
@@ -122,7 +124,7 @@ def test_state_is_complete(hardest: float, until: float, make_trainer: Callable[
         assert whole.epoch_totals() == resumed.epoch_totals()
 
 
-@pytest.mark.parametrize("part", ["dropout", "stochastic_depth"])
+@pytest.mark.parametrize("part", ["dropout", "drop_path"])
 def test_drops_depend_on_seed_and_step_alone(
     part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +150,7 @@ def test_drops_depend_on_seed_and_step_alone(
 def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
     """First those never trained, then the half of a step's candidates that cost most when last trained."""
     still = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
-    trainer = make_trainer(model=tiny_spec, hardest=0.5, batch_size=7, epochs=3, **still)
+    trainer = make_trainer(model=tiny_spec, hard_fraction=0.5, batch_size=7, epochs=3, **still)
     loss_N = torch.empty(14)
     for step in range(2):
         indices_B = trainer.loader.indices(step)
@@ -162,18 +164,18 @@ def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny
 
 
 def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Callable[..., Trainer]) -> None:
-    """Where only the hardest are: by its own visits, not by the epochs."""
+    """Where only the hard_fraction are: by its own visits, not by the epochs."""
     changes = PLAIN | {"augment": PLAIN["augment"] | {"flip": "alternating"}}
-    trainer = make_trainer(hardest=0.5, batch_size=7, epochs=6, **changes)
+    trainer = make_trainer(hard_fraction=0.5, batch_size=7, epochs=6, **changes)
     sides: dict[int, list[bool]] = {}
     while trainer.step < trainer.steps.total:
         indices_B = trainer.loader.indices(trainer.step)
         x_BCHW = trainer.loader.batch(trainer.step).x_BCHW
         for index, shown_CHW in zip(indices_B.tolist(), x_BCHW, strict=True):
             image_CHW = trainer.loader.images_NCHW[index] / 255
-            mirrored = torch.equal(shown_CHW, image_CHW.flip(-1))
-            assert mirrored or torch.equal(shown_CHW, image_CHW)
-            sides.setdefault(index, []).append(mirrored)
+            flip_invariant = torch.equal(shown_CHW, image_CHW.flip(-1))
+            assert flip_invariant or torch.equal(shown_CHW, image_CHW)
+            sides.setdefault(index, []).append(flip_invariant)
         trainer.train_step()
     assert any(len(seen) < 6 for seen in sides.values())
     assert all(now != before for seen in sides.values() for before, now in itertools.pairwise(seen))

@@ -1,6 +1,6 @@
-"""The verbs of the command line: one class each, whose fields are its flags.
+"""The commands: one class each, whose fields are its flags.
 
-Each verb imports what it needs when it runs, so that --help answers at once.
+Each command imports what it needs when it runs, so that --help answers at once.
 """
 
 import logging
@@ -59,7 +59,7 @@ class Train:
     out: OutFile = None
     debug: ClassVar[bool] = False
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.device import keep_freed_memory
         from pocket_resnet.training.distributed import is_writer
         from pocket_resnet.training.run import train
@@ -115,7 +115,7 @@ class Evaluate:
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.inference.evaluate import evaluate_model
 
         output = JsonOutput(self.json, self.out)
@@ -141,7 +141,7 @@ class Report:
     data_dir: DataDir = None
     """Folder for data sets."""
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.reporting.report import write_report
 
         print(f"report      {write_report(self.runs, self.out, self.data_dir, self.data)}")
@@ -165,7 +165,7 @@ class Predict:
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.inference.predict import predict_files
 
         output = JsonOutput(self.json, self.out)
@@ -173,9 +173,9 @@ class Predict:
         output.tell({"predictions": rows}, lambda: console.predictions(rows))
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
-            raise DataError(what, mend="check the paths, save the files again as images, or leave them out")
+            raise DataError(what, hint="check the paths, save the files again as images, or leave them out")
         if not rows:
-            raise UsageError("no images", mend="name image files or folders of them")
+            raise UsageError("no images", hint="name image files or folders of them")
 
 
 @dataclass
@@ -190,7 +190,7 @@ class Summary:
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.recipe.summary import find_spec, summarise
 
         output = JsonOutput(self.json, self.out)
@@ -218,7 +218,7 @@ class Design:
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.recipe.summary import designed
 
         output = JsonOutput(self.json, self.out)
@@ -243,7 +243,7 @@ class Data:
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.data.datasets import open_source
         from pocket_resnet.data.source import describe
 
@@ -255,7 +255,7 @@ class Data:
         output.tell(description, lambda: console.description(description, verified=self.verify))
 
 
-VERBS: dict[str, Any] = {
+COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
     "report": Report,

@@ -1,4 +1,4 @@
-"""What people read on the terminal: plain tables of what the verbs found, or one JSON object."""
+"""What people read on the terminal: plain tables of what the commands found, or one JSON object."""
 
 import contextlib
 import logging
@@ -51,12 +51,12 @@ def log_to_terminal() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def overview(verbs: Mapping[str, str]) -> None:
+def overview(commands: Mapping[str, str]) -> None:
     """The help of the whole command."""
     print("Give it a parameter budget, get the most accurate residual network that fits.\n")
     print("usage: pocket-resnet VERB ...        (pocket-resnet VERB --help explains each with an example)\n")
-    for verb, does in verbs.items():
-        print(f"  {verb:9} {does}")
+    for name, does in commands.items():
+        print(f"  {name:9} {does}")
     print("\n  --debug   show where an error came from\n  --version")
     print("\nFor example:\n\n  pocket-resnet train fast --data digits      # works offline")
 

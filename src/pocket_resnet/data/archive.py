@@ -45,7 +45,7 @@ def extract(archive: Path, members: Mapping[str, Path]) -> None:
                 if entry.isfile() and entry.name in members:
                     _write(tar, entry, members[entry.name])
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
-        raise DataError(f"a damaged archive: {error}", where=archive, mend=_AGAIN) from error
+        raise DataError(f"a damaged archive: {error}", where=archive, hint=_AGAIN) from error
 
 
 def _check(archive: Path, members: Mapping[str, Path]) -> None:
@@ -64,11 +64,11 @@ def _check(archive: Path, members: Mapping[str, Path]) -> None:
                 raise _unsafe(archive, f"{entry.name!r} would be written outside of the folder")
             found.add(entry.name)
     if missing := sorted(set(members) - found):
-        raise DataError(f"holds no {', '.join(missing)}", where=archive, mend=_AGAIN)
+        raise DataError(f"holds no {', '.join(missing)}", where=archive, hint=_AGAIN)
 
 
 def _unsafe(archive: Path, what: str) -> DataError:
-    return DataError(f"refused: {what}", where=archive, mend="delete it and get it from the official address")
+    return DataError(f"refused: {what}", where=archive, hint="delete it and get it from the official address")
 
 
 def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:

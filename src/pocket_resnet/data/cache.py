@@ -120,7 +120,7 @@ class PixelStore:
             if pixels_NCHW.dtype != np.uint8 or pixels_NCHW.shape != shape:
                 raise ValueError(f"{pixels_NCHW.dtype} {pixels_NCHW.shape} instead of uint8 {shape}")
         except Exception as error:  # a damaged header makes NumPy raise nearly anything
-            raise DataError(f"damaged: {error}", where=path, mend="delete it, it will be made again") from error
+            raise DataError(f"damaged: {error}", where=path, hint="delete it, it will be made again") from error
         return torch.from_numpy(pixels_NCHW)
 
     def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
@@ -137,7 +137,7 @@ class PixelStore:
             raise DataError(
                 f"{len(changed)} of {len(images)} files do not match:{_listed(changed)}",
                 where=self._root,
-                mend=f"restore them, or delete {self._folder} to take them as they are",
+                hint=f"restore them, or delete {self._folder} to take them as they are",
             )
 
     def _hold(self, path: Path) -> bool:
@@ -180,7 +180,7 @@ class PixelStore:
         return DataError(
             f"{len(bad)} of {len(images)} files are no usable images:{_listed(bad)}",
             where=self._root,
-            mend="replace them or move them out",
+            hint="replace them or move them out",
         )
 
     def _hash(self, image: ImageFile) -> str | ImageError:

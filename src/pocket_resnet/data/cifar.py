@@ -94,7 +94,7 @@ class Cifar(Source):
                 raise DataError(
                     f"holds {len(labels):,} images, which makes {stop:,} instead of {num_images:,}",
                     where=self._folder / name,
-                    mend="get the official file again",
+                    hint="get the official file again",
                 )
             images_NCHW.numpy()[start:stop] = images
             labels_N.numpy()[start:stop] = labels
@@ -106,17 +106,17 @@ class Cifar(Source):
     def _read(self, name: str, stamps: dict[str, Stamp], trust_stamp: bool = True) -> bytes:
         """The file's content, which has the right MD5; notes that in the stamps."""
         path = self._folder / name
-        mend = f"put the official file there, or delete {self._folder} to have all of it downloaded"
+        hint = f"put the official file there, or delete {self._folder} to have all of it downloaded"
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if status.st_size > MAX_FILE_BYTES:
-                    raise DataError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path, mend=mend)
+                    raise DataError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path, hint=hint)
                 content = file.read()
         except FileNotFoundError as error:
-            raise DataError("missing", where=path, mend=mend) from error
+            raise DataError("missing", where=path, hint=hint) from error
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", where=path, mend=mend) from error
+            raise DataError(f"cannot be read: {error.strerror}", where=path, hint=hint) from error
         last_md5 = stamps.get(name, [""])[-1]
         wanted = self._layout.md5.get(name, str(last_md5))
         now: Stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
@@ -124,7 +124,7 @@ class Cifar(Source):
             found = hashlib.md5(content, usedforsecurity=False).hexdigest()
             if wanted and found != wanted:
                 known = "is published" if name in self._layout.md5 else "it was at first"
-                raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, mend=mend)
+                raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, hint=hint)
             stamps[name] = [*now, found]
         return content
 
@@ -140,7 +140,7 @@ def _find_folder(family: Family, data_dir: Path) -> tuple[Path, Layout] | None:
                 incomplete = DataError(
                     f"{', '.join(missing)} missing",
                     where=folder,
-                    mend="put the official file there, or delete the folder to have all of it downloaded",
+                    hint="put the official file there, or delete the folder to have all of it downloaded",
                 )
     if incomplete is not None:
         raise incomplete
@@ -159,7 +159,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
     layout = _find_archive(family, data_dir) or family.layouts[0]
     path = data_dir / layout.archive
     if not allow_download and not path.is_file():
-        raise DataError(f"no {family.name} there", where=data_dir, mend=f"put {urls(layout)[0]} there")
+        raise DataError(f"no {family.name} there", where=data_dir, hint=f"put {urls(layout)[0]} there")
     with download.exclusive(data_dir / layout.folder):
         if _find_folder(family, data_dir):
             return  # another process was faster
@@ -168,7 +168,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
             download.fetch(urls(layout), path, layout.archive_md5)
         elif (found := files.digest(path, "md5")) != layout.archive_md5:
             what = f"wrong MD5: it is {found}, {layout.archive_md5} is published"
-            raise DataError(what, where=path, mend=f"move it away, or put {urls(layout)[0]} in its place")
+            raise DataError(what, where=path, hint=f"move it away, or put {urls(layout)[0]} in its place")
         _unpack(path, layout, data_dir / layout.folder)
         if is_ours:
             path.unlink()

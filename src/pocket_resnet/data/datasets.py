@@ -49,8 +49,8 @@ def open_source(
         root = Path(os.path.realpath(name))
         return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
     close = difflib.get_close_matches(name, NAMES, n=1)
-    mend = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
-    raise UsageError("no data set and no folder of this name", where=name, mend=mend)
+    hint = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
+    raise UsageError("no data set and no folder of this name", where=name, hint=hint)
 
 
 def data_name(data: str | os.PathLike[str]) -> str:
@@ -77,7 +77,7 @@ def default_data_dir() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocket-resnet"
     except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd, as in some containers
         raise EnvironmentFault(
-            "there is no home folder to keep data in", mend=f"name a folder with --data-dir, or in {DATA_VARIABLE}"
+            "there is no home folder to keep data in", hint=f"name a folder with --data-dir, or in {DATA_VARIABLE}"
         ) from error
 
 
@@ -102,5 +102,5 @@ def _require_native_size(name: str, image_size: int, native_size: int) -> None:
         raise UsageError(
             f"its images are {native_size} px, not {image_size}",
             where=name,
-            mend=f"leave the image size at {native_size}",
+            hint=f"leave the image size at {native_size}",
         )

@@ -32,7 +32,7 @@ class Folder(Source):
 
     def __init__(self, root: Path, data_dir: Path, image_size: int, num_workers: int) -> None:
         if image_size < 1:
-            raise UsageError(f"an image size of {image_size} px", mend="choose 1 or more")
+            raise UsageError(f"an image size of {image_size} px", hint="choose 1 or more")
         self.name = self.where = str(root)
         self.image_size = image_size
         self._root = root
@@ -65,7 +65,7 @@ class Folder(Source):
     def test(self) -> tuple[Tensor, Tensor]:
         """Images and labels of test/. Raises DataError where there is none."""
         if self._test is None:
-            raise DataError("it has no test/", where=printable(self.name), mend="add test/ with one subfolder a class")
+            raise DataError("it has no test/", where=printable(self.name), hint="add test/ with one subfolder a class")
         return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
 
     def verify(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ Picture = Image.Image
 class ImageError(DataError):
     """A file that is not a whole image of an allowed format within the limits."""
 
-    usual_mend = "save it again as an image, or leave it out"
+    usual_hint = "save it again as an image, or leave it out"
 
 
 def read_file(path: Path) -> bytes:

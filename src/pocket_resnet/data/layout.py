@@ -49,12 +49,12 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
     if strangers := [name for name in folders if name not in like_splits]:
         what = f"{_folders(strangers)} {'lies' if len(strangers) == 1 else 'lie'} next to {_folders(like_splits)}"
         it = "it" if len(strangers) == 1 else "them"
-        mend = f"move {it} into {names.get('train', 'train')}/ or out of the data set"
-        raise DataError(what, where=root, mend=mend)
+        hint = f"move {it} into {names.get('train', 'train')}/ or out of the data set"
+        raise DataError(what, where=root, hint=hint)
     if "train" not in names:
-        mend = "add train/, or name its classes' folder"
+        hint = "add train/, or name its classes' folder"
         raise DataError(
-            "; ".join([f"it has {nested[0]}/, but no train/", *listing.skipped_lines()]), where=root, mend=mend
+            "; ".join([f"it has {nested[0]}/, but no train/", *listing.skipped_lines()]), where=root, hint=hint
         )
     if "test" in names and names["test"] not in nested:
         _warn_left_out(names.pop("test"))
@@ -80,13 +80,13 @@ def _without_splits(listing: Listing, folders: list[str], like_splits: list[str]
     root = listing.root
     if like_splits and like_splits == folders:
         what = f"{_folders(like_splits)} without class folders"
-        raise DataError(what, where=root, mend="give every class a subfolder with its images in each of them")
+        raise DataError(what, where=root, hint="give every class a subfolder with its images in each of them")
     for name in like_splits:
         split = _SPLIT_OF[name.casefold()]
         if split == "val":
             what = f"{printable(name)}/ may be a split or a class"
-            mend = f"move the classes into train/ and {name}/, or give the class another name"
-            raise DataError(what, where=root, mend=mend)
+            hint = f"move the classes into train/ and {name}/, or give the class another name"
+            raise DataError(what, where=root, hint=hint)
         if split == "train":
             _log.warning("%s/ has no class folders: taken for a class", name)
         else:
@@ -105,7 +105,7 @@ def _by_split(root: Path, like_splits: list[str]) -> dict[str, str]:
         names = [name for name in like_splits if _SPLIT_OF[name.casefold()] == split]
         if len(names) > 1:
             what = f"{_folders(names)} may all be {split}/"
-            raise DataError(what, where=root, mend="put them together, or move all but one out")
+            raise DataError(what, where=root, hint="put them together, or move all but one out")
         if names:
             found[split] = names[0]
     return found
@@ -116,7 +116,7 @@ def _named_as(part: Path, classes: Classes, train: Classes) -> tuple[Classes, li
     counts = Counter(map(unicode_form, classes))
     if twice := [name for name in classes if counts[unicode_form(name)] > 1]:
         what = f"class folders whose names differ in their Unicode form only: {', '.join(map(ascii, twice))}"
-        raise DataError(what, where=part, mend="put them together")
+        raise DataError(what, where=part, hint="put them together")
     known = {unicode_form(name): name for name in train}
     names = {name: known.get(unicode_form(name), name) for name in classes}
     renamed = {
@@ -148,16 +148,16 @@ def _check_depth(listing: Listing, part: Path, names: list[str]) -> None:
         if listing.has_files(folder) or not inner:
             return
     is_root = part == listing.root
-    mend = f"give {folder}" if is_root else f"move them from {folder} to {part}"
+    hint = f"give {folder}" if is_root else f"move them from {folder} to {part}"
     what = f"{printable(names[0])}/ is its only class and holds no images, but {_folders(inner)}"
-    raise DataError(what, where=part, mend=f"if these are the classes: {mend}")
+    raise DataError(what, where=part, hint=f"if these are the classes: {hint}")
 
 
 def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classes, train_name: str) -> None:
     skipped = listing.skipped_lines()
     if not classes:
         what = "; ".join(["no class folders", *skipped])
-        raise DataError(what, where=part, mend="give every class a subfolder with its images")
+        raise DataError(what, where=part, hint="give every class a subfolder with its images")
     strangers = [name for name in classes if name not in train]
     cases = {name.casefold(): name for name in train}
     like = {name: cases[name.casefold()] for name in strangers if name.casefold() in cases}
@@ -171,7 +171,7 @@ def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classe
     found = [f"{what}: {listed([*map(printable, names)], ', ')}" for what, names in problems.items() if names]
     if found:
         what = "; ".join([*found, *skipped])
-        raise DataError(what, where=part, mend="add images, or rename or remove the folders")
+        raise DataError(what, where=part, hint="add images, or rename or remove the folders")
 
 
 def _is_text(name: str) -> bool:

@@ -1,7 +1,7 @@
 """The one way to a batch: (training split, recipe, step) -> what that step trains.
 
-Order of the epoch -> the hardest, where asked for -> augmentation -> image size of the moment -> 0..1 -> mixing. Each
-is a function of (seed, epoch, step, sample), so nothing but the losses that choose the hardest is ever saved.
+Order of the epoch -> hard examples, where asked for -> augmentation -> image size of the moment -> 0..1 -> mixing. Each
+is a function of (seed, epoch, step, sample), so nothing but the losses that choose hard examples is ever saved.
 
 The last, smaller step of an epoch is trained too, but a single left-over image is dropped: batch norm has nothing to
 compare it with.
@@ -35,7 +35,7 @@ Answers = Callable[[int, int, Callable[[], Iterable[Tensor]]], Tensor]
 class Steps:
     """How a run of the recipe over so many samples is cut into optimizer steps.
 
-    Where only the hardest share of the images is trained, a step looks at more candidates than it trains. Raises
+    Where only the images with the highest losses are trained, a step looks at more candidates than it trains. Raises
     UsageError where a step needs more images than there are.
     """
 
@@ -44,17 +44,18 @@ class Steps:
 
     def __post_init__(self) -> None:
         if self.num_candidates > self.num_samples:
-            batch_size, hardest = self.recipe.batch_size, self.recipe.hardest
-            looks = "" if hardest == 1 else f" of the hardest {hardest:g} looks at {self.num_candidates} images and"
+            batch_size, hard_fraction = self.recipe.batch_size, self.recipe.hard_fraction
+            looks = f" with hard_fraction {hard_fraction:g} looks at {self.num_candidates} images and"
+            looks = "" if hard_fraction == 1 else looks
             raise UsageError(
                 f"batch_size {batch_size}{looks} exceeds the {self.num_samples} training images",
-                mend=f"use fewer, for example --batch-size {_suggested(int(self.num_samples * hardest))}",
+                hint=f"use fewer, for example --batch-size {_suggested(int(self.num_samples * hard_fraction))}",
             )
 
     @property
     def num_candidates(self) -> int:
         """How many images a step looks at, but for the last of an epoch."""
-        return round(self.recipe.batch_size / self.recipe.hardest)
+        return round(self.recipe.batch_size / self.recipe.hard_fraction)
 
     @property
     def per_epoch(self) -> int:
@@ -72,8 +73,8 @@ class Steps:
         return step // self.per_epoch
 
     def image_size(self, step: int) -> int:
-        """The image size in pixels at that step: `resolutions` cut the run into equal parts."""
-        sizes = self.recipe.resolutions or (self.recipe.model.image_size,)
+        """The image size in pixels at that step: `train_image_sizes` cut the run into equal parts."""
+        sizes = self.recipe.train_image_sizes or (self.recipe.model.image_size,)
         return sizes[min(step * len(sizes) // self.total, len(sizes) - 1)]
 
     def candidates(self, order_N: Tensor, step: int) -> Tensor:
@@ -82,8 +83,8 @@ class Steps:
         return order_N[start : start + self.num_candidates]
 
     def share(self, step: int) -> float:
-        """The share of its candidates that the step trains: the hardest, from `hardest_until` on all of them."""
-        return self.recipe.hardest if step < round(self.recipe.hardest_until * self.total) else 1.0
+        """The share of its candidates that the step trains: hard examples, from `hard_until` on all of them."""
+        return self.recipe.hard_fraction if step < round(self.recipe.hard_until * self.total) else 1.0
 
     def num_trained(self, step: int) -> int:
         """How many images the step trains: two at the least where there are two, for batch norm."""
@@ -107,7 +108,7 @@ class Batch:
 
 
 class Loader:
-    """The batches of a run, on its device. Its state is `tensors()`: none, unless only the hardest are trained."""
+    """The batches of a run, on its device. Its state is `tensors()`: none, unless only hard examples are trained."""
 
     def __init__(
         self,
@@ -127,10 +128,10 @@ class Loader:
         self.images_NCHW = split.images_NCHW.to(hardware.device)
         self.labels_N = split.labels_N.to(hardware.device)
         self.steps = Steps(len(split), recipe)
-        self.selection = Selection(len(split), hardware.device) if selects and recipe.hardest < 1 else None
+        self.selection = Selection(len(split), hardware.device) if selects and recipe.hard_fraction < 1 else None
         fill_C = (mean_C11.flatten() * 255).round().to(hardware.device, torch.uint8)
         self.augmenter = Augmenter(recipe.augment, len(split), recipe.data_seed, fill_C)
-        # The hardest images of a step are known only when it comes.
+        # The hard examples of a step are known only when it comes.
         self.steps_ahead = STEPS_AHEAD if hardware.is_asynchronous and self.selection is None else 1
         # Of one epoch, kept until another is asked for:
         self._order: tuple[int, Tensor] | None = None
@@ -138,7 +139,7 @@ class Loader:
         self._ahead: dict[int, Tensor] = {}
 
     def batch(self, step: int) -> Batch:
-        """What any step trains; of the hardest, by their losses as they are now."""
+        """What any step trains; of hard examples, by their losses as they are now."""
         indices_B = self.indices(step)
         x_BCHW = self._augmented_ahead(step) if self.steps_ahead > 1 else self._augmented(indices_B, step)
         labels_B = self.labels_N[sent(indices_B, self.labels_N.device)]

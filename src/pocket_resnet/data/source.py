@@ -51,8 +51,8 @@ class Source(ABC):
     """How many training images, the last ones, are held out for validation."""
     num_test: int | None
     """How many test images there are, counted without opening them; None without a test split."""
-    mirrored: bool = True
-    """Whether a mirrored image means the same."""
+    flip_invariant: bool = True
+    """Whether a flipped image means the same."""
     is_plain: bool = False
     """Whether it has no splits of its own, so that all of it can be evaluated."""
 
@@ -82,18 +82,18 @@ class Source(ABC):
         not there or damaged.
         """
         if which not in get_args(Which):
-            raise UsageError(f"no split {which!r}", mend=f"choose one of {', '.join(get_args(Which))}")
+            raise UsageError(f"no split {which!r}", hint=f"choose one of {', '.join(get_args(Which))}")
         if which == "test":
             return Split(*self.test())
         if which == "all" and not self.is_plain:
-            raise UsageError("only a plain folder is used whole", where=self.name, mend="choose one of its splits")
+            raise UsageError("only a plain folder is used whole", where=self.name, hint="choose one of its splits")
         images_NCHW, labels_N = self._training_images
         num_train = len(labels_N) - self.num_val
         if which == "val" and num_train == len(labels_N):
             raise DataError(
                 "too few images to hold some out for validation",
                 where=self.name,
-                mend="give a class two images at least, or add val/",
+                hint="give a class two images at least, or add val/",
             )
         start, stop = {"train": (0, num_train), "val": (num_train, None)}.get(which, (0, None))
         return Split(images_NCHW[start:stop], labels_N[start:stop])

@@ -128,9 +128,9 @@ def evaluate_model(
 
 
 def refuse_mirroring(card: Card, views: int) -> None:
-    """Raise UsageError where several views are asked of a model whose images must not be mirrored."""
-    if views > 1 and not card.mirrored:
-        raise UsageError(f"{views} views mirror images, which then mean something else here", mend="use one view")
+    """Raise UsageError where several views are asked of a model whose images must not be flipped."""
+    if views > 1 and not card.flip_invariant:
+        raise UsageError(f"{views} views mirror images, which then mean something else here", hint="use one view")
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:
@@ -141,7 +141,7 @@ def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...])
     if unknown := [name for name in names if found[name] < 0]:
         raise DataError(
             f"the model does not know {', '.join(map(repr, unknown[:5]))}",
-            mend=f"its classes are {', '.join(model_names[:20])}",
+            hint=f"its classes are {', '.join(model_names[:20])}",
         )
     numbers = torch.tensor([found[name] for name in names])
     return Split(split.images_NCHW, numbers[split.labels_N])
@@ -186,20 +186,20 @@ def _views(x_BCHW: Tensor, views: int) -> list[tuple[Tensor, float]]:
 
     Source: Jordan 2024 (arXiv:2404.00498), section 3.5.
     """
-    mirrored = x_BCHW.flip(3)
+    flipped_BCHW = x_BCHW.flip(3)
     if views == 1:
         return [(x_BCHW, 1.0)]
     if views == 2:
-        return [(x_BCHW, 0.5), (mirrored, 0.5)]
+        return [(x_BCHW, 0.5), (flipped_BCHW, 0.5)]
     if views != 6:
-        raise UsageError(f"{views} views", mend="choose 1, 2 or 6")
+        raise UsageError(f"{views} views", hint="choose 1, 2 or 6")
     shifted: list[tuple[Tensor, float]] = []
     size, reach = x_BCHW.shape[-1], VIEW_SHIFT_PX
     for start in (0, 2 * reach):
-        for view in (x_BCHW, mirrored):
+        for view in (x_BCHW, flipped_BCHW):
             padded = F.pad(view, (reach, reach, reach, reach), mode="reflect")
             shifted.append((padded[:, :, start : start + size, start : start + size], 0.125))
-    return [(x_BCHW, 0.25), (mirrored, 0.25), *shifted]
+    return [(x_BCHW, 0.25), (flipped_BCHW, 0.25), *shifted]
 
 
 def summarise(

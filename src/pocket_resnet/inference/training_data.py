@@ -36,12 +36,12 @@ def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source
         if is_there(name):
             raise
         what = f"its training data {printable(name)} do not exist"
-        raise DataError(what, where=path, mend="give their new location with --data") from error
+        raise DataError(what, where=path, hint="give their new location with --data") from error
     if (changed := told_changes(source, trained_fingerprint(run, card, source))) is not None:
         raise DataError(
             f"the data in {printable(source.name)} are not those it was trained on{changed}",
             where=path,
-            mend=f"name those with --data, or take these as they are: --data {printable(source.name)}",
+            hint=f"name those with --data, or take these as they are: --data {printable(source.name)}",
         )
     return source
 
@@ -80,7 +80,7 @@ def _recorded_name(path: Path, run: Path, card: Card) -> str:
         pass
     if card.data_fingerprint is not None and card.data not in NAMES:
         what = f"it was trained on a folder, {printable(card.data)}, whose location is stored only in the run's folder"
-        raise DataError(what, where=path, mend="name the folder with --data")
+        raise DataError(what, where=path, hint="name the folder with --data")
     return card.data
 
 
@@ -96,7 +96,7 @@ def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW:
 def overlap(num_images: int, num_trained_on: int, *, unknown_images: bool) -> str | None:
     """A sentence on how many of the images the model was trained on; None where on none of them.
 
-    `unknown_images`: it was trained on others too, which cannot be told.
+    `unknown_images`: it was trained on others too, which are not known.
     """
     if num_trained_on <= MOST_BY_CHANCE * num_images and unknown_images:
         return "perhaps no estimate: the model was also trained on images that are not known"

@@ -75,7 +75,7 @@ def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATI
     raise EnvironmentFault(
         f"cannot be downloaded ({said})",
         where=target,
-        mend=f"download {urls[0]} yourself and put it in {target.parent}",
+        hint=f"download {urls[0]} yourself and put it in {target.parent}",
     )
 
 
@@ -88,7 +88,7 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + wait_s
-    with files.explain_os_errors(lock, mend="choose another --data-dir, which can be written"):
+    with files.explain_os_errors(lock, hint="choose another --data-dir, which can be written"):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
     with file:
@@ -102,7 +102,7 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
                     raise EnvironmentFault(
                         "another process has been at work on this for too long",
                         where=path,
-                        mend="end it, or wait",
+                        hint="end it, or wait",
                     ) from None
                 time.sleep(0.1)
         _remove_temporaries(path)
@@ -127,7 +127,7 @@ def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
 
 
 def _download(url: str, target: Path, md5: str, patience: Patience, deadline: float) -> None:
-    """Raises _AttemptError; a full disk is an EnvironmentFault of `files.replacing`: no mirror mends that."""
+    """Raises _AttemptError; a full disk is an EnvironmentFault of `files.replacing`: no mirror helps."""
     with contextlib.closing(_open(url, patience)) as response:
         num_bytes: int = response.raw.length_remaining or 0  # as Content-Length says
         if num_bytes > MAX_BYTES:

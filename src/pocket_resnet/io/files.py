@@ -34,7 +34,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def explain_os_errors(path: Path, num_bytes: int | None = None, mend: str | None = None) -> Iterator[None]:
+def explain_os_errors(path: Path, num_bytes: int | None = None, hint: str | None = None) -> Iterator[None]:
     """Turn an OSError raised inside into an EnvironmentFault that names the path (and the bytes needed)."""
     try:
         yield
@@ -44,12 +44,12 @@ def explain_os_errors(path: Path, num_bytes: int | None = None, mend: str | None
         needed = "" if num_bytes is None else f" ({num_bytes:,} bytes needed)"
         if error.errno in _DISK_FULL:
             raise EnvironmentFault(
-                f"the disk is full{needed}", where=path, mend="free some space and start again"
+                f"the disk is full{needed}", where=path, hint="free some space and start again"
             ) from error
         raise EnvironmentFault(
             f"cannot write: {error.strerror or error}{needed}",
             where=path,
-            mend=mend or "choose a folder that can be written",
+            hint=hint or "choose a folder that can be written",
         ) from error
 
 
@@ -145,7 +145,7 @@ def is_replaced(path: Path) -> bool:
         return True
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         what = "a folder" if stat.S_ISDIR(mode) else "a block device or socket"
-        raise UsageError(f"{what}, not a file to write", where=path, mend="name a file")
+        raise UsageError(f"{what}, not a file to write", where=path, hint="name a file")
     return stat.S_ISREG(mode)
 
 

@@ -48,7 +48,7 @@ def lock_folder(folder: Path) -> Iterator[str | None]:
             raise EnvironmentFault(
                 f"in use by process {holder or 'unknown'}",
                 where=folder,
-                mend="wait for it, or choose another --run name",
+                hint="wait for it, or choose another --run name",
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -31,8 +31,8 @@ class Card(BaseModel):
     """Multiply-adds for one image."""
     data: str
     """The data set it was trained on; of a folder the name, with a slash at the end."""
-    mirrored: bool
-    """Whether a mirrored image of a class is still one of that class."""
+    flip_invariant: bool
+    """Whether a flipped image of a class is still one of that class."""
     train_on: Literal["train", "trainval"]
     """Whether the validation images were left out of training."""
     recipe: str

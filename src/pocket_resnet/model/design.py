@@ -103,7 +103,7 @@ def design(
     where no network fits.
     """
     if "parameters" not in budget.limits():
-        raise UsageError("neither parameters nor bytes are limited", where="budget", mend="give a budget, such as 5M")
+        raise UsageError("neither parameters nor bytes are limited", where="budget", hint="give a budget, such as 5M")
     shape, reason = _shape(epochs)
     fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
     found = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
@@ -132,7 +132,7 @@ def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> Net
         if (count := cost(shape, what)) > most:
             flag, least = budget.asked(what, count)
             error = f"a network of widths {shape.widths} has {count:,} {what}, over the budget of {most:,}"
-            raise UsageError(error, where=flag, mend=f"give at least {least}, or narrower widths")
+            raise UsageError(error, where=flag, hint=f"give at least {least}, or narrower widths")
     return shape
 
 
@@ -157,14 +157,14 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
             fewest = cost(smallest, what)
             error = f"no network of this shape has as few as {most:,} {what}; the smallest has {fewest:,}"
             flag, least = budget.asked(what, fewest)
-            raise UsageError(error, where=flag, mend=f"give at least {least}")
+            raise UsageError(error, where=flag, hint=f"give at least {least}")
     if budget.fits(largest):
         what, most = next(iter(budget.limits().items()))
         if (count := cost(largest, what)) == most:
             return largest
         error = f"no network of this shape has as many as {most:,} {what}; the largest has {count:,}"
         flag, largest_count = budget.asked(what, count)
-        raise UsageError(error, where=flag, mend=f"give at most {largest_count}")
+        raise UsageError(error, where=flag, hint=f"give at most {largest_count}")
     low, high = 0.0, float(MAX_CHANNELS)
     for _ in range(60):
         middle = (low + high) / 2

@@ -63,17 +63,17 @@ class Recipe(Section):
     name: str = "original"
     """The recipe's name."""
     epochs: Count = 200
-    """Passes over the training images; with `hardest` below 1 each trains that share, from `hardest_until` on all."""
+    """Passes over the training images; with `hard_fraction` each trains that share, from `hard_until` on all."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many optimizer steps; the schedule stays that of the whole run."""
     min_steps: Annotated[int, Field(ge=0)] = 0
     """Small data sets get more epochs, up to this many optimizer steps at least; given --epochs are kept."""
     batch_size: Count = 128
     """Images that an optimizer step trains."""
-    hardest: Annotated[float, Field(ge=0.05, le=1)] = 1.0
+    hard_fraction: Annotated[float, Field(ge=0.05, le=1)] = 1.0
     """Train this share of an epoch's images: in each step those with the highest loss when last trained."""
-    hardest_until: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the run after which every image is trained, in steps of batch_size / hardest images."""
+    hard_until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the run after which every image is trained, in steps of batch_size / hard_fraction images."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initial weights and dropout; also of order and augmentation unless data.seed is set."""
     budget: Annotated[str | None, BeforeValidator(_number_as_text)] = None
@@ -82,9 +82,9 @@ class Recipe(Section):
     """Most multiply-adds for one image: 100M, 1.5G."""
     max_bytes: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Most bytes of fp32 weights: 1MB, 500KB (1 KB is 1,000 bytes)."""
-    dial: tuple[Literal["model", "augment", "optim", "ema", "schedule", "resolutions"], ...] = ()
+    dial: tuple[Literal["model", "augment", "optim", "ema", "schedule", "train_image_sizes"], ...] = ()
     """Sections that follow from budget and epochs (docs/formats.md says how); keys you set are kept."""
-    resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
+    train_image_sizes: tuple[Annotated[int, Field(ge=4)], ...] = ()
     """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability mass spread over all classes in the training target; must be below 1."""
@@ -145,36 +145,38 @@ class Recipe(Section):
         for key in COUNT_FORMS:
             if (text := getattr(self, key)) is not None:
                 parse_count(text, key)
-        self._check_resolutions()
-        if self.hardest < 1:
-            self._check_hardest()
+        self._check_image_sizes()
+        if self.hard_fraction < 1:
+            self._check_hard_examples()
         if self.optim.nesterov and self.optim.momentum == 0:
             raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
         if self.residual_gain != 1 and (self.model.preactivation or not self.model.batch_norm):
             what = "residual_gain needs a network whose blocks end in a norm (batch_norm, no preactivation)"
-            raise RecipeError("residual_gain", what, mend="leave it at 1")
+            raise RecipeError("residual_gain", what, hint="leave it at 1")
         return self
 
-    def _check_resolutions(self) -> None:
-        if any(side > self.model.image_size for side in self.resolutions):
-            what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
-            raise RecipeError("resolutions", what)
-        for side in () if "model" in self.dial else set(self.resolutions):  # whose network is not known yet
+    def _check_image_sizes(self) -> None:
+        if any(side > self.model.image_size for side in self.train_image_sizes):
+            what = f"train_image_sizes {self.train_image_sizes} exceed model.image_size {self.model.image_size}"
+            raise RecipeError("train_image_sizes", what)
+        for side in () if "model" in self.dial else set(self.train_image_sizes):  # whose network is not known yet
             try:
                 layers(self.model, side)
             except UsageError as error:
-                what = f"resolutions: {side} pixels are {error.what}"
-                raise RecipeError("resolutions", what, mend="train at larger ones") from error
+                what = f"train_image_sizes: {side} pixels are {error.what}"
+                raise RecipeError("train_image_sizes", what, hint="train at larger ones") from error
 
-    def _check_hardest(self) -> None:
+    def _check_hard_examples(self) -> None:
         if self.teacher.model is not None:  # flips follow each sample's visits, so views differ from the teacher's
-            raise RecipeError("hardest", "hardest below 1 does not go with teacher.model", mend="leave one of them out")
+            raise RecipeError(
+                "hard_fraction", "hard_fraction below 1 does not go with teacher.model", hint="leave one of them out"
+            )
         if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
-            what = "hardest below 1 does not go with augment.mixup or augment.cutmix"
-            raise RecipeError("hardest", what, mend="set both to 0")
-        if self.batch_size < 2 or round(self.batch_size / self.hardest) == self.batch_size:
-            what = f"hardest {self.hardest:g} leaves no image out of batches of {self.batch_size}"
-            raise RecipeError("hardest", what, mend="give a smaller share, or larger batches")
+            what = "hard_fraction below 1 does not go with augment.mixup or augment.cutmix"
+            raise RecipeError("hard_fraction", what, hint="set both to 0")
+        if self.batch_size < 2 or round(self.batch_size / self.hard_fraction) == self.batch_size:
+            what = f"hard_fraction {self.hard_fraction:g} leaves no image out of batches of {self.batch_size}"
+            raise RecipeError("hard_fraction", what, hint="give a smaller share, or larger batches")
 
 
 def parse_count(text: str, key: str = "budget") -> int:
@@ -184,5 +186,5 @@ def parse_count(text: str, key: str = "budget") -> int:
     count = Decimal(match[1].replace("_", "")) * units[match[2].lower()] if match else Decimal(0)
     if count < 1 or count != int(count) or (match and match[3] and key != "max_bytes"):
         what = COUNT_FORMS[key].partition(",")[0].removeprefix("a whole ")
-        raise RecipeError(key, f"{key} {text!r} is not a {what}", mend=f"give {COUNT_FORMS[key]}")
+        raise RecipeError(key, f"{key} {text!r} is not a {what}", hint=f"give {COUNT_FORMS[key]}")
     return int(count)

@@ -38,7 +38,7 @@ class AugmentRecipe(Section):
     """One random operation of random strength an image (Müller & Hutter 2021, arXiv:2103.10158)."""
     cutout_px: Pixels = 0
     """Side of the square that is blanked (DeVries & Taylor 2017, arXiv:1708.04552); 0: none."""
-    erasing: Fraction = 0.0
+    random_erasing: Fraction = 0.0
     """Chance that a random rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896)."""
     mixup: Rate = 0.0
     """Mixup's alpha (Zhang et al. 2017, arXiv:1710.09412); with cutmix also set, a coin decides per batch."""
@@ -49,7 +49,7 @@ class AugmentRecipe(Section):
 class OptimRecipe(Section):
     """How weights follow gradients."""
 
-    kind: Literal["sgd", "muon"] = "sgd"
+    name: Literal["sgd", "muon"] = "sgd"
     """sgd for everything, or Muon for the filters of convolutions that a norm follows and sgd for the rest."""
     lr: Rate = 0.1
     """Peak learning rate of sgd."""
@@ -82,7 +82,7 @@ class OptimRecipe(Section):
 class ScheduleRecipe(Section):
     """Learning rate over the run."""
 
-    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    shape: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay from the peak to zero."""
     warmup_epochs: Rate = 0.0
     """Epochs of linear rise from zero to the peak."""
@@ -99,7 +99,7 @@ class EmaRecipe(Section):
     @model_validator(mode="after")
     def _refuse_both(self) -> Self:
         if self.window and self.decay:
-            raise RecipeError("ema.decay", "give ema.window or ema.decay, not both", mend="set one of them to 0")
+            raise RecipeError("ema.decay", "give ema.window or ema.decay, not both", hint="set one of them to 0")
         return self
 
 

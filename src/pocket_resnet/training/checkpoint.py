@@ -96,7 +96,7 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | Non
         raise ArtifactError(
             "no checkpoint verifies: " + "; ".join(damaged),
             where=folder,
-            mend="start anew under another --run name",
+            hint="start anew under another --run name",
         )
     return None
 

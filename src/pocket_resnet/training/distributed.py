@@ -44,7 +44,7 @@ class Processes:
         fewest = min(map(steps.num_trained, range(steps.per_epoch)))
         if fewest < self.world_size:
             what = f"a step of {fewest} images cannot be shared by {self.world_size} processes"
-            raise UsageError(what, mend=f"start at most {fewest}, or choose another --batch-size")
+            raise UsageError(what, hint=f"start at most {fewest}, or choose another --batch-size")
 
     def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor, all of one dtype, by its sum over all processes."""
@@ -137,8 +137,8 @@ def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
         yield
         return
     if rank >= (num_gpus := torch.cuda.device_count()):
-        mend = f"start at most {num_gpus} here, or train with --hardware.device cpu"
-        raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", mend=mend)
+        hint = f"start at most {num_gpus} here, or train with --hardware.device cpu"
+        raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", hint=hint)
     callers = torch.cuda.current_device()
     torch.cuda.set_device(rank)
     try:
@@ -153,14 +153,14 @@ class LostProcess(EnvironmentFault):
 
 @contextlib.contextmanager
 def explained_loss() -> Iterator[None]:
-    """Inside, a connection that another process broke is told as a LostProcess."""
+    """Inside, a connection that another process broke becomes a LostProcess."""
     try:
         yield
     except RuntimeError as error:  # gloo has no class of its own for it
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         happened = "does not answer" if "timed out" in str(error).lower() else "has ended"
-        raise LostProcess(f"another process of this run {happened}", mend="see what it said") from error
+        raise LostProcess(f"another process of this run {happened}", hint="see what it said") from error
 
 
 class SumOverProcesses(torch.autograd.Function):

@@ -33,7 +33,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
     """The recipe with what depends on the data filled in; logs, unless `quiet`, what a user may not expect."""
     notice, warning = (logging.DEBUG, logging.DEBUG) if quiet else (logging.INFO, logging.WARNING)
     if len(source.class_names) < 2:
-        raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
+        raise DataError("only one class", where=source.name, hint="give it a folder with at least two class folders")
     changes: dict[str, Any] = {"data.name": source.name}
     if recipe.init_from is not None:
         changes["init_from"] = str(expanded(recipe.init_from).resolve())
@@ -44,10 +44,10 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
         changes |= {"epochs": needed, "validate_every": every}
         instead = f"{needed} epochs instead of {recipe.epochs}, validated every {every}"
         _log.log(notice, f"{num_images:,} images are few: {instead} (--min-steps 0 keeps {recipe.epochs})")
-    if recipe.augment.flip != "none" and not source.mirrored:
+    if recipe.augment.flip != "none" and not source.flip_invariant:
         changes["augment.flip"] = "none"
-        _log.log(notice, f"{source.name}: mirrored images mean something else, so none are shown (augment.flip none)")
-    if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
+        _log.log(notice, f"{source.name}: flipped images mean something else, so none are shown (augment.flip none)")
+    if recipe.optim.lr == 0 or (recipe.optim.name == "muon" and recipe.optim.muon_lr == 0):
         _log.log(warning, "warning: a learning rate of 0 leaves its weights as they are")
     recipe = override(recipe, changes | {"model": asdict(network(recipe, len(source.class_names)))})
     followed = follow(recipe)
@@ -62,10 +62,10 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
 
 def _refuse_single_values(recipe: Recipe) -> None:
     """Raise UsageError where batch norm would meet one value a channel, which has no variance."""
-    for side in sorted({recipe.model.image_size, *recipe.resolutions}) if recipe.batch_size == 1 else ():
+    for side in sorted({recipe.model.image_size, *recipe.train_image_sizes}) if recipe.batch_size == 1 else ():
         if any(layer.kind == "norm" and layer.out_shape[1:] == (1, 1) for layer in layers(recipe.model, side)):
             what = f"batch norm cannot train on one image that is 1 x 1 inside the network (at {side} pixels)"
-            raise UsageError(what, where="batch_size", mend="use --batch-size 2 or more, or larger images")
+            raise UsageError(what, where="batch_size", hint="use --batch-size 2 or more, or larger images")
 
 
 def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
@@ -77,7 +77,7 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > budget_of(recipe).limits().get("parameters", count):
         what = f"the network has {count:,} parameters, over the budget of {recipe.budget}"
-        raise UsageError(what, where="budget", mend=f"give {count} or more, or narrower widths")
+        raise UsageError(what, where="budget", hint=f"give {count} or more, or narrower widths")
     initialise(model, recipe.init, generator(recipe.seed, "weights"), recipe.residual_gain)
     if recipe.augment.normalize:
         model.normalize.set_statistics(source.mean, source.std)

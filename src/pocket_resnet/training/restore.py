@@ -52,7 +52,7 @@ def _resume(
 ) -> Restored:
     if state.step > trainer.steps.total:
         what = f"the newest is of step {state.step}, of {trainer.steps.total} in all"
-        raise ArtifactError(what, where=folder.checkpoints, mend="ask for more epochs, or another --run name")
+        raise ArtifactError(what, where=folder.checkpoints, hint="ask for more epochs, or another --run name")
     if state.hardware != computed_on:
         _log.warning(f"not bit-exact: begun on {state.hardware}")
     try:
@@ -70,7 +70,7 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
     state, tensors = processes.agree(_read(path) if processes.is_writer else None)
     if state.step >= last_step:
         what = f"is of step {state.step:,}, and this run ends at step {last_step:,}"
-        raise UsageError(what, where=path, mend="ask for more epochs, or name an earlier checkpoint")
+        raise UsageError(what, where=path, hint="ask for more epochs, or name an earlier checkpoint")
     _log.info(f"starts from step {state.step} of {path}")
     if state.hardware != computed_on:
         _log.info(f"its first steps ran on {state.hardware}")
@@ -80,8 +80,8 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
         what = f"is of another network: {first_fault(error)}"
-        mend = "ask for the network of its run: [model] in the recipe.toml there"
-        raise UsageError(what, where=path, mend=mend) from error
+        hint = "ask for the network of its run: [model] in the recipe.toml there"
+        raise UsageError(what, where=path, hint=hint) from error
     if state.data_fingerprint != folder.source.fingerprint or not trainer.totals_fit_step():
         trainer.end_epoch()  # the totals are of another epoch than the one that this run is in
     return _restored(folder, state, is_another_runs=True)
@@ -106,5 +106,5 @@ def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     if (path / STATE_NAME).is_file():
         return checkpoint.load(path)
     saved = newest_first(path / "checkpoints") or newest_first(path)
-    mend = f"name one of its checkpoints, for example {saved[0]}" if saved else "give a folder step-NNNNNN of a run"
-    raise UsageError("not a checkpoint", where=path, mend=mend)
+    hint = f"name one of its checkpoints, for example {saved[0]}" if saved else "give a folder step-NNNNNN of a run"
+    raise UsageError("not a checkpoint", where=path, hint=hint)

@@ -47,7 +47,7 @@ def read_result(path: Path) -> Result:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Result(**values | {"interval": tuple(values["interval"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ArtifactError(f"not a run's result: {error}", where=path, mend="remove it and resume") from error
+        raise ArtifactError(f"not a run's result: {error}", where=path, hint="remove it and resume") from error
 
 
 def result_of(
@@ -88,7 +88,7 @@ def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *
         teacher=teacher_name(recipe),
         teacher_sha256=recipe.teacher.sha256,
         class_names=source.class_names,
-        mirrored=source.mirrored,
+        flip_invariant=source.flip_invariant,
         split=found.split,
         num_images=found.num_images,
         data_fingerprint=source.fingerprint,

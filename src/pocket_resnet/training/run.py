@@ -148,7 +148,7 @@ class _Run:
             if stopping:
                 number = caught[0] if caught else signal.SIGTERM  # which another process has had
                 what = f"stopped by {signal.Signals(number).name} after saving step {trainer.step}"
-                raise Stopped(number, what, mend=f"go on with: {self.resume_command}")
+                raise Stopped(number, what, hint=f"go on with: {self.resume_command}")
 
     def _train_step(self) -> bool:
         """One step; whether it ends an epoch, or the run."""
@@ -163,8 +163,8 @@ class _Run:
         except EnvironmentFault as error:
             if isinstance(error, LostProcess):  # nothing has moved
                 self._save()
-            mend = f"{error.mend}; {self.folder.last_good()}; go on with: {self.resume_command}"
-            raise EnvironmentFault(error.what, mend=mend) from error
+            hint = f"{error.hint}; {self.folder.last_good()}; go on with: {self.resume_command}"
+            raise EnvironmentFault(error.what, hint=hint) from error
         ends_epoch = self.state.plan.records(trainer.step)
         if ends_epoch:
             self.hardware.synchronize()
@@ -181,7 +181,7 @@ class _Run:
         return NonFiniteError(
             f"not finite, {error.what}",
             where=error.where,
-            mend=f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1",
+            hint=f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1",
         )
 
     def _complete(self) -> None:

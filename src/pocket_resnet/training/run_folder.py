@@ -1,6 +1,6 @@
 """The folder of a run: who may write it, what it began with, where it stands, what it leaves behind.
 
-Of several processes only rank 0 reads and writes here; what it finds is told to the others.
+Of several processes only rank 0 reads and writes here; the others receive what it finds.
 """
 
 import contextlib
@@ -78,11 +78,11 @@ class RunFolder:
             yield
             return
         is_new = self.is_new
-        with lock_folder(self.path) as remark:
+        with lock_folder(self.path) as notice:
             if expected and is_new:
                 _log.warning(f"nothing to resume in {self.path}: starting a new run")
-            if remark:
-                _log.warning(remark)
+            if notice:
+                _log.warning(notice)
             remove_temporaries(self.path)
             remove_temporaries(self.checkpoints)
             yield
@@ -97,12 +97,12 @@ class RunFolder:
         result = self._result_after(last_step) if self.processes.is_writer else None
         if changed := self._changes() if self.processes.is_writer else []:
             what = "the recipe is not the one this run began with: " + "; ".join(changed)
-            mend = "leave the changes out, give another --run name"
+            hint = "leave the changes out, give another --run name"
             if not fork:
-                raise UsageError(what, where=self.path, mend=f"{mend}, or go on regardless with --fork")
+                raise UsageError(what, where=self.path, hint=f"{hint}, or go on regardless with --fork")
             if result:
                 raise UsageError(
-                    f"no step is left to train, and {what}", where=self.path, mend=f"{mend}, or ask for more steps"
+                    f"no step is left to train, and {what}", where=self.path, hint=f"{hint}, or ask for more steps"
                 )
         if result and not fork and (began_with := recorded_fingerprint(self.checkpoints)):
             self._refuse_other_data(began_with)
@@ -131,7 +131,7 @@ class RunFolder:
         raise UsageError(
             f"{self.source.name} is not the data this run began with{changed}",
             where=self.path,
-            mend="bring the old data back or name them with --data, give another --run name, or go on with --fork",
+            hint="bring the old data back or name them with --data, give another --run name, or go on with --fork",
         )
 
     def _result_after(self, last_step: int) -> Result | None:
@@ -157,8 +157,8 @@ class RunFolder:
         begun = self.recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
         if (old := begun.init_from) != (new := self.recipe.init_from):
             what = f"init_from: {old} -> {new}, but this run has checkpoints of its own and continues from the newest"
-            mend = "choose another --run name, or leave init_from as it was"
-            raise UsageError(what, where=self.path, mend=mend)
+            hint = "choose another --run name, or leave init_from as it was"
+            raise UsageError(what, where=self.path, hint=hint)
 
     def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
         """Write the resolved recipe; returns the records of a run by that plan that stands at that step.
@@ -240,7 +240,7 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
         return unpacked(path.read_bytes())
     except ValueError as error:
         what = "truncated: its size is not a multiple of 8 bytes"
-        raise ArtifactError(what, where=path, mend="remove it and resume") from error
+        raise ArtifactError(what, where=path, hint="remove it and resume") from error
 
 
 def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
@@ -256,9 +256,9 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
     to_toml(recipe)  # refuses what it cannot hold, before any work
     if run is not None:
         if not run or Path(run).name != run or run.startswith("."):
-            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
+            raise UsageError(f"run name {run!r} is not a plain folder name", hint="use letters, digits, - and _")
         if (runs_dir / run / "recipe.toml").exists() and not resume:
-            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
+            raise UsageError("this run exists", where=runs_dir / run, hint="add --resume, or give another --run name")
         link = runs_dir / run  # `latest`
         return runs_dir / (link.readlink() if link.is_symlink() else run)
     name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
@@ -286,5 +286,5 @@ def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source
     ]
     if len(found) > 1:
         names = listed([path.name for path in found], ", ")
-        raise UsageError(f"several runs are on these data: {names}", where=runs_dir, mend="choose one with --run")
+        raise UsageError(f"several runs are on these data: {names}", where=runs_dir, hint="choose one with --run")
     return found[0] if found else None

@@ -48,7 +48,7 @@ class FinishedRun:
     hardware: Hardware
     probabilities_NK: Tensor
     evaluation: Evaluation
-    remarks: tuple[str, ...]
+    notices: tuple[str, ...]
 
     def __post_init__(self) -> None:
         self.confidence_N, self.predicted_N = self.probabilities_NK.max(1)
@@ -98,9 +98,9 @@ def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path
     path = expanded(path)
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
-        raise UsageError("no run here", where=path, mend="give the folder of a finished run")
+        raise UsageError("no run here", where=path, hint="give the folder of a finished run")
     if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
-        raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
+        raise UsageError("this run has not finished", where=path, hint=f"go on with: {resume_command(path)}")
     recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
     model, card = load_model(path)
     source = _open(path, card, recipe, open_data or opener(None), data)
@@ -123,7 +123,7 @@ def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path
         hardware=hardware,
         probabilities_NK=probabilities_NK,
         evaluation=evaluation,
-        remarks=tuple(_remarks(path, card, source, val, evaluation, result)),
+        notices=tuple(_notices(path, card, source, val, evaluation, result)),
     )
 
 
@@ -141,25 +141,25 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
 
 
-def _remarks(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
+def _notices(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
     """What a reader of the figures must know."""
-    told = caveat(path, card, source, "val", val.images_NCHW)
-    remarks = [f"{told[0].upper()}{told[1:]}."] if told else []
+    seen = caveat(path, card, source, "val", val.images_NCHW)
+    notices = [f"{seen[0].upper()}{seen[1:]}."] if seen else []
     if evaluation.accuracy != result.accuracy:
-        remarks.append(
+        notices.append(
             f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
             "differently, or the data are others); confusion, calibration and images below go with this figure."
         )
     if told_changes(source, trained_fingerprint(path, card, source)) is not None:
-        remarks.append("The data have changed since this run.")
-    return remarks
+        notices.append("The data have changed since this run.")
+    return notices
 
 
 def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[str], int, float]:
     """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
 
-    Where only the hardest are trained, those among which it chose; where ever only they were, alternating flips are as
-    if all had been trained in every epoch. A label has two lines where two images are mixed.
+    Where only hard examples are trained, those among which it chose; alternating flips are then as if all images had
+    been trained in every epoch. A label has two lines where two images are mixed.
     """
     train = run.source.split(run.recipe.data.train_on)
     loader = Loader(train, run.recipe, run.hardware, run.model.normalize.mean, selects=False)
@@ -189,8 +189,10 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
     if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
         folder = Path(run.name) if released else run.path.parent / run.name
         return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml"), *_early_end(run)])
-    told = [(f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)]
-    return shlex.join([*words, *itertools.chain(*told), *_early_end(run)])
+    flags = [
+        (f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)
+    ]
+    return shlex.join([*words, *itertools.chain(*flags), *_early_end(run)])
 
 
 def _early_end(run: FinishedRun) -> list[str]:

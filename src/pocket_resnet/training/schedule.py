@@ -15,6 +15,6 @@ def lr_factor(schedule: ScheduleRecipe, step: int, num_steps: int, steps_per_epo
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, num_steps - warmup)
-    if schedule.kind == "cosine":
+    if schedule.shape == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
-    return 1 - done if schedule.kind == "linear" else 1.0
+    return 1 - done if schedule.shape == "linear" else 1.0

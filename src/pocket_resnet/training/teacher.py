@@ -50,11 +50,11 @@ def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
     card, digest = load_card(folder), files.digest(folder / WEIGHTS_NAME)
     if recipe.teacher.sha256 not in (None, digest):
         what = f"the teacher's weights have changed: SHA-256 {digest[:12]}… instead of {recipe.teacher.sha256:.12}…"
-        raise UsageError(what, where=folder, mend="bring the old model back, or leave teacher.sha256 out")
+        raise UsageError(what, where=folder, hint="bring the old model back, or leave teacher.sha256 out")
     if set(card.class_names) != set(source.class_names):
         differing = sorted(set(card.class_names) ^ set(source.class_names))
         what = f"the teacher's classes are not those of {source.public_name}: {', '.join(differing[:5])}"
-        raise UsageError(what, where=folder, mend="choose a teacher that was trained on the same classes")
+        raise UsageError(what, where=folder, hint="choose a teacher that was trained on the same classes")
     return {"teacher.model": str(folder), "teacher.sha256": digest}
 
 

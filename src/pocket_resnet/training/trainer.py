@@ -68,7 +68,7 @@ class Trainer:
         """One optimizer step, and of how many images.
 
         Raises NonFiniteError before anything is applied where loss or gradient is not finite. On a GPU nothing here
-        waits for the device, but for the choice of the hardest: there the error comes from the next
+        waits for the device, but for the choice of hard examples: there the error comes from the next
         `refuse_non_finite`.
         """
         batch = self.loader.batch(self.step)
