@@ -71,10 +71,8 @@ def test_flip(images_NCHW: Tensor) -> None:
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
 def test_mirroring_is_of_the_crop(fill: str, images_NCHW: Tensor) -> None:
     draws_N2 = torch.randint(0, 5, (N, 2))
-    plain, flip_invariant = (
-        crop_and_flip(images_NCHW, draws_N2, torch.full((N,), flip), 2, fill) for flip in (False, True)
-    )
-    assert torch.equal(flipped_BCHW, plain.flip(-1))
+    plain, flipped = (crop_and_flip(images_NCHW, draws_N2, torch.full((N,), flip), 2, fill) for flip in (False, True))
+    assert torch.equal(flipped, plain.flip(-1))
 
 
 def is_mirrored(augment: Augmenter, images_NCHW: Tensor, epoch: int) -> list[bool]:

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from pocket_resnet.model.blocks import (
     ACTIVATIONS,
+    DropPath,
     PaddedIdentity,
     PostActivationBlock,
     PreActivationBlock,
     Projection,
     SqueezeExcite,
-    DropPath,
     activation,
     conv2d,
     norm2d,

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.blocks import SqueezeExcite, DropPath
+from pocket_resnet.model.blocks import DropPath, SqueezeExcite
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.counts import layers, num_macs, num_params
 from pocket_resnet.model.resnet import Initialisation, Normalize, ResNet, initialise, whitening_filters
