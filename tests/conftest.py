@@ -130,7 +130,7 @@ def make_recipe() -> Callable[..., Recipe]:
             "norm_images": 5,
             "model": replace(SPEC, dropout=0.1, drop_path=0.1),
             "augment": {"crop_px": 1, "flip": "alternating", "mixup": 0.5, "cutout_px": 2},
-            "optim": {"kind": "muon", "lr": 0.05, "muon_lr": 0.05, "lookahead_steps": 3, "nesterov": True},
+            "optim": {"name": "muon", "lr": 0.05, "muon_lr": 0.05, "lookahead_steps": 3, "nesterov": True},
             "ema": {"decay": 0.9},
             "hardware": {"device": "cpu", "precision": "fp32", "num_threads": 1},
             "checkpoint": {"every_s": 0.0},

@@ -87,8 +87,8 @@ def test_alternating_flip_shows_each_image_mirrored_in_every_other_epoch(images_
     augment = augmenter(flip="alternating")
     first, *later = (is_mirrored(augment, images_NCHW, epoch) for epoch in range(6))
     assert 0.2 < np.mean(first) < 0.8
-    for epoch, flip_invariant in enumerate(later, 1):
-        assert flip_invariant == [value != bool(epoch % 2) for value in first]
+    for epoch, flipped in enumerate(later, 1):
+        assert flipped == [value != bool(epoch % 2) for value in first]
 
 
 def test_alternating_flip_follows_the_visits_where_some_are_passed_over(images_NCHW: Tensor) -> None:

@@ -42,7 +42,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe_for(make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> Callable[..., Recipe]:
     """recipe_for(folder): enough epochs to tell colours apart."""
-    plain = {"augment": {"mixup": 0.0, "cutout_px": 0}, "optim": {"kind": "sgd", "lr": 0.1, "lookahead_steps": 0}}
+    plain = {"augment": {"mixup": 0.0, "cutout_px": 0}, "optim": {"name": "sgd", "lr": 0.1, "lookahead_steps": 0}}
     rest: dict[str, Any] = {"label_smoothing": 0.0, "checkpoint": {"every_s": 1e9}, "epochs": 30, "model": tiny_spec}
     return lambda folder, **changes: make_recipe(**plain | rest | {"data": {"name": str(folder), **changes}})
 

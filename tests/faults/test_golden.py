@@ -53,7 +53,7 @@ def losses(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -
     """Both losses of every epoch of a tiny run of twelve steps, with each optimizer."""
     found = {}
     for kind in ("sgd", "muon"):
-        train(make_recipe(epochs=NUM_EPOCHS, optim={"kind": kind}), runs_dir=tmp_path, run=kind)
+        train(make_recipe(epochs=NUM_EPOCHS, optim={"name": kind}), runs_dir=tmp_path, run=kind)
         records = read_metrics(tmp_path / kind / "metrics.jsonl")
         found[kind] = {name: [record[name] for record in records] for name in ("train_loss", "val_nll")}
     return found

@@ -116,7 +116,7 @@ def test_diverging_run_as_the_user_sees_it(
 ) -> None:
     """Row 14: no traceback, no checkpoint yet, exit code 1."""
     path = tmp_path / "tiny.toml"
-    path.write_text(to_toml(make_recipe(optim={"lr": 1e38, "kind": "sgd"}, epochs=50)))
+    path.write_text(to_toml(make_recipe(optim={"lr": 1e38, "name": "sgd"}, epochs=50)))
     with pytest.raises(SystemExit) as raised:
         main(["train", str(path), "--runs-dir", str(tmp_path), "--checkpoint.every-s", "1e9"])
     assert raised.value.code == NonFiniteError.exit_code == 1

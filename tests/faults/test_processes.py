@@ -30,7 +30,7 @@ from pocket_resnet.training.trainer import Trainer
 
 # Two processes add up in another order than one: after eight steps of SGD weights differ by less than this.
 TOLERANCE = 1e-4
-SGD: dict[str, Any] = {"kind": "sgd", "lr": 0.05, "nesterov": False, "momentum": 0.9, "lookahead_steps": 0}
+SGD: dict[str, Any] = {"name": "sgd", "lr": 0.05, "nesterov": False, "momentum": 0.9, "lookahead_steps": 0}
 
 CHANGING_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "shutil.rmtree")
 
@@ -101,7 +101,7 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
     return lambda rank: load_file(tmp_path / f"state-{rank}-of-2")
 
 
-@pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"kind": "muon"}, 1.0), (SGD, 0.7)])
+@pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"name": "muon"}, 1.0), (SGD, 0.7)])
 def test_both_have_the_same_weights(
     optim: dict[str, Any],
     hard_fraction: float,

@@ -84,7 +84,7 @@ class Recorder(nn.Module):
 
 
 def slow_shift(image_CHW: Tensor, by: int) -> Tensor:
-    """Each pixel comes from `by` rows and columns further, flip_invariant at the border without repeating it."""
+    """Each pixel comes from `by` rows and columns further, reflected at the border without repeating it."""
     size = image_CHW.shape[-1]
     at = [min(abs(index + by), 2 * (size - 1) - abs(index + by)) for index in range(size)]
     return torch.stack([torch.stack([image_CHW[:, y, x] for x in at], -1) for y in at], 1)

@@ -10,7 +10,7 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import parse_recipe
 
 PATH = Path("some.toml")
-TABLE = {"average": "ema", "optim.name": "optim.name", "ema.decay": "ema.keep"}
+TABLE = {"average": "ema", "optim.kind": "optim.name", "ema.decay": "ema.keep"}
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ TABLE = {"average": "ema", "optim.name": "optim.name", "ema.decay": "ema.keep"}
         ("average.decay", "ema.keep"),
         ("ema.decay", "ema.keep"),
         ("average", "ema"),
-        ("optim.name", "optim.name"),
-        ("schedule.shape", "schedule.shape"),
+        ("optim.kind", "optim.name"),
+        ("schedule.kind", "schedule.kind"),
         ("averages.decay", "averages.decay"),
         ("kind", "kind"),
     ],

@@ -92,7 +92,7 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("label_smoothing = 1.0", "some.toml:1: `label_smoothing` = 1.0: input should be less than 1"),
         ("train_image_sizes = [16, 64]", "some.toml:1: train_image_sizes (16, 64) exceed model.image_size 32"),
         (
-            "\nresolutions = [32, 4]\n[model]\nnetwork = 'fast'",
+            "\ntrain_image_sizes = [32, 4]\n[model]\nnetwork = 'fast'",
             "some.toml:2: train_image_sizes: 4 pixels are too small: no pixel is left after",
         ),
         ("[optim]\nnesterov = true\nmomentum = 0.0", "some.toml:2: optim.nesterov needs optim.momentum above 0"),

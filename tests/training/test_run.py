@@ -71,7 +71,7 @@ def test_metrics(go: Callable[..., Result], tmp_path: Path) -> None:
 
 
 def test_it_learns(go: Callable[..., Result], tmp_path: Path) -> None:
-    result = go(epochs=40, optim={"kind": "sgd", "lr": 0.1}, augment={"mixup": 0.0}, checkpoint={"every_s": 1e9})
+    result = go(epochs=40, optim={"name": "sgd", "lr": 0.1}, augment={"mixup": 0.0}, checkpoint={"every_s": 1e9})
     assert result.accuracy == 1.0
     losses = [record["train_loss"] for record in read_metrics(tmp_path / "r" / "metrics.jsonl")]
     assert losses[-1] < 0.7 * losses[0]

@@ -11,7 +11,7 @@ from pocket_resnet.training.schedule import lr_factor
 
 
 def factors(kind: str, warmup_epochs: float = 0.0, num_steps: int = 8) -> list[float]:
-    schedule = ScheduleRecipe(kind=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
+    schedule = ScheduleRecipe(shape=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
     return [lr_factor(schedule, step, num_steps, steps_per_epoch=2) for step in range(num_steps + 1)]
 
 
@@ -42,6 +42,6 @@ def test_warmup_rises_to_the_peak_where_the_decay_begins(kind: str) -> None:
 )
 def test_always_a_share(kind: str, warmup_epochs: float, num_steps: int, steps_per_epoch: int) -> None:
     """Even where the warm-up is longer than the run; never 0 before the last step has been made."""
-    schedule = ScheduleRecipe(kind=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
+    schedule = ScheduleRecipe(shape=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
     found = [lr_factor(schedule, step, num_steps, steps_per_epoch) for step in range(num_steps)]
     assert all(0 < value <= 1 for value in found)

@@ -40,7 +40,7 @@ def make_trainer(make_recipe: Callable[..., Recipe], source: Source) -> Callable
 
 PLAIN: dict[str, Any] = {
     "augment": {"crop_px": 0, "flip": "none", "mixup": 0.0, "cutout_px": 0},
-    "optim": {"kind": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
+    "optim": {"name": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
     "ema": {"decay": 0.0},
     "train_image_sizes": (),
 }
@@ -71,7 +71,7 @@ def test_step_is_the_plain_torch_step(
 
 
 def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer(schedule={"kind": "linear"})
+    trainer = make_trainer(schedule={"shape": "linear"})
     seen = []
     for _ in range(4):
         trainer.train_step()
@@ -132,7 +132,7 @@ def test_drops_depend_on_seed_and_step_alone(
 
     def weights(noise: int, step: int = 0, seed: int = 0, chance: float = 0.5) -> Tensor:
         spec = replace(tiny_spec, **{part: chance})
-        trainer = make_trainer(model=spec, seed=seed, schedule={"kind": "constant"}, **PLAIN)
+        trainer = make_trainer(model=spec, seed=seed, schedule={"shape": "constant"}, **PLAIN)
         trainer.step = step
         monkeypatch.setattr(trainer.loader, "batch", lambda _: batch)
         torch.manual_seed(noise)
@@ -173,9 +173,9 @@ def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Call
         x_BCHW = trainer.loader.batch(trainer.step).x_BCHW
         for index, shown_CHW in zip(indices_B.tolist(), x_BCHW, strict=True):
             image_CHW = trainer.loader.images_NCHW[index] / 255
-            flip_invariant = torch.equal(shown_CHW, image_CHW.flip(-1))
-            assert flip_invariant or torch.equal(shown_CHW, image_CHW)
-            sides.setdefault(index, []).append(flip_invariant)
+            flipped = torch.equal(shown_CHW, image_CHW.flip(-1))
+            assert flipped or torch.equal(shown_CHW, image_CHW)
+            sides.setdefault(index, []).append(flipped)
         trainer.train_step()
     assert any(len(seen) < 6 for seen in sides.values())
     assert all(now != before for seen in sides.values() for before, now in itertools.pairwise(seen))
