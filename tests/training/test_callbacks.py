@@ -133,7 +133,7 @@ def test_class_of_the_package() -> None:
         pocket_resnet.Callbacks  # noqa: B018
 
 
-@pytest.mark.parametrize("title", ["Stop where it gets no better", "A CSV file"])
+@pytest.mark.parametrize("title", ["Stop on a plateau", "Write a CSV file"])
 def test_examples_of_the_page(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as it stands, on the digits, with a network that is small enough for a test."""
     [code] = re.findall(rf"## {title}\n.*?```python\n(.*?)```", PAGE, re.DOTALL)
