@@ -17,7 +17,7 @@ from pocket_resnet.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 FUNCTIONS = [
-    *(getattr(pocket_resnet, name) for name in pocket_resnet.__all__ if name != "__version__"),
+    *(getattr(pocket_resnet, name) for name in pocket_resnet.__all__ if name[0].islower()),
     *(getattr(plots, name) for name in plots.__all__),
 ]
 HEAVY = ("matplotlib", "numpy", "pydantic", "torch")

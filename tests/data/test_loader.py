@@ -68,7 +68,7 @@ def test_batch_beyond_the_data() -> None:
     assert steps_of(5, 5).per_epoch == 1
     with pytest.raises(UsageError, match="batch_size 6 exceeds the 5 training images"):
         steps_of(5, 6)
-    with pytest.raises(UsageError, match=r"of the hard_fraction 0\.5 looks at 8 images and exceeds the 7") as raised:
+    with pytest.raises(UsageError, match=r"with hard_fraction 0\.5 looks at 8 images and exceeds the 7") as raised:
         steps_of(7, 4, 0.5)
     assert raised.value.hint == "use fewer, for example --batch-size 2"
     assert steps_of(7, 2, 0.5).per_epoch == 2

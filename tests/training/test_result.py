@@ -37,7 +37,7 @@ def test_validation_images_that_an_earlier_run_trained_on(
 
 
 def test_lost_digests_of_an_earlier_run_are_said(
-    train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
+    train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, logged: Any
 ) -> None:
     """Row 44: nobody can tell which images were trained on before; that stays so, whoever goes on with it."""
     (run_folder / DIGESTS_NAME).unlink()
@@ -45,9 +45,7 @@ def test_lost_digests_of_an_earlier_run_are_said(
     others = paint(tmp_path / "others", first=50)
     perhaps = "perhaps no estimate: the model was also trained on images that are not known"
     assert train_on(others, run="new", max_steps=2, init_from=start).caveat == perhaps
-    assert f"not known which images the checkpoint was trained on: {run_folder / DIGESTS_NAME} does" in "".join(
-        capsys.readouterr()
-    )
+    assert f"not known which images the checkpoint was trained on: {run_folder / DIGESTS_NAME} does" in logged.text
     shutil.rmtree(run_folder)
     assert train_on(others, run="new", max_steps=3, init_from=start, resume=True).caveat == perhaps
     again = str(tmp_path / "runs" / "new" / "checkpoints" / "step-000003")
