@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +112,14 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return base | values | nested
 
 
-def with_flags(base: Recipe, parsed: Recipe, words: Sequence[str]) -> Recipe:
-    """The base with those keys replaced by what was parsed that these words of a command line are flags of.
+def with_flags(base: Recipe, parsed: Mapping[str, Any], words: Sequence[str]) -> Recipe:
+    """The base with the parsed values, by dotted key, of those keys whose flags occur in these words.
 
-    The parser gives every key a value; only the words tell which of them the user has set.
+    The parser gives every key a value; only the words of the command line show which of them the user has set.
     """
-    values = dotted(parsed.model_dump(mode="json"))
     flags = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
     given = flags | {re.sub(r"(^|\.)no_(\w+)$", r"\1\2", flag) for flag in flags}
-    return with_choices(base, {key: value for key, value in values.items() if key in given})
+    return with_choices(base, {key: value for key, value in parsed.items() if key in given})
 
 
 def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
