@@ -31,7 +31,7 @@ def test_train_help_shows_common_flags_first(run: Run) -> None:
     for line in run("train", "--help")[1].splitlines():
         if found := re.fullmatch(r"[ ╭─]*((?:\w+ )?options)[ ─╮]*", line):
             title = found[1]
-        elif found := re.match(r"[ │]*--([\w.-]+)", line):
+        elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
             flags.setdefault(title, []).append(found[1])
     assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
     assert flags["common options"] == [name.replace("_", "-") for name in train_flags.COMMON]

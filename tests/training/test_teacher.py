@@ -176,7 +176,7 @@ def test_classes_are_matched_by_name(
 
 
 def test_refused(make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path, tmp_path: Path) -> None:  # noqa: ARG001
-    with pytest.raises(RecipeError, match=r"hard_fraction below 1 does not go with teacher\.model"):
+    with pytest.raises(RecipeError, match=r"hard_fraction below 1 cannot be combined with teacher\.model"):
         make_recipe(hard_fraction=0.5, augment={"mixup": 0}, teacher={"model": str(trained)})
     with pytest.raises(UsageError, match="no model here"):
         train(make_recipe(teacher={"model": str(tmp_path / "none")}), runs_dir=tmp_path, run="s")
