@@ -95,10 +95,10 @@ USAGE = {
     "budget": (("train", "fast", "--budget", "5X"), "budget '5X' is not a number of parameters"),
     "range": (("train", "fast", "--optim.lr", "-1"), "`optim.lr` = -1.0: input should be greater"),
     "network": (("train", "fast", "--model.widths", "1", "2"), "stages must agree in number"),
-    "data": (("data", "cifar11"), "cifar11: no data set and no folder of this name"),
+    "data": (("data", "cifar11"), "cifar11: no data set or folder has this name"),
     "data of train": (("train", "fast", "--data", "cifar11"), "cifar11: no data set"),
     "too small a budget": (("train", "fast", "--data", "digits", "--budget", "10"), "the smallest has"),
-    "summary": (("summary", "orignal"), "'orignal' is no model directory, recipe or network"),
+    "summary": (("summary", "orignal"), "'orignal' is not a model directory, recipe or network"),
     "model": (("evaluate", "no-such-model"), "no-such-model: no model here"),
     "model to predict": (("predict", "no-such-model", "x.png"), "no-such-model: no model here"),
     "run name": (("train", "fast", "--data", "digits", "--run", "../x"), "not a plain folder name"),
@@ -133,7 +133,7 @@ def test_damaged_model(run: Run, trained: Path, picture: Path) -> None:
         code, out, err = run(*arguments)
         assert (code, out) == (4, "")
         assert "model.safetensors: damaged" in err
-        assert err.endswith("\n  use a copy that is whole, or train again\n")
+        assert err.endswith("\n  use an intact copy, or train again\n")
         assert err.count("\n") == 2
 
 

@@ -93,14 +93,14 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("train_image_sizes = [16, 64]", "some.toml:1: train_image_sizes (16, 64) exceed model.image_size 32"),
         (
             "\ntrain_image_sizes = [32, 4]\n[model]\nnetwork = 'fast'",
-            "some.toml:2: train_image_sizes: 4 pixels: too small: no pixel is left after",
+            "some.toml:2: train_image_sizes: 4 pixels: too small: no pixels are left after",
         ),
         ("[optim]\nnesterov = true\nmomentum = 0.0", "some.toml:2: optim.nesterov needs optim.momentum above 0"),
         ("[model]\nwidths = [1, 2]", "some.toml:1: num_blocks: stages must agree in number"),
         ("[model]\nnum_blocks = [0, 1, 1]", "some.toml:2: num_blocks: a stage without blocks"),
         (
             "[model]\nnetwork = 'resnet21'",
-            "some.toml:2: network: no network is called 'resnet21', did you mean `resnet",
+            "some.toml:2: network: no network is named 'resnet21', did you mean `resnet",
         ),
         ("budget = '5X'", f"some.toml:1: budget '5X' is not a number of parameters\n  give {COUNT_FORMS['budget']}"),
         ("epochs = 1\nepochs = 2", "some.toml: not TOML: Cannot overwrite a value (at end of document)"),

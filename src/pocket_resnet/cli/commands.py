@@ -192,9 +192,9 @@ class Predict:
         output.tell({"predictions": rows}, lambda: console.predictions(rows))
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
-            raise DataError(what, hint="check the paths, save the files again as images, or leave them out")
+            raise DataError(what, hint="check the paths, save the files again as images, or omit them")
         if not rows:
-            raise UsageError("no images", hint="name image files or folders of them")
+            raise UsageError("no images", hint="give image files or folders")
 
 
 @dataclass
