@@ -33,6 +33,14 @@ def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
     return tyro.conf.arg(help=text, metavar=metavar, prefix_name=prefix, help_behavior_hint=hint)
 
 
+def several(text: str, metavar: str) -> Any:
+    """Like `flag`, for an argument of one or more values."""
+    return tyro.conf.arg(help=text, metavar=f"{metavar} ...", help_behavior_hint="(one or more)")
+
+
+Model = tyro.conf.Positional[
+    Annotated[Path, flag("A model directory, a finished run's folder, or the name of a released model.", "MODEL")]
+]
 DataDir = Annotated[
     Path | None, flag("Folder for data sets (default: $POCKET_RESNET_DATA or the cache folder).", "DIR")
 ]
@@ -119,8 +127,7 @@ class Evaluate:
     pocket-resnet evaluate runs/fast-cifar10-seed0
     """
 
-    model: tyro.conf.Positional[Path]
-    """A model directory, a finished run's folder, or the name of a released model."""
+    model: Model
     data: Annotated[
         str | None, flag("cifar10, cifar100, digits, auto or a folder (default: the data of the training).", "DATA")
     ] = None
@@ -150,8 +157,12 @@ class Report:
     pocket-resnet report runs/fast-cifar10-seed0
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of finished runs. The first is the baseline of the comparison."""
+    runs: tyro.conf.Positional[
+        Annotated[
+            tuple[Path, ...],
+            several("Folders of finished runs. The first is the baseline of the comparison.", "RUN"),
+        ]
+    ]
     out: Annotated[
         Path | None,
         flag("Folder for report.html and plots/ (default: the run's folder, or `report` beside the first run).", "DIR"),
@@ -174,10 +185,8 @@ class Predict:
     pocket-resnet predict runs/fast-cifar10-seed0 cat.jpg holiday-pictures/
     """
 
-    model: tyro.conf.Positional[Path]
-    """A model directory, a finished run's folder, or the name of a released model."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files, or folders of them."""
+    model: Model
+    images: tyro.conf.Positional[Annotated[tuple[Path, ...], several("Image files, or folders of them.", "IMAGE")]]
     top: int = 3
     """Number of classes to list for each image."""
     views: Views = 1
@@ -204,8 +213,15 @@ class Summary:
     pocket-resnet summary original
     """
 
-    network: tyro.conf.Positional[str]
-    """A recipe, a network's name (resnet20, wrn-16-4, ...), a model directory or a finished run's folder."""
+    network: tyro.conf.Positional[
+        Annotated[
+            str,
+            flag(
+                "A recipe, a network (resnet20, wrn-16-4, ...), a model directory or a finished run's folder.",
+                "NETWORK",
+            ),
+        ]
+    ]
     json: Json = False
     out: OutFile = None
 
@@ -252,8 +268,9 @@ class Data:
     pocket-resnet data cifar10 --verify
     """
 
-    name: tyro.conf.Positional[str] = "cifar10"
-    """cifar10, cifar100, digits, auto, or a folder (./digits is a folder)."""
+    name: tyro.conf.Positional[
+        Annotated[str, flag("cifar10, cifar100, digits, auto, or a folder (./digits is a folder).", "[DATA]")]
+    ] = "cifar10"
     verify: bool = False
     """Read every file again and check its hash."""
     data_dir: DataDir = None

@@ -100,7 +100,7 @@ def markdown(card: Card) -> str:
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
 
-A residual network with {card.num_params:,} parameters and {card.num_macs:,} multiply-adds an image, trained by
+A residual network with {card.num_params:,} parameters and {card.num_macs:,} multiply-adds per image, trained by
 PocketResNet {card.version}.
 
 | | |
