@@ -15,7 +15,7 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
     Raises nbclient.exceptions.CellExecutionError where a cell fails.
     """
     client = NotebookClient(
-        notebook, timeout=600, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=3600, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
     )
     return client.execute()
 

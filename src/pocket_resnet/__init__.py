@@ -6,10 +6,10 @@ result = pocket_resnet.train("fast", data="digits")
 model = pocket_resnet.load(result.model)
 model.predict("seven.png")
 
-These functions and the package `pocket_resnet.plots` are all that a program or notebook needs to import. Each imports
-what it needs when it is called. Torch's settings, random generators and signal handlers are the caller's again when a
-function returns. Shares such as an accuracy are 0 to 1, times are in seconds. For all that can go wrong they raise
-subclasses of `errors.PocketError`, which say what to do.
+These functions and the package `pocket_resnet.plots` are the public interface. Each function imports what it needs when
+it is called, and restores torch's settings, random generators and signal handlers when it returns. Shares such as
+accuracies are 0 to 1, times are in seconds. Errors are subclasses of `errors.PocketError`, whose messages say how to
+fix them.
 """
 
 import os
@@ -42,13 +42,13 @@ def train(
     callbacks: "Sequence[Callback]" = (),
     **changes: Any,
 ) -> "Result":
-    """Train a recipe's network, leave everything in `runs_dir`/NAME, and return the run's result.
+    """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
-    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. `data` is a name or a
-    folder, as in `open_data`. `resume` continues an interrupted run, `fork` also after a change of recipe or data.
+    `recipe` is a name or a TOML file. `changes` set its keys: `optim__lr=0.1` for `optim.lr`. `data` is a name or a
+    folder, as in `open_data`. `resume` continues an interrupted run; `fork` does so even if recipe or data changed.
     `callbacks` follow the run and may end it early (docs/callbacks.md).
-    Raises UsageError for an unknown key or value, DataError for missing or damaged data, NonFiniteError for a loss or
-    weight that is NaN or infinite, Stopped after a signal, once the run is saved.
+    Raises UsageError for an unknown key or invalid value, DataError for missing or damaged data, NonFiniteError for a
+    NaN or infinite loss or weight, and Stopped after a signal, once the run is saved.
 
     Example:
 
@@ -75,11 +75,11 @@ def train(
 
 
 def load(path: str | Path, device: str = "auto") -> "Classifier":
-    """The classifier in a model directory, of a finished run, or of a released model's name.
+    """Load the classifier from a model directory, a finished run's folder, or by the name of a released model.
 
-    Its `predict` takes image files, bytes or arrays, one or many, and gives the most probable classes; `model` is the
-    torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]; `card` has its classes, size and accuracy.
-    Raises UsageError where there is no model, ArtifactError where it is damaged.
+    Its `predict` takes one or more image files, bytes or arrays and returns the most probable classes. `model` is the
+    torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]. `card` has the classes, size and accuracy.
+    Raises UsageError if there is no model, ArtifactError if it is damaged.
 
     Example:
 
@@ -99,14 +99,14 @@ def evaluate(
     views: int = 1,
     data_dir: str | Path | None = None,
 ) -> "Evaluation":
-    """Measure a model, named as in `load`, on a split; by default on the validation images of its own data.
+    """Measure a model (see `load`) on a split, by default on the validation images of its own data.
 
     `split` is "train", "val", "trainval" (both), "test", or "all" for a folder of images that has no splits.
     The result has accuracy with its 95% interval (Wilson), accuracy per class, confusion matrix, negative
-    log-likelihood (nats) and expected calibration error; shares are 0 to 1. `views` is 1, 2 (and the mirror image) or 6
-    (both shifted too), averaged. Classes are matched by name.
-    Raises UsageError for a split or views that cannot be, DataError where the data are missing, have changed since the
-    training, or have a class that the model does not know.
+    log-likelihood (nats) and expected calibration error; shares are 0 to 1. `views` is the number of views that are
+    averaged: 1, 2 (with the mirror image) or 6 (both also shifted). Classes are matched by name.
+    Raises UsageError for an invalid split or number of views, DataError if the data are missing, have changed since
+    the training, or have a class that the model does not know.
 
     Example:
 
@@ -126,11 +126,11 @@ def design(
     epochs: int | None = None,
     num_classes: int = 10,
 ) -> "Design":
-    """The network that a budget buys: its spec, its parameters, multiply-adds and bytes, and why it is this one.
+    """Choose the network for a budget; the result has its spec, parameters, multiply-adds, bytes and the reasons.
 
-    `budget` limits the parameters, `max_macs` the multiply-adds for one image, `max_bytes` the fp32 weights: numbers or
-    text such as "5M", "1.5G", "500KB". `epochs` is how long it will be trained (default: as in the recipe `best`).
-    Raises UsageError for a limit that is no number, or that no network fits.
+    `budget` limits the parameters, `max_macs` the multiply-adds per image, `max_bytes` the fp32 weights: numbers or
+    text such as "5M", "1.5G" or "500KB". `epochs` is the planned number of epochs (default: that of the recipe `best`).
+    Raises UsageError for a limit that is not a number, or that no network fits.
 
     Example:
 
@@ -144,13 +144,13 @@ def design(
 
 
 def open_data(data: str | Path, *, data_dir: str | Path | None = None) -> "Source":
-    """The data set of this name (cifar10, cifar100, digits, auto) or the folder at this path, one subfolder a class.
+    """Open a data set by name (cifar10, cifar100, digits, auto) or a folder by path, with one subfolder per class.
 
-    `split("train")`, and "val" or "test", gives its images, uint8 [N, 3, H, W] on the CPU, and labels, int64 [N], which
-    number `class_names`. Published data sets are downloaded into `data_dir` (default: the user's cache folder) and
+    `split("train")`, "val" or "test" returns images, uint8 [N, 3, H, W] on the CPU, and labels, int64 [N], which are
+    indices of `class_names`. Published data sets are downloaded into `data_dir` (default: the user's cache folder) and
     verified. Text with a slash is a folder (`"./digits"`).
-    Raises UsageError for a name that is none, DataError where data are missing or damaged, EnvironmentFault where they
-    cannot be downloaded.
+    Raises UsageError for an unknown name, DataError if data are missing or damaged, EnvironmentFault if the download
+    fails.
 
     Example:
 
@@ -169,12 +169,12 @@ def write_report(
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
 ) -> Path:
-    """Write an HTML page about a finished run, or a comparison of several, and return its path.
+    """Write an HTML report about a finished run, or a comparison of several, and return its path.
 
-    The page and its figures, as PNG files in plots/, go to `out`: by default the run's folder, or for several
-    `report` beside the first. `data` is the present location of the runs' data.
-    Raises UsageError where a run is not finished, ArtifactError where it is damaged, DataError where its data are
-    missing or have changed.
+    The page and its figures (PNG files in plots/) go to `out`, by default the run's folder, or `report` beside the
+    first of several runs. `data` is the current location of the runs' data.
+    Raises UsageError if a run is not finished, ArtifactError if it is damaged, DataError if its data are missing or
+    changed.
 
     Example:
 
@@ -187,7 +187,7 @@ def write_report(
 
 
 def __getattr__(name: str) -> Any:
-    """`Callback`, imported when it is asked for."""
+    """Import `Callback` on first use."""
     if name == "Callback":
         from pocket_resnet.training.callbacks import Callback
 
@@ -196,7 +196,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The value as a recipe holds it: NumPy's and torch's numbers as Python's, paths as text."""
+    """Convert a value for a recipe: NumPy and torch numbers to Python's, paths to text."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):

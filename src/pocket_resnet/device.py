@@ -119,7 +119,7 @@ def explained_memory() -> Iterator[None]:
     except RuntimeError as error:  # on the CPU torch has no class of its own for it
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise EnvironmentFault("out of memory", hint="free some, or give a smaller --batch-size") from error
+        raise EnvironmentFault("out of memory", hint="free some memory, or use a smaller --batch-size") from error
 
 
 def keep_freed_memory() -> None:

@@ -131,7 +131,7 @@ def test_figures_overwrite_nothing_of_a_run(run: Run, trained: Path, name: str) 
     before = (trained / name).read_bytes()
     code, _, err = run("evaluate", trained, "--out", trained / name)
     assert code == 2
-    assert "a file of a run or model" in err
+    assert "this file belongs to a run or model" in err
     assert (trained / name).read_bytes() == before
     for _ in range(2):
         assert run("evaluate", trained, "--out", trained / "figures.json")[0] == 0
@@ -174,4 +174,4 @@ def test_data(run: Run) -> None:
     assert found["num_images"] == {"train": 1197, "val": 300, "test": 300}
     code, out, _ = run("data", "digits", "--verify")
     assert code == 0
-    assert "every file was read" in out
+    assert "every file matches" in out

@@ -100,7 +100,7 @@ def test_narrow_terminals_keep_names(
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "…" not in "".join(lines)
     if columns < 140:
-        rest = "images 1, accuracy 100.0%, 95% interval 20.7% to 100.0%, most often taken for -"
+        rest = "images 1, accuracy 100.0%, 95% interval 20.7% to 100.0%, most often mistaken for -"
         assert [line for line in lines if line in (*LONG, rest)] == [line for name in LONG for line in (name, rest)]
     else:
         assert sum(line.startswith(LONG) and line.endswith("-") for line in lines) == 3

@@ -1,5 +1,6 @@
 """The command line: help, exit codes, one JSON object, and errors without a traceback."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet import errors
-from pocket_resnet.cli import commands, main
+from pocket_resnet.cli import commands, main, train_flags
 from pocket_resnet.cli.commands import COMMANDS
+from pocket_resnet.recipe.base import dotted
+from pocket_resnet.recipe.schema import Recipe
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -22,7 +25,28 @@ def test_help_explains_with_an_example(name: str, run: Run) -> None:
     assert f"usage: pocket-resnet {name}" in out
 
 
-def test_overview_names_every_verb(run: Run) -> None:
+def test_train_help_shows_common_flags_first(run: Run) -> None:
+    flags: dict[str, list[str]] = {}
+    title = ""
+    for line in run("train", "--help")[1].splitlines():
+        if found := re.fullmatch(r"[ ╭─]*((?:\w+ )?options)[ ─╮]*", line):
+            title = found[1]
+        elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
+            flags.setdefault(title, []).append(found[1])
+    assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
+    assert flags["common options"] == [name.replace("_", "-") for name in train_flags.COMMON]
+    keys = {key.replace("_", "-") for key in dotted(Recipe().model_dump())}
+    assert keys <= {flag for box in flags.values() for flag in box}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_entries_are_dense(name: str, run: Run) -> None:
+    out = run(name, "--help")[1]
+    assert "(default: None)" not in out
+    assert not re.search(r"│ +│\n|\n *\n {2}", out)
+
+
+def test_overview_names_every_command(run: Run) -> None:
     for arguments in ((), ("--help",), ("-h",)):
         code, out, err = run(*arguments)
         assert (code, err) == (0, "")
@@ -71,10 +95,10 @@ USAGE = {
     "budget": (("train", "fast", "--budget", "5X"), "budget '5X' is not a number of parameters"),
     "range": (("train", "fast", "--optim.lr", "-1"), "`optim.lr` = -1.0: input should be greater"),
     "network": (("train", "fast", "--model.widths", "1", "2"), "stages must agree in number"),
-    "data": (("data", "cifar11"), "cifar11: no data set and no folder of this name"),
+    "data": (("data", "cifar11"), "cifar11: no data set or folder has this name"),
     "data of train": (("train", "fast", "--data", "cifar11"), "cifar11: no data set"),
     "too small a budget": (("train", "fast", "--data", "digits", "--budget", "10"), "the smallest has"),
-    "summary": (("summary", "orignal"), "'orignal' is no model directory, recipe or network"),
+    "summary": (("summary", "orignal"), "'orignal' is not a model directory, recipe or network"),
     "model": (("evaluate", "no-such-model"), "no-such-model: no model here"),
     "model to predict": (("predict", "no-such-model", "x.png"), "no-such-model: no model here"),
     "run name": (("train", "fast", "--data", "digits", "--run", "../x"), "not a plain folder name"),
@@ -109,7 +133,7 @@ def test_damaged_model(run: Run, trained: Path, picture: Path) -> None:
         code, out, err = run(*arguments)
         assert (code, out) == (4, "")
         assert "model.safetensors: damaged" in err
-        assert err.endswith("\n  use a copy that is whole, or train again\n")
+        assert err.endswith("\n  use an intact copy, or train again\n")
         assert err.count("\n") == 2
 
 

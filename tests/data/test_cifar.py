@@ -156,7 +156,7 @@ def test_first_seen_md5_holds_where_none_is_published(cifar100: Any, tmp_path: P
     content = bytearray(path.read_bytes())
     content[7] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"wrong MD5: .* it was at first"):
+    with pytest.raises(DataError, match=r"wrong MD5: .* was recorded first"):
         open_source("cifar100", data_dir=tmp_path).split("train")
 
 

@@ -91,7 +91,7 @@ def test_folder_that_grows(make_folder: Any, seed: int) -> None:
 
 def test_class_too_small_for_the_rule_is_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     source = opened(make_folder({"a": 2, "b": 60}))
-    assert "may move between training and validation as the class grows: a" in logged.text
+    assert "may switch between training and validation when images are added: a" in logged.text
     assert len(source.split("val").labels_N) > 1
 
 
@@ -103,4 +103,4 @@ def test_copies_are_on_one_side(make_folder: Any, logged: pytest.LogCaptureFixtu
             (root / name / f"copy-{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
     source = opened(root)
     assert not images(source, "train") & images(source, "val")
-    assert "in training too" not in logged.text
+    assert "also training images" not in logged.text

@@ -40,7 +40,7 @@ def litter(folder: Path) -> None:
 
 def said(logged: pytest.LogCaptureFixture) -> list[str]:
     """The messages, but for the one on small classes."""
-    return [message for message in logged.messages if "may move between" not in message]
+    return [message for message in logged.messages if "may switch between" not in message]
 
 
 @pytest.mark.parametrize("split", ["", "train/"])
@@ -123,13 +123,13 @@ def test_links_inside_the_data_set_are_followed(make_folder: Any, logged: pytest
         assert source.class_names == ("cat", "dog", "owl")
         assert torch.bincount(source.split("train").labels_N).tolist() == [4, 4, 2]
         assert torch.bincount(source.split("val").labels_N).tolist() == [4, 4, 2]
-        assert logged.messages == ["10 of 10 validation images are in training too"]
+        assert logged.messages == ["10 of 10 validation images are also training images"]
         logged.clear()
 
 
 @pytest.mark.timeout(20)
 def test_other_links_are_counted_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 49: links out of the data set are not followed; loops end."""
+    """Row 49: links that leave the data set are not followed; loops end."""
     root = make_folder({"cat": 2, "dog": 2})
     outside = make_folder({"owl": 2}, name="outside")
     (root / "owl").symlink_to(outside / "owl")
@@ -146,12 +146,12 @@ def test_other_links_are_counted_and_named(make_folder: Any, logged: pytest.LogC
     source = opened(root)
     assert source.class_names == ("cat", "dog")
     assert len(source.split("all")) == 4
-    assert logged.messages[0] == "links out of the data set are not followed (3): owl, cat/9.png, cat/more"
+    assert logged.messages[0] == "links that leave the data set are not followed (3): owl, cat/9.png, cat/more"
     for path, why in {
-        "again": "link to a folder around it",
-        "cat/around": "link to a folder around it",
-        "cat/itself": "link to a folder around it",
-        "cat/self": "link to nowhere",
+        "again": "link to a parent folder",
+        "cat/around": "link to a parent folder",
+        "cat/itself": "link to a parent folder",
+        "cat/self": "broken link",
     }.items():
         assert f"{path} ({why})" in logged.messages[1]
 
@@ -174,7 +174,7 @@ def test_a_link_beside_its_target_changes_nothing(make_folder: Any, logged: pyte
     logged.clear()
     source = opened(root)
     assert source.fingerprint == before
-    reason = "the same folder as one listed already"
+    reason = "the same folder as one already listed"
     assert logged.messages[0] == f"2 skipped: cat/a ({reason}), cat/z ({reason})"
 
 

@@ -70,7 +70,7 @@ def test_batch_beyond_the_data() -> None:
         steps_of(5, 6)
     with pytest.raises(UsageError, match=r"with hard_fraction 0\.5 looks at 8 images and exceeds the 7") as raised:
         steps_of(7, 4, 0.5)
-    assert raised.value.hint == "use fewer, for example --batch-size 2"
+    assert raised.value.hint == "use a smaller one, for example --batch-size 2"
     assert steps_of(7, 2, 0.5).per_epoch == 2
 
 

@@ -32,7 +32,7 @@ def test_training_splits_never_touch_the_test_digits(monkeypatch: pytest.MonkeyP
     describe(source)
     for which in ("train", "val", "trainval"):
         source.split(which)
-    with pytest.raises(UsageError, match="only a plain folder"):
+    with pytest.raises(UsageError, match="only a folder without splits"):
         source.split("all")
     with pytest.raises(AssertionError):
         source.split("test")
@@ -60,7 +60,7 @@ def test_a_slash_makes_a_folder(name: str, make_folder: Any, tmp_path: Path, mon
         source = open_source(spelling, data_dir=tmp_path / "data", image_size=8)
         assert (source.name, source.public_name, source.class_names) == (str(root), f"{name}/", ("a", "b"))
     assert open_source("digits").public_name == "digits"
-    with pytest.raises(UsageError, match="no folder of this name"):
+    with pytest.raises(UsageError, match="no data set or folder has this name"):
         open_source("~no-such-user/x")
 
 
@@ -97,7 +97,7 @@ def test_auto_says_that_it_takes_the_digits(
     monkeypatch.setenv("POCKET_RESNET_MIRROR", "http://127.0.0.1:9")
     source = open_source("auto", data_dir=tmp_path)
     assert source.name == "digits"
-    assert "cannot be reached (http://127.0.0.1:9/cifar-10-binary.tar.gz): using the digits" in caplog.text
+    assert "cannot be downloaded (http://127.0.0.1:9/cifar-10-binary.tar.gz): using digits" in caplog.text
 
 
 @pytest.mark.usefixtures("cifar10")

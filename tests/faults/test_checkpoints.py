@@ -105,7 +105,7 @@ def test_damaged_member_is_named_and_passed_over(
     assert str(new) in told
     assert member in told or damage in ("cut", "emptied")
     shutil.rmtree(old)
-    with pytest.raises(ArtifactError, match="no checkpoint verifies") as raised:
+    with pytest.raises(ArtifactError, match="every checkpoint is damaged") as raised:
         checkpoint.load_newest(tmp_path)
     assert raised.value.exit_code == 4
 
@@ -161,7 +161,7 @@ def test_run_with_nothing_whole_exits_4(go: Callable[..., Result], checkpoints: 
     go(max_steps=2)
     for path in checkpoints.iterdir():
         (path / STATE_NAME).write_bytes(b"{}")
-    with pytest.raises(ArtifactError, match="no checkpoint verifies") as raised:
+    with pytest.raises(ArtifactError, match="every checkpoint is damaged") as raised:
         go(max_steps=3)
     assert raised.value.exit_code == 4
     assert len(list(checkpoints.iterdir())) == 2
@@ -193,7 +193,9 @@ def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> No
     (checkpoints.parent / "result.json").unlink()
     (checkpoints / "step-000001").rename(checkpoints / f"step-{10**15}")
     forge(checkpoints / f"step-{10**15}", step=10**15)
-    with pytest.raises(ArtifactError, match="the newest is of step 1000000000000000, of 4 in all"):
+    with pytest.raises(
+        ArtifactError, match="the newest checkpoint is at step 1000000000000000, but the run has only 4"
+    ):
         go()
 
 
@@ -239,7 +241,7 @@ def test_changed_data_is_refused(go: Callable[..., Result], synthetic: Any) -> N
     """Row 8: named, and `fork` goes on."""
     go(max_steps=2)
     synthetic.fingerprint = "other pictures"
-    with pytest.raises(UsageError, match="synthetic is not the data this run began with") as raised:
+    with pytest.raises(UsageError, match="synthetic differs from the data this run began with") as raised:
         go(max_steps=3)
     assert "--fork" in str(raised.value)
     assert go(max_steps=3, fork=True).steps == 3
@@ -248,7 +250,7 @@ def test_changed_data_is_refused(go: Callable[..., Result], synthetic: Any) -> N
 def test_existing_run_needs_resume(go: Callable[..., Result], checkpoints: Path) -> None:
     go(max_steps=2)
     before = (checkpoints / "step-000002" / TENSORS_NAME).read_bytes()
-    with pytest.raises(UsageError, match="this run exists") as raised:
+    with pytest.raises(UsageError, match="this run already exists") as raised:
         go(max_steps=3, resume=False)
     assert "--resume" in str(raised.value)
     assert (checkpoints / "step-000002" / TENSORS_NAME).read_bytes() == before

@@ -134,7 +134,7 @@ def test_read_only_folder(
     assert start_child(work).wait() == 5
     said = capfd.readouterr()
     assert f"{read_only}/runs/r/.lock: cannot write: Permission denied" in said.out
-    assert "choose a folder that can be written" in said.out
+    assert "choose a writable folder" in said.out
     assert said.err == ""
 
 

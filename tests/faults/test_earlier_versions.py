@@ -62,7 +62,7 @@ def test_it_has_finished_before(run: Path, logged: pytest.LogCaptureFixture) -> 
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     result = train(load_recipe(str(run / "recipe.toml")), runs_dir=run.parent, run="r", resume=True)
     assert result.steps == 40
-    assert "this run has finished before" in logged.messages
+    assert "this run is already finished" in logged.messages
     assert {path: content for path, content in before.items() if path.read_bytes() != content} == {}
 
 

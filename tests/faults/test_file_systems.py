@@ -29,8 +29,8 @@ def sync_files_alone(descriptor: int) -> None:
 
 
 LACKING: dict[str, tuple[object, str, Callable[..., None], str]] = {
-    "locks": (fcntl, "flock", refuse(errno.ENOSYS), "the file system has no locks"),
-    "links": (os, "symlink", refuse(errno.EPERM), "no link `latest` to r can be made (Operation not permitted)"),
+    "locks": (fcntl, "flock", refuse(errno.ENOSYS), "the file system does not support locks"),
+    "links": (os, "symlink", refuse(errno.EPERM), "cannot create the link `latest` to r (Operation not permitted)"),
     "folder sync": (os, "fsync", sync_files_alone, "the file system cannot sync"),
     "sync": (os, "fsync", refuse(errno.ENOTSUP), "the file system cannot sync"),
 }

@@ -205,7 +205,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert [rank.wait() for rank in ranks] == [5, -signal.SIGKILL]
     told = capfd.readouterr().err
     assert "pocket-resnet: another process of this run has ended" in told
-    assert "go on with: pocket-resnet train" in told
+    assert "resume with: pocket-resnet train" in told
     [saved] = newest_first(tmp_path / "runs" / "lost" / "checkpoints")
     assert saved.name == "step-000003"
     assert checkpoint.load(saved)[1].keys() == whole.keys()

@@ -130,7 +130,7 @@ def test_several_views_where_mirrored_images_mean_something_else(
         classifier.model, classifier.card.model_copy(update={"flip_invariant": False}), classifier.hardware
     )
     assert len(digits.predict(pixels_HWC)) == 1
-    with pytest.raises(UsageError, match="2 views mirror images"):
+    with pytest.raises(UsageError, match="2 views mirror the images"):
         digits.predict(pixels_HWC, views=2)
 
 
@@ -173,7 +173,7 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path, caplog: pyt
     assert [len(row["top"]) for row in rows] == [2, 2]
     assert len(bad) == 1
     assert str(folder / "a.txt") in bad[0]
-    assert caplog.messages == [f"{folder}: 1 skipped: loop (link to a folder around it)"]
+    assert caplog.messages == [f"{folder}: 1 skipped: loop (link to a parent folder)"]
 
 
 def upright() -> NDArray[np.uint8]:

@@ -61,7 +61,7 @@ def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: P
     (pictures / "red" / "0.png").unlink()
     paint(pictures, first=NUM_IMAGES)
     for read in (evaluate_model, read_run):
-        with pytest.raises(DataError, match=f"the data in {pictures} are not those it was trained on: ") as raised:
+        with pytest.raises(DataError, match=f"the data in {pictures} differ from those it was trained on: ") as raised:
             read(run_folder)
         assert "red/0.png (gone)" in str(raised.value)
         assert f"--data {pictures}" in str(raised.value)
@@ -77,9 +77,9 @@ def test_moved_data(
     moved = pictures.rename(tmp_path / "moved")
     code, _, err = run("evaluate", run_folder)
     assert code == 3
-    assert f"its training data {pictures} do not exist" in err
+    assert f"its training data are not at {pictures}" in err
     assert "--data" in err
-    assert "do not exist" in run("report", run_folder)[2]
+    assert "are not at" in run("report", run_folder)[2]
     assert evaluate_model(run_folder, data=str(moved), split="val") == before
     again = read_run(run_folder, opener(None), str(moved))
     assert (again.evaluation.accuracy, again.notices) == (before.accuracy, ())
@@ -110,7 +110,7 @@ def test_finished_run_is_not_taken_for_one_on_other_data(
     assert train_on(pictures, resume=True).model == str(run_folder / "model")
     for path in (pictures / "red").iterdir():
         Image.new("RGB", (8, 8), (int(path.stem), 0, 0)).save(path)
-    with pytest.raises(UsageError, match="is not the data this run began with"):
+    with pytest.raises(UsageError, match="differs from the data this run began with"):
         train_on(pictures, resume=True)
 
 
@@ -121,7 +121,7 @@ def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: P
         assert str(tmp_path) not in (alone / name).read_text()
     assert "pictures/, fingerprint " in (alone / "README.md").read_text()
     for _ in range(2):
-        with pytest.raises(DataError, match="trained on a folder, pictures/, whose location is stored only") as raised:
+        with pytest.raises(DataError, match="trained on a folder, pictures/, but only the run's folder") as raised:
             evaluate_model(alone)
         assert "--data" in str(raised.value)
         (alone.parent / "recipe.toml").write_text('data.name = "digits"')
@@ -238,7 +238,7 @@ def test_earlier_run_on_a_folder_recorded_as_digits(
     older(run_folder, "digits")
     path = run_folder / "recipe.toml"
     path.write_text(path.read_text().replace(f'"{pictures}"', '"digits"'))
-    with pytest.raises(DataError, match="the data in digits are not those it was trained on"):
+    with pytest.raises(DataError, match="the data in digits differ from those it was trained on"):
         evaluate_model(run_folder)
 
 

@@ -47,7 +47,7 @@ def test_file_systems_without_locks(
     with lock_folder(tmp_path / "f") as warning:
         assert warning is not None
         assert str(tmp_path / "f") in warning
-        assert "has no locks" in warning
+        assert "does not support locks" in warning
     with download.exclusive(tmp_path / "archive", wait_s=0.0):
         pass
-    assert "has no locks" in caplog.text
+    assert "does not support locks" in caplog.text

@@ -91,7 +91,7 @@ def test_run_folder_will_do(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model here"):
         find_model(tmp_path / "other")
     (tmp_path / "run x" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(UsageError, match="has not finished") as raised:
+    with pytest.raises(UsageError, match="is not finished") as raised:
         find_model(tmp_path / "run x")
     assert resume_command(tmp_path / "run x") in str(raised.value)
 
@@ -207,8 +207,8 @@ def test_card_as_markdown(make_card: Callable[..., Card]) -> None:
     text = markdown(make_card())
     assert "| accuracy, single view, last epoch | 50.00% of 6 images (val) |" in text
     assert "`1`, `10`, `2`" in text
-    assert "part of training" not in text
-    assert "part of training" in markdown(make_card(train_on="trainval"))
+    assert "trained on these images" not in text
+    assert "trained on these images" in markdown(make_card(train_on="trainval"))
 
 
 def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, make_card: Callable[..., Card]) -> None:

@@ -108,9 +108,9 @@ def test_is_frozen_and_hashable_also_where_lists_are_given() -> None:
 
 def test_refuses_images_that_run_out_of_pixels() -> None:
     pooled = NetworkSpec(downsample="pool", image_size=8)
-    with pytest.raises(UsageError, match=r"image_size: too small: no pixel is left after stages\.2\.entry"):
+    with pytest.raises(UsageError, match=r"image_size: too small: no pixels are left after stages\.2\.entry"):
         num_macs(pooled, image_size=7)
-    with pytest.raises(UsageError, match=r"no pixel is left after stem\.conv"):
+    with pytest.raises(UsageError, match=r"no pixels are left after stem\.conv"):
         NetworkSpec(stem="whitening", stem_kernel_size=4, image_size=3)
 
 

@@ -241,4 +241,4 @@ def test_a_program_without_logging_set_up_reads_warnings_alone(
     go(min_steps=5, train_image_sizes=(6,))
     levels = {record.getMessage().partition(":")[0]: record.levelname for record in logged.records}
     assert levels["14 images are few"] == "INFO"
-    assert levels["trained to the end at 6 pixels, and judged at 8"] == "WARNING"
+    assert levels["the last steps trained at 6 pixels, but evaluation uses 8"] == "WARNING"

@@ -128,9 +128,9 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
     checkpoints = tmp_path / "first" / "checkpoints"
     wider = replace(make_recipe().model, widths=(4, 12))
     for changes, told, hint in (
-        ({"model": wider}, r"is of another network: size mismatch for stages.1", r"\[model\] in the recipe.toml there"),
-        ({"epochs": 1}, "is of step 3, and this run ends at step 2", "ask for more epochs"),
-        ({"max_steps": 3}, "is of step 3, and this run ends at step 3", "ask for more epochs"),
+        ({"model": wider}, r"is from another network: size mismatch for stages.1", r"\[model\] in its recipe.toml"),
+        ({"epochs": 1}, "is at step 3, but this run ends at step 2", "train more epochs"),
+        ({"max_steps": 3}, "is at step 3, but this run ends at step 3", "train more epochs"),
     ):
         with pytest.raises(UsageError, match=told) as raised:
             go("fork", init_from=str(checkpoints / "step-000003"), **changes)
@@ -140,7 +140,7 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
         with pytest.raises(UsageError, match="not a checkpoint") as raised:
             go("fork", init_from=str(path))
         assert str(checkpoints / "step-000004") in str(raised.value)
-    with pytest.raises(UsageError, match="give a folder step-NNNNNN of a run"):
+    with pytest.raises(UsageError, match="use the folder step-NNNNNN of a run"):
         go("fork", init_from=str(tmp_path / "nowhere"))
     assert not (tmp_path / "fork" / "recipe.toml").exists()
     (checkpoints / "step-000003" / "tensors.safetensors").write_bytes(b"")

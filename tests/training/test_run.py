@@ -112,7 +112,7 @@ def test_normalisation_and_whitening_come_from_training_images(
 def test_training_on_all_is_said_in_the_card(go: Callable[..., Result], tmp_path: Path) -> None:
     result = go(data={"train_on": "trainval"})
     assert result.images_seen == 40
-    assert "part of training" in (tmp_path / "r" / "model" / "README.md").read_text()
+    assert "trained on these images" in (tmp_path / "r" / "model" / "README.md").read_text()
 
 
 def test_stopping_early_keeps_the_schedule(go: Callable[..., Result], tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp
     go()
     changed = make_recipe(label_smoothing=0.3)
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
-    with pytest.raises(UsageError, match="no step is left to train, and the recipe is not"):
+    with pytest.raises(UsageError, match="no steps are left to train, and the recipe has changed"):
         train(changed, runs_dir=tmp_path, run="r", fork=True)
     assert (tmp_path / "r" / "recipe.toml").read_bytes() == before
     longer = make_recipe(label_smoothing=0.3, epochs=3)
@@ -212,7 +212,7 @@ def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
 
     monkeypatch.setattr(Trainer, "train_step", fail_later)
     with pytest.raises(
-        EnvironmentFault, match=r"out of memory\n.*the last good checkpoint is .*step-000002; go on with"
+        EnvironmentFault, match=r"out of memory\n.*the last good checkpoint is .*step-000002; resume with"
     ):
         go(checkpoint={"every_s": 1e9}, max_steps=2) and go(resume=True, checkpoint={"every_s": 1e9})
     assert [path.name for path in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
@@ -281,7 +281,9 @@ def test_more_processes_than_images_in_a_step_are_refused(
             return value
 
     monkeypatch.setattr(run, "joined", lambda _: contextlib.nullcontext(Seven(0, 7)))
-    with pytest.raises(UsageError, match="a step of 6 images cannot be shared by 7 processes\n  start at most 6, or"):
+    with pytest.raises(
+        UsageError, match="a step of 6 images is too small for 7 processes\n  start at most 6 processes, or"
+    ):
         go()
     assert not (tmp_path / "r").exists()
 
@@ -332,8 +334,8 @@ def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: 
     go(max_steps=3)
     before = lines(tmp_path / "r")
     assert go(resume=True, max_steps=2).steps == 3
-    assert "this run has finished before" in logged.messages
+    assert "this run is already finished" in logged.messages
     (tmp_path / "r" / "result.json").unlink()
     assert go(resume=True, max_steps=2).steps == 3
-    assert "already at step 3, past --max-steps 2: nothing left to train" in logged.messages
+    assert "already at step 3, past --max-steps 2: nothing to train" in logged.messages
     assert lines(tmp_path / "r") == before

@@ -79,7 +79,7 @@ def test_named_folder(make_recipe: Callable[..., Recipe], source: Source, tmp_pa
     assert choose_folder(tmp_path, recipe, source, "mine", resume=False) == tmp_path / "mine"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "recipe.toml").touch()
-    with pytest.raises(UsageError, match="this run exists"):
+    with pytest.raises(UsageError, match="this run already exists"):
         choose_folder(tmp_path, recipe, source, "mine", resume=False)
     assert choose_folder(tmp_path, recipe, source, "mine", resume=True) == tmp_path / "mine"
     for name in ("../x", "a/b", "/abs", "..", ".hidden", ""):

@@ -95,7 +95,7 @@ def test_views_repeat_and_are_answered_once(
     for _ in range(trainer.steps.total):
         trainer.train_step()
     assert sum(calls) == 2 * 14
-    assert logged.messages == [f"computing the teacher's answers for epoch {epoch} of 2" for epoch in (1, 2)]
+    assert logged.messages == [f"computing the teacher's predictions for epoch {epoch} of 2" for epoch in (1, 2)]
     assert torch.equal(views_of(trainer.loader, 4), views_of(trainer.loader, 0))
 
     calls.clear()
@@ -176,7 +176,7 @@ def test_classes_are_matched_by_name(
 
 
 def test_refused(make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path, tmp_path: Path) -> None:  # noqa: ARG001
-    with pytest.raises(RecipeError, match=r"hard_fraction below 1 does not go with teacher\.model"):
+    with pytest.raises(RecipeError, match=r"hard_fraction below 1 cannot be combined with teacher\.model"):
         make_recipe(hard_fraction=0.5, augment={"mixup": 0}, teacher={"model": str(trained)})
     with pytest.raises(UsageError, match="no model here"):
         train(make_recipe(teacher={"model": str(tmp_path / "none")}), runs_dir=tmp_path, run="s")
@@ -233,7 +233,7 @@ def test_images_of_the_teacher_count_as_seen(
     sums.write_text("".join(line for line in sums.read_text().splitlines(True) if DIGESTS_NAME not in line))
     result = train(make_recipe(teacher={"model": str(trained)}), runs_dir=tmp_path, run="unknown")
     assert result.caveat is not None
-    assert "images that are not known" in result.caveat
+    assert "unknown images" in result.caveat
 
 
 def test_command_line(

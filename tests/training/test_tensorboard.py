@@ -176,8 +176,7 @@ def test_without_tensorboard(
         main(["train", "fast", "--data", "digits", "--track", "--runs-dir", str(tmp_path)])
     assert ending.value.code == EnvironmentFault.exit_code
     assert capsys.readouterr().err == (
-        "pocket-resnet: --track needs TensorBoard, which is not installed\n"
-        "  pip install tensorboard, or leave --track out\n"
+        "pocket-resnet: --track needs TensorBoard, which is not installed\n  pip install tensorboard, or omit --track\n"
     )
     go(track=False)
 

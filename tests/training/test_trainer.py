@@ -217,7 +217,7 @@ def test_on_a_gpu_the_first_bad_step_is_told_when_asked(
     trainer.model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
     for _ in range(2):
         trainer.train_step()
-    with pytest.raises(NonFiniteError, match="nothing of it is saved") as raised:
+    with pytest.raises(NonFiniteError, match="stopped without saving it") as raised:
         trainer.refuse_non_finite()
     assert str(raised.value.where).startswith("step 1, lr")
 

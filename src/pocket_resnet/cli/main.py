@@ -14,9 +14,10 @@ import tyro
 
 from pocket_resnet.cli import console, streams
 from pocket_resnet.cli.commands import COMMANDS, Train
+from pocket_resnet.cli.train_flags import parse_train
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
-from pocket_resnet.recipe.toml import load_recipe, with_flags
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.version import __version__
 
 DEFAULT_RECIPE = "fast"
@@ -72,14 +73,12 @@ def _dispatch(arguments: list[str], debug: bool) -> None:
 
 def _parse(name: str, arguments: list[str]) -> Any:
     """The command's filled-in class; tyro itself explains unknown flags and exits with 2."""
-    default = None
     if name == "train":
         named = bool(arguments) and not arguments[0].startswith("-")
         default = Train(load_recipe(arguments.pop(0) if named else DEFAULT_RECIPE))
-    prog = f"pocket-resnet {name}" + (" [RECIPE]" if name == "train" else "")
-    command = tyro.cli(COMMANDS[name], args=arguments, default=default, prog=prog)
-    if default is not None:
-        command.recipe = with_flags(default.recipe, command.recipe, arguments)
+        command = parse_train(default, arguments, "pocket-resnet train [RECIPE]")
+    else:
+        command = tyro.cli(COMMANDS[name], args=arguments, prog=f"pocket-resnet {name}")
     for field in dataclasses.fields(command):
         setattr(command, field.name, _with_home(getattr(command, field.name)))
     return command

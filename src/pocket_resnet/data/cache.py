@@ -120,7 +120,7 @@ class PixelStore:
             if pixels_NCHW.dtype != np.uint8 or pixels_NCHW.shape != shape:
                 raise ValueError(f"{pixels_NCHW.dtype} {pixels_NCHW.shape} instead of uint8 {shape}")
         except Exception as error:  # a damaged header makes NumPy raise nearly anything
-            raise DataError(f"damaged: {error}", where=path, hint="delete it, it will be made again") from error
+            raise DataError(f"damaged: {error}", where=path, hint="delete it; it will be created again") from error
         return torch.from_numpy(pixels_NCHW)
 
     def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
@@ -132,12 +132,12 @@ class PixelStore:
             if isinstance(result, ImageError):
                 changed.append((image, result))
             elif not np.array_equal(result, kept_CHW):
-                changed.append((image, ImageError("other pixels are kept")))
+                changed.append((image, ImageError("the cached pixels differ")))
         if changed:
             raise DataError(
                 f"{len(changed)} of {len(images)} files do not match:{_listed(changed)}",
                 where=self._root,
-                hint=f"restore them, or delete {self._folder} to take them as they are",
+                hint=f"restore them, or delete {self._folder} to accept them as they are",
             )
 
     def _hold(self, path: Path) -> bool:
@@ -178,9 +178,9 @@ class PixelStore:
 
     def _report(self, bad: Sequence[Bad], images: Sequence[ImageFile]) -> DataError:
         return DataError(
-            f"{len(bad)} of {len(images)} files are no usable images:{_listed(bad)}",
+            f"{len(bad)} of {len(images)} files are not usable images:{_listed(bad)}",
             where=self._root,
-            hint="replace them or move them out",
+            hint="replace them or move them elsewhere",
         )
 
     def _hash(self, image: ImageFile) -> str | ImageError:
@@ -195,7 +195,7 @@ class PixelStore:
         try:
             content = read_file(self._root / image.relative)
             if wanted and hashlib.sha256(content).hexdigest() != wanted:
-                return ImageError("changed since it was listed; start again")
+                return ImageError("changed since it was listed; try again")
             return decode(content, self._image_size).transpose(2, 0, 1)
         except ImageError as error:
             return error

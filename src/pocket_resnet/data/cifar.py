@@ -94,7 +94,7 @@ class Cifar(Source):
                 raise DataError(
                     f"holds {len(labels):,} images, which makes {stop:,} instead of {num_images:,}",
                     where=self._folder / name,
-                    hint="get the official file again",
+                    hint="download the official file again",
                 )
             images_NCHW.numpy()[start:stop] = images
             labels_N.numpy()[start:stop] = labels
@@ -106,7 +106,7 @@ class Cifar(Source):
     def _read(self, name: str, stamps: dict[str, Stamp], trust_stamp: bool = True) -> bytes:
         """The file's content, which has the right MD5; notes that in the stamps."""
         path = self._folder / name
-        hint = f"put the official file there, or delete {self._folder} to have all of it downloaded"
+        hint = f"put the official file there, or delete {self._folder} to download all of it again"
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -123,7 +123,7 @@ class Cifar(Source):
         if not (trust_stamp and stamps.get(name) == [*now, wanted]):
             found = hashlib.md5(content, usedforsecurity=False).hexdigest()
             if wanted and found != wanted:
-                known = "is published" if name in self._layout.md5 else "it was at first"
+                known = "is published" if name in self._layout.md5 else "was recorded first"
                 raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, hint=hint)
             stamps[name] = [*now, found]
         return content
@@ -140,7 +140,7 @@ def _find_folder(family: Family, data_dir: Path) -> tuple[Path, Layout] | None:
                 incomplete = DataError(
                     f"{', '.join(missing)} missing",
                     where=folder,
-                    hint="put the official file there, or delete the folder to have all of it downloaded",
+                    hint="put the official file there, or delete the folder to download all of it again",
                 )
     if incomplete is not None:
         raise incomplete
@@ -168,7 +168,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
             download.fetch(urls(layout), path, layout.archive_md5)
         elif (found := files.digest(path, "md5")) != layout.archive_md5:
             what = f"wrong MD5: it is {found}, {layout.archive_md5} is published"
-            raise DataError(what, where=path, hint=f"move it away, or put {urls(layout)[0]} in its place")
+            raise DataError(what, where=path, hint=f"remove it, or put {urls(layout)[0]} in its place")
         _unpack(path, layout, data_dir / layout.folder)
         if is_ours:
             path.unlink()

@@ -50,7 +50,7 @@ def open_source(
         return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
     close = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
-    raise UsageError("no data set and no folder of this name", where=name, hint=hint)
+    raise UsageError("no data set or folder has this name", where=name, hint=hint)
 
 
 def data_name(data: str | os.PathLike[str]) -> str:
@@ -77,7 +77,7 @@ def default_data_dir() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocket-resnet"
     except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd, as in some containers
         raise EnvironmentFault(
-            "there is no home folder to keep data in", hint=f"name a folder with --data-dir, or in {DATA_VARIABLE}"
+            "there is no home folder for data", hint=f"set a folder with --data-dir or {DATA_VARIABLE}"
         ) from error
 
 
@@ -86,14 +86,14 @@ def _choose(data_dir: Path | None, allow_download: bool) -> str:
     try:
         data_dir = data_dir or default_data_dir()
     except EnvironmentFault as fault:
-        _log.warning("%s: using the digits instead of CIFAR-10", fault.what)
+        _log.warning("%s: using digits instead of CIFAR-10", fault.what)
         return "digits"
     if cifar.is_here(CIFAR10, data_dir):
         return "cifar10"
     urls = cifar.urls(CIFAR10.layouts[0])
     if allow_download and any(is_reachable(url) for url in urls):
         return "cifar10"
-    _log.warning("CIFAR-10 is not in %s and cannot be reached (%s): using the digits instead", data_dir, urls[0])
+    _log.warning("CIFAR-10 is not in %s and cannot be downloaded (%s): using digits instead", data_dir, urls[0])
     return "digits"
 
 

@@ -58,7 +58,7 @@ class Digits(Source):
             with np.load(io.BytesIO(self._content), allow_pickle=False) as arrays:
                 small_N88, labels_N = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         except Exception as error:  # zip, zlib and npy each have their own
-            raise DataError(f"damaged: {error}", where=self.where, hint="install the package again") from error
+            raise DataError(f"damaged: {error}", where=self.where, hint="reinstall the package") from error
         grey_N88 = (small_N88.astype(np.uint16) * 255 + _MAX_VALUE // 2) // _MAX_VALUE
         grey_NHW = grey_N88.astype(np.uint8).repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)
         images_NCHW = torch.from_numpy(grey_NHW)[:, None].expand(-1, 3, -1, -1).contiguous()

@@ -97,7 +97,7 @@ def _cut(images: list[ImageFile], content: Mapping[ImageFile, str]) -> tuple[lis
     train = [image for image in images if content[image] not in held.contents]
     val = [image for image in images if content[image] in held.contents]
     if names := listed([printable(name) for name in held.exceptions], ", "):
-        what = "one image of each of these classes may move between training and validation as the class grows"
+        what = "one image of each of these classes may switch between training and validation when images are added"
         _log.info("%s: %s", what, names)
     return train, val
 
@@ -106,11 +106,11 @@ def _warn_of_single_images(train: Sequence[ImageFile], val: Sequence[ImageFile])
     validated = {image.class_name for image in val}
     names = dict.fromkeys(printable(image.class_name) for image in train if image.class_name not in validated)
     if names:
-        _log.warning("classes with a single distinct image, used for training only: %s", ", ".join(names))
+        _log.warning("classes with only one distinct image, used for training only: %s", ", ".join(names))
 
 
 def _warn_of_duplicates(hashes: Sequence[str], num_val: int) -> None:
     num_train = len(hashes) - num_val
     trained = set(hashes[:num_train])
     if count := sum(content in trained for content in hashes[num_train:]):
-        _log.warning("%d of %d validation images are in training too", count, num_val)
+        _log.warning("%d of %d validation images are also training images", count, num_val)

@@ -47,19 +47,19 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
     root = listing.root
     names = _by_split(root, like_splits)
     if strangers := [name for name in folders if name not in like_splits]:
-        what = f"{_folders(strangers)} {'lies' if len(strangers) == 1 else 'lie'} next to {_folders(like_splits)}"
+        what = f"{_folders(strangers)} {'is' if len(strangers) == 1 else 'are'} next to {_folders(like_splits)}"
         it = "it" if len(strangers) == 1 else "them"
         hint = f"move {it} into {names.get('train', 'train')}/ or out of the data set"
         raise DataError(what, where=root, hint=hint)
     if "train" not in names:
-        hint = "add train/, or name its classes' folder"
+        hint = "add train/, or give the folder that holds the classes"
         raise DataError(
             "; ".join([f"it has {nested[0]}/, but no train/", *listing.skipped_lines()]), where=root, hint=hint
         )
     if "test" in names and names["test"] not in nested:
         _warn_left_out(names.pop("test"))
     if renamed := [f"{name}/ as {split}/" for split, name in names.items() if name != split]:
-        _log.info("taken for splits: %s", ", ".join(renamed))
+        _log.info("used as splits: %s", ", ".join(renamed))
     train_name = names["train"]
     splits: dict[str, Classes] = {}
     for split, name in names.items():
@@ -67,10 +67,10 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
         classes, in_other_form = _named_as(root / name, found, splits.get("train", found))
         _check_depth(listing, root / name, list(classes))
         if split == "test" and _is_unlabelled(classes, splits["train"]):
-            _log.warning("warning: %s/ has one folder, which is no class of %s/: left out", name, train_name)
+            _log.warning("warning: %s/ has one folder, which is not a class of %s/: ignored", name, train_name)
             continue
         if in_other_form:
-            _log.info("matched, though their Unicode forms differ in %s/: %s", name, ", ".join(in_other_form))
+            _log.info("matched despite different Unicode forms in %s/: %s", name, ", ".join(in_other_form))
         _check_classes(listing, root / name, classes, splits.get("train", classes), train_name)
         splits[split] = classes
     return Layout(splits, is_plain=False)
@@ -80,15 +80,15 @@ def _without_splits(listing: Listing, folders: list[str], like_splits: list[str]
     root = listing.root
     if like_splits and like_splits == folders:
         what = f"{_folders(like_splits)} without class folders"
-        raise DataError(what, where=root, hint="give every class a subfolder with its images in each of them")
+        raise DataError(what, where=root, hint="give each of them one subfolder per class with its images")
     for name in like_splits:
         split = _SPLIT_OF[name.casefold()]
         if split == "val":
-            what = f"{printable(name)}/ may be a split or a class"
+            what = f"{printable(name)}/ could be a split or a class"
             hint = f"move the classes into train/ and {name}/, or give the class another name"
             raise DataError(what, where=root, hint=hint)
         if split == "train":
-            _log.warning("%s/ has no class folders: taken for a class", name)
+            _log.warning("%s/ has no class folders: used as a class", name)
         else:
             _warn_left_out(name)
     classes, _ = _named_as(root, listing.classes(root), {})
@@ -104,8 +104,8 @@ def _by_split(root: Path, like_splits: list[str]) -> dict[str, str]:
     for split in SPLITS:
         names = [name for name in like_splits if _SPLIT_OF[name.casefold()] == split]
         if len(names) > 1:
-            what = f"{_folders(names)} may all be {split}/"
-            raise DataError(what, where=root, hint="put them together, or move all but one out")
+            what = f"{_folders(names)} could each be {split}/"
+            raise DataError(what, where=root, hint="merge them, or move all but one elsewhere")
         if names:
             found[split] = names[0]
     return found
@@ -115,8 +115,8 @@ def _named_as(part: Path, classes: Classes, train: Classes) -> tuple[Classes, li
     """The classes under train's names, where only the Unicode form differs; which these are."""
     counts = Counter(map(unicode_form, classes))
     if twice := [name for name in classes if counts[unicode_form(name)] > 1]:
-        what = f"class folders whose names differ in their Unicode form only: {', '.join(map(ascii, twice))}"
-        raise DataError(what, where=part, hint="put them together")
+        what = f"class folders whose names differ only in their Unicode form: {', '.join(map(ascii, twice))}"
+        raise DataError(what, where=part, hint="merge them")
     known = {unicode_form(name): name for name in train}
     names = {name: known.get(unicode_form(name), name) for name in classes}
     renamed = {
@@ -165,8 +165,8 @@ def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classe
         "class folders without an image": [name for name, images in classes.items() if not images],
         f"classes that {train_name}/ does not have": strangers,
         f"classes of {train_name}/ missing": [name for name in train if name not in classes],
-        "names that differ in upper and lower case": [f"{name} and {other}" for name, other in like.items()],
-        "class names that are no text": [name for name in classes if not _is_text(name)],
+        "names that differ only in upper and lower case": [f"{name} and {other}" for name, other in like.items()],
+        "class names that are not valid text": [name for name in classes if not _is_text(name)],
     }
     found = [f"{what}: {listed([*map(printable, names)], ', ')}" for what, names in problems.items() if names]
     if found:
@@ -185,4 +185,4 @@ def _folders(names: Iterable[str]) -> str:
 
 
 def _warn_left_out(name: str) -> None:
-    _log.warning("warning: %s/ has no class folders: left out", name)
+    _log.warning("warning: %s/ has no class folders: ignored", name)

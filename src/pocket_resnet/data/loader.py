@@ -49,7 +49,7 @@ class Steps:
             looks = "" if hard_fraction == 1 else looks
             raise UsageError(
                 f"batch_size {batch_size}{looks} exceeds the {self.num_samples} training images",
-                hint=f"use fewer, for example --batch-size {_suggested(int(self.num_samples * hard_fraction))}",
+                hint=f"use a smaller one, for example --batch-size {_suggested(int(self.num_samples * hard_fraction))}",
             )
 
     @property

@@ -20,7 +20,7 @@ from pocket_resnet.errors import DataError
 
 CHW = (3, 32, 32)
 NUM_PIXEL_BYTES = 3 * 32 * 32
-_MEND = "get the official file again"
+_MEND = "download the official file again"
 
 Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -84,7 +84,7 @@ class _Array:
     def __setstate__(self, state: Sequence[Any]) -> None:
         _version, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _Uint8) or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array of something else than uint8")
+            raise pickle.UnpicklingError("an array of a type other than uint8")
         self.array = np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
 
 

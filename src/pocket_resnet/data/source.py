@@ -86,14 +86,16 @@ class Source(ABC):
         if which == "test":
             return Split(*self.test())
         if which == "all" and not self.is_plain:
-            raise UsageError("only a plain folder is used whole", where=self.name, hint="choose one of its splits")
+            raise UsageError(
+                "only a folder without splits can be used as a whole", where=self.name, hint="choose one of its splits"
+            )
         images_NCHW, labels_N = self._training_images
         num_train = len(labels_N) - self.num_val
         if which == "val" and num_train == len(labels_N):
             raise DataError(
-                "too few images to hold some out for validation",
+                "too few images to hold out a validation split",
                 where=self.name,
-                hint="give a class two images at least, or add val/",
+                hint="add a second image to a class, or add val/",
             )
         start, stop = {"train": (0, num_train), "val": (num_train, None)}.get(which, (0, None))
         return Split(images_NCHW[start:stop], labels_N[start:stop])

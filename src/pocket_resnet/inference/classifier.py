@@ -50,7 +50,7 @@ class Classifier:
         """
         top, views = index(top), index(views)
         if top < 1:
-            raise UsageError(f"top {top}", hint="ask for 1 class or more")
+            raise UsageError(f"top {top}", hint="use 1 or more")
         refuse_mirroring(self.card, views)
         predictions: list[Prediction] = []
         remaining = several(images)  # a generator is the caller's code: it runs with the caller's settings

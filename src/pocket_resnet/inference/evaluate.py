@@ -130,7 +130,7 @@ def evaluate_model(
 def refuse_mirroring(card: Card, views: int) -> None:
     """Raise UsageError where several views are asked of a model whose images must not be flipped."""
     if views > 1 and not card.flip_invariant:
-        raise UsageError(f"{views} views mirror images, which then mean something else here", hint="use one view")
+        raise UsageError(f"{views} views mirror the images, which changes their meaning here", hint="use --views 1")
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:

@@ -11,7 +11,7 @@ from filelock import lock_descriptor
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io.files import explain_os_errors
 
-NO_LOCKS = "the file system has no locks: make sure that no other process writes here"
+NO_LOCKS = "the file system does not support locks: make sure that no other process writes here"
 
 
 class HeldError(Exception):

@@ -39,7 +39,7 @@ def with_current_names(values: Mapping[str, Any], table: Mapping[str, str], sect
         path = section + key
         new_path = table.get(path, path)
         if new_path != path and new_path.removeprefix(section) in values:
-            raise UsageError(f"`{path}` is now `{new_path}`, and both are given", hint=f"leave `{path}` out")
+            raise UsageError(f"`{path}` is now `{new_path}`, but both are set", hint=f"remove `{path}`")
         nested = with_current_names(value, table, f"{new_path}.") if isinstance(value, dict) else value
         found[new_path.removeprefix(section)] = nested
     return found

@@ -77,7 +77,7 @@ def find_model(path: Path) -> Path:
         if (folder / CONFIG_NAME).exists():
             return folder
     if (path / "checkpoints").is_dir():
-        raise UsageError("this run has not finished", where=path, hint=f"go on with: {resume_command(path)}")
+        raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
     hint = "give a model directory or a finished run's directory"
     if by_name:
         hint += f", or a released model: {listed(sorted(by_name), ', ')}"
@@ -131,7 +131,7 @@ def parse_tensors(content: bytes) -> dict[str, Tensor]:
     try:
         return tensors_from_bytes(content)
     except KeyError as error:
-        raise ValueError(f"numbers of the format {error}, which torch does not have") from error
+        raise ValueError(f"numbers of the format {error}, which torch does not support") from error
     except (SafetensorError, RuntimeError, TypeError) as error:
         raise ValueError(str(error)) from error
 
@@ -183,7 +183,7 @@ def _parse_card(content: bytes, where: Path) -> Card:
     except (ValidationError, ValueError, RecursionError, UsageError) as error:
         raise ArtifactError(f"not a model's configuration: {first_fault(error)}", where=where) from error
     if len(card.class_names) != card.spec.num_classes or len(set(card.class_names)) != len(card.class_names):
-        raise ArtifactError("class_names do not fit spec.num_classes", where=where)
+        raise ArtifactError("the number of class_names differs from spec.num_classes", where=where)
     return card
 
 

@@ -116,7 +116,7 @@ class _Walk:
         projects = changes and spec.shortcut == "projection"
         if changes and not projects and entering[0] > channels:
             what = f"{name} narrows {entering[0]} channels to {channels}, which an identity shortcut cannot"
-            hint = 'Let widths grow from the stem on, or set shortcut to "projection".'
+            hint = 'Use widths that grow from the stem on, or set shortcut to "projection".'
             raise UsageError(what, where="widths", hint=hint)
         for index, conv in enumerate(_branch(spec, stage, stride)):
             # The first convolution and the shortcut read the same values, unless a norm stands between.
@@ -162,5 +162,5 @@ class _Walk:
     def _resize(self, name: str, channels: int, size: int) -> None:
         if size < 1:
             hint = "Use larger images, fewer stages or a smaller stem kernel."
-            raise UsageError(f"too small: no pixel is left after {name}", where="image_size", hint=hint)
+            raise UsageError(f"too small: no pixels are left after {name}", where="image_size", hint=hint)
         self.shape = (channels, size, size)

@@ -108,7 +108,7 @@ def design(
     fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
     found = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
     if not budget.fits(found):
-        shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
+        shape, reason = POOLED, "the multiply-add limit binds: this shape needs fewer of them per parameter"
         found = _filled(_fixed(shape, fixed), budget, fixed)
     return Design(found, budget, (reason,))
 
@@ -139,9 +139,9 @@ def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> Net
 def _shape(epochs: int) -> tuple[NetworkSpec, str]:
     """The shape that makes most of parameters in so many epochs, and why (docs/report.md has the measurements)."""
     if epochs <= SHORT_RUN:
-        return POOLED, f"up to {SHORT_RUN} epochs: after three the most accurate of the shapes measured"
+        return POOLED, f"up to {SHORT_RUN} epochs: the most accurate measured shape after 3 epochs"
     if epochs <= LONG_RUN:
-        return SHALLOW, f"{SHORT_RUN + 1} to {LONG_RUN} epochs: after ten the most accurate of the shapes measured"
+        return SHALLOW, f"{SHORT_RUN + 1} to {LONG_RUN} epochs: the most accurate measured shape after 10 epochs"
     return DEEP, f"more than {LONG_RUN} epochs: the most accurate hand-made shape published under 5M parameters"
 
 

@@ -98,7 +98,7 @@ class Normalize(nn.Module):
         """Use these per-channel statistics, on the 0 to 1 scale. Raises UsageError unless std is positive."""
         mean_C, std_C = torch.as_tensor(mean), torch.as_tensor(std)
         if not bool((std_C > 0).all()):
-            raise UsageError(f"not positive: {std_C.tolist()}", where="std", hint="Measure images that vary.")
+            raise UsageError(f"not positive: {std_C.tolist()}", where="std", hint="Use images that vary.")
         self.mean.copy_(mean_C.reshape(IMAGE_CHANNELS, 1, 1))
         self.std.copy_(std_C.reshape(IMAGE_CHANNELS, 1, 1))
 

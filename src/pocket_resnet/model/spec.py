@@ -24,57 +24,57 @@ _Sequence = Field(strict=False)  # a list too, as TOML and JSON have it; becomes
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class NetworkSpec:
-    """A residual network in numbers: stem, stages of blocks, head. Tuples have one entry a stage."""
+    """Shape of a residual network: stem, stages of blocks, head. Tuples have one entry per stage."""
 
     num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
-    """Classes to tell apart."""
+    """Number of classes."""
     image_size: Annotated[int, Field(ge=1, le=4_096)] = 32
     """Height and width of an image, in pixels."""
     stem: Literal["conv", "whitening"] = "conv"
-    """First layer: a trained convolution, or frozen filters that whiten the training images' patches."""
+    """First layer: a trained convolution, or frozen filters that whiten patches of the training images."""
     stem_width: Channels = 64
-    """Channels of a conv stem (a whitening stem has 6 x kernel size squared: both signs of each filter)."""
+    """Channels of a conv stem. A whitening stem has 6 x kernel size squared, both signs of each filter."""
     stem_kernel_size: KernelSize = 3
-    """Kernel size of the stem, in pixels; odd for a conv stem."""
+    """Kernel size of the stem in pixels, odd for a conv stem."""
     num_blocks: Annotated[tuple[Annotated[int, Field(ge=0, le=1_000)], ...], _Sequence] = (4, 4, 3)
-    """Residual blocks in each stage; 0 is possible unless downsample is "stride"."""
+    """Residual blocks in each stage. 0 is allowed unless downsample is "stride"."""
     widths: Annotated[tuple[Channels, ...], _Sequence] = (64, 128, 256)
-    """Channels of each stage's blocks; a bottleneck puts out expansion times as many."""
+    """Channels of each stage's blocks. A bottleneck outputs `expansion` times as many."""
     kernel_sizes: Annotated[tuple[KernelSize, ...], _Sequence] = (3, 3, 3)
-    """Kernel size of each stage's convolutions, odd, in pixels."""
+    """Kernel size of each stage's convolutions in pixels, odd."""
     shortcut_kernel_sizes: Annotated[tuple[KernelSize, ...], _Sequence] = (1, 1, 1)
-    """Kernel size of each stage's projection shortcut, odd, in pixels."""
+    """Kernel size of each stage's projection shortcut in pixels, odd."""
     downsample: Literal["stride", "pool", "pool-late"] = "stride"
-    """Halving. stride: in each stage but the first. pool: by a convolution and a max-pool before each stage.
-    pool-late: likewise, but before the first stage by the convolution's stride."""
+    """How stages halve the image. stride: strided convolutions, not in the first stage. pool: a convolution and a
+    max-pool before each stage. pool-late: like pool, but a strided convolution before the first stage."""
     shortcut: Literal["projection", "identity"] = "projection"
-    """Where a block changes shape: a convolution, or the input subsampled and padded with zero channels."""
+    """Shortcut of blocks that change shape: a convolution, or the input subsampled and padded with zero channels."""
     block: Literal["basic", "single", "bottleneck"] = "basic"
-    """Convolutions of a block: two (basic), one (single), or 1 x 1, k x k, 1 x 1 (bottleneck)."""
+    """Convolutions per block: two (basic), one (single), or 1 x 1, k x k, 1 x 1 (bottleneck)."""
     expansion: Annotated[int, Field(ge=1, le=64)] = 4
     """Output channels of a bottleneck as a multiple of its width."""
     groups: Channels = 1
-    """Groups of the k x k convolutions inside blocks; must divide their channels."""
+    """Groups of the k x k convolutions inside blocks. Must divide their channels."""
     preactivation: bool = False
-    """Norm and activation before each convolution, not after; only with downsample "stride"."""
+    """Put norm and activation before each convolution. Only with downsample "stride"."""
     squeeze_excite: Literal["none", "stem", "block"] = "none"
-    """Squeeze-and-excitation: nowhere, once after the stem, or at the end of every block's branch."""
+    """Squeeze-and-excitation: none, once after the stem, or at the end of every block's branch."""
     squeeze_reduction: Channels = 16
-    """Squeeze-and-excitation's hidden layer has channels // this many units, at least one."""
+    """Divisor of the channels that gives the units of squeeze-and-excitation's hidden layer, at least one."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
-    """Activation function, everywhere."""
+    """Activation function of the whole network."""
     batch_norm: bool = True
-    """Batch normalisation; without it every convolution has a bias instead."""
+    """Use batch normalisation. Without it, every convolution has a bias."""
     batch_norm_momentum: Annotated[float, Field(ge=0.001, le=1)] = 0.1
     """Weight of the newest batch in BatchNorm's running statistics."""
     dropout: Probability = 0.0
-    """Probability of dropping a pooled feature, just before the classifier."""
+    """Dropout probability of the pooled features before the classifier."""
     drop_path: Probability = 0.0
-    """Probability of dropping the last block's branch, per image; lower in earlier blocks, linearly."""
+    """Probability of dropping the last block's branch per image. Earlier blocks scale it down linearly."""
     pool: Literal["avg", "max"] = "avg"
     """Global pooling before the classifier."""
     head_bias: bool = True
-    """Whether the classifier has a bias."""
+    """Give the classifier a bias."""
     head_scale: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Factor on the logits."""
 
@@ -126,7 +126,7 @@ def _check_stages(spec: NetworkSpec) -> None:
     lengths = {name: len(getattr(spec, name)) for name in PER_STAGE}
     if len(set(lengths.values())) != 1 or not 1 <= lengths["widths"] <= MAX_STAGES:
         counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        hint = f"Give each one number a stage, for 1 to {MAX_STAGES} stages."
+        hint = f"Give each one number per stage, for 1 to {MAX_STAGES} stages."
         raise UsageError(f"stages must agree in number ({counts})", where="num_blocks", hint=hint)
     padded = {name: getattr(spec, name) for name in ("kernel_sizes", "shortcut_kernel_sizes")}
     padded["stem_kernel_size"] = (spec.stem_kernel_size,) if spec.stem == "conv" else ()

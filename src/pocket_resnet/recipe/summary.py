@@ -34,7 +34,7 @@ def find_spec(name: str) -> NetworkSpec:
     except UsageError as error:
         recipes = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
         raise UsageError(
-            f"{name!r} is no model directory, recipe or network",
+            f"{name!r} is not a model directory, recipe or network",
             hint=f"recipes: {', '.join(recipes)}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
         ) from error
 
@@ -58,7 +58,7 @@ def find_design(limits: dict[str, str], epochs: int | None = None, num_classes: 
     number, or that no network fits.
     """
     if epochs is not None and epochs < 1:
-        raise UsageError(f"{epochs} is no number of epochs", where="epochs", hint="give 1 or more")
+        raise UsageError(f"{epochs} is not a valid number of epochs", where="epochs", hint="give 1 or more")
     counts = {key: parse_count(text, key) for key, text in limits.items()}
     budget = Budget(num_params=counts.get("budget"), num_macs=counts.get("max_macs"), num_bytes=counts.get("max_bytes"))
     planned = load_recipe("best").epochs if epochs is None else epochs

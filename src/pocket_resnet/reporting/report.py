@@ -34,7 +34,7 @@ def write_report(
     given = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
     paths = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]
     if not paths:
-        raise UsageError("no runs", hint="name folders of finished runs")
+        raise UsageError("no runs", hint="give the folders of finished runs")
     open_data = opener(data_dir)
     first, *others = [read_run(path, open_data, data) for path in paths]
     first.hardware.use_threads()

@@ -1,6 +1,6 @@
-"""What follows a run while it trains: metrics.jsonl, the progress bar, and whatever a program adds (docs/callbacks.md).
+"""Callbacks of a training run: metrics.jsonl, the progress bar, and your own (docs/callbacks.md).
 
-Of several processes only rank 0 has callbacks.
+With several processes, only rank 0 runs callbacks.
 """
 
 import contextlib
@@ -32,74 +32,74 @@ PLAIN_LINE_EVERY_S = 30.0
 
 @dataclass
 class RunState:
-    """A run as its callbacks see it. They read; `stop` is the one thing that they can do to it."""
+    """The run as callbacks see it. Callbacks only read it; `stop` is the only way to change the run."""
 
     path: Path
     """The run's folder."""
     recipe: Recipe
-    """All that decides the run, with what flags, data and dial have filled in."""
+    """The resolved recipe, including what flags, data and dial filled in."""
     trainer: Trainer
     """The network, its optimizer and its batches."""
     val: Split
     """The validation images."""
     plan: Plan
-    """Which steps end an epoch, have a validation, or end the run."""
+    """The steps that end an epoch, run a validation, or end the run."""
     records: list[Record]
-    """The lines of metrics.jsonl up to now, those of earlier processes included."""
+    """The lines of metrics.jsonl so far, including those of earlier processes."""
     unchanged_step: int
-    """Up to which step the records are those that earlier processes wrote."""
+    """The last step whose records earlier processes wrote."""
     evaluation: Evaluation | None = None
-    """The last validation of this process."""
+    """This process's latest validation."""
     probabilities_NK: Tensor | None = None
-    """The probabilities that it gave to the validation images, float [N, K]."""
+    """Its probabilities for the validation images, float [N, K]."""
     result: Result | None = None
-    """Set when the run has finished."""
+    """The result, once the run is finished."""
     stops: bool = False
-    """Whether a callback has asked to end the run."""
+    """Whether a callback has requested the end of the run."""
 
     @property
     def step(self) -> int:
-        """How many optimizer steps are done."""
+        """Number of optimizer steps done."""
         return self.trainer.step
 
     def stop(self) -> None:
-        """End the run after the present epoch, in the ordinary way: checkpoint, model and result are written."""
+        """End the run normally after the current epoch: it writes checkpoint, model and result."""
         self.stops = True
 
     def recorded(self) -> Record | None:
-        """The record of this very step, where there is one."""
+        """The record of the current step, if there is one."""
         return self.records[-1] if self.records and self.records[-1]["step"] == self.step else None
 
     def keep(self, record: Record) -> None:
-        """Add a record, in place of one of the same step."""
+        """Add a record, replacing one of the same step."""
         if self.recorded() is not None:
             del self.records[-1]
         self.records.append(record)
 
 
 class Callback:
-    """Follows a run. Override what you need; an exception ends the run as a failure of its own would."""
+    """Base class of callbacks. Override what you need. An exception ends the run like any other failure."""
 
     def on_start(self, run: RunState) -> None:
-        """Before the first step; a resumed run has its records already."""
+        """Runs before the first step. A resumed run already has its records."""
 
     def on_epoch(self, run: RunState, record: Record) -> None:
-        """After `record` has been added to `run.records`; `run.stop()` ends the run here.
+        """Runs after `record` is added to `run.records`. `run.stop()` ends the run here.
 
-        It comes again for the same step where a run that had no validation in this epoch turns out to end here.
+        Runs twice for one step if the run ends at an epoch that had no validation.
         """
 
     def on_checkpoint(self, run: RunState, path: Path) -> None:
-        """After a checkpoint has been written to the folder `path`."""
+        """Runs after a checkpoint is written to the folder `path`."""
 
     def on_end(self, run: RunState) -> None:
-        """Last, however the run ended; `run.result` is None where it was stopped by a signal or failed."""
+        """Runs last, however the run ends. `run.result` is None if a signal or an error ended it."""
 
 
 class MetricsFile(Callback):
-    """metrics.jsonl: one JSON object a line, appended and synced, so that no checkpoint outlives its records.
+    """metrics.jsonl: one JSON object per line, appended and synced, so that no checkpoint outlives its records.
 
-    A resumed run first drops what lies beyond its checkpoint.
+    A resumed run first drops the records after its checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +125,7 @@ def _line(record: Record) -> str:
 
 
 class ProgressBar(Callback):
-    """Epoch, images a second, loss, accuracy and time left: a bar on a terminal, plain lines elsewhere."""
+    """Epoch, images per second, loss, accuracy and time left: a bar in a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -145,14 +145,14 @@ class ProgressBar(Callback):
         recipe, trainer = run.recipe, run.trainer
         self._say(
             f"{recipe.name} on {recipe.data.name}: {num_params(recipe.model):,} parameters, "
-            f"{num_macs(recipe.model):,} multiply-adds an image, {trainer.steps.num_samples:,} training images, "
+            f"{num_macs(recipe.model):,} multiply-adds per image, {trainer.steps.num_samples:,} training images, "
             f"{num_steps:,} steps on {machine(trainer.hardware)}"
         )
 
     def on_step(self, run: RunState, num_images: int) -> None:
-        """Count a step of so many images; now and then show the epoch so far.
+        """Count a step's images and periodically show the current epoch's progress.
 
-        Raises NonFiniteError where a loss or gradient on the device was not finite: to show it waits for the device.
+        Raises NonFiniteError if a loss or gradient on the device is not finite: showing progress waits for the device.
         """
         self.num_images += num_images
         if time.monotonic() - self.spoken_s > (PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S):
@@ -198,7 +198,7 @@ class ProgressBar(Callback):
 
 @contextlib.contextmanager
 def _closed_terminal_ignored() -> Iterator[None]:
-    """Inside, nothing fails because the terminal is gone: the SIGHUP that comes with it saves and ends the run."""
+    """Ignore errors of a closed terminal: the SIGHUP that comes with it saves and ends the run."""
     try:
         yield
     except OSError as error:

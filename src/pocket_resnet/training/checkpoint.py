@@ -68,7 +68,7 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
         refuse_newer_format(values, "checkpoint", FORMAT, path)
         found = CheckpointState.model_validate(values)
         if found.step != step_of(path):
-            raise ValueError(f"it says to be of step {found.step}")
+            raise ValueError(f"its state is of step {found.step}")
         named = {current_name(name, TENSORS): value for name, value in parse_tensors(tensors).items()}
         return found.model_copy(update={"format": FORMAT}), named
     except (ValidationError, ValueError, RecursionError) as error:
@@ -94,9 +94,9 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | Non
         return found
     if damaged:
         raise ArtifactError(
-            "no checkpoint verifies: " + "; ".join(damaged),
+            "every checkpoint is damaged: " + "; ".join(damaged),
             where=folder,
-            hint="start anew under another --run name",
+            hint="start again under another --run name",
         )
     return None
 

@@ -43,8 +43,8 @@ class Processes:
         """Raise UsageError where a step trains fewer images than there are processes."""
         fewest = min(map(steps.num_trained, range(steps.per_epoch)))
         if fewest < self.world_size:
-            what = f"a step of {fewest} images cannot be shared by {self.world_size} processes"
-            raise UsageError(what, hint=f"start at most {fewest}, or choose another --batch-size")
+            what = f"a step of {fewest} images is too small for {self.world_size} processes"
+            raise UsageError(what, hint=f"start at most {fewest} processes, or choose a larger --batch-size")
 
     def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor, all of one dtype, by its sum over all processes."""
@@ -137,7 +137,7 @@ def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
         yield
         return
     if rank >= (num_gpus := torch.cuda.device_count()):
-        hint = f"start at most {num_gpus} here, or train with --hardware.device cpu"
+        hint = f"start at most {num_gpus} processes here, or train with --hardware.device cpu"
         raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", hint=hint)
     callers = torch.cuda.current_device()
     torch.cuda.set_device(rank)
@@ -160,7 +160,7 @@ def explained_loss() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         happened = "does not answer" if "timed out" in str(error).lower() else "has ended"
-        raise LostProcess(f"another process of this run {happened}", hint="see what it said") from error
+        raise LostProcess(f"another process of this run {happened}", hint="check its messages") from error
 
 
 class SumOverProcesses(torch.autograd.Function):

@@ -33,7 +33,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
     """The recipe with what depends on the data filled in; logs, unless `quiet`, what a user may not expect."""
     notice, warning = (logging.DEBUG, logging.DEBUG) if quiet else (logging.INFO, logging.WARNING)
     if len(source.class_names) < 2:
-        raise DataError("only one class", where=source.name, hint="give it a folder with at least two class folders")
+        raise DataError("only one class", where=source.name, hint="use a folder with at least two class folders")
     changes: dict[str, Any] = {"data.name": source.name}
     if recipe.init_from is not None:
         changes["init_from"] = str(expanded(recipe.init_from).resolve())
@@ -43,12 +43,14 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
         every = -(-needed // max(4, recipe.epochs)) if recipe.validate_every == 1 else recipe.validate_every
         changes |= {"epochs": needed, "validate_every": every}
         instead = f"{needed} epochs instead of {recipe.epochs}, validated every {every}"
-        _log.log(notice, f"{num_images:,} images are few: {instead} (--min-steps 0 keeps {recipe.epochs})")
+        _log.log(notice, f"{num_images:,} images are few: training {instead} (--min-steps 0 keeps {recipe.epochs})")
     if recipe.augment.flip != "none" and not source.flip_invariant:
         changes["augment.flip"] = "none"
-        _log.log(notice, f"{source.name}: flipped images mean something else, so none are shown (augment.flip none)")
+        _log.log(
+            notice, f"{source.name}: flipping changes the meaning of these images, so it is off (augment.flip none)"
+        )
     if recipe.optim.lr == 0 or (recipe.optim.name == "muon" and recipe.optim.muon_lr == 0):
-        _log.log(warning, "warning: a learning rate of 0 leaves its weights as they are")
+        _log.log(warning, "warning: a learning rate of 0 does not change the weights")
     recipe = override(recipe, changes | {"model": asdict(network(recipe, len(source.class_names)))})
     followed = follow(recipe)
     if followed:

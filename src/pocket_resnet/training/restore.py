@@ -51,16 +51,16 @@ def _resume(
     tensors: dict[str, Tensor],
 ) -> Restored:
     if state.step > trainer.steps.total:
-        what = f"the newest is of step {state.step}, of {trainer.steps.total} in all"
-        raise ArtifactError(what, where=folder.checkpoints, hint="ask for more epochs, or another --run name")
+        what = f"the newest checkpoint is at step {state.step}, but the run has only {trainer.steps.total}"
+        raise ArtifactError(what, where=folder.checkpoints, hint="train more epochs, or choose another --run name")
     if state.hardware != computed_on:
-        _log.warning(f"not bit-exact: begun on {state.hardware}")
+        _log.warning(f"not bit-exact: the run began on {state.hardware}")
     try:
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(f"does not fit this network: {first_fault(error)}", where=folder.checkpoints) from error
     if trainer.loader.selection is not None and "selection.loss" in tensors and "selection.visits" not in tensors:
-        _log.warning("not bit-exact: saved by a version that did not count how often images were trained")
+        _log.warning("not bit-exact: the checkpoint is from a version that did not count how often images were trained")
     _log.info(f"resumed at step {state.step}")
     return _restored(folder, state, is_another_runs=False)
 
@@ -69,8 +69,8 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
     processes = folder.processes
     state, tensors = processes.agree(_read(path) if processes.is_writer else None)
     if state.step >= last_step:
-        what = f"is of step {state.step:,}, and this run ends at step {last_step:,}"
-        raise UsageError(what, where=path, hint="ask for more epochs, or name an earlier checkpoint")
+        what = f"is at step {state.step:,}, but this run ends at step {last_step:,}"
+        raise UsageError(what, where=path, hint="train more epochs, or choose an earlier checkpoint")
     _log.info(f"starts from step {state.step} of {path}")
     if state.hardware != computed_on:
         _log.info(f"its first steps ran on {state.hardware}")
@@ -79,8 +79,8 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
     try:
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
-        what = f"is of another network: {first_fault(error)}"
-        hint = "ask for the network of its run: [model] in the recipe.toml there"
+        what = f"is from another network: {first_fault(error)}"
+        hint = "use the network of its run: [model] in its recipe.toml"
         raise UsageError(what, where=path, hint=hint) from error
     if state.data_fingerprint != folder.source.fingerprint or not trainer.totals_fit_step():
         trainer.end_epoch()  # the totals are of another epoch than the one that this run is in
@@ -91,8 +91,8 @@ def _restored(folder: RunFolder, state: CheckpointState, *, is_another_runs: boo
     missing = folder.processes.agree(folder.missing_digests(state, is_another_runs=is_another_runs))
     unknown = state.unknown_images or missing is not None
     if unknown:
-        why = f"{missing} does not exist" if missing else "an earlier part of the training left no record of them"
-        _log.warning(f"it is not known which images the checkpoint was trained on: {why}")
+        why = f"{missing} does not exist" if missing else "an earlier part of the training did not record them"
+        _log.warning(f"the images that the checkpoint was trained on are unknown: {why}")
     return Restored(
         seconds=state.seconds,
         seconds_total=state.seconds_total,
@@ -106,5 +106,5 @@ def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     if (path / STATE_NAME).is_file():
         return checkpoint.load(path)
     saved = newest_first(path / "checkpoints") or newest_first(path)
-    hint = f"name one of its checkpoints, for example {saved[0]}" if saved else "give a folder step-NNNNNN of a run"
+    hint = f"choose one of its checkpoints, for example {saved[0]}" if saved else "use the folder step-NNNNNN of a run"
     raise UsageError("not a checkpoint", where=path, hint=hint)

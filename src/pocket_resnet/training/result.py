@@ -47,7 +47,7 @@ def read_result(path: Path) -> Result:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Result(**values | {"interval": tuple(values["interval"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ArtifactError(f"not a run's result: {error}", where=path, hint="remove it and resume") from error
+        raise ArtifactError(f"not a run's result: {error}", where=path, hint="delete it and resume") from error
 
 
 def result_of(

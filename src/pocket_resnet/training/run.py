@@ -72,7 +72,7 @@ def train(
         last_step = min(recipe.max_steps or steps.total, steps.total)
         with folder.locked(expected=to_resume):
             if finished := folder.finished(last_step, fork=fork):
-                _log.info("this run has finished before")
+                _log.info("this run is already finished")
                 return finished
             return _Run(folder, hardware, train_split, last_step, started_s, data_dir, callbacks, fork=fork).train()
 
@@ -104,10 +104,10 @@ class _Run:
         self.is_another_runs = begun.is_another_runs
         self.unknown_images = begun.unknown_images  # trained on, with digests that are lost
         if self.recipe.teacher.model is not None and teacher_digests(self.recipe) is None:
-            _log.warning("it is not known which images the teacher was trained on: its model kept no record of them")
+            _log.warning("the images that the teacher was trained on are unknown: its model has no record of them")
             self.unknown_images = True
         if (step := self.trainer.step) > last_step:
-            _log.warning(f"already at step {step}, past --max-steps {last_step}: nothing left to train")
+            _log.warning(f"already at step {step}, past --max-steps {last_step}: nothing to train")
         val = self.source.split("val")
         plan = Plan(self.trainer.steps.per_epoch, max(step, last_step), self.recipe.validate_every)
         history = folder.begin(step, plan, train_split.images_NCHW, resumed=step > 0)
@@ -148,7 +148,7 @@ class _Run:
             if stopping:
                 number = caught[0] if caught else signal.SIGTERM  # which another process has had
                 what = f"stopped by {signal.Signals(number).name} after saving step {trainer.step}"
-                raise Stopped(number, what, hint=f"go on with: {self.resume_command}")
+                raise Stopped(number, what, hint=f"resume with: {self.resume_command}")
 
     def _train_step(self) -> bool:
         """One step; whether it ends an epoch, or the run."""
@@ -163,7 +163,7 @@ class _Run:
         except EnvironmentFault as error:
             if isinstance(error, LostProcess):  # nothing has moved
                 self._save()
-            hint = f"{error.hint}; {self.folder.last_good()}; go on with: {self.resume_command}"
+            hint = f"{error.hint}; {self.folder.last_good()}; resume with: {self.resume_command}"
             raise EnvironmentFault(error.what, hint=hint) from error
         ends_epoch = self.state.plan.records(trainer.step)
         if ends_epoch:
@@ -258,7 +258,9 @@ class _Run:
         """Evaluate the last state, write model and result."""
         trainer, full_size = self.trainer, self.recipe.model.image_size
         if (size := trainer.steps.image_size(trainer.step - 1)) < full_size:
-            _log.warning(f"trained to the end at {size} pixels, and judged at {full_size}: expect less")
+            _log.warning(
+                f"the last steps trained at {size} pixels, but evaluation uses {full_size}: expect a lower accuracy"
+            )
         evaluation = self.state.evaluation or self._validate()
         result = result_of(
             trainer,

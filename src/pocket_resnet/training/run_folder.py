@@ -96,13 +96,13 @@ class RunFolder:
         """
         result = self._result_after(last_step) if self.processes.is_writer else None
         if changed := self._changes() if self.processes.is_writer else []:
-            what = "the recipe is not the one this run began with: " + "; ".join(changed)
-            hint = "leave the changes out, give another --run name"
+            what = "the recipe has changed since this run began: " + "; ".join(changed)
+            hint = "undo the changes, choose another --run name"
             if not fork:
-                raise UsageError(what, where=self.path, hint=f"{hint}, or go on regardless with --fork")
+                raise UsageError(what, where=self.path, hint=f"{hint}, or resume anyway with --fork")
             if result:
                 raise UsageError(
-                    f"no step is left to train, and {what}", where=self.path, hint=f"{hint}, or ask for more steps"
+                    f"no steps are left to train, and {what}", where=self.path, hint=f"{hint}, or train more steps"
                 )
         if result and not fork and (began_with := recorded_fingerprint(self.checkpoints)):
             self._refuse_other_data(began_with)
@@ -129,9 +129,9 @@ class RunFolder:
         if (changed := told_changes(self.source, fingerprint)) is None:
             return
         raise UsageError(
-            f"{self.source.name} is not the data this run began with{changed}",
+            f"{self.source.name} differs from the data this run began with{changed}",
             where=self.path,
-            hint="bring the old data back or name them with --data, give another --run name, or go on with --fork",
+            hint="restore the old data or locate them with --data, choose another --run name, or resume with --fork",
         )
 
     def _result_after(self, last_step: int) -> Result | None:
@@ -240,7 +240,7 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
         return unpacked(path.read_bytes())
     except ValueError as error:
         what = "truncated: its size is not a multiple of 8 bytes"
-        raise ArtifactError(what, where=path, hint="remove it and resume") from error
+        raise ArtifactError(what, where=path, hint="delete it and resume") from error
 
 
 def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
@@ -258,7 +258,9 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
         if not run or Path(run).name != run or run.startswith("."):
             raise UsageError(f"run name {run!r} is not a plain folder name", hint="use letters, digits, - and _")
         if (runs_dir / run / "recipe.toml").exists() and not resume:
-            raise UsageError("this run exists", where=runs_dir / run, hint="add --resume, or give another --run name")
+            raise UsageError(
+                "this run already exists", where=runs_dir / run, hint="add --resume, or choose another --run name"
+            )
         link = runs_dir / run  # `latest`
         return runs_dir / (link.readlink() if link.is_symlink() else run)
     name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
@@ -286,5 +288,5 @@ def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source
     ]
     if len(found) > 1:
         names = listed([path.name for path in found], ", ")
-        raise UsageError(f"several runs are on these data: {names}", where=runs_dir, hint="choose one with --run")
+        raise UsageError(f"several runs use these data: {names}", where=runs_dir, hint="choose one with --run")
     return found[0] if found else None

@@ -100,7 +100,7 @@ def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path
     if not recipe_path.is_file():
         raise UsageError("no run here", where=path, hint="give the folder of a finished run")
     if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
-        raise UsageError("this run has not finished", where=path, hint=f"go on with: {resume_command(path)}")
+        raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
     recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
     model, card = load_model(path)
     source = _open(path, card, recipe, open_data or opener(None), data)

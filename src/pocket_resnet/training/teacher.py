@@ -50,7 +50,7 @@ def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
     card, digest = load_card(folder), files.digest(folder / WEIGHTS_NAME)
     if recipe.teacher.sha256 not in (None, digest):
         what = f"the teacher's weights have changed: SHA-256 {digest[:12]}… instead of {recipe.teacher.sha256:.12}…"
-        raise UsageError(what, where=folder, hint="bring the old model back, or leave teacher.sha256 out")
+        raise UsageError(what, where=folder, hint="restore the old model, or remove teacher.sha256")
     if set(card.class_names) != set(source.class_names):
         differing = sorted(set(card.class_names) ^ set(source.class_names))
         what = f"the teacher's classes are not those of {source.public_name}: {', '.join(differing[:5])}"
@@ -79,13 +79,13 @@ class Teacher:
         path = self.folder / f"epoch-{epoch:04d}"
         answers_NK = self._cached(path, num_images)
         if answers_NK is None:
-            _log.info(f"computing the teacher's answers for epoch {epoch + 1} of {self.num_epochs}")
+            _log.info(f"computing the teacher's predictions for epoch {epoch + 1} of {self.num_epochs}")
             answers_NK = torch.cat([self._answer(view_BCHW) for view_BCHW in views()]).half().cpu()
             content = tensors_to_bytes({TENSOR_NAME: answers_NK.contiguous()})
             try:
                 files.write_folder(path, {ANSWERS_NAME: content})
             except EnvironmentFault as error:
-                files.warn_once(f"the teacher's answers are not cached ({error.what})", self.folder)
+                files.warn_once(f"the teacher's predictions are not cached ({error.what})", self.folder)
         return answers_NK.to(self.hardware.device).float()
 
     def _cached(self, path: Path, num_images: int) -> Tensor | None:

@@ -31,7 +31,7 @@ def require_tensorboard() -> None:
     """Raise EnvironmentFault where TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
         raise EnvironmentFault(
-            "--track needs TensorBoard, which is not installed", hint="pip install tensorboard, or leave --track out"
+            "--track needs TensorBoard, which is not installed", hint="pip install tensorboard, or omit --track"
         )
 
 

@@ -125,7 +125,7 @@ class Trainer:
     def refuse_non_finite(self) -> None:
         """Raise NonFiniteError where a loss or gradient on the device was not finite; waits for it."""
         if self.hardware.is_asynchronous and (step := int(self.bad_step)) != NEVER:
-            raise NonFiniteError("nothing of it is saved: loss or gradient", where=self._where(step))
+            raise NonFiniteError("stopped without saving it: loss or gradient", where=self._where(step))
 
     def refuse_non_finite_state(self) -> None:
         """Raise NonFiniteError where that, or any tensor that would be saved, is not finite; waits for the device."""
