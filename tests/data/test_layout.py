@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "no training, another name": (["Testing/cat"], "it has Testing/, but no train/", "add train/"),
     "flat training": (["train", "val/cat"], "train: no class folders; 2 skipped: train/0.png", "give every class"),
     "flat validation": (["train/cat", "val"], "val: no class folders", "give every class a subfolder"),
-    "flat, all": (["train", "test"], "test/, train/ without class folders", "give every class a subfolder"),
+    "flat, all": (["train", "test"], "test/, train/ without class folders", "give each of them one"),
     "a split or a class": (["cat", "dev"], "dev/ could be a split or a class", "or give the class another name"),
     "a stranger": (
         ["Train/cat", "more/cat"],

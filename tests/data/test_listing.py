@@ -162,7 +162,7 @@ def test_a_folder_reached_twice_counts_once(make_folder: Any, logged: pytest.Log
     (root / "cat" / "same").symlink_to("deeper")
     source = opened(root)
     assert torch.bincount(source.split("all").labels_N).tolist() == [4, 2]
-    assert "listed already" in logged.messages[0]
+    assert "already listed" in logged.messages[0]
 
 
 def test_a_link_beside_its_target_changes_nothing(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
