@@ -10,6 +10,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
 # In a folder of its own, so that runs of yours are never in its way; `--resume` makes it work again and again.
 RUNS := runs/quickstart
 RUN := $(RUNS)/latest
@@ -17,7 +18,7 @@ TRAIN := fast --data auto
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test faults fuzz check notebook benchmark benchmark-full plots setup
+.PHONY: quickstart test faults fuzz check notebook benchmark benchmark-full plots setup setup-dev
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
@@ -31,43 +32,49 @@ quickstart: setup
 	@echo "         $(BIN)/pocket-resnet summary original"
 
 # One thread a test process: two test processes share the cores.
-test: setup
+test: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-faults: setup
+faults: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 3600
 
 FUZZ_S ?= 3600
 
-fuzz: setup
+fuzz: setup-dev
 	end=$$(( $$(date +%s) + $(FUZZ_S) )); while [ $$(date +%s) -lt $$end ]; do \
 		HYPOTHESIS_PROFILE=long OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz*.py --timeout 3600 || exit 1; \
 	done
 
-check: setup
+check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-notebook: setup
+notebook: setup-dev
 	$(BIN)/python -m tools.notebook
 
-benchmark: setup
+benchmark: setup-dev
 	$(BIN)/python -m tools.speed
 
-benchmark-full: setup
+benchmark-full: setup-dev
 	$(BIN)/python -m tools.speed --recipes fast cpu94
 
-plots: setup
+plots: setup-dev
 	$(BIN)/python -m tools.pictures
 	$(BIN)/python -m tools.table
 
 setup: $(READY)
+
+setup-dev: $(READY_DEV)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(READY_DEV): requirements-dev.lock $(READY)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.lock
 	@touch $@

@@ -17,9 +17,14 @@ def test_no_junk_drawers() -> None:
         assert not re.search(r"util|common|helper|misc", path), path
 
 
-def test_files_are_short() -> None:
-    for path in written():
-        assert len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) <= 300, path
+def test_files_and_functions_are_short() -> None:
+    for path in (*PACKAGE.rglob("*.py"), *(ROOT / "tools").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 40, f"{path}: {node.name}"
 
 
 def test_nothing_loads_a_pickle() -> None:

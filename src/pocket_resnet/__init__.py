@@ -44,11 +44,9 @@ def train(
 ) -> "Result":
     """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
-    `recipe` is a name or a TOML file. `changes` set its keys: `optim__lr=0.1` for `optim.lr`. `data` is a name or a
-    folder, as in `open_data`. `resume` continues an interrupted run; `fork` does so even if recipe or data changed.
-    `callbacks` follow the run and may end it early (docs/callbacks.md).
-    Raises UsageError for an unknown key or invalid value, DataError for missing or damaged data, NonFiniteError for a
-    NaN or infinite loss or weight, and Stopped after a signal, once the run is saved.
+    `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` is as in `open_data`. `resume`
+    continues an interrupted run; `fork` does so even if recipe or data changed. `callbacks`: see docs/callbacks.md.
+    Raises UsageError, DataError, NonFiniteError (a NaN or infinite loss), and Stopped after a signal, once it has saved.
 
     Example:
 

@@ -4,8 +4,7 @@ import base64
 import io
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from pocket_resnet.reporting import report
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = ["learning", "reliability", "confusion", "classes", "mistakes", "doubts", "gradcam", "batch", "network"]
 NEVER_CLOSED = ("img", "link", "meta")
 
@@ -270,55 +268,3 @@ def test_run_outlives_a_report_that_fails(
 def test_python_s_train_draws_nothing(train_hostile: Trained) -> None:
     assert not (train_hostile("r") / "report.html").exists()
     assert commands.Train(Recipe()).report
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium here")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield started
-        started.close()
-
-
-@pytest.mark.parametrize(("width_px", "scheme"), [(360, "dark"), (1400, "light")])
-def test_in_a_browser(width_px: int, scheme: str, train_hostile: Trained, browser: Any) -> None:
-    """No error, no request, every picture there and on white, nothing wider than the window, numbers as recorded."""
-    folder = train_hostile("r")
-    path = write_report([folder])
-    view = browser.new_page(viewport={"width": width_px, "height": 800}, color_scheme=scheme)
-    said: list[str] = []
-    asked: list[str] = []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    view.on("request", lambda request: asked.append(request.url))
-    view.goto(path.as_uri())
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
-    widths = view.eval_on_selector_all("img", "all => all.map(one => [one.complete, one.naturalWidth])")
-    assert len(widths) == len(PICTURES)
-    assert all(complete and width > 0 for complete, width in widths)
-    behind = view.eval_on_selector_all(
-        "img", "all => all.map(one => getComputedStyle(one.parentElement).backgroundColor)"
-    )
-    assert set(behind) == {"rgb(255, 255, 255)"}
-    assert view.evaluate("document.documentElement.scrollWidth") <= width_px
-    result = json.loads((folder / "result.json").read_text())
-    assert view.locator(".facts dd").first.inner_text().startswith(f"{result['accuracy']:.2%}")
-    view.get_by_text("The numbers").click()
-    [*_, last] = view.locator("#epochs tbody tr").all()
-    record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    cells = last.locator("td").all_inner_texts()
-    assert cells[2:6] == [
-        f"{record['train_loss']:.4f}",
-        f"{record['val_nll']:.4f}",
-        f"{record['train_accuracy']:.2%}",
-        f"{record['val_accuracy']:.2%}",
-    ]
-    names = view.locator("#per-class tbody tr td:first-child").all_inner_texts()
-    assert names == list(CLASS_NAMES)

@@ -25,14 +25,6 @@ from pocket_resnet.training.saved_run import command, read_run
 from pocket_resnet.training.trainer import Trainer
 
 
-@pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
-    """go("r", epochs=3) trains the tiny recipe in tmp_path/r: two steps an epoch, a checkpoint after each."""
-    return lambda name="r", resume=False, fork=False, **changes: train(
-        make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume, fork=fork
-    )
-
-
 def saved(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in newest_first(folder / "checkpoints")][::-1]
 

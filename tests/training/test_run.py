@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.errors import ArtifactError, EnvironmentFault, Stopped, UsageError
+from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
@@ -24,13 +23,6 @@ from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
 from pocket_resnet.training.trainer import Trainer
-
-
-@pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
-    return lambda name="r", resume=False, **changes: train(
-        make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume
-    )
 
 
 def test_what_a_run_leaves(go: Callable[..., Result], tmp_path: Path) -> None:
@@ -146,47 +138,6 @@ def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: py
         go(budget="1K")
 
 
-def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: forked with another shape, it says what does not fit."""
-    go(max_steps=1)
-    recipe = make_recipe(model=replace(make_recipe().model, widths=(4, 12)))
-    before = (tmp_path / "r" / "recipe.toml").read_bytes()
-    with pytest.raises(ArtifactError, match="does not fit this network"):
-        train(recipe, runs_dir=tmp_path, run="r", fork=True)
-    assert (tmp_path / "r" / "recipe.toml").read_bytes() == before
-    assert go(resume=True).steps == 4
-
-
-def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: with more epochs it goes on; with none left it is refused, and nothing is written."""
-    go()
-    changed = make_recipe(label_smoothing=0.3)
-    before = (tmp_path / "r" / "recipe.toml").read_bytes()
-    with pytest.raises(UsageError, match="no steps are left to train, and the recipe has changed"):
-        train(changed, runs_dir=tmp_path, run="r", fork=True)
-    assert (tmp_path / "r" / "recipe.toml").read_bytes() == before
-    longer = make_recipe(label_smoothing=0.3, epochs=3)
-    assert train(longer, runs_dir=tmp_path, run="r", fork=True).steps == 6
-    assert load_recipe(str(tmp_path / "r" / "recipe.toml")).label_smoothing == 0.3
-
-
-def test_fork_may_switch_averages_on(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: average and Lookahead begin with the weights of the checkpoint."""
-    go(max_steps=2, ema={"decay": 0.0}, optim={"lookahead_steps": 0})
-    recipe = make_recipe(ema={"decay": 0.9}, optim={"lookahead_steps": 2})
-    assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 4
-
-
-def test_a_result_of_fewer_steps_goes_when_the_run_goes_on(
-    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    go(max_steps=2)
-    monkeypatch.setattr(Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        go(resume=True)
-    assert not (tmp_path / "r" / "result.json").exists()
-
-
 @pytest.mark.usefixtures("synthetic")
 def test_finished_is_found_from_another_folder(
     make_recipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -286,56 +237,3 @@ def test_more_processes_than_images_in_a_step_are_refused(
     ):
         go()
     assert not (tmp_path / "r").exists()
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    """The run's metrics but for times."""
-    return [record | {"seconds": 0} for record in read_metrics(folder / "metrics.jsonl")]
-
-
-@pytest.mark.parametrize("validate_every", [1, 2, 3])
-@pytest.mark.parametrize("stops", [(1, 6), (2, 6), (3, 6), (3, 4), (4, 5, 6), (2, 3, 6)])
-def test_parts_record_what_a_whole_run_does(
-    stops: tuple[int, ...], validate_every: int, go: Callable[..., Result], tmp_path: Path
-) -> None:
-    """Row 1: however often `max_steps` ended it, within an epoch or where no validation is due."""
-    changes: Any = {"epochs": 3, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
-    go("whole", max_steps=stops[-1], **changes)
-    for max_steps in stops:
-        go("parts", resume=True, max_steps=max_steps, **changes)
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("step", [2, 3])
-def test_ending_where_a_signal_stopped_it(
-    step: int, go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Row 1: with no step left to train, the last record comes from what the checkpoint holds, validation included."""
-    changes: Any = {"epochs": 3, "validate_every": 3}
-    train_step = Trainer.train_step
-
-    def signal_in(trainer: Trainer) -> int:
-        if trainer.step == step - 1:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(trainer)
-
-    go("whole", max_steps=step, **changes)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", signal_in)
-        with pytest.raises(Stopped, match=f"after saving step {step}"):
-            go("parts", **changes)
-    result = go("parts", resume=True, max_steps=step, **changes)
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
-    assert lines(tmp_path / "parts")[-1]["val_accuracy"] == result.accuracy
-
-
-def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: Path, logged: Any) -> None:
-    """Row 1: nothing is lost; a run that has ended is left as it is."""
-    go(max_steps=3)
-    before = lines(tmp_path / "r")
-    assert go(resume=True, max_steps=2).steps == 3
-    assert "this run is already finished" in logged.messages
-    (tmp_path / "r" / "result.json").unlink()
-    assert go(resume=True, max_steps=2).steps == 3
-    assert "already at step 3, past --max-steps 2: nothing to train" in logged.messages
-    assert lines(tmp_path / "r") == before
