@@ -46,7 +46,7 @@ def train(
 
     `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` is as in `open_data`. `resume`
     continues an interrupted run; `fork` does so even if recipe or data changed. `callbacks`: see docs/callbacks.md.
-    Raises UsageError, DataError, NonFiniteError (a NaN or infinite loss), and Stopped after a signal, once it has saved.
+    Raises UsageError, DataError, NonFiniteError for a NaN or infinite loss, and Stopped after a signal and a save.
 
     Example:
 
