@@ -128,7 +128,7 @@ def check_evaluation(found: Reader, folder: Path) -> None:
     expected = {(i, j): evaluation.confusion[i][j] for i in range(3) for j in range(3) if i != j}
     assert mistakes == {pair: count for pair, count in expected.items() if count}
     spec = load_recipe(str(folder / "recipe.toml")).model
-    assert found.tables["network-parts"][-1] == ["in all", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
+    assert found.tables["network-parts"][-1] == ["total", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
 
 
 def test_names_cannot_break_out(train_hostile: Trained) -> None:
@@ -179,7 +179,7 @@ def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.Monkey
     folder = train_hostile("r")
     monkeypatch.setattr(saved_run, "class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3])
     found = Reader(write_report([folder]))
-    assert "Not one was classified wrong." in found.text
+    assert "None was misclassified." in found.text
     assert "mistakes" not in found.pictures
     assert "Measured again for this report, the accuracy is 100.00%" in found.text
 
@@ -310,7 +310,7 @@ def test_in_a_browser(width_px: int, scheme: str, train_hostile: Trained, browse
     assert view.evaluate("document.documentElement.scrollWidth") <= width_px
     result = json.loads((folder / "result.json").read_text())
     assert view.locator(".facts dd").first.inner_text().startswith(f"{result['accuracy']:.2%}")
-    view.get_by_text("The numbers").click()
+    view.get_by_text("All values").click()
     [*_, last] = view.locator("#epochs tbody tr").all()
     record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     cells = last.locator("td").all_inner_texts()

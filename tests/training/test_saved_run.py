@@ -25,7 +25,7 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     assert saved_run.same_images(one, one)
     assert not saved_run.same_images(one, other)
     again = saved_run.read_run(one.path, saved_run.opener(None), "synthetic")
-    assert "The data have changed since this run." in again.notices
+    assert "The data has changed since this run." in again.notices
     with pytest.raises(DataError, match="differ from those it was trained on"):
         saved_run.read_run(one.path, saved_run.opener(None))
 

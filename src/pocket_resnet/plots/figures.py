@@ -125,7 +125,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         axes.set_yticks(range(num_classes), names, fontsize=size)
     axes.tick_params(length=0)
     number = "" if num_classes <= MOST_CLASSES_WITH_NAMES else " (number)"
-    axes.set_xlabel(f"taken for{number}")
+    axes.set_xlabel(f"predicted class{number}")
     axes.set_ylabel(f"true class{number}")
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -174,7 +174,7 @@ def class_accuracies(evaluation: Evaluation) -> Figure:
         known[-MOST_BARS:],
         evaluation.accuracy,
         f"all classes\n{evaluation.accuracy:.1%}",
-        "accuracy of the class (%), with 95% interval",
+        "class accuracy (%), with 95% interval",
     )
 
 

@@ -50,7 +50,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
             notice, f"{source.name}: flipping changes the meaning of these images, so it is off (augment.flip none)"
         )
     if recipe.optim.lr == 0 or (recipe.optim.name == "muon" and recipe.optim.muon_lr == 0):
-        _log.log(warning, "warning: a learning rate of 0 does not change the weights")
+        _log.log(warning, "a learning rate of 0 does not change the weights")
     recipe = override(recipe, changes | {"model": asdict(network(recipe, len(source.class_names)))})
     followed = follow(recipe)
     if followed:

@@ -142,16 +142,16 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _notices(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
-    """What a reader of the figures must know."""
+    """Warnings for the reader of the figures."""
     seen = caveat(path, card, source, "val", val.images_NCHW)
     notices = [f"{seen[0].upper()}{seen[1:]}."] if seen else []
     if evaluation.accuracy != result.accuracy:
         notices.append(
             f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
-            "differently, or the data are others); confusion, calibration and images below go with this figure."
+            "differently, or the data has changed). Confusion, calibration and images below belong to this figure."
         )
     if told_changes(source, trained_fingerprint(path, card, source)) is not None:
-        notices.append("The data have changed since this run.")
+        notices.append("The data has changed since this run.")
     return notices
 
 
