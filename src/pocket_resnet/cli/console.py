@@ -15,7 +15,7 @@ from rich.table import Table
 from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
 
-WIDEST = 10_000  # characters: a pipe has no width
+WIDEST = 10_000  # characters, for pipes, which have no width
 
 
 class _TerminalHandler(logging.Handler):
@@ -81,13 +81,13 @@ def no_report(error: Exception, run: Path, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     what = str(error).partition("\n")[0]
-    if not isinstance(error, PocketError):  # a fault of the program
+    if not isinstance(error, PocketError):  # a bug
         what = f"{type(error).__name__}: {what} (--debug shows where)"
     print(f"no report: {what} (try again: pocket-resnet report {run})", file=sys.stderr)
 
 
 def next_steps(model: str, report: Path | None) -> None:
-    """Where the report is, and the command to try next."""
+    """The path of the report, and the command to try next."""
     if report is not None:
         print(f"report      {report}")
     print(f"next        pocket-resnet evaluate {model}")
@@ -181,8 +181,8 @@ def _table(*headers: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    """The table; in a terminal that is too narrow for it, each row as a line with its name and one with the rest."""
-    console = Console(markup=False, emoji=False)  # names of classes are no markup
+    """Print the table; in a terminal that is too narrow, print two lines per row: its name, then the rest."""
+    console = Console(markup=False, emoji=False)  # class names are not markup
     whole = Console(width=WIDEST, markup=False, emoji=False)
     if console.is_terminal and whole.measure(table).maximum > console.width:
         headers = [str(column.header) for column in table.columns[1:]]
@@ -191,4 +191,4 @@ def _print(table: Table) -> None:
         return
     with whole.capture() as captured:
         whole.print(table)
-    print(captured.get(), end="")  # rich itself exits with 1 where the reader has gone
+    print(captured.get(), end="")  # rich itself would exit with 1 if the reader has gone

@@ -1,4 +1,4 @@
-"""The pictures of a report that show images: contact sheets, Grad-CAM.
+"""Contact sheets of images, and Grad-CAM overlays.
 
 Shapes: H x W pixels of 3 channels, uint8.
 """
@@ -15,14 +15,14 @@ from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, style
 
 WIDTH_IN, CAPTION = 5.0, 10.0  # text in points
 MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4
-GLOW, OVERLAY = "#FF7F00", 0.75  # the colour of Grad-CAM, and its share where the map is 1
+GLOW, OVERLAY = "#FF7F00", 0.75  # the colour of Grad-CAM, and its opacity where the map is 1
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Images side by side with lines of text below; a line that is marked is set off in colour."""
+    """Images side by side with lines of text below; if `marked`, the first line is coloured."""
 
     images: tuple[Pixels, ...]
     lines: tuple[str, ...]
@@ -31,7 +31,7 @@ class Tile:
 
 @style()
 def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
-    """The tiles in rows, each image as wide as fits; pixels stay squares. Without tiles it is white."""
+    """The tiles in rows, each image as wide as fits, with square pixels. Without tiles, the figure is white."""
     num_lines = max((len(tile.lines) for tile in tiles), default=0)
     tile_px = round((WIDTH_IN - 2 * MARGIN_IN - GAP_IN * (columns - 1)) / columns * DPI)
     num_images = len(tiles[0].images) if tiles else 1

@@ -1,4 +1,4 @@
-"""Pictures of images: with captions, as they were judged, with Grad-CAM, as training showed them.
+"""Grids of images: with captions, with predictions, with Grad-CAM, as augmented for training.
 
 Shapes: N images, B images a batch, K classes, C channels, H x W pixels.
 """
@@ -20,12 +20,12 @@ from pocket_resnet.plots.image_grids import Pixels, Tile, contact_sheet, overlai
 from pocket_resnet.plots.style import shown
 from pocket_resnet.torch_settings import own_settings
 
-LETTERS = 10  # of a class name in a caption, "automobile"
-LABEL_LETTERS, CAPTION_LETTERS = 15, 17  # of a line: a label of training, any caption
+LETTERS = 10  # of a class name in a caption, such as "automobile"
+LABEL_LETTERS, CAPTION_LETTERS = 15, 17  # per line: of a training label, of any caption
 
 
 def image_grid(images_NCHW: Tensor, captions: Sequence[str]) -> Figure:
-    """Images, uint8 [N, 3, H, W], in rows of four, each above its caption.
+    """Images, uint8 [N, 3, H, W], in rows of four, each with its caption below.
 
     Example:
 
@@ -37,9 +37,9 @@ def image_grid(images_NCHW: Tensor, captions: Sequence[str]) -> Figure:
 
 
 def mistake_grid(evaluation: Evaluation, images_NCHW: Tensor, count: int = 8) -> Figure:
-    """The `count` mistakes that the network was most confident of, with the predicted and the true class.
+    """The `count` most confident mistakes, with the predicted and the true class.
 
-    The images, uint8 [N, 3, H, W], are those of the evaluated split.
+    `images_NCHW`, uint8 [N, 3, H, W], are the images of the evaluated split.
 
     Example:
 
@@ -53,9 +53,9 @@ def mistake_grid(evaluation: Evaluation, images_NCHW: Tensor, count: int = 8) ->
 
 @own_settings()
 def gradcam_overlay(classifier: Classifier, images_NCHW: Tensor) -> Figure:
-    """Each image, uint8 [N, 3, H, W], beside a grey copy: the more orange, the more the place speaks for its class.
+    """Grad-CAM: each image, uint8 [N, 3, H, W], next to a grey copy that shows in orange what supports the prediction.
 
-    That is the predicted class; it stands below with its probability. Source: Selvaraju et al. 2016 (arXiv:1610.02391).
+    The caption is the predicted class with its probability. Source: Selvaraju et al. 2016 (arXiv:1610.02391).
 
     Example:
 
@@ -71,7 +71,7 @@ def gradcam_overlay(classifier: Classifier, images_NCHW: Tensor) -> Figure:
 
 
 def explained(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N: Tensor) -> list[Pixels]:
-    """The images at the network's size with Grad-CAM for the given classes laid over them."""
+    """The images at the network's size, overlaid with Grad-CAM for the given classes."""
     at_size_NCHW = resize(images_NCHW.to(hardware.device), model.spec.image_size)
     maps_NHW = gradcam(model, to_float(at_size_NCHW, hardware.memory_format), classes_N.to(hardware.device))
     pairs = zip(at_size_NCHW.cpu(), maps_NHW.cpu().numpy(), strict=True)
@@ -79,7 +79,7 @@ def explained(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N:
 
 
 def judged(pixels_HWC: Pixels, predicted: str, true: str, probability: float, *more: Pixels) -> Tile:
-    """An image with what it was taken for, and where that is wrong with what it is; `more` images stand beside it."""
+    """An image with its predicted class and, if that is wrong, its true class; `more` images are drawn beside it."""
     lines = [f"{shown(predicted, LETTERS)}, {probability:.0%}"]
     if predicted != true:
         lines.append(f"is {shown(true, LETTERS + 1)}")
@@ -87,7 +87,7 @@ def judged(pixels_HWC: Pixels, predicted: str, true: str, probability: float, *m
 
 
 def mistakes(split: Split, probabilities_NK: Tensor, class_names: Sequence[str], count: int) -> list[Tile]:
-    """The images of the split that were classified wrong, most confident first."""
+    """The misclassified images of the split, most confident first."""
     confidence_N, predicted_N = probabilities_NK.max(1)
     tiles = []
     for index in surest_mistakes(probabilities_NK, split.labels_N)[:count].tolist():
@@ -97,7 +97,7 @@ def mistakes(split: Split, probabilities_NK: Tensor, class_names: Sequence[str],
 
 
 def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """A batch of training as uint8 [B, H, W, 3] with its labels, of two lines where two images are mixed."""
+    """A training batch as uint8 [B, H, W, 3] with its labels, which have two lines if two images are mixed."""
     pixels_BHWC = (x_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
     share, labels = targets.share, []
     for one, other in zip(targets.labels_B.tolist(), targets.others_B.tolist(), strict=True):
@@ -107,7 +107,7 @@ def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tu
 
 
 def batch(pixels_BHWC: Tensor, labels: Sequence[str]) -> list[Tile]:
-    """The tiles of what `as_shown` gives."""
+    """The tiles for the result of `as_shown`."""
     return [
         Tile((pixels_HWC.numpy(),), tuple(shown(line, LABEL_LETTERS) for line in label.split("\n")))
         for pixels_HWC, label in zip(pixels_BHWC, labels, strict=True)
