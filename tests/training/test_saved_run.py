@@ -82,7 +82,7 @@ def test_batch_of_which_the_hardest_were_trained(until: float, share: float, tra
     run = saved_run.read_run(train_hostile("r", hard_fraction=0.6, hard_until=until, **plain), saved_run.opener(None))
     pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
     assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
-    told = "From these and others the 60% with the highest losses were chosen."
+    told = "Of these and other images, the step trained on the 60% with the highest losses."
     assert (told in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 
