@@ -1,17 +1,17 @@
 # make quickstart      set up, train a small network, evaluate it
-# make test            set up, run every test but the long ones
-# make faults          the long tests of faults: kill -9 on the real command, again and again, about 2 minutes
-# make fuzz            damaged and hostile files, other ones in every round, for an hour (make fuzz FUZZ_S=600: 10 minutes)
-# make check           lint, types and the order of imports
-# make notebook        main.ipynb anew, in place: a training on CIFAR-10, its figures, its mistakes
-# make benchmark       speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 4 minutes
+# make test            set up, run all tests except the long ones
+# make faults          run the long fault tests: kill -9 on the real command at random times, about 2 minutes
+# make fuzz            run the fuzz tests on new damaged and hostile files for an hour (make fuzz FUZZ_S=600: 10 minutes)
+# make check           check lint, types and import rules
+# make notebook        re-execute main.ipynb in place; it trains on CIFAR-10
+# make benchmark       compare speed on CIFAR-10 with the machine's convolution rate and the reference code, about 4 minutes
 # make benchmark-full  the same with cpu94, about 45 minutes
-# make plots           the tables and pictures of README.md and docs/report.md from results/*.csv
+# make plots           create the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
-# In a folder of its own, so that runs of yours are never in its way; `--resume` makes it work again and again.
+# A separate folder avoids conflicts with your own runs; `--resume` lets you repeat the command.
 RUNS := runs/quickstart
 RUN := $(RUNS)/latest
 TRAIN := fast --data auto
@@ -28,10 +28,10 @@ quickstart: setup
 	@echo "model    $(RUN)/model"
 	@echo "report   $(RUN)/report.html"
 	@echo "try      $(BIN)/pocket-resnet predict $(RUN) PICTURE..."
-	@echo "         $(BIN)/pocket-resnet train fast --data FOLDER --batch-size 64     # one subfolder a class"
+	@echo "         $(BIN)/pocket-resnet train fast --data FOLDER --batch-size 64     # one subfolder per class"
 	@echo "         $(BIN)/pocket-resnet summary original"
 
-# One thread a test process: two test processes share the cores.
+# One thread per test process, because pytest runs two processes.
 test: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 

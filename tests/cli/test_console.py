@@ -131,7 +131,7 @@ def test_messages_go_to_standard_error_once(capsys: pytest.CaptureFixture[str]) 
             log.debug("not shown")
     log.info("not shown either")
     assert logging.getLogger("pocket_resnet").handlers == []
-    assert capsys.readouterr() == ("", 2 * f"3 skipped\nodd [bold]names[/bold]: {'x' * 200}\n")
+    assert capsys.readouterr() == ("", 2 * f"3 skipped\nwarning: odd [bold]names[/bold]: {'x' * 200}\n")
 
 
 def test_messages_stand_above_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +140,7 @@ def test_messages_stand_above_a_progress_bar(capsys: pytest.CaptureFixture[str])
         bar.add_task("training")
         logging.getLogger("pocket_resnet.data").warning("3 skipped")
     drawn = terminal.file.getvalue()  # type: ignore[attr-defined]
-    assert re.search(r"3 skipped *\r?\n.*training", drawn)
+    assert re.search(r"warning: 3 skipped *\r?\n.*training", drawn)
     assert capsys.readouterr().err == ""
 
 

@@ -1,6 +1,6 @@
 """Augmentation against slow loops over single images; draws depend on seed, epoch and sample alone.
 
-Shapes: N samples, B images a batch, C channels, H x W pixels.
+Shapes: N samples, B images per batch, C channels, H x W pixels.
 """
 
 from typing import Any

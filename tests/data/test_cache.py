@@ -108,7 +108,7 @@ def test_kept_pixels_are_bounded(
     del source  # closes the second
     opened(roots[0]).split("all")  # used again, so that the second goes first
     third = opened(roots[2])
-    assert "kept pixels are limited to" in logged.messages[-1]
+    assert "the pixel cache is limited to" in logged.messages[-1]
     assert "removed the 1 least recently used set(s)" in logged.messages[-1]
     third.split("all")
     assert kept(roots[0]) == {keys[0], third.fingerprint}

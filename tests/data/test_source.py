@@ -73,7 +73,7 @@ def test_folder_beside_a_built_in_name_is_mentioned(
     assert open_source("digits").name == "digits"
     assert logged.messages == []
     monkeypatch.chdir(tmp_path)
-    told = "using the built-in data set digits; for the folder here, give ./digits"
+    told = "using the built-in data set digits; to use the folder of this name, give ./digits"
     assert open_source("digits").name == "digits"
     assert logged.messages == [told]
     code, out, err = run("data", "digits", "--json")

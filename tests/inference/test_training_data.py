@@ -66,7 +66,7 @@ def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: P
         assert "red/0.png (gone)" in str(raised.value)
         assert f"--data {pictures}" in str(raised.value)
     assert evaluate_model(run_folder, data=str(pictures)).num_images == 4 * NUM_IMAGES - 1
-    assert "The data have changed since this run." in read_run(run_folder, opener(None), str(pictures)).notices
+    assert "The data has changed since this run." in read_run(run_folder, opener(None), str(pictures)).notices
 
 
 def test_moved_data(

@@ -38,7 +38,7 @@ def test_in_a_browser(width_px: int, scheme: str, train_hostile: Callable[..., P
     assert view.evaluate("document.documentElement.scrollWidth") <= width_px
     result = json.loads((folder / "result.json").read_text())
     assert view.locator(".facts dd").first.inner_text().startswith(f"{result['accuracy']:.2%}")
-    view.get_by_text("The numbers").click()
+    view.get_by_text("All values").click()
     [*_, last] = view.locator("#epochs tbody tr").all()
     record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     cells = last.locator("td").all_inner_texts()

@@ -126,7 +126,7 @@ def check_evaluation(found: Reader, folder: Path) -> None:
     expected = {(i, j): evaluation.confusion[i][j] for i in range(3) for j in range(3) if i != j}
     assert mistakes == {pair: count for pair, count in expected.items() if count}
     spec = load_recipe(str(folder / "recipe.toml")).model
-    assert found.tables["network-parts"][-1] == ["in all", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
+    assert found.tables["network-parts"][-1] == ["total", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
 
 
 def test_names_cannot_break_out(train_hostile: Trained) -> None:
@@ -177,7 +177,7 @@ def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.Monkey
     folder = train_hostile("r")
     monkeypatch.setattr(saved_run, "class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3])
     found = Reader(write_report([folder]))
-    assert "Not one was classified wrong." in found.text
+    assert "None was misclassified." in found.text
     assert "mistakes" not in found.pictures
     assert "Measured again for this report, the accuracy is 100.00%" in found.text
 

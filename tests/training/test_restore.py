@@ -144,7 +144,7 @@ def test_other_data_are_said(go: Callable[..., Result], synthetic: Any, tmp_path
     go("first", max_steps=2)
     synthetic.fingerprint = "synthetic-2"
     go("fork", init_from=str(tmp_path / "first" / "checkpoints" / "step-000002"))
-    assert "its first steps used other data" in caplog.messages
+    assert "the checkpoint was trained on other data" in caplog.messages
 
 
 def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(go: Callable[..., Result], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     assert saved_run.same_images(one, one)
     assert not saved_run.same_images(one, other)
     again = saved_run.read_run(one.path, saved_run.opener(None), "synthetic")
-    assert "The data have changed since this run." in again.notices
+    assert "The data has changed since this run." in again.notices
     with pytest.raises(DataError, match="differ from those it was trained on"):
         saved_run.read_run(one.path, saved_run.opener(None))
 
@@ -82,7 +82,7 @@ def test_batch_of_which_the_hardest_were_trained(until: float, share: float, tra
     run = saved_run.read_run(train_hostile("r", hard_fraction=0.6, hard_until=until, **plain), saved_run.opener(None))
     pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
     assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
-    told = "From these and others the 60% with the highest losses were chosen."
+    told = "Of these and other images, the step trained on the 60% with the highest losses."
     assert (told in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 

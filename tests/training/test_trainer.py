@@ -1,6 +1,6 @@
 """A training step against the same step written out in plain torch.
 
-Shapes: B images a batch, C channels, H x W pixels, K classes.
+Shapes: B images per batch, C channels, H x W pixels, K classes.
 """
 
 import itertools

@@ -21,7 +21,8 @@ from pocket_resnet.recipe.toml import override
 def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
     """A flag's help text and the name of its value, for an annotation.
 
-    A text that ends with `(default: VALUE).` keeps that default; any other gets the default's value, or `(optional)`.
+    A text that ends with `(default: VALUE).` keeps that default. To any other, tyro adds the default's value or
+    `(optional)`.
     """
     text, _, stated = text.partition(" (default: ")
 
@@ -47,17 +48,17 @@ DataDir = Annotated[
 Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
 OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
 Views = Annotated[
-    Literal[1, 2, 6], flag("Average the predictions for this many views: 2 adds the mirror image, 6 also shifts both.")
+    Literal[1, 2, 6], flag("Number of views to average: 2 adds the mirror image, 6 also adds shifted copies of both.")
 ]
 
 
 @dataclass
 class Train:
-    """Train a network and write checkpoints, metrics and the model to `runs/NAME`. Ctrl-C saves before it stops.
+    """Train a network and write checkpoints, metrics and the model to `runs/NAME`. Ctrl-C saves and stops.
 
     pocket-resnet train fast --data digits
 
-    RECIPE comes first: a name from recipes/ or a .toml file (default: fast). Every recipe key is also a flag.
+    RECIPE comes first. It is a name from recipes/ or a .toml file (default: fast). Every recipe key is also a flag.
     """
 
     recipe: Recipe
@@ -78,7 +79,7 @@ class Train:
         str | None, flag("Name of the run's folder (default: built from recipe, data and seed).", "NAME")
     ] = None
     resume: Annotated[bool, flag("Resume an interrupted run, or start it if it does not exist.")] = False
-    fork: Annotated[bool, flag("Resume even if the recipe or the data have changed since the run began.")] = False
+    fork: Annotated[bool, flag("Resume even if the recipe or the data has changed since the run started.")] = False
     report: Annotated[bool, flag("Write an HTML report to the run's folder at the end.")] = True
     json: Json = False
     out: OutFile = None
@@ -129,7 +130,7 @@ class Evaluate:
 
     model: Model
     data: Annotated[
-        str | None, flag("cifar10, cifar100, digits, auto or a folder (default: the data of the training).", "DATA")
+        str | None, flag("cifar10, cifar100, digits, auto or a folder (default: the data it was trained on).", "DATA")
     ] = None
     split: Annotated[
         Literal["val", "test", "all"] | None,
@@ -152,7 +153,7 @@ class Evaluate:
 
 @dataclass
 class Report:
-    """Write an HTML report about one run, or a comparison of several: curves, confusion, calibration, examples.
+    """Write an HTML report on one run, or a comparison of several: learning curves, confusion, calibration, examples.
 
     pocket-resnet report runs/fast-cifar10-seed0
     """
@@ -167,9 +168,7 @@ class Report:
         Path | None,
         flag("Folder for report.html and plots/ (default: the run's folder, or `report` beside the first run).", "DIR"),
     ] = None
-    data: Annotated[str | None, flag("New location of the runs' data (default: where training read them).", "DATA")] = (
-        None
-    )
+    data: Annotated[str | None, flag("New location of the runs' data (default: as during training).", "DATA")] = None
     data_dir: DataDir = None
 
     def execute(self) -> None:
@@ -186,7 +185,7 @@ class Predict:
     """
 
     model: Model
-    images: tyro.conf.Positional[Annotated[tuple[Path, ...], several("Image files, or folders of them.", "IMAGE")]]
+    images: tyro.conf.Positional[Annotated[tuple[Path, ...], several("Image files or folders of images.", "IMAGE")]]
     top: int = 3
     """Number of classes to list for each image."""
     views: Views = 1
@@ -235,7 +234,7 @@ class Summary:
 
 @dataclass
 class Design:
-    """Show the network that fits a budget, and why it was chosen.
+    """Show the network chosen for a budget, and why.
 
     pocket-resnet design --budget 5M --max-macs 100M --epochs 20
     """
@@ -245,7 +244,7 @@ class Design:
     max_macs: Annotated[str | None, flag("Maximum multiply-adds per image, such as 100M or 1.5G.", "COUNT")] = None
     max_bytes: Annotated[str | None, flag("Maximum size of the fp32 weights, such as 1MB or 500KB.", "BYTES")] = None
     epochs: Annotated[
-        int | None, flag("Planned number of training epochs (default: that of the recipe `best`).", "COUNT")
+        int | None, flag("Planned number of training epochs (default: as in the recipe `best`).", "COUNT")
     ] = None
     num_classes: int = 10
     """Number of classes in the data."""

@@ -15,14 +15,14 @@ from rich.table import Table
 from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
 
-WIDEST = 10_000  # characters: a pipe has no width
+WIDEST = 10_000  # characters, for pipes, which have no width
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints each message once, as plain text: a command may open the same data twice.
+    """Prints each message once, as plain text, since a command may open the same data twice; marks warnings.
 
-    `sys.stderr` is looked up for each message, since rich replaces it while it draws a progress bar and then puts what
-    is printed above the bar.
+    `sys.stderr` is looked up for each message: while rich draws a progress bar, it replaces the stream and prints the
+    messages above the bar.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class _TerminalHandler(logging.Handler):
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
+        text = ("warning: " if record.levelno >= logging.WARNING else "") + self.format(record)
         if text not in self._shown:
             self._shown.add(text)
             with contextlib.suppress(OSError):  # a terminal that was closed
@@ -39,7 +39,7 @@ class _TerminalHandler(logging.Handler):
 
 @contextlib.contextmanager
 def log_to_terminal() -> Iterator[None]:
-    """Inside, standard error shows what the package logs, from INFO on."""
+    """Within this context, standard error shows the package's log messages of level INFO and above."""
     logger, handler = logging.getLogger("pocket_resnet"), _TerminalHandler()
     level = logger.level
     logger.addHandler(handler)
@@ -54,10 +54,10 @@ def log_to_terminal() -> Iterator[None]:
 def overview(commands: Mapping[str, str]) -> None:
     """The help of the whole command."""
     print("Give it a parameter budget, get the most accurate residual network that fits.\n")
-    print("usage: pocket-resnet COMMAND ...     (pocket-resnet COMMAND --help explains it with an example)\n")
+    print("usage: pocket-resnet COMMAND ...     (pocket-resnet COMMAND --help explains one, with an example)\n")
     for name, does in commands.items():
         print(f"  {name:9} {does}")
-    print("\n  --debug   show where an error occurred\n  --version")
+    print("\n  --debug   show the traceback of an error\n  --version show the version")
     print("\nFor example:\n\n  pocket-resnet train fast --data digits      # works offline")
 
 
@@ -71,7 +71,7 @@ def result(found: Mapping[str, Any]) -> None:
         print(f"            {found['caveat']}")
     print(
         f"training    {found['seconds']:.1f} s for {found['steps']:,} steps, {found['images_per_s']:,.0f} images/s, "
-        f"{found['train_flops'] / 1e12:,.2f} TFLOP ({found['seconds_total']:.1f} s in all)"
+        f"{found['train_flops'] / 1e12:,.2f} TFLOP ({found['seconds_total']:.1f} s in total)"
     )
     print(f"model       {found['model']}", flush=True)
 
@@ -81,13 +81,13 @@ def no_report(error: Exception, run: Path, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     what = str(error).partition("\n")[0]
-    if not isinstance(error, PocketError):  # a fault of the program
+    if not isinstance(error, PocketError):  # a bug
         what = f"{type(error).__name__}: {what} (--debug shows where)"
     print(f"no report: {what} (try again: pocket-resnet report {run})", file=sys.stderr)
 
 
 def next_steps(model: str, report: Path | None) -> None:
-    """Where the report is, and the command to try next."""
+    """The path of the report, and the command to try next."""
     if report is not None:
         print(f"report      {report}")
     print(f"next        pocket-resnet evaluate {model}")
@@ -181,8 +181,8 @@ def _table(*headers: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    """The table; in a terminal that is too narrow for it, each row as a line with its name and one with the rest."""
-    console = Console(markup=False, emoji=False)  # names of classes are no markup
+    """Print the table; in a terminal that is too narrow, print two lines per row: its name, then the rest."""
+    console = Console(markup=False, emoji=False)  # class names are not markup
     whole = Console(width=WIDEST, markup=False, emoji=False)
     if console.is_terminal and whole.measure(table).maximum > console.width:
         headers = [str(column.header) for column in table.columns[1:]]
@@ -191,4 +191,4 @@ def _print(table: Table) -> None:
         return
     with whole.capture() as captured:
         whole.print(table)
-    print(captured.get(), end="")  # rich itself exits with 1 where the reader has gone
+    print(captured.get(), end="")  # rich itself would exit with 1 if the reader has gone

@@ -1,4 +1,4 @@
-"""`--json` and `--out FILE`: what a command found, as one JSON object on standard output or in a file."""
+"""`--json` and `--out FILE`: a command's result as one JSON object on standard output or in a file."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ OF_A_RUN = ("recipe.toml", "metrics.jsonl", "result.json", "report.html", ".lock
 
 
 class JsonOutput:
-    """Where the JSON goes. Made before a command's work, so that a file that cannot be written is refused at once."""
+    """The destination of the JSON. It is created before a command's work, so that a bad file is refused at once."""
 
     def __init__(self, json: bool, out: Path | None) -> None:
         is_stdout = out is not None and _is_stdout(out)
@@ -27,9 +27,9 @@ class JsonOutput:
             _check(self.file)
 
     def tell(self, value: Any, for_people: Callable[[], None]) -> None:
-        """Write the file, so that it exists even if standard output breaks; then print JSON, or what is for people."""
+        """Write the file first, so that it exists even if printing fails; then print the JSON or call `for_people`."""
         if self.file is not None:
-            _check(self.file)  # the run that it may belong to is there by now
+            _check(self.file)  # by now, the run that it may belong to exists
             write_through(self.file, json_bytes(value))
             print(f"wrote {self.file}", file=sys.stderr)
         if self.on_stdout:
@@ -40,7 +40,7 @@ class JsonOutput:
 
 
 def _is_stdout(path: Path) -> bool:
-    """Whether the path is `-`, or leads to where standard output goes: /dev/stdout, or a file it was sent to."""
+    """Whether the path is `-` or the destination of standard output: /dev/stdout, or the file it is redirected to."""
     try:
         return path == STDOUT or os.path.samestat(path.stat(), os.fstat(1))
     except OSError:
@@ -48,7 +48,7 @@ def _is_stdout(path: Path) -> bool:
 
 
 def _check(path: Path) -> None:
-    """Raise UsageError for a folder or a file of a run or model, EnvironmentFault where nothing can be written."""
+    """Raise UsageError for a file of a run or model, EnvironmentFault if the path cannot be written."""
     target = Path(os.path.realpath(path))
     with explain_os_errors(path):
         if _belongs_to_a_run_or_model(target):

@@ -1,4 +1,4 @@
-"""The command line: from its words to a command of cli/commands.py; the only place that prints errors and exits."""
+"""Parses the command line and runs a command of cli/commands.py; the only place that prints errors and exits."""
 
 import contextlib
 import dataclasses
@@ -24,10 +24,10 @@ DEFAULT_RECIPE = "fast"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command of the command line; exits with the code of what went wrong, see errors.py."""
+    """Run the command in `argv`; on failure, exit with the error's code (see errors.py)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
-    os.environ.pop("MPLBACKEND", None)  # a notebook's choice, handed to its commands; our pictures are drawn without
+    os.environ.pop("MPLBACKEND", None)  # set by notebooks for their child processes; our figures need no backend
     with console.log_to_terminal():
         code = _exit_code(arguments)
     if code:
@@ -39,8 +39,8 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         try:
             _dispatch([argument for argument in arguments if argument != "--debug"], debug)
-        except SystemExit as ending:  # tyro's, after help or a flag that it does not know
-            if isinstance(ending.__context__, BrokenPipeError):  # rich's, where the reader of our output has gone
+        except SystemExit as ending:  # raised by tyro after --help or an unknown flag
+            if isinstance(ending.__context__, BrokenPipeError):  # raised by rich: the reader of our output has gone
                 raise ending.__context__ from None
             code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         streams.flush()
@@ -51,7 +51,7 @@ def _exit_code(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone: `pocket-resnet summary original | head`
         streams.discard(sys.stdout, sys.stderr)
         return streams.READER_GONE
-    except OSError as error:  # of a path that was given: too long a name, a folder that may not be entered
+    except OSError as error:  # from a path that was given: its name is too long, or access is denied
         what = f"{error.filename or 'error'}: {error.strerror or error}"
         return _failed(error, what, EnvironmentFault.exit_code, debug)
     return code
@@ -72,7 +72,7 @@ def _dispatch(arguments: list[str], debug: bool) -> None:
 
 
 def _parse(name: str, arguments: list[str]) -> Any:
-    """The command's filled-in class; tyro itself explains unknown flags and exits with 2."""
+    """The command with its arguments filled in; tyro explains unknown flags and exits with 2."""
     if name == "train":
         named = bool(arguments) and not arguments[0].startswith("-")
         default = Train(load_recipe(arguments.pop(0) if named else DEFAULT_RECIPE))
@@ -85,7 +85,7 @@ def _parse(name: str, arguments: list[str]) -> Any:
 
 
 def _with_home(value: Any) -> Any:
-    """The paths in a flag's value with `~` replaced, which shells leave in `--out=~/found.json`."""
+    """A flag's value with `~` expanded in paths, which shells do not do in `--out=~/found.json`."""
     if isinstance(value, tuple):
         return tuple(map(_with_home, value))
     return expanded(value) if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""Standard output and standard error of the command: always there, no character too odd, quiet when nobody reads."""
+"""Standard output and standard error: always open, able to print any character, silent once the reader has gone."""
 
 import contextlib
 import io
@@ -13,8 +13,8 @@ READER_GONE = 128 + signal.SIGPIPE
 def prepare() -> None:
     """Open closed streams on the null device, and escape characters that an encoding does not have.
 
-    Else messages for a closed standard error would go to standard output, and the next file that is opened would take
-    the number of the closed stream.
+    Otherwise, messages for a closed standard error would go to standard output, and the next file to be opened would
+    get the number of the closed stream.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -25,12 +25,12 @@ def prepare() -> None:
             setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "r" if number == 0 else "w"), encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            with contextlib.suppress(OSError):  # of a file that something else has taken the place of
+            with contextlib.suppress(OSError):  # if another file has its descriptor
                 stream.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:
-    """Write what is left. Raises OSError where standard output refuses, after which nothing more is written to it."""
+    """Write buffered output. If standard output fails, raise OSError and write nothing more to it."""
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     try:
@@ -41,7 +41,7 @@ def flush() -> None:
 
 
 def discard(*streams: TextIO) -> None:
-    """Send what these streams still hold, and all that comes, nowhere: Python writes it again when it ends."""
+    """Discard buffered and future output of these streams, which Python would otherwise write when it exits."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         with contextlib.suppress(OSError, ValueError):
@@ -50,5 +50,5 @@ def discard(*streams: TextIO) -> None:
 
 
 def encoding() -> str:
-    """Of standard output."""
+    """The encoding of standard output."""
     return getattr(sys.stdout, "encoding", None) or "utf-8"

@@ -1,4 +1,4 @@
-"""The flags of `pocket-resnet train`: the ones that people use first, the command's others, then every recipe key."""
+"""The flags of `pocket-resnet train`: common ones first, then the command's other flags, then every recipe key."""
 
 import dataclasses
 import inspect
@@ -15,7 +15,7 @@ from pocket_resnet.recipe.toml import with_flags
 
 COMMON = ("data", "budget", "epochs", "batch_size", "seed", "teacher", "run", "resume", "runs_dir", "report")
 SECTIONS = tuple(name for name, field in Recipe.model_fields.items() if isinstance(field.default, BaseModel))
-METAVARS = {  # of optional keys, for which tyro would write {None}|STR
+METAVARS = {  # for optional keys, where tyro would print {None}|STR
     "budget": "COUNT",
     "max_macs": "COUNT",
     "max_bytes": "BYTES",
@@ -30,7 +30,7 @@ Flag = tuple[str, Any, Any]  # name, type with tyro's configuration, default
 
 
 def parse_train(default: Train, arguments: Sequence[str], prog: str) -> Train:
-    """The command as these arguments fill it in; tyro explains unknown flags and exits with 2."""
+    """The command with these arguments filled in; tyro explains unknown flags and exits with 2."""
     parsed = tyro.cli(_flags_class(default), args=arguments, prog=prog, description=inspect.getdoc(Train))
     parts = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}
     groups = [vars(parts.pop(name)) for name in ("common", "other", "recipe")]
@@ -41,7 +41,7 @@ def parse_train(default: Train, arguments: Sequence[str], prog: str) -> Train:
 
 
 def _flags_class(default: Train) -> Any:
-    """A dataclass with a field for each box of the help: tyro titles a box by the field's name."""
+    """A dataclass with a field for each box of the help; tyro uses the field's name as the title."""
     recipe = default.recipe
     keys = [name for name in Recipe.model_fields if name not in (*SECTIONS, "model")]
     flags = _own_flags(default) | {key_flag[0]: key_flag for key_flag in _key_flags(recipe, keys, prefix=False)}
@@ -61,7 +61,7 @@ def _flags_class(default: Train) -> Any:
 
 
 def _own_flags(default: Train) -> dict[str, Flag]:
-    """The command's flags that are no recipe keys."""
+    """The command's flags that are not recipe keys."""
     hints = get_type_hints(Train, include_extras=True)
     names = [field.name for field in dataclasses.fields(Train) if field.name != "recipe"]
     return {name: (name, hints[name], getattr(default, name)) for name in names}

@@ -57,14 +57,14 @@ def _check(archive: Path, members: Mapping[str, Path]) -> None:
             if number > MAX_NUM_MEMBERS:
                 raise _unsafe(archive, f"more than {MAX_NUM_MEMBERS:,} entries")
             if entry.size > MAX_MEMBER_BYTES or num_bytes > max_total:
-                raise _unsafe(archive, f"{entry.name!r} unpacks to too much ({num_bytes:,} bytes so far)")
+                raise _unsafe(archive, f"{entry.name!r} exceeds the size limit ({num_bytes:,} bytes unpacked so far)")
             if not entry.isdir() and (entry.type not in _REGULAR or entry.issparse()):
                 raise _unsafe(archive, f"{entry.name!r} is a link, a device or another special file")
             if PurePosixPath(entry.name).is_absolute() or ".." in PurePosixPath(entry.name).parts:
                 raise _unsafe(archive, f"{entry.name!r} would be written outside the folder")
             found.add(entry.name)
     if missing := sorted(set(members) - found):
-        raise DataError(f"holds no {', '.join(missing)}", where=archive, hint=_AGAIN)
+        raise DataError(f"does not contain {', '.join(missing)}", where=archive, hint=_AGAIN)
 
 
 def _unsafe(archive: Path, what: str) -> DataError:

@@ -1,11 +1,11 @@
 """Augmentation of a whole batch at once, on the device, with draws that depend only on (seed, epoch, sample).
 
-Every epoch draws one table a random quantity, a row a sample of the training set; a batch looks its rows up. So it
-does not matter in which process, batch or order a sample comes: it is augmented the same way, and a resumed run
-goes on exactly. Only where some samples are passed over, alternating flips follow the visits of each sample instead of
-the epochs, so that both sides of it are seen equally often.
+Every epoch draws one table per random quantity, with one row per training sample; a batch looks up its rows. A sample
+is therefore augmented the same way in any process, batch or order, and a resumed run continues exactly. Hard-example
+mining skips samples, so its alternating flips follow how often each sample was trained instead of the epoch, and both
+orientations are trained equally often.
 
-Shapes: N samples, B images a batch, C channels, H x W pixels. Images are uint8 until `to_float`.
+Shapes: N samples, B images per batch, C channels, H x W pixels. Images are uint8 until `to_float`.
 """
 
 import random
@@ -27,7 +27,7 @@ ERASED_RATIO = (0.3, 3.3)
 
 @dataclass(frozen=True)
 class Targets:
-    """What the batch is: the image is `share` of class `labels_B` and the rest of `others_B`.
+    """Training targets of a batch: weight `share` on class `labels_B`, and the rest on `others_B`.
 
     `teacher_BK` are a teacher's probabilities for it, where there is one.
     """

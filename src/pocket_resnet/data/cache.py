@@ -100,7 +100,7 @@ class PixelStore:
             if _remove_unused(path):
                 total, removed = total - kept[path], removed + 1
         if removed:
-            limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
+            limit = f"the pixel cache is limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
             _log.info("%s: removed the %d least recently used set(s) from %s", limit, removed, self._folder)
 
     def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
@@ -215,7 +215,7 @@ class PixelStore:
 
 
 def _stamp(image: ImageFile) -> list[int | str]:
-    """What changes where another file takes an image's place, also one of the same size and time of change."""
+    """Values that change if a file is replaced, even by one of the same size and modification time."""
     return [image.num_bytes, image.mtime_ns, image.ctime_ns, image.inode]
 
 

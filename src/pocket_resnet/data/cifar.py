@@ -92,7 +92,7 @@ class Cifar(Source):
             stop = start + len(labels)
             if stop > num_images or (name == names[-1] and stop < num_images):
                 raise DataError(
-                    f"holds {len(labels):,} images, which makes {stop:,} instead of {num_images:,}",
+                    f"contains {len(labels):,} images, for a total of {stop:,} instead of {num_images:,}",
                     where=self._folder / name,
                     hint="download the official file again",
                 )
@@ -159,7 +159,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
     layout = _find_archive(family, data_dir) or family.layouts[0]
     path = data_dir / layout.archive
     if not allow_download and not path.is_file():
-        raise DataError(f"no {family.name} there", where=data_dir, hint=f"put {urls(layout)[0]} there")
+        raise DataError(f"{family.name} is not in this folder", where=data_dir, hint=f"save {urls(layout)[0]} there")
     with download.exclusive(data_dir / layout.folder):
         if _find_folder(family, data_dir):
             return  # another process was faster

@@ -1,4 +1,4 @@
-"""What Python programs hold as an image -> uint8 RGB [size, size, 3], by the decoder that training uses.
+"""Convert images from Python programs to uint8 RGB [size, size, 3], with the decoder that training uses.
 
 Converted where the meaning is plain: paths, encoded files in memory, Pillow images, and arrays or tensors that are
 grey, RGB or RGBA, of whole numbers from 0 to 255 or of fractions from 0 to 1. Everything else is refused.

@@ -1,4 +1,4 @@
-"""Data sets by name or path: `open_source` chooses the class, beside it the rules of what a name means."""
+"""Open data sets by name or path. `open_source` chooses the class; the rules for names are here too."""
 
 import difflib
 import logging
@@ -31,12 +31,12 @@ def open_source(
     """The data set of this name (cifar10, cifar100, digits, auto) or the folder at this path.
 
     A name with a slash is a folder, whatever it is called; a built-in name without one is the built-in data set.
-    Raises UsageError for a name that is none and a size that the data set does not have, DataError where data
-    is missing or damaged, EnvironmentFault where it cannot be downloaded or kept.
+    Raises UsageError for an unknown name or an unavailable image size, DataError if data is missing or damaged,
+    EnvironmentFault if it cannot be downloaded or stored.
     """
     name, data_dir = data_name(name), expanded(data_dir) if data_dir else None
     if name in NAMES and Path(name).is_dir():
-        _log.warning("using the built-in data set %s; for the folder here, give ./%s", name, name)
+        _log.warning("using the built-in data set %s; to use the folder of this name, give ./%s", name, name)
     if name == "auto":
         name = _choose(data_dir, download)
     if name in FAMILIES:
@@ -54,7 +54,7 @@ def open_source(
 
 
 def data_name(data: str | os.PathLike[str]) -> str:
-    """What names the data in a recipe: text as it is, with `~` expanded; of a path always a folder's, with a slash."""
+    """The data's name for a recipe: a string unchanged except for `~`; a Path always as a folder, with a slash."""
     name = os.fspath(data)
     if name.startswith("~"):
         return str(expanded(name))

@@ -1,4 +1,4 @@
-"""Images known again by their pixels: 8 bytes for each, which neither a new name nor a new place changes.
+"""Recognise images by their pixels: an 8-byte digest per image, independent of file name and location.
 
 A run and its model keep the digests of the images that were trained on, and `evaluate` looks for them.
 

@@ -1,4 +1,4 @@
-"""A folder of one's own images, one subfolder a class, optionally under train/, val/ and test/; see `layout`.
+"""A folder of your own images, one subfolder per class, optionally under train/, val/ and test/; see `layout`.
 
 Classes are sorted by name as text; the order then travels with the model. Without val/, about 10% of the images
 (of a class one at least, but never its only one) are held out by content; see `Holdout`. val/ and test/ must
@@ -65,7 +65,9 @@ class Folder(Source):
     def test(self) -> tuple[Tensor, Tensor]:
         """Images and labels of test/. Raises DataError where there is none."""
         if self._test is None:
-            raise DataError("it has no test/", where=printable(self.name), hint="add test/ with one subfolder a class")
+            raise DataError(
+                "it has no test/", where=printable(self.name), hint="add test/ with one subfolder per class"
+            )
         return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
 
     def verify(self) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def name_of(content: bytes) -> str | None:
 
 
 def is_raw_tiff(tags: dict[int, object]) -> bool:
-    """Whether these tags are a camera's (DNG, NEF, ARW): what can be seen of it is a thumbnail."""
+    """Whether these are the tags of a camera's raw file (DNG, NEF, ARW), whose readable image is only a thumbnail."""
     kind = tags.get(_SUBFILE_TYPE)
     return _DNG_VERSION in tags or (isinstance(kind, int) and bool(kind & 1) and _SUB_IFDS in tags)
 

@@ -1,7 +1,7 @@
 """Which samples are held out of training: the same ones on every machine and in every run.
 
 `Holdout` decides a folder's images by content alone: each on its own, so that a folder may grow and no image changes
-sides, and copies of one image are always on the same side. `hold_out` takes exact numbers, and is what cut the digits.
+sides, and copies of one image are always on the same side. `hold_out` selects exact numbers; it split the digits.
 """
 
 from collections import Counter
@@ -27,10 +27,10 @@ class Holdout:
     def of(cls, classes: Mapping[str, Iterable[str]], share: float) -> Self:
         """From the contents (as hashes) of each class, about that share of them.
 
-        A content is held out where its own rank is below the share. Two exceptions: a class of two contents or more of
-        which none is held out gives its lowest, and a class of which all are held out trains on its highest. Both end
-        when the class grows and the first rule suffices, and then that one image moves. The second exception is
-        the stronger one where classes share a content: each class has an image to train on.
+        A content is held out if its rank is below the share, with two exceptions. If a class has two or more contents
+        and none is held out, its lowest-ranked one is. If all of them are held out, its highest-ranked one is trained
+        on. An exception ends, and its image switches sides, once the class has grown enough for the first rule. If
+        classes share a content, the second exception wins, so every class has an image to train on.
         """
         ranked = {name: sorted(set(contents), key=_rank) for name, contents in classes.items()}
         held = {content for contents in ranked.values() for content in contents if _rank(content) < share}

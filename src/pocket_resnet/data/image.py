@@ -1,4 +1,4 @@
-"""Image files to pixels: the one decoder for training, prediction, export checks and the server.
+"""Decode image files to pixels: the only decoder, for training and prediction.
 
 The content decides what a file is, never its name. Limits are checked in the header, before any pixel is
 decoded, and a picture is either whole or refused: nothing is filled up with grey. Damage outside of the picture
@@ -23,7 +23,7 @@ MAX_PIXELS = 50_000_000
 MAX_JPEG_PIXELS = 150_000_000  # where a JPEG is decoded by rows, to MAX_PIXELS at most
 MAX_SIDE_PX = 30_000
 MAX_NUM_FRAMES = 1_000
-DECODER_VERSION = 1  # raise it when pixels change, so that cached ones are made anew
+DECODER_VERSION = 1  # increase it if decoded pixels change, so that cached pixels are rebuilt
 
 _DRAFT_FACTOR = 4  # a JPEG is decoded at 1/2 to 1/8 where that leaves this many times the wanted size
 _UPRIGHT = {  # EXIF orientation -> what turns the picture upright
@@ -78,7 +78,7 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
     except ImageError as refusal:
         raise ImageError(refusal.what, where=where) from None
     except UnidentifiedImageError:
-        raise ImageError(f"not an image ({', '.join(FORMATS)} are read)", where=where) from None
+        raise ImageError(f"not an image in a supported format ({', '.join(FORMATS)})", where=where) from None
     except Image.DecompressionBombError:
         raise ImageError(f"over the limit of {MAX_PIXELS:,} pixels", where=where) from None
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
@@ -96,7 +96,7 @@ def from_picture(picture: Picture, size: int) -> NDArray[np.uint8]:
         _check_header(picture, MAX_PIXELS)
         with pillow_warnings.ignored():
             loaded = picture.copy()  # the caller's stays as it is
-            loaded.format = picture.format  # of a PGM, it says how deep its grey is
+            loaded.format = picture.format  # _scale_to_8_bits needs it: a PGM stores grey in 0..65535
             return _upright(loaded, _orientation(loaded), size)
     except ImageError:
         raise
@@ -180,7 +180,7 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} is over the limit of {max_pixels:,} pixels")
     if max(width, height) > MAX_SIDE_PX:
-        raise ImageError(f"{width} x {height} is over the limit of {MAX_SIDE_PX:,} pixels a side")
+        raise ImageError(f"{width} x {height} is over the limit of {MAX_SIDE_PX:,} pixels per side")
     num_frames = getattr(image, "n_frames", 1)
     if num_frames > MAX_NUM_FRAMES:
         raise ImageError(f"{num_frames:,} frames are over the limit of {MAX_NUM_FRAMES:,}")
@@ -207,7 +207,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Deep grey by its high byte, as Pillow takes deep colour. PGM's arrives as 32 bits in 0..65535."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        raise ImageError(f"pixels of mode {image.mode} have no defined white; save it with 8 or 16 bits")
+        raise ImageError(f"pixel mode {image.mode} has no defined white; save the image with 8 or 16 bits per channel")
     deep_HW = np.asarray(image)
     if (transparent := image.info.get("transparency")) is not None:
         deep_HW = np.where(deep_HW == transparent, 0xFFFF, deep_HW)  # alpha lies over white

@@ -127,7 +127,7 @@ def _segments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _decode(content: bytes, width: int, height: int, scale: int, is_cmyk: bool) -> NDArray[np.uint8]:
-    """Scales that simplejpeg knows beside ours are never chosen: only larger sides than these are reduced."""
+    """The RGB or CMYK pixels at 1/scale of the size; `min_factor` rules out simplejpeg's other scales."""
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         content,
         "CMYK" if is_cmyk else "RGB",

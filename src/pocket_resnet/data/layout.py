@@ -1,6 +1,6 @@
 """Which folders of a data set are splits, and which are classes.
 
-Splits go by several names, in any case. What could be meant in two ways is refused with what would be plain.
+A split may have one of several names, in any case. Ambiguous layouts are errors that say how to resolve them.
 """
 
 import logging
@@ -67,7 +67,7 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
         classes, in_other_form = _named_as(root / name, found, splits.get("train", found))
         _check_depth(listing, root / name, list(classes))
         if split == "test" and _is_unlabelled(classes, splits["train"]):
-            _log.warning("warning: %s/ has one folder, which is not a class of %s/: ignored", name, train_name)
+            _log.warning("%s/ has one folder, which is not a class of %s/: ignored", name, train_name)
             continue
         if in_other_form:
             _log.info("matched despite different Unicode forms in %s/: %s", name, ", ".join(in_other_form))
@@ -185,4 +185,4 @@ def _folders(names: Iterable[str]) -> str:
 
 
 def _warn_left_out(name: str) -> None:
-    _log.warning("warning: %s/ has no class folders: ignored", name)
+    _log.warning("%s/ has no class folders: ignored", name)

@@ -1,6 +1,6 @@
-"""The image files of a folder with one subfolder a class, listed without opening or following anything odd.
+"""The image files of a folder with one subfolder per class, listed without opening or following anything odd.
 
-Hidden files, and what systems and this package leave beside pictures, are none of our business. Links are
+Hidden files, and files that operating systems and this package create, are ignored. Links are
 followed inside the data set. Other links, FIFOs, sockets and devices are skipped and reported, so nothing loops,
 escapes or hangs.
 """
@@ -35,7 +35,7 @@ LEFT_BEHIND = frozenset(
         "__pycache__",
     }
 )  # in any case; what begins with a dot is left out as well
-_OURS = (  # folders that we write: a run, a model, a report; all of one line are there
+_OURS = (  # folders that this package writes (run, model, report), recognised by all names of any one set
     {"recipe.toml", "checkpoints"},
     {"recipe.toml", "plots"},
     {"recipe.toml", ".lock"},

@@ -1,12 +1,12 @@
-"""The one way to a batch: (training split, recipe, step) -> what that step trains.
+"""The training loader: (training split, recipe, step) -> the batch of that step.
 
-Order of the epoch -> hard examples, where asked for -> augmentation -> image size of the moment -> 0..1 -> mixing. Each
-is a function of (seed, epoch, step, sample), so nothing but the losses that choose hard examples is ever saved.
+Epoch order -> hard-example mining, if on -> augmentation -> resize to the step's image size -> 0..1 -> mixing. Each is
+a function of (seed, epoch, step, sample), so checkpoints only store the state of hard-example mining.
 
 The last, smaller step of an epoch is trained too, but a single left-over image is dropped: batch norm has nothing to
 compare it with.
 
-Shapes: N samples, C candidates of a step, B images a batch, M chosen samples, K classes; [B, C, H, W] are images.
+Shapes: N samples, C candidates of a step, B images per batch, M chosen samples, K classes; [B, C, H, W] are images.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -139,7 +139,7 @@ class Loader:
         self._ahead: dict[int, Tensor] = {}
 
     def batch(self, step: int) -> Batch:
-        """What any step trains; of hard examples, by their losses as they are now."""
+        """The batch of any step. Hard-example mining uses the current losses."""
         indices_B = self.indices(step)
         x_BCHW = self._augmented_ahead(step) if self.steps_ahead > 1 else self._augmented(indices_B, step)
         labels_B = self.labels_N[sent(indices_B, self.labels_N.device)]
@@ -158,7 +158,7 @@ class Loader:
     def norm_batches(self, indices_M: Tensor, step: int) -> Iterator[Tensor]:
         """These samples as that step's epoch augments them, but unmixed and at full size: float [B, C, H, W].
 
-        Fewer than two samples are none: a norm has nothing to compare one with.
+        Yields nothing for fewer than two samples: batch norm needs at least two.
         """
         num_batches = -(-len(indices_M) // NORM_BATCH) if len(indices_M) > 1 else 0
         for indices_B in torch.tensor_split(indices_M, num_batches) if num_batches else ():
@@ -175,7 +175,7 @@ class Loader:
         return {} if self.selection is None else self.selection.tensors()
 
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave."""
+        """Restore the state that `tensors` returned."""
         if self.selection is not None:
             self.selection.load_tensors(saved)
 

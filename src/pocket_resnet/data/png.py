@@ -1,4 +1,4 @@
-"""PNG files without what is no part of the picture.
+"""Remove metadata from PNG files, and check the checksums of their pixel data.
 
 Pillow refuses a whole file for a long text, a large profile or one wrong sum in either. Source: the PNG
 specification, third edition, sections 5 and 11.

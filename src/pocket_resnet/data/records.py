@@ -20,7 +20,7 @@ from pocket_resnet.errors import DataError
 
 CHW = (3, 32, 32)
 NUM_PIXEL_BYTES = 3 * 32 * 32
-_MEND = "download the official file again"
+_HINT = "download the official file again"
 
 Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -33,7 +33,7 @@ def parse_binary(content: bytes, num_classes: int, where: str, num_label_bytes: 
     record_bytes = num_label_bytes + NUM_PIXEL_BYTES
     num_whole, rest = divmod(len(content), record_bytes)
     if rest or not num_whole:
-        raise DataError(f"cut short: record {num_whole} has {rest} of {record_bytes:,} bytes", where=where, hint=_MEND)
+        raise DataError(f"cut short: record {num_whole} has {rest} of {record_bytes:,} bytes", where=where, hint=_HINT)
     records = np.frombuffer(content, np.uint8).reshape(num_whole, record_bytes)
     labels_N = records[:, num_label_bytes - 1].astype(np.int64)
     _check_labels(labels_N, num_classes, where)
@@ -54,7 +54,7 @@ def parse_python(content: bytes, num_classes: int, where: str, label_key: str) -
         if images_NX.shape != (len(labels_N), NUM_PIXEL_BYTES) or labels_N.shape != (len(labels),):
             raise ValueError(f"data of shape {images_NX.shape} for {len(labels)} labels")
     except Exception as error:  # a hostile pickle raises nearly anything
-        raise DataError(f"not a CIFAR batch: {error or type(error).__name__}", where=where, hint=_MEND) from error
+        raise DataError(f"not a CIFAR batch: {error or type(error).__name__}", where=where, hint=_HINT) from error
     _check_labels(labels_N, num_classes, where)
     return images_NX.reshape(-1, *CHW), labels_N
 
@@ -65,7 +65,7 @@ def _check_labels(labels_N: NDArray[np.int64], num_classes: int, where: str) -> 
         raise DataError(
             f"record {wrong[0]}: label {labels_N[wrong[0]]} is not one of 0 to {num_classes - 1}",
             where=where,
-            hint=_MEND,
+            hint=_HINT,
         )
 
 
@@ -123,5 +123,5 @@ class _CifarUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _STAND_INS:
-            raise pickle.UnpicklingError(f"refused: it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"refused: the pickle references {module}.{name}")
         return _STAND_INS[module, name]

@@ -1,8 +1,8 @@
-"""Which of a step's images are trained: those that the network knew least when it last trained them.
+"""Hard-example mining: each step trains those of its images that had the highest losses when last trained.
 
-Late in a run most images are known, and training them once more teaches little. A step looks at more images than it
-trains and takes those with the highest losses. A loss is the one of the last time that the image was trained, so
-that choosing costs nothing; an image passed over keeps its own and comes back when the others' have fallen below it.
+Late in a run the network fits most images, and training on them again helps little. A step takes the images with the
+highest losses from a larger set of candidates. The loss is the one from the image's last training step, so selection
+needs no extra forward pass. A skipped image keeps its loss and returns once the other losses have fallen below it.
 Which images a step trains therefore depends on all steps before it, and so does how often an image was trained.
 Source: Loshchilov & Hutter 2015 (arXiv:1511.06343), section 4, there by sampling.
 

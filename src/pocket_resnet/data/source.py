@@ -1,6 +1,6 @@
 """What every data set offers: its classes and names, its splits as tensors, their statistics.
 
-`Source.split` is the only door to the images, and the only place that opens a test split.
+All images are read through `Source.split`. Apart from `verify`, only `split("test")` reads the test split.
 
 Shapes: N images, C = 3 channels (RGB), H = W = image_size pixels, L levels of a pixel.
 """
@@ -102,7 +102,7 @@ class Source(ABC):
 
     @property
     def public_name(self) -> str:
-        """What the data set is called where its place on this machine is nobody's business; see `public_name`."""
+        """Its name without its location on this machine, for published models and reports; see `public_name`."""
         return public_name(self.name)
 
     @property

@@ -1,6 +1,6 @@
 """A network on a split: accuracy with its interval, per class, confusion matrix, likelihood and calibration.
 
-Shapes: N images, B images a batch, K classes, V views of an image.
+Shapes: N images, B images per batch, K classes, V views of an image.
 """
 
 from dataclasses import dataclass, field, replace

@@ -5,6 +5,7 @@ He 2016 (arXiv:1603.05027), Hu 2017 (arXiv:1709.01507), Huang 2016 (arXiv:1603.0
 """
 
 from collections.abc import Callable
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -213,9 +214,10 @@ def _branch(spec: NetworkSpec, stage: int, in_channels: int, stride: int) -> lis
             conv2d(spec, in_channels, width, kernel_size, stride, groups),
             conv2d(spec, width, width, kernel_size, 1, groups),
         ]
-    # The k x k convolution strides: the first 1 x 1 would skip three pixels in four.
-    return [
-        conv2d(spec, in_channels, width, 1),
-        conv2d(spec, width, width, kernel_size, stride, groups),
-        conv2d(spec, width, spec.stage_channels[stage], 1),
-    ]
+    if spec.block == "bottleneck":  # the k x k convolution strides: the first 1 x 1 would skip three of four pixels
+        return [
+            conv2d(spec, in_channels, width, 1),
+            conv2d(spec, width, width, kernel_size, stride, groups),
+            conv2d(spec, width, spec.stage_channels[stage], 1),
+        ]
+    assert_never(spec.block)

@@ -1,4 +1,4 @@
-"""What travels with the weights: config.json, validated when read, and the model card made from it."""
+"""The description of a trained network: config.json, validated when read, and the model card generated from it."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ ClassName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class Card(BaseModel):
-    """A trained network's description; the weights lie beside it in model.safetensors."""
+    """A trained network's description, stored beside its weights."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -20,7 +20,7 @@ class Card(BaseModel):
     format: Annotated[int, Field(ge=1)] = FORMAT
     """Version of the model directory's layout."""
     version: str
-    """The pocket_resnet that wrote it."""
+    """The PocketResNet version that wrote it."""
     spec: NetworkSpec
     """The network."""
     class_names: Annotated[tuple[ClassName, ...], FailFast(), Field(min_length=2, max_length=100_000)]
@@ -30,57 +30,57 @@ class Card(BaseModel):
     num_macs: int
     """Multiply-adds for one image."""
     data: str
-    """The data set it was trained on; of a folder the name, with a slash at the end."""
+    """The data set it was trained on; for a folder, its name with a slash at the end."""
     flip_invariant: bool
-    """Whether a flipped image of a class is still one of that class."""
+    """Whether a flipped image still belongs to its class."""
     train_on: Literal["train", "trainval"]
-    """Whether the validation images were left out of training."""
+    """train: the validation images were held out of training. trainval: it was also trained on them."""
     recipe: str
-    """The recipe's name; the run's recipe.toml has it whole."""
+    """The recipe's name; the run's recipe.toml has its keys."""
     seed: int
     """The run's seed."""
     init_from: str | None = None
-    """The checkpoint of another run that it started from, RUN/step-NNNNNN; None: from untrained weights."""
+    """The checkpoint of another run that it started from, RUN/step-NNNNNN; None for initial weights."""
     teacher: str | None = None
-    """The model whose answers it learned; None: it learned the labels alone."""
+    """The model it was distilled from; None without a teacher."""
     teacher_sha256: str | None = None
     """SHA-256 of that model's weights."""
     epochs: int
-    """Passes over the training images."""
+    """Planned passes over the training images."""
     steps: int
-    """Optimizer steps."""
+    """Optimizer steps done."""
     train_flops: int
     """Floating-point operations of all forward and backward passes."""
     seconds: float
-    """Time spent in training."""
+    """Time in training steps."""
     machine: str
-    """Where."""
+    """Processor or GPU, threads, precision and torch version."""
     split: str
     """The split that the accuracy below is measured on."""
     num_images: int
-    """How many images that split has."""
+    """Number of images in that split."""
     accuracy: float
-    """Share of them classified right, single view, last epoch."""
+    """Share of them classified correctly: single view, last epoch."""
     interval: tuple[float, float]
     """Its 95% Wilson interval."""
     accuracy_two_views: float | None = None
-    """The same averaged over each image and its mirror image, where it was measured."""
+    """Accuracy over each image and its mirror image; None if not measured."""
     accuracy_six_views: float | None = None
-    """The same averaged over six views of each image, where it was measured."""
+    """Accuracy over six views of each image; None if not measured."""
     weights: Literal["fp32", "fp16"] = "fp32"
-    """Number format of the stored weights; they compute in fp32."""
+    """Number format of the stored weights; the network computes in fp32."""
     command: str | None = None
-    """What makes this network again, for a released one."""
+    """The command that trains a released network again; None for other models."""
     data_fingerprint: str | None = None
-    """The training data by content; models of earlier versions have none."""
+    """Hash of the training data's content; None for models of earlier versions."""
     caveat: str | None = None
-    """Why the accuracy is not, or may not be, one on unseen images; None where there is no reason."""
+    """Why the accuracy is not, or may not be, measured on unseen images; otherwise None."""
     unknown_images: bool = False
-    """Whether it was also trained on images whose digests are lost, before it started from a checkpoint."""
+    """Whether an earlier run also trained it on images whose digests are not known."""
 
 
 def several_views(card: Card) -> dict[str, float]:
-    """The accuracies over two and six views, as far as they were measured, by that word."""
+    """The measured accuracies over several views, by number of views in words."""
     measured = {"two": card.accuracy_two_views, "six": card.accuracy_six_views}
     return {name: accuracy for name, accuracy in measured.items() if accuracy is not None}
 
@@ -112,7 +112,7 @@ PocketResNet {card.version}.
 | training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
 | machine | {card.machine} |
 | weights | {card.weights} |
-| input | RGB, {card.spec.image_size} x {card.spec.image_size} pixels, 0 to 1; the network normalises by itself |
+| input | RGB, {card.spec.image_size} x {card.spec.image_size} pixels, 0 to 1; the network normalises its input |
 | classes | {classes} |
 {seen}
 ## Use
@@ -122,6 +122,6 @@ PocketResNet {card.version}.
 
 ## Limits
 
-The network tells the classes above apart in images like those it was trained on. It gives one of these classes for
-any image, and its confidence says little about images of another kind.
+The network distinguishes the classes above in images like those it was trained on. It assigns one of these classes to
+every image, and its confidence means little for images of other kinds.
 """

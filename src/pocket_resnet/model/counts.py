@@ -6,7 +6,7 @@ included, for one image; biases, normalisation, activations and pooling are not 
 """
 
 import math
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 
 from pocket_resnet.errors import UsageError
 
@@ -72,7 +72,9 @@ def _branch(spec: "NetworkSpec", stage: int, stride: int) -> list[_Conv]:
         return [first]
     if spec.block == "basic":
         return [first, _Conv(width, kernel_size, 1, groups)]
-    return [_Conv(width, 1), first, _Conv(spec.stage_channels[stage], 1)]
+    if spec.block == "bottleneck":
+        return [_Conv(width, 1), first, _Conv(spec.stage_channels[stage], 1)]
+    assert_never(spec.block)
 
 
 class _Walk:

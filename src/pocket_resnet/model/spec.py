@@ -1,6 +1,6 @@
-"""What a network is, without building it.
+"""The architecture of a network, as validated numbers.
 
-A network that cannot be built raises UsageError, naming the field and how to fix it. Sources: blocks.py, resnet.py.
+If the network cannot be built, UsageError names the field and how to fix it. blocks.py and resnet.py cite the sources.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +15,7 @@ MAX_STAGES = 12
 MAX_CHANNELS = 65_536
 PER_STAGE = ("num_blocks", "widths", "kernel_sizes", "shortcut_kernel_sizes")
 
-# Upper limits keep a hostile or mistyped file from asking for more than any machine has.
+# Upper limits: a hostile or mistyped file must not ask for more memory than any machine has.
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 KernelSize = Annotated[int, Field(ge=1, le=31)]
 Probability = Annotated[float, Field(ge=0, le=0.95)]
@@ -24,7 +24,7 @@ _Sequence = Field(strict=False)  # a list too, as TOML and JSON have it; becomes
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class NetworkSpec:
-    """Shape of a residual network: stem, stages of blocks, head. Tuples have one entry per stage."""
+    """Architecture of a residual network: stem, stages of blocks, head. Lists have one entry per stage."""
 
     num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
     """Number of classes."""
@@ -33,7 +33,7 @@ class NetworkSpec:
     stem: Literal["conv", "whitening"] = "conv"
     """First layer: a trained convolution, or frozen filters that whiten patches of the training images."""
     stem_width: Channels = 64
-    """Channels of a conv stem. A whitening stem has 6 x kernel size squared, both signs of each filter."""
+    """Channels of a conv stem. A whitening stem has 6 x kernel size squared: each filter and its negative."""
     stem_kernel_size: KernelSize = 3
     """Kernel size of the stem in pixels, odd for a conv stem."""
     num_blocks: Annotated[tuple[Annotated[int, Field(ge=0, le=1_000)], ...], _Sequence] = (4, 4, 3)
@@ -60,17 +60,17 @@ class NetworkSpec:
     squeeze_excite: Literal["none", "stem", "block"] = "none"
     """Squeeze-and-excitation: none, once after the stem, or at the end of every block's branch."""
     squeeze_reduction: Channels = 16
-    """Divisor of the channels that gives the units of squeeze-and-excitation's hidden layer, at least one."""
+    """Channels per hidden unit of squeeze-and-excitation, which has at least one unit."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
     """Activation function of the whole network."""
     batch_norm: bool = True
     """Use batch normalisation. Without it, every convolution has a bias."""
     batch_norm_momentum: Annotated[float, Field(ge=0.001, le=1)] = 0.1
-    """Weight of the newest batch in BatchNorm's running statistics."""
+    """Weight of the newest batch in batch norm's running statistics."""
     dropout: Probability = 0.0
     """Dropout probability of the pooled features before the classifier."""
     drop_path: Probability = 0.0
-    """Probability of dropping the last block's branch per image. Earlier blocks scale it down linearly."""
+    """Probability of dropping the last block's branch, per image. It falls linearly towards the first block."""
     pool: Literal["avg", "max"] = "avg"
     """Global pooling before the classifier."""
     head_bias: bool = True
@@ -81,7 +81,7 @@ class NetworkSpec:
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_clearly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise UsageError with the field's range or choices, where these are what was missed."""
+        """Raise UsageError with the field's range or choices if the value is not among them."""
         try:
             return validate(values)
         except ValidationError as error:
@@ -89,26 +89,26 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         _check_stages(self)
-        layers(self)  # refuses what shows only when an image passes through: sizes, groups
+        layers(self)  # refuses sizes and groups that do not fit together
 
     @property
     def stem_channels(self) -> int:
-        """Channels that the stem puts out."""
+        """Output channels of the stem."""
         return self.stem_width if self.stem == "conv" else 2 * IMAGE_CHANNELS * self.stem_kernel_size**2
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
-        """Channels that each stage puts out."""
+        """Output channels of each stage."""
         expansion = self.expansion if self.block == "bottleneck" else 1
         return tuple(width * expansion for width in self.widths)
 
     def entry_stride(self, stage: int) -> int:
-        """Stride of the convolution before a stage's blocks: 2, or 1 where a max-pool follows it."""
+        """Stride of the convolution before a stage's blocks: 2, or 1 if a max-pool follows it."""
         return 2 if self.downsample == "pool-late" and stage == 0 else 1
 
 
 def _with_range(error: ValidationError) -> UsageError | ValidationError:
-    """The first thing wrong, with what the field allows; wrong types and unknown fields stay pydantic's."""
+    """The first error, with the values that the field allows; wrong types and unknown fields are left to pydantic."""
     first = error.errors(include_url=False)[0]
     if first["type"] not in ("literal_error", "greater_than_equal", "less_than_equal", "finite_number"):
         return error

@@ -4,7 +4,6 @@ Each function returns a matplotlib Figure: a notebook shows it, `figure.savefig(
 settings stay as they are.
 """
 
-from pocket_resnet.plots.diagram import network_diagram
 from pocket_resnet.plots.figures import (
     class_accuracies,
     confused_pairs,
@@ -12,7 +11,8 @@ from pocket_resnet.plots.figures import (
     learning_curves,
     reliability_diagram,
 )
-from pocket_resnet.plots.tiles import gradcam_overlay, image_grid, mistake_grid
+from pocket_resnet.plots.image_grids import gradcam_overlay, image_grid, mistake_grid
+from pocket_resnet.plots.network_diagram import network_diagram
 
 __all__ = [
     "class_accuracies",

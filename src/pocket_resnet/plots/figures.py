@@ -1,6 +1,6 @@
-"""Charts: each function draws what it is given and returns the figure.
+"""Charts. Each function returns a figure of its arguments.
 
-Five inches wide with text of 10 points and more, so that they are readable on a telephone and at half their size.
+Figures are five inches wide with text of about 10 points, so they are readable on a phone and at half their size.
 """
 
 import statistics
@@ -32,8 +32,8 @@ Records = Sequence[dict[str, Any]]
 def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
     """Loss (nats), accuracy (%) and learning rate against epochs: training dashed, validation solid.
 
-    `runs` has the records of metrics.jsonl of one run or several of the same recipe by label; several are drawn as
-    their mean with a band of one sample standard deviation.
+    `runs` maps a label to the metrics.jsonl records of one or more runs of the same recipe. Several runs are drawn as
+    their mean with a band of ± one sample standard deviation.
 
     Example:
 
@@ -62,7 +62,7 @@ def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
 
 
 def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str, Any], scale: float = 1) -> None:
-    """The mean of the runs, at the epochs for which all of them recorded the key."""
+    """The mean of the runs, at the epochs where all of them recorded the key."""
     by_epoch = [{record["epoch"]: scale * record[key] for record in records if key in record} for records in curves]
     epochs = sorted(set(by_epoch[0]).intersection(*by_epoch[1:]))
     values = [[run[epoch] for run in by_epoch] for epoch in epochs]
@@ -92,9 +92,10 @@ def _draw_curves_key(drawn: Figure, names: Sequence[str]) -> None:
 
 @style()
 def confusion_matrix(evaluation: Evaluation) -> Figure:
-    """True classes down, predicted classes across: hits in blue, mistakes in orange, darker the more of a row.
+    """Confusion matrix with true classes as rows: correct predictions in blue, mistakes in orange.
 
-    Counts are written into the cells where there are few classes. At most MOST_CLASSES_DRAWN classes.
+    Darker cells have a larger share of their row. With few classes, the cells show counts. The limit is
+    MOST_CLASSES_DRAWN classes.
 
     Example:
 
@@ -125,7 +126,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
         axes.set_yticks(range(num_classes), names, fontsize=size)
     axes.tick_params(length=0)
     number = "" if num_classes <= MOST_CLASSES_WITH_NAMES else " (number)"
-    axes.set_xlabel(f"taken for{number}")
+    axes.set_xlabel(f"predicted class{number}")
     axes.set_ylabel(f"true class{number}")
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -138,7 +139,7 @@ def _rgb(color: str) -> Any:
 
 @style()
 def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
-    """The most frequent mistakes, a bar for each pair of true and predicted class with its number of images.
+    """The most frequent mistakes: a bar with the number of images for each pair of true and predicted class.
 
     Example:
 
@@ -161,7 +162,7 @@ def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
 
 @style()
 def class_accuracies(evaluation: Evaluation) -> Figure:
-    """A dot and its 95% interval a class, most accurate first; of very many classes the least accurate.
+    """Accuracy of each class with its 95% interval, most accurate first; at most the MOST_BARS least accurate.
 
     Example:
 
@@ -174,13 +175,13 @@ def class_accuracies(evaluation: Evaluation) -> Figure:
         known[-MOST_BARS:],
         evaluation.accuracy,
         f"all classes\n{evaluation.accuracy:.1%}",
-        "accuracy of the class (%), with 95% interval",
+        "class accuracy (%), with 95% interval",
     )
 
 
 @style()
 def run_accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Figure:
-    """A dot and its 95% interval a run, in the order given, and a line at the first."""
+    """Accuracy of each run with its 95% interval, in the given order, with a line at the accuracy of the first."""
     return _dots(rows, rows[0][1], "", "validation accuracy (%), with 95% interval", most=24)
 
 
@@ -213,7 +214,7 @@ def _dots(
 
 
 def _lay_rows(axes: Axes) -> None:
-    """A grid for values along the horizontal axis, none for the rows."""
+    """Vertical grid lines only, since rows have no values."""
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color=GRID)
     axes.tick_params(axis="y", length=0)
@@ -222,7 +223,7 @@ def _lay_rows(axes: Axes) -> None:
 
 @style()
 def reliability_diagram(evaluation: Evaluation) -> Figure:
-    """Accuracy against confidence, with 95% intervals, beside the diagonal; below, the share of images in each bin.
+    """Accuracy against confidence with 95% intervals and the diagonal; below, the share of images in each bin.
 
     Example:
 

@@ -1,37 +1,146 @@
-"""The pictures of a report that show images: contact sheets, Grad-CAM.
+"""Grids of images: with captions, with predictions, with Grad-CAM, as augmented for training.
 
-Shapes: H x W pixels of 3 channels, uint8.
+The public functions come first, then the tiles and the sheet that they are drawn on.
+
+Shapes: N images, B images per batch, K classes, C channels, H x W pixels.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, style
+from pocket_resnet.data.augment import Targets, resize, to_float
+from pocket_resnet.data.source import Split
+from pocket_resnet.device import Hardware
+from pocket_resnet.inference.classifier import Classifier
+from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, surest_mistakes
+from pocket_resnet.inference.gradcam import gradcam
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, shown, style
+from pocket_resnet.torch_settings import own_settings
 
+LETTERS = 10  # of a class name in a caption, such as "automobile"
+LABEL_LETTERS, CAPTION_LETTERS = 15, 17  # per line: of a training label, of any caption
 WIDTH_IN, CAPTION = 5.0, 10.0  # text in points
 MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4
-GLOW, OVERLAY = "#FF7F00", 0.75  # the colour of Grad-CAM, and its share where the map is 1
+GLOW, OVERLAY = "#FF7F00", 0.75  # the colour of Grad-CAM, and its opacity where the map is 1
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Images side by side with lines of text below; a line that is marked is set off in colour."""
+    """Images side by side with lines of text below; if `marked`, the first line is coloured."""
 
     images: tuple[Pixels, ...]
     lines: tuple[str, ...]
     marked: bool = False
 
 
+def image_grid(images_NCHW: Tensor, captions: Sequence[str]) -> Figure:
+    """Images, uint8 [N, 3, H, W], in rows of four, each with its caption below.
+
+    Example:
+
+        split = pocket_resnet.open_data("digits").split("train")
+        plots.image_grid(split.images_NCHW[:8], [f"a {digit}" for digit in split.labels_N[:8].tolist()])
+    """
+    pairs = zip(images_NCHW, captions, strict=True)
+    return contact_sheet([Tile((_pixels(image_CHW),), (shown(text, CAPTION_LETTERS),)) for image_CHW, text in pairs])
+
+
+def mistake_grid(evaluation: Evaluation, images_NCHW: Tensor, count: int = 8) -> Figure:
+    """The `count` most confident mistakes, with the predicted and the true class.
+
+    `images_NCHW`, uint8 [N, 3, H, W], are the images of the evaluated split.
+
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest", data="digits")
+        plots.mistake_grid(evaluation, pocket_resnet.open_data("digits").split("val").images_NCHW)
+    """
+    names = [each.name for each in evaluation.per_class]
+    split = Split(images_NCHW, evaluation.labels_N)
+    return contact_sheet(mistakes(split, evaluation.probabilities_NK, names, count))
+
+
+@own_settings()
+def gradcam_overlay(classifier: Classifier, images_NCHW: Tensor) -> Figure:
+    """Grad-CAM: each image, uint8 [N, 3, H, W], next to a grey copy that shows in orange what supports the prediction.
+
+    The caption is the predicted class with its probability. Source: Selvaraju et al. 2016 (arXiv:1610.02391).
+
+    Example:
+
+        model = pocket_resnet.load("runs/latest")
+        plots.gradcam_overlay(model, pocket_resnet.open_data("digits").split("val").images_NCHW[:8])
+    """
+    probabilities_NK = class_probabilities(classifier.model, images_NCHW, classifier.hardware)
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    names = [classifier.card.class_names[k] for k in predicted_N.tolist()]
+    overlays = explained(classifier.model, classifier.hardware, images_NCHW, predicted_N)
+    rows = zip(images_NCHW, names, confidence_N.tolist(), overlays, strict=True)
+    return contact_sheet([judged(_pixels(image), name, name, sure, overlay) for image, name, sure, overlay in rows], 2)
+
+
+def explained(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N: Tensor) -> list[Pixels]:
+    """The images at the network's size, overlaid with Grad-CAM for the given classes."""
+    at_size_NCHW = resize(images_NCHW.to(hardware.device), model.spec.image_size)
+    maps_NHW = gradcam(model, to_float(at_size_NCHW, hardware.memory_format), classes_N.to(hardware.device))
+    pairs = zip(at_size_NCHW.cpu(), maps_NHW.cpu().numpy(), strict=True)
+    return [overlaid(_pixels(image_CHW), map_HW) for image_CHW, map_HW in pairs]
+
+
+def judged(pixels_HWC: Pixels, predicted: str, true: str, probability: float, *more: Pixels) -> Tile:
+    """An image with its predicted class and, if that is wrong, its true class; `more` images are drawn beside it."""
+    lines = [f"{shown(predicted, LETTERS)}, {probability:.0%}"]
+    if predicted != true:
+        lines.append(f"is {shown(true, LETTERS + 1)}")
+    return Tile((pixels_HWC, *more), tuple(lines), marked=predicted != true)
+
+
+def mistakes(split: Split, probabilities_NK: Tensor, class_names: Sequence[str], count: int) -> list[Tile]:
+    """The misclassified images of the split, most confident first."""
+    confidence_N, predicted_N = probabilities_NK.max(1)
+    tiles = []
+    for index in surest_mistakes(probabilities_NK, split.labels_N)[:count].tolist():
+        predicted, true = class_names[int(predicted_N[index])], class_names[int(split.labels_N[index])]
+        tiles.append(judged(_pixels(split.images_NCHW[index]), predicted, true, float(confidence_N[index])))
+    return tiles
+
+
+def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """A training batch as uint8 [B, H, W, 3] with its labels, which have two lines if two images are mixed."""
+    pixels_BHWC = (x_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    share, labels = targets.share, []
+    for one, other in zip(targets.labels_B.tolist(), targets.others_B.tolist(), strict=True):
+        both = f"{class_names[one]} {share:.0%}\n{class_names[other]} {1 - share:.0%}"
+        labels.append(class_names[one] if share == 1 or one == other else both)
+    return pixels_BHWC, labels
+
+
+def batch(pixels_BHWC: Tensor, labels: Sequence[str]) -> list[Tile]:
+    """The tiles for the result of `as_shown`."""
+    return [
+        Tile((pixels_HWC.numpy(),), tuple(shown(line, LABEL_LETTERS) for line in label.split("\n")))
+        for pixels_HWC, label in zip(pixels_BHWC, labels, strict=True)
+    ]
+
+
+def _pixels(image_CHW: Tensor) -> Pixels:
+    pixels_HWC: Pixels = image_CHW.permute(1, 2, 0).numpy()
+    return pixels_HWC
+
+
 @style()
 def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
-    """The tiles in rows, each image as wide as fits; pixels stay squares. Without tiles it is white."""
+    """The tiles in rows, each image as wide as fits, with square pixels. Without tiles, the figure is white."""
     num_lines = max((len(tile.lines) for tile in tiles), default=0)
     tile_px = round((WIDTH_IN - 2 * MARGIN_IN - GAP_IN * (columns - 1)) / columns * DPI)
     num_images = len(tiles[0].images) if tiles else 1
@@ -59,7 +168,7 @@ def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
 
 
 def _enlarged(pixels_HWC: Pixels, side_px: int) -> Pixels:
-    """The image at that many pixels a side, by repeating its own."""
+    """The image at that many pixels per side, by repeating pixels."""
     rows, columns = (np.arange(side_px) * size // side_px for size in pixels_HWC.shape[:2])
     large_HWC: Pixels = pixels_HWC[rows][:, columns]
     return large_HWC

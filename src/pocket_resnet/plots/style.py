@@ -1,6 +1,6 @@
-"""The one style of every picture: matplotlib's settings, colours, and empty figures to draw in.
+"""The style of all figures: matplotlib settings, colours, and empty figures.
 
-Colours are of Okabe and Ito's palette, which colour-blind readers can tell apart, and a grey.
+The colours are a grey and the Okabe-Ito palette, which colour-blind readers can tell apart.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 OURS, PUBLISHED, LIMIT, GRID = "#0072B2", "#606060", "#D55E00", "#e4e4e4"
 COLORS = (OURS, LIMIT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow, too pale for lines
 DPI = 160
-# Matplotlib's own defaults but for the font and the inches around a picture, whose edge is seen on dark pages.
+# Matplotlib's defaults, except for the font and the padding: on dark pages, the edge of a figure is visible.
 SETTINGS: Any = {
     **{key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith(("backend", "interactive"))},
     **{"font.size": 12, "font.family": "DejaVu Sans"},
@@ -29,7 +29,7 @@ SETTINGS: Any = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Inside, pictures are drawn with our settings, whatever the user's are; afterwards those hold again.
+    """Draw with the project's matplotlib settings inside the block, and restore the user's afterwards.
 
     Every function that draws is decorated with it, as matplotlib looks at some settings when something is added to a
     figure and at others when it is rendered.

@@ -1,4 +1,4 @@
-"""What sections of a recipe have in common: strict, frozen, and refused by the dotted key that is wrong."""
+"""The base class of a recipe's sections: strict and frozen, with errors that name the dotted key."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 
 from pocket_resnet.errors import UsageError, did_you_mean
 
-SYNONYMS = {"learning_rate": "lr"}  # what people write, and what it is called here
+SYNONYMS = {"learning_rate": "lr"}  # a common name, and the key's name here
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0)]
@@ -37,7 +37,7 @@ class Section(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_clearly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise RecipeError, which goes straight through TOML's and the command line's validation."""
+        """Raise RecipeError, which pydantic and tyro pass on unchanged."""
         try:
             return validate(values)
         except ValidationError as error:
@@ -46,7 +46,7 @@ class Section(BaseModel):
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, by dotted key; of a Section only the keys that were given."""
+    """Nested tables as one flat table with dotted keys; from a Section, only the keys that were given."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Section):
@@ -58,7 +58,7 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def explain(error: ValidationError, section: str, known: list[str]) -> RecipeError:
-    """The first thing wrong, with its dotted key and the nearest known one."""
+    """The first error, with its dotted key and the most similar known key."""
     first = error.errors(include_url=False)[0]
     path = [part for part in first["loc"] if isinstance(part, str)]
     key = ".".join([section, *path] if section else path)

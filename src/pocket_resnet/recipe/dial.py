@@ -1,4 +1,4 @@
-"""What of a recipe follows from the budget and the number of epochs: the network, and what it leaves to the dial.
+"""The dial: the network and the settings that follow from a recipe's budget and number of epochs.
 
 A network sees too little to need regularisation in a short run, and a small network cannot fit what a large one can.
 Both are one number here: `strength`, the epochs scaled by the size of the network. The thresholds are a first guess
@@ -15,19 +15,20 @@ from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe, parse_count
 
-FULL_SIZE_PARAMS = 2_000_000  # from here on a network's size asks for no less regularisation
-POOLED_SCALE = 8.0  # of rates: what networks that pool before their stages learn with, others cannot bear (docs/log.md)
-DISTORTED = 24  # strength from which pictures are distorted
-BLENDED = 100  # strength from which pictures are blended
-AVERAGED = 0.04  # share of such a run that its averaged weights look back on: published recipes take 3 to 4%
+FULL_SIZE_PARAMS = 2_000_000  # smaller networks need less regularisation
+POOLED_SCALE = 8.0  # learning-rate factor for networks that pool before each stage; too high for others (docs/log.md)
+DISTORT_FROM = 24  # strength from which TrivialAugment and random erasing are used
+MIX_FROM = 100  # strength from which mixup, CutMix, EMA and warm-up are used
+EMA_WINDOW = 0.04  # share of such a run that the averaged weights cover; published recipes use 3 to 4%
 INSTEAD = {"ema.window": "ema.decay"}  # keys that take the place of a dialled one
 
 
 def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
-    """The dial's network, or the recipe's own: scaled to its budget, or as it is where it fills the budget or has none.
+    """The network for a recipe.
 
-    What the recipe says of the network itself stays; where it spells one out, nothing is left for the dial. The dial
-    counts the epochs that were asked for: a run that `min_steps` lengthens is no longer in optimizer steps.
+    With "model" in `recipe.dial`, the dial chooses it and keeps the keys that the user has set. Otherwise it is the
+    recipe's own, scaled to the budget if there is one and the network does not fill it already.
+    The dial uses the requested number of epochs: a run that `min_steps` lengthens is still short in optimizer steps.
     """
     spec, budget = replace(recipe.model, num_classes=num_classes), budget_of(recipe)
     explicit = {name: value for name, value in asdict(spec).items() if f"model.{name}" in recipe.explicit}
@@ -38,7 +39,7 @@ def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
 
 
 def budget_of(recipe: Recipe) -> Budget:
-    """What the recipe lets a network cost."""
+    """The recipe's limits on a network."""
 
     def limit(key: str) -> int | None:
         text = getattr(recipe, key)
@@ -48,19 +49,19 @@ def budget_of(recipe: Recipe) -> Budget:
 
 
 def strength(spec: NetworkSpec, epochs: int) -> float:
-    """Epochs, fewer for networks of fewer than 2 million parameters, by the square root of their share."""
+    """Epochs, times the square root of the network's share of 2 million parameters if it has fewer."""
     return epochs * math.sqrt(min(1.0, num_params(spec) / FULL_SIZE_PARAMS))
 
 
 def follow(recipe: Recipe) -> dict[str, Any]:
-    """What the sections in `recipe.dial` become for its network and epochs, by dotted key, but for `kept` keys."""
+    """The dial's values for the sections in `recipe.dial`, by dotted key, without keys that the user has set."""
     return {key: value for key, value in _dialled(recipe).items() if not _is_explicit(recipe, key)}
 
 
 def kept(recipe: Recipe) -> list[str]:
-    """`key value (dial: value)` for every key that the recipe, a flag or a program has set to another value.
+    """`key value (dial: value)` for every key that the recipe, a flag or a program has set to a different value.
 
-    One that takes the place of a dialled key is named in its place: `ema.decay 0.99 (dial: ema.window 0.04)`.
+    A key that replaces a dialled key is named instead of it: `ema.decay 0.99 (dial: ema.window 0.04)`.
     """
     own, lines = dotted(recipe.model_dump(exclude={"model"})), []
     for key, value in _dialled(recipe).items():
@@ -78,9 +79,9 @@ def _is_explicit(recipe: Recipe, key: str) -> bool:
 
 
 def _dialled(recipe: Recipe) -> dict[str, Any]:
-    """Every key of the dialled sections that the dial decides, with what it makes of it."""
+    """All keys that the dial decides in the dialled sections, with their values."""
     spec = recipe.model
-    long, very_long = (strength(spec, recipe.epochs) >= threshold for threshold in (DISTORTED, BLENDED))
+    long, very_long = (strength(spec, recipe.epochs) >= threshold for threshold in (DISTORT_FROM, MIX_FROM))
     scale = 1.0 if spec.downsample == "stride" else POOLED_SCALE
     values = {
         "optim.norm_bias_lr_scale": scale,
@@ -89,7 +90,7 @@ def _dialled(recipe: Recipe) -> dict[str, Any]:
         "augment.random_erasing": 0.1 if long else 0.0,
         "augment.mixup": 0.2 if very_long else 0.0,
         "augment.cutmix": 1.0 if very_long else 0.0,
-        "ema.window": AVERAGED if very_long else 0.0,
+        "ema.window": EMA_WINDOW if very_long else 0.0,
         "schedule.warmup_epochs": 5.0 if very_long else 0.0,
         "train_image_sizes": growing_image_sizes(spec.image_size, recipe.epochs),
     }
@@ -97,9 +98,9 @@ def _dialled(recipe: Recipe) -> dict[str, Any]:
 
 
 def growing_image_sizes(image_size: int, epochs: int) -> tuple[int, ...]:
-    """Image sides of equal parts of the run: half, three quarters and the whole of it, or finer in ten epochs or more.
+    """Image sizes for equal parts of the run: half, three quarters and full size, or finer steps from ten epochs on.
 
-    Images of fewer than 32 pixels are never made smaller.
+    Images smaller than 32 pixels are never reduced.
     """
     eighths = (5, 6, 6, 6, 7, 7, 7, 8, 8, 8) if epochs >= 10 else (4, 6, 8)
     return tuple(image_size * part // 8 for part in eighths) if image_size >= 32 else ()

@@ -65,17 +65,17 @@ class Recipe(Section):
     epochs: Count = 200
     """Passes over the training images."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many optimizer steps. The schedule remains that of the whole run."""
+    """Stop after this many optimizer steps, without changing the schedule."""
     min_steps: Annotated[int, Field(ge=0)] = 0
     """Minimum number of optimizer steps: small data sets get more epochs, unless you set --epochs."""
     batch_size: Count = 128
     """Images per optimizer step."""
     hard_fraction: Annotated[float, Field(ge=0.05, le=1)] = 1.0
-    """Hard-example mining: train this share of an epoch's images, those with the highest loss when last trained."""
+    """Hard-example mining: train only on this share of an epoch's images, those whose last loss was highest."""
     hard_until: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the run that mines hard examples. The rest trains all images, batch_size / hard_fraction per step."""
+    """Share of the run with hard-example mining. The rest trains on all images, batch_size / hard_fraction per step."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of initial weights and dropout, and of image order and augmentation unless data.seed is set."""
+    """Seed for initial weights and dropout, and for image order and augmentation unless data.seed is set."""
     budget: Annotated[str | None, BeforeValidator(_number_as_text)] = None
     """Maximum number of parameters, such as 5M, 500K or 4697742. The network is scaled to fill it."""
     max_macs: Annotated[str | None, BeforeValidator(_number_as_text)] = None
@@ -91,7 +91,7 @@ class Recipe(Section):
     validate_every: Count = 1
     """Epochs between validations. The last epoch is always validated."""
     norm_images: Annotated[int, Field(ge=0)] = 0
-    """Recompute batch-norm statistics on this many augmented images before validation. 0 keeps the running ones."""
+    """Recompute batch-norm statistics on this many augmented images before validation. 0 uses running statistics."""
     track: bool = False
     """Log scalars and images for TensorBoard in runs/NAME/tensorboard (needs pip install tensorboard)."""
     init: Literal["default", "dirac"] = "default"

@@ -1,6 +1,6 @@
-"""The sections of a recipe, a table each in its TOML file.
+"""The sections of a recipe. In TOML, each is a table.
 
-Lengths are in pixels, learning rates are for a mean loss.
+Lengths are in pixels. Learning rates are for a mean loss.
 """
 
 from typing import Annotated, Literal, Self
@@ -11,35 +11,35 @@ from pocket_resnet.recipe.base import Count, Fraction, Pixels, Rate, RecipeError
 
 
 class DataRecipe(Section):
-    """Which images."""
+    """Data set and splits."""
 
     name: str = "cifar10"
     """cifar10, cifar100, digits, auto, or a folder with one subfolder per class."""
     train_on: Literal["train", "trainval"] = "train"
-    """train: hold out the validation split. trainval: train on it too, for a final run with all choices made."""
+    """train: hold out the validation split. trainval: train on it too, for a final run after all choices are made."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Seed of image order and augmentation (default: that of --seed)."""
+    """Seed of image order and augmentation (default: the value of --seed)."""
     num_workers: Count = 16
     """Threads that decode image files, at most one per core."""
 
 
 class AugmentRecipe(Section):
-    """Augmentation of each training image, drawn anew in every epoch."""
+    """Augmentation of the training images, drawn at random in every epoch."""
 
     normalize: bool = True
     """Subtract the training set's mean and divide by its standard deviation, per channel."""
     crop_px: Pixels = 4
-    """Shift by up to this many pixels in both directions."""
+    """Maximum random shift in pixels, horizontally and vertically."""
     crop_fill: Literal["zero", "reflect"] = "zero"
     """How pixels beyond the border are filled after a shift."""
     flip: Literal["none", "random", "alternating"] = "random"
-    """Mirror left-right: at random, or every second time that an image is trained (arXiv:2404.00498, section 3.6)."""
+    """Flip horizontally: at random, or every second time an image is trained on (arXiv:2404.00498, section 3.6)."""
     trivial_augment: bool = False
     """Apply one random operation of random strength to each image (Müller & Hutter 2021, arXiv:2103.10158)."""
     cutout_px: Pixels = 0
-    """Side of the square that is blanked (DeVries & Taylor 2017, arXiv:1708.04552). 0 turns it off."""
+    """Side in pixels of the square that is blanked out (DeVries & Taylor 2017, arXiv:1708.04552). 0 turns it off."""
     random_erasing: Fraction = 0.0
-    """Probability that a random rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896)."""
+    """Probability of blanking out a random rectangle (Zhong et al. 2017, arXiv:1708.04896)."""
     mixup: Rate = 0.0
     """Mixup's alpha (Zhang et al. 2017, arXiv:1710.09412). If CutMix is on too, each batch uses one at random."""
     cutmix: Rate = 0.0
@@ -62,9 +62,9 @@ class OptimRecipe(Section):
     decay_norms_and_biases: bool = True
     """Apply weight decay to norm gains and biases too."""
     norm_bias_lr_scale: Rate = 1.0
-    """Factor on the learning rate of batch-norm biases; divides their decay (Jordan 2024, section 3.4, uses 64)."""
+    """Factor on the learning rate of batch-norm biases. It divides their decay (Jordan 2024, section 3.4, uses 64)."""
     head_lr_scale: Rate = 1.0
-    """Factor on the learning rate of the classifier's weights; divides their decay."""
+    """Factor on the learning rate of the classifier's weights. It divides their decay."""
     muon_lr: Rate = 0.24
     """Peak learning rate of Muon: how far a step turns a convolution's filters, relative to their size."""
     muon_momentum: Fraction = 0.6
@@ -104,12 +104,12 @@ class EmaRecipe(Section):
 
 
 class HardwareRecipe(Section):
-    """Device and precision. They may change on resume, which is then not bit-exact."""
+    """Device and precision. A run that resumes with other values is not bit-exact."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a CUDA GPU if there is one, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 if the device multiplies it in hardware, otherwise fp32."""
+    """auto: bf16 if the hardware supports it, otherwise fp32."""
     channels_last: bool = True
     """Store images and filters with channels innermost."""
     compile: bool = False
@@ -122,15 +122,15 @@ class TeacherRecipe(Section):
     """Distillation from a trained network (Hinton et al. 2015, arXiv:1503.02531)."""
 
     model: str | None = None
-    """The teacher's model directory. Its classes must be those of the data."""
+    """The teacher's model directory. Its classes must match those of the data."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the teacher's weights, filled in when the run begins."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Softmax temperature of both networks in the distillation loss."""
     weight: Fraction = 1.0
-    """Share of the distillation loss. The rest of the loss compares with the labels."""
+    """Weight of the distillation loss, from 0 to 1. The loss on the labels has the remaining weight."""
     epochs: Count = 30
-    """Epochs of augmented images that the teacher predicts. The predictions are cached and reused in turn."""
+    """Number of epochs whose augmented images the teacher predicts. Later epochs repeat these, from a cache."""
 
 
 class CheckpointRecipe(Section):

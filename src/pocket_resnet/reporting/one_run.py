@@ -1,4 +1,4 @@
-"""What the page about one run shows: its figures and the facts that templates/run.html.jinja puts into words.
+"""The figures and facts of the report on one run; templates/run.html.jinja has the words.
 
 Shapes: N validation images, M chosen images, B images, C channels, H x W pixels.
 """
@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pocket_resnet.plots import figures
-from pocket_resnet.plots.diagram import Part, network_diagram, parts
 from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
-from pocket_resnet.plots.image_grids import Pixels, contact_sheet
+from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, judged
+from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
 from pocket_resnet.plots.style import png
-from pocket_resnet.plots.tiles import batch, explained, judged
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.reporting.page import Picture
 from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
@@ -23,7 +22,7 @@ NUM_TILES, NUM_BATCH_TILES, NUM_MAPS = 12, 16, 8
 
 
 class Answer(NamedTuple):
-    """What an image was taken for, what it is, and the probability of the first."""
+    """The predicted class, the true class, and the probability of the prediction."""
 
     predicted: str
     true: str
@@ -32,7 +31,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """The first images of the last epoch's first step: what their labels were, the side, the share that was trained."""
+    """The first images of the last epoch's first step: labels, step, image size, share of the images trained on."""
 
     labels: list[str]
     step: int
@@ -42,7 +41,7 @@ class TrainingBatch:
 
 @dataclass(frozen=True)
 class RunPage:
-    """One run; `pictures` has the figures by the name of their file, in the order of the page."""
+    """The report on one run; `pictures` maps file names to figures, in the order of the page."""
 
     run: FinishedRun
     command: str
@@ -58,12 +57,12 @@ class RunPage:
 
     @property
     def title(self) -> str:
-        """What was trained."""
+        """Recipe, data set and seed."""
         return f"{self.run.recipe.name} on {self.run.source.public_name}, seed {self.run.recipe.seed}"
 
 
 def run_page(run: FinishedRun) -> RunPage:
-    """All that the page shows. Where there is nothing to draw, such as no mistake, the figure is left out."""
+    """The content of the page. A figure without content, such as mistakes when there are none, is left out."""
     mistakes_M, doubts_M = run.surest_mistakes(NUM_TILES), run.doubtful_hits(NUM_TILES)
     explained_M = _worth_explaining(run)
     overlays = explained(run.model, run.hardware, run.val.images_NCHW[explained_M], run.predicted_N[explained_M])
@@ -103,7 +102,7 @@ def _charts(run: FinishedRun) -> dict[str, Figure | None]:
 
 
 def _worth_explaining(run: FinishedRun) -> Tensor:
-    """The surest mistakes, and the first hit of as many classes as there is room for."""
+    """The most confident mistakes, and the first correct image of as many classes as fit."""
     mistakes = run.surest_mistakes(NUM_MAPS // 2).tolist()
     first_hits: dict[int, int] = {}
     for index in run.hit_N.nonzero().flatten().tolist():
@@ -113,7 +112,7 @@ def _worth_explaining(run: FinishedRun) -> Tensor:
 
 
 def _sheet(run: FinishedRun, chosen_M: Tensor, beside: list[Pixels] | None = None, columns: int = 4) -> Figure | None:
-    """The chosen images as they were judged, each with the one `beside` it; None without images."""
+    """The chosen images with their predictions, each with the image `beside` it; None without images."""
     tiles = []
     for position, (index, answer) in enumerate(zip(chosen_M.tolist(), _answers(run, chosen_M), strict=True)):
         pixels_HWC = run.val.images_NCHW[index].permute(1, 2, 0).numpy()

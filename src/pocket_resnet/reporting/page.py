@@ -1,7 +1,7 @@
-"""From what a page shows to its HTML: the Jinja2 templates beside this file, and how they write numbers.
+"""Renders a page with the Jinja2 templates beside this file, and formats its numbers.
 
-A page is one file: style inside, pictures as data URIs, no script. A policy in its head forbids everything else, and
-Jinja2 escapes every text.
+A page is one file with inline styles, pictures as data URIs and no script. A content security policy forbids everything
+else, and Jinja2 escapes every text.
 """
 
 import base64
@@ -23,17 +23,17 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """All of it as a data URI."""
+        """The picture as a data URI."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Width and height, as its header has them."""
+        """Width and height, from the header."""
         return int.from_bytes(self.png[16:20]), int.from_bytes(self.png[20:24])
 
 
 def render(template: str, page: Any) -> str:
-    """The HTML that templates/`template`.html.jinja makes of the page."""
+    """The page as HTML, rendered with templates/`template`.html.jinja."""
     environment = Environment(
         loader=PackageLoader("pocket_resnet.reporting"),
         autoescape=True,
@@ -72,7 +72,7 @@ def interval(ends: tuple[float, float], joint: str = " to ", decimals: int = 2) 
 
 
 def p_value(p: float) -> str:
-    """`0.0312`, or that it is smaller than the smallest one shown."""
+    """`0.0312`, or `< 0.0001` for anything smaller."""
     return fixed(p, 4) if p >= SMALLEST_P else f"< {SMALLEST_P}"
 
 

@@ -1,6 +1,6 @@
-"""One HTML file, and its pictures, about a finished run; or about several, compared.
+"""Writes the HTML report on a finished run, or the comparison of several.
 
-It opens from disk, without a network: pictures are inside, and beside it as PNG files in plots/.
+The page works offline. It contains its pictures, which are also written to plots/ as PNG files.
 """
 
 import os
@@ -25,11 +25,11 @@ def write_report(
     data_dir: str | Path | None = None,
     data: str | Path | None = None,
 ) -> Path:
-    """Write the report on the finished runs in these folders, or in one, and return the page's path.
+    """Write the report on the finished runs in these folders and return the page's path.
 
-    It goes to `out`; by default to the run's own folder, or of several to `report` beside the first. `data` says where
-    the runs' data are now. Raises PocketError where a run is not finished or damaged, or its data are not there or have
-    changed.
+    The page goes to `out`, by default to the run's folder, or to `report` beside the first of several runs. `data` is
+    the current location of the runs' data. Raises PocketError if a run is not finished or is damaged, or if its data is
+    missing or has changed.
     """
     given = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
     paths = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]

@@ -1,4 +1,4 @@
-"""What the page that compares runs shows: templates/runs.html.jinja puts it into words."""
+"""The figures and facts of the comparison of several runs; templates/runs.html.jinja has the words."""
 
 import statistics
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ SEEDS = ("seed: ", "data.seed: ")
 
 @dataclass(frozen=True)
 class Compared:
-    """A run beside the first: difference in points of accuracy, and McNemar's test on the images that both saw."""
+    """A run compared with the first: difference in percentage points, and McNemar's test on the same images."""
 
     name: str
     run: FinishedRun
     recipe: str
     points: float
     pair: PairedDifference | None
-    """None of the first run itself, and of runs that were measured on other images."""
+    """None for the first run itself, and for runs that were measured on other images."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one recipe, which differ in nothing but seed and hardware."""
+    """Runs of one recipe, which differ only in seed and hardware."""
 
     label: str
     runs: list[FinishedRun]
     changes: list[str]
-    """What the recipe has otherwise than the first group's, seeds left out."""
+    """The recipe's differences from that of the first group, without seeds."""
 
     @property
     def accuracy(self) -> float:
@@ -44,13 +44,13 @@ class Group:
 
     @property
     def deviation(self) -> float | None:
-        """The sample standard deviation of the accuracy, where there are several runs."""
+        """The sample standard deviation of the accuracy; None for a single run."""
         return statistics.stdev(run.evaluation.accuracy for run in self.runs) if len(self.runs) > 1 else None
 
 
 @dataclass(frozen=True)
 class RunsPage:
-    """Several runs; `pictures` has the figures by the name of their file, in the order of the page."""
+    """The comparison of several runs; `pictures` maps file names to figures, in the order of the page."""
 
     rows: list[Compared]
     groups: list[Group]
@@ -58,12 +58,12 @@ class RunsPage:
 
     @property
     def title(self) -> str:
-        """How many there are."""
+        """The number of runs."""
         return f"{len(self.rows)} runs compared"
 
 
 def runs_page(runs: Sequence[FinishedRun]) -> RunsPage:
-    """All that the page shows; without learning curves where no run recorded an epoch."""
+    """The content of the page. There are no learning curves if no run recorded an epoch."""
     rows = [_compared(name, run, runs[0]) for name, run in zip(_names(runs), runs, strict=True)]
     groups = _grouped(rows)
     accuracies = [(row.name, row.run.evaluation.accuracy, row.run.evaluation.interval) for row in rows]
@@ -73,7 +73,7 @@ def runs_page(runs: Sequence[FinishedRun]) -> RunsPage:
 
 
 def _names(runs: Sequence[FinishedRun]) -> list[str]:
-    """The runs' folders, or where two have the same name their paths."""
+    """The names of the runs' folders, or their paths if two have the same name."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
@@ -86,7 +86,7 @@ def _compared(name: str, run: FinishedRun, first: FinishedRun) -> Compared:
 
 
 def _grouped(rows: Sequence[Compared]) -> list[Group]:
-    """Runs of one recipe together, in the order of their first ones."""
+    """Runs grouped by recipe, in the order of the first run of each group."""
     found: list[list[Compared]] = []
     for row in rows:
         same = [group for group in found if without_seed(group[0].run.recipe) == without_seed(row.run.recipe)]

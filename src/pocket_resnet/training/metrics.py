@@ -1,4 +1,4 @@
-"""The records of a run, one an epoch, and what becomes of those in metrics.jsonl when it is resumed."""
+"""The records of a run, one per epoch, and which of those in metrics.jsonl a resumed run keeps."""
 
 import json
 from dataclasses import dataclass
@@ -44,15 +44,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class History:
-    """The records of a run that stands at some step, whatever a crash left beyond it."""
+    """The records of a run up to its current step, without records that a crash left beyond it."""
 
     records: list[Record]
     unchanged_step: int
-    """Up to which step they are those that were there."""
+    """Last step up to which metrics.jsonl already has these records unchanged."""
 
 
 def history(path: Path, step: int, plan: Plan) -> History:
-    """What the metrics.jsonl at `path`, if there is one, has of a run by the plan that stands at that step."""
+    """The records up to `step` of the metrics.jsonl at `path`, corrected for the plan; none without the file."""
     before = read_metrics(path) if path.exists() else []
     kept = plan.corrected(before, step)
     changed = [record["step"] for record in before if record not in kept]
@@ -69,7 +69,7 @@ _NEVER = 2**63
 
 
 def _step_of(line: str) -> int:
-    """The record's step; a line that is no record lies beyond every step."""
+    """The record's step, or _NEVER if the line is not a record."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

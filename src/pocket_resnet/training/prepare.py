@@ -50,7 +50,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
             notice, f"{source.name}: flipping changes the meaning of these images, so it is off (augment.flip none)"
         )
     if recipe.optim.lr == 0 or (recipe.optim.name == "muon" and recipe.optim.muon_lr == 0):
-        _log.log(warning, "warning: a learning rate of 0 does not change the weights")
+        _log.log(warning, "a learning rate of 0 does not change the weights")
     recipe = override(recipe, changes | {"model": asdict(network(recipe, len(source.class_names)))})
     followed = follow(recipe)
     if followed:
@@ -63,7 +63,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
 
 
 def _refuse_single_values(recipe: Recipe) -> None:
-    """Raise UsageError where batch norm would meet one value a channel, which has no variance."""
+    """Raise UsageError if batch norm would see a single value per channel, which has no variance."""
     for side in sorted({recipe.model.image_size, *recipe.train_image_sizes}) if recipe.batch_size == 1 else ():
         if any(layer.kind == "norm" and layer.out_shape[1:] == (1, 1) for layer in layers(recipe.model, side)):
             what = f"batch norm cannot train on one image that is 1 x 1 inside the network (at {side} pixels)"
@@ -71,9 +71,9 @@ def _refuse_single_values(recipe: Recipe) -> None:
 
 
 def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
-    """The network as it is before the first step, on the CPU. Raises UsageError where it exceeds the budget.
+    """The initialised network, on the CPU. Raises UsageError if it exceeds the budget.
 
-    What counts is what was really built: every weight and bias, trainable or frozen; buffers are not parameters.
+    Counts the parameters of the built network: every weight and bias, trainable or frozen, but no buffers.
     """
     model = ResNet(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Where a run's state comes from when it is not the first step's: its own newest checkpoint, or another run's."""
+"""Restore a run's state: from its own newest checkpoint, or from another run's (`init_from`)."""
 
 import logging
 from dataclasses import dataclass
@@ -73,9 +73,9 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
         raise UsageError(what, where=path, hint="train more epochs, or choose an earlier checkpoint")
     _log.info(f"starts from step {state.step} of {path}")
     if state.hardware != computed_on:
-        _log.info(f"its first steps ran on {state.hardware}")
+        _log.info(f"the checkpoint was trained on {state.hardware}")
     if state.data_fingerprint != folder.source.fingerprint:
-        _log.warning("its first steps used other data")
+        _log.warning("the checkpoint was trained on other data")
     try:
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:

@@ -202,9 +202,7 @@ class _Run:
         state.keep(record)
         for callback in self.callbacks:
             callback.on_epoch(state, record)
-        if (
-            trainer.step % trainer.steps.per_epoch == 0
-        ):  # --max-steps may stop within an epoch, which a resumed run ends
+        if trainer.step % trainer.steps.per_epoch == 0:  # after --max-steps, a resumed run ends the epoch
             trainer.end_epoch()
 
     @contextlib.contextmanager

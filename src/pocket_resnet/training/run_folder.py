@@ -1,4 +1,4 @@
-"""The folder of a run: who may write it, what it began with, where it stands, what it leaves behind.
+"""A run's folder: its lock, the recipe that it began with, its checkpoints, and the final model and result.
 
 Of several processes only rank 0 reads and writes here; the others receive what it finds.
 """
@@ -46,7 +46,7 @@ class RunFolder:
     source: Source
     processes: Processes
     marks: tuple[int, ...] = ()
-    """Steps of which the checkpoint, or the first one after, stays."""
+    """Steps to keep a checkpoint of: the one at that step, or the first one after it."""
 
     @property
     def checkpoints(self) -> Path:
@@ -88,9 +88,7 @@ class RunFolder:
             yield
 
     def finished(self, last_step: int, *, fork: bool) -> Result | None:
-        """The result, where this run has done so many steps, or more; then `latest` points here.
-
-        Else nothing is written.
+        """The result if this run has done at least `last_step` steps, else None; then also points `latest` here.
 
         Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
         """
@@ -112,7 +110,7 @@ class RunFolder:
         return agreed
 
     def _changes(self) -> list[str]:
-        """What of the recipe differs from the folder's, but for another name of the same data."""
+        """Differences from the folder's recipe, ignoring another name for the same data."""
         if self.is_new:
             return []
         begun = load_recipe(str(self.path / "recipe.toml"))
@@ -163,8 +161,8 @@ class RunFolder:
     def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
         """Write the resolved recipe; returns the records of a run by that plan that stands at that step.
 
-        A result goes: it is not of this many steps. The digests of the training images are written too; a resumed run
-        keeps those of before, since a fork may have other images.
+        Deletes result.json, which no longer matches the number of steps. Also writes the digests of the training
+        images; a resumed run keeps the earlier digests, since a fork may train on other images.
         """
         found: History | None = None
         if self.processes.is_writer:

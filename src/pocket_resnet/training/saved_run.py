@@ -1,4 +1,4 @@
-"""A finished run read again: its records, and what its network says of every validation image, in one pass.
+"""Read a finished run: its records, and its network's predictions for all validation images.
 
 Shapes: N validation images, K classes, B images, H x W pixels.
 """
@@ -24,7 +24,7 @@ from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.plots.tiles import as_shown
+from pocket_resnet.plots.image_grids import as_shown
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import FREE_TO_CHANGE, differences, load_recipe, override
 from pocket_resnet.torch_settings import own_settings
@@ -142,24 +142,24 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _notices(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
-    """What a reader of the figures must know."""
+    """Warnings for the reader of the figures."""
     seen = caveat(path, card, source, "val", val.images_NCHW)
     notices = [f"{seen[0].upper()}{seen[1:]}."] if seen else []
     if evaluation.accuracy != result.accuracy:
         notices.append(
             f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
-            "differently, or the data are others); confusion, calibration and images below go with this figure."
+            "differently, or the data has changed). Confusion, calibration and images below belong to this figure."
         )
     if told_changes(source, trained_fingerprint(path, card, source)) is not None:
-        notices.append("The data have changed since this run.")
+        notices.append("The data has changed since this run.")
     return notices
 
 
 def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[str], int, float]:
-    """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
+    """The first batch of the last epoch: uint8 images [B, H, W, 3], labels, the step, the share of it that was trained.
 
-    Where only hard examples are trained, those among which it chose; alternating flips are then as if all images had
-    been trained in every epoch. A label has two lines where two images are mixed.
+    With hard-example mining, these are all candidates of the step, and alternating flips are those of a run that trains
+    every image in every epoch. A mixed image has a label of two lines.
     """
     train = run.source.split(run.recipe.data.train_on)
     loader = Loader(train, run.recipe, run.hardware, run.model.normalize.mean, selects=False)
@@ -171,7 +171,7 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
 
 
 def command(run: FinishedRun, *, released: bool = False) -> str:
-    """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml.
+    """The command that trains this network again, with the recipe's name if that is enough, otherwise with recipe.toml.
 
     A released model's names no place on this machine. A run that a callback ended early has its number of steps.
     """

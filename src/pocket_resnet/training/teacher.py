@@ -7,7 +7,7 @@ Mixup and CutMix come after that: a mixed image has the answers of its two image
 
 Sources: Hinton et al. 2015 (arXiv:1503.02531), section 2; Beyer et al. 2022 (arXiv:2106.05237), section 3.
 
-Shapes: N training images, B images a batch, K classes.
+Shapes: N training images, B images per batch, K classes.
 """
 
 import hashlib

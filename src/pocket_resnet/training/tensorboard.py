@@ -9,7 +9,7 @@ from typing import Any
 
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io.files import explain_os_errors
-from pocket_resnet.plots import tiles
+from pocket_resnet.plots import image_grids
 from pocket_resnet.plots.figures import MOST_CLASSES_DRAWN, confusion_matrix
 from pocket_resnet.plots.image_grids import contact_sheet
 from pocket_resnet.plots.style import pixels
@@ -90,10 +90,10 @@ class TensorBoard(Callback):
         assert run.probabilities_NK is not None
         names = [result.name for result in run.evaluation.per_class]
         batch = run.trainer.loader.batch(batch_step)
-        pixels_BHWC, labels = tiles.as_shown(batch.x_BCHW, batch.targets, names)
+        pixels_BHWC, labels = image_grids.as_shown(batch.x_BCHW, batch.targets, names)
         sheets = {
-            "validation/mistakes": tiles.mistakes(run.val, run.probabilities_NK, names, NUM_TILES),
-            "training/batch": tiles.batch(pixels_BHWC[:NUM_TILES], labels[:NUM_TILES]),
+            "validation/mistakes": image_grids.mistakes(run.val, run.probabilities_NK, names, NUM_TILES),
+            "training/batch": image_grids.batch(pixels_BHWC[:NUM_TILES], labels[:NUM_TILES]),
         }
         figures = {name: contact_sheet(sheet) for name, sheet in sheets.items() if sheet}
         if len(names) <= MOST_CLASSES_DRAWN:

@@ -2,7 +2,7 @@
 
 A step: batch of the loader -> network -> loss -> gradients of all processes -> finite? -> update -> average.
 
-Shapes: B images a batch, K classes.
+Shapes: B images per batch, K classes.
 """
 
 from collections.abc import Callable

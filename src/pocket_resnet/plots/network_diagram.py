@@ -1,4 +1,4 @@
-"""The picture of a report that shows the network, from stem to head."""
+"""The diagram of a network, from stem to head."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +17,7 @@ TITLE_IN, ROW_IN, PARAMS_IN, MACS_IN = 0.35, 0.62, 2.58, 3.68
 
 @dataclass(frozen=True)
 class Part:
-    """Stem, stage or head: what it consists of, puts out [C, H, W] and costs."""
+    """Stem, stage or head: its description, output shape [C, H, W] and costs."""
 
     name: str
     what: str
@@ -27,7 +27,7 @@ class Part:
 
 
 def parts(spec: NetworkSpec) -> list[Part]:
-    """The network from stem to head; together they have its parameters and multiply-adds."""
+    """The parts of the network from stem to head. Their costs add up to those of the network."""
     found = []
     for name, group in groupby(layers(spec), key=_part_of):
         inside = list(group)
@@ -53,13 +53,13 @@ def _described(spec: NetworkSpec, name: str) -> str:
     entry = "halve, " if spec.downsample != "stride" or stage else ""
     size, gate = spec.kernel_sizes[stage], " + SE" if spec.squeeze_excite == "block" else ""
     num_blocks = spec.num_blocks[stage]
-    kind = {"basic": "basic block", "single": "single block", "bottleneck": "bottleneck"}[spec.block]
+    kind = spec.block if spec.block == "bottleneck" else f"{spec.block} block"
     return f"{entry}{num_blocks} {kind}{'s' * (num_blocks != 1)} {size} × {size}{gate}"
 
 
 @style()
 def network_diagram(spec: NetworkSpec) -> Figure:
-    """Boxes from image to logits with the output of each part, and bars of its parameters and multiply-adds.
+    """Boxes from image to logits with the output shape of each part, and bars for its parameters and multiply-adds.
 
     Example:
 
