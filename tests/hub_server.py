@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_" + "secret" * 5
-Fault = Callable[["Handler"], bool]
+Fault = Callable[[Any], bool]
 
 
 class Hub:
@@ -170,6 +170,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def at(path: str, answer: Callable[[Handler], Any]) -> Fault:
+    """A fault: this answer to requests whose path has this in it."""
+    return lambda request: path in request.url and (answer(request), True)[1]
 
 
 ROUTES: dict[str, Callable[..., None]] = {

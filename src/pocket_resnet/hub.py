@@ -10,7 +10,7 @@ from pocket_resnet.io import sums
 from pocket_resnet.io.files import SUMS_NAME, is_listed, read_folder
 from pocket_resnet.io.hub_address import Address, check_repository
 from pocket_resnet.io.hub_faults import LOGIN_HINT, explained, headers, require_hub
-from pocket_resnet.model.artifact import CARD_NAME, FILES, MAX_CARD_BYTES, find_model, load_model
+from pocket_resnet.model.artifact import CARD_NAME, DIGESTS_NAME, FILES, MAX_CARD_BYTES, find_model, load_model
 from pocket_resnet.model.card import UNKNOWN_LICENCE, Card, front_matter, markdown
 
 _log = logging.getLogger(__name__)
@@ -49,8 +49,12 @@ def push(path: Path, repository: str, *, private: bool = False, dry_run: bool = 
 
 
 def _contents(folder: Path, card: Card) -> dict[str, bytes]:
-    """The known files of the model by name, verified; the card with front matter, also one of an earlier version."""
-    names = [name for name in FILES if name != CARD_NAME and is_listed(folder, name)]
+    """The known files of the model by name, verified; the card with front matter, also one of an earlier version.
+
+    The digests of a folder's images stay here: with them, anyone who has an image can tell that it was trained on.
+    """
+    kept_back = {CARD_NAME, DIGESTS_NAME} if card.data.endswith("/") else {CARD_NAME}
+    names = [name for name in FILES if name not in kept_back and is_listed(folder, name)]
     contents = {name: read_folder(folder, (name,), FILES[name])[name] for name in names}
     contents[SUMS_NAME] = sums.of(contents)
     text = _read_text(folder / CARD_NAME) or markdown(card)
@@ -76,6 +80,7 @@ def _read_text(path: Path) -> str:
 def _upload(repository: str, contents: Mapping[str, bytes], private: bool, message: str) -> tuple[str, str]:
     """The repository's page and the commit that now has these files."""
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import BadRequestError
 
     sent = headers()
     if "authorization" not in sent:
@@ -88,5 +93,12 @@ def _upload(repository: str, contents: Mapping[str, bytes], private: bool, messa
         raise UsageError("this repository exists and is public", where=repository, hint="choose another name")
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
     with explained(repository):
-        commit = api.create_commit(repository, operations, commit_message=message)
+        try:
+            commit = api.create_commit(repository, operations, commit_message=message)
+        except ValueError as error:
+            if not isinstance(error.__cause__, BadRequestError):  # which is the answer to the check of the card
+                raise
+            what = f"the hub does not accept the front matter of {CARD_NAME}"
+            hint = "correct it, see https://huggingface.co/docs/hub/model-cards, or remove it: a new one is made"
+            raise UsageError(what, where=repository, hint=hint) from None
     return str(url), commit.oid
