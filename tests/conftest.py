@@ -5,19 +5,23 @@ import signal
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from torch import Tensor
 
+import hub_server
 from hostile import CLASS_NAMES
 from painted import paint
 from pocket_resnet.cli.main import main
 from pocket_resnet.data.source import Source
+from pocket_resnet.io.download import Patience, fetch_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.schema import Recipe
@@ -190,6 +194,19 @@ def train_hostile(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: 
         return tmp_path / "runs" / run
 
     return make
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hub_server.Hub]:
+    """An empty hub on this machine that huggingface_hub talks to, with the user's token, and without retries."""
+    monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    patience = Patience(connect_s=2, stall_s=0.5, deadline_s=5, num_rounds=2, backoff_s=0.01)
+    monkeypatch.setattr("pocket_resnet.io.hub.fetch_bytes", partial(fetch_bytes, patience=patience))
+    with hub_server.serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        yield hub
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import describe
+from pocket_resnet.hub import Pushed
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.spec import NetworkSpec
@@ -98,6 +99,7 @@ def test_fields_of_json_outputs(run: Path) -> None:
     assert fields("summary") == set(summarise(find_spec("fast")))
     assert fields("design") == set(designed({"budget": "1M"}))
     assert fields("data") == set(describe(open_source("digits")))
+    assert fields("push") == {field.name for field in dataclasses.fields(Pushed)}
 
 
 def test_every_file_of_a_run_is_named(run: Path) -> None:

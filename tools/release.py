@@ -37,7 +37,7 @@ def release(run: Path, target: Path, data_dir: Path | None = None, data: str | N
         f"accuracy_{name}_views": found[views].accuracy for name, views in (("two", 2), ("six", 6)) if views in found
     }
     released = halved.model_copy(update={"accuracy": found[1].accuracy, "interval": found[1].interval, **several})
-    save_model(target, model, released, digests)
+    save_model(target, model, released, digests, licence="mit")  # of LICENSE
     return released
 
 

@@ -73,11 +73,13 @@ def train(
 
 
 def load(path: str | Path, device: str = "auto") -> "Classifier":
-    """Load the classifier from a model directory, a finished run's folder, or by the name of a released model.
+    """Load the classifier from a model directory or a finished run's folder, or by a released model's name.
+
+    `hf://user/name` or `hf://user/name@revision` downloads it from the Hugging Face hub, verifies and keeps it.
 
     Its `predict` takes one or more image files, bytes or arrays and returns the most probable classes. `model` is the
     torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]. `card` has the classes, size and accuracy.
-    Raises UsageError if there is no model, ArtifactError if it is damaged.
+    Raises UsageError if there is no model, ArtifactError if it is damaged, EnvironmentFault if the hub fails.
 
     Example:
 

@@ -74,7 +74,8 @@ for arguments in [*([name, "--help"] for name in {list(COMMANDS)}), ["--help"], 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_unknown_flag_is_usage(name: str, run: Run) -> None:
-    code, out, err = run(name, *{"train": ["fast"], "predict": ["x", "y"]}.get(name, ["x"]), "--no-such-flag")
+    arguments = {"train": ["fast"], "predict": ["x", "y"], "push": ["x", "y"]}.get(name, ["x"])
+    code, out, err = run(name, *arguments, "--no-such-flag")
     assert code == 2
     assert out == ""
     assert "--no-such-flag" in err

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.data.datasets import default_data_dir, open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.digits import Digits
 from pocket_resnet.data.source import channel_statistics, describe
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
@@ -125,16 +125,6 @@ def test_describe_is_json_and_counts_the_test_split_unopened(make_folder: Any, t
     assert described["per_class"] == {"a": {"train": 18, "val": 2}, "b\n": {"train": 1, "val": 0}}
     assert described["image_size"] == 4
     assert describe(open_source("digits"))["num_images"]["test"] == 300
-
-
-def test_default_data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path))
-    assert default_data_dir() == tmp_path
-    monkeypatch.delenv("POCKET_RESNET_DATA")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_data_dir() == tmp_path / "pocket-resnet"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_data_dir() == Path.home() / ".cache" / "pocket-resnet"
 
 
 def test_statistics_of_flat_images_are_not_blown_up() -> None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
+from huggingface_hub import ModelCard
 from pydantic import ValidationError
 
-from pocket_resnet.model.card import Card, markdown
+from pocket_resnet.model.card import Card, front_matter, markdown
 from pocket_resnet.model.spec import NetworkSpec
 
 MakeCard = Callable[..., Card]
@@ -52,7 +54,7 @@ def test_what_is_no_card_is_refused(changes: dict[str, Any], make_card: MakeCard
 
 def test_model_card_says_what_and_how_sure(make_card: MakeCard) -> None:
     text = markdown(make_card())
-    assert text.startswith("# fast on cifar10\n")
+    assert "\n---\n\n# fast on cifar10\n" in text
     for said in ("1,234,567 parameters", "87.50% of 5,000 images (val)", "81.00% to 92.00%", "`cat`, `dog`, `1`"):
         assert said in text
     assert "no estimate" not in text
@@ -78,3 +80,40 @@ def test_card_of_a_released_model(make_card: MakeCard) -> None:
     text = markdown(make_card())
     assert "six views" not in text
     assert "| weights | fp32 |" in text
+
+
+def read(text: str) -> Any:
+    """The front matter as YAML."""
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_front_matter_has_the_card_s_figures(make_card: MakeCard) -> None:
+    """As the hub's own library reads them: split, number of images and the share of them."""
+    card = make_card(caveat=None, accuracy_six_views=0.8812, accuracy=0.8752)
+    data = ModelCard(markdown(card, "mit")).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "pocket-resnet", "image-classification")
+    assert (data.datasets, data.metrics) == (["uoft-cs/cifar10"], ["accuracy"])
+    single, six = data.eval_results
+    assert (single.metric_type, single.metric_value, six.metric_value) == ("accuracy", 0.8752, 0.8812)
+    assert single.metric_name == "accuracy, single view, 5,000 validation images"
+    assert six.metric_name == "accuracy, six views, 5,000 validation images"
+    for result in (single, six):
+        assert (result.dataset_type, result.dataset_split) == ("uoft-cs/cifar10", "validation")
+        assert (result.task_type, result.dataset_args) == ("image-classification", {"num_images": 5000})
+    assert data.model_name == "fast on cifar10"
+
+
+@pytest.mark.parametrize("changes", [{"train_on": "trainval", "caveat": None}, {"caveat": "some were trained on"}])
+def test_front_matter_has_no_figures_of_images_trained_on(changes: dict[str, Any], make_card: MakeCard) -> None:
+    assert "model-index" not in read(front_matter(make_card(**changes)))
+
+
+@pytest.mark.parametrize("name", ["pictures/", 'a "b": c/', "---\nlicense: mit\n---\n", "é#x/", "/"])
+def test_front_matter_of_odd_names(name: str, make_card: MakeCard) -> None:
+    """They stay text, and the licence stays what it is."""
+    matter = read(front_matter(make_card(data=name, recipe="- x: [", caveat=None)))
+    assert matter["license"] == "unknown"
+    assert "datasets" not in matter
+    [entry] = matter["model-index"]
+    assert entry["name"] == f"- x: [ on {name}"
+    assert entry["results"][0]["dataset"]["name"] == (name.rstrip("/") or "/")

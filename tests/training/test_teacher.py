@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hub_server import Hub
 from pocket_resnet.data.augment import Targets, to_float
 from pocket_resnet.data.loader import Loader
 from pocket_resnet.data.source import Source
@@ -245,3 +246,11 @@ def test_command_line(
     assert load_card(tmp_path / "s").teacher == "r"
     code, _, _ = run(*words, "--resume")
     assert code == 0
+
+
+def test_teacher_on_the_hub(make_trainer: Callable[..., Trainer], hub: Hub, trained: Path) -> None:
+    """The run names the copy of this commit, so that a later one does not change it."""
+    commit = hub.add("ann/tiny", {path.name: path.read_bytes() for path in (trained / "model").iterdir()})
+    recipe = make_trainer(teacher={"model": "hf://ann/tiny"}).recipe
+    assert Path(recipe.teacher.model or "").parts[-3:] == ("ann", "tiny", commit)
+    assert recipe.teacher.sha256 == make_trainer().recipe.teacher.sha256

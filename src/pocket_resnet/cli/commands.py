@@ -1,4 +1,4 @@
-"""The commands: one class each, whose fields are its flags.
+"""The commands: one class each, whose fields are its flags. COMMANDS lists them all; longer ones have their own file.
 
 Each command imports what it needs when it runs, so that --help answers at once.
 """
@@ -12,44 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.push import Push
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
-
-
-def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
-    """A flag's help text and the name of its value, for an annotation.
-
-    A text that ends with `(default: VALUE).` keeps that default. To any other, tyro adds the default's value or
-    `(optional)`.
-    """
-    text, _, stated = text.partition(" (default: ")
-
-    def hint(value: str) -> str:
-        if stated:
-            return f"(default: {stated.removesuffix('.')}"
-        return "(optional)" if value in ("", "None") else f"(default: {value})"
-
-    return tyro.conf.arg(help=text, metavar=metavar, prefix_name=prefix, help_behavior_hint=hint)
-
-
-def several(text: str, metavar: str) -> Any:
-    """Like `flag`, for an argument of one or more values."""
-    return tyro.conf.arg(help=text, metavar=f"{metavar} ...", help_behavior_hint="(one or more)")
-
-
-Model = tyro.conf.Positional[
-    Annotated[Path, flag("A model directory, a finished run's folder, or the name of a released model.", "MODEL")]
-]
-DataDir = Annotated[
-    Path | None, flag("Folder for data sets (default: $POCKET_RESNET_DATA or the cache folder).", "DIR")
-]
-Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
-OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
-Views = Annotated[
-    Literal[1, 2, 6], flag("Number of views to average: 2 adds the mirror image, 6 also adds shifted copies of both.")
-]
 
 
 @dataclass
@@ -296,4 +264,5 @@ COMMANDS: dict[str, Any] = {
     "summary": Summary,
     "design": Design,
     "data": Data,
+    "push": Push,
 }

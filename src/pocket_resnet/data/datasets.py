@@ -12,10 +12,10 @@ from pocket_resnet.data.folder import Folder
 from pocket_resnet.data.published import CIFAR10, FAMILIES
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.io.download import is_reachable
 from pocket_resnet.io.files import expanded
 
-DATA_VARIABLE = "POCKET_RESNET_DATA"
 NAMES = ("cifar10", "cifar100", "digits", "auto")
 _log = logging.getLogger(__name__)
 
@@ -64,21 +64,6 @@ def data_name(data: str | os.PathLike[str]) -> str:
 def is_there(name: str) -> bool:
     """Whether the name is a built-in data set's, or leads to a folder."""
     return name in NAMES or Path(name).is_dir()
-
-
-def default_data_dir() -> Path:
-    """POCKET_RESNET_DATA, else `pocket-resnet` in the user's cache folder.
-
-    Raises EnvironmentFault where the user has no home folder.
-    """
-    if chosen := os.environ.get(DATA_VARIABLE):
-        return expanded(chosen)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocket-resnet"
-    except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd, as in some containers
-        raise EnvironmentFault(
-            "there is no home folder for data", hint=f"set a folder with --data-dir or {DATA_VARIABLE}"
-        ) from error
 
 
 def _choose(data_dir: Path | None, allow_download: bool) -> str:

@@ -65,9 +65,7 @@ class Folder(Source):
     def test(self) -> tuple[Tensor, Tensor]:
         """Images and labels of test/. Raises DataError where there is none."""
         if self._test is None:
-            raise DataError(
-                "it has no test/", where=printable(self.name), hint="add test/, one subfolder per class"
-            )
+            raise DataError("it has no test/", where=printable(self.name), hint="add test/, one subfolder per class")
         return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
 
     def verify(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.statistics import calibration_error, wilson_interval
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded
-from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.artifact import fetched, load_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
@@ -111,7 +111,7 @@ def evaluate_model(
     of a folder given as `data` that has no splits, on every image. Raises DataError where the data has a class that
     the model does not know, and where its own are not there or have changed.
     """
-    path, data, views = expanded(path), None if data is None else data_name(data), index(views)
+    path, data, views = fetched(expanded(path)), None if data is None else data_name(data), index(views)
     model, card = load_model(path)
 
     def open_data(name: str) -> Source:

@@ -12,7 +12,7 @@ import hashlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ DEADLINE_S = 3600.0
 NUM_ROUNDS = 3
 BACKOFF_S = 2.0  # doubled after every round
 MAX_BYTES = 512 * 2**20
+PASSING_STATUSES = (408, 425, 429)  # too slow, too early, too many requests
 _PIECE_BYTES = 2**16
 _LINE_EVERY_S = 10.0
 
@@ -51,6 +52,14 @@ class _AttemptError(Exception):
     """Why one attempt at one address gave no good file."""
 
 
+class RefusedError(_AttemptError):
+    """The server understood and refused: HTTP status 401, 403, 404 or another that does not pass by waiting."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP status {status}")
+        self.status = status
+
+
 def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATIENCE) -> bool:
     """Have the file with this MD5 at the target; True where it was downloaded, False where it was there.
 
@@ -61,22 +70,48 @@ def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATI
         if target.is_file() and files.digest(target, "md5") == md5:
             return False
         reasons: dict[str, str] = {}
-        for round_number in range(patience.num_rounds):
+        for _ in _rounds(patience, deadline):
             for url in urls:
                 try:
                     _download(url, target, md5, patience, deadline)
                     return True
                 except _AttemptError as failure:
                     reasons[url] = str(failure)
-            if time.monotonic() >= deadline or round_number == patience.num_rounds - 1:
-                break
-            time.sleep(max(0.0, min(patience.backoff_s * 2**round_number, deadline - time.monotonic())))
     said = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
     raise EnvironmentFault(
         f"cannot be downloaded ({said})",
         where=target,
         hint=f"download {urls[0]} yourself and put it in {target.parent}",
     )
+
+
+def fetch_bytes(
+    url: str, num_bytes: int, headers: Mapping[str, str], advance: Progress, patience: Patience = PATIENCE
+) -> bytes:
+    """The content of the address, which has this many bytes; the caller knows whether it is the right one.
+
+    Raises RefusedError with the HTTP status where the server refuses, EnvironmentFault for all other faults.
+    """
+    deadline = time.monotonic() + patience.deadline_s
+    reason = ""
+    for _ in _rounds(patience, deadline):
+        try:
+            return _read(url, num_bytes, headers, advance, patience, deadline)
+        except RefusedError:
+            raise
+        except _AttemptError as failure:
+            reason = str(failure)
+    raise EnvironmentFault(f"cannot be downloaded ({reason})", where=url, hint="check the network and try again")
+
+
+def _rounds(patience: Patience, deadline: float) -> Iterator[None]:
+    """One item for each round of attempts; waits before each but the first, longer each time, until the deadline."""
+    for round_number in range(patience.num_rounds):
+        if round_number > 0:
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(max(0.0, min(patience.backoff_s * 2 ** (round_number - 1), deadline - time.monotonic())))
+        yield
 
 
 @contextlib.contextmanager
@@ -88,7 +123,7 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + wait_s
-    with files.explain_os_errors(lock, hint="choose a writable --data-dir"):
+    with files.explain_os_errors(lock, hint="choose a writable --data-dir or $POCKET_RESNET_DATA"):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
     with file:
@@ -133,7 +168,7 @@ def _download(url: str, target: Path, md5: str, patience: Patience, deadline: fl
         if num_bytes > MAX_BYTES:
             raise _AttemptError(f"{num_bytes:,} bytes, over the limit of {MAX_BYTES:,}")
         found, received = hashlib.md5(usedforsecurity=False), 0
-        with files.replacing(target, num_bytes or None) as file, _progress(url, num_bytes) as advance:
+        with files.replacing(target, num_bytes or None) as file, progress(url, num_bytes) as advance:
             for piece in _pieces(response, deadline):
                 file.write(piece)
                 found.update(piece)
@@ -147,24 +182,43 @@ def _download(url: str, target: Path, md5: str, patience: Patience, deadline: fl
                 raise _AttemptError(f"wrong file: its MD5 is {found.hexdigest()} instead of {md5}")
 
 
-def _open(url: str, patience: Patience) -> requests.Response:
+def _read(
+    url: str, num_bytes: int, headers: Mapping[str, str], advance: Progress, patience: Patience, deadline: float
+) -> bytes:
+    content = bytearray()
+    try:
+        with contextlib.closing(_open(url, patience, headers)) as response:
+            for piece in _pieces(response, deadline):
+                content += piece
+                advance(len(piece))
+                if len(content) > num_bytes:
+                    raise _AttemptError(f"more than the stated {num_bytes:,} bytes")
+        if len(content) < num_bytes:
+            raise _AttemptError(f"cut off after {len(content):,} of {num_bytes:,} bytes")
+    except _AttemptError:
+        advance(-len(content))
+        raise
+    return bytes(content)
+
+
+def _open(url: str, patience: Patience, headers: Mapping[str, str] | None = None) -> requests.Response:
     try:
         response = requests.get(
             url,
             stream=True,
             timeout=(patience.connect_s, patience.stall_s),
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", **(headers or {})},
         )
     except requests.RequestException as error:
         raise _AttemptError(_plainly(error)) from error
     if response.ok and not _is_page(response):
         return response
     response.close()
-    raise _AttemptError(
-        f"HTTP status {response.status_code}"
-        if not response.ok
-        else "the server sent a web page instead of the file (a login page or proxy?)"
-    )
+    if response.ok:
+        raise _AttemptError("the server sent a web page instead of the file (a login page or proxy?)")
+    if response.status_code < 500 and response.status_code not in PASSING_STATUSES:
+        raise RefusedError(response.status_code)
+    raise _AttemptError(f"HTTP status {response.status_code}")
 
 
 def _is_page(response: requests.Response) -> bool:
@@ -190,7 +244,7 @@ def _plainly(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _progress(url: str, num_bytes: int) -> Iterator[Progress]:
+def progress(url: str, num_bytes: int) -> Iterator[Progress]:
     """A bar on a terminal, else a line now and then; on standard error, as standard output may be JSON."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.io import sums
 from pocket_resnet.io.json_format import json_text
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -174,11 +175,6 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
     Markdown files are left out of the sums: people may edit them.
     """
-    sums = "".join(
-        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
-        for name, content in files.items()
-        if not name.endswith(".md")
-    )
     temporary, replaced = (
         _temporary_sibling(folder),
         _temporary_sibling(folder.with_name(f"{folder.name}.old")),
@@ -186,7 +182,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     with explain_os_errors(folder, sum(len(content) for content in files.values())):
         try:
             temporary.mkdir(parents=True)
-            for name, content in {**files, SUMS_NAME: sums.encode()}.items():
+            for name, content in {**files, SUMS_NAME: sums.of(files)}.items():
                 _write_synced(temporary / name, content)
             sync_folder(temporary)
             if folder.exists():
@@ -218,13 +214,11 @@ def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict
     recorded = _read_sums(folder)
     contents = {}
     for name in required:
-        if (wanted := recorded.get(name)) is None:
+        if name not in recorded:
             raise ArtifactError(f"{name} is not listed in {SUMS_NAME}", where=folder)
         path = folder / name
         contents[name] = _read_limited(path, max_bytes)
-        found = hashlib.sha256(contents[name]).hexdigest()
-        if found != wanted:
-            raise ArtifactError(f"damaged: SHA-256 is {found[:12]}…, {wanted[:12]}… was written", where=path)
+        sums.check(contents[name], recorded[name], path)
     return contents
 
 
@@ -235,14 +229,7 @@ def is_listed(folder: Path, name: str) -> bool:
 
 def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS_NAME
-    text = _read_limited(path, MAX_SUMS_BYTES)
-    recorded = {}
-    for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
-        digest, separator, name = line.partition("  ")
-        if not separator or len(digest) != 64 or not name or Path(name).name != name:
-            raise ArtifactError(f"line {number} is not `SHA-256  file name`", where=path)
-        recorded[name] = digest
-    return recorded
+    return sums.parse(_read_limited(path, MAX_SUMS_BYTES), path)
 
 
 def _read_limited(path: Path, max_bytes: int) -> bytes:

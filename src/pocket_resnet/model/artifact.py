@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.io.files import is_listed, json_bytes, read_folder, write_folder
+from pocket_resnet.io.hub_address import is_address
 from pocket_resnet.io.renamed import CARD_FIELDS, with_current_names
-from pocket_resnet.model.card import FORMAT, Card, markdown
+from pocket_resnet.model.card import FORMAT, UNKNOWN_LICENCE, Card, markdown
 from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
@@ -25,7 +26,14 @@ MAX_WEIGHTS_BYTES = 1024**3
 MAX_HEADER_BYTES = 4 * 1024**2
 MAX_CONFIG_BYTES = 4 * 1024**2
 MAX_DIGESTS_BYTES = 128 * 1024**2
+MAX_CARD_BYTES = 1024**2
 MAX_NUM_ENTRIES = 100
+FILES = {  # of a model directory, beside SHA256SUMS: most bytes
+    WEIGHTS_NAME: MAX_WEIGHTS_BYTES,
+    CONFIG_NAME: MAX_CONFIG_BYTES,
+    CARD_NAME: MAX_CARD_BYTES,
+    DIGESTS_NAME: MAX_DIGESTS_BYTES,
+}
 
 
 class NewerFormatError(ArtifactError):
@@ -41,10 +49,12 @@ def refuse_newer_format(values: Any, kind: str, newest: int, where: Path) -> Non
         raise NewerFormatError(what, where=where, hint=hint)
 
 
-def save_model(folder: Path, model: ResNet, card: Card, digests: bytes | None = None) -> None:
+def save_model(
+    folder: Path, model: ResNet, card: Card, digests: bytes | None = None, licence: str = UNKNOWN_LICENCE
+) -> None:
     """Write the model directory in one step, parameters as `card.weights` says.
 
-    `digests` are those of the images it was trained on, as `data/digests.py` packs them.
+    `digests` are those of the images it was trained on, as `data/digests.py` packs them; `licence` is the weights'.
     Raises EnvironmentFault where the disk refuses.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -53,7 +63,7 @@ def save_model(folder: Path, model: ResNet, card: Card, digests: bytes | None = 
     files = {
         WEIGHTS_NAME: tensors_to_bytes(weights),
         CONFIG_NAME: json_bytes(card.model_dump(mode="json")),
-        CARD_NAME: markdown(card).encode(),
+        CARD_NAME: markdown(card, licence).encode(),
     }
     if digests is not None:
         files[DIGESTS_NAME] = digests
@@ -67,11 +77,22 @@ def released() -> dict[str, Path]:
     return {config.parent.name: config.parent for config in reversed(configs)}
 
 
-def find_model(path: Path) -> Path:
-    """The model directory at the path, which may also be a run's directory or the name of a released model.
+def fetched(path: Path) -> Path:
+    """The path itself; of an address on the hub, `hf://user/name`, the folder with its verified copy."""
+    if not is_address(path):
+        return path
+    from pocket_resnet.io.hub import Layout, fetch_model  # requests is needed for this one only
 
-    What exists at the path comes before a released model of that name. Raises UsageError where there is none.
+    return fetch_model(path, Layout(FILES, required=(WEIGHTS_NAME, CONFIG_NAME)))
+
+
+def find_model(path: Path) -> Path:
+    """The model directory at the path, which may also be a run's, the name of a released model, or `hf://user/name`.
+
+    What exists at the path comes before a released model of that name. Raises UsageError where there is none, and
+    what `fetch_model` raises for an address on the hub.
     """
+    path = fetched(path)
     by_name = released() if len(path.parts) == 1 and not path.exists() else {}
     for folder in (path, path / "model", *([by_name[path.name]] if path.name in by_name else [])):
         if (folder / CONFIG_NAME).exists():

@@ -1,5 +1,6 @@
 """The description of a trained network: config.json, validated when read, and the model card generated from it."""
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
@@ -7,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from pocket_resnet.model.spec import NetworkSpec
 
 FORMAT = 2
+UNKNOWN_LICENCE = "unknown"  # the hub's word where nobody has chosen one
+HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+SPLITS = {"val": "validation"}  # the other splits have their common names
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -85,8 +89,57 @@ def several_views(card: Card) -> dict[str, float]:
     return {name: accuracy for name, accuracy in measured.items() if accuracy is not None}
 
 
-def markdown(card: Card) -> str:
-    """The model card as Markdown."""
+def front_matter(card: Card, licence: str = UNKNOWN_LICENCE) -> str:
+    """The card's YAML for the Hugging Face hub, between its `---` lines.
+
+    Its figures are the card's. A model that was trained on the images it was measured on, or may have been, gets none.
+    """
+    dataset = HUB_DATASETS.get(card.data)
+    datasets = "" if dataset is None else f"datasets:\n- {dataset}\n"
+    is_estimate = card.train_on == "train" and card.caveat is None
+    return f"""---
+license: {licence}
+library_name: pocket-resnet
+pipeline_tag: image-classification
+tags:
+- resnet
+- pocket-resnet
+{datasets}metrics:
+- accuracy
+{_model_index(card) if is_estimate else ""}---
+"""
+
+
+def _model_index(card: Card) -> str:
+    """The front matter's results; text in JSON's quotes, which are YAML's too."""
+    split = SPLITS.get(card.split, card.split)
+    accuracies = {"single view": card.accuracy}
+    accuracies |= {f"{name} views": accuracy for name, accuracy in several_views(card).items()}
+    metrics = "".join(
+        f"""
+    - type: accuracy
+      name: {json.dumps(f"accuracy, {views}, {card.num_images:,} {split} images")}
+      value: {accuracy}"""
+        for views, accuracy in accuracies.items()
+    )
+    name = card.data.rstrip("/") or card.data
+    return f"""model-index:
+- name: {json.dumps(f"{card.recipe} on {card.data}")}
+  results:
+  - task:
+      type: image-classification
+    dataset:
+      type: {json.dumps(HUB_DATASETS.get(card.data, name))}
+      name: {json.dumps(name)}
+      split: {json.dumps(split)}
+      args:
+        num_images: {card.num_images}
+    metrics:{metrics}
+"""
+
+
+def markdown(card: Card, licence: str = UNKNOWN_LICENCE) -> str:
+    """The model card as Markdown, with the hub's front matter."""
     low, high = card.interval
     seen = "" if card.caveat is None else f"{card.caveat[0].upper()}{card.caveat[1:]}.\n"
     if card.train_on == "trainval":
@@ -98,7 +151,8 @@ def markdown(card: Card) -> str:
     sha256 = "" if card.teacher_sha256 is None else f", SHA-256 {card.teacher_sha256[:16]}…"
     teacher = "" if card.teacher is None else f"\n| teacher | `{card.teacher}`{sha256} |"
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
-    return f"""# {card.recipe} on {card.data}
+    return f"""{front_matter(card, licence)}
+# {card.recipe} on {card.data}
 
 A residual network with {card.num_params:,} parameters and {card.num_macs:,} multiply-adds per image, trained by
 PocketResNet {card.version}.

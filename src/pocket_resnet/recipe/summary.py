@@ -5,6 +5,7 @@ from typing import Any
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.io.files import expanded
+from pocket_resnet.io.hub_address import is_address
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
 from pocket_resnet.model.design import Budget, Design, design
@@ -22,7 +23,7 @@ def find_spec(name: str) -> NetworkSpec:
     Raises UsageError where there is none of that name.
     """
     path = expanded(name)
-    if path.is_dir():
+    if path.is_dir() or is_address(path):
         from pocket_resnet.model.artifact import load_card  # torch is needed for this one only
 
         return load_card(path).spec

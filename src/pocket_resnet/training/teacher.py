@@ -23,11 +23,11 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.datasets import default_data_dir
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.io import files
+from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.model.artifact import WEIGHTS_NAME, find_model, load_card, load_digests, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe

@@ -1,0 +1,153 @@
+"""Models from the Hugging Face hub: found, downloaded, verified and kept in the data folder.
+
+huggingface_hub says which commit an address means, which files it has, and what the user's token is. The files come
+through io/download.py and reach the disk after their sums are right: the library's own download has no deadline, and
+keeps files before anything has checked them.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from pocket_resnet.errors import ArtifactError
+from pocket_resnet.io import sums
+from pocket_resnet.io.data_dir import default_data_dir
+from pocket_resnet.io.download import CONNECT_TIMEOUT_S, RefusedError, exclusive, fetch_bytes, progress
+from pocket_resnet.io.files import (
+    MAX_SUMS_BYTES,
+    SUMS_NAME,
+    read_folder,
+    remove_temporaries,
+    write_folder,
+    write_text,
+)
+from pocket_resnet.io.hub_address import Address, parse_address
+from pocket_resnet.io.hub_faults import UnreachableFault, explained, headers, refused, require_hub
+
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
+"""Files of other libraries' models that can run code when they are loaded."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_log = logging.getLogger(__name__)
+
+
+class Layout(NamedTuple):
+    """What a model directory is made of."""
+
+    max_bytes: Mapping[str, int]
+    """Most bytes of each file by name; other files of a repository are never downloaded."""
+    required: tuple[str, ...]
+    """Those without which there is no model."""
+
+
+class _Found(NamedTuple):
+    """What the hub says about an address."""
+
+    commit: str
+    num_bytes: dict[str, int]
+    """Size of each known file by name."""
+
+
+def fetch_model(path: Path, layout: Layout) -> Path:
+    """The folder with the model of this address (see `is_address`), which is downloaded if it is not there.
+
+    Where the hub cannot be reached, an earlier copy of the same revision is used, with a warning.
+    Raises UsageError for an address that is none, EnvironmentFault where the hub or the network fails, ArtifactError
+    for a repository without a model of this package, too large files, and files that differ from their sums.
+    """
+    address = parse_address(path)
+    kept = default_data_dir() / "hub" / address.repository
+    if _COMMIT.fullmatch(address.revision) and _is_whole(kept / address.revision, layout):
+        return kept / address.revision
+    require_hub()
+    named = kept / "revisions" / quote(address.revision, safe="")
+    try:
+        found = _look_up(address, layout)
+    except UnreachableFault as fault:
+        folder = kept / _read_commit(named)
+        if not _is_whole(folder, layout):
+            raise
+        _log.warning("%s: %s; using the copy of commit %.12s in %s", address, fault.what, folder.name, folder)
+        return folder
+    folder = kept / found.commit
+    if not _is_whole(folder, layout):
+        with exclusive(kept):
+            remove_temporaries(kept)
+            if not _is_whole(folder, layout):  # another process may have been faster
+                write_folder(folder, _download(address, found, layout))
+    if _read_commit(named) != found.commit:
+        write_text(named, found.commit)
+    return folder
+
+
+def _look_up(address: Address, layout: Layout) -> _Found:
+    """The commit and the sizes of its known files, all of which are within their limits."""
+    from huggingface_hub import HfApi
+
+    sent = headers()
+    with explained(str(address)):
+        info = HfApi(headers=sent).model_info(
+            address.repository, revision=address.revision, files_metadata=True, timeout=CONNECT_TIMEOUT_S
+        )
+        sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
+        if not _COMMIT.fullmatch(commit := str(info.sha)):  # it names a folder here
+            raise ValueError
+    if missing := [name for name in (*layout.required, SUMS_NAME) if name not in sizes]:
+        raise _no_model(address, missing, sorted(name for name in sizes if name.endswith(PICKLE_SUFFIXES)))
+    limits = {**layout.max_bytes, SUMS_NAME: MAX_SUMS_BYTES}
+    known = {name: size for name, size in sizes.items() if name in limits}
+    for name, size in known.items():
+        if type(size) is not int or not 0 <= size <= limits[name]:
+            what = f"{name} has {size!r} bytes, the limit is {limits[name]:,}"
+            raise ArtifactError(what, where=str(address), hint="use another model")
+    return _Found(commit, known)  # type: ignore[arg-type]
+
+
+def _no_model(address: Address, missing: list[str], pickles: list[str]) -> ArtifactError:
+    if pickles:
+        what = f"its model is a pickle ({pickles[0]}), which can run code when it is loaded; it was not downloaded"
+    else:
+        what = f"no model of pocket-resnet: {', '.join(missing)} missing"
+    return ArtifactError(what, where=str(address), hint="use a model that was uploaded with `pocket-resnet push`")
+
+
+def _download(address: Address, found: _Found, layout: Layout) -> dict[str, bytes]:
+    """The content of the known files by name, verified; without their SHA256SUMS, which `write_folder` writes again."""
+    from huggingface_hub import constants
+
+    place, sent = f"{constants.ENDPOINT}/{address.repository}/resolve/{found.commit}", headers()
+    contents = {}
+    try:
+        with progress(str(address), sum(found.num_bytes.values())) as advance:
+            for name, num_bytes in found.num_bytes.items():
+                contents[name] = fetch_bytes(f"{place}/{name}", num_bytes, sent, advance)
+    except RefusedError as refusal:
+        raise refused(refusal.status, str(address)) from refusal
+    recorded = sums.parse(contents.pop(SUMS_NAME), f"{address}: {SUMS_NAME}")
+    summed = {name for name in contents if not name.endswith(".md")}
+    if differing := summed ^ (recorded.keys() & layout.max_bytes.keys()):
+        what = f"{', '.join(sorted(differing))}: either the file or its sum is missing"
+        raise ArtifactError(what, where=str(address))
+    for name in summed:
+        sums.check(contents[name], recorded[name], f"{address}: {name}")
+    return contents
+
+
+def _is_whole(folder: Path, layout: Layout) -> bool:
+    """Whether the model is there and undamaged."""
+    try:
+        read_folder(folder, layout.required, max(layout.max_bytes.values()))
+    except ArtifactError:
+        return False
+    return True
+
+
+def _read_commit(named: Path) -> str:
+    """The commit that the revision meant last; `none` where it is not known."""
+    try:
+        commit = named.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return "none"
+    return commit if _COMMIT.fullmatch(commit) else "none"
