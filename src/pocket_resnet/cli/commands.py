@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.export import Export
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.recipe.schema import Recipe
@@ -262,5 +263,6 @@ VERBS: dict[str, Any] = {
     "predict": Predict,
     "summary": Summary,
     "design": Design,
+    "export": Export,
     "data": Data,
 }

@@ -1,0 +1,202 @@
+"""A trained model as one ONNX file, checked against the model before it is written.
+
+Shapes: N images, C channels, S x S pixels.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.source import Source, Split, data_name, open_source
+from pocket_resnet.errors import UsageError
+from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing
+from pocket_resnet.exporting.parity import Comparison, Precision, check, check_preprocessing, compare, model_logits
+from pocket_resnet.exporting.quantization import quantized
+from pocket_resnet.exporting.session import open_session
+from pocket_resnet.inference.evaluate import renumber
+from pocket_resnet.inference.training_data import caveat, reopen
+from pocket_resnet.io.files import expanded, write_bytes
+from pocket_resnet.model.artifact import find_model, load_model, released
+from pocket_resnet.model.card import Card
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe.schema import parse_count
+from pocket_resnet.seeds import generator
+from pocket_resnet.torch_settings import own_settings
+
+Target = Literal["any", "vnni"]
+
+NUM_CALIBRATION_IMAGES = 500
+NUM_CHOICE_IMAGES = 500
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The file that was written, and how it compares with its model on validation images."""
+
+    file: str
+    precision: Precision
+    target: Target
+    num_bytes: int
+    num_params: int
+    bytes_per_param: float
+    comparison: Comparison
+    caveat: str | None
+    """Why the accuracies are none on unseen images; None where they are."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it, the comparison's figures beside the others."""
+        values = asdict(self)
+        return values | values.pop("comparison")
+
+
+@own_settings()
+def export_onnx(
+    path: str | Path,
+    *,
+    precision: Precision | None = None,
+    target: Target = "any",
+    max_bytes: str | None = None,
+    out: str | Path = "exports",
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Write `out`/NAME-PRECISION.onnx, checked on the validation images of the data that the model was trained on.
+
+    Without a precision fp32, or with `max_bytes` the most exact one that fits. `target` is the processor for int8:
+    `vnni` has no reserve for processors without it. `notify` gets a line at each step. Raises ParityError where file
+    and model differ too much and UsageError where nothing fits; nothing is written then.
+    """
+    path, out, limit = expanded(path), expanded(out), parse_count(max_bytes, "max_bytes") if max_bytes else None
+    if out.exists() and not out.is_dir():
+        raise UsageError("not a folder", where=out, mend="give a folder with --out")
+    if target == "vnni" and precision in ("fp32", "fp16"):
+        raise UsageError(f"{precision} has no target", mend="leave --target out, or export with --precision int8")
+    model, card = load_model(path)
+    source = _open(path, card, data, data_dir)
+    exporter = _Exporter(path, model, card, source, target, notify)
+    wanted = (precision,) if precision else get_args(Precision) if limit else ("fp32",)
+    chosen, content = exporter.first_that_fits(wanted, limit)
+    comparison = exporter.compare(content, chosen)
+    file = out / exporter.file_name(chosen)
+    write_bytes(file, content)
+    return Exported(
+        file=str(file),
+        precision=chosen,
+        target=target,
+        num_bytes=len(content),
+        num_params=card.num_params,
+        bytes_per_param=len(content) / card.num_params,
+        comparison=comparison,
+        caveat=caveat(path, card, source, "val", exporter.val.images_NCHW),
+    )
+
+
+class _Exporter:
+    """One model's files in memory: each precision made of the same fp32 graph, which is checked first."""
+
+    def __init__(
+        self, path: Path, model: ResNet, card: Card, source: Source, target: Target, notify: Callable[[str], None]
+    ) -> None:
+        self.path, self.model, self.card, self.source = path, model, card, source
+        self.target, self.notify = target, notify
+        self.num_threads = torch.get_num_threads()
+        self.val = renumber(source.split("val"), source.class_names, card.class_names)
+        notify("building the graph")
+        self.network = network_graph(model)
+        session = open_session(self._whole(self.network, "fp32"), self.num_threads)
+        check_preprocessing(session, model, self.val.images_NCHW)
+
+    def first_that_fits(self, wanted: tuple[Precision, ...], limit: int | None) -> tuple[Precision, bytes]:
+        """The first of the precisions whose file has at most `limit` bytes. Raises UsageError naming all sizes."""
+        sizes: dict[str, int] = {}
+        for precision in wanted:
+            content = self._content(precision)
+            if limit is None or len(content) <= limit:
+                return precision, content
+            sizes[precision] = len(content)
+        fewest = min(sizes.values())
+        found = ", ".join(f"{precision} takes {size:,}" for precision, size in sizes.items())
+        budget = int(self.card.num_params * (limit or 0) / fewest)
+        mend = f"allow --max-bytes {fewest}, or train a network of about {budget:,} parameters"
+        raise UsageError(f"no file fits in {limit:,} bytes: {found}", where=self.path, mend=mend)
+
+    def compare(self, content: bytes, precision: Precision) -> Comparison:
+        """The file beside the model on all validation images. Raises ParityError where they differ too much."""
+        self.notify(f"comparing with the model on {len(self.val):,} validation images")
+        session = open_session(content, self.num_threads, exact_int8=self.target == "vnni")
+        found = compare(session, model_logits(self.model, self.val.images_NCHW), self.val)
+        check(found, precision)
+        return found
+
+    def file_name(self, precision: Precision) -> str:
+        """NAME-PRECISION.onnx, with the target where it is not any processor."""
+        folder = find_model(self.path).resolve()
+        name = folder.parent.name if folder.name == "model" else folder.name
+        return f"{name}-{precision}{f'-{self.target}' if self.target != 'any' else ''}.onnx"
+
+    def _content(self, precision: Precision) -> bytes:
+        network = self.network
+        if precision == "fp16":
+            network = with_half_weights(network)
+        elif precision == "int8":
+            self.notify("calibrating on training images")
+            calibration_NCSS, choice_NCSS = self._training_images()
+            network = quantized(
+                network,
+                calibration_NCSS,
+                choice_NCSS,
+                reduce_range=self.target == "any",
+                num_threads=self.num_threads,
+            )
+        return self._whole(network, precision).SerializeToString(deterministic=True)
+
+    def _whole(self, network: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+        return with_preprocessing(network, self.card.spec.image_size, self._metadata(precision))
+
+    def _training_images(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Two disjoint samples, float [N, C, S, S] from 0 to 1: to calibrate on, and to choose a calibration by."""
+        images_NCHW = self.source.split("train").images_NCHW
+        order_N = torch.randperm(len(images_NCHW), generator=generator(0, "calibration"))
+        order_N = order_N[: NUM_CALIBRATION_IMAGES + NUM_CHOICE_IMAGES]
+        middle = min(NUM_CALIBRATION_IMAGES, (len(order_N) + 1) // 2)
+        calibration_NCSS, choice_NCSS = (
+            _as_network_reads(images_NCHW[part_N], self.card.spec.image_size)
+            for part_N in (order_N[:middle], order_N[middle:])
+        )
+        return calibration_NCSS, choice_NCSS
+
+    def _metadata(self, precision: Precision) -> dict[str, str]:
+        card, is_released = self.card, find_model(self.path) in released().values()
+        return {
+            "class_names": json.dumps(card.class_names, ensure_ascii=False),
+            "input": "images: uint8 [batch, height, width, 3], RGB, upright, of any size; the centre square is resized",
+            "outputs": "logits and probabilities: float [batch, class]",
+            "precision": precision + (f", target {self.target}" if precision == "int8" else ""),
+            "training_data": card.data,
+            "license": "MIT" if is_released else "not stated",
+            "accuracy": f"{card.accuracy:.4f} of {card.num_images} images ({card.split}), of the model in fp32",
+            "recipe": f"{card.recipe}, seed {card.seed}",
+            "trained_by": f"PocketResNet {card.version}",
+        }
+
+
+def _open(path: Path, card: Card, data: str | Path | None, data_dir: str | Path | None) -> Source:
+    def open_data(name: str) -> Source:
+        return open_source(name, data_dir=data_dir, image_size=card.spec.image_size)
+
+    return reopen(path, card, open_data) if data is None else open_data(data_name(data))
+
+
+def _as_network_reads(images_NCHW: Tensor, size: int) -> NDArray[np.float32]:
+    pixels_NCSS: NDArray[np.float32] = to_float(resize(images_NCHW, size)).numpy()
+    return pixels_NCSS

@@ -1,0 +1,117 @@
+"""A network as an ONNX graph that takes pictures as they are: uint8 RGB of any height and width, any number of them.
+
+The graph does what `data/image.py` and `ResNet.forward` do: centre square, resize, 0 to 1, normalise, network, softmax.
+
+Shapes: B images, H x W pixels of any size, S x S pixels of the network, K classes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper, parser
+
+from pocket_resnet.exporting.quiet import quiet
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.version import __version__
+
+OPSET = 20  # the first with Gelu and with Resize's antialias together
+IR_VERSION = 10
+FEWEST_HALVED = 1024  # values of a weight that is stored as fp16; smaller ones are not worth a node
+
+# Pillow's bicubic filter has a = -0.5 and no pixels beyond the border. For uint8, onnxruntime's result is Pillow's to
+# the bit, since both round between the horizontal and the vertical pass.
+_PREPROCESSING = """
+<ir_version: {ir_version}, opset_import: ["" : {opset}]>
+preprocessing (uint8[batch, height, width, 3] images) => (float[batch, 3, {size}, {size}] pixels)
+{{
+  picture_size = Shape <start = 1, end = 3> (images)
+  square_side = ReduceMin <keepdims = 1> (picture_size)
+  margins = Sub (picture_size, square_side)
+  two = Constant <value_ints = [2]> ()
+  square_start = Div (margins, two)
+  square_end = Add (square_start, square_side)
+  square_axes = Constant <value_ints = [1, 2]> ()
+  square = Slice (images, square_start, square_end, square_axes)
+  planes = Transpose <perm = [0, 3, 1, 2]> (square)
+  network_size = Constant <value_ints = [{size}, {size}]> ()
+  resized = Resize <mode = "cubic", cubic_coeff_a = -0.5, antialias = 1, exclude_outside = 1, axes = [2, 3]>
+    (planes, , , network_size)
+  levels = Cast <to = 1> (resized)
+  white = Constant <value_float = 255.0> ()
+  pixels = Div (levels, white)
+}}
+"""
+
+
+def network_graph(model: ResNet) -> onnx.ModelProto:
+    """The network alone, in fp32: `pixels` float [B, 3, S, S] on the 0 to 1 scale to `logits` [B, K].
+
+    Batch norms are folded into the convolutions before them.
+    """
+    size = model.spec.image_size
+    example_BCHW = torch.zeros(2, 3, size, size)
+    with quiet():
+        program = torch.onnx.export(
+            model.eval(),
+            (example_BCHW,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None  # without a file's name, the exporter returns the program
+    graph: onnx.ModelProto = program.model_proto
+    _strip(graph)
+    return graph
+
+
+def with_preprocessing(network: onnx.ModelProto, size: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """The whole file: `images` uint8 [B, H, W, 3] to `logits` and `probabilities` [B, K]."""
+    text = _PREPROCESSING.format(ir_version=IR_VERSION, opset=OPSET, size=size)
+    whole = parser.parse_model(text)
+    whole.graph.name = "pocket_resnet"
+    whole.producer_name, whole.producer_version = "pocket-resnet", __version__
+    whole.graph.node.extend(network.graph.node)
+    whole.graph.node.append(onnx.helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1))
+    whole.graph.initializer.extend(network.graph.initializer)
+    del whole.graph.output[:]
+    num_classes = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    whole.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", num_classes])
+        for name in ("logits", "probabilities")
+    )
+    onnx.helper.set_model_props(whole, dict(metadata))
+    onnx.checker.check_model(whole, full_check=True)
+    return whole
+
+
+def with_half_weights(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with its weights stored as fp16. Each is cast to fp32 when the file is loaded, and computes as such."""
+    halved = onnx.ModelProto()
+    halved.CopyFrom(network)
+    del halved.graph.node[:], halved.graph.initializer[:]
+    for tensor in network.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= FEWEST_HALVED:
+            stored = f"{tensor.name}.fp16"
+            with np.errstate(over="ignore"):  # beyond fp16's range: the parity check refuses it
+                halved.graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), stored))
+            cast = onnx.helper.make_node("Cast", [stored], [tensor.name], to=onnx.TensorProto.FLOAT)
+            halved.graph.node.append(cast)
+        else:
+            halved.graph.initializer.append(tensor)
+    halved.graph.node.extend(network.graph.node)
+    return halved
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Leave out what the exporter says about the source: stack traces with this machine's paths, shapes, versions."""
+    del model.graph.value_info[:], model.metadata_props[:], model.graph.metadata_props[:]
+    model.ClearField("doc_string")
+    for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")

@@ -1,0 +1,150 @@
+"""Whether an exported file computes what the model computes: logits, classes and accuracy on validation images.
+
+Shapes: N images, B images a batch, H x W pixels of any size, S x S pixels of the network, K classes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.image import fit
+from pocket_resnet.data.source import Split
+from pocket_resnet.errors import ArtifactError
+from pocket_resnet.exporting.session import Session, outputs
+from pocket_resnet.model.resnet import ResNet
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+BATCH_SIZES = (1, 7, 64)
+MOST_AT_EACH_SIZE = 500
+MOST_OF_PROBABILITY = 0.03
+MARGINS_PX = ((0, 0), (3, 0), (0, 3), (2, 0), (0, 13))
+MAGNIFICATIONS = (1, 2, 5)
+
+
+class ParityError(ArtifactError):
+    """An exported file that computes something else than the model."""
+
+    usual_mend = "nothing was written; this is a fault of the exporter, please report it"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How far a file may be from its model; one image always may."""
+
+    largest_difference: float
+    """Of a logit."""
+    agreement: float
+    """Least share of images with the same class."""
+    loss: float
+    """Most accuracy lost, as a share of images."""
+
+
+LIMITS: dict[Precision, Limit] = {
+    "fp32": Limit(largest_difference=1e-4, agreement=0.9995, loss=0.0),
+    "fp16": Limit(largest_difference=np.inf, agreement=0.998, loss=0.001),
+    "int8": Limit(largest_difference=np.inf, agreement=0.993, loss=0.002),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A file beside its model on the same images."""
+
+    num_images: int
+    largest_difference: float
+    """Of a logit, in any of the batch sizes."""
+    agreement: float
+    """Share of images with the same class."""
+    accuracy: float
+    """Of the model, in torch."""
+    accuracy_exported: float
+    """Of the file, in onnxruntime."""
+    num_lost: int
+    """Images that only the model classifies right."""
+    num_won: int
+    """Images that only the file classifies right."""
+
+
+@torch.inference_mode()
+def model_logits(model: ResNet, images_NCSS: Tensor) -> NDArray[np.float32]:
+    """The model's logits [N, K] of uint8 images, computed by torch in fp32 on the processor."""
+    parts = [
+        model(to_float(resize(batch_BCSS, model.spec.image_size)))
+        for batch_BCSS in torch.split(images_NCSS, BATCH_SIZES[-1])
+    ]
+    logits_NK: NDArray[np.float32] = torch.cat(parts).numpy()
+    return logits_NK
+
+
+def compare(session: Session, logits_NK: NDArray[np.float32], split: Split) -> Comparison:
+    """Run the file on every image of the split, and on the first 500 in each of BATCH_SIZES, beside the model's logits."""
+    images_NSSC = split.images_NCHW.permute(0, 2, 3, 1).numpy()
+    found_NK = outputs(session, images_NSSC, BATCH_SIZES[-1])
+    differences = [np.abs(found_NK - logits_NK).max()]
+    for batch_size in BATCH_SIZES[:-1]:
+        few_NK = outputs(session, images_NSSC[:MOST_AT_EACH_SIZE], batch_size)
+        differences.append(np.abs(few_NK - logits_NK[: len(few_NK)]).max())
+    predicted_N, exported_N, labels_N = logits_NK.argmax(1), found_NK.argmax(1), split.labels_N.numpy()
+    hit_N, exported_hit_N = predicted_N == labels_N, exported_N == labels_N
+    return Comparison(
+        num_images=len(labels_N),
+        largest_difference=float(np.max(differences)),
+        agreement=float((predicted_N == exported_N).mean()),
+        accuracy=float(hit_N.mean()),
+        accuracy_exported=float(exported_hit_N.mean()),
+        num_lost=int((hit_N & ~exported_hit_N).sum()),
+        num_won=int((~hit_N & exported_hit_N).sum()),
+    )
+
+
+def check(found: Comparison, precision: Precision) -> None:
+    """Raise ParityError with the figures where they are beyond the precision's limits."""
+    limit, num_images = LIMITS[precision], found.num_images
+    num_differing = round((1 - found.agreement) * num_images)
+    is_near = found.largest_difference <= limit.largest_difference  # NaN is not
+    agrees = num_differing <= max(1, (1 - limit.agreement) * num_images)
+    keeps = found.num_lost - found.num_won <= max(1, limit.loss * num_images)
+    if is_near and agrees and keeps:
+        return
+    what = (
+        f"the {precision} file differs from the model: largest logit difference {found.largest_difference:.2g}"
+        f"{f' (at most {limit.largest_difference:g})' if np.isfinite(limit.largest_difference) else ''}, the same class "
+        f"for {found.agreement:.2%} of {num_images:,} images (at least {limit.agreement:.2%}), accuracy "
+        f"{found.accuracy:.2%} and {found.accuracy_exported:.2%}, {found.num_lost} lost and {found.num_won} won "
+        f"(at most {limit.loss:.2%} less)"
+    )
+    mend = None if precision == "fp32" else "nothing was written; export with a higher --precision"
+    raise ParityError(what, mend=mend)
+
+
+def check_preprocessing(session: Session, model: ResNet, images_NCSS: Tensor) -> float:
+    """The largest difference of a probability on pictures of other sizes, prepared natively and by the graph.
+
+    They are the images magnified, with odd and even margins. Raises ParityError above MOST_OF_PROBABILITY.
+    """
+    shapes = [(times, margins) for times in MAGNIFICATIONS for margins in MARGINS_PX]
+    images_NSSC = images_NCSS[: len(shapes)].permute(0, 2, 3, 1).numpy()
+    worst = 0.0
+    for image_SSC, (times, margins) in zip(images_NSSC, shapes, strict=False):
+        larger_HWC = image_SSC.repeat(times, axis=0).repeat(times, axis=1)
+        above_beside = [(margin // 2, margin - margin // 2) for margin in margins]
+        picture_HWC = np.pad(larger_HWC, (*above_beside, (0, 0)), mode="wrap")
+        native_CSS = torch.from_numpy(fit(picture_HWC, model.spec.image_size)).permute(2, 0, 1)
+        [expected_K] = _softmax(model_logits(model, native_CSS[None]))
+        [found_K] = _softmax(outputs(session, picture_HWC[None], 1))
+        worst = float(np.maximum(worst, np.abs(found_K - expected_K).max()))
+    if not worst <= MOST_OF_PROBABILITY:
+        raise ParityError(f"the file prepares pictures differently: a probability differs by {worst:.3f}")
+    return worst
+
+
+def _softmax(logits_BK: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted_BK = np.exp(logits_BK - logits_BK.max(1, keepdims=True))
+    probabilities_BK: NDArray[np.float32] = shifted_BK / shifted_BK.sum(1, keepdims=True)
+    return probabilities_BK
