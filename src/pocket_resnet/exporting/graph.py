@@ -20,8 +20,8 @@ OPSET = 20  # the first with Gelu and with Resize's antialias together
 IR_VERSION = 10
 FEWEST_HALVED = 1024  # values of a weight that is stored as fp16; smaller ones are not worth a node
 
-# Pillow's bicubic filter has a = -0.5 and no pixels beyond the border. For uint8, onnxruntime's result is Pillow's to
-# the bit, since both round between the horizontal and the vertical pass.
+# Pillow's bicubic filter has a = -0.5 and no pixels beyond the border. Of uint8, not of float, onnxruntime's result is
+# Pillow's but for one level here and there: both round between the horizontal and the vertical pass.
 _PREPROCESSING = """
 <ir_version: {ir_version}, opset_import: ["" : {opset}]>
 preprocessing (uint8[batch, height, width, 3] images) => (float[batch, 3, {size}, {size}] pixels)
