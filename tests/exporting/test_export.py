@@ -157,7 +157,7 @@ def test_a_file_that_computes_something_else_is_not_written(
     def broken(network: onnx.ModelProto) -> onnx.ModelProto:
         made = make(network)
         [head] = (node for node in made.graph.node if node.op_type == "Gemm")
-        head.attribute.append(onnx.helper.make_attribute("alpha", -1.0))
+        next(attribute for attribute in head.attribute if attribute.name == "alpha").f = -1
         return made
 
     monkeypatch.setattr(export, "with_half_weights", broken)

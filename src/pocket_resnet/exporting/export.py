@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.source import Source, Split, data_name, open_source
+from pocket_resnet.data.source import Source, data_name, open_source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing
 from pocket_resnet.exporting.parity import Comparison, Precision, check, check_preprocessing, compare, model_logits
 from pocket_resnet.exporting.quantization import quantized
-from pocket_resnet.exporting.session import open_session
+from pocket_resnet.exporting.session import Session
 from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded, write_bytes
@@ -54,8 +54,8 @@ class Exported:
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it, the comparison's figures beside the others."""
-        values = asdict(self)
-        return values | values.pop("comparison")
+        values = vars(self) | asdict(self.comparison)
+        return {key: value for key, value in values.items() if key != "comparison"}
 
 
 @own_settings()
@@ -113,7 +113,7 @@ class _Exporter:
         self.val = renumber(source.split("val"), source.class_names, card.class_names)
         notify("building the graph")
         self.network = network_graph(model)
-        session = open_session(self._whole(self.network, "fp32"), self.num_threads)
+        session = Session(self._whole(self.network, "fp32"), self.num_threads)
         check_preprocessing(session, model, self.val.images_NCHW)
 
     def first_that_fits(self, wanted: tuple[Precision, ...], limit: int | None) -> tuple[Precision, bytes]:
@@ -133,7 +133,7 @@ class _Exporter:
     def compare(self, content: bytes, precision: Precision) -> Comparison:
         """The file beside the model on all validation images. Raises ParityError where they differ too much."""
         self.notify(f"comparing with the model on {len(self.val):,} validation images")
-        session = open_session(content, self.num_threads, exact_int8=self.target == "vnni")
+        session = Session(content, self.num_threads, exact_int8=self.target == "vnni")
         found = compare(session, model_logits(self.model, self.val.images_NCHW), self.val)
         check(found, precision)
         return found
@@ -158,7 +158,8 @@ class _Exporter:
                 reduce_range=self.target == "any",
                 num_threads=self.num_threads,
             )
-        return self._whole(network, precision).SerializeToString(deterministic=True)
+        content: bytes = self._whole(network, precision).SerializeToString(deterministic=True)
+        return content
 
     def _whole(self, network: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
         return with_preprocessing(network, self.card.spec.image_size, self._metadata(precision))

@@ -90,7 +90,7 @@ def with_preprocessing(network: onnx.ModelProto, size: int, metadata: Mapping[st
 
 
 def with_half_weights(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with its weights stored as fp16. Each is cast to fp32 when the file is loaded, and computes as such."""
+    """The network with its weights stored as fp16; onnxruntime casts them to fp32 once, when it loads the file."""
     halved = onnx.ModelProto()
     halved.CopyFrom(network)
     del halved.graph.node[:], halved.graph.initializer[:]

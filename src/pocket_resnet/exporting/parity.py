@@ -15,7 +15,7 @@ from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.image import fit
 from pocket_resnet.data.source import Split
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.exporting.session import Session, outputs
+from pocket_resnet.exporting.session import Session
 from pocket_resnet.model.resnet import ResNet
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -84,12 +84,12 @@ def model_logits(model: ResNet, images_NCSS: Tensor) -> NDArray[np.float32]:
 
 
 def compare(session: Session, logits_NK: NDArray[np.float32], split: Split) -> Comparison:
-    """Run the file on every image of the split, and on the first 500 in each of BATCH_SIZES, beside the model's logits."""
+    """The file's figures on every image of the split, with the first 500 also in smaller batches."""
     images_NSSC = split.images_NCHW.permute(0, 2, 3, 1).numpy()
-    found_NK = outputs(session, images_NSSC, BATCH_SIZES[-1])
+    found_NK = session.logits(images_NSSC, BATCH_SIZES[-1])
     differences = [np.abs(found_NK - logits_NK).max()]
     for batch_size in BATCH_SIZES[:-1]:
-        few_NK = outputs(session, images_NSSC[:MOST_AT_EACH_SIZE], batch_size)
+        few_NK = session.logits(images_NSSC[:MOST_AT_EACH_SIZE], batch_size)
         differences.append(np.abs(few_NK - logits_NK[: len(few_NK)]).max())
     predicted_N, exported_N, labels_N = logits_NK.argmax(1), found_NK.argmax(1), split.labels_N.numpy()
     hit_N, exported_hit_N = predicted_N == labels_N, exported_N == labels_N
@@ -113,12 +113,12 @@ def check(found: Comparison, precision: Precision) -> None:
     keeps = found.num_lost - found.num_won <= limit.loss * num_images + SPARE_IMAGES
     if is_near and agrees and keeps:
         return
+    most = f" (at most {limit.largest_difference:g})" if np.isfinite(limit.largest_difference) else ""
     what = (
-        f"the {precision} file differs from the model: largest logit difference {found.largest_difference:.2g}"
-        f"{f' (at most {limit.largest_difference:g})' if np.isfinite(limit.largest_difference) else ''}, the same class "
-        f"for {found.agreement:.2%} of {num_images:,} images (at least {limit.agreement:.2%}), accuracy "
-        f"{found.accuracy:.2%} and {found.accuracy_exported:.2%}, {found.num_lost} lost and {found.num_won} won "
-        f"(at most {limit.loss:.2%} less)"
+        f"the {precision} file differs from the model: largest logit difference {found.largest_difference:.2g}{most}, "
+        f"the same class for {found.agreement:.2%} of {num_images:,} images (at least {limit.agreement:.2%}), "
+        f"accuracy {found.accuracy_exported:.2%} instead of {found.accuracy:.2%} (at most {limit.loss:.2%} less), "
+        f"{found.num_lost} images lost and {found.num_won} won"
     )
     mend = None if precision == "fp32" else "nothing was written; export with a higher --precision"
     raise ParityError(what, mend=mend)
@@ -138,7 +138,7 @@ def check_preprocessing(session: Session, model: ResNet, images_NCSS: Tensor) ->
         picture_HWC = np.pad(larger_HWC, (*above_beside, (0, 0)), mode="wrap")
         native_CSS = torch.from_numpy(fit(picture_HWC, model.spec.image_size)).permute(2, 0, 1)
         [expected_K] = _softmax(model_logits(model, native_CSS[None]))
-        [found_K] = _softmax(outputs(session, picture_HWC[None], 1))
+        [found_K] = _softmax(session.logits(picture_HWC[None], 1))
         worst = float(np.maximum(worst, np.abs(found_K - expected_K).max()))
     if not worst <= MOST_OF_PROBABILITY:
         raise ParityError(f"the file prepares pictures differently: a probability differs by {worst:.3f}")

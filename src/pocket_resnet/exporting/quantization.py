@@ -1,9 +1,9 @@
 """8-bit weights and activations: static quantisation, calibrated on training images.
 
-Activations are unsigned with a zero point, weights signed with a scale a channel (QDQ format). The first convolution and
-a small head stay in fp32: quantised, they cost the most accuracy, and they have few weights. So do additions. The range
-of an activation is a percentile of its values; which one is chosen by the error of the logits, on other training images.
-Figures are in docs/log.md.
+Activations are unsigned with a zero point, weights signed with a scale a channel (QDQ format). The first convolution
+and a small head stay in fp32: quantised, they cost the most accuracy, and they have few weights. So do additions. The
+range of an activation is a percentile of its values; the logits' error on other training images chooses which. Figures
+are in docs/log.md.
 
 Source: Nagel et al. 2021 (arXiv:2106.08295), sections 2 and 3. Shapes: N images, C channels, S x S pixels, K classes.
 """
@@ -23,7 +23,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from pocket_resnet.exporting.quiet import quiet
-from pocket_resnet.exporting.session import batches, open_session, outputs
+from pocket_resnet.exporting.session import Session, batches
 
 PERCENTILES = (99.999, 99.9999, 100.0)
 QUANTIZED = ("Conv", "MaxPool", "Gemm")
@@ -44,10 +44,10 @@ def quantized(
     `calibration_NCSS` give the ranges, `choice_NCSS` decide between PERCENTILES. `reduce_range`: weights of 7 bits, for
     processors that add two 8-bit products in 16 bits and would saturate: those with AVX2 or AVX-512 and no VNNI.
     """
-    wanted_NK = outputs(open_session(network, num_threads), choice_NCSS, _BATCH)
+    wanted_NK = Session(network, num_threads).logits(choice_NCSS, _BATCH)
 
     def error(candidate: onnx.ModelProto) -> float:
-        found_NK = outputs(open_session(candidate, num_threads), choice_NCSS, _BATCH)
+        found_NK = Session(candidate, num_threads).logits(choice_NCSS, _BATCH)
         return float(np.square(found_NK - wanted_NK).mean())
 
     with quiet(), tempfile.TemporaryDirectory() as folder:

@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 
 LOG_ERRORS = 3  # onnxruntime's severities: warnings say what its optimiser does with a graph
 
-Session = onnxruntime.InferenceSession
 
+class Session:
+    """A graph, ready to run."""
 
-def open_session(content: onnx.ModelProto | bytes, num_threads: int = 1, *, exact_int8: bool = False) -> Session:
-    """The graph, ready to run on so many threads.
+    def __init__(self, content: onnx.ModelProto | bytes, num_threads: int = 1, *, exact_int8: bool = False) -> None:
+        """Load it for so many threads.
 
-    `exact_int8`: without VNNI too, 8-bit products are added without saturating, as VNNI does, only slower.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = LOG_ERRORS
-    if exact_int8:
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    serialized = content if isinstance(content, bytes) else content.SerializeToString()
-    return Session(serialized, options, providers=["CPUExecutionProvider"])
+        `exact_int8`: without VNNI too, sums of 8-bit products do not saturate, as with VNNI, and take longer.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = LOG_ERRORS
+        if exact_int8:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        serialized = content if isinstance(content, bytes) else content.SerializeToString()
+        self._session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        [self._input] = (entry.name for entry in self._session.get_inputs())
 
-
-def outputs(session: Session, images: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
-    """The graph's first output, the logits, for all images: float [N, K]."""
-    [name] = (entry.name for entry in session.get_inputs())
-    [first, *_] = (entry.name for entry in session.get_outputs())
-    return np.concatenate([session.run([first], {name: batch})[0] for batch in batches(images, batch_size)])
+    def logits(self, images: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
+        """The logits of all images, float [N, K]."""
+        parts = (self._session.run(["logits"], {self._input: part})[0] for part in batches(images, batch_size))
+        return np.concatenate(list(parts))
 
 
 def batches(images: NDArray[Any], batch_size: int) -> Iterator[NDArray[Any]]:
