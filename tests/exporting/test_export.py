@@ -3,6 +3,10 @@
 import io
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ from pocket_resnet.model.artifact import load_model
 
 Run = Callable[..., tuple[int, str, str]]
 REAL_DATA = os.environ.get("POCKET_RESNET_DATA")  # before a fixture hides it
+DEPLOY = Path(__file__).parents[2] / "docs" / "deploy.md"
 RELEASED = ("cpu94", "pocket-5m")
 
 
@@ -219,7 +224,22 @@ def test_without_the_extra(run: Run, digits_run: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "onnxscript" else name)
     code, out, err = run("export", digits_run)
     assert (code, out) == (5, "")
-    assert err == "pocket-resnet: export needs onnxscript: pip install 'pocket-resnet[export]'\n"
+    assert err == "pocket-resnet: export needs onnxscript, not installed here\n  pip install 'pocket-resnet[export]'\n"
+
+
+def test_the_program_of_the_documentation(exports: dict[str, Exported], tmp_path: Path) -> None:
+    """It names the digit, with onnxruntime alone."""
+    [program] = re.findall(r"^```python\n(.*?)^```$", DEPLOY.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "exports").mkdir()
+    shutil.copy(exports["int8"].file, tmp_path / "exports/pocket-5m-int8.onnx")
+    image_HWC, label = validation_images("digits", 1)[0], int(open_source("digits").split("val").labels_N[0])
+    Image.fromarray(image_HWC).save(tmp_path / "cat.jpg", quality=95)
+    program += "\nimport sys\nassert not {'torch', 'pocket_resnet'} & sys.modules.keys()\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *others = done.stdout.splitlines()
+    assert re.fullmatch(rf"{label} \d+\.\d%", first)
+    assert len(others) == 2
 
 
 @pytest.mark.slow

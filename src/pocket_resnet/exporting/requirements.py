@@ -10,4 +10,5 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 def require_extra() -> None:
     """Raise EnvironmentFault where a package of the extra is not installed."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise EnvironmentFault(f"export needs {' and '.join(missing)}: pip install 'pocket-resnet[export]'")
+        what = f"export needs {' and '.join(missing)}, not installed here"
+        raise EnvironmentFault(what, mend="pip install 'pocket-resnet[export]'")
