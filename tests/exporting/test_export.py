@@ -148,6 +148,14 @@ def test_metadata_tell_what_a_program_needs(exports: dict[str, Exported]) -> Non
     assert [entry.name for entry in session.get_outputs()] == ["logits", "probabilities"]
 
 
+def test_licence(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a released model, by its name or by its path from anywhere; not of one's own."""
+    monkeypatch.chdir(DEPLOY.parents[1])
+    found = [export.licence(Path(path)) for path in ("cpu94", "models/cpu94", DEPLOY.parents[1] / "models/cpu94")]
+    assert found == ["MIT"] * 3
+    assert export.licence(digits_run) == "not stated"
+
+
 def test_the_same_model_gives_the_same_file(exports: dict[str, Exported], digits_run: Path, tmp_path: Path) -> None:
     again = export_onnx(digits_run, precision="int8", out=tmp_path)
     assert Path(again.file).read_bytes() == Path(exports["int8"].file).read_bytes()
@@ -184,19 +192,19 @@ def test_a_file_that_prepares_pictures_otherwise_is_not_written(
 
 def test_command(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_path: Path) -> None:
     """--max-bytes takes the most exact precision that fits; --json prints one object, progress goes to stderr."""
-    limit = exports["fp32"].num_bytes - 1
-    code, out, err = run("export", digits_run, "--max-bytes", limit, "--out", tmp_path / "out", "--json")
+    limit, out = exports["fp32"].num_bytes - 1, ("--out", tmp_path / "out")
+    code, printed, err = run("export", digits_run, "--max-bytes", limit, "--target", "vnni", "--json", *out)
     assert code == 0, err
-    found = json.loads(out)
-    assert found["precision"] == "fp16"
+    found = json.loads(printed)
+    assert (found["precision"], found["target"]) == ("fp16", "any")
     assert found["file"] == f"{tmp_path}/out/digits-fp16.onnx"
     assert found["num_bytes"] == Path(found["file"]).stat().st_size <= limit
     assert {"bytes_per_param", "largest_difference", "agreement", "accuracy", "accuracy_exported"} <= set(found)
     assert "300 validation images" in err
-    code, out, err = run("export", digits_run, "--out", tmp_path / "out")
+    code, printed, err = run("export", digits_run, *out)
     assert code == 0, err
-    assert out.splitlines()[0] == f"file        {tmp_path}/out/digits-fp32.onnx"
-    assert "100.00% of 300 validation images" in out
+    assert printed.splitlines()[0] == f"file        {tmp_path}/out/digits-fp32.onnx"
+    assert "100.00% of 300 validation images" in printed
 
 
 def test_where_nothing_fits(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def export_onnx(
     return Exported(
         file=str(file),
         precision=chosen,
-        target=target,
+        target=exporter.target_of(chosen),
         num_bytes=len(content),
         num_params=card.num_params,
         bytes_per_param=len(content) / card.num_params,
@@ -102,7 +102,7 @@ def export_onnx(
 
 
 class _Exporter:
-    """One model's files in memory: each precision made of the same fp32 graph, which is checked first."""
+    """One model's files in memory, all made of the same fp32 graph, whose preprocessing is checked first."""
 
     def __init__(
         self, path: Path, model: ResNet, card: Card, source: Source, target: Target, notify: Callable[[str], None]
@@ -133,7 +133,7 @@ class _Exporter:
     def compare(self, content: bytes, precision: Precision) -> Comparison:
         """The file beside the model on all validation images. Raises ParityError where they differ too much."""
         self.notify(f"comparing with the model on {len(self.val):,} validation images")
-        session = Session(content, self.num_threads, exact_int8=self.target == "vnni")
+        session = Session(content, self.num_threads, exact_int8=self.target_of(precision) == "vnni")
         found = compare(session, model_logits(self.model, self.val.images_NCHW), self.val)
         check(found, precision)
         return found
@@ -142,7 +142,11 @@ class _Exporter:
         """NAME-PRECISION.onnx, with the target where it is not any processor."""
         folder = find_model(self.path).resolve()
         name = folder.parent.name if folder.name == "model" else folder.name
-        return f"{name}-{precision}{f'-{self.target}' if self.target != 'any' else ''}.onnx"
+        return f"{name}-{precision}{'-vnni' if self.target_of(precision) == 'vnni' else ''}.onnx"
+
+    def target_of(self, precision: Precision) -> Target:
+        """The processors that a file of this precision is for: any, unless it is int8."""
+        return self.target if precision == "int8" else "any"
 
     def _content(self, precision: Precision) -> bytes:
         network = self.network
@@ -177,18 +181,24 @@ class _Exporter:
         return calibration_NCSS, choice_NCSS
 
     def _metadata(self, precision: Precision) -> dict[str, str]:
-        card, is_released = self.card, find_model(self.path) in released().values()
+        card = self.card
         return {
             "class_names": json.dumps(card.class_names, ensure_ascii=False),
             "input": "images: uint8 [batch, height, width, 3], RGB, upright, of any size; the centre square is resized",
             "outputs": "logits and probabilities: float [batch, class]",
             "precision": precision + (f", target {self.target}" if precision == "int8" else ""),
             "training_data": card.data,
-            "license": "MIT" if is_released else "not stated",
+            "license": licence(self.path),
             "accuracy": f"{card.accuracy:.4f} of {card.num_images} images ({card.split}), of the model in fp32",
             "recipe": f"{card.recipe}, seed {card.seed}",
             "trained_by": f"PocketResNet {card.version}",
         }
+
+
+def licence(path: Path) -> str:
+    """A released model's, which is this package's; what others put theirs under is not known."""
+    is_released = find_model(path).resolve() in [folder.resolve() for folder in released().values()]
+    return "MIT" if is_released else "not stated"
 
 
 def _open(path: Path, card: Card, data: str | Path | None, data_dir: str | Path | None) -> Source:
