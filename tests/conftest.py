@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,30 +53,31 @@ def _isolated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
 
-class SyntheticReader:
+class Synthetic(Source):
     """Three classes of noise, each brighter in its own channel."""
 
     name = "synthetic"
     class_names = ("red", "green", "blue")
     image_size = SPEC.image_size
     fingerprint = "synthetic-1"
-    mirrored = True
-    is_plain = False
+    where = "memory"
+    num_train = NUM_TRAIN
     num_val = NUM_VAL
     num_test = NUM_TEST
-    where = "memory"
-    remarks = ()
 
-    def __init__(self, num_train: int = NUM_TRAIN) -> None:
-        self.num_train = num_train
-        self.num_test_opened = 0
+    def __init__(self) -> None:
+        self._openings: list[str] = []  # which copies share
+
+    @property
+    def num_test_opened(self) -> int:
+        return len(self._openings)
 
     def trainval(self) -> tuple[Tensor, Tensor]:
         return self._draw(self.num_train + self.num_val, seed=1)
 
     def test(self) -> tuple[Tensor, Tensor]:
-        self.num_test_opened += 1
-        return self._draw(self.num_test, seed=2)
+        self._openings.append("test")
+        return self._draw(NUM_TEST, seed=2)
 
     def verify(self) -> tuple[str, ...]:
         return ()
@@ -88,30 +90,18 @@ class SyntheticReader:
         return images_NCHW, labels_N
 
 
-def as_source(reader: SyntheticReader) -> Source:
-    return Source(
-        name=reader.name,
-        class_names=reader.class_names,
-        image_size=reader.image_size,
-        fingerprint=reader.fingerprint,
-        mirrored=reader.mirrored,
-        remarks=reader.remarks,
-        reader=reader,
-    )
-
-
 @pytest.fixture
-def synthetic(monkeypatch: pytest.MonkeyPatch) -> SyntheticReader:
-    """Training and evaluation get this data set, whatever they ask for; change its fields as you like."""
-    reader = SyntheticReader()
+def synthetic(monkeypatch: pytest.MonkeyPatch) -> Synthetic:
+    """Training and evaluation get a copy of this data set, whatever they ask for; change its fields as you like."""
+    synthetic = Synthetic()
     for module in ("training.run", "inference.evaluate", "training.saved_run"):
-        monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: as_source(reader))
-    return reader
+        monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: copy(synthetic))
+    return synthetic
 
 
 @pytest.fixture
 def source() -> Source:
-    return as_source(SyntheticReader())
+    return Synthetic()
 
 
 @pytest.fixture
@@ -135,12 +125,12 @@ def make_recipe() -> Callable[..., Recipe]:
             "name": "tiny",
             "epochs": 2,
             "batch_size": 8,
-            "resolutions": (6, 8),
+            "train_image_sizes": (6, 8),
             "label_smoothing": 0.1,
             "norm_images": 5,
-            "model": replace(SPEC, dropout=0.1, stochastic_depth=0.1),
+            "model": replace(SPEC, dropout=0.1, drop_path=0.1),
             "augment": {"crop_px": 1, "flip": "alternating", "mixup": 0.5, "cutout_px": 2},
-            "optim": {"kind": "muon", "lr": 0.05, "muon_lr": 0.05, "lookahead_steps": 3, "nesterov": True},
+            "optim": {"name": "muon", "lr": 0.05, "muon_lr": 0.05, "lookahead_steps": 3, "nesterov": True},
             "ema": {"decay": 0.9},
             "hardware": {"device": "cpu", "precision": "fp32", "num_threads": 1},
             "checkpoint": {"every_s": 0.0},
@@ -166,6 +156,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return code, captured.out, captured.err
 
     return run_main
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package logs, from INFO on, as the command shows it."""
+    caplog.set_level("INFO", "pocket_resnet")
+    return caplog
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 
 NUM_IMAGES = 10
 

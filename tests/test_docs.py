@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from pocket_resnet.data.source import describe, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import describe
 from pocket_resnet.exporting.export import Exported
 from pocket_resnet.exporting.parity import Comparison
 from pocket_resnet.inference.evaluate import evaluate_model
@@ -53,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "budget": "20K",
         "hardware.num_threads": 1,
         "optim.lookahead_steps": 1,
-        "hardest": 0.9,
+        "hard_fraction": 0.9,
         "ema.decay": 0.9,
     }
     runs_dir = tmp_path_factory.mktemp("runs")

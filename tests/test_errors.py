@@ -18,9 +18,9 @@ PACKAGE = Path(errors.__file__).parent
 def test_message() -> None:
     assert str(PocketError("broken")) == "broken"
     assert str(DataError("broken", where="a.png")) == "a.png: broken"
-    assert str(DataError("broken", where=Path("a.png"), mend="mend it")) == "a.png: broken\n  mend it"
-    error = DataError("broken", where="a.png", mend="mend it")
-    assert (error.what, error.where, error.mend) == ("broken", "a.png", "mend it")
+    assert str(DataError("broken", where=Path("a.png"), hint="hint it")) == "a.png: broken\n  hint it"
+    error = DataError("broken", where="a.png", hint="hint it")
+    assert (error.what, error.where, error.hint) == ("broken", "a.png", "hint it")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def kinds(of: type[PocketError] = PocketError) -> Iterator[type[PocketError]]:
         yield from kinds(kind)
 
 
-def test_every_error_says_how_to_mend_it() -> None:
+def test_every_error_says_how_to_fix_it() -> None:
     """Where it is made, or by its class; but for `Stopped`, which gets both from its only maker."""
     by_name = {kind.__name__: kind for kind in kinds()}
     assert {"ArtifactError", "ImageError", "RecipeError", "NewerFormatError"} <= by_name.keys()
@@ -59,7 +59,7 @@ def test_every_error_says_how_to_mend_it() -> None:
             kind = by_name.get(node.func.id) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
             if kind is not None:
                 num_made += 1
-                if kind.usual_mend is None and "mend" not in {keyword.arg for keyword in node.keywords}:
+                if kind.usual_hint is None and "hint" not in {keyword.arg for keyword in node.keywords}:
                     silent.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert num_made > 80
     assert silent == []
@@ -67,8 +67,8 @@ def test_every_error_says_how_to_mend_it() -> None:
 
 @pytest.mark.parametrize("error", [ArtifactError("x"), ImageError("x"), RecipeError("key", "x"), NewerFormatError("x")])
 def test_usual_mend_is_printed(error: PocketError) -> None:
-    assert str(error) == f"x\n  {error.usual_mend}"
+    assert str(error) == f"x\n  {error.usual_hint}"
 
 
 def test_own_mend_is_better_than_the_usual() -> None:
-    assert str(ArtifactError("x", mend="my own")) == "x\n  my own"
+    assert str(ArtifactError("x", hint="my own")) == "x\n  my own"

@@ -24,7 +24,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # what is off -> the keys that switch i
     "crop": {"augment.crop_px": 0},
     "flip": {"augment.flip": "none"},
     "Lookahead": {"optim.lookahead_steps": 0},
-    "cosine schedule": {"schedule.kind": "constant"},
+    "cosine schedule": {"schedule.shape": "constant"},
     "weight decay": {"optim.weight_decay": 0.0},
     "gradient clipping": {"optim.clip_value": 0.0},
 }

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as tensors_to_bytes
 
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Loader, Steps
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, machine
 from pocket_resnet.errors import PocketError, Stopped
@@ -38,7 +38,6 @@ from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image
 from pocket_resnet.training.run import train
-from pocket_resnet.training.schedule import image_side
 from pocket_resnet.training.trainer import Trainer
 from tools.release import in_short, release
 
@@ -77,11 +76,12 @@ def measure(recipe: Recipe, hardware: Hardware) -> Timings:
     images_NCHW = torch.randint(0, 256, (NUM_IMAGES, 3, *2 * (recipe.model.image_size,)), dtype=torch.uint8)
     labels_N = torch.randint(0, recipe.model.num_classes, (NUM_IMAGES,))
     model.normalize.set_statistics([0.5] * 3, [0.25] * 3)
-    trainer = Trainer(hardware.place(model), recipe, Split(images_NCHW, labels_N), hardware)
+    loader = Loader(Split(images_NCHW, labels_N), recipe, hardware, model.normalize.mean)
+    trainer = Trainer(hardware.place(model), loader)
     shares = _shares(recipe)
     step_s = {}
     for size in shares:
-        trainer.step = next(step for step in range(trainer.num_steps) if trainer.side(step) == size)
+        trainer.step = next(step for step in range(trainer.steps.total) if trainer.steps.image_size(step) == size)
         started_s = time.monotonic()
         _steps(trainer, WARM_UP_STEPS)
         compiled_s = time.monotonic() - started_s
@@ -95,9 +95,8 @@ def measure(recipe: Recipe, hardware: Hardware) -> Timings:
 
 def _shares(recipe: Recipe) -> dict[int, float]:
     """The share of the run at each image size in pixels."""
-    num_parts = max(1, len(recipe.resolutions))
-    sizes = [image_side(recipe.resolutions, recipe.model.image_size, part, num_parts) for part in range(num_parts)]
-    return {size: count / num_parts for size, count in Counter(sizes).items()}
+    sizes = recipe.train_image_sizes or (recipe.model.image_size,)
+    return {size: count / len(sizes) for size, count in Counter(sizes).items()}
 
 
 def _steps(trainer: Trainer, count: int) -> float:
@@ -138,7 +137,7 @@ def write_partial(run: Path, out: Path) -> None:
     except (PocketError, OSError):  # it is just being pruned
         return
     if found is not None:
-        state, tensors, _ = found
+        state, tensors = found
         part = "ema." if any(name.startswith("ema.") for name in tensors) else "model."
         halves = {name.removeprefix(part): value.half() for name, value in tensors.items() if name.startswith(part)}
         write_bytes(out / "partial.safetensors", tensors_to_bytes(halves, {"step": str(state.step)}))

@@ -14,9 +14,8 @@ def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
 
     Raises nbclient.exceptions.CellExecutionError where a cell fails.
     """
-    client = NotebookClient(
-        notebook, timeout=600, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
-    )
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=3600, record_timing=False, coalesce_streams=True, resources=resources)
     return client.execute()
 
 

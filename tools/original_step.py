@@ -12,7 +12,9 @@ import json
 import statistics
 import time
 
-from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.loader import Loader
+from pocket_resnet.data.source import Source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe.toml import load_recipe
@@ -30,7 +32,8 @@ def build(source: Source, precision: str, *, channels_last: bool) -> Trainer:
     model = ResNet(recipe.model)
     initialise(model, recipe.init, generator(recipe.seed, "weights"))
     model.normalize.set_statistics(source.mean, source.std)
-    trainer = Trainer(hardware.place(model), recipe, source.split("train"), hardware)
+    loader = Loader(source.split("train"), recipe, hardware, model.normalize.mean)
+    trainer = Trainer(hardware.place(model), loader)
     for _ in range(WARM_UP_STEPS):
         trainer.train_step()
     return trainer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Steps
 from pocket_resnet.device import Hardware
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe

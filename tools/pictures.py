@@ -15,27 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from pocket_resnet.plots.settings import style
-from pocket_resnet.plots.style import (
-    COLORS,
-    GRID,
-    LIMIT,
-    OURS,
-    PUBLISHED,
-    Cost,
-    Label,
-    accuracy_height,
-    cost_figure,
-    draw_key,
-    draw_point,
-    dress_accuracy_axis,
-    figure,
-    save,
-    stack,
-    write_labels,
-)
+from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, stack, style
+from tools.labels import Label, write_labels
 from tools.results import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_single_view, read_rows, series
 from tools.results import studies as studies_of
+from tools.scatter import Cost, accuracy_height, cost_figure, draw_key, draw_point, dress_accuracy_axis, save
 
 TARGET = Path(__file__).parents[1] / "docs" / "pictures"
 BUDGET = 5_000_000
@@ -51,7 +35,7 @@ def percentages(row: dict[str, str]) -> tuple[float, float]:
 @style()
 def hero(leaderboard: Rows, published: Rows) -> Figure | None:
     """Accuracy against parameters, with published networks; the dial's series as a line."""
-    drawn, (axes,) = figure(11.5, 6.5)
+    drawn, axes = figure(11.5, 6.5)
     for row in published:
         draw_point(axes, int(row["num_params"]), float(row["accuracy"]), hollow=True)
     dial = series(leaderboard)
@@ -151,7 +135,7 @@ def dial_series(leaderboard: Rows) -> Figure | None:
     rows = series(leaderboard)
     if len(rows) < 2:
         return None
-    drawn, (axes,) = figure(11, 4.8)
+    drawn, axes = figure(11, 4.8)
     for color, (epochs, same) in zip(COLORS, by_epochs(rows).items(), strict=False):
         heights = [accuracy_height(percentages(row)[0]) for row in same]
         label = f"{epochs} epochs"

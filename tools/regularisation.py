@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pocket_resnet.model.design import POOLED, Budget, fill_budget
-from pocket_resnet.recipe.dial import POOLED_SCALE, growing_sides
+from pocket_resnet.recipe.dial import POOLED_SCALE, growing_image_sizes
 from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.recipe.toml import load_recipe, override
 from tools import study
@@ -20,10 +20,10 @@ ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating fli
     "nothing": {},
     "crop 4": {"augment.crop_px": 4},
     "cutout 8": {"augment.cutout_px": 8},
-    "TrivialAugment, erasing": {"augment.trivial_augment": True, "augment.erasing": 0.1},
+    "TrivialAugment, erasing": {"augment.trivial_augment": True, "augment.random_erasing": 0.1},
     "mixup or CutMix": {"augment.mixup": 0.2, "augment.cutmix": 1.0},
     "averaged weights": {"ema.decay": 0.999},
-    "hardest 70%": {"hardest": 0.7},
+    "hard examples 70%": {"hard_fraction": 0.7},
 }
 
 
@@ -31,7 +31,7 @@ def recipe_with(added: str, budget: str, epochs: int) -> Recipe:
     """A run of the dial's cheap shape, undistorted but for small shifts and flips, and the one thing added."""
     spec = fill_budget(POOLED, Budget(num_params=parse_count(budget)))
     rates = {"optim.norm_bias_lr_scale": POOLED_SCALE, "optim.head_lr_scale": POOLED_SCALE}
-    run = {"dial": (), "budget": None, "epochs": epochs, "resolutions": growing_sides(32, epochs)}
+    run = {"dial": (), "budget": None, "epochs": epochs, "train_image_sizes": growing_image_sizes(32, epochs)}
     return override(load_recipe("best"), rates | run | {"model": asdict(spec)} | ADDED[added])
 
 

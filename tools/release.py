@@ -31,7 +31,7 @@ def release(run: Path, target: Path, data_dir: Path | None = None, data: str | N
         save_model(trial, model, halved)
         found = {
             views: evaluate_model(trial, data=finished.source.name, split="val", views=views, data_dir=data_dir)
-            for views in ((1, 2, 6) if card.mirrored else (1,))
+            for views in ((1, 2, 6) if card.flip_invariant else (1,))
         }
     several = {
         f"accuracy_{name}_views": found[views].accuracy for name, views in (("two", 2), ("six", 6)) if views in found

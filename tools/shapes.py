@@ -71,7 +71,7 @@ def recipe_of(shape: str, budget: str, epochs: int) -> Recipe:
     sides = [16 + round(16 * epoch / max(1, epochs - 1) / 4) * 4 for epoch in range(epochs)]
     scale = 1.0 if spec.downsample == "stride" else POOLED_SCALE
     rates = {"optim.norm_bias_lr_scale": scale, "optim.head_lr_scale": scale}
-    changes = {"dial": (), "budget": None, "epochs": epochs, "resolutions": sides, "model": asdict(spec)}
+    changes = {"dial": (), "budget": None, "epochs": epochs, "train_image_sizes": sides, "model": asdict(spec)}
     return override(load_recipe("best"), rates | changes)
 
 

@@ -21,15 +21,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.device import choose, machine
 from pocket_resnet.io.files import json_bytes, write_bytes, write_text
-from pocket_resnet.plots.style import Cost, cost_figure, save
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.prepare import fit_to_data, untrained
 from tools import process
 from tools.original_step import build, images_per_s
 from tools.peak import flops_per_s
+from tools.scatter import Cost, cost_figure, save
 
 PEER_EPOCH = 50_000  # images in an epoch of the course project
 OURS = [sys.executable, "-m", "pocket_resnet"]
@@ -99,7 +99,7 @@ class Benchmark:
     def _speeds(self, name: str) -> tuple[float, float]:
         """FLOP/s of the recipe's convolutions alone, and images/s of the reference's step, now."""
         split = self.source.split("train")
-        recipe, _ = fit_to_data(load_recipe(name), self.source, len(split))
+        recipe = fit_to_data(load_recipe(name), self.source, len(split))
         model = self.hardware.place(untrained(recipe, self.source, split))
         return flops_per_s(model, recipe, len(split), self.hardware), images_per_s(self.reference, 1)
 

@@ -73,19 +73,22 @@ def markdown(columns: dict[str, str], rows: list[list[str]]) -> str:
 
 
 def leaderboard_table(rows: Rows) -> str:
-    """The rows in the leaderboard's order, but for those of the dial, which have a table of their own."""
-    columns = {"command": "<", "data, split": "<", "parameters": ">", "accuracy": ">", "views": ">", "training": ">"}
-    lines = [_leaderboard_line(row) for row in rows if row not in series(rows)]
-    return markdown(columns | {"machine": "<", "commit": "<"}, lines)
+    """A line a training, in the leaderboard's order; those of the dial have a table of their own."""
+    columns = {"command": "<", "parameters": ">", "single view": ">", "six views": ">", "training": ">", "machine": "<"}
+    by_training: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in rows:
+        if row not in series(rows):
+            key = tuple(row[name] for name in ("command", "data", "split", "commit"))
+            by_training.setdefault(key, {})[row["views"]] = row
+    return markdown(columns | {"commit": "<"}, [_leaderboard_line(by_views) for by_views in by_training.values()])
 
 
-def _leaderboard_line(row: dict[str, str]) -> list[str]:
+def _leaderboard_line(by_views: dict[str, dict[str, str]]) -> list[str]:
+    row = next(iter(by_views.values()))
     return [
-        f"`{row['command']}`",
-        f"{row['data']}, {row['split']}",
+        f"`{row['command']}`" + (" (test images)" if row["split"] == "test" else ""),
         f"{int(row['num_params']):,}",
-        _accuracy(row),
-        row["views"],
+        *(_accuracy(by_views[views]) if views in by_views else "" for views in ("1", "6")),
         f"{_duration(float(row['seconds_mean']))}, {_pflop(float(row['train_pflop']))} PFLOP",
         row["machine"],
         row["commit"][:7],

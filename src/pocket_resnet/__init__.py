@@ -5,19 +5,29 @@ import pocket_resnet
 result = pocket_resnet.train("fast", data="digits")
 model = pocket_resnet.load(result.model)
 model.predict("seven.png")
+
+These functions and the package `pocket_resnet.plots` are the public interface. Each function imports what it needs when
+it is called, and restores torch's settings, random generators and signal handlers when it returns. Shares such as
+accuracies are 0 to 1, times are in seconds. Errors are subclasses of `errors.PocketError`, whose messages say how to
+fix them.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
+    from pocket_resnet.data.source import Source, Which
     from pocket_resnet.inference.classifier import Classifier
+    from pocket_resnet.inference.evaluate import Evaluation
+    from pocket_resnet.model.design import Design
+    from pocket_resnet.training.callbacks import Callback
     from pocket_resnet.training.result import Result
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["Callback", "__version__", "design", "evaluate", "load", "open_data", "train", "write_report"]
 
 
 def train(
@@ -29,15 +39,23 @@ def train(
     run: str | Path | None = None,
     resume: bool = False,
     fork: bool = False,
+    callbacks: "Sequence[Callback]" = (),
     **changes: Any,
 ) -> "Result":
-    """Train a recipe's network and leave everything in `runs_dir`/NAME.
+    """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
-    `recipe` is a name or a TOML file; `changes` are its keys, `optim__lr=0.1` for `optim.lr`. Torch's settings, random
-    generators and signal handlers are the caller's again on return. Raises errors.PocketError for all that can go
-    wrong.
+    `recipe` is a name or a TOML file. `changes` set its keys: `optim__lr=0.1` for `optim.lr`. `data` is a name or a
+    folder, as in `open_data`. `resume` continues an interrupted run; `fork` does so even if recipe or data changed.
+    `callbacks` follow the run and may end it early (docs/callbacks.md).
+    Raises UsageError for an unknown key or invalid value, DataError for missing or damaged data, NonFiniteError for a
+    NaN or infinite loss or weight, and Stopped after a signal, once the run is saved.
+
+    Example:
+
+        result = pocket_resnet.train("best", data="cifar10", budget="1M", epochs=10)
+        print(f"{result.accuracy:.2%} with {result.num_params:,} parameters: {result.model}")
     """
-    from pocket_resnet.data.source import data_name
+    from pocket_resnet.data.datasets import data_name
     from pocket_resnet.io.files import expanded
     from pocket_resnet.recipe.toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe
@@ -52,18 +70,133 @@ def train(
         run=None if run is None else os.fspath(run),
         resume=resume,
         fork=fork,
+        callbacks=callbacks,
     )
 
 
 def load(path: str | Path, device: str = "auto") -> "Classifier":
-    """The classifier in a model directory or a finished run's: `load(path).predict(images)`."""
+    """Load the classifier from a model directory, a finished run's folder, or by the name of a released model.
+
+    Its `predict` takes one or more image files, bytes or arrays and returns the most probable classes. `model` is the
+    torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]. `card` has the classes, size and accuracy.
+    Raises UsageError if there is no model, ArtifactError if it is damaged.
+
+    Example:
+
+        model = pocket_resnet.load("pocket-5m")
+        [prediction] = model.predict("cat.jpg")
+    """
     from pocket_resnet.inference.classifier import load as load_classifier
 
     return load_classifier(path, device)
 
 
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: "Which | None" = None,
+    views: int = 1,
+    data_dir: str | Path | None = None,
+) -> "Evaluation":
+    """Measure a model (see `load`) on a split, by default on the validation images of its own data.
+
+    `split` is "train", "val", "trainval" (both), "test", or "all" for a folder of images that has no splits.
+    The result has accuracy with its 95% interval (Wilson), accuracy per class, confusion matrix, negative
+    log-likelihood (nats) and expected calibration error; shares are 0 to 1. `views` is the number of views that are
+    averaged: 1, 2 (with the mirror image) or 6 (both also shifted). Classes are matched by name.
+    Raises UsageError for an invalid split or number of views, DataError if the data are missing, have changed since
+    the training, or have a class that the model does not know.
+
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest", split="test")
+        print(f"{evaluation.accuracy:.2%} of {evaluation.num_images:,} images")
+    """
+    from pocket_resnet.inference.evaluate import evaluate_model
+
+    return evaluate_model(model, data=data, split=split, views=views, data_dir=data_dir)
+
+
+def design(
+    budget: str | int = "5M",
+    *,
+    max_macs: str | int | None = None,
+    max_bytes: str | int | None = None,
+    epochs: int | None = None,
+    num_classes: int = 10,
+) -> "Design":
+    """Choose the network for a budget; the result has its spec, parameters, multiply-adds, bytes and the reasons.
+
+    `budget` limits the parameters, `max_macs` the multiply-adds per image, `max_bytes` the fp32 weights: numbers or
+    text such as "5M", "1.5G" or "500KB". `epochs` is the planned number of epochs (default: that of the recipe `best`).
+    Raises UsageError for a limit that is not a number, or that no network fits.
+
+    Example:
+
+        network = pocket_resnet.design("1M", max_macs="100M")
+        print(network.num_params, network.num_macs, network.reasons)
+    """
+    from pocket_resnet.recipe.summary import find_design
+
+    limits = {"budget": budget, "max_macs": max_macs, "max_bytes": max_bytes}
+    return find_design({key: str(most) for key, most in limits.items() if most is not None}, epochs, num_classes)
+
+
+def open_data(data: str | Path, *, data_dir: str | Path | None = None) -> "Source":
+    """Open a data set by name (cifar10, cifar100, digits, auto) or a folder by path, with one subfolder per class.
+
+    `split("train")`, "val" or "test" returns images, uint8 [N, 3, H, W] on the CPU, and labels, int64 [N], which are
+    indices of `class_names`. Published data sets are downloaded into `data_dir` (default: the user's cache folder) and
+    verified. Text with a slash is a folder (`"./digits"`).
+    Raises UsageError for an unknown name, DataError if data are missing or damaged, EnvironmentFault if the download
+    fails.
+
+    Example:
+
+        data = pocket_resnet.open_data("digits")
+        print(len(data.split("train")), data.class_names)
+    """
+    from pocket_resnet.data.datasets import open_source
+
+    return open_source(data, data_dir=data_dir)
+
+
+def write_report(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+) -> Path:
+    """Write an HTML report about a finished run, or a comparison of several, and return its path.
+
+    The page and its figures (PNG files in plots/) go to `out`, by default the run's folder, or `report` beside the
+    first of several runs. `data` is the current location of the runs' data.
+    Raises UsageError if a run is not finished, ArtifactError if it is damaged, DataError if its data are missing or
+    changed.
+
+    Example:
+
+        page = pocket_resnet.write_report(["runs/a", "runs/b"], out="compared")
+        print(page)
+    """
+    from pocket_resnet.reporting.report import write_report as write
+
+    return write(runs, out, data_dir, data)
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Callback` on first use."""
+    if name == "Callback":
+        from pocket_resnet.training.callbacks import Callback
+
+        return Callback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _plain(value: Any) -> Any:
-    """The value as a recipe holds it: NumPy's and torch's numbers as Python's, paths as text."""
+    """Convert a value for a recipe: NumPy and torch numbers to Python's, paths to text."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):

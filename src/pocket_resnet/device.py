@@ -46,7 +46,7 @@ class Hardware:
         return self.device.type != "cpu"
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was told."""
+        """Wait until the device has done all of its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         elif self.device.type == "mps":
@@ -70,7 +70,7 @@ def choose(device: str = "auto", precision: str = "auto", channels_last: bool = 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
-        raise UsageError(f"hardware.device {device} is not available", mend="use --hardware.device auto")
+        raise UsageError(f"hardware.device {device} is not available", hint="use --hardware.device auto")
     if not num_threads and "OMP_NUM_THREADS" not in os.environ:
         num_threads = num_cores()
     if precision == "auto":
@@ -113,13 +113,13 @@ def _cpu_features() -> set[str]:
 
 @contextmanager
 def explained_memory() -> Iterator[None]:
-    """Inside, running out of memory is told as an EnvironmentFault."""
+    """Inside, running out of memory becomes an EnvironmentFault."""
     try:
         yield
     except RuntimeError as error:  # on the CPU torch has no class of its own for it
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise EnvironmentFault("out of memory", mend="free some, or give a smaller --batch-size") from error
+        raise EnvironmentFault("out of memory", hint="free some memory, or use a smaller --batch-size") from error
 
 
 def keep_freed_memory() -> None:

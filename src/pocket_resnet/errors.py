@@ -1,4 +1,4 @@
-"""Every failure a user can meet: what happened, where, and how to mend it.
+"""User-facing errors: what happened, where, and how to fix it.
 
 The class decides the exit code. Only cli/main.py prints these and exits.
 """
@@ -12,16 +12,16 @@ MAX_LISTED: Final = 20
 
 
 class PocketError(Exception):
-    """An error with a message for people: `where: what`, and on a second line how to mend it."""
+    """A user-facing error: `where: what`, and on a second line how to fix it."""
 
     exit_code = 1
-    usual_mend: ClassVar[str | None] = None
-    """How such a failure is mended where the raiser knows nothing better."""
+    usual_hint: ClassVar[str | None] = None
+    """The default hint."""
 
-    def __init__(self, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
-        self.what, self.where, self.mend = what, where, mend or self.usual_mend
+    def __init__(self, what: str, *, where: str | Path | None = None, hint: str | None = None) -> None:
+        self.what, self.where, self.hint = what, where, hint or self.usual_hint
         first_line = what if where is None else f"{where}: {what}"
-        super().__init__(first_line if self.mend is None else f"{first_line}\n  {self.mend}")
+        super().__init__(first_line if self.hint is None else f"{first_line}\n  {self.hint}")
 
 
 class UsageError(PocketError):
@@ -37,30 +37,30 @@ class DataError(PocketError):
 
 
 class ArtifactError(PocketError):
-    """A checkpoint or model directory that is damaged or not ours."""
+    """A checkpoint or model directory that is damaged or has another format."""
 
     exit_code = 4
-    usual_mend = "use a copy that is whole, or train again"
+    usual_hint = "use an intact copy, or train again"
 
 
 class EnvironmentFault(PocketError):
-    """The machine refuses: disk full, no permission, network down, folder in use."""
+    """An environment problem: disk full, no permission, network down, folder in use."""
 
     exit_code = 5
 
 
 class NonFiniteError(PocketError):
-    """Training met NaN or infinity and stopped before applying it."""
+    """Training produced NaN or infinity and stopped before using it."""
 
     exit_code = 1
-    usual_mend = "try a lower learning rate or --optim.clip-norm 1"
+    usual_hint = "try a lower learning rate or --optim.clip-norm 1"
 
 
 class Stopped(PocketError):
     """A signal ended the run after its state was saved; the exit code is 128 + the signal's number."""
 
-    def __init__(self, signal_number: int, what: str, *, mend: str | None = None) -> None:
-        super().__init__(what, mend=mend)
+    def __init__(self, signal_number: int, what: str, *, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
         self.exit_code = 128 + signal_number
 
 
@@ -71,6 +71,6 @@ def listed(items: Sequence[str], separator: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean ...?` with the nearest known word, or nothing where none is near."""
+    """`, did you mean ...?` with the nearest known word, or nothing if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean `{near[0]}`?" if near else ""

@@ -1,12 +1,20 @@
 """What is printed for people: tables that keep their columns."""
 
+import errno
+import io
+import logging
+import re
+import sys
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from pocket_resnet.cli import console
-from pocket_resnet.data.source import describe, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import describe
 from pocket_resnet.inference.evaluate import summarise as summarise_probabilities
 from pocket_resnet.recipe.summary import find_spec, summarise
 
@@ -92,7 +100,7 @@ def test_narrow_terminals_keep_names(
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "…" not in "".join(lines)
     if columns < 140:
-        rest = "images 1, accuracy 100.0%, 95% interval 20.7% to 100.0%, most often taken for -"
+        rest = "images 1, accuracy 100.0%, 95% interval 20.7% to 100.0%, most often mistaken for -"
         assert [line for line in lines if line in (*LONG, rest)] == [line for name in LONG for line in (name, rest)]
     else:
         assert sum(line.startswith(LONG) and line.endswith("-") for line in lines) == 3
@@ -111,3 +119,36 @@ def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     found = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
     console.evaluation(found.to_json())
     assert capsys.readouterr().out.count("\n") < 1_010
+
+
+def test_messages_go_to_standard_error_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("pocket_resnet.data.somewhere")
+    for _ in range(2):  # the second command shows it again
+        with console.log_to_terminal():
+            for _ in range(2):
+                log.info("%d skipped", 3)
+            log.warning("odd [bold]names[/bold]: %s", "x" * 200)
+            log.debug("not shown")
+    log.info("not shown either")
+    assert logging.getLogger("pocket_resnet").handlers == []
+    assert capsys.readouterr() == ("", 2 * f"3 skipped\nodd [bold]names[/bold]: {'x' * 200}\n")
+
+
+def test_messages_stand_above_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=60)
+    with console.log_to_terminal(), Progress(console=terminal, auto_refresh=False) as bar:
+        bar.add_task("training")
+        logging.getLogger("pocket_resnet.data").warning("3 skipped")
+    drawn = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"3 skipped *\r?\n.*training", drawn)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_terminal_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, text)
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with console.log_to_terminal():
+        logging.getLogger("pocket_resnet.data").warning("3 skipped")

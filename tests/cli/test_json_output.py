@@ -120,7 +120,7 @@ def test_files_of_a_run_or_model_are_refused_also_through_a_link(trained: Path, 
         before = (trained / name).read_bytes()
         (tmp_path / "link").symlink_to(trained / name)
         for path in (trained / name, tmp_path / "link"):
-            with pytest.raises(UsageError, match="a file of a run or model"):
+            with pytest.raises(UsageError, match="this file belongs to a run or model"):
                 JsonOutput(False, path)
         (tmp_path / "link").unlink()
         assert (trained / name).read_bytes() == before
@@ -156,7 +156,7 @@ def test_train_has_both(run: Run, recipe_path: Path, tmp_path: Path) -> None:
     assert json.loads(out) == json.loads((tmp_path / "found.json").read_bytes())
     code, _, err = run(*arguments[:-1], "s", "--out", tmp_path / "s" / "result.json")
     assert code == 2
-    assert "a file of a run or model" in err
+    assert "this file belongs to a run or model" in err
     assert (tmp_path / "s" / "model" / "config.json").exists()
 
 

@@ -1,5 +1,6 @@
 """The command line: help, exit codes, one JSON object, and errors without a traceback."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,25 +9,48 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet import errors
-from pocket_resnet.cli import commands, main
-from pocket_resnet.cli.commands import VERBS
+from pocket_resnet.cli import commands, main, train_flags
+from pocket_resnet.cli.commands import COMMANDS
+from pocket_resnet.recipe.base import dotted
+from pocket_resnet.recipe.schema import Recipe
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_explains_with_an_example(verb: str, run: Run) -> None:
-    code, out, err = run(verb, "--help")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_with_an_example(name: str, run: Run) -> None:
+    code, out, err = run(name, "--help")
     assert (code, err) == (0, "")
-    assert f"\npocket-resnet {verb} " in out.replace("│", "").replace("  ", "\n")
-    assert f"usage: pocket-resnet {verb}" in out
+    assert f"\npocket-resnet {name} " in out.replace("│", "").replace("  ", "\n")
+    assert f"usage: pocket-resnet {name}" in out
 
 
-def test_overview_names_every_verb(run: Run) -> None:
+def test_train_help_shows_common_flags_first(run: Run) -> None:
+    flags: dict[str, list[str]] = {}
+    title = ""
+    for line in run("train", "--help")[1].splitlines():
+        if found := re.fullmatch(r"[ ╭─]*((?:\w+ )?options)[ ─╮]*", line):
+            title = found[1]
+        elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
+            flags.setdefault(title, []).append(found[1])
+    assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
+    assert flags["common options"] == [name.replace("_", "-") for name in train_flags.COMMON]
+    keys = {key.replace("_", "-") for key in dotted(Recipe().model_dump())}
+    assert keys <= {flag for box in flags.values() for flag in box}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_entries_are_dense(name: str, run: Run) -> None:
+    out = run(name, "--help")[1]
+    assert "(default: None)" not in out
+    assert not re.search(r"│ +│\n|\n *\n {2}", out)
+
+
+def test_overview_names_every_command(run: Run) -> None:
     for arguments in ((), ("--help",), ("-h",)):
         code, out, err = run(*arguments)
         assert (code, err) == (0, "")
-        assert all(f"  {verb} " in out for verb in VERBS)
+        assert all(f"  {name} " in out for name in COMMANDS)
         assert "pocket-resnet train fast --data digits" in out
     assert run("--version")[1].startswith("pocket-resnet 0.")
 
@@ -36,7 +60,7 @@ def test_help_and_summary_do_without_torch() -> None:
     code = f"""
 import sys
 from pocket_resnet.cli.main import main
-for arguments in [*([verb, "--help"] for verb in {list(VERBS)}), ["--help"], ["summary", "original", "--json"]]:
+for arguments in [*([name, "--help"] for name in {list(COMMANDS)}), ["--help"], ["summary", "original", "--json"]]:
     try:
         main(arguments)
     except SystemExit as error:
@@ -48,9 +72,9 @@ for arguments in [*([verb, "--help"] for verb in {list(VERBS)}), ["--help"], ["s
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_unknown_flag_is_usage(verb: str, run: Run) -> None:
-    code, out, err = run(verb, *{"train": ["fast"], "predict": ["x", "y"]}.get(verb, ["x"]), "--no-such-flag")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_unknown_flag_is_usage(name: str, run: Run) -> None:
+    code, out, err = run(name, *{"train": ["fast"], "predict": ["x", "y"]}.get(name, ["x"]), "--no-such-flag")
     assert code == 2
     assert out == ""
     assert "--no-such-flag" in err
@@ -65,16 +89,16 @@ def test_flags_near_a_known_one_are_suggested(flag: str, meant: str, run: Run) -
 
 
 USAGE = {
-    "verb": (("trian",), "unknown verb `trian`, did you mean `train`?"),
+    "name": (("trian",), "unknown command `trian`, did you mean `train`?"),
     "recipe": (("train", "fsat"), "unknown recipe `fsat`, did you mean `fast`?"),
     "recipe file": (("train", "none.toml"), "none.toml: no such recipe file"),
     "budget": (("train", "fast", "--budget", "5X"), "budget '5X' is not a number of parameters"),
     "range": (("train", "fast", "--optim.lr", "-1"), "`optim.lr` = -1.0: input should be greater"),
     "network": (("train", "fast", "--model.widths", "1", "2"), "stages must agree in number"),
-    "data": (("data", "cifar11"), "cifar11: no data set and no folder of this name"),
+    "data": (("data", "cifar11"), "cifar11: no data set or folder has this name"),
     "data of train": (("train", "fast", "--data", "cifar11"), "cifar11: no data set"),
     "too small a budget": (("train", "fast", "--data", "digits", "--budget", "10"), "the smallest has"),
-    "summary": (("summary", "orignal"), "'orignal' is no model directory, recipe or network"),
+    "summary": (("summary", "orignal"), "'orignal' is not a model directory, recipe or network"),
     "model": (("evaluate", "no-such-model"), "no-such-model: no model here"),
     "model to predict": (("predict", "no-such-model", "x.png"), "no-such-model: no model here"),
     "run name": (("train", "fast", "--data", "digits", "--run", "../x"), "not a plain folder name"),
@@ -83,13 +107,14 @@ USAGE = {
 
 @pytest.mark.parametrize("case", USAGE)
 def test_usage_errors(case: str, run: Run) -> None:
-    """Exit code 2; two lines at most: what and where, how to mend it."""
+    """Exit code 2; two lines at most: what and where, how to fix it. Notices on the data stand before them."""
     arguments, told = USAGE[case]
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("pocket-resnet: ")
-    assert told in err
-    assert err.count("\n") <= 2
+    notices, _, error = err.rpartition("pocket-resnet: ")
+    assert not notices or "digits" in arguments
+    assert told in error
+    assert error.count("\n") <= 2
 
 
 def test_data_error(run: Run, tmp_path: Path) -> None:
@@ -108,7 +133,7 @@ def test_damaged_model(run: Run, trained: Path, picture: Path) -> None:
         code, out, err = run(*arguments)
         assert (code, out) == (4, "")
         assert "model.safetensors: damaged" in err
-        assert err.endswith("\n  use a copy that is whole, or train again\n")
+        assert err.endswith("\n  use an intact copy, or train again\n")
         assert err.count("\n") == 2
 
 
@@ -140,7 +165,7 @@ def test_interruption_outside_training(run: Run, monkeypatch: pytest.MonkeyPatch
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.Summary, "run_verb", interrupt)
+    monkeypatch.setattr(commands.Summary, "execute", interrupt)
     assert run("summary", "original") == (130, "", "pocket-resnet: stopped\n")
 
 

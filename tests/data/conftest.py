@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import pickle
 import sys
 import tarfile
@@ -97,7 +98,7 @@ class Cifar:
 def cifar10(monkeypatch: pytest.MonkeyPatch) -> Cifar:
     made = Cifar(published.CIFAR10)
     monkeypatch.setitem(published.FAMILIES, "cifar10", made.family)
-    monkeypatch.setattr("pocket_resnet.data.source.CIFAR10", made.family)
+    monkeypatch.setattr("pocket_resnet.data.datasets.CIFAR10", made.family)
     return made
 
 
@@ -153,3 +154,10 @@ def _watch() -> Iterator[list[str]]:
 def watch_opens() -> Callable[[], object]:
     """`with watch_opens() as paths`: the paths of all files that the process opens, by whatever means."""
     return _watch
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """`logged.messages`: what the package has logged, as the command line shows it."""
+    caplog.set_level(logging.INFO, "pocket_resnet")
+    return caplog

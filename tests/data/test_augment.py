@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pocket_resnet.data.augment import Augmenter, crop_and_flip, cutout_boxes, erasing_boxes, resize, to_float
+from pocket_resnet.data.augment import Augmenter, crop_and_flip, cutout_boxes, random_erasing_boxes, resize, to_float
 from pocket_resnet.recipe.sections import AugmentRecipe
 
 N, SIZE = 40, 9
@@ -71,8 +71,8 @@ def test_flip(images_NCHW: Tensor) -> None:
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
 def test_mirroring_is_of_the_crop(fill: str, images_NCHW: Tensor) -> None:
     draws_N2 = torch.randint(0, 5, (N, 2))
-    plain, mirrored = (crop_and_flip(images_NCHW, draws_N2, torch.full((N,), flip), 2, fill) for flip in (False, True))
-    assert torch.equal(mirrored, plain.flip(-1))
+    plain, flipped = (crop_and_flip(images_NCHW, draws_N2, torch.full((N,), flip), 2, fill) for flip in (False, True))
+    assert torch.equal(flipped, plain.flip(-1))
 
 
 def is_mirrored(augment: Augmenter, images_NCHW: Tensor, epoch: int) -> list[bool]:
@@ -87,8 +87,8 @@ def test_alternating_flip_shows_each_image_mirrored_in_every_other_epoch(images_
     augment = augmenter(flip="alternating")
     first, *later = (is_mirrored(augment, images_NCHW, epoch) for epoch in range(6))
     assert 0.2 < np.mean(first) < 0.8
-    for epoch, mirrored in enumerate(later, 1):
-        assert mirrored == [value != bool(epoch % 2) for value in first]
+    for epoch, flipped in enumerate(later, 1):
+        assert flipped == [value != bool(epoch % 2) for value in first]
 
 
 def test_alternating_flip_follows_the_visits_where_some_are_passed_over(images_NCHW: Tensor) -> None:
@@ -123,7 +123,7 @@ EVERYTHING: dict[str, Any] = {
     "flip": "random",
     "trivial_augment": True,
     "cutout_px": 3,
-    "erasing": 0.5,
+    "random_erasing": 0.5,
 }
 
 
@@ -187,7 +187,7 @@ def test_cutout_is_centred(side: int, images_NCHW: Tensor) -> None:
 def test_erasing() -> None:
     """The given share of the images; area and ratio as published, up to rounding; inside the image."""
     images_BCHW = torch.zeros(4_000, 3, 32, 32, dtype=torch.uint8)
-    low, high = erasing_boxes(images_BCHW, torch.rand(4_000, 5, generator=torch.Generator().manual_seed(0)), 0.3)
+    low, high = random_erasing_boxes(images_BCHW, torch.rand(4_000, 5, generator=torch.Generator().manual_seed(0)), 0.3)
     assert (low >= 0).all()
     assert (high <= 32).all()
     height, width = (high - low).double().unbind(1)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.data.source import Source, open_source, verify
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, EnvironmentFault
 
 
@@ -62,7 +63,7 @@ def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any
     """Its new pixels are trained on; `verify` of what was opened before names it."""
     root = make_folder({"a": 4, "b": 4})
     source = opened(root)
-    assert len(verify(source)) == 8
+    assert len(source.verify()) == 8
     path = root / "a" / "1.png"
     status, whole = path.stat(), path.read_bytes()
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
@@ -80,18 +81,20 @@ def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (len(content), status.st_mtime_ns)
     with pytest.raises(DataError, match=r"1 of 8 files do not match:\n    a/1\.png: changed since it was listed"):
-        verify(source)
+        source.verify()
     after = opened(root)
     assert after.fingerprint != source.fingerprint
     assert not torch.equal(after.split("all").images_NCHW, before)
-    assert len(verify(after)) == 8
+    assert len(after.verify()) == 8
 
 
 def kept(root: Path) -> set[str]:
     return {path.parent.name for path in (root.parent / "data" / "folders").glob("*/images.npy")}
 
 
-def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_pixels_are_bounded(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
     """The least recently used sets go first, which is said; neither the set in use nor another open one goes."""
     monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 2 * 4 * 3 * 8 * 8 + 300)  # two sets, not three
     roots = [make_folder({"a": 4}, name=name) for name in ("first", "second", "third", "fourth")]
@@ -101,14 +104,12 @@ def test_kept_pixels_are_bounded(make_folder: Any, monkeypatch: pytest.MonkeyPat
         source.split("all")
         keys.append(source.fingerprint)
         os.utime(root.parent / "data" / "folders" / keys[-1] / "files.json", (number, number))
-        assert not any("limited" in remark for remark in source.remarks)
+        assert "limited" not in logged.text
     del source  # closes the second
     opened(roots[0]).split("all")  # used again, so that the second goes first
     third = opened(roots[2])
-    assert any(
-        "kept pixels are limited to" in remark and "removed the 1 least recently used set(s)" in remark
-        for remark in third.remarks
-    )
+    assert "kept pixels are limited to" in logged.messages[-1]
+    assert "removed the 1 least recently used set(s)" in logged.messages[-1]
     third.split("all")
     assert kept(roots[0]) == {keys[0], third.fingerprint}
     first = opened(roots[0])
@@ -126,14 +127,16 @@ def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeyp
     assert len(opened(root).split("all")) == 4
 
 
-def test_a_set_larger_than_the_limit_is_kept(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_larger_than_the_limit_is_kept(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 10)
     root = make_folder({"a": 4})
     for _ in range(2):
         source = opened(root)
         assert len(source.split("all")) == 4
         assert kept(root) == {source.fingerprint}
-        assert not any("limited" in remark for remark in source.remarks)
+        assert "limited" not in logged.text
 
 
 def test_damaged_cache_is_found_by_verify(make_folder: Any) -> None:
@@ -143,8 +146,8 @@ def test_damaged_cache_is_found_by_verify(make_folder: Any) -> None:
     content = bytearray(cached.read_bytes())
     content[-1] ^= 1
     cached.write_bytes(content)
-    with pytest.raises(DataError, match=r"1 of 8 files do not match:.*\n.*other pixels are kept"):
-        verify(opened(root))
+    with pytest.raises(DataError, match=r"1 of 8 files do not match:.*\n.*the cached pixels differ"):
+        opened(root).verify()
     cached.write_bytes(content[:-1])
     with pytest.raises(DataError, match=r"images\.npy: damaged"):
         opened(root).split("train")

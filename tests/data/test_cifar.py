@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pocket_resnet.data.source import channel_statistics, describe, open_source, verify
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import channel_statistics, describe
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
 
 REAL_DATA = os.environ.get("POCKET_RESNET_DATA")  # before a fixture hides it
@@ -73,7 +74,7 @@ def test_both_layouts_have_one_fingerprint(cifar10: Any, tmp_path: Path) -> None
 def test_data_dir_may_be_the_folder_itself_and_binary_comes_first(cifar10: Any, tmp_path: Path) -> None:
     for folder in FOLDERS:
         cifar10.write(tmp_path, folder)
-    assert open_source("cifar10", data_dir=tmp_path).reader.where.endswith("bin")
+    assert open_source("cifar10", data_dir=tmp_path).where.endswith("bin")
     assert len(open_source("cifar10", data_dir=tmp_path / FOLDERS[1]).split("val")) == 10
 
 
@@ -102,7 +103,7 @@ def test_md5_is_checked_once_and_again_by_verify(cifar10: Any, tmp_path: Path, m
     open_source("cifar10", data_dir=tmp_path).split("train")
     assert not hashed
     source = open_source("cifar10", data_dir=tmp_path)
-    assert len(verify(source)) == 6
+    assert len(source.verify()) == 6
     assert len(hashed) == 6
     status = (folder / "data_batch_1.bin").stat()
     content = bytearray((folder / "data_batch_1.bin").read_bytes())
@@ -110,7 +111,7 @@ def test_md5_is_checked_once_and_again_by_verify(cifar10: Any, tmp_path: Path, m
     (folder / "data_batch_1.bin").write_bytes(content)
     os.utime(folder / "data_batch_1.bin", ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(DataError, match="wrong MD5"):
-        verify(source)
+        source.verify()
     with pytest.raises(DataError, match="wrong MD5"):  # the same size and time, but not the same file
         open_source("cifar10", data_dir=tmp_path).split("train")
 
@@ -138,7 +139,7 @@ def test_missing_test_batch_matters_only_for_the_test_split(cifar10: Any, tmp_pa
     cifar10.write(tmp_path, FOLDERS[0], without=("test_batch.bin",))
     source = open_source("cifar10", data_dir=tmp_path)
     assert len(source.split("trainval")) == 100
-    assert source.reader.num_test is None
+    assert source.num_test is None
     with pytest.raises(DataError, match=r"test_batch\.bin: missing"):
         source.split("test")
 
@@ -155,7 +156,7 @@ def test_first_seen_md5_holds_where_none_is_published(cifar100: Any, tmp_path: P
     content = bytearray(path.read_bytes())
     content[7] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"wrong MD5: .* it was at first"):
+    with pytest.raises(DataError, match=r"wrong MD5: .* was recorded first"):
         open_source("cifar100", data_dir=tmp_path).split("train")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pocket_resnet.data import cifar, published
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import DataError
 
 FOLDERS = ["cifar-10-batches-bin", "cifar-10-batches-py"]
@@ -91,7 +91,7 @@ def test_wrong_archive_put_there_by_hand_stays(
             open_source("cifar10", data_dir=tmp_path, download=download)
         assert raised.value.exit_code == 3
         assert str(path) == str(raised.value.where)
-        assert "move it away" in str(raised.value.mend)
+        assert "remove it" in str(raised.value.hint)
         assert path.read_bytes() == b"half"
     path.rename(tmp_path / "elsewhere")
     if download:

@@ -145,7 +145,7 @@ def test_refused(kind: str) -> None:
     with pytest.raises(PocketError) as raised:
         [pixels(image, SIZE) for image in several(REFUSED[kind])]
     assert raised.value.exit_code in (2, 3)
-    assert raised.value.mend is not None
+    assert raised.value.hint is not None
 
 
 def test_too_large_a_file() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, UsageError
 
 
@@ -24,7 +25,7 @@ def parts(make_folder: Any, name: str, **counts: dict[str, int]) -> Path:
     return make_folder({}, name=name)
 
 
-def test_plain_folder(make_folder: Any) -> None:
+def test_plain_folder(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     root = make_folder({"cat": 30, "dog": 11, "1": 2, "10": 2, "2": 2})
     source = opened(root)
     assert source.class_names == ("1", "10", "2", "cat", "dog")
@@ -34,8 +35,8 @@ def test_plain_folder(make_folder: Any) -> None:
     assert train.images_NCHW.shape == (37, 3, 8, 8)
     assert (train.images_NCHW.dtype, train.labels_N.dtype) == (torch.uint8, torch.int64)
     assert len(source.split("all")) == len(source.split("trainval")) == 47
-    assert len(source.remarks) == 1
-    assert source.remarks[0].endswith("as the class grows: 1, 10, 2")
+    [message] = logged.messages
+    assert message.endswith("when images are added: 1, 10, 2")
     with pytest.raises(DataError, match="has no test/"):
         source.split("test")
 
@@ -47,7 +48,7 @@ def test_given_parts_are_matched_by_name(make_folder: Any) -> None:
     assert torch.bincount(source.split("train").labels_N).tolist() == [3, 1]
     assert torch.bincount(source.split("val").labels_N).tolist() == [1, 2]
     assert torch.bincount(source.split("test").labels_N).tolist() == [1, 4]
-    with pytest.raises(UsageError, match="only a plain folder is used whole"):
+    with pytest.raises(UsageError, match="only a folder without splits can be used as a whole"):
         source.split("all")
 
 
@@ -82,11 +83,11 @@ def test_a_class_may_be_called_train(make_folder: Any) -> None:
     assert opened(make_folder({"train": 2, "bus": 2})).class_names == ("bus", "train")
 
 
-def test_class_of_one_image_is_trained_on_and_remarked(make_folder: Any) -> None:
+def test_class_of_one_image_is_trained_on_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Row 19: named; there is nothing to validate it on."""
     source = opened(make_folder({"a": 1, "b": 5}))
     assert torch.bincount(source.split("train").labels_N).tolist() == [1, 4]
-    assert source.remarks[0] == "classes with a single distinct image, used for training only: a"
+    assert "classes with only one distinct image, used for training only: a" in logged.messages
     alone = opened(make_folder({"a": 1, "b": 1}, name="alone"))
     assert len(alone.split("all")) == 2
     with pytest.raises(DataError, match="too few images"):
@@ -121,7 +122,7 @@ def test_training_splits_never_open_test_files(make_folder: Any, watch_opens: An
         source = opened(root)
         for which in ("train", "val", "trainval"):
             source.split(which)
-        assert source.reader.num_test == 4
+        assert source.num_test == 4
         assert any(f"{root}/train/a/0.png" == path for path in paths)
         assert not [path for path in paths if path.startswith(f"{root}/test/") and path.endswith(".png")]
         source.split("test")
@@ -146,12 +147,12 @@ def test_names_that_are_no_text(make_folder: Any) -> None:
     assert len(opened(root).split("all")) == 4
     assert len(opened(root).split("all")) == 4
     (root / "b").rename(root / os.fsdecode(b"\xfe"))
-    with pytest.raises(DataError, match="class names that are no text"):
+    with pytest.raises(DataError, match="class names that are not valid text"):
         opened(root)
 
 
 @pytest.mark.timeout(20)
-def test_links_fifos_and_hidden_files(make_folder: Any) -> None:
+def test_links_fifos_and_hidden_files(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Row 21: loops, escapes and FIFOs are skipped, reported and never waited for."""
     root = make_folder({"a": 2, "b": 2})
     outside = make_folder({"c": 1}, name="outside")
@@ -170,10 +171,10 @@ def test_links_fifos_and_hidden_files(make_folder: Any) -> None:
     source = opened(root)
     assert source.class_names == ("a", "b")
     assert torch.bincount(source.split("all").labels_N).tolist() == [3, 3]
-    assert source.remarks[0] == "links out of the data set are not followed (2): c, a/escape.png"
-    assert "5 skipped" in source.remarks[1]
-    for what in ("d (link to nowhere)", "a/fifo.png (not a regular file)", "a/loop (link to a folder around it)"):
-        assert what in source.remarks[1]
+    assert logged.messages[0] == "links that leave the data set are not followed (2): c, a/escape.png"
+    assert "5 skipped" in logged.messages[1]
+    for what in ("d (broken link)", "a/fifo.png (not a regular file)", "a/loop (link to a parent folder)"):
+        assert what in logged.messages[1]
 
 
 def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +185,7 @@ def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.M
     (root / "a" / "empty.png").write_bytes(b"")
     (root / "a" / "text.png").write_text("hello")
     (root / "b" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="3 of 9 files are no usable images") as raised:
+    with pytest.raises(DataError, match="3 of 9 files are not usable images") as raised:
         opened(root).split("train")
     for name in ("a/empty.png: an empty file", "a/text.png: not an image", "b/cut.png: a damaged image"):
         assert name in str(raised.value)
@@ -197,11 +198,12 @@ def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.M
         opened(root)
 
 
-def test_duplicates_are_counted(make_folder: Any) -> None:
+def test_duplicates_are_counted(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Row 25."""
     root = parts(make_folder, "p", train={"a": 3, "b": 3}, val={"a": 2, "b": 2})
     shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")
-    assert opened(root).remarks == ("1 of 5 validation images are in training too",)
+    opened(root)
+    assert logged.messages == ["1 of 5 validation images are also training images"]
 
 
 def test_statistics_are_of_the_training_split(make_folder: Any) -> None:

@@ -218,7 +218,7 @@ def test_content_decides_and_a_cut_file_is_whole_or_refused(kind: str, tmp_path:
         (png(20_000, 20_000, 8, 2), "over the limit of 50,000,000 pixels"),
         (png(10_000, 10_000, 1, 0), "over the limit of 50,000,000 pixels"),
         (png(30_001, 1, 8, 0), "pixels a side"),
-        (encoded(np.zeros((2, 2), np.float32), "TIFF"), "no fixed white"),
+        (encoded(np.zeros((2, 2), np.float32), "TIFF"), "no defined white"),
     ],
     ids=["empty", "text", "pickle", "svg", "eps", "cut", "huge", "bomb", "long", "float"],
 )

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.listing import Listing
-from pocket_resnet.data.source import Source, open_source
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError
 
 FOLDERS = [
@@ -37,13 +38,13 @@ def litter(folder: Path) -> None:
         (folder / name).write_bytes(b"no image")
 
 
-def said(source: Any) -> list[str]:
-    """The remarks, but for the one on small classes."""
-    return [remark for remark in source.remarks if "may move between" not in remark]
+def said(logged: pytest.LogCaptureFixture) -> list[str]:
+    """The messages, but for the one on small classes."""
+    return [message for message in logged.messages if "may switch between" not in message]
 
 
 @pytest.mark.parametrize("split", ["", "train/"])
-def test_remains_of_systems(make_folder: Any, split: str) -> None:
+def test_remains_of_systems(make_folder: Any, split: str, logged: pytest.LogCaptureFixture) -> None:
     """Row 46: at every depth neither image nor class, and nothing is said about them."""
     root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
     for folder in (root, root / split, root / split / "cat"):
@@ -54,7 +55,7 @@ def test_remains_of_systems(make_folder: Any, split: str) -> None:
     source = opened(root)
     assert source.class_names == ("cat", "dog")
     assert len(source.split("trainval")) == 6
-    assert said(source) == []
+    assert said(logged) == []
     assert len(Listing(root.resolve()).files()) == 6
 
 
@@ -75,7 +76,7 @@ OURS = {
 
 @pytest.mark.parametrize("beside", ["", "train/", "train/cat/"])
 @pytest.mark.parametrize("name", OURS)
-def test_our_own_folders(make_folder: Any, name: str, beside: str) -> None:
+def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytest.LogCaptureFixture) -> None:
     """Row 46: `--data .` with the runs beside the classes; known by what is in them."""
     split = "train/" if beside else ""
     root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
@@ -84,7 +85,7 @@ def test_our_own_folders(make_folder: Any, name: str, beside: str) -> None:
         (root / beside / path).write_bytes(b"no image")
     source = opened(root)
     assert source.class_names == ("cat", "dog")
-    assert said(source) == [f"1 skipped: {beside}{name} (written by pocket-resnet)"]
+    assert said(logged) == [f"1 skipped: {beside}{name} (written by pocket-resnet)"]
     assert len(Listing(root.resolve()).files()) == 6
 
 
@@ -108,7 +109,7 @@ def test_a_class_with_a_file_named_like_ours_stays(make_folder: Any, path: str) 
         opened(root).split("all")
 
 
-def test_links_inside_the_data_set_are_followed(make_folder: Any) -> None:
+def test_links_inside_the_data_set_are_followed(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Row 49: images, folders of images, class folders, a split, and the data set."""
     root = make_folder({"train/cat": 3, "train/dog": 2, "more/a": 2}, name="real")
     (root / "more").rename(root / ".more")
@@ -122,12 +123,13 @@ def test_links_inside_the_data_set_are_followed(make_folder: Any) -> None:
         assert source.class_names == ("cat", "dog", "owl")
         assert torch.bincount(source.split("train").labels_N).tolist() == [4, 4, 2]
         assert torch.bincount(source.split("val").labels_N).tolist() == [4, 4, 2]
-        assert source.remarks == ("10 of 10 validation images are in training too",)
+        assert logged.messages == ["10 of 10 validation images are also training images"]
+        logged.clear()
 
 
 @pytest.mark.timeout(20)
-def test_other_links_are_counted_and_named(make_folder: Any) -> None:
-    """Row 49: links out of the data set are not followed; loops end."""
+def test_other_links_are_counted_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
+    """Row 49: links that leave the data set are not followed; loops end."""
     root = make_folder({"cat": 2, "dog": 2})
     outside = make_folder({"owl": 2}, name="outside")
     (root / "owl").symlink_to(outside / "owl")
@@ -144,38 +146,41 @@ def test_other_links_are_counted_and_named(make_folder: Any) -> None:
     source = opened(root)
     assert source.class_names == ("cat", "dog")
     assert len(source.split("all")) == 4
-    assert source.remarks[0] == "links out of the data set are not followed (3): owl, cat/9.png, cat/more"
+    assert logged.messages[0] == "links that leave the data set are not followed (3): owl, cat/9.png, cat/more"
     for path, why in {
-        "again": "link to a folder around it",
-        "cat/around": "link to a folder around it",
-        "cat/itself": "link to a folder around it",
-        "cat/self": "link to nowhere",
+        "again": "link to a parent folder",
+        "cat/around": "link to a parent folder",
+        "cat/itself": "link to a parent folder",
+        "cat/self": "broken link",
     }.items():
-        assert f"{path} ({why})" in source.remarks[1]
+        assert f"{path} ({why})" in logged.messages[1]
 
 
-def test_a_folder_reached_twice_counts_once(make_folder: Any) -> None:
+def test_a_folder_reached_twice_counts_once(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Row 49: within a class."""
     root = make_folder({"cat": 2, "cat/deeper": 2, "dog": 2})
     (root / "cat" / "same").symlink_to("deeper")
     source = opened(root)
     assert torch.bincount(source.split("all").labels_N).tolist() == [4, 2]
-    assert "listed already" in source.remarks[0]
+    assert "already listed" in logged.messages[0]
 
 
-def test_a_link_beside_its_target_changes_nothing(make_folder: Any) -> None:
+def test_a_link_beside_its_target_changes_nothing(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Row 49: whatever its name, and however deep the folder lies, the folder's own name stays."""
     root = make_folder({"cat": 2, "cat/deep/deeper": 2, "dog": 2})
     before = opened(root).fingerprint
     for name in ("a", "z"):
         (root / "cat" / name).symlink_to("deep/deeper")
+    logged.clear()
     source = opened(root)
     assert source.fingerprint == before
-    reason = "the same folder as one listed already"
-    assert source.remarks[0] == f"2 skipped: cat/a ({reason}), cat/z ({reason})"
+    reason = "the same folder as one already listed"
+    assert logged.messages[0] == f"2 skipped: cat/a ({reason}), cat/z ({reason})"
 
 
-def test_folder_that_cannot_be_read(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_read(
+    make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
     root = make_folder({"cat": 2, "cat/closed": 2, "dog": 2})
     real = os.scandir
 
@@ -187,4 +192,4 @@ def test_folder_that_cannot_be_read(make_folder: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "scandir", scan)
     source = opened(root)
     assert len(source.split("all")) == 4
-    assert said(source) == ["1 skipped: cat/closed (Permission denied)"]
+    assert said(logged) == ["1 skipped: cat/closed (Permission denied)"]

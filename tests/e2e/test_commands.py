@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.version import __version__
 
 TRAIN = ("train", "fast", "--data", "digits", "--min-steps", "0", "--epochs", "2", "--batch-size", "256")

@@ -38,5 +38,5 @@ def test_twice_and_after_interruptions(tmp_path: Path) -> None:
     assert json.loads(found.read_bytes())["accuracy"] == accuracy
     found.parent.unlink()
     found.parent.symlink_to("another")
-    assert "this run has finished before" in quickstart(tmp_path)
+    assert "this run is already finished" in quickstart(tmp_path)
     assert found.parent.resolve() == run

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.data.source import open_source
 from pocket_resnet.exporting import export, parity, requirements
 from pocket_resnet.exporting.export import Exported, export_onnx
 from pocket_resnet.exporting.parity import ParityError

@@ -20,7 +20,7 @@ from pocket_resnet.model.spec import NetworkSpec
 KINDS: list[dict[str, Any]] = [
     {"block": "bottleneck", "preactivation": True, "activation": "silu"},
     {"stem": "whitening", "stem_kernel_size": 2, "downsample": "pool", "block": "single", "pool": "max"},
-    {"shortcut": "identity", "squeeze_excite": "block", "dropout": 0.2, "stochastic_depth": 0.2, "head_scale": 0.1},
+    {"shortcut": "identity", "squeeze_excite": "block", "dropout": 0.2, "drop_path": 0.2, "head_scale": 0.1},
     {"downsample": "pool-late", "activation": "gelu", "groups": 2, "batch_norm": False},
 ]
 

@@ -27,7 +27,7 @@ def leavings(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path)
 @pytest.mark.parametrize("kind", ["sgd", "muon"])
 def test_same_seed_twice(kind: str, leavings: Callable[..., Leavings]) -> None:
     """Row 39: equal metrics but for times, and equal weights."""
-    assert leavings("a", optim={"kind": kind}) == leavings("b", optim={"kind": kind})
+    assert leavings("a", optim={"name": kind}) == leavings("b", optim={"name": kind})
 
 
 def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings]) -> None:

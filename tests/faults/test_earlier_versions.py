@@ -57,23 +57,23 @@ def test_its_model_is_evaluated(run: Path) -> None:
     assert evaluate_model(run).accuracy == read_result(MADE / "result.json").accuracy == load_model(run)[1].accuracy
 
 
-def test_it_has_finished_before(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_has_finished_before(run: Path, logged: pytest.LogCaptureFixture) -> None:
     """Row 10: no key counts as changed, and nothing is trained or written."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     result = train(load_recipe(str(run / "recipe.toml")), runs_dir=run.parent, run="r", resume=True)
     assert result.steps == 40
-    assert "this run has finished before" in capsys.readouterr().err
+    assert "this run is already finished" in logged.messages
     assert {path: content for path, content in before.items() if path.read_bytes() != content} == {}
 
 
-def test_it_goes_on_from_its_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_goes_on_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixture) -> None:
     """Row 10: with its averages, and to the figures that it came to then, but for the rounding of another machine."""
     shutil.rmtree(run / "checkpoints" / "step-000040")
     shutil.rmtree(run / "model")
     averages = [name for name in checkpoint.load(run / "checkpoints" / "step-000039")[1] if name.startswith("ema.")]
     assert "ema.head.weight" in averages
     train(load_recipe(str(run / "recipe.toml")), runs_dir=run.parent, run="r", resume=True)
-    assert "resumed at step 39" in capsys.readouterr().err
+    assert "resumed at step 39" in logged.messages
     first, last = read_metrics(run / "metrics.jsonl")
     then = read_metrics(MADE / "metrics.jsonl")
     assert first == then[0]

@@ -42,7 +42,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe_for(make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> Callable[..., Recipe]:
     """recipe_for(folder): enough epochs to tell colours apart."""
-    plain = {"augment": {"mixup": 0.0, "cutout_px": 0}, "optim": {"kind": "sgd", "lr": 0.1, "lookahead_steps": 0}}
+    plain = {"augment": {"mixup": 0.0, "cutout_px": 0}, "optim": {"name": "sgd", "lr": 0.1, "lookahead_steps": 0}}
     rest: dict[str, Any] = {"label_smoothing": 0.0, "checkpoint": {"every_s": 1e9}, "epochs": 30, "model": tiny_spec}
     return lambda folder, **changes: make_recipe(**plain | rest | {"data": {"name": str(folder), **changes}})
 
@@ -75,7 +75,7 @@ def test_order_of_classes_survives(
 
 
 def test_duplicates_are_said_where_one_trains(
-    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     """Row 25: with their number."""
     parted = tmp_path / "parted"
@@ -87,7 +87,7 @@ def test_duplicates_are_said_where_one_trains(
     shutil.copy(parted / "train" / "2" / "0.png", parted / "val" / "2" / "copy.png")
     recipe = recipe_for(parted).model_copy(update={"max_steps": 1})
     train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
-    assert "1 of 7 validation images are in training too" in capsys.readouterr().err
+    assert "1 of 7 validation images are also training images" in logged.text
 
 
 def test_changed_files_are_listed_where_a_run_goes_on(
@@ -107,7 +107,7 @@ def test_changed_files_are_listed_where_a_run_goes_on(
         go(2)
     for listed in tmp_path.rglob("files.json"):
         listed.unlink()
-    with pytest.raises(UsageError, match="not the data this run began with\n"):
+    with pytest.raises(UsageError, match="differs from the data this run began with\n"):
         go(2)
 
 
@@ -134,9 +134,9 @@ def test_odd_files_among_pictures_to_predict(
     assert {Path(row["image"]).name for row in json.loads(printed.out)["predictions"]} == {
         name[-255:] for name in names
     }
-    assert f"{odd}: links out of the data set are not followed (2): device.png, escape.png" in printed.err
+    assert f"{odd}: links that leave the data set are not followed (2): device.png, escape.png" in printed.err
     assert f"{odd}: 3 skipped: " in printed.err
-    for what in ("fifo.png (not a regular file)", "loop (link to a folder around it)", "self.png (link to nowhere)"):
+    for what in ("fifo.png (not a regular file)", "loop (link to a parent folder)", "self.png (broken link)"):
         assert what in printed.err
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pocket_resnet.data.archive import extract
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import ImageError, decode
 from pocket_resnet.data.records import parse_binary, parse_python
-from pocket_resnet.data.source import open_source
 from pocket_resnet.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's and pickletools', of damaged files

@@ -53,7 +53,7 @@ def losses(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -
     """Both losses of every epoch of a tiny run of twelve steps, with each optimizer."""
     found = {}
     for kind in ("sgd", "muon"):
-        train(make_recipe(epochs=NUM_EPOCHS, optim={"kind": kind}), runs_dir=tmp_path, run=kind)
+        train(make_recipe(epochs=NUM_EPOCHS, optim={"name": kind}), runs_dir=tmp_path, run=kind)
         records = read_metrics(tmp_path / kind / "metrics.jsonl")
         found[kind] = {name: [record[name] for record in records] for name in ("train_loss", "val_nll")}
     return found
@@ -89,7 +89,7 @@ def make_model(tiny_model: ResNet, tiny_spec: Any) -> Callable[[Path], None]:
         card = Card(
             spec=tiny_spec,
             class_names=("1", "10", "2"),
-            mirrored=False,
+            flip_invariant=False,
             train_on="train",
             accuracy=0.5,
             interval=(0.2, 0.8),

@@ -36,9 +36,9 @@ def test_everything_works_that_needs_no_cache(run: Run, recipe_path: Path, tmp_p
 
 
 def test_auto_takes_the_digits(run: Run) -> None:
-    code, out, _ = run("data", "auto")
+    code, _, err = run("data", "auto")
     assert code == 0
-    assert "there is no home folder to keep data in: using the digits instead of CIFAR-10" in out
+    assert "there is no home folder for data: using digits instead of CIFAR-10" in err
 
 
 @pytest.mark.parametrize("name", ["cifar10", "pictures"])
@@ -51,7 +51,7 @@ def test_what_needs_a_cache_names_the_flag(name: str, run: Run, picture: Path, m
     monkeypatch.chdir(picture.parent)
     code, out, err = run("data", name)
     assert (code, out) == (5, "")
-    assert err.startswith("pocket-resnet: there is no home folder to keep data in\n")
+    assert err.startswith("pocket-resnet: there is no home folder for data\n")
     assert "--data-dir" in err
     if name == "pictures":
         assert run("data", name, "--data-dir", picture.parent / "data")[0] == 0

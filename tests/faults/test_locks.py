@@ -46,7 +46,7 @@ def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Pa
 
 
 def test_lock_of_a_dead_process_is_taken_over(
-    go: Callable[..., Result], folder: Path, start_child: Any, capsys: pytest.CaptureFixture[str]
+    go: Callable[..., Result], folder: Path, start_child: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 12: and said; after an orderly end nothing is said."""
 
@@ -57,8 +57,9 @@ def test_lock_of_a_dead_process_is_taken_over(
     child = start_child(die)
     assert child.wait() == 7
     go(max_steps=1)
-    assert f"took over the lock of process {child.pid}, which has ended" in capsys.readouterr().err
+    assert f"took over the lock of process {child.pid}, which has ended" in caplog.text
+    caplog.clear()
     with pytest.raises(UsageError):
         go(batch_size=7)
     go()
-    assert "took over" not in capsys.readouterr().err
+    assert "took over" not in caplog.text

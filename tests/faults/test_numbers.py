@@ -116,7 +116,7 @@ def test_diverging_run_as_the_user_sees_it(
 ) -> None:
     """Row 14: no traceback, no checkpoint yet, exit code 1."""
     path = tmp_path / "tiny.toml"
-    path.write_text(to_toml(make_recipe(optim={"lr": 1e38, "kind": "sgd"}, epochs=50)))
+    path.write_text(to_toml(make_recipe(optim={"lr": 1e38, "name": "sgd"}, epochs=50)))
     with pytest.raises(SystemExit) as raised:
         main(["train", str(path), "--runs-dir", str(tmp_path), "--checkpoint.every-s", "1e9"])
     assert raised.value.code == NonFiniteError.exit_code == 1
@@ -125,10 +125,10 @@ def test_diverging_run_as_the_user_sees_it(
     assert lines[-1] == "  there is no checkpoint yet; try a lower learning rate or --optim.clip-norm 1"
 
 
-def test_learning_rate_of_0_warns(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:
+def test_learning_rate_of_0_warns(go: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
     """Row 15."""
     go(optim={"lr": 0.0})
-    assert "warning: a learning rate of 0" in capsys.readouterr().err
+    assert "warning: a learning rate of 0" in caplog.text
 
 
 @pytest.mark.parametrize("key", ["optim.lr", "optim.muon_lr", "optim.weight_decay", "schedule.warmup_epochs"])

@@ -60,7 +60,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     layouts = (replace(official, md5=md5),)
     family = replace(published.CIFAR10, layouts=layouts, num_trainval=100, num_val=10, num_test=20)
     monkeypatch.setitem(published.FAMILIES, "cifar10", family)
-    monkeypatch.setattr("pocket_resnet.data.source.CIFAR10", family)
+    monkeypatch.setattr("pocket_resnet.data.datasets.CIFAR10", family)
     return "cifar10"
 
 
@@ -81,7 +81,7 @@ def train_and_use(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callabl
     """train_and_use("digits"): a whole run of a tiny network, then evaluation and a prediction."""
     spec = replace(make_recipe().model, image_size=32)
     recipe, runs = tmp_path / "tiny.toml", tmp_path / "runs"
-    recipe.write_text(to_toml(make_recipe(model=spec, resolutions=(), max_steps=4, batch_size=4)))
+    recipe.write_text(to_toml(make_recipe(model=spec, train_image_sizes=(), max_steps=4, batch_size=4)))
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
 
     def work(data: str, *options: str) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pocket_resnet.cli.main import main
 from pocket_resnet.data import published
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import ArtifactError, DataError
 from pocket_resnet.io.files import write_folder
 from pocket_resnet.io.step_folders import newest_first
@@ -100,15 +100,15 @@ def test_as_big_model(trained: Path, sentinel: Path) -> None:
     assert not sentinel.exists()
 
 
-@pytest.mark.parametrize("verb", [["evaluate"], ["predict"], ["summary"]])
+@pytest.mark.parametrize("name", [["evaluate"], ["predict"], ["summary"]])
 def test_as_model_file(
-    verb: list[str], bomb: bytes, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
+    name: list[str], bomb: bytes, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 29: a .pt where a model directory is wanted."""
     path = tmp_path / "model.pt"
     path.write_bytes(bomb)
     with pytest.raises(SystemExit) as raised:
-        main([*verb, str(path), *(["x.png"] if verb == ["predict"] else [])])
+        main([*name, str(path), *(["x.png"] if name == ["predict"] else [])])
     assert raised.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
     assert not sentinel.exists()

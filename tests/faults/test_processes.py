@@ -22,12 +22,15 @@ from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
+from pocket_resnet.training.callbacks import Callback, RunState
 from pocket_resnet.training.distributed import Processes
+from pocket_resnet.training.metrics import Record
+from pocket_resnet.training.run import train
 from pocket_resnet.training.trainer import Trainer
 
 # Two processes add up in another order than one: after eight steps of SGD weights differ by less than this.
 TOLERANCE = 1e-4
-SGD: dict[str, Any] = {"kind": "sgd", "lr": 0.05, "nesterov": False, "momentum": 0.9, "lookahead_steps": 0}
+SGD: dict[str, Any] = {"name": "sgd", "lr": 0.05, "nesterov": False, "momentum": 0.9, "lookahead_steps": 0}
 
 CHANGING_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "shutil.rmtree")
 
@@ -90,7 +93,7 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
 
     def end_epoch(self: Trainer) -> None:
         whole(self)
-        if self.step == self.num_steps:
+        if self.step == self.steps.total:
             copies = {name: value.clone().contiguous() for name, value in self.tensors().items()}
             save_file(copies, tmp_path / f"state-{self.processes.rank}-of-{self.processes.world_size}")
 
@@ -98,10 +101,10 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
     return lambda rank: load_file(tmp_path / f"state-{rank}-of-2")
 
 
-@pytest.mark.parametrize(("optim", "hardest"), [(SGD, 1.0), ({"kind": "muon"}, 1.0), (SGD, 0.7)])
+@pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"name": "muon"}, 1.0), (SGD, 0.7)])
 def test_both_have_the_same_weights(
     optim: dict[str, Any],
-    hardest: float,
+    hard_fraction: float,
     command: Any,
     start_ranks: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -110,8 +113,10 @@ def test_both_have_the_same_weights(
 ) -> None:
     """Weights, momentum, averages, statistics and totals, to the bit; the other writes no file, prints no line."""
     state_of = state_at_the_end(monkeypatch, tmp_path)
-    mixup = 0.5 if hardest == 1 else 0.0
-    arguments = command("two", epochs=4, optim=optim, hardest=hardest, augment={"mixup": mixup})
+    mixup = 0.5 if hard_fraction == 1 else 0.0
+    arguments = command(
+        "two", epochs=4, min_steps=9, optim=optim, hard_fraction=hard_fraction, augment={"mixup": mixup}
+    )
 
     def work(rank: int) -> None:
         written = changes_in(tmp_path / "runs")
@@ -120,7 +125,8 @@ def test_both_have_the_same_weights(
 
     assert [rank.wait() for rank in start_ranks(work)] == [0, 0]
     said = capfd.readouterr()
-    assert (said.err.count("epoch 4/4"), said.out.count("accuracy")) == (1, 1)
+    assert (said.err.count("epoch 5/5"), said.out.count("accuracy")) == (1, 1)
+    assert said.err.count("14 images are few") == 1
     one, other = state_of(0), state_of(1)
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
@@ -144,6 +150,25 @@ def test_together_they_train_as_one(
     results = [json.loads((tmp_path / "runs" / run / "result.json").read_text()) for run in ("one", "two")]
     assert results[0]["images_seen"] == results[1]["images_seen"]
     assert results[0]["train_flops"] == results[1]["train_flops"]
+
+
+def test_a_callback_of_rank_0_stops_both(
+    make_recipe: Callable[..., Recipe], start_ranks: Any, tmp_path: Path, tiny_spec: Any
+) -> None:
+    """At the same step; the callbacks of the other process are not called."""
+
+    class StopAtOnce(Callback):
+        def on_epoch(self, run: RunState, record: Record) -> None:  # noqa: ARG002
+            assert run.trainer.processes.rank == 0
+            run.stop()
+
+    def work(_rank: int) -> None:
+        recipe = make_recipe(model=replace(tiny_spec), epochs=4)
+        result = train(recipe, runs_dir=tmp_path, run="r", callbacks=[StopAtOnce()])
+        sys.exit(0 if result.steps == 2 else 3)
+
+    assert [rank.wait() for rank in start_ranks(work)] == [0, 0]
+    assert json.loads((tmp_path / "r/result.json").read_text())["steps"] == 2
 
 
 @pytest.mark.parametrize("moment", ["before the step", "before gradients are summed"])
@@ -180,7 +205,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert [rank.wait() for rank in ranks] == [5, -signal.SIGKILL]
     told = capfd.readouterr().err
     assert "pocket-resnet: another process of this run has ended" in told
-    assert "go on with: pocket-resnet train" in told
+    assert "resume with: pocket-resnet train" in told
     [saved] = newest_first(tmp_path / "runs" / "lost" / "checkpoints")
     assert saved.name == "step-000003"
     assert checkpoint.load(saved)[1].keys() == whole.keys()
@@ -254,10 +279,10 @@ def test_a_process_that_never_comes(
     arguments = command("alone")
     ranks = start_ranks(lambda mine: main(arguments) if mine == rank else None)
     assert [each.wait() for each in ranks] == [5 if mine == rank else 0 for mine in (0, 1)]
-    waits, fails, mend = capfd.readouterr().err.splitlines()
+    waits, fails, hint = capfd.readouterr().err.splitlines()
     assert re.fullmatch(rf"process {rank + 1} of 2 waits at 127.0.0.1:\d+ for process {other}, 0.5 s at most", waits)
     assert re.fullmatch(rf"pocket-resnet: process {other} of 2 did not connect to 127.0.0.1:\d+ within 0.5 s", fails)
-    assert "POCKET_RESNET_WAIT_S" in mend
+    assert "POCKET_RESNET_WAIT_S" in hint
     assert not (tmp_path / "runs").exists()
 
 

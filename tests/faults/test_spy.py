@@ -48,7 +48,7 @@ def arguments(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..
     def make(data: object, image_size: int = 32) -> list[str]:
         spec = replace(make_recipe().model, image_size=image_size)
         path = tmp_path / "tiny.toml"
-        path.write_text(to_toml(make_recipe(model=spec, resolutions=(), max_steps=1, batch_size=4)))
+        path.write_text(to_toml(make_recipe(model=spec, train_image_sizes=(), max_steps=1, batch_size=4)))
         data_dir = ["--data-dir", str(tmp_path / "data")]
         return ["train", str(path), "--data", str(data), "--runs-dir", str(tmp_path / "runs"), "--run", "r", *data_dir]
 

@@ -84,7 +84,7 @@ class Recorder(nn.Module):
 
 
 def slow_shift(image_CHW: Tensor, by: int) -> Tensor:
-    """Each pixel comes from `by` rows and columns further, mirrored at the border without repeating it."""
+    """Each pixel comes from `by` rows and columns further, reflected at the border without repeating it."""
     size = image_CHW.shape[-1]
     at = [min(abs(index + by), 2 * (size - 1) - abs(index + by)) for index in range(size)]
     return torch.stack([torch.stack([image_CHW[:, y, x] for x in at], -1) for y in at], 1)
@@ -173,7 +173,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def real_sources(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:  # noqa: ARG001
     """After training on synthetic data, open what is asked for."""
-    from pocket_resnet.data.source import open_source
+    from pocket_resnet.data.datasets import open_source
 
     monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import pocket_resnet
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.classifier import Classifier
 from pocket_resnet.inference.evaluate import EVALUATION_BATCH, class_probabilities, evaluate_model
@@ -98,7 +98,7 @@ def test_numbers_of_numpy_and_paths_where_python_s_and_text_are_taken(
         run=Path("r"),
         epochs=np.int64(1),
         optim__lr=np.float32(0.5),
-        resolutions=np.array([6, 8]),
+        train_image_sizes=np.array([6, 8]),
         seed=torch.tensor(3),
     )
     assert (result.epochs, result.seed, result.data) == (1, 3, "synthetic")
@@ -126,16 +126,18 @@ def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray
 def test_several_views_where_mirrored_images_mean_something_else(
     classifier: Classifier, pixels_HWC: NDArray[np.uint8]
 ) -> None:
-    digits = Classifier(classifier.model, classifier.card.model_copy(update={"mirrored": False}), classifier.hardware)
+    digits = Classifier(
+        classifier.model, classifier.card.model_copy(update={"flip_invariant": False}), classifier.hardware
+    )
     assert len(digits.predict(pixels_HWC)) == 1
-    with pytest.raises(UsageError, match="2 views mirror images"):
+    with pytest.raises(UsageError, match="2 views mirror the images"):
         digits.predict(pixels_HWC, views=2)
 
 
 def test_a_loop_of_links_is_a_file_that_cannot_be_read(trained: Path, png: Path, tmp_path: Path) -> None:
     loop = tmp_path / "loop.png"
     loop.symlink_to(loop)
-    rows, [bad], _ = predict_files(trained, [loop, png], top=1)
+    rows, [bad] = predict_files(trained, [loop, png], top=1)
     assert [row["image"] for row in rows] == [str(png)]
     assert "loop.png: cannot be read" in bad
 
@@ -159,19 +161,19 @@ def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
         classifier.predict(np.zeros((4, 4, 3), np.uint8), top=0)
 
 
-def test_files_and_folders(trained: Path, png: Path, tmp_path: Path) -> None:
+def test_files_and_folders(trained: Path, png: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "many"
     (folder / "deep").mkdir(parents=True)
     (folder / "deep" / "b.png").write_bytes(png.read_bytes())
     (folder / "a.txt").write_text("no picture")
     (folder / ".hidden.png").write_text("none of our business")
     (folder / "loop").symlink_to(folder)
-    rows, bad, remarks = predict_files(trained, [png, folder], top=2)
+    rows, bad = predict_files(trained, [png, folder], top=2)
     assert [row["image"] for row in rows] == [str(png), str(folder / "deep" / "b.png")]
     assert [len(row["top"]) for row in rows] == [2, 2]
     assert len(bad) == 1
     assert str(folder / "a.txt") in bad[0]
-    assert remarks == [f"{folder}: 1 skipped: loop (link to a folder around it)"]
+    assert caplog.messages == [f"{folder}: 1 skipped: loop (link to a parent folder)"]
 
 
 def upright() -> NDArray[np.uint8]:

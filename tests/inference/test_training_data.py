@@ -61,12 +61,12 @@ def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: P
     (pictures / "red" / "0.png").unlink()
     paint(pictures, first=NUM_IMAGES)
     for read in (evaluate_model, read_run):
-        with pytest.raises(DataError, match=f"the data in {pictures} are not those it was trained on: ") as raised:
+        with pytest.raises(DataError, match=f"the data in {pictures} differ from those it was trained on: ") as raised:
             read(run_folder)
         assert "red/0.png (gone)" in str(raised.value)
         assert f"--data {pictures}" in str(raised.value)
     assert evaluate_model(run_folder, data=str(pictures)).num_images == 4 * NUM_IMAGES - 1
-    assert "The data have changed since this run." in read_run(run_folder, opener(None), str(pictures)).remarks
+    assert "The data have changed since this run." in read_run(run_folder, opener(None), str(pictures)).notices
 
 
 def test_moved_data(
@@ -77,12 +77,12 @@ def test_moved_data(
     moved = pictures.rename(tmp_path / "moved")
     code, _, err = run("evaluate", run_folder)
     assert code == 3
-    assert f"its training data {pictures} do not exist" in err
+    assert f"its training data are not at {pictures}" in err
     assert "--data" in err
-    assert "do not exist" in run("report", run_folder)[2]
+    assert "are not at" in run("report", run_folder)[2]
     assert evaluate_model(run_folder, data=str(moved), split="val") == before
     again = read_run(run_folder, opener(None), str(moved))
-    assert (again.evaluation.accuracy, again.remarks) == (before.accuracy, ())
+    assert (again.evaluation.accuracy, again.notices) == (before.accuracy, ())
     assert run("report", run_folder, "--data", moved)[0] == 0
     assert train_on(moved, resume=True, max_steps=2).steps == 2
     assert load_recipe(str(run_folder / "recipe.toml")).data.name == str(moved)
@@ -110,7 +110,7 @@ def test_finished_run_is_not_taken_for_one_on_other_data(
     assert train_on(pictures, resume=True).model == str(run_folder / "model")
     for path in (pictures / "red").iterdir():
         Image.new("RGB", (8, 8), (int(path.stem), 0, 0)).save(path)
-    with pytest.raises(UsageError, match="is not the data this run began with"):
+    with pytest.raises(UsageError, match="differs from the data this run began with"):
         train_on(pictures, resume=True)
 
 
@@ -121,7 +121,7 @@ def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: P
         assert str(tmp_path) not in (alone / name).read_text()
     assert "pictures/, fingerprint " in (alone / "README.md").read_text()
     for _ in range(2):
-        with pytest.raises(DataError, match="trained on a folder, pictures/, whose location is stored only") as raised:
+        with pytest.raises(DataError, match="trained on a folder, pictures/, but only the run's folder") as raised:
             evaluate_model(alone)
         assert "--data" in str(raised.value)
         (alone.parent / "recipe.toml").write_text('data.name = "digits"')
@@ -191,14 +191,14 @@ def test_trained_on_validation_is_said_in_the_report(
     final = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_on": "trainval"})})
     train(final, runs_dir=tmp_path / "runs", run="final")
     num_val = evaluate_model(tmp_path / "runs" / "final").num_images
-    remarks = read_run(tmp_path / "runs" / "final").remarks
-    assert remarks == (f"No estimate: the model was trained on all these {num_val} images.",)
+    notices = read_run(tmp_path / "runs" / "final").notices
+    assert notices == (f"No estimate: the model was trained on all these {num_val} images.",)
 
 
 def test_built_in_data_sets_too(train_on: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """Row 44: the digits as pictures in a folder."""
     spec = replace(make_recipe().model, image_size=32, num_classes=10)
-    train_on("digits", model=spec, resolutions=(), batch_size=64)
+    train_on("digits", model=spec, train_image_sizes=(), batch_size=64)
     run_folder = tmp_path / "runs" / "r"
     assert evaluate_model(run_folder).caveat is None
     images = read_run(run_folder).source.split("train").images_NCHW[:10]
@@ -233,12 +233,12 @@ def test_earlier_run_on_a_folder_recorded_as_digits(
     train_on: Callable[..., Result], pictures: Path, make_recipe: Any, tmp_path: Path
 ) -> None:
     """Row 42: its checkpoint says that the built-in digits are not what it was trained on."""
-    train_on(pictures, model=replace(make_recipe().model, image_size=32), resolutions=())
+    train_on(pictures, model=replace(make_recipe().model, image_size=32), train_image_sizes=())
     run_folder = tmp_path / "runs" / "r"
     older(run_folder, "digits")
     path = run_folder / "recipe.toml"
     path.write_text(path.read_text().replace(f'"{pictures}"', '"digits"'))
-    with pytest.raises(DataError, match="the data in digits are not those it was trained on"):
+    with pytest.raises(DataError, match="the data in digits differ from those it was trained on"):
         evaluate_model(run_folder)
 
 

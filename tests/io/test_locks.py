@@ -14,8 +14,8 @@ from pocket_resnet.io.locks import lock_folder
 
 def test_lock(tmp_path: Path) -> None:
     """Row 12: within one process too; free again after the block, even where it ended with an error."""
-    with lock_folder(tmp_path / "f") as remark:
-        assert remark is None
+    with lock_folder(tmp_path / "f") as notice:
+        assert notice is None
         with (
             pytest.raises(EnvironmentFault, match=f"in use by process {os.getpid()}"),
             lock_folder(tmp_path / "f"),
@@ -23,8 +23,8 @@ def test_lock(tmp_path: Path) -> None:
             pass
     with pytest.raises(RuntimeError), lock_folder(tmp_path / "f"):
         raise RuntimeError
-    with lock_folder(tmp_path / "f") as remark:
-        assert remark is None
+    with lock_folder(tmp_path / "f") as notice:
+        assert notice is None
 
 
 def test_lock_where_no_folder_can_be(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_file_systems_without_locks(
     with lock_folder(tmp_path / "f") as warning:
         assert warning is not None
         assert str(tmp_path / "f") in warning
-        assert "has no locks" in warning
+        assert "does not support locks" in warning
     with download.exclusive(tmp_path / "archive", wait_s=0.0):
         pass
-    assert "has no locks" in caplog.text
+    assert "does not support locks" in caplog.text

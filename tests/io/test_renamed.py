@@ -39,7 +39,7 @@ def test_nested_tables() -> None:
 def test_both_names_at_once_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse_recipe(text, PATH)
-    assert str(raised.value) == "some.toml: `average` is now `ema`, and both are given\n  leave `average` out"
+    assert str(raised.value) == "some.toml: `average` is now `ema`, but both are set\n  remove `average`"
 
 
 def test_recipes_of_earlier_versions() -> None:

@@ -32,7 +32,7 @@ def make_card(tiny_spec: NetworkSpec) -> Callable[..., Card]:
             "num_params": num_params(tiny_spec),
             "num_macs": num_macs(tiny_spec),
             "data": "digits",
-            "mirrored": False,
+            "flip_invariant": False,
             "train_on": "train",
             "recipe": "tiny",
             "seed": 0,
@@ -91,7 +91,7 @@ def test_run_folder_will_do(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model here"):
         find_model(tmp_path / "other")
     (tmp_path / "run x" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(UsageError, match="has not finished") as raised:
+    with pytest.raises(UsageError, match="is not finished") as raised:
         find_model(tmp_path / "run x")
     assert resume_command(tmp_path / "run x") in str(raised.value)
 
@@ -155,7 +155,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_config(case: str, folder: Path) -> None:
-    """Row 30: a schema error that names the file, in one line, and below it how to mend it."""
+    """Row 30: a schema error that names the file, in one line, and below it how to fix it."""
     forge(folder, **WRONG[case])
     told = refusal(folder)
     assert str(folder / CONFIG) in told
@@ -207,8 +207,8 @@ def test_card_as_markdown(make_card: Callable[..., Card]) -> None:
     text = markdown(make_card())
     assert "| accuracy, single view, last epoch | 50.00% of 6 images (val) |" in text
     assert "`1`, `10`, `2`" in text
-    assert "part of training" not in text
-    assert "part of training" in markdown(make_card(train_on="trainval"))
+    assert "trained on these images" not in text
+    assert "trained on these images" in markdown(make_card(train_on="trainval"))
 
 
 def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, make_card: Callable[..., Card]) -> None:
@@ -241,8 +241,8 @@ def test_released_model_by_name(
     assert load_model(Path("large"))[1] == card
     with pytest.raises(UsageError, match="no model here") as raised:
         find_model(Path("medium"))
-    assert raised.value.mend is not None
-    assert raised.value.mend.endswith("or a released model: large, small")
+    assert raised.value.hint is not None
+    assert raised.value.hint.endswith("or a released model: large, small")
     with pytest.raises(UsageError) as raised:
         find_model(Path("./somewhere/large"))
     assert "released" not in str(raised.value)

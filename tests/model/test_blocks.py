@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from pocket_resnet.model.blocks import (
     ACTIVATIONS,
+    DropPath,
     PaddedIdentity,
     PostActivationBlock,
     PreActivationBlock,
     Projection,
     SqueezeExcite,
-    StochasticDepth,
     activation,
     conv2d,
     norm2d,
@@ -48,7 +48,7 @@ def test_squeeze_excite_keeps_at_least_one_hidden_unit() -> None:
 
 
 def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
-    drop = StochasticDepth(0.25)
+    drop = DropPath(0.25)
     out_BCHW = drop(torch.ones(4_000, 2, 3, 3))
     per_image = out_BCHW.flatten(1)
     assert (per_image == per_image[:, :1]).all()
@@ -59,8 +59,8 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
 
 def test_stochastic_depth_rests_in_evaluation() -> None:
     x_BCHW = torch.randn(4, 2, 3, 3)
-    assert torch.equal(StochasticDepth(0.9).eval()(x_BCHW), x_BCHW)
-    assert torch.equal(StochasticDepth(0.0)(x_BCHW), x_BCHW)
+    assert torch.equal(DropPath(0.9).eval()(x_BCHW), x_BCHW)
+    assert torch.equal(DropPath(0.0)(x_BCHW), x_BCHW)
 
 
 @pytest.mark.parametrize("size", [7, 8])

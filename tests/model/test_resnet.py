@@ -10,16 +10,20 @@ import pytest
 import torch
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.blocks import SqueezeExcite, StochasticDepth
+from pocket_resnet.model.blocks import DropPath, SqueezeExcite
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.counts import layers, num_macs, num_params
 from pocket_resnet.model.resnet import Initialisation, Normalize, ResNet, initialise, whitening_filters
-from pocket_resnet.model.spec import CHOICES, NetworkSpec
+from pocket_resnet.model.spec import NetworkSpec
+
+FIELDS = TypeAdapter(NetworkSpec).json_schema()["properties"]
+CHOICES = {name: field["enum"] for name, field in FIELDS.items() if "enum" in field}
 
 SMALL = NetworkSpec(
     num_blocks=(1, 1),
@@ -62,7 +66,7 @@ def specs(draw: st.DrawFn) -> NetworkSpec:
         "expansion": st.integers(1, 4),
         "groups": st.sampled_from((1, 2, 4)),
         "squeeze_reduction": st.sampled_from((2, 16)),
-        "stochastic_depth": st.sampled_from((0.0, 0.5)),
+        "drop_path": st.sampled_from((0.0, 0.5)),
     }
     try:
         return NetworkSpec(**draw(st.fixed_dictionaries(fields)))
@@ -105,7 +109,7 @@ def test_every_network_is_what_its_spec_counts(spec: NetworkSpec, other_size: in
 @given(specs())
 def test_scale_is_free_just_where_a_norm_follows(spec: NetworkSpec) -> None:
     """Of all filters that can be trained: scaled, those of `normed_convs` leave the logits, others change them."""
-    model = build(replace(spec, stochastic_depth=0.0, image_size=16)).double().train()
+    model = build(replace(spec, drop_path=0.0, image_size=16)).double().train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-12
@@ -178,7 +182,7 @@ def test_every_option_changes_the_logits_and_can_be_trained(changes: dict[str, A
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
 
-@pytest.mark.parametrize("option", ["dropout", "stochastic_depth"])
+@pytest.mark.parametrize("option", ["dropout", "drop_path"])
 def test_randomness_only_in_training(option: str) -> None:
     model = build(replace(SMALL, **{option: 0.5}))
     images_BCHW = torch.rand(16, 3, 16, 16)
@@ -192,8 +196,8 @@ def test_randomness_only_in_training(option: str) -> None:
 
 
 def test_drop_probability_rises_linearly_to_the_last_block() -> None:
-    model = ResNet(replace(SMALL, num_blocks=(1, 3), stochastic_depth=0.4))
-    drops = [module.drop_probability for module in model.modules() if isinstance(module, StochasticDepth)]
+    model = ResNet(replace(SMALL, num_blocks=(1, 3), drop_path=0.4))
+    drops = [module.drop_probability for module in model.modules() if isinstance(module, DropPath)]
     assert drops == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
@@ -315,7 +319,7 @@ def test_compiles_whole_and_keeps_its_logits_in_channels_last(name: str) -> None
 
 @pytest.mark.parametrize("training", [True, False])
 def test_runs_in_bfloat16_autocast(training: bool) -> None:
-    spec = replace(SMALL, squeeze_excite="block", stochastic_depth=0.5, dropout=0.1)
+    spec = replace(SMALL, squeeze_excite="block", drop_path=0.5, dropout=0.1)
     model = build(spec).train(training)
     with torch.autocast("cpu", torch.bfloat16):
         logits_BK = model(torch.rand(4, 3, 16, 16))

@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 
-from pocket_resnet.inference.evaluate import summarise
+from pocket_resnet.inference.evaluate import Evaluation, summarise
 from pocket_resnet.inference.statistics import calibration_bins, calibration_error
 from pocket_resnet.plots import figures
-from pocket_resnet.plots.figures import Curve
 from pocket_resnet.plots.style import COLORS, png, shown
 
 
@@ -29,13 +28,13 @@ def points(axes: Axes) -> list[tuple[list[float], list[float]]]:
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
 
 
-def evaluation(num_classes: int, count: int = 200) -> Any:
+def evaluation(num_classes: int, count: int = 200) -> Evaluation:
     draws = torch.Generator().manual_seed(0)
     labels_N = torch.randint(0, num_classes, (count,), generator=draws)
     logits_NK = 2 * torch.randn(count, num_classes, generator=draws)
     logits_NK[torch.arange(count), labels_N] += 2
     names = tuple(f"class {k}" for k in range(num_classes))
-    return summarise(logits_NK.softmax(1), labels_N, names, "val", 1), logits_NK.softmax(1), labels_N
+    return summarise(logits_NK.softmax(1), labels_N, names, "val", 1)
 
 
 def texts(drawn: Figure) -> list[str]:
@@ -44,7 +43,7 @@ def texts(drawn: Figure) -> list[str]:
 
 def test_one_run_s_curves_are_its_records() -> None:
     run = records(0)
-    losses, accuracies, rates = figures.learning_curves([Curve("a", (run,))]).axes
+    losses, accuracies, rates = figures.learning_curves({"a": [run]}).axes
     assert points(losses)[0] == ([1, 2, 3, 4], [record["train_loss"] for record in run])
     assert points(losses)[1] == ([2, 3, 4], [record["val_nll"] for record in run[1:]])
     assert points(accuracies)[1][1] == pytest.approx([100 * record["val_accuracy"] for record in run[1:]])
@@ -54,7 +53,7 @@ def test_one_run_s_curves_are_its_records() -> None:
 
 def test_several_runs_are_a_mean_and_a_band() -> None:
     runs = [records(seed) for seed in range(3)]
-    drawn = figures.learning_curves([Curve("a", tuple(runs)), Curve("b", (records(7, epochs=2),))])
+    drawn = figures.learning_curves({"a": runs, "b": [records(7, epochs=2)]})
     losses = drawn.axes[0]
     values = np.array([[record["train_loss"] for record in run] for run in runs])
     assert points(losses)[0][1] == pytest.approx(values.mean(0))
@@ -67,7 +66,7 @@ def test_several_runs_are_a_mean_and_a_band() -> None:
 
 
 def test_confusion_matrix_has_the_counts() -> None:
-    found, *_ = evaluation(4)
+    found = evaluation(4)
     drawn = figures.confusion_matrix(found)
     written = np.array([int(text or 0) for text in texts(drawn)]).reshape(4, 4)
     assert written.tolist() == [list(row) for row in found.confusion]
@@ -78,8 +77,8 @@ def test_confusion_matrix_has_the_counts() -> None:
 
 
 def test_class_accuracies_stand_in_order() -> None:
-    found, *_ = evaluation(5)
-    drawn = figures.class_accuracies(found.per_class, found.accuracy)
+    found = evaluation(5)
+    drawn = figures.class_accuracies(found)
     names = [label.get_text() for label in drawn.axes[0].get_yticklabels()][::-1]
     by_name = {result.name: result for result in found.per_class}
     assert names == sorted(by_name, key=lambda name: -by_name[name].accuracy)
@@ -88,28 +87,46 @@ def test_class_accuracies_stand_in_order() -> None:
     assert f"{found.accuracy:.1%}" in texts(drawn)[0]
 
 
+def test_confused_pairs_are_the_most_frequent_mistakes() -> None:
+    found = evaluation(4)
+    counts = {(i, j): found.confusion[i][j] for i in range(4) for j in range(4) if i != j}
+    drawn = figures.confused_pairs(found, 3)
+    [axes] = drawn.axes
+    assert [bar.get_width() for bar in axes.patches] == sorted(counts.values(), reverse=True)[:3]
+    for label, pair in zip(axes.get_yticklabels(), found.confusions(3), strict=True):
+        assert label.get_text() == f"{pair.true} → {pair.predicted}"
+        assert pair.num_images == counts[int(pair.true[-1]), int(pair.predicted[-1])]
+        assert pair.share == pair.num_images / sum(found.confusion[int(pair.true[-1])])
+
+
+def test_network_without_mistakes_can_be_drawn() -> None:
+    found = summarise(torch.eye(3), torch.arange(3), ("a", "b", "c"), "val", 1)
+    assert found.confusions() == []
+    assert png(figures.confused_pairs(found)).startswith(b"\x89PNG")
+
+
 def test_class_that_is_never_right_and_class_without_images() -> None:
     probabilities_NK = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]])
     found = summarise(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val", 1)
-    drawn = figures.class_accuracies(found.per_class, found.accuracy)
+    drawn = figures.class_accuracies(found)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["b", "a"]
     assert png(figures.confusion_matrix(found))
 
 
 @pytest.mark.parametrize("num_classes", [2, 20, 100])
 def test_any_number_of_classes_can_be_drawn(num_classes: int) -> None:
-    found, *_ = evaluation(num_classes)
+    found = evaluation(num_classes)
     assert png(figures.confusion_matrix(found)).startswith(b"\x89PNG")
-    drawn = figures.class_accuracies(found.per_class, found.accuracy)
+    drawn = figures.class_accuracies(found)
     assert len(drawn.axes[0].get_yticklabels()) <= figures.MOST_BARS
     assert png(drawn)
 
 
 def test_reliability_diagram_has_the_bins() -> None:
-    found, probabilities_NK, labels_N = evaluation(4)
-    confidence_N, predicted_N = probabilities_NK.max(1)
-    bins = calibration_bins(confidence_N, predicted_N == labels_N)
-    drawn = figures.reliability_diagram(bins, found.ece)
+    found = evaluation(4)
+    confidence_N, predicted_N = found.probabilities_NK.max(1)
+    bins = calibration_bins(confidence_N, predicted_N == found.labels_N)
+    drawn = figures.reliability_diagram(found)
     axes, counts = drawn.axes
     x, y = next((line.get_xdata(), line.get_ydata()) for line in axes.lines if line.get_marker() == "o")
     assert list(x) == pytest.approx([100 * each.confidence for each in bins])
@@ -118,7 +135,7 @@ def test_reliability_diagram_has_the_bins() -> None:
     for bar, each in zip(counts.patches, bins, strict=True):
         assert bar.get_x() < 100 * each.confidence < bar.get_x() + 100 / 15
     assert axes.get_title("left") == f"expected calibration error {100 * found.ece:.1f} points"
-    assert found.ece == calibration_error(confidence_N, predicted_N == labels_N)
+    assert found.ece == calibration_error(confidence_N, predicted_N == found.labels_N)
 
 
 @pytest.mark.filterwarnings("error")

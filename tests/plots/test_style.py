@@ -1,100 +1,34 @@
-"""Pictures: the scale, and that what is drawn is what was given."""
+"""The style of pictures: the user's settings change none of them, and stay."""
 
-import itertools
-from pathlib import Path
+import io
 
 import numpy as np
-import pytest
 from matplotlib import rcParams
+from matplotlib.figure import Figure
 from PIL import Image
 
-from pocket_resnet.plots.style import (
-    ACCURACY_TICKS,
-    Cost,
-    Label,
-    accuracy_height,
-    cost_figure,
-    draw_key,
-    figure,
-    pixels,
-    save,
-    write_labels,
-)
+from pocket_resnet.plots.figures import run_accuracies
+from pocket_resnet.plots.style import pixels, png
 
 
-def test_halving_the_error_is_the_same_step_everywhere() -> None:
-    steps = [accuracy_height(high) - accuracy_height(low) for low, high in ((84, 92), (92, 96), (96, 98))]
-    assert steps == pytest.approx([steps[0]] * 3)
+def drawn() -> Figure:
+    return run_accuracies([("fast $x", 0.867, (0.86, 0.87)), ("best", 0.95, (0.94, 0.96))])
 
 
-def test_higher_accuracy_stands_higher() -> None:
-    heights = [accuracy_height(tick) for tick in ACCURACY_TICKS]
-    assert heights == sorted(heights)
-
-
-def test_cost_picture_holds_every_point_where_it_belongs() -> None:
-    ours = [Cost("fast", 86.7, 0.01, 34), Cost("fast", 86.1, 0.01, 36), Cost("cpu94", 93.2, 0.2, 440)]
-    drawn = cost_figure(ours, [Cost("airbench94", 94.0, 0.29)])
-    time_axes, work_axes = drawn.axes
-    points = [
-        {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if len(line.get_xdata())}
-        for axes in (time_axes, work_axes)
-    ]
-    assert points[0] == {(cost.seconds, accuracy_height(cost.accuracy)) for cost in ours}
-    assert points[1] == {(cost.pflop, accuracy_height(cost.accuracy)) for cost in ours} | {
-        (0.29, accuracy_height(94.0))
-    }
-    assert [text.get_text() for text in time_axes.texts] == ["fast", "cpu94"]
-    for axes in (time_axes, work_axes):
-        low, high = axes.get_xlim()
-        assert all(low <= x <= high for x, _ in points[axes is work_axes])
-
-
-def test_picture_is_written_the_same_twice(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        save(cost_figure([Cost("fast", 86.7, 0.01, 34)], []), tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert Image.open(tmp_path / "a.png").size[0] > 1000
-
-
-def test_dagger_of_the_key_is_a_dagger() -> None:
-    """A marker in dollars, which is drawn as a formula; that names are not must leave it so."""
-    _, [axes] = figure(4, 3)
-    draw_key(axes, chosen_on_test=True)
-    outline = axes.lines[-1]._marker.get_path().get_extents()
-    assert outline.width < outline.height
-
-
-def test_labels_keep_clear_of_each_other_and_of_points() -> None:
-    """Five points in a row, so near that labels to the right of each would cover the next."""
-    _, [axes] = figure(4, 3)
-    points = [(0.4 + 0.1 * number, 0.5) for number in range(5)]
-    for x, y in points:
-        axes.plot(x, y, "o")
-    axes.set_xlim(0, 1.2)
-    write_labels(axes, [Label(x, y, f"name {number}", "black") for number, (x, y) in enumerate(points)])
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    assert not any(box.contains(*axes.transData.transform(point)) for box in boxes for point in points)
-
-
-def test_settings_of_the_user_change_no_picture_and_stay(tmp_path: Path) -> None:
+def test_settings_of_the_user_change_no_picture_and_stay() -> None:
     """Row 56: when it is made and when it is written; LaTeX is neither there nor needed."""
-    costs = [Cost("fast $x", 86.7, 0.01, 34)]
-    save(cost_figure(costs, []), tmp_path / "a.png")
+    usual = png(drawn())
     theirs = {"text.usetex": True, "font.size": 40.0, "savefig.transparent": True, "figure.dpi": 30.0}
     before = {key: rcParams[key] for key in theirs}
     try:
         rcParams.update(theirs)
-        save(cost_figure(costs, []), tmp_path / "b.png")
+        unusual = png(drawn())
         assert {key: rcParams[key] for key in theirs} == theirs
     finally:
         rcParams.update(before)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert unusual == usual
 
 
-def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
-    drawn = cost_figure([Cost("fast", 86.7, 0.01, 34)], [])
-    save(drawn, tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        assert np.array_equal(np.array(image.convert("RGB")), pixels(drawn))
+def test_pixels_are_those_of_the_png() -> None:
+    with Image.open(io.BytesIO(png(drawn()))) as image:
+        assert np.array_equal(np.array(image.convert("RGB")), pixels(drawn()))

@@ -17,12 +17,12 @@ from pocket_resnet.model.catalog import named
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import dotted
-from pocket_resnet.recipe.dial import FULL_SIZE_PARAMS, follow, growing_sides, strength
+from pocket_resnet.recipe.dial import FULL_SIZE_PARAMS, follow, growing_image_sizes, strength
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, override, parse_recipe, to_toml
 from pocket_resnet.training.prepare import fit_to_data
 
-ALL = ("augment", "optim", "ema", "schedule", "resolutions")
+ALL = ("augment", "optim", "ema", "schedule", "train_image_sizes")
 LARGE, SMALL = named("original"), named("resnet20")
 
 
@@ -36,7 +36,7 @@ def test_longer_runs_never_get_less(spec: NetworkSpec) -> None:
         [
             float(value)
             for key, value in dialled(spec, epochs).items()
-            if key.partition(".")[0] not in ("resolutions", "optim")
+            if key.partition(".")[0] not in ("train_image_sizes", "optim")
         ]
         for epochs in (1, 5, 10, 20, 50, 100, 200, 1000, 5000)
     ]
@@ -108,21 +108,23 @@ def by_program(changes: dict[str, Any], _folder: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("way", [by_flag, by_toml, by_base, by_program])
 @pytest.mark.parametrize("key", DIALLED)
 def test_what_is_set_wins_over_the_dial_also_at_its_default(
-    key: str, way: Callable[..., Recipe], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, way: Callable[..., Recipe], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Any
 ) -> None:
-    """Row 58: by flag, recipe file, base or program; a remark says so, and recipe.toml resumes to the same."""
+    """Row 58: by flag, recipe file, base or program; a notice says so, and recipe.toml resumes to the same."""
     default = dotted(Recipe().model_dump())[key]
     changes = {"epochs": SHORT if key.startswith("optim.") else LONG, "budget": "50k", "batch_size": 4, "min_steps": 0}
-    left, _ = fit_to_data(override(load_recipe("best"), changes), as_32(source), 14)
+    left = fit_to_data(override(load_recipe("best"), changes), as_32(source), 14)
     assert dotted(left.model_dump())[key] != default
-    recipe, remarks = fit_to_data(way(changes | {key: default}, tmp_path, monkeypatch), as_32(source), 14)
+    logged.clear()
+    recipe = fit_to_data(way(changes | {key: default}, tmp_path, monkeypatch), as_32(source), 14)
     assert dotted(recipe.model_dump())[key] == default
-    assert [line for line in remarks if line.startswith("kept because you set them: ") and key in line]
+    assert [line for line in logged.messages if line.startswith("kept because you set them: ") and key in line]
     others = {name: value for name, value in dotted(left.model_dump()).items() if name not in (key, "name", "seed")}
     assert others.items() <= dotted(recipe.model_dump()).items()
-    again, remarks = fit_to_data(parse_recipe(to_toml(recipe), tmp_path / "recipe.toml"), as_32(source), 14)
+    logged.clear()
+    again = fit_to_data(parse_recipe(to_toml(recipe), tmp_path / "recipe.toml"), as_32(source), 14)
     assert again == recipe
-    assert not [line for line in remarks if "dial" in line]
+    assert not [line for line in logged.messages if "dial" in line]
 
 
 @pytest.mark.parametrize(
@@ -134,16 +136,18 @@ def test_what_is_set_wins_over_the_dial_also_at_its_default(
         ({"ema.window": 0.04}, None),
     ],
 )
-def test_the_key_that_was_set_is_told(changes: dict[str, Any], told: str | None, source: Source) -> None:
+def test_the_key_that_was_set_is_told(changes: dict[str, Any], told: str | None, source: Source, logged: Any) -> None:
     """Row 58: also where it takes the place of the dialled one."""
     asked = override(load_recipe("best"), {"epochs": LONG, "budget": "50k", "batch_size": 4} | changes)
-    remarks = [line for line in fit_to_data(asked, as_32(source), 14)[1] if "you set" in line]
-    assert remarks == ([f"kept because you set them: {told}"] if told else [])
+    fit_to_data(asked, as_32(source), 14)
+    notices = [line for line in logged.messages if "you set" in line]
+    assert notices == ([f"kept because you set them: {told}"] if told else [])
 
 
 def as_32(source: Source) -> Source:
     """The synthetic data, said to be of the size that the recipe `best` has: only a folder's name is looked at."""
-    return replace(source, image_size=32)
+    source.image_size = 32
+    return source
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_what_is_set_of_the_network_stays_and_the_dial_fills_the_budget(
 ) -> None:
     """Row 58: the dial decides the rest of the network."""
     asked = by_toml({"budget": "200k"} | changes, tmp_path, pytest.MonkeyPatch())
-    spec = fit_to_data(asked, source, 1000)[0].model
+    spec = fit_to_data(asked, source, 1000).model
     for key, value in changes.items():
         assert key == "epochs" or getattr(spec, key.removeprefix("model.")) == value
     assert 190_000 <= num_params(spec) <= 200_000
@@ -169,7 +173,7 @@ def test_what_is_set_of_the_network_stays_and_the_dial_fills_the_budget(
 def test_widths_that_are_set_are_held_to_the_budget(source: Source) -> None:
     """Row 58: no dial scales them."""
     asked = override(load_recipe("best"), {"model.widths": (8, 16, 32), "budget": "50k"})
-    assert fit_to_data(asked, source, 1000)[0].model.widths == (8, 16, 32)
+    assert fit_to_data(asked, source, 1000).model.widths == (8, 16, 32)
     with pytest.raises(UsageError, match=r"widths \(8, 16, 32\) has [\d,]+ parameters, over the budget of 10,000"):
         fit_to_data(override(asked, {"budget": "10k"}), source, 1000)
 
@@ -177,7 +181,7 @@ def test_widths_that_are_set_are_held_to_the_budget(source: Source) -> None:
 def test_a_network_that_is_named_is_scaled_as_without_a_dial(tmp_path: Path, source: Source) -> None:
     """Row 58: not replaced by another one."""
     (tmp_path / "mine.toml").write_text('base = "best"\nbudget = "200k"\n[model]\nnetwork = "fast"\n')
-    spec = fit_to_data(load_recipe(str(tmp_path / "mine.toml")), source, 1000)[0].model
+    spec = fit_to_data(load_recipe(str(tmp_path / "mine.toml")), source, 1000).model
     assert spec.stem == "whitening"
     assert spec.downsample == "pool-late"
     assert 190_000 <= num_params(spec) <= 200_000
@@ -190,22 +194,22 @@ def test_a_decay_that_is_set_takes_the_place_of_the_dials_window() -> None:
 
 
 def test_sides_grow_to_full_size() -> None:
-    assert growing_sides(32, 20) == (20, 24, 24, 24, 28, 28, 28, 32, 32, 32)
-    assert growing_sides(32, 9) == (16, 24, 32)
-    assert growing_sides(31, 20) == ()
+    assert growing_image_sizes(32, 20) == (20, 24, 24, 24, 28, 28, 28, 32, 32, 32)
+    assert growing_image_sizes(32, 9) == (16, 24, 32)
+    assert growing_image_sizes(31, 20) == ()
     for size, epochs in itertools.product(range(32, 100), (1, 10)):
-        sides = growing_sides(size, epochs)
+        sides = growing_image_sizes(size, epochs)
         assert list(sides) == sorted(sides)
         assert sides[-1] == size
 
 
-def test_a_fitted_recipe_has_the_values_and_no_dial(source: Source) -> None:
+def test_a_fitted_recipe_has_the_values_and_no_dial(source: Source, logged: Any) -> None:
     """So that recipe.toml says what was done, and a resumed run does the same."""
-    recipe, remarks = fit_to_data(Recipe(dial=("model", *ALL), budget="50k", epochs=4000, batch_size=4), source, 14)
+    recipe = fit_to_data(Recipe(dial=("model", *ALL), budget="50k", epochs=4000, batch_size=4), source, 14)
     assert recipe.dial == ()
     assert recipe.augment.trivial_augment
     assert recipe.ema.window > 0
     assert 48_500 <= num_params(recipe.model) <= 50_000
     assert recipe.model == replace(recipe.model, num_classes=3)
-    assert [remark for remark in remarks if remark.startswith("the dial: ")]
-    assert fit_to_data(recipe, source, 14)[0] == recipe
+    assert [line for line in logged.messages if line.startswith("the dial: ")]
+    assert fit_to_data(recipe, source, 14) == recipe

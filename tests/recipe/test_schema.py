@@ -90,17 +90,17 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("[augment]\nflip = 'maybe'", "input should be 'none', 'random' or 'alternating'"),
         ("[augment]\nerasing = 1.1", "less than or equal to 1"),
         ("label_smoothing = 1.0", "some.toml:1: `label_smoothing` = 1.0: input should be less than 1"),
-        ("resolutions = [16, 64]", "some.toml:1: resolutions (16, 64) exceed model.image_size 32"),
+        ("train_image_sizes = [16, 64]", "some.toml:1: train_image_sizes (16, 64) exceed model.image_size 32"),
         (
-            "\nresolutions = [32, 4]\n[model]\nnetwork = 'fast'",
-            "some.toml:2: resolutions: 4 pixels are too small: no pixel is left after",
+            "\ntrain_image_sizes = [32, 4]\n[model]\nnetwork = 'fast'",
+            "some.toml:2: train_image_sizes: 4 pixels: too small: no pixels are left after",
         ),
         ("[optim]\nnesterov = true\nmomentum = 0.0", "some.toml:2: optim.nesterov needs optim.momentum above 0"),
         ("[model]\nwidths = [1, 2]", "some.toml:1: num_blocks: stages must agree in number"),
         ("[model]\nnum_blocks = [0, 1, 1]", "some.toml:2: num_blocks: a stage without blocks"),
         (
             "[model]\nnetwork = 'resnet21'",
-            "some.toml:2: network: no network is called 'resnet21', did you mean `resnet",
+            "some.toml:2: network: no network is named 'resnet21', did you mean `resnet",
         ),
         ("budget = '5X'", f"some.toml:1: budget '5X' is not a number of parameters\n  give {COUNT_FORMS['budget']}"),
         ("epochs = 1\nepochs = 2", "some.toml: not TOML: Cannot overwrite a value (at end of document)"),
@@ -115,9 +115,9 @@ def test_refusals(text: str, told: str) -> None:
 
 def test_sides_are_those_of_the_dial_s_network_where_it_decides() -> None:
     """Which is known only with the data; the one in the recipe could not take 4 pixels."""
-    changes = {"budget": "1M", "epochs": 20, "resolutions": [4, 32]}
-    assert override(load_recipe("fast"), changes | {"dial": ["model"]}).resolutions == (4, 32)
-    with pytest.raises(RecipeError, match="4 pixels are too small"):
+    changes = {"budget": "1M", "epochs": 20, "train_image_sizes": [4, 32]}
+    assert override(load_recipe("fast"), changes | {"dial": ["model"]}).train_image_sizes == (4, 32)
+    with pytest.raises(RecipeError, match="4 pixels: too small"):
         override(load_recipe("fast"), changes)
 
 
@@ -186,7 +186,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 )
 def test_toml_round_trip_of_any_value(name: str, data: str, lr: float, seed: int, sides: list[int]) -> None:
     """Paths with quotes, newlines, control characters and emoji; the smallest and the largest numbers."""
-    recipe = override(Recipe(), {"name": name, "data.name": data, "optim.lr": lr, "seed": seed, "resolutions": sides})
+    recipe = override(
+        Recipe(), {"name": name, "data.name": data, "optim.lr": lr, "seed": seed, "train_image_sizes": sides}
+    )
     again = parse_recipe(to_toml(recipe), PATH)
     assert again == recipe
     assert again.data.name == data
@@ -199,8 +201,10 @@ def test_recipes_are_frozen() -> None:
 
 
 def test_override() -> None:
-    recipe = override(Recipe(), {"optim.lr": 0.5, "epochs": 3, "resolutions": [16, 32], "model.widths": [8, 8, 8]})
-    assert (recipe.optim.lr, recipe.epochs, recipe.resolutions) == (0.5, 3, (16, 32))
+    recipe = override(
+        Recipe(), {"optim.lr": 0.5, "epochs": 3, "train_image_sizes": [16, 32], "model.widths": [8, 8, 8]}
+    )
+    assert (recipe.optim.lr, recipe.epochs, recipe.train_image_sizes) == (0.5, 3, (16, 32))
     assert recipe.model.widths == (8, 8, 8)
     assert recipe.optim.momentum == Recipe().optim.momentum
     for key in ("optim.lrr", "epochs.x", "optimm.lr", "optim.lr.x"):
@@ -268,21 +272,21 @@ def test_meaningless_budgets(text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hardest": 0.5, "augment": {"mixup": 0.2}}, "does not go with augment.mixup or augment.cutmix"),
-        ({"hardest": 0.5, "augment": {"cutmix": 1.0}}, "does not go with augment.mixup or augment.cutmix"),
-        ({"hardest": 0.5, "batch_size": 1}, "leaves no image out of batches of 1"),
-        ({"hardest": 0.9, "batch_size": 2}, "hardest 0.9 leaves no image out of batches of 2"),
+        ({"hard_fraction": 0.5, "augment": {"mixup": 0.2}}, "cannot be combined with augment.mixup or augment.cutmix"),
+        ({"hard_fraction": 0.5, "augment": {"cutmix": 1.0}}, "cannot be combined with augment.mixup or augment.cutmix"),
+        ({"hard_fraction": 0.5, "batch_size": 1}, "drops no image from batches of 1"),
+        ({"hard_fraction": 0.9, "batch_size": 2}, "hard_fraction 0.9 drops no image from batches of 2"),
     ],
 )
 def test_what_leaves_nothing_to_choose_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as raised:
         Recipe.model_validate(changes)
-    assert raised.value.key == "hardest"
-    assert Recipe.model_validate({"hardest": 0.9, "batch_size": 8}).hardest == 0.9
+    assert raised.value.key == "hard_fraction"
+    assert Recipe.model_validate({"hard_fraction": 0.9, "batch_size": 8}).hard_fraction == 0.9
 
 
 @pytest.mark.parametrize("model", [{"preactivation": True}, {"batch_norm": False}])
 def test_a_residual_gain_needs_a_norm(model: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="residual_gain needs a network whose blocks end in a norm"):
+    with pytest.raises(RecipeError, match="residual_gain needs blocks that end in a norm"):
         Recipe.model_validate({"residual_gain": 0.0, "model": model})
     assert Recipe.model_validate({"model": model}).residual_gain == 1

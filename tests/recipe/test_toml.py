@@ -25,7 +25,7 @@ def test_base_is_another_recipe(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean `fast`"):
         load_recipe(str(path))
     path.write_text(f'base = "{path}"\n')
-    with pytest.raises(UsageError, match="its own base"):
+    with pytest.raises(UsageError, match="leads back to this file"):
         load_recipe(str(path))
     assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
 

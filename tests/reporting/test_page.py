@@ -1,10 +1,47 @@
-"""HTML from text: nothing gets out of it."""
+"""Templates: text becomes HTML by being escaped, what is missing is an error, numbers are written alike everywhere."""
 
+import re
+from pathlib import Path
+
+import pytest
+from jinja2 import UndefinedError
+
+import pocket_resnet.reporting
 from pocket_resnet.reporting import page
 
+TEMPLATES = Path(pocket_resnet.reporting.__file__).parent / "templates"
 
-def test_text_becomes_html_by_being_escaped() -> None:
-    assert page.element("p", "a < b", page.element("b", "&")) == "<p>a &lt; b<b>&amp;</b></p>"
-    assert page.element("p", class_='x" onload="y') == '<p class="x&quot; onload=&quot;y"></p>'
-    assert page.table(("a",), [["<td>"]], "t").count("<td") == 1
-    assert page.table(("a",), [], "t") == ""
+
+def test_text_is_escaped() -> None:
+    html = page.render("base", {"title": "a < b & <b>"})
+    assert html.count("a &lt; b &amp; &lt;b&gt;") == 2
+    assert "<b>" not in html
+
+
+def test_what_is_missing_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="title"):
+        page.render("base", {})
+
+
+def test_no_template_marks_text_as_safe() -> None:
+    for path in TEMPLATES.glob("*.jinja"):
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (page.count(12345), "12,345"),
+        (page.fixed(0.123, 4), "0.1230"),
+        (page.signed(-1.2), "−1.20"),
+        (page.signed(1.2), "+1.20"),
+        (page.percent(0.93214), "93.21%"),
+        (page.interval((0.9, 0.95), "–", 1), "90.0%–95.0%"),
+        (page.p_value(0.0312), "0.0312"),
+        (page.p_value(0.00001), "< 0.0001"),
+        (page.operations(3.08e11), "0.308 TFLOP"),
+        (page.operations(1.24e16), "12.4 PFLOP"),
+    ],
+)
+def test_numbers(written: str, expected: str) -> None:
+    assert written == expected

@@ -82,7 +82,7 @@ def test_every_addition_changes_the_recipe_and_nothing_else(added: str) -> None:
     bare, regularised = (regularisation.recipe_with(which, "50k", 10) for which in ("nothing", added))
     changed = [line.partition(":")[0] for line in differences(bare, regularised)]
     assert sorted(changed) == sorted(regularisation.ADDED[added])
-    assert bare.resolutions
+    assert bare.train_image_sizes
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

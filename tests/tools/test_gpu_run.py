@@ -23,7 +23,7 @@ TINY = {
     "batch_size": 100,
     "norm_images": 100,
     "validate_every": 1,
-    "resolutions": [8, 16],
+    "train_image_sizes": [8, 16],
     "model.image_size": 32,
 }
 

@@ -45,7 +45,7 @@ def test_wrong_state(change: dict[str, Any], saved: Path) -> None:
     with pytest.raises(ArtifactError, match="not a checkpoint") as raised:
         checkpoint.load(saved)
     assert raised.value.where == saved
-    assert str(raised.value).count("\n") == 1  # and how to mend it
+    assert str(raised.value).count("\n") == 1  # and how to fix it
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff", b"[" * 100_000])

@@ -62,6 +62,6 @@ def test_whole_run_of_the_hardest(
     """14 images, of which 10 and 4 are looked at and 8 and 3 trained, or from half of the run on all."""
     images = [(8, 6), (3, 6), *later]
     expected = sum(count * closed_form(tiny_spec, side) for count, side in images)
-    recipe = make_recipe(model=tiny_spec, hardest=0.8, hardest_until=until, augment={"mixup": 0.0})
+    recipe = make_recipe(model=tiny_spec, hard_fraction=0.8, hard_until=until, augment={"mixup": 0.0})
     num_images = sum(count for count, _ in images)
     assert training_flops(ResNet(tiny_spec), recipe, 14, 4) == (num_images, expected)

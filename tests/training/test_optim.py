@@ -161,7 +161,7 @@ def test_learning_rate_scales(key: str, scaled: str, tiny_model: ResNet) -> None
 
 
 CHANGES: dict[str, Any] = {
-    "kind": "muon",
+    "name": "muon",
     "lr": 0.2,
     "momentum": 0.5,
     "nesterov": True,
@@ -181,7 +181,7 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.parametrize("key", OptimRecipe.model_fields)
 def test_every_key_has_an_effect(key: str, tiny_model: ResNet) -> None:
     base: dict[str, Any] = {"muon_lr": "muon", "muon_momentum": "muon"}
-    base = {"kind": "muon"} if key.startswith("muon") else {}
+    base = {"name": "muon"} if key.startswith("muon") else {}
     base |= {"lookahead_steps": 2} if key == "lookahead_alpha" else {}
     assert differing(trained(tiny_model, **base), trained(tiny_model, **base | {key: CHANGES[key]}))
 
@@ -259,7 +259,7 @@ def test_muon_step() -> None:
 
 
 def test_muon_moves_filters_and_sgd_the_rest(tiny_model: ResNet) -> None:
-    optimizer = Optimizer(tiny_model, recipe(kind="muon"))
+    optimizer = Optimizer(tiny_model, recipe(name="muon"))
     sgd, muon = optimizer.inner
     filters = [parameter for name, parameter in tiny_model.named_parameters() if kind_of(name) == "filters"]
     assert {id(p) for p in muon.param_groups[0]["params"]} == {id(p) for p in filters}
@@ -274,7 +274,7 @@ def test_muon_leaves_the_scale_of_filters_that_no_norm_follows(tiny_spec: Networ
     model = ResNet(replace(tiny_spec, preactivation=True))
     initialise(model, "default", torch.Generator().manual_seed(0))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    after = trained(model, num_steps=1, kind="muon", lr=0.0, muon_lr=1e-6)
+    after = trained(model, num_steps=1, name="muon", lr=0.0, muon_lr=1e-6)
     assert {name.removesuffix(".weight") for name in differing(before, after)} == {
         f"stages.{stage}.blocks.0.convs.0" for stage in (0, 1)
     }
@@ -287,7 +287,7 @@ def test_muon_leaves_the_scale_of_filters_that_no_norm_follows(tiny_spec: Networ
 @pytest.mark.parametrize("kind", ["sgd", "muon"])
 @pytest.mark.parametrize("num_before", [0, 4])
 def test_going_on_from_saved_tensors_is_exact(kind: str, num_before: int, tiny_model: ResNet) -> None:
-    settings = recipe(kind=kind, lookahead_steps=3)
+    settings = recipe(name=kind, lookahead_steps=3)
 
     def advance(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
         for step in steps:

@@ -22,6 +22,7 @@ from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
 from pocket_resnet.training.run_folder import RunFolder, marks
 from pocket_resnet.training.saved_run import command, read_run
+from pocket_resnet.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_a_crash_before_the_first_step_of_its_own_loses_nothing(
     go("first", max_steps=2)
     start = str(tmp_path / "first" / "checkpoints" / "step-000002")
     with monkeypatch.context() as crashing:
-        crashing.setattr(run.Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        crashing.setattr(Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             go("fork", init_from=start)
     shutil.rmtree(tmp_path / "first")
@@ -126,20 +127,20 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
     go("first")
     checkpoints = tmp_path / "first" / "checkpoints"
     wider = replace(make_recipe().model, widths=(4, 12))
-    for changes, told, mend in (
-        ({"model": wider}, r"is of another network: size mismatch for stages.1", r"\[model\] in the recipe.toml there"),
-        ({"epochs": 1}, "is of step 3, and this run ends at step 2", "ask for more epochs"),
-        ({"max_steps": 3}, "is of step 3, and this run ends at step 3", "ask for more epochs"),
+    for changes, told, hint in (
+        ({"model": wider}, r"is from another network: size mismatch for stages.1", r"\[model\] in its recipe.toml"),
+        ({"epochs": 1}, "is at step 3, but this run ends at step 2", "train more epochs"),
+        ({"max_steps": 3}, "is at step 3, but this run ends at step 3", "train more epochs"),
     ):
         with pytest.raises(UsageError, match=told) as raised:
             go("fork", init_from=str(checkpoints / "step-000003"), **changes)
         assert raised.value.where == checkpoints / "step-000003"
-        assert mend.replace("\\", "") in str(raised.value)
+        assert hint.replace("\\", "") in str(raised.value)
     for path in (tmp_path / "first", checkpoints):
         with pytest.raises(UsageError, match="not a checkpoint") as raised:
             go("fork", init_from=str(path))
         assert str(checkpoints / "step-000004") in str(raised.value)
-    with pytest.raises(UsageError, match="give a folder step-NNNNNN of a run"):
+    with pytest.raises(UsageError, match="use the folder step-NNNNNN of a run"):
         go("fork", init_from=str(tmp_path / "nowhere"))
     assert not (tmp_path / "fork" / "recipe.toml").exists()
     (checkpoints / "step-000003" / "tensors.safetensors").write_bytes(b"")
@@ -147,11 +148,11 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
         go("fork", init_from=str(checkpoints / "step-000003"))
 
 
-def test_other_data_are_said(go: Callable[..., Result], synthetic: Any, tmp_path: Path, capsys: Any) -> None:
+def test_other_data_are_said(go: Callable[..., Result], synthetic: Any, tmp_path: Path, caplog: Any) -> None:
     go("first", max_steps=2)
     synthetic.fingerprint = "synthetic-2"
     go("fork", init_from=str(tmp_path / "first" / "checkpoints" / "step-000002"))
-    assert "its first steps used other data" in capsys.readouterr().err
+    assert "its first steps used other data" in caplog.messages
 
 
 def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(go: Callable[..., Result], tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_the_two_seeds_decide_different_things(
         go(name, max_steps=1, **changes)
         weights[name] = load_model(tmp_path / name)[0].head.weight
         trainer = trainer_of(make_recipe(**changes))
-        images[name] = trainer.next_batch()[0]
+        images[name] = trainer.loader.batch(0).x_BCHW
         weights[f"{name} untrained"] = trainer.model.head.weight
     assert torch.equal(weights["said"], weights["neither"])
     assert torch.equal(images["said"], images["neither"])
@@ -237,12 +238,11 @@ def test_the_two_seeds_decide_different_things(
     assert "recipe.toml" in told  # no recipe is called tiny
 
 
-def trainer_of(recipe: Recipe) -> run.Trainer:
+def trainer_of(recipe: Recipe) -> Trainer:
     source = run.open_source("synthetic")
     split = source.split("train")
-    fitted, _ = run.fit_to_data(recipe, source, len(split))
-    hardware = run.choose("cpu", "fp32", num_threads=1)
-    return run.Trainer(hardware.place(run.untrained(fitted, source, split)), fitted, split, hardware)
+    fitted = run.fit_to_data(recipe, source, len(split))
+    return run.new_trainer(fitted, source, split, run.choose("cpu", "fp32", num_threads=1))
 
 
 def test_config_json_has_what_it_started_from(go: Callable[..., Result], tmp_path: Path) -> None:

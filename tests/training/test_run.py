@@ -23,6 +23,7 @@ from pocket_resnet.training import checkpoint, run
 from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_metrics(go: Callable[..., Result], tmp_path: Path) -> None:
 
 
 def test_it_learns(go: Callable[..., Result], tmp_path: Path) -> None:
-    result = go(epochs=40, optim={"kind": "sgd", "lr": 0.1}, augment={"mixup": 0.0}, checkpoint={"every_s": 1e9})
+    result = go(epochs=40, optim={"name": "sgd", "lr": 0.1}, augment={"mixup": 0.0}, checkpoint={"every_s": 1e9})
     assert result.accuracy == 1.0
     losses = [record["train_loss"] for record in read_metrics(tmp_path / "r" / "metrics.jsonl")]
     assert losses[-1] < 0.7 * losses[0]
@@ -111,7 +112,7 @@ def test_normalisation_and_whitening_come_from_training_images(
 def test_training_on_all_is_said_in_the_card(go: Callable[..., Result], tmp_path: Path) -> None:
     result = go(data={"train_on": "trainval"})
     assert result.images_seen == 40
-    assert "part of training" in (tmp_path / "r" / "model" / "README.md").read_text()
+    assert "trained on these images" in (tmp_path / "r" / "model" / "README.md").read_text()
 
 
 def test_stopping_early_keeps_the_schedule(go: Callable[..., Result], tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp
     go()
     changed = make_recipe(label_smoothing=0.3)
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
-    with pytest.raises(UsageError, match="no step is left to train, and the recipe is not"):
+    with pytest.raises(UsageError, match="no steps are left to train, and the recipe has changed"):
         train(changed, runs_dir=tmp_path, run="r", fork=True)
     assert (tmp_path / "r" / "recipe.toml").read_bytes() == before
     longer = make_recipe(label_smoothing=0.3, epochs=3)
@@ -180,7 +181,7 @@ def test_a_result_of_fewer_steps_goes_when_the_run_goes_on(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     go(max_steps=2)
-    monkeypatch.setattr(run.Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         go(resume=True)
     assert not (tmp_path / "r" / "result.json").exists()
@@ -194,7 +195,7 @@ def test_finished_is_found_from_another_folder(
     monkeypatch.chdir(tmp_path)
     train(make_recipe(), runs_dir=Path("runs"), run="r")
     monkeypatch.chdir("elsewhere")
-    monkeypatch.setattr(run.Trainer, "train_step", lambda _: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "train_step", lambda _: pytest.fail("trained again"))
     found = train(make_recipe(), runs_dir=tmp_path / "runs", run="r", resume=True)
     assert found.model == str(tmp_path / "runs" / "r" / "model")
 
@@ -202,54 +203,55 @@ def test_finished_is_found_from_another_folder(
 def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    step = run.Trainer.train_step
+    step = Trainer.train_step
 
-    def fail_later(trainer: run.Trainer) -> int:
+    def fail_later(trainer: Trainer) -> int:
         if trainer.step == 3:
             raise torch.OutOfMemoryError
         return step(trainer)
 
-    monkeypatch.setattr(run.Trainer, "train_step", fail_later)
+    monkeypatch.setattr(Trainer, "train_step", fail_later)
     with pytest.raises(
-        EnvironmentFault, match=r"out of memory\n.*the last good checkpoint is .*step-000002; go on with"
+        EnvironmentFault, match=r"out of memory\n.*the last good checkpoint is .*step-000002; resume with"
     ):
         go(checkpoint={"every_s": 1e9}, max_steps=2) and go(resume=True, checkpoint={"every_s": 1e9})
     assert [path.name for path in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
 
 
-def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
     go("typo", resume=True)
-    assert "nothing to resume in" in "".join(capsys.readouterr())
+    assert "nothing to resume in" in caplog.text
 
 
 def test_resume_without_a_name_says_so_too(
-    make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for expected in (True, False):
+        caplog.clear()
         train(make_recipe(max_steps=1), runs_dir=tmp_path, resume=True)
-        assert ("nothing to resume in" in "".join(capsys.readouterr())) == expected
+        assert ("nothing to resume in" in caplog.text) == expected
     assert synthetic.num_test_opened == 0
 
 
 def test_a_fork_may_begin_to_train_the_hardest(
-    go: Callable[..., Result], make_recipe: Any, tmp_path: Path, capsys: Any
+    go: Callable[..., Result], make_recipe: Any, tmp_path: Path, caplog: Any
 ) -> None:
     go(max_steps=2, augment={"mixup": 0.0})
-    recipe = make_recipe(hardest=0.8, epochs=4, augment={"mixup": 0.0})
+    recipe = make_recipe(hard_fraction=0.8, epochs=4, augment={"mixup": 0.0})
     assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 8
-    assert "bit-exact" not in "".join(capsys.readouterr())
+    assert "bit-exact" not in caplog.text
 
 
 def test_older_checkpoint_without_visits(
-    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    changes: Any = {"hardest": 0.6, "augment": {"mixup": 0.0}}
-    tensors = run.Trainer.tensors
+    changes: Any = {"hard_fraction": 0.6, "augment": {"mixup": 0.0}}
+    tensors = Trainer.tensors
     with monkeypatch.context() as earlier:
-        earlier.setattr(run.Trainer, "tensors", lambda t: {k: v for k, v in tensors(t).items() if "visits" not in k})
+        earlier.setattr(Trainer, "tensors", lambda t: {k: v for k, v in tensors(t).items() if "visits" not in k})
         go(max_steps=1, **changes)
     assert go(resume=True, **changes).steps == 2
-    assert "did not count how often images were trained" in "".join(capsys.readouterr())
+    assert "did not count how often images were trained" in caplog.text
 
 
 def test_every_s_decides_how_often_it_saves(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +281,9 @@ def test_more_processes_than_images_in_a_step_are_refused(
             return value
 
     monkeypatch.setattr(run, "joined", lambda _: contextlib.nullcontext(Seven(0, 7)))
-    with pytest.raises(UsageError, match="a step of 6 images cannot be shared by 7 processes\n  start at most 6, or"):
+    with pytest.raises(
+        UsageError, match="a step of 6 images is too small for 7 processes\n  start at most 6 processes, or"
+    ):
         go()
     assert not (tmp_path / "r").exists()
 
@@ -308,16 +312,16 @@ def test_ending_where_a_signal_stopped_it(
 ) -> None:
     """Row 1: with no step left to train, the last record comes from what the checkpoint holds, validation included."""
     changes: Any = {"epochs": 3, "validate_every": 3}
-    train_step = run.Trainer.train_step
+    train_step = Trainer.train_step
 
-    def signal_in(trainer: run.Trainer) -> int:
+    def signal_in(trainer: Trainer) -> int:
         if trainer.step == step - 1:
             signal.raise_signal(signal.SIGTERM)
         return train_step(trainer)
 
     go("whole", max_steps=step, **changes)
     with monkeypatch.context() as patch:
-        patch.setattr(run.Trainer, "train_step", signal_in)
+        patch.setattr(Trainer, "train_step", signal_in)
         with pytest.raises(Stopped, match=f"after saving step {step}"):
             go("parts", **changes)
     result = go("parts", resume=True, max_steps=step, **changes)
@@ -325,14 +329,13 @@ def test_ending_where_a_signal_stopped_it(
     assert lines(tmp_path / "parts")[-1]["val_accuracy"] == result.accuracy
 
 
-def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: Path, capsys: Any) -> None:
+def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: Path, logged: Any) -> None:
     """Row 1: nothing is lost; a run that has ended is left as it is."""
     go(max_steps=3)
     before = lines(tmp_path / "r")
-    capsys.readouterr()
     assert go(resume=True, max_steps=2).steps == 3
-    assert "has finished before" in "".join(capsys.readouterr())
+    assert "this run is already finished" in logged.messages
     (tmp_path / "r" / "result.json").unlink()
     assert go(resume=True, max_steps=2).steps == 3
-    assert "already at step 3, past --max-steps 2: nothing left to train" in "".join(capsys.readouterr())
+    assert "already at step 3, past --max-steps 2: nothing to train" in logged.messages
     assert lines(tmp_path / "r") == before

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.data.source import open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.loader import Batch, Loader
 from pocket_resnet.errors import DataError
 from pocket_resnet.recipe.toml import load_recipe, override
-from pocket_resnet.reporting import exhibits
-from pocket_resnet.reporting.page import Album
+from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
 from pocket_resnet.training.run import train
-from pocket_resnet.training.trainer import Trainer
 
 Trained = Callable[..., Path]
 
@@ -26,8 +25,8 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     assert saved_run.same_images(one, one)
     assert not saved_run.same_images(one, other)
     again = saved_run.read_run(one.path, saved_run.opener(None), "synthetic")
-    assert "The data have changed since this run." in again.remarks
-    with pytest.raises(DataError, match="not those it was trained on"):
+    assert "The data have changed since this run." in again.notices
+    with pytest.raises(DataError, match="differ from those it was trained on"):
         saved_run.read_run(one.path, saved_run.opener(None))
 
 
@@ -36,23 +35,26 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     [
         {},
         {"max_steps": 3},
-        {"resolutions": (), "augment": {"mixup": 0.0, "cutmix": 1.0, "trivial_augment": True, "erasing": 0.5}},
+        {
+            "train_image_sizes": (),
+            "augment": {"mixup": 0.0, "cutmix": 1.0, "trivial_augment": True, "random_erasing": 0.5},
+        },
         {"augment": {"mixup": 0.0, "crop_px": 0, "flip": "none"}},
     ],
 )
 def test_augmented_batch_is_the_trainer_s(
     changes: dict[str, Any], train_hostile: Trained, source: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Trainer.next_batch really gave in the first step of the last epoch."""
+    """What Loader.batch really gave in the first step of the last epoch."""
     given: dict[int, torch.Tensor] = {}
-    whole = Trainer.next_batch
+    whole = Loader.batch
 
-    def noting(self: Trainer) -> Any:
-        batch = whole(self)
-        given[self.step] = batch[0]
+    def noting(self: Loader, step: int) -> Batch:
+        batch = whole(self, step)
+        given.setdefault(step, batch.x_BCHW)
         return batch
 
-    monkeypatch.setattr(Trainer, "next_batch", noting)
+    monkeypatch.setattr(Loader, "batch", noting)
     run = saved_run.read_run(train_hostile("r", **changes), saved_run.opener(None))
     pixels_BHWC, labels, step, _ = saved_run.last_epochs_first_batch(run, 6)
     assert step == 2  # of 2 epochs of 2 steps
@@ -62,15 +64,26 @@ def test_augmented_batch_is_the_trainer_s(
     assert source.class_names != run.source.class_names  # hostile ones
 
 
+def test_students_batch_has_the_view_that_its_teacher_answered(train_hostile: Trained) -> None:
+    """With one epoch of views, the last epoch shows the first one's."""
+    teacher = {"model": str(train_hostile("teacher")), "epochs": 1}
+    plain: dict[str, Any] = {"augment": {"mixup": 0.0, "flip": "random"}, "train_image_sizes": ()}
+    run = saved_run.read_run(train_hostile("r", teacher=teacher, **plain), saved_run.opener(None))
+    pixels_BHWC, _, step, _ = saved_run.last_epochs_first_batch(run, 8)
+    loader = Loader(run.source.split("train"), run.recipe, run.hardware, run.model.normalize.mean)
+    first_NCHW = torch.cat(list(loader.views(0)))
+    assert torch.equal(pixels_BHWC, first_NCHW[loader.indices(step)].permute(0, 2, 3, 1))
+
+
 @pytest.mark.parametrize(("until", "share"), [(1.0, 0.6), (0.5, 1.0)])
 def test_batch_of_which_the_hardest_were_trained(until: float, share: float, train_hostile: Trained) -> None:
     """14 images in steps of 8 of 13; in the second half of the run, where this step is, possibly all of them."""
-    plain = {"augment": {"mixup": 0.0}, "resolutions": ()}
-    run = saved_run.read_run(train_hostile("r", hardest=0.6, hardest_until=until, **plain), saved_run.opener(None))
+    plain = {"augment": {"mixup": 0.0}, "train_image_sizes": ()}
+    run = saved_run.read_run(train_hostile("r", hard_fraction=0.6, hard_until=until, **plain), saved_run.opener(None))
     pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
     assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
-    told = "From these and others the hardest 60% were chosen."
-    assert (told in str(exhibits.training_images(run, Album()))) == (share < 1)
+    told = "From these and others the 60% with the highest losses were chosen."
+    assert (told in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 
 def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
@@ -91,8 +104,10 @@ def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
     run = saved_run.read_run(tmp_path / "r", saved_run.opener(None))
     assert saved_run.command(run) == f"pocket-resnet train {tmp_path}/r/recipe.toml"
     source = open_source("digits")
-    resolved, _ = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
+    resolved = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
     run.recipe = resolved
+    assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3 --max-steps 3"  # ended early
+    run.metrics[-1]["epoch"] = resolved.epochs
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3"
     run.recipe = override(resolved, {"seed": 0, "data.seed": 0})
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --data.seed 0"

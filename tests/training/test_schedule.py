@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocket_resnet.recipe.sections import ScheduleRecipe
-from pocket_resnet.training.schedule import image_side, lr_factor
+from pocket_resnet.training.schedule import lr_factor
 
 
 def factors(kind: str, warmup_epochs: float = 0.0, num_steps: int = 8) -> list[float]:
-    schedule = ScheduleRecipe(kind=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
+    schedule = ScheduleRecipe(shape=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
     return [lr_factor(schedule, step, num_steps, steps_per_epoch=2) for step in range(num_steps + 1)]
 
 
@@ -42,13 +42,6 @@ def test_warmup_rises_to_the_peak_where_the_decay_begins(kind: str) -> None:
 )
 def test_always_a_share(kind: str, warmup_epochs: float, num_steps: int, steps_per_epoch: int) -> None:
     """Even where the warm-up is longer than the run; never 0 before the last step has been made."""
-    schedule = ScheduleRecipe(kind=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
+    schedule = ScheduleRecipe(shape=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
     found = [lr_factor(schedule, step, num_steps, steps_per_epoch) for step in range(num_steps)]
     assert all(0 < value <= 1 for value in found)
-
-
-def test_image_side_in_equal_parts() -> None:
-    assert [image_side((), 32, step, 8) for step in range(8)] == [32] * 8
-    assert [image_side((16, 24, 24, 32), 32, step, 8) for step in range(9)] == [16, 16, 24, 24, 24, 24, 32, 32, 32]
-    assert [image_side((16, 32), 32, step, 5) for step in range(5)] == [16, 16, 16, 32, 32]
-    assert [image_side((16, 24, 32), 32, step, 2) for step in range(2)] == [16, 24]

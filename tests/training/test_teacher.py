@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.augment import Targets, to_float
+from pocket_resnet.data.loader import Loader
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
@@ -22,9 +23,9 @@ from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, teacher
-from pocket_resnet.training.prepare import fit_to_data, untrained
+from pocket_resnet.training.prepare import fit_to_data, new_trainer
 from pocket_resnet.training.run import train
-from pocket_resnet.training.teacher import Teacher, distillation_loss, open_teacher
+from pocket_resnet.training.teacher import Teacher, distillation_loss
 from pocket_resnet.training.trainer import Trainer
 
 CPU = choose("cpu", "fp32")
@@ -36,19 +37,20 @@ def make_trainer(make_recipe: Callable[..., Recipe], source: Source, trained: Pa
 
     def make(**changes: Any) -> Trainer:
         section = {"model": str(trained), "epochs": 2} | changes.pop("teacher", {})
-        recipe, _ = fit_to_data(make_recipe(**changes, seed=3, teacher=section), source, 14)
-        split = source.split("train")
-        return Trainer(
-            untrained(recipe, source, split), recipe, split, CPU, teacher=open_teacher(recipe, source, CPU, None)
-        )
+        recipe = fit_to_data(make_recipe(**changes, seed=3, teacher=section), source, 14)
+        return new_trainer(recipe, source, source.split("train"), CPU)
 
     return make
 
 
-def views_of(trainer: Trainer, epoch: int) -> Tensor:
-    """All training images as the trainer augments them in that epoch, before they are mixed."""
-    trainer.augmenter.begin_epoch(epoch)
-    return trainer.augmenter(trainer.images_NCHW, torch.arange(len(trainer.labels_N)))
+@pytest.fixture
+def make_loader(make_trainer: Callable[..., Trainer]) -> Callable[..., Loader]:
+    return lambda **changes: make_trainer(**changes).loader
+
+
+def views_of(loader: Loader, epoch: int) -> Tensor:
+    """All training images as the loader augments them in that epoch, before they are mixed."""
+    return torch.cat(list(loader.views(epoch)))
 
 
 @torch.no_grad()
@@ -57,21 +59,17 @@ def answers(model: ResNet, images_NCHW: Tensor) -> Tensor:
     return logits_NK
 
 
-def test_targets_are_the_teachers_answers_for_the_same_view(
-    make_trainer: Callable[..., Trainer], trained: Path
-) -> None:
-    trainer = make_trainer(augment={"mixup": 0}, teacher={"temperature": 2.0})
-    indices_B = trainer.indices(1)
-    _, targets = trainer.batch(1)
-    expected_BK = (answers(load_model(trained)[0], views_of(trainer, 0)[indices_B]) / 2).softmax(1)
-    assert targets.teacher_BK is not None
-    torch.testing.assert_close(targets.teacher_BK, expected_BK, atol=2e-3, rtol=0)  # cached as fp16
+def test_targets_are_the_teachers_answers_for_the_same_view(make_loader: Callable[..., Loader], trained: Path) -> None:
+    loader = make_loader(augment={"mixup": 0}, teacher={"temperature": 2.0})
+    batch = loader.batch(1)
+    expected_BK = (answers(load_model(trained)[0], views_of(loader, 0)[batch.indices_B]) / 2).softmax(1)
+    assert batch.targets.teacher_BK is not None
+    torch.testing.assert_close(batch.targets.teacher_BK, expected_BK, atol=2e-3, rtol=0)  # cached as fp16
 
 
-def test_mixed_images_have_mixed_answers(make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer(augment={"mixup": 0.5})
-    _, targets = trainer.batch(0)
-    _, unmixed = make_trainer(augment={"mixup": 0}).batch(0)
+def test_mixed_images_have_mixed_answers(make_loader: Callable[..., Loader]) -> None:
+    targets = make_loader(augment={"mixup": 0.5}).batch(0).targets
+    unmixed = make_loader(augment={"mixup": 0}).batch(0).targets
     assert targets.teacher_BK is not None
     assert unmixed.teacher_BK is not None
     assert 0 < targets.share < 1
@@ -84,18 +82,21 @@ def test_mixed_images_have_mixed_answers(make_trainer: Callable[..., Trainer]) -
 
 
 def test_views_repeat_and_are_answered_once(
-    make_trainer: Callable[..., Trainer], tiny_spec: NetworkSpec, monkeypatch: pytest.MonkeyPatch
+    make_trainer: Callable[..., Trainer],
+    tiny_spec: NetworkSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
 ) -> None:
+    """And the log says so, once an epoch that is computed."""
     calls: list[int] = []
     answer = Teacher._answer
     monkeypatch.setattr(Teacher, "_answer", lambda self, x: (calls.append(len(x)), answer(self, x))[1])
-    trainer = make_trainer(epochs=5, resolutions=(), augment={"flip": "random"})
-    for _ in range(trainer.num_steps):
+    trainer = make_trainer(epochs=5, train_image_sizes=(), augment={"flip": "random"})
+    for _ in range(trainer.steps.total):
         trainer.train_step()
     assert sum(calls) == 2 * 14
-    first_NCHW = views_of(trainer, 0)
-    trainer._draw(4)
-    assert torch.equal(trainer.augmenter(trainer.images_NCHW, torch.arange(14)), first_NCHW)
+    assert logged.messages == [f"computing the teacher's predictions for epoch {epoch} of 2" for epoch in (1, 2)]
+    assert torch.equal(views_of(trainer.loader, 4), views_of(trainer.loader, 0))
 
     calls.clear()
     another = make_trainer(
@@ -108,36 +109,34 @@ def test_views_repeat_and_are_answered_once(
 
 
 @pytest.mark.parametrize("damage", ["cut", "other numbers", "no sums"])
-def test_damaged_answers_are_computed_again(damage: str, make_trainer: Callable[..., Trainer]) -> None:
-    _, expected = make_trainer().batch(0)
-    trainer = make_trainer()
-    assert trainer.teacher is not None
-    folder = trainer.teacher.folder / "epoch-0000"
-    file = folder / teacher.ANSWERS_NAME
+def test_damaged_answers_are_computed_again(damage: str, make_loader: Callable[..., Loader], tmp_path: Path) -> None:
+    expected_BK = make_loader().batch(0).targets.teacher_BK
+    [file] = tmp_path.glob(f"data/teachers/*/epoch-0000/{teacher.ANSWERS_NAME}")
     content = file.read_bytes()
     if damage == "no sums":
-        (folder / "SHA256SUMS").unlink()
+        (file.parent / "SHA256SUMS").unlink()
     else:
         file.write_bytes(content[:-9] if damage == "cut" else content[:-2] + b"\x00\x7c")
-    _, targets = trainer.batch(0)
-    assert targets.teacher_BK is not None
-    assert expected.teacher_BK is not None
-    assert torch.equal(targets.teacher_BK, expected.teacher_BK)
+    found_BK = make_loader().batch(0).targets.teacher_BK
+    assert expected_BK is not None
+    assert found_BK is not None
+    assert torch.equal(found_BK, expected_BK)
     assert file.read_bytes() == content
 
 
 def test_answers_that_cannot_be_cached_are_used(
-    make_trainer: Callable[..., Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_loader: Callable[..., Loader],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    _, expected = make_trainer().batch(0)
-    trainer = make_trainer()
-    assert trainer.teacher is not None
-    trainer.teacher.folder = tmp_path / "file" / "teachers"
+    expected_BK = make_loader().batch(0).targets.teacher_BK
     (tmp_path / "file").write_text("in the way")
-    _, targets = trainer.batch(0)
-    assert targets.teacher_BK is not None
-    assert expected.teacher_BK is not None
-    assert torch.equal(targets.teacher_BK, expected.teacher_BK)
+    monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path / "file"))
+    found_BK = make_loader().batch(0).targets.teacher_BK
+    assert expected_BK is not None
+    assert found_BK is not None
+    assert torch.equal(found_BK, expected_BK)
     assert "not cached" in caplog.text
 
 
@@ -167,7 +166,7 @@ def test_classes_are_matched_by_name(
     """The folder lists its classes in another order than the teacher."""
     model, images_NCHW = load_model(trained)[0], torch.randint(0, 256, (4, 3, 8, 8)).to(torch.uint8)
     own_NK = answers(model, images_NCHW)
-    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU).logits(0, 4, lambda: [images_NCHW])
+    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1).logits(0, 4, lambda: [images_NCHW])
     torch.testing.assert_close(found_NK, own_NK[:, [2, 0, 1]], atol=2e-3, rtol=1e-3)
 
     synthetic.class_names = ("red", "green", "violet")
@@ -177,8 +176,8 @@ def test_classes_are_matched_by_name(
 
 
 def test_refused(make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path, tmp_path: Path) -> None:  # noqa: ARG001
-    with pytest.raises(RecipeError, match=r"hardest below 1 does not go with teacher\.model"):
-        make_recipe(hardest=0.5, augment={"mixup": 0}, teacher={"model": str(trained)})
+    with pytest.raises(RecipeError, match=r"hard_fraction below 1 cannot be combined with teacher\.model"):
+        make_recipe(hard_fraction=0.5, augment={"mixup": 0}, teacher={"model": str(trained)})
     with pytest.raises(UsageError, match="no model here"):
         train(make_recipe(teacher={"model": str(tmp_path / "none")}), runs_dir=tmp_path, run="s")
     with pytest.raises(UsageError, match="weights have changed"):
@@ -234,7 +233,7 @@ def test_images_of_the_teacher_count_as_seen(
     sums.write_text("".join(line for line in sums.read_text().splitlines(True) if DIGESTS_NAME not in line))
     result = train(make_recipe(teacher={"model": str(trained)}), runs_dir=tmp_path, run="unknown")
     assert result.caveat is not None
-    assert "images that are not known" in result.caveat
+    assert "unknown images" in result.caveat
 
 
 def test_command_line(

@@ -13,10 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import IMAGES, Event
 from pocket_resnet.cli.main import main
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.callbacks import Callback, RunState
+from pocket_resnet.training.metrics import Record, read_metrics
 from pocket_resnet.training.run import Result, train
 from pocket_resnet.training.run_folder import RunFolder
-from pocket_resnet.training.tensorboard import NUM_PICTURES, SCALARS, Board
+from pocket_resnet.training.tensorboard import NUM_PICTURES, SCALARS, TensorBoard
 
 PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
 
@@ -25,8 +26,8 @@ PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
 def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:
     """go(max_steps=1, resume=True): a run of two epochs of two steps, tracked unless told otherwise."""
     synthetic.num_val = 30  # of which a network of four steps takes some for others
-    return lambda resume=False, **changes: train(
-        make_recipe(**{"track": True} | changes), runs_dir=tmp_path, run="r", resume=resume
+    return lambda *own, resume=False, **changes: train(
+        make_recipe(**{"track": True} | changes), runs_dir=tmp_path, run="r", resume=resume, callbacks=own
     )
 
 
@@ -101,7 +102,7 @@ def test_each_epoch_is_on_disk_at_once(
 ) -> None:
     """Row 1: a killed process has told of what it recorded; asked where it saves, after each step."""
     found: list[int] = []
-    monkeypatch.setattr(Board, "is_due", lambda *_: False)
+    monkeypatch.setattr(TensorBoard, "is_due", lambda *_: False)
     monkeypatch.setattr(RunFolder, "save", lambda *_: found.append(len(told(tmp_path / "r").get("lr", ()))))
     go()
     assert found == [0, 1, 1, 2]
@@ -137,13 +138,28 @@ def test_where_max_steps_ended_it(
     assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [6]
 
 
+class StopAtOnce(Callback):
+    def on_epoch(self, run: RunState, record: Record) -> None:  # noqa: ARG002
+        run.stop()
+
+
+def test_where_a_callback_ended_it(go: Callable[..., Result], tmp_path: Path) -> None:
+    """The validation that comes after the rest of the last record is told once, and goes when the run goes on."""
+    changes: Any = {"epochs": 3, "validate_every": 3}
+    go(StopAtOnce(), **changes)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [2]
+    go(resume=True, **changes)
+    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [6]
+
+
 def test_pictures_are_due_so_often(tmp_path: Path) -> None:
-    board, drawn = Board(tmp_path, 0, 997, []), []
+    board, drawn = TensorBoard(tmp_path), []
     for step in range(0, 998):
-        if step and board.is_due(step):
+        if step and board.is_due(step, 997):
             drawn.append(step)
             board.pictured_step = step
-    board.close()
     assert len(drawn) == NUM_PICTURES
     assert drawn[-1] == 997
 
@@ -160,8 +176,7 @@ def test_without_tensorboard(
         main(["train", "fast", "--data", "digits", "--track", "--runs-dir", str(tmp_path)])
     assert ending.value.code == EnvironmentFault.exit_code
     assert capsys.readouterr().err == (
-        "pocket-resnet: --track needs TensorBoard, which is not installed\n"
-        "  pip install tensorboard, or leave --track out\n"
+        "pocket-resnet: --track needs TensorBoard, which is not installed\n  pip install tensorboard, or omit --track\n"
     )
     go(track=False)
 

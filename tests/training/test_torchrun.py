@@ -131,5 +131,5 @@ def test_port_in_use(port: int) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
-        with pytest.raises(EnvironmentFault, match=rf"no store at 127\.0\.0\.1:{port}: .*EADDRINUSE"):
+        with pytest.raises(EnvironmentFault, match=rf"no torchrun store at 127\.0\.0\.1:{port}: .*EADDRINUSE"):
             meet(Launch(0, 2, 0, "127.0.0.1", port, wait_s=1))

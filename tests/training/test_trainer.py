@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pocket_resnet.data.augment import Targets
-from pocket_resnet.data.batches import epoch_order
+from pocket_resnet.data.loader import Loader, epoch_order
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
@@ -33,16 +33,16 @@ def make_trainer(make_recipe: Callable[..., Recipe], source: Source) -> Callable
         recipe = make_recipe(**changes)
         model = ResNet(recipe.model)
         initialise(model, "default", torch.Generator().manual_seed(0))
-        return Trainer(CPU.place(model), recipe, source.split("train"), CPU)
+        return Trainer(CPU.place(model), Loader(source.split("train"), recipe, CPU, model.normalize.mean))
 
     return make
 
 
 PLAIN: dict[str, Any] = {
     "augment": {"crop_px": 0, "flip": "none", "mixup": 0.0, "cutout_px": 0},
-    "optim": {"kind": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
+    "optim": {"name": "sgd", "lookahead_steps": 0, "nesterov": False, "momentum": 0.0, "weight_decay": 0.0},
     "ema": {"decay": 0.0},
-    "resolutions": (),
+    "train_image_sizes": (),
 }
 
 
@@ -71,39 +71,14 @@ def test_step_is_the_plain_torch_step(
 
 
 def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer(schedule={"kind": "linear"})
+    trainer = make_trainer(schedule={"shape": "linear"})
     seen = []
     for _ in range(4):
         trainer.train_step()
-        seen.append((trainer.epoch, round(trainer.optimizer.inner[0].param_groups[0]["lr"], 9)))
+        seen.append((trainer.steps.epoch(trainer.step), round(trainer.optimizer.inner[0].param_groups[0]["lr"], 9)))
     assert seen == [(0, 0.05), (1, 0.0375), (1, 0.025), (2, 0.0125)]
     assert [round(trainer.lr(step), 9) for step in range(5)] == [0.05, 0.0375, 0.025, 0.0125, 0]
-    assert trainer.num_steps == 4
-
-
-def test_batches_have_the_moment_s_size(make_trainer: Callable[..., Trainer]) -> None:
-    trainer = make_trainer()
-    sizes = []
-    for step in range(4):
-        trainer.step = step
-        x_BCHW, targets = trainer.next_batch()
-        sizes.append((tuple(x_BCHW.shape), len(targets.labels_B)))
-        assert x_BCHW.is_contiguous(memory_format=torch.channels_last)
-        assert 0 <= x_BCHW.min() <= x_BCHW.max() <= 1
-    assert sizes == [((8, 3, 6, 6), 8), ((6, 3, 6, 6), 6), ((8, 3, 8, 8), 8), ((6, 3, 8, 8), 6)]
-
-
-def test_next_batch_is_a_function_of_the_step(make_trainer: Callable[..., Trainer]) -> None:
-    """Also for a trainer that begins in the middle, as after a resume."""
-    whole, middle = make_trainer(), make_trainer()
-    batches = []
-    for step in range(4):
-        whole.step = step
-        batches.append(whole.next_batch()[0])
-    middle.step = 3
-    assert torch.equal(middle.next_batch()[0], batches[3])
-    middle.step = 0
-    assert torch.equal(middle.next_batch()[0], batches[0])
+    assert trainer.steps.total == 4
 
 
 def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,11 +104,13 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
 
 
-@pytest.mark.parametrize(("hardest", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
-def test_state_is_complete(hardest: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
+@pytest.mark.parametrize(("hard_fraction", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
+def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
     """Row 1: a new trainer with the saved tensors and step goes on exactly, from any step."""
     for num_before in range(4):
-        changes = {"hardest": hardest, "hardest_until": until} | ({} if hardest == 1 else {"augment": {"mixup": 0.0}})
+        changes = {"hard_fraction": hard_fraction, "hard_until": until} | (
+            {} if hard_fraction == 1 else {"augment": {"mixup": 0.0}}
+        )
         whole, resumed = make_trainer(**changes), make_trainer(seed=0, **changes)
         for _ in range(num_before):
             whole.train_step()
@@ -147,7 +124,7 @@ def test_state_is_complete(hardest: float, until: float, make_trainer: Callable[
         assert whole.epoch_totals() == resumed.epoch_totals()
 
 
-@pytest.mark.parametrize("part", ["dropout", "stochastic_depth"])
+@pytest.mark.parametrize("part", ["dropout", "drop_path"])
 def test_drops_depend_on_seed_and_step_alone(
     part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,14 +132,14 @@ def test_drops_depend_on_seed_and_step_alone(
 
     def weights(noise: int, step: int = 0, seed: int = 0, chance: float = 0.5) -> Tensor:
         spec = replace(tiny_spec, **{part: chance})
-        trainer = make_trainer(model=spec, seed=seed, schedule={"kind": "constant"}, **PLAIN)
+        trainer = make_trainer(model=spec, seed=seed, schedule={"shape": "constant"}, **PLAIN)
         trainer.step = step
-        monkeypatch.setattr(trainer, "next_batch", lambda: batch)
+        monkeypatch.setattr(trainer.loader, "batch", lambda _: batch)
         torch.manual_seed(noise)
         trainer.train_step()
         return trainer.model.head.weight.detach()
 
-    batch = make_trainer(model=tiny_spec, **PLAIN).next_batch()
+    batch = make_trainer(model=tiny_spec, **PLAIN).loader.batch(0)
     assert torch.equal(weights(1), weights(2))
     assert not torch.equal(weights(1), weights(1, chance=0.0))
     for changes in ({"step": 1}, {"seed": 1}):
@@ -173,41 +150,35 @@ def test_drops_depend_on_seed_and_step_alone(
 def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
     """First those never trained, then the half of a step's candidates that cost most when last trained."""
     still = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
-    trainer = make_trainer(model=tiny_spec, hardest=0.5, batch_size=7, epochs=3, **still)
+    trainer = make_trainer(model=tiny_spec, hard_fraction=0.5, batch_size=7, epochs=3, **still)
     loss_N = torch.empty(14)
     for step in range(2):
-        indices_B = trainer.indices(step)
+        indices_B = trainer.loader.indices(step)
         with torch.no_grad():
-            logits_BK = trainer.model.train()(trainer.images_NCHW[indices_B] / 255)
-        loss_N[indices_B] = F.cross_entropy(logits_BK, trainer.labels_N[indices_B], reduction="none")
+            logits_BK = trainer.model.train()(trainer.loader.images_NCHW[indices_B] / 255)
+        loss_N[indices_B] = F.cross_entropy(logits_BK, trainer.loader.labels_N[indices_B], reduction="none")
         trainer.train_step()
         assert trainer.epoch_totals().num_images == 7 * (step + 1)
-    assert torch.allclose(trainer.selection.loss_N, loss_N, atol=1e-5)
-    assert set(trainer.indices(2).tolist()) == set(loss_N.topk(7).indices.tolist())
+    assert torch.allclose(trainer.loader.selection.loss_N, loss_N, atol=1e-5)
+    assert set(trainer.loader.indices(2).tolist()) == set(loss_N.topk(7).indices.tolist())
 
 
 def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Callable[..., Trainer]) -> None:
-    """Where only the hardest are: by its own visits, not by the epochs."""
+    """Where only the hard_fraction are: by its own visits, not by the epochs."""
     changes = PLAIN | {"augment": PLAIN["augment"] | {"flip": "alternating"}}
-    trainer = make_trainer(hardest=0.5, batch_size=7, epochs=6, **changes)
+    trainer = make_trainer(hard_fraction=0.5, batch_size=7, epochs=6, **changes)
     sides: dict[int, list[bool]] = {}
-    while trainer.step < trainer.num_steps:
-        indices_B = trainer.indices(trainer.step)
-        x_BCHW, _ = trainer.batch(trainer.step)
+    while trainer.step < trainer.steps.total:
+        indices_B = trainer.loader.indices(trainer.step)
+        x_BCHW = trainer.loader.batch(trainer.step).x_BCHW
         for index, shown_CHW in zip(indices_B.tolist(), x_BCHW, strict=True):
-            image_CHW = trainer.images_NCHW[index] / 255
-            mirrored = torch.equal(shown_CHW, image_CHW.flip(-1))
-            assert mirrored or torch.equal(shown_CHW, image_CHW)
-            sides.setdefault(index, []).append(mirrored)
+            image_CHW = trainer.loader.images_NCHW[index] / 255
+            flipped = torch.equal(shown_CHW, image_CHW.flip(-1))
+            assert flipped or torch.equal(shown_CHW, image_CHW)
+            sides.setdefault(index, []).append(flipped)
         trainer.train_step()
-    assert any(len(seen) < trainer.epoch for seen in sides.values())
+    assert any(len(seen) < 6 for seen in sides.values())
     assert all(now != before for seen in sides.values() for before, now in itertools.pairwise(seen))
-
-
-def test_at_the_end_all_images_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
-    """14 images, of which a step looks at 10 or 4; the hardest 80% are trained in the first half of the run."""
-    trainer = make_trainer(model=tiny_spec, hardest=0.8, hardest_until=0.5, batch_size=8, epochs=2, **PLAIN)
-    assert [len(trainer.indices(step)) for step in range(4)] == [8, 3, 10, 4]
 
 
 def test_mixed_cross_entropy() -> None:
@@ -246,7 +217,7 @@ def test_on_a_gpu_the_first_bad_step_is_told_when_asked(
     trainer.model.head.weight.register_hook(lambda gradient: gradient * float("inf"))
     for _ in range(2):
         trainer.train_step()
-    with pytest.raises(NonFiniteError, match="nothing of it is saved") as raised:
+    with pytest.raises(NonFiniteError, match="stopped without saving it") as raised:
         trainer.refuse_non_finite()
     assert str(raised.value.where).startswith("step 1, lr")
 
@@ -258,39 +229,7 @@ def test_first_non_finite() -> None:
         assert first_non_finite(fine | {"b": torch.tensor([0, value])}) == "b"
 
 
-@pytest.mark.parametrize("resolutions", [(), (6, 8)])
-def test_images_augmented_ahead_are_those_of_each_step(
-    make_trainer: Callable[..., Trainer], resolutions: tuple[int, ...]
-) -> None:
-    """As on a GPU: several steps' images at once, across the ends of epochs and changes of image size."""
-    augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "erasing": 0.5, "cutmix": 1.0}
-    each, ahead = (make_trainer(augment=augment, resolutions=resolutions, epochs=3, batch_size=4) for _ in range(2))
-    ahead.steps_ahead = 5
-    for step in (*range(ahead.num_steps), 2, 9):
-        (x_BCHW, targets), (y_BCHW, same_targets) = each.batch(step), ahead.batch(step)
-        assert torch.equal(x_BCHW, y_BCHW), step
-        assert torch.equal(targets.labels_B, same_targets.labels_B)
-        assert torch.equal(targets.others_B, same_targets.others_B)
-        assert targets.share == same_targets.share
-
-
 def test_a_window_counts_the_steps_of_the_whole_run(make_trainer: Callable[..., Trainer]) -> None:
     """Also where max_steps ends it earlier, as the schedule does."""
     trainer = make_trainer(epochs=10, max_steps=4, ema={"decay": 0.0, "window": 0.25})
     assert trainer.average.decay == pytest.approx(1 - 1 / 5)
-
-
-def test_norms_are_measured_on_images_as_the_last_epoch_trained_them(make_trainer: Callable[..., Trainer]) -> None:
-    """Augmented as in that epoch, but at full size; of too few images there is no batch."""
-    augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "erasing": 0.5, "mixup": 0.0, "cutmix": 0.0}
-    trainer = make_trainer(augment=augment, resolutions=(6, 8), epochs=4, batch_size=7)
-    last_epoch = [trainer.batch(step)[0] for step in (6, 7)]
-    trainer.step = 8
-    order_N = trainer.order_N.clone()
-    [x_NCHW] = trainer.batches_for_norms(order_N)
-    assert torch.equal(x_NCHW, torch.cat(last_epoch))
-    trainer.step = 2
-    [early_NCHW] = trainer.batches_for_norms(order_N)
-    assert early_NCHW.shape == x_NCHW.shape
-    assert not torch.equal(early_NCHW, x_NCHW)
-    assert list(trainer.batches_for_norms(order_N[:1])) == []

@@ -1,8 +1,9 @@
-"""The verbs of the command line: one class each, whose fields are its flags.
+"""The commands: one class each, whose fields are its flags.
 
-Each verb imports what it needs when it runs, so that --help answers at once.
+Each command imports what it needs when it runs, so that --help answers at once.
 """
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,54 +18,81 @@ from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 
-DataDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-DataName = Annotated[str | None, tyro.conf.arg(metavar="DATA")]
-Json = Annotated[bool, tyro.conf.arg(help="Print one JSON object on standard output, and nothing else there.")]
-OutFile = Annotated[
-    Path | None,
-    tyro.conf.arg(metavar="FILE", help="Write the JSON object to a file; a link, FIFO or device is written through."),
+
+def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
+    """A flag's help text and the name of its value, for an annotation.
+
+    A text that ends with `(default: VALUE).` keeps that default; any other gets the default's value, or `(optional)`.
+    """
+    text, _, stated = text.partition(" (default: ")
+
+    def hint(value: str) -> str:
+        if stated:
+            return f"(default: {stated.removesuffix('.')}"
+        return "(optional)" if value in ("", "None") else f"(default: {value})"
+
+    return tyro.conf.arg(help=text, metavar=metavar, prefix_name=prefix, help_behavior_hint=hint)
+
+
+def several(text: str, metavar: str) -> Any:
+    """Like `flag`, for an argument of one or more values."""
+    return tyro.conf.arg(help=text, metavar=f"{metavar} ...", help_behavior_hint="(one or more)")
+
+
+Model = tyro.conf.Positional[
+    Annotated[Path, flag("A model directory, a finished run's folder, or the name of a released model.", "MODEL")]
+]
+DataDir = Annotated[
+    Path | None, flag("Folder for data sets (default: $POCKET_RESNET_DATA or the cache folder).", "DIR")
+]
+Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
+OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
+Views = Annotated[
+    Literal[1, 2, 6], flag("Average the predictions for this many views: 2 adds the mirror image, 6 also shifts both.")
 ]
 
 
 @dataclass
 class Train:
-    """Train a network; `runs/NAME` gets checkpoints, metrics and the model, and Ctrl-C loses nothing.
+    """Train a network and write checkpoints, metrics and the model to `runs/NAME`. Ctrl-C saves before it stops.
 
     pocket-resnet train fast --data digits
 
-    RECIPE (default: fast) comes first: a name of recipes/ or a .toml file. Every key of it is a flag.
+    RECIPE comes first: a name from recipes/ or a .toml file (default: fast). Every recipe key is also a flag.
     """
 
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    data: DataName = None
-    """cifar10, cifar100, digits, auto, or a folder with one subfolder a class; short for --data.name.
-
-    With a slash it is a folder (./digits). With --resume: the new location of the run's data.
-    """
-    teacher: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A trained model whose answers the network learns; short for --teacher.model."""
+    recipe: Recipe
+    data: Annotated[
+        str | None,
+        flag(
+            "cifar10, cifar100, digits, auto, or a folder with one subfolder per class (./digits is a folder). "
+            "With --resume: the new location of the run's data.",
+            "DATA",
+        ),
+    ] = None
+    teacher: Annotated[
+        str | None, flag("Distil from this trained model: the network learns to match its predictions.", "MODEL")
+    ] = None
     data_dir: DataDir = None
-    """Folder for data sets (default: $POCKET_RESNET_DATA, else the user's cache folder)."""
-    runs_dir: Path = Path("runs")
-    """Folder for runs."""
-    run: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Name of the run's folder (default: made of recipe, data and seed)."""
-    resume: bool = False
-    """Resume an interrupted run; start it if there is none."""
-    fork: bool = False
-    """Resume a run even if recipe or data have changed since it began."""
-    report: bool = True
-    """Write a page of curves, confusions and examples into the run's folder at the end."""
+    runs_dir: Annotated[Path, flag("Folder for runs.", "DIR")] = Path("runs")
+    run: Annotated[
+        str | None, flag("Name of the run's folder (default: built from recipe, data and seed).", "NAME")
+    ] = None
+    resume: Annotated[bool, flag("Resume an interrupted run, or start it if it does not exist.")] = False
+    fork: Annotated[bool, flag("Resume even if the recipe or the data have changed since the run began.")] = False
+    report: Annotated[bool, flag("Write an HTML report to the run's folder at the end.")] = True
     json: Json = False
     out: OutFile = None
     debug: ClassVar[bool] = False
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.device import keep_freed_memory
         from pocket_resnet.training.distributed import is_writer
         from pocket_resnet.training.run import train
 
         output = JsonOutput(self.json, self.out)
+        if not is_writer():  # only rank 0 logs
+            logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
         keep_freed_memory()
         short = {"data.name": self.data, "teacher.model": self.teacher}
         recipe = override(self.recipe, {key: value for key, value in short.items() if value is not None})
@@ -76,14 +104,14 @@ class Train:
             resume=self.resume,
             fork=self.fork,
         )
-        if is_writer():  # of several processes one speaks
+        if is_writer():
             output.tell(result.__dict__, lambda: console.result(result.__dict__))
             page = self._write_report(Path(result.model).parent) if self.report else None
             if not output.on_stdout:
                 console.next_steps(result.model, page)
 
     def _write_report(self, folder: Path) -> Path | None:
-        """The report's page. The run is safe by now: where drawing fails, a line says so and nothing else happens."""
+        """The report's page. The run is already saved, so a failure here only prints a line."""
         try:
             from pocket_resnet.reporting.report import write_report
 
@@ -95,31 +123,29 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Measure a model: accuracy with a 95% interval, per class, confusion, likelihood and calibration.
+    """Measure a model: accuracy with a 95% interval, accuracy per class, confusion matrix and calibration.
 
     pocket-resnet evaluate runs/fast-cifar10-seed0
     """
 
-    model: tyro.conf.Positional[Path]
-    """A model directory, or a finished run's."""
-    data: DataName = None
-    """cifar10, cifar100, digits, auto or a folder (default: what the model was trained on, if that is unchanged)."""
-    split: Literal["val", "test", "all"] | None = None
-    """Default: val; for a folder given by --data that has no train/, every image in it."""
-    views: Literal[1, 2, 6] = 1
-    """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
+    model: Model
+    data: Annotated[
+        str | None, flag("cifar10, cifar100, digits, auto or a folder (default: the data of the training).", "DATA")
+    ] = None
+    split: Annotated[
+        Literal["val", "test", "all"] | None,
+        flag("Images to use (default: val, or all for a --data folder without train/).", "{val,test,all}"),
+    ] = None
+    views: Views = 1
     data_dir: DataDir = None
-    """Folder for data sets."""
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.inference.evaluate import evaluate_model
 
         output = JsonOutput(self.json, self.out)
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
-        for remark in found.remarks:
-            print(remark, file=sys.stderr)
         output.tell(found.to_json(), lambda: console.evaluation(found.to_json(), found.caveat))
         if found.caveat and output.on_stdout:
             print(found.caveat, file=sys.stderr)
@@ -127,21 +153,27 @@ class Evaluate:
 
 @dataclass
 class Report:
-    """Write a page about a run, or several compared: curves, confusions, calibration, examples, Grad-CAM.
+    """Write an HTML report about one run, or a comparison of several: curves, confusion, calibration, examples.
 
     pocket-resnet report runs/fast-cifar10-seed0
     """
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of finished runs; the first is what the others are compared with."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where report.html and plots/ go (default: the run's folder; of several runs, `report` beside the first)."""
-    data: DataName = None
-    """New location of the runs' data (default: where training read them, if they are unchanged)."""
+    runs: tyro.conf.Positional[
+        Annotated[
+            tuple[Path, ...],
+            several("Folders of finished runs. The first is the baseline of the comparison.", "RUN"),
+        ]
+    ]
+    out: Annotated[
+        Path | None,
+        flag("Folder for report.html and plots/ (default: the run's folder, or `report` beside the first run).", "DIR"),
+    ] = None
+    data: Annotated[str | None, flag("New location of the runs' data (default: where training read them).", "DATA")] = (
+        None
+    )
     data_dir: DataDir = None
-    """Folder for data sets."""
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.reporting.report import write_report
 
         print(f"report      {write_report(self.runs, self.out, self.data_dir, self.data)}")
@@ -149,50 +181,52 @@ class Report:
 
 @dataclass
 class Predict:
-    """Tell the classes of images.
+    """Predict the classes of images.
 
     pocket-resnet predict runs/fast-cifar10-seed0 cat.jpg holiday-pictures/
     """
 
-    model: tyro.conf.Positional[Path]
-    """A model directory, or a finished run's."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files, or folders of them."""
+    model: Model
+    images: tyro.conf.Positional[Annotated[tuple[Path, ...], several("Image files, or folders of them.", "IMAGE")]]
     top: int = 3
-    """How many classes to name for each image."""
-    views: Literal[1, 2, 6] = 1
-    """Average over this many views of each image: 2 adds the mirror image, 6 shifts both."""
+    """Number of classes to list for each image."""
+    views: Views = 1
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.inference.predict import predict_files
 
         output = JsonOutput(self.json, self.out)
-        rows, bad, remarks = predict_files(self.model, self.images, self.top, self.views)
+        rows, bad = predict_files(self.model, self.images, self.top, self.views)
         output.tell({"predictions": rows}, lambda: console.predictions(rows))
-        for remark in remarks:
-            print(remark, file=sys.stderr)
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
-            raise DataError(what, mend="check the paths, save the files again as images, or leave them out")
+            raise DataError(what, hint="check the paths, save the files again as images, or omit them")
         if not rows:
-            raise UsageError("no images", mend="name image files or folders of them")
+            raise UsageError("no images", hint="give image files or folders")
 
 
 @dataclass
 class Summary:
-    """Show layers, exact parameters, multiply-adds, bytes and peak activation memory of a network.
+    """Show a network's layers and its exact parameters, multiply-adds, bytes and peak activation memory.
 
     pocket-resnet summary original
     """
 
-    network: tyro.conf.Positional[str]
-    """A recipe, a network's name (resnet20, wrn-16-4, ...), a model directory or a finished run's."""
+    network: tyro.conf.Positional[
+        Annotated[
+            str,
+            flag(
+                "A recipe, a network (resnet20, wrn-16-4, ...), a model directory or a finished run's folder.",
+                "NETWORK",
+            ),
+        ]
+    ]
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.recipe.summary import find_spec, summarise
 
         output = JsonOutput(self.json, self.out)
@@ -202,25 +236,24 @@ class Summary:
 
 @dataclass
 class Design:
-    """Show the network that a budget buys, and why it is this one.
+    """Show the network that fits a budget, and why it was chosen.
 
     pocket-resnet design --budget 5M --max-macs 100M --epochs 20
     """
 
     budget: str = "5M"
-    """Most parameters: 5M, 500K, 4697742."""
-    max_macs: Annotated[str | None, tyro.conf.arg(metavar="COUNT")] = None
-    """Most multiply-adds for one image: 100M, 1.5G."""
-    max_bytes: Annotated[str | None, tyro.conf.arg(metavar="BYTES")] = None
-    """Most bytes of fp32 weights: 1MB, 500KB."""
-    epochs: Annotated[int | None, tyro.conf.arg(metavar="COUNT")] = None
-    """How long it will be trained (default: as in the recipe `best`)."""
+    """Maximum number of parameters, such as 5M, 500K or 4697742."""
+    max_macs: Annotated[str | None, flag("Maximum multiply-adds per image, such as 100M or 1.5G.", "COUNT")] = None
+    max_bytes: Annotated[str | None, flag("Maximum size of the fp32 weights, such as 1MB or 500KB.", "BYTES")] = None
+    epochs: Annotated[
+        int | None, flag("Planned number of training epochs (default: that of the recipe `best`).", "COUNT")
+    ] = None
     num_classes: int = 10
-    """How many classes the data have."""
+    """Number of classes in the data."""
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.recipe.summary import designed
 
         output = JsonOutput(self.json, self.out)
@@ -231,32 +264,33 @@ class Design:
 
 @dataclass
 class Data:
-    """Fetch, verify and describe a data set.
+    """Download, verify and describe a data set.
 
     pocket-resnet data cifar10 --verify
     """
 
-    name: tyro.conf.Positional[str] = "cifar10"
-    """cifar10, cifar100, digits, auto, or a folder; with a slash it is a folder (./digits)."""
+    name: tyro.conf.Positional[
+        Annotated[str, flag("cifar10, cifar100, digits, auto, or a folder (./digits is a folder).", "[DATA]")]
+    ] = "cifar10"
     verify: bool = False
-    """Read and hash every file again."""
+    """Read every file again and check its hash."""
     data_dir: DataDir = None
-    """Folder for data sets."""
     json: Json = False
     out: OutFile = None
 
-    def run_verb(self) -> None:
-        from pocket_resnet.data.source import describe, open_source, verify
+    def execute(self) -> None:
+        from pocket_resnet.data.datasets import open_source
+        from pocket_resnet.data.source import describe
 
         output = JsonOutput(self.json, self.out)
         source = open_source(self.name, data_dir=self.data_dir)
         if self.verify:
-            verify(source)
+            source.verify()
         description = describe(source)
         output.tell(description, lambda: console.description(description, verified=self.verify))
 
 
-VERBS: dict[str, Any] = {
+COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
     "report": Report,

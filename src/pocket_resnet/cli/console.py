@@ -1,8 +1,10 @@
-"""What people read on the terminal: plain tables of what the verbs found, or one JSON object."""
+"""The terminal output of the commands: plain tables."""
 
+import contextlib
+import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,54 @@ from pocket_resnet.errors import PocketError
 WIDEST = 10_000  # characters: a pipe has no width
 
 
-def overview(verbs: Mapping[str, str]) -> None:
+class _TerminalHandler(logging.Handler):
+    """Prints each message once, as plain text: a command may open the same data twice.
+
+    `sys.stderr` is looked up for each message, since rich replaces it while it draws a progress bar and then puts what
+    is printed above the bar.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if text not in self._shown:
+            self._shown.add(text)
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def log_to_terminal() -> Iterator[None]:
+    """Inside, standard error shows what the package logs, from INFO on."""
+    logger, handler = logging.getLogger("pocket_resnet"), _TerminalHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def overview(commands: Mapping[str, str]) -> None:
     """The help of the whole command."""
     print("Give it a parameter budget, get the most accurate residual network that fits.\n")
-    print("usage: pocket-resnet VERB ...        (pocket-resnet VERB --help explains each with an example)\n")
-    for verb, does in verbs.items():
-        print(f"  {verb:9} {does}")
-    print("\n  --debug   show where an error came from\n  --version")
+    print("usage: pocket-resnet COMMAND ...     (pocket-resnet COMMAND --help explains it with an example)\n")
+    for name, does in commands.items():
+        print(f"  {name:9} {does}")
+    print("\n  --debug   show where an error occurred\n  --version")
     print("\nFor example:\n\n  pocket-resnet train fast --data digits      # works offline")
 
 
 def result(found: Mapping[str, Any]) -> None:
-    """What a training run came to."""
+    """The result of a training run."""
     low, high = found["interval"]
-    print(f"parameters  {found['num_params']:,} ({found['num_macs']:,} multiply-adds an image)")
-    unseen = "validation" if found["train_on"] == "train" else "validation images it was trained on (no estimate)"
+    print(f"parameters  {found['num_params']:,} ({found['num_macs']:,} multiply-adds per image)")
+    unseen = "validation" if found["train_on"] == "train" else "validation images that it was trained on (no estimate)"
     print(f"accuracy    {found['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
     if found.get("caveat") and found["train_on"] == "train":
         print(f"            {found['caveat']}")
@@ -42,7 +77,7 @@ def result(found: Mapping[str, Any]) -> None:
 
 
 def no_report(error: Exception, run: Path, *, debug: bool) -> None:
-    """Why a finished run has no report, in a line on standard error; with `debug` where in the program, too."""
+    """Print on standard error why a finished run has no report; `debug` adds the traceback."""
     if debug:
         traceback.print_exception(error)
     what = str(error).partition("\n")[0]
@@ -59,7 +94,7 @@ def next_steps(model: str, report: Path | None) -> None:
 
 
 def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
-    """Accuracy and calibration, a row a class with its most frequent mistake."""
+    """Accuracy and calibration, then a row per class with its most frequent mistake."""
     low, high = found["interval"]
     views = "single view" if found["views"] == 1 else f"{found['views']} views"
     print(
@@ -70,7 +105,7 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
         print(caveat)
     print(f"negative log-likelihood {found['nll']:.4f}, expected calibration error {found['ece']:.4f}")
     names = list(found["per_class"])
-    table = _table("class", "images", "accuracy", "95% interval", "most often taken for")
+    table = _table("class", "images", "accuracy", "95% interval", "most often mistaken for")
     for k, (name, row) in enumerate(found["per_class"].items()):
         if row["num_images"] == 0:
             table.add_row(printable(name), "0", "-", "-", "-")
@@ -86,31 +121,31 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
 
 
 def predictions(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line an image, the most probable classes first."""
+    """One line per image, most probable classes first."""
     for row in rows:
         ranking = ", ".join(f"{printable(entry['label'])} {entry['probability']:.1%}" for entry in row["top"])
         print(f"{printable(row['image'])}: {ranking}")
 
 
 def summary(name: str, found: Mapping[str, Any]) -> None:
-    """A row a layer, then the totals."""
+    """One row per layer, then the totals."""
     table = _table("layer", "kind", "output", "parameters", "multiply-adds")
     for layer in found["layers"]:
         shape = " x ".join(str(size) for size in layer["out_shape"])
         table.add_row(layer["name"], layer["kind"], shape, f"{layer['num_params']:,}", f"{layer['num_macs']:,}")
     _print(table)
-    print(f"{name}: {found['num_params']:,} parameters, {found['num_macs']:,} multiply-adds an image")
+    print(f"{name}: {found['num_params']:,} parameters, {found['num_macs']:,} multiply-adds per image")
     print(f"{found['num_bytes']:,} bytes of fp32 weights, {found['peak_activation_bytes']:,} bytes of fp32 activations")
 
 
 def design(found: Mapping[str, Any]) -> None:
-    """The network that a budget buys, what it costs of what is allowed, and why it is this one."""
+    """The network chosen for a budget, its costs against the limits, and the reasons."""
     spec = found["spec"]
     widths, num_blocks = ("-".join(map(str, spec[key])) for key in ("widths", "num_blocks"))
     print(f"network        {num_blocks} {spec['block']} blocks, {widths} channels, {spec['stem']} stem")
     for what, count in (("parameters", found["num_params"]), ("multiply-adds", found["num_macs"])):
         most = found["limits"].get(what)
-        print(f"{what:14} {count:,}" + (f" ({count / most:.1%} of {most:,})" if most else " an image"))
+        print(f"{what:14} {count:,}" + (f" ({count / most:.1%} of {most:,})" if most else " per image"))
     print(f"bytes          {found['num_bytes']:,} of fp32 weights")
     for reason in found["reasons"]:
         print(f"why            {reason}")
@@ -119,17 +154,15 @@ def design(found: Mapping[str, Any]) -> None:
 
 
 def description(found: Mapping[str, Any], *, verified: bool) -> None:
-    """What a data set consists of."""
+    """The contents of a data set."""
     counts = {which: count for which, count in found["num_images"].items() if count is not None}
     print(f"{found['name']}: {len(found['classes'])} classes, {found['image_size']} x {found['image_size']} pixels")
     print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
     print(f"stored in    {found['where']}")
     print(f"mean, std    {_decimals(found['mean'])} and {_decimals(found['std'])} (R G B, 0 to 1, training images)")
     print(f"fingerprint  {found['fingerprint'][:16]}…")
-    for remark in found["remarks"]:
-        print(f"note         {remark}")
     if verified:
-        print("verified     every file was read and is as published or recorded")
+        print("verified     every file matches its published or recorded hash")
     table = _table("class", *counts)
     for name, row in found["per_class"].items():
         table.add_row(printable(name), *(str(row.get(which, "-")) for which in counts))

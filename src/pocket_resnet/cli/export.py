@@ -40,7 +40,7 @@ class Export:
         False
     )
 
-    def run_verb(self) -> None:
+    def execute(self) -> None:
         from pocket_resnet.exporting.requirements import require_extra
 
         require_extra()

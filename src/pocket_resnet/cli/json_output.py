@@ -52,7 +52,7 @@ def _check(path: Path) -> None:
     target = Path(os.path.realpath(path))
     with explain_os_errors(path):
         if _belongs_to_a_run_or_model(target):
-            raise UsageError("a file of a run or model", where=path, mend="choose another name")
+            raise UsageError("this file belongs to a run or model", where=path, hint="choose another name")
         if is_replaced(path):  # by a new file in the same folder
             folder = next(parent for parent in target.parents if parent.exists())
             if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""The command line: from its words to a verb of cli/commands.py; the only place that prints errors and exits."""
+"""The command line: from its words to a command of cli/commands.py; the only place that prints errors and exits."""
 
 import contextlib
 import dataclasses
@@ -13,21 +13,24 @@ from typing import Any
 import tyro
 
 from pocket_resnet.cli import console, streams
-from pocket_resnet.cli.commands import VERBS, Train
+from pocket_resnet.cli.commands import COMMANDS, Train
+from pocket_resnet.cli.train_flags import parse_train
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
-from pocket_resnet.recipe.toml import load_recipe, with_flags
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.version import __version__
 
 DEFAULT_RECIPE = "fast"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the verb of the command line; exits with the code of what went wrong, see errors.py."""
+    """Run the command of the command line; exits with the code of what went wrong, see errors.py."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     os.environ.pop("MPLBACKEND", None)  # a notebook's choice, handed to its commands; our pictures are drawn without
-    if code := _exit_code(arguments):
+    with console.log_to_terminal():
+        code = _exit_code(arguments)
+    if code:
         sys.exit(code)
 
 
@@ -55,29 +58,27 @@ def _exit_code(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str], debug: bool) -> None:
-    verb = arguments[0] if arguments else "--help"
-    if verb in ("-h", "--help"):
-        console.overview({name: (command.__doc__ or "").splitlines()[0] for name, command in VERBS.items()})
-    elif verb == "--version":
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        console.overview({name: (command.__doc__ or "").splitlines()[0] for name, command in COMMANDS.items()})
+    elif name == "--version":
         print(f"pocket-resnet {__version__}")
-    elif verb in VERBS:
-        command = _parse(verb, arguments[1:])
+    elif name in COMMANDS:
+        command = _parse(name, arguments[1:])
         command.debug = debug
-        command.run_verb()
+        command.execute()
     else:
-        raise UsageError(f"unknown verb `{verb}`{did_you_mean(verb, VERBS)}", mend="see pocket-resnet --help")
+        raise UsageError(f"unknown command `{name}`{did_you_mean(name, COMMANDS)}", hint="see pocket-resnet --help")
 
 
-def _parse(verb: str, arguments: list[str]) -> Any:
-    """The verb's filled-in class; tyro itself explains unknown flags and exits with 2."""
-    default = None
-    if verb == "train":
+def _parse(name: str, arguments: list[str]) -> Any:
+    """The command's filled-in class; tyro itself explains unknown flags and exits with 2."""
+    if name == "train":
         named = bool(arguments) and not arguments[0].startswith("-")
         default = Train(load_recipe(arguments.pop(0) if named else DEFAULT_RECIPE))
-    prog = f"pocket-resnet {verb}" + (" [RECIPE]" if verb == "train" else "")
-    command = tyro.cli(VERBS[verb], args=arguments, default=default, prog=prog)
-    if default is not None:
-        command.recipe = with_flags(default.recipe, command.recipe, arguments)
+        command = parse_train(default, arguments, "pocket-resnet train [RECIPE]")
+    else:
+        command = tyro.cli(COMMANDS[name], args=arguments, prog=f"pocket-resnet {name}")
     for field in dataclasses.fields(command):
         setattr(command, field.name, _with_home(getattr(command, field.name)))
     return command

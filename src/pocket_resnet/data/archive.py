@@ -19,7 +19,7 @@ MAX_TOTAL_BYTES = 512 * 2**20
 MAX_NUM_MEMBERS = 1_000
 MAX_RATIO = 100  # unpacked to packed bytes; photographs stay near 1
 MAX_HEADER_BYTES = 2**20
-_AGAIN = "delete it and start again"
+_AGAIN = "delete it and try again"
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
@@ -45,7 +45,7 @@ def extract(archive: Path, members: Mapping[str, Path]) -> None:
                 if entry.isfile() and entry.name in members:
                     _write(tar, entry, members[entry.name])
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
-        raise DataError(f"a damaged archive: {error}", where=archive, mend=_AGAIN) from error
+        raise DataError(f"a damaged archive: {error}", where=archive, hint=_AGAIN) from error
 
 
 def _check(archive: Path, members: Mapping[str, Path]) -> None:
@@ -61,14 +61,14 @@ def _check(archive: Path, members: Mapping[str, Path]) -> None:
             if not entry.isdir() and (entry.type not in _REGULAR or entry.issparse()):
                 raise _unsafe(archive, f"{entry.name!r} is a link, a device or another special file")
             if PurePosixPath(entry.name).is_absolute() or ".." in PurePosixPath(entry.name).parts:
-                raise _unsafe(archive, f"{entry.name!r} would be written outside of the folder")
+                raise _unsafe(archive, f"{entry.name!r} would be written outside the folder")
             found.add(entry.name)
     if missing := sorted(set(members) - found):
-        raise DataError(f"holds no {', '.join(missing)}", where=archive, mend=_AGAIN)
+        raise DataError(f"holds no {', '.join(missing)}", where=archive, hint=_AGAIN)
 
 
 def _unsafe(archive: Path, what: str) -> DataError:
-    return DataError(f"refused: {what}", where=archive, mend="delete it and get it from the official address")
+    return DataError(f"refused: {what}", where=archive, hint="delete it and download it from the official address")
 
 
 def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:

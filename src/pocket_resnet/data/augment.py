@@ -27,7 +27,7 @@ ERASED_RATIO = (0.3, 3.3)
 
 @dataclass(frozen=True)
 class Targets:
-    """What the batch should be told: the image is `share` of class `labels_B` and the rest of `others_B`.
+    """What the batch is: the image is `share` of class `labels_B` and the rest of `others_B`.
 
     `teacher_BK` are a teacher's probabilities for it, where there is one.
     """
@@ -51,10 +51,13 @@ class Augmenter:
         self.recipe, self.num_samples, self.seed = recipe, num_samples, seed
         self.fill_1C11 = fill_C.view(1, -1, 1, 1)
         self.first_flip_N = torch.rand(num_samples, generator=generator(seed, "flip")) < 0.5
+        self.epoch = -1
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw the epoch's tables."""
+        """Draw the epoch's tables, unless they are its own already."""
+        if epoch == self.epoch:
+            return
         self.epoch, N = epoch, self.num_samples
         reach = self.recipe.crop_px
         self.shift_N2 = torch.randint(0, 2 * reach + 1, (N, 2), generator=self._draws("crop"))
@@ -90,8 +93,10 @@ class Augmenter:
             )
         if self.recipe.cutout_px:
             x_BCHW = self._blank(x_BCHW, *cutout_boxes(x_BCHW, self.centre_N2[indices_B], self.recipe.cutout_px))
-        if self.recipe.erasing:
-            x_BCHW = self._blank(x_BCHW, *erasing_boxes(x_BCHW, self.erase_N5[indices_B], self.recipe.erasing))
+        if self.recipe.random_erasing:
+            x_BCHW = self._blank(
+                x_BCHW, *random_erasing_boxes(x_BCHW, self.erase_N5[indices_B], self.recipe.random_erasing)
+            )
         return x_BCHW
 
     def _blank(self, x_BCHW: Tensor, low_B2: Tensor, high_B2: Tensor) -> Tensor:
@@ -175,7 +180,7 @@ def cutout_boxes(images_BCHW: Tensor, centre_B2: Tensor, side: int) -> tuple[Ten
     return low_B2, low_B2 + side
 
 
-def erasing_boxes(images_BCHW: Tensor, draws_B5: Tensor, chance: float) -> tuple[Tensor, Tensor]:
+def random_erasing_boxes(images_BCHW: Tensor, draws_B5: Tensor, chance: float) -> tuple[Tensor, Tensor]:
     """Rectangles of random area and ratio for a `chance` of the images, empty ones for the others."""
     size_2 = torch.tensor(images_BCHW.shape[-2:])
     area_B = size_2.prod() * (ERASED_AREA[0] + draws_B5[:, 1] * (ERASED_AREA[1] - ERASED_AREA[0]))

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import weakref
@@ -32,6 +33,7 @@ from pocket_resnet.io import download, files
 MAX_KEPT_BYTES: Final = 16 * 1024**3
 _PIXELS_NAME, _LIST_NAME = "images.npy", "files.json"
 _BATCH: Final = 256  # images in memory at once while decoding
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Bad = tuple[ImageFile, ImageError]
@@ -84,8 +86,8 @@ class PixelStore:
             for relative in differing
         ]
 
-    def make_room(self, key: str, num_images: int) -> list[str]:
-        """Remove sets until that of the key fits too, the least recently used first; a line about them, or none.
+    def make_room(self, key: str, num_images: int) -> None:
+        """Remove sets until that of the key fits too, the least recently used first.
 
         The key's own stays, and so do those that a process has open.
         """
@@ -97,8 +99,9 @@ class PixelStore:
                 break
             if _remove_unused(path):
                 total, removed = total - kept[path], removed + 1
-        limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
-        return [f"{limit}: removed the {removed} least recently used set(s) from {self._folder}"] if removed else []
+        if removed:
+            limit = f"kept pixels are limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
+            _log.info("%s: removed the %d least recently used set(s) from %s", limit, removed, self._folder)
 
     def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
         """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.
@@ -117,7 +120,7 @@ class PixelStore:
             if pixels_NCHW.dtype != np.uint8 or pixels_NCHW.shape != shape:
                 raise ValueError(f"{pixels_NCHW.dtype} {pixels_NCHW.shape} instead of uint8 {shape}")
         except Exception as error:  # a damaged header makes NumPy raise nearly anything
-            raise DataError(f"damaged: {error}", where=path, mend="delete it, it will be made again") from error
+            raise DataError(f"damaged: {error}", where=path, hint="delete it; it will be created again") from error
         return torch.from_numpy(pixels_NCHW)
 
     def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
@@ -129,12 +132,12 @@ class PixelStore:
             if isinstance(result, ImageError):
                 changed.append((image, result))
             elif not np.array_equal(result, kept_CHW):
-                changed.append((image, ImageError("other pixels are kept")))
+                changed.append((image, ImageError("the cached pixels differ")))
         if changed:
             raise DataError(
                 f"{len(changed)} of {len(images)} files do not match:{_listed(changed)}",
                 where=self._root,
-                mend=f"restore them, or delete {self._folder} to take them as they are",
+                hint=f"restore them, or delete {self._folder} to accept them as they are",
             )
 
     def _hold(self, path: Path) -> bool:
@@ -175,9 +178,9 @@ class PixelStore:
 
     def _report(self, bad: Sequence[Bad], images: Sequence[ImageFile]) -> DataError:
         return DataError(
-            f"{len(bad)} of {len(images)} files are no usable images:{_listed(bad)}",
+            f"{len(bad)} of {len(images)} files are not usable images:{_listed(bad)}",
             where=self._root,
-            mend="replace them or move them out",
+            hint="replace them or move them elsewhere",
         )
 
     def _hash(self, image: ImageFile) -> str | ImageError:
@@ -192,7 +195,7 @@ class PixelStore:
         try:
             content = read_file(self._root / image.relative)
             if wanted and hashlib.sha256(content).hexdigest() != wanted:
-                return ImageError("changed since it was listed; start again")
+                return ImageError("changed since it was listed; try again")
             return decode(content, self._image_size).transpose(2, 0, 1)
         except ImageError as error:
             return error

@@ -18,13 +18,13 @@ from torch import Tensor
 from pocket_resnet.data.archive import extract
 from pocket_resnet.data.published import Family, Layout
 from pocket_resnet.data.records import CHW
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, EnvironmentFault
 from pocket_resnet.io import download, files
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 MIRROR_VARIABLE = "POCKET_RESNET_MIRROR"  # addresses of folders with the archives, separated by spaces
 MAX_FILE_BYTES = 256 * 2**20
-IMAGE_SIZE = 32
 _RECORD_NAME = ".verified.json"  # file name -> [bytes, mtime in ns, ctime in ns, inode, MD5]
 
 Stamp = list[int | str]
@@ -41,16 +41,11 @@ def is_here(family: Family, data_dir: Path) -> bool:
     return bool(_find_archive(family, data_dir) or _find_folder(family, data_dir))
 
 
-class Cifar:
+class Cifar(Source):
     """One of the families as found under the data folder, else unpacked or downloaded into it.
 
     Raises DataError where it is incomplete or not there, EnvironmentFault where it cannot be downloaded.
     """
-
-    image_size = IMAGE_SIZE
-    mirrored = True
-    is_plain = False
-    remarks: tuple[str, ...] = ()
 
     def __init__(self, family: Family, data_dir: Path, allow_download: bool = True) -> None:
         self.name, self.class_names, self.num_val = family.name, family.class_names, family.num_val
@@ -64,13 +59,9 @@ class Cifar:
             self.verify()
         self._folder, self._layout = found
         self.where = str(self._folder)
+        self.num_test = family.num_test if (self._folder / self._layout.test).is_file() else None
         published = [(layout.archive_md5, sorted(layout.md5.items())) for layout in family.layouts]
         self.fingerprint = hashlib.sha256(repr((family.name, published)).encode()).hexdigest()
-
-    @property
-    def num_test(self) -> int | None:
-        """How many test images there are, None where their file is not there; it is not opened for this."""
-        return self._family.num_test if (self._folder / self._layout.test).is_file() else None
 
     def trainval(self) -> tuple[Tensor, Tensor]:
         """All training images [N, 3, 32, 32] and labels, in official order; the last `num_val` validate."""
@@ -103,7 +94,7 @@ class Cifar:
                 raise DataError(
                     f"holds {len(labels):,} images, which makes {stop:,} instead of {num_images:,}",
                     where=self._folder / name,
-                    mend="get the official file again",
+                    hint="download the official file again",
                 )
             images_NCHW.numpy()[start:stop] = images
             labels_N.numpy()[start:stop] = labels
@@ -115,25 +106,25 @@ class Cifar:
     def _read(self, name: str, stamps: dict[str, Stamp], trust_stamp: bool = True) -> bytes:
         """The file's content, which has the right MD5; notes that in the stamps."""
         path = self._folder / name
-        mend = f"put the official file there, or delete {self._folder} to have all of it downloaded"
+        hint = f"put the official file there, or delete {self._folder} to download all of it again"
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if status.st_size > MAX_FILE_BYTES:
-                    raise DataError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path, mend=mend)
+                    raise DataError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path, hint=hint)
                 content = file.read()
         except FileNotFoundError as error:
-            raise DataError("missing", where=path, mend=mend) from error
+            raise DataError("missing", where=path, hint=hint) from error
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", where=path, mend=mend) from error
+            raise DataError(f"cannot be read: {error.strerror}", where=path, hint=hint) from error
         last_md5 = stamps.get(name, [""])[-1]
         wanted = self._layout.md5.get(name, str(last_md5))
         now: Stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         if not (trust_stamp and stamps.get(name) == [*now, wanted]):
             found = hashlib.md5(content, usedforsecurity=False).hexdigest()
             if wanted and found != wanted:
-                known = "is published" if name in self._layout.md5 else "it was at first"
-                raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, mend=mend)
+                known = "is published" if name in self._layout.md5 else "was recorded first"
+                raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, hint=hint)
             stamps[name] = [*now, found]
         return content
 
@@ -149,7 +140,7 @@ def _find_folder(family: Family, data_dir: Path) -> tuple[Path, Layout] | None:
                 incomplete = DataError(
                     f"{', '.join(missing)} missing",
                     where=folder,
-                    mend="put the official file there, or delete the folder to have all of it downloaded",
+                    hint="put the official file there, or delete the folder to download all of it again",
                 )
     if incomplete is not None:
         raise incomplete
@@ -168,7 +159,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
     layout = _find_archive(family, data_dir) or family.layouts[0]
     path = data_dir / layout.archive
     if not allow_download and not path.is_file():
-        raise DataError(f"no {family.name} there", where=data_dir, mend=f"put {urls(layout)[0]} there")
+        raise DataError(f"no {family.name} there", where=data_dir, hint=f"put {urls(layout)[0]} there")
     with download.exclusive(data_dir / layout.folder):
         if _find_folder(family, data_dir):
             return  # another process was faster
@@ -177,7 +168,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
             download.fetch(urls(layout), path, layout.archive_md5)
         elif (found := files.digest(path, "md5")) != layout.archive_md5:
             what = f"wrong MD5: it is {found}, {layout.archive_md5} is published"
-            raise DataError(what, where=path, mend=f"move it away, or put {urls(layout)[0]} in its place")
+            raise DataError(what, where=path, hint=f"remove it, or put {urls(layout)[0]} in its place")
         _unpack(path, layout, data_dir / layout.folder)
         if is_ours:
             path.unlink()

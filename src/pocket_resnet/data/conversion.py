@@ -35,7 +35,7 @@ def several(images: Any) -> Iterator[Any]:
     elif _is_one(images):
         yield images
     elif isinstance(images, Mapping) or hasattr(images, "columns") or not isinstance(images, Iterable):
-        raise UsageError(f"{type(images).__name__} is neither an image nor a list of images", mend=ACCEPTED)
+        raise UsageError(f"{type(images).__name__} is neither an image nor a list of images", hint=ACCEPTED)
     else:
         yield from images
 
@@ -54,7 +54,7 @@ def pixels(image: Any, size: int) -> NDArray[np.uint8]:
         return fit(_channels_last(_whole_numbers(_array(image)), first=True), size)
     if isinstance(image, np.ndarray):
         return fit(_channels_last(_whole_numbers(image), first=False), size)
-    raise UsageError(f"{type(image).__name__} is not an image", mend=ACCEPTED)
+    raise UsageError(f"{type(image).__name__} is not an image", hint=ACCEPTED)
 
 
 def _is_one(images: Any) -> bool:
@@ -66,7 +66,7 @@ def _content(file: Any) -> bytes:
     """All of an open file, from its start."""
     content = file.getvalue() if isinstance(file, io.BytesIO) else _read(file)
     if not isinstance(content, bytes):
-        raise UsageError("a file opened as text is not an image", mend="open it with mode 'rb'")
+        raise UsageError("a file opened as text is not an image", hint="open it with mode 'rb'")
     if len(content) > MAX_FILE_BYTES:
         raise ImageError(f"over the limit of {MAX_FILE_BYTES:,} bytes")
     return content
@@ -88,17 +88,17 @@ def _whole_numbers(array: NDArray[Any]) -> NDArray[np.uint8]:
     """The values as 0 to 255. Raises ImageError where they may mean something else."""
     found = f"an array of {array.dtype} {array.shape}"
     if not array.size:
-        raise ImageError(f"{found} is empty", mend=ACCEPTED)
+        raise ImageError(f"{found} is empty", hint=ACCEPTED)
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "fiu" or array.dtype == np.uint16:
-        raise ImageError(f"{found} has no known value range", mend=ACCEPTED)
+        raise ImageError(f"{found} has no known value range", hint=ACCEPTED)
     low, high = array.min(), array.max()
     most = 1 if array.dtype.kind == "f" else 255
     if not (low >= 0 and high <= most):  # NaN too
-        raise ImageError(f"{found} has values from {low:g} to {high:g}, outside of 0 to {most}", mend=ACCEPTED)
+        raise ImageError(f"{found} has values from {low:g} to {high:g}, outside of 0 to {most}", hint=ACCEPTED)
     scaled: NDArray[np.uint8] = np.rint(array * (255 // most)).astype(np.uint8)
     return scaled
 
@@ -113,4 +113,4 @@ def _channels_last(array: NDArray[np.uint8], *, first: bool) -> NDArray[np.uint8
             array, at_end = array.transpose(1, 2, 0), True
         if at_end:
             return array[..., 0] if array.shape[2] == 1 else np.ascontiguousarray(array)
-    raise ImageError(f"an array of shape {array.shape} is not an image", mend=ACCEPTED)
+    raise ImageError(f"an array of shape {array.shape} is not an image", hint=ACCEPTED)

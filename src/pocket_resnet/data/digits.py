@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError
 
 NUM_VAL = NUM_TEST = 300
@@ -22,7 +23,7 @@ _SCALE = IMAGE_SIZE // 8
 _MAX_VALUE = 16
 
 
-class Digits:
+class Digits(Source):
     """The digits as 32 x 32 RGB: each of the 8 x 8 pixels becomes a 4 x 4 block, and 16 becomes 255."""
 
     name = "digits"
@@ -30,9 +31,7 @@ class Digits:
     image_size = IMAGE_SIZE
     num_val = NUM_VAL
     num_test = NUM_TEST
-    mirrored = False
-    is_plain = False
-    remarks: tuple[str, ...] = ()
+    flip_invariant = False
 
     def __init__(self) -> None:
         file = resources.files("pocket_resnet.data") / "digits.npz"
@@ -59,7 +58,7 @@ class Digits:
             with np.load(io.BytesIO(self._content), allow_pickle=False) as arrays:
                 small_N88, labels_N = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         except Exception as error:  # zip, zlib and npy each have their own
-            raise DataError(f"damaged: {error}", where=self.where, mend="install the package again") from error
+            raise DataError(f"damaged: {error}", where=self.where, hint="reinstall the package") from error
         grey_N88 = (small_N88.astype(np.uint16) * 255 + _MAX_VALUE // 2) // _MAX_VALUE
         grey_NHW = grey_N88.astype(np.uint8).repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)
         images_NCHW = torch.from_numpy(grey_NHW)[:, None].expand(-1, 3, -1, -1).contiguous()

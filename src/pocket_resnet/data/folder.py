@@ -5,6 +5,7 @@ Classes are sorted by name as text; the order then travels with the model. Witho
 have the classes of train/, matched by name. Files under test/ are listed, but not opened for training.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,54 +17,46 @@ from pocket_resnet.data.cache import PixelStore
 from pocket_resnet.data.holdout import Holdout
 from pocket_resnet.data.layout import Classes, read_layout
 from pocket_resnet.data.listing import ImageFile, Listing, printable
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError, UsageError, listed
 
 VAL_FRACTION = 0.1
+_log = logging.getLogger(__name__)
 
 
-class Folder:
+class Folder(Source):
     """An image folder as training, validation and test images of one size.
 
     Raises DataError where classes are missing, empty or contradict each other, or files are no usable images.
     """
 
-    mirrored = True
-
     def __init__(self, root: Path, data_dir: Path, image_size: int, num_workers: int) -> None:
         if image_size < 1:
-            raise UsageError(f"an image size of {image_size} px", mend="choose 1 or more")
+            raise UsageError(f"an image size of {image_size} px", hint="choose 1 or more")
         self.name = self.where = str(root)
         self.image_size = image_size
         self._root = root
         listing = Listing(self._root)
         layout = read_layout(listing)
+        for line in listing.skipped_lines():
+            _log.warning("%s", line)
         parts = layout.splits
         self.class_names = tuple(parts["train"])
         self.is_plain = layout.is_plain
         self._test = _files(parts["test"]) if "test" in parts else None
+        self.num_test = None if self._test is None else len(self._test)
         self._store = PixelStore(self._root, data_dir, image_size, num_workers)
         train = _files(parts["train"])
         val = _files(parts["val"]) if "val" in parts else []
         content = dict(zip(train + val, self._store.hashes(train + val), strict=True))
-        cut_remarks: list[str] = []
         if "val" not in parts:
-            train, val, cut_remarks = _cut(train, content)
+            train, val = _cut(train, content)
         self._trainval, self.num_val = train + val, len(val)
         self._hashes = [content[image] for image in self._trainval]
         self.fingerprint = self._store.key(self._trainval, self._hashes)
-        self.remarks = (
-            *listing.remarks(),
-            *self._store.make_room(self.fingerprint, len(self._trainval)),
-            *layout.remarks,
-            *_remark_single(train, val),
-            *cut_remarks,
-            *_remark_duplicates(self._hashes, self.num_val),
-        )
-
-    @property
-    def num_test(self) -> int | None:
-        """How many test images there are, None without test/; they are not opened for this."""
-        return None if self._test is None else len(self._test)
+        self._store.make_room(self.fingerprint, len(self._trainval))
+        _warn_of_single_images(train, val)
+        _warn_of_duplicates(self._hashes, self.num_val)
 
     def trainval(self) -> tuple[Tensor, Tensor]:
         """Images [N, 3, size, size] and labels; the last `num_val` are for validation."""
@@ -72,7 +65,7 @@ class Folder:
     def test(self) -> tuple[Tensor, Tensor]:
         """Images and labels of test/. Raises DataError where there is none."""
         if self._test is None:
-            raise DataError("it has no test/", where=printable(self.name), mend="add test/ with one subfolder a class")
+            raise DataError("it has no test/", where=printable(self.name), hint="add test/ with one subfolder a class")
         return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
 
     def verify(self) -> tuple[str, ...]:
@@ -95,29 +88,29 @@ def _files(classes: Classes) -> list[ImageFile]:
     return [image for images in classes.values() for image in images]
 
 
-def _cut(
-    images: list[ImageFile], content: Mapping[ImageFile, str]
-) -> tuple[list[ImageFile], list[ImageFile], list[str]]:
-    """Training and validation images, and a remark on classes where growth may move one."""
+def _cut(images: list[ImageFile], content: Mapping[ImageFile, str]) -> tuple[list[ImageFile], list[ImageFile]]:
+    """Training and validation images."""
     classes = defaultdict[str, list[str]](list)
     for image in images:
         classes[image.class_name].append(content[image])
     held = Holdout.of(classes, VAL_FRACTION)
     train = [image for image in images if content[image] not in held.contents]
-    names = listed([printable(name) for name in held.exceptions], ", ")
-    what = "one image of each of these classes may move between training and validation as the class grows"
-    return train, [image for image in images if content[image] in held.contents], [f"{what}: {names}"] if names else []
+    val = [image for image in images if content[image] in held.contents]
+    if names := listed([printable(name) for name in held.exceptions], ", "):
+        what = "one image of each of these classes may switch between training and validation when images are added"
+        _log.info("%s: %s", what, names)
+    return train, val
 
 
-def _remark_single(train: Sequence[ImageFile], val: Sequence[ImageFile]) -> list[str]:
+def _warn_of_single_images(train: Sequence[ImageFile], val: Sequence[ImageFile]) -> None:
     validated = {image.class_name for image in val}
     names = dict.fromkeys(printable(image.class_name) for image in train if image.class_name not in validated)
-    what = "classes with a single distinct image, used for training only"
-    return [f"{what}: {', '.join(names)}"] if names else []
+    if names:
+        _log.warning("classes with only one distinct image, used for training only: %s", ", ".join(names))
 
 
-def _remark_duplicates(hashes: Sequence[str], num_val: int) -> list[str]:
+def _warn_of_duplicates(hashes: Sequence[str], num_val: int) -> None:
     num_train = len(hashes) - num_val
     trained = set(hashes[:num_train])
-    count = sum(content in trained for content in hashes[num_train:])
-    return [f"{count} of {num_val} validation images are in training too"] if count else []
+    if count := sum(content in trained for content in hashes[num_train:]):
+        _log.warning("%d of %d validation images are also training images", count, num_val)

@@ -42,7 +42,7 @@ Picture = Image.Image
 class ImageError(DataError):
     """A file that is not a whole image of an allowed format within the limits."""
 
-    usual_mend = "save it again as an image, or leave it out"
+    usual_hint = "save it again as an image, or remove it"
 
 
 def read_file(path: Path) -> bytes:
@@ -212,7 +212,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     """Deep grey by its high byte, as Pillow takes deep colour. PGM's arrives as 32 bits in 0..65535."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        raise ImageError(f"pixels of mode {image.mode} have no fixed white; save it with 8 or 16 bits")
+        raise ImageError(f"pixels of mode {image.mode} have no defined white; save it with 8 or 16 bits")
     deep_HW = np.asarray(image)
     if (transparent := image.info.get("transparency")) is not None:
         deep_HW = np.where(deep_HW == transparent, 0xFFFF, deep_HW)  # alpha lies over white

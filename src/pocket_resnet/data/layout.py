@@ -3,6 +3,7 @@
 Splits go by several names, in any case. What could be meant in two ways is refused with what would be plain.
 """
 
+import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ SPLITS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+_log = logging.getLogger(__name__)
 _SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 Classes = Mapping[str, list[ImageFile]]
@@ -29,7 +31,6 @@ class Layout:
     splits: Mapping[str, Classes]
     is_plain: bool
     """Whether the class folders lie in the data set itself, without splits."""
-    remarks: tuple[str, ...]
 
 
 def read_layout(listing: Listing) -> Layout:
@@ -46,18 +47,19 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
     root = listing.root
     names = _by_split(root, like_splits)
     if strangers := [name for name in folders if name not in like_splits]:
-        what = f"{_folders(strangers)} {'lies' if len(strangers) == 1 else 'lie'} next to {_folders(like_splits)}"
+        what = f"{_folders(strangers)} {'is' if len(strangers) == 1 else 'are'} next to {_folders(like_splits)}"
         it = "it" if len(strangers) == 1 else "them"
-        mend = f"move {it} into {names.get('train', 'train')}/ or out of the data set"
-        raise DataError(what, where=root, mend=mend)
+        hint = f"move {it} into {names.get('train', 'train')}/ or out of the data set"
+        raise DataError(what, where=root, hint=hint)
     if "train" not in names:
-        mend = "add train/, or name its classes' folder"
-        raise DataError("; ".join([f"it has {nested[0]}/, but no train/", *listing.remarks()]), where=root, mend=mend)
-    remarks = []
+        hint = "add train/, or give the folder that holds the classes"
+        raise DataError(
+            "; ".join([f"it has {nested[0]}/, but no train/", *listing.skipped_lines()]), where=root, hint=hint
+        )
     if "test" in names and names["test"] not in nested:
-        remarks.append(_left_out(names.pop("test")))
+        _warn_left_out(names.pop("test"))
     if renamed := [f"{name}/ as {split}/" for split, name in names.items() if name != split]:
-        remarks.append(f"taken for splits: {', '.join(renamed)}")
+        _log.info("used as splits: %s", ", ".join(renamed))
     train_name = names["train"]
     splits: dict[str, Classes] = {}
     for split, name in names.items():
@@ -65,34 +67,35 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
         classes, in_other_form = _named_as(root / name, found, splits.get("train", found))
         _check_depth(listing, root / name, list(classes))
         if split == "test" and _is_unlabelled(classes, splits["train"]):
-            remarks.append(f"warning: {name}/ has one folder, which is no class of {train_name}/: left out")
+            _log.warning("warning: %s/ has one folder, which is not a class of %s/: ignored", name, train_name)
             continue
         if in_other_form:
-            remarks.append(f"matched, though their Unicode forms differ in {name}/: {', '.join(in_other_form)}")
+            _log.info("matched despite different Unicode forms in %s/: %s", name, ", ".join(in_other_form))
         _check_classes(listing, root / name, classes, splits.get("train", classes), train_name)
         splits[split] = classes
-    return Layout(splits, False, tuple(remarks))
+    return Layout(splits, is_plain=False)
 
 
 def _without_splits(listing: Listing, folders: list[str], like_splits: list[str]) -> Layout:
     root = listing.root
     if like_splits and like_splits == folders:
         what = f"{_folders(like_splits)} without class folders"
-        raise DataError(what, where=root, mend="give every class a subfolder with its images in each of them")
-    remarks = []
+        raise DataError(what, where=root, hint="give each of them one subfolder per class with its images")
     for name in like_splits:
         split = _SPLIT_OF[name.casefold()]
         if split == "val":
-            what = f"{printable(name)}/ may be a split or a class"
-            mend = f"move the classes into train/ and {name}/, or give the class another name"
-            raise DataError(what, where=root, mend=mend)
-        is_class = split == "train"
-        remarks.append(f"{name}/ has no class folders: taken for a class" if is_class else _left_out(name))
+            what = f"{printable(name)}/ could be a split or a class"
+            hint = f"move the classes into train/ and {name}/, or give the class another name"
+            raise DataError(what, where=root, hint=hint)
+        if split == "train":
+            _log.warning("%s/ has no class folders: used as a class", name)
+        else:
+            _warn_left_out(name)
     classes, _ = _named_as(root, listing.classes(root), {})
     classes = {name: images for name, images in classes.items() if _SPLIT_OF.get(name.casefold()) != "test"}
     _check_depth(listing, root, list(classes))
     _check_classes(listing, root, classes, classes, "train")
-    return Layout({"train": classes}, True, tuple(remarks))
+    return Layout({"train": classes}, is_plain=True)
 
 
 def _by_split(root: Path, like_splits: list[str]) -> dict[str, str]:
@@ -101,8 +104,8 @@ def _by_split(root: Path, like_splits: list[str]) -> dict[str, str]:
     for split in SPLITS:
         names = [name for name in like_splits if _SPLIT_OF[name.casefold()] == split]
         if len(names) > 1:
-            what = f"{_folders(names)} may all be {split}/"
-            raise DataError(what, where=root, mend="put them together, or move all but one out")
+            what = f"{_folders(names)} could each be {split}/"
+            raise DataError(what, where=root, hint="merge them, or move all but one elsewhere")
         if names:
             found[split] = names[0]
     return found
@@ -112,8 +115,8 @@ def _named_as(part: Path, classes: Classes, train: Classes) -> tuple[Classes, li
     """The classes under train's names, where only the Unicode form differs; which these are."""
     counts = Counter(map(unicode_form, classes))
     if twice := [name for name in classes if counts[unicode_form(name)] > 1]:
-        what = f"class folders whose names differ in their Unicode form only: {', '.join(map(ascii, twice))}"
-        raise DataError(what, where=part, mend="put them together")
+        what = f"class folders whose names differ only in their Unicode form: {', '.join(map(ascii, twice))}"
+        raise DataError(what, where=part, hint="merge them")
     known = {unicode_form(name): name for name in train}
     names = {name: known.get(unicode_form(name), name) for name in classes}
     renamed = {
@@ -145,16 +148,16 @@ def _check_depth(listing: Listing, part: Path, names: list[str]) -> None:
         if listing.has_files(folder) or not inner:
             return
     is_root = part == listing.root
-    mend = f"give {folder}" if is_root else f"move them from {folder} to {part}"
+    hint = f"give {folder}" if is_root else f"move them from {folder} to {part}"
     what = f"{printable(names[0])}/ is its only class and holds no images, but {_folders(inner)}"
-    raise DataError(what, where=part, mend=f"if these are the classes: {mend}")
+    raise DataError(what, where=part, hint=f"if these are the classes: {hint}")
 
 
 def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classes, train_name: str) -> None:
-    skipped = listing.remarks()
+    skipped = listing.skipped_lines()
     if not classes:
         what = "; ".join(["no class folders", *skipped])
-        raise DataError(what, where=part, mend="give every class a subfolder with its images")
+        raise DataError(what, where=part, hint="give every class a subfolder with its images")
     strangers = [name for name in classes if name not in train]
     cases = {name.casefold(): name for name in train}
     like = {name: cases[name.casefold()] for name in strangers if name.casefold() in cases}
@@ -162,13 +165,13 @@ def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classe
         "class folders without an image": [name for name, images in classes.items() if not images],
         f"classes that {train_name}/ does not have": strangers,
         f"classes of {train_name}/ missing": [name for name in train if name not in classes],
-        "names that differ in upper and lower case": [f"{name} and {other}" for name, other in like.items()],
-        "class names that are no text": [name for name in classes if not _is_text(name)],
+        "names that differ only in upper and lower case": [f"{name} and {other}" for name, other in like.items()],
+        "class names that are not valid text": [name for name in classes if not _is_text(name)],
     }
     found = [f"{what}: {listed([*map(printable, names)], ', ')}" for what, names in problems.items() if names]
     if found:
         what = "; ".join([*found, *skipped])
-        raise DataError(what, where=part, mend="add images, or rename or remove the folders")
+        raise DataError(what, where=part, hint="add images, or rename or remove the folders")
 
 
 def _is_text(name: str) -> bool:
@@ -181,5 +184,5 @@ def _folders(names: Iterable[str]) -> str:
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5:,} more" if len(shown) > 5 else "")
 
 
-def _left_out(name: str) -> str:
-    return f"warning: {name}/ has no class folders: left out"
+def _warn_left_out(name: str) -> None:
+    _log.warning("warning: %s/ has no class folders: ignored", name)

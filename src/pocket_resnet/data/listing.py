@@ -45,7 +45,7 @@ _OURS = (  # folders that we write: a run, a model, a report; all of one line ar
 _OUR_DATA = ("folders", "index")  # in a data folder
 _LOCK = {".lock"}  # all that a run leaves which fails at once
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff")
-_OUTSIDE = "links out of the data set are not followed"
+_OUTSIDE = "links that leave the data set are not followed"
 _MAX_SHOWN = 5
 
 
@@ -94,7 +94,7 @@ class Listing:
         real = folder.resolve()
         return any(not self._folder(entry, real) for entry in self._visible(folder))
 
-    def remarks(self) -> list[str]:
+    def skipped_lines(self) -> list[str]:
         """A line about links that lead out of the data set, and one about what else was skipped so far."""
         links = [path for path, why in self.skipped.items() if why == _OUTSIDE]
         others = [f"{path} ({why})" for path, why in self.skipped.items() if why != _OUTSIDE]
@@ -109,7 +109,7 @@ class Listing:
         while pending or links:
             folder, real = pending.pop() if pending else links.popleft()
             if real in seen:
-                self._skip(folder, "the same folder as one listed already")
+                self._skip(folder, "the same folder as one already listed")
                 continue
             seen.add(real)
             prefix = "" if folder == self.root else f"{folder.relative_to(self.root).as_posix()}/"
@@ -147,7 +147,7 @@ class Listing:
         target = Path(entry.path).resolve()
         if target.is_relative_to(self.root) and not real_parent.is_relative_to(target):
             return target
-        self._skip(entry.path, "link to a folder around it" if real_parent.is_relative_to(target) else _OUTSIDE)
+        self._skip(entry.path, "link to a parent folder" if real_parent.is_relative_to(target) else _OUTSIDE)
         return None
 
     def _regular(self, entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -156,7 +156,7 @@ class Listing:
             status = entry.stat()
             is_inside = not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.root)
         except (OSError, RuntimeError):  # RuntimeError: a loop of links
-            self._skip(entry.path, "link to nowhere")
+            self._skip(entry.path, "broken link")
             return None
         if is_inside and stat.S_ISREG(status.st_mode):
             return status

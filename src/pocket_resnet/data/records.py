@@ -20,7 +20,7 @@ from pocket_resnet.errors import DataError
 
 CHW = (3, 32, 32)
 NUM_PIXEL_BYTES = 3 * 32 * 32
-_MEND = "get the official file again"
+_MEND = "download the official file again"
 
 Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -33,7 +33,7 @@ def parse_binary(content: bytes, num_classes: int, where: str, num_label_bytes: 
     record_bytes = num_label_bytes + NUM_PIXEL_BYTES
     num_whole, rest = divmod(len(content), record_bytes)
     if rest or not num_whole:
-        raise DataError(f"cut short: record {num_whole} has {rest} of {record_bytes:,} bytes", where=where, mend=_MEND)
+        raise DataError(f"cut short: record {num_whole} has {rest} of {record_bytes:,} bytes", where=where, hint=_MEND)
     records = np.frombuffer(content, np.uint8).reshape(num_whole, record_bytes)
     labels_N = records[:, num_label_bytes - 1].astype(np.int64)
     _check_labels(labels_N, num_classes, where)
@@ -54,7 +54,7 @@ def parse_python(content: bytes, num_classes: int, where: str, label_key: str) -
         if images_NX.shape != (len(labels_N), NUM_PIXEL_BYTES) or labels_N.shape != (len(labels),):
             raise ValueError(f"data of shape {images_NX.shape} for {len(labels)} labels")
     except Exception as error:  # a hostile pickle raises nearly anything
-        raise DataError(f"not a CIFAR batch: {error or type(error).__name__}", where=where, mend=_MEND) from error
+        raise DataError(f"not a CIFAR batch: {error or type(error).__name__}", where=where, hint=_MEND) from error
     _check_labels(labels_N, num_classes, where)
     return images_NX.reshape(-1, *CHW), labels_N
 
@@ -65,7 +65,7 @@ def _check_labels(labels_N: NDArray[np.int64], num_classes: int, where: str) -> 
         raise DataError(
             f"record {wrong[0]}: label {labels_N[wrong[0]]} is not one of 0 to {num_classes - 1}",
             where=where,
-            mend=_MEND,
+            hint=_MEND,
         )
 
 
@@ -84,7 +84,7 @@ class _Array:
     def __setstate__(self, state: Sequence[Any]) -> None:
         _version, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _Uint8) or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array of something else than uint8")
+            raise pickle.UnpicklingError("an array of a type other than uint8")
         self.array = np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.source import Source, data_name, open_source
+from pocket_resnet.data.datasets import Source, data_name, open_source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing
 from pocket_resnet.exporting.parity import Comparison, Precision, check, check_preprocessing, compare, model_logits
@@ -78,9 +78,9 @@ def export_onnx(
     """
     path, out, limit = expanded(path), expanded(out), parse_count(max_bytes, "max_bytes") if max_bytes else None
     if out.exists() and not out.is_dir():
-        raise UsageError("not a folder", where=out, mend="give a folder with --out")
+        raise UsageError("not a folder", where=out, hint="give a folder with --out")
     if target == "vnni" and precision in ("fp32", "fp16"):
-        raise UsageError(f"{precision} has no target", mend="leave --target out, or export with --precision int8")
+        raise UsageError(f"{precision} has no target", hint="leave --target out, or export with --precision int8")
     model, card = load_model(path)
     source = _open(path, card, data, data_dir)
     exporter = _Exporter(path, model, card, source, target, notify)
@@ -127,8 +127,8 @@ class _Exporter:
         fewest = min(sizes.values())
         found = ", ".join(f"{precision} takes {size:,}" for precision, size in sizes.items())
         budget = int(self.card.num_params * (limit or 0) / fewest)
-        mend = f"allow --max-bytes {fewest}, or train a network of about {budget:,} parameters"
-        raise UsageError(f"no file fits in {limit:,} bytes: {found}", where=self.path, mend=mend)
+        hint = f"allow --max-bytes {fewest}, or train a network of about {budget:,} parameters"
+        raise UsageError(f"no file fits in {limit:,} bytes: {found}", where=self.path, hint=hint)
 
     def compare(self, content: bytes, precision: Precision) -> Comparison:
         """The file beside the model on all validation images. Raises ParityError where they differ too much."""

@@ -31,7 +31,7 @@ SPARE_IMAGES = 2  # allowed beyond every share: of a few hundred images, a share
 class ParityError(ArtifactError):
     """An exported file that computes something else than the model."""
 
-    usual_mend = "nothing was written; this is a fault of the exporter, please report it"
+    usual_hint = "nothing was written; this is a fault of the exporter, please report it"
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def check(found: Comparison, precision: Precision) -> None:
         f"accuracy {found.accuracy_exported:.2%} instead of {found.accuracy:.2%} (at most {limit.loss:.2%} less), "
         f"{found.num_lost} images lost and {found.num_won} won"
     )
-    mend = None if precision == "fp32" else "nothing was written; export with a higher --precision"
-    raise ParityError(what, mend=mend)
+    hint = None if precision == "fp32" else "nothing was written; export with a higher --precision"
+    raise ParityError(what, hint=hint)
 
 
 def check_preprocessing(session: Session, model: ResNet, images_NCSS: Tensor) -> float:

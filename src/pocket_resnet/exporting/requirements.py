@@ -11,4 +11,4 @@ def require_extra() -> None:
     """Raise EnvironmentFault where a package of the extra is not installed."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         what = f"export needs {' and '.join(missing)}, not installed here"
-        raise EnvironmentFault(what, mend="pip install 'pocket-resnet[export]'")
+        raise EnvironmentFault(what, hint="pip install 'pocket-resnet[export]'")

@@ -45,12 +45,12 @@ class Classifier:
 
         An image is a path, an encoded file's bytes, an open file, a Pillow image, or an array or tensor: grey [H, W],
         RGB or RGBA [H, W, C] (tensors [C, H, W]), uint8 or fractions from 0 to 1. Averaged over 1, 2 or 6 `views`.
-        Raises DataError for what is not an image, UsageError where `top` is below 1, for several views where mirrored
+        Raises DataError for what is not an image, UsageError where `top` is below 1, for several views where flipped
         images mean something else, and for objects of other kinds.
         """
         top, views = index(top), index(views)
         if top < 1:
-            raise UsageError(f"top {top}", mend="ask for 1 class or more")
+            raise UsageError(f"top {top}", hint="use 1 or more")
         refuse_mirroring(self.card, views)
         predictions: list[Prediction] = []
         remaining = several(images)  # a generator is the caller's code: it runs with the caller's settings

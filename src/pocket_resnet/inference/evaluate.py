@@ -6,15 +6,16 @@ Shapes: N images, B images a batch, K classes, V views of an image.
 from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.datasets import data_name, open_source
 from pocket_resnet.data.layout import unicode_form
-from pocket_resnet.data.source import Source, Split, Which, data_name, open_source
+from pocket_resnet.data.source import Source, Split, Which
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.statistics import calibration_error, wilson_interval
@@ -39,9 +40,21 @@ class ClassResult:
     interval: tuple[float, float] | None
 
 
+class Confusion(NamedTuple):
+    """How many images of a class were taken for another, and their share of the class."""
+
+    true: str
+    predicted: str
+    num_images: int
+    share: float
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is told of a network on a split; shares are 0 to 1."""
+    """A network's answers on a split, and what they amount to; shares are 0 to 1.
+
+    `confusion[true][predicted]` counts images; `ece` is the expected calibration error over 15 bins of confidence.
+    """
 
     accuracy: float
     interval: tuple[float, float]
@@ -52,10 +65,12 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     nll: float
     ece: float
+    labels_N: Tensor = field(repr=False, compare=False)
+    """The true class of each image, int64, in the order of the split."""
+    probabilities_NK: Tensor = field(repr=False, compare=False)
+    """The probability of each class for each image, float32 on the CPU."""
     caveat: str | None = None
     """On images that the model was trained on."""
-    remarks: tuple[str, ...] = field(default=(), compare=False)
-    """What a user should know about the data: which they are, what was skipped."""
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it; `confusion[true][predicted]` counts images."""
@@ -67,8 +82,18 @@ class Evaluation:
             }
             for result in self.per_class
         }
-        figures = {key: value for key, value in vars(self).items() if key != "remarks"}
-        return figures | {"per_class": classes}
+        left_out = ("labels_N", "probabilities_NK")
+        return {key: value for key, value in vars(self).items() if key not in left_out} | {"per_class": classes}
+
+    def confusions(self, count: int = 10) -> list[Confusion]:
+        """The `count` most frequent mistakes, a pair of classes each."""
+        found = [
+            Confusion(true.name, predicted.name, num_images, num_images / true.num_images)
+            for true, row in zip(self.per_class, self.confusion, strict=True)
+            for predicted, num_images in zip(self.per_class, row, strict=True)
+            if num_images and true is not predicted
+        ]
+        return sorted(found, key=lambda pair: -pair.num_images)[:count]
 
 
 @own_settings()
@@ -94,19 +119,18 @@ def evaluate_model(
 
     source = reopen(path, card, open_data) if data is None else open_data(data)
     refuse_mirroring(card, views)
-    split_name = split or ("all" if data is not None and source.reader.is_plain else "val")
+    split_name = split or ("all" if data is not None and source.is_plain else "val")
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     hardware.use_threads()
     found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
-    told = caveat(path, card, source, split_name, images.images_NCHW)
-    return replace(found, caveat=told, remarks=() if data is None else source.remarks)
+    return replace(found, caveat=caveat(path, card, source, split_name, images.images_NCHW))
 
 
 def refuse_mirroring(card: Card, views: int) -> None:
-    """Raise UsageError where several views are asked of a model whose images must not be mirrored."""
-    if views > 1 and not card.mirrored:
-        raise UsageError(f"{views} views mirror images, which then mean something else here", mend="use one view")
+    """Raise UsageError where several views are asked of a model whose images must not be flipped."""
+    if views > 1 and not card.flip_invariant:
+        raise UsageError(f"{views} views mirror the images, which changes their meaning here", hint="use --views 1")
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:
@@ -117,7 +141,7 @@ def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...])
     if unknown := [name for name in names if found[name] < 0]:
         raise DataError(
             f"the model does not know {', '.join(map(repr, unknown[:5]))}",
-            mend=f"its classes are {', '.join(model_names[:20])}",
+            hint=f"its classes are {', '.join(model_names[:20])}",
         )
     numbers = torch.tensor([found[name] for name in names])
     return Split(split.images_NCHW, numbers[split.labels_N])
@@ -162,20 +186,20 @@ def _views(x_BCHW: Tensor, views: int) -> list[tuple[Tensor, float]]:
 
     Source: Jordan 2024 (arXiv:2404.00498), section 3.5.
     """
-    mirrored = x_BCHW.flip(3)
+    flipped_BCHW = x_BCHW.flip(3)
     if views == 1:
         return [(x_BCHW, 1.0)]
     if views == 2:
-        return [(x_BCHW, 0.5), (mirrored, 0.5)]
+        return [(x_BCHW, 0.5), (flipped_BCHW, 0.5)]
     if views != 6:
-        raise UsageError(f"{views} views", mend="choose 1, 2 or 6")
+        raise UsageError(f"{views} views", hint="choose 1, 2 or 6")
     shifted: list[tuple[Tensor, float]] = []
     size, reach = x_BCHW.shape[-1], VIEW_SHIFT_PX
     for start in (0, 2 * reach):
-        for view in (x_BCHW, mirrored):
+        for view in (x_BCHW, flipped_BCHW):
             padded = F.pad(view, (reach, reach, reach, reach), mode="reflect")
             shifted.append((padded[:, :, start : start + size, start : start + size], 0.125))
-    return [(x_BCHW, 0.25), (mirrored, 0.25), *shifted]
+    return [(x_BCHW, 0.25), (flipped_BCHW, 0.25), *shifted]
 
 
 def summarise(
@@ -197,6 +221,8 @@ def summarise(
         confusion=tuple(tuple(row) for row in confusion_KK.tolist()),
         nll=float(-of_truth_N.clamp(min=1e-12).log().mean()),
         ece=calibration_error(probabilities_NK.amax(1), predicted_N == labels_N),
+        labels_N=labels_N,
+        probabilities_NK=probabilities_NK,
     )
 
 

@@ -1,5 +1,6 @@
 """Image files and folders -> rows, as `predict --json` prints them."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,20 +14,21 @@ from pocket_resnet.data.listing import Listing, printable
 from pocket_resnet.inference.classifier import load
 from pocket_resnet.inference.evaluate import EVALUATION_BATCH
 
+_log = logging.getLogger(__name__)
+
 
 def predict_files(
     model: Path, paths: Sequence[Path], top: int, views: int = 1
-) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """Rows for image files and the files in folders, as `predict --json` prints them; what cannot be read; remarks."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows for image files and the files in folders, as `predict --json` prints them; what cannot be read."""
     classifier = load(model)
     files: list[Path] = []
-    remarks: list[str] = []
     for path in paths:
         listing = Listing(Path(os.path.realpath(path)))
         found = listing.files() if path.is_dir() else [path]
         files += found
-        notes = [*listing.remarks(), *(() if found else ("no images",))]
-        remarks += [f"{printable(str(path))}: {note}" for note in notes]
+        for line in (*listing.skipped_lines(), *(() if found else ("no images",))):
+            _log.warning("%s: %s", printable(str(path)), line)
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
     for start in range(0, len(files), EVALUATION_BATCH):
@@ -40,4 +42,4 @@ def predict_files(
         for (file, _), prediction in zip(images, predictions, strict=True):
             ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
             rows.append({"image": str(file), **ranking[0], "top": ranking})
-    return rows, bad, remarks
+    return rows, bad

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pocket_resnet.data.datasets import NAMES, is_there
 from pocket_resnet.data.digests import count_among, unpacked
 from pocket_resnet.data.listing import printable
-from pocket_resnet.data.source import NAMES, Source, is_there, public_name
+from pocket_resnet.data.source import Source, public_name
 from pocket_resnet.errors import DataError, PocketError, UsageError, listed
 from pocket_resnet.io.step_folders import recorded_fingerprint
 from pocket_resnet.model.artifact import find_model, load_digests
@@ -34,13 +35,13 @@ def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source
     except UsageError as error:
         if is_there(name):
             raise
-        what = f"its training data {printable(name)} do not exist"
-        raise DataError(what, where=path, mend="give their new location with --data") from error
+        what = f"its training data are not at {printable(name)}"
+        raise DataError(what, where=path, hint="give their new location with --data") from error
     if (changed := told_changes(source, trained_fingerprint(run, card, source))) is not None:
         raise DataError(
-            f"the data in {printable(source.name)} are not those it was trained on{changed}",
+            f"the data in {printable(source.name)} differ from those it was trained on{changed}",
             where=path,
-            mend=f"name those with --data, or take these as they are: --data {printable(source.name)}",
+            hint=f"give the original data with --data, or use these anyway: --data {printable(source.name)}",
         )
     return source
 
@@ -78,8 +79,8 @@ def _recorded_name(path: Path, run: Path, card: Card) -> str:
     except PocketError:  # no run's folder
         pass
     if card.data_fingerprint is not None and card.data not in NAMES:
-        what = f"it was trained on a folder, {printable(card.data)}, whose location is stored only in the run's folder"
-        raise DataError(what, where=path, mend="name the folder with --data")
+        what = f"it was trained on a folder, {printable(card.data)}, but only the run's folder stores its location"
+        raise DataError(what, where=path, hint="give the folder with --data")
     return card.data
 
 
@@ -95,10 +96,10 @@ def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW:
 def overlap(num_images: int, num_trained_on: int, *, unknown_images: bool) -> str | None:
     """A sentence on how many of the images the model was trained on; None where on none of them.
 
-    `unknown_images`: it was trained on others too, which cannot be told.
+    `unknown_images`: it was trained on others too, which are not known.
     """
     if num_trained_on <= MOST_BY_CHANCE * num_images and unknown_images:
-        return "perhaps no estimate: the model was also trained on images that are not known"
+        return "possibly no estimate: the model was also trained on unknown images"
     if num_trained_on == 0:
         return None
     which = "all" if num_trained_on == num_images else f"{num_trained_on:,} of"
@@ -116,5 +117,5 @@ def _caveat_by_name(card: Card, source: Source, split_name: str) -> str | None:
     if split_name != "val":
         return "no estimate: the model was trained on most of these images"
     if source.name not in NAMES and not Path(source.name, "val").is_dir():
-        return "no estimate: an earlier version held out other images, and trained the model on most of these"
+        return "no estimate: an earlier version held out other images and trained the model on most of these"
     return None

@@ -75,7 +75,7 @@ def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATI
     raise EnvironmentFault(
         f"cannot be downloaded ({said})",
         where=target,
-        mend=f"download {urls[0]} yourself and put it in {target.parent}",
+        hint=f"download {urls[0]} yourself and put it in {target.parent}",
     )
 
 
@@ -88,7 +88,7 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + wait_s
-    with files.explain_os_errors(lock, mend="choose another --data-dir, which can be written"):
+    with files.explain_os_errors(lock, hint="choose a writable --data-dir"):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
     with file:
@@ -100,9 +100,9 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
             except locks.HeldError:
                 if time.monotonic() >= deadline:
                     raise EnvironmentFault(
-                        "another process has been at work on this for too long",
+                        "another process has held this for too long",
                         where=path,
-                        mend="end it, or wait",
+                        hint="wait, or stop that process",
                     ) from None
                 time.sleep(0.1)
         _remove_temporaries(path)
@@ -127,7 +127,7 @@ def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
 
 
 def _download(url: str, target: Path, md5: str, patience: Patience, deadline: float) -> None:
-    """Raises _AttemptError; a full disk is an EnvironmentFault of `files.replacing`: no mirror mends that."""
+    """Raises _AttemptError; a full disk is an EnvironmentFault of `files.replacing`: no mirror helps."""
     with contextlib.closing(_open(url, patience)) as response:
         num_bytes: int = response.raw.length_remaining or 0  # as Content-Length says
         if num_bytes > MAX_BYTES:
@@ -144,7 +144,7 @@ def _download(url: str, target: Path, md5: str, patience: Patience, deadline: fl
             if received < num_bytes:
                 raise _AttemptError(f"cut off after {received:,} of {num_bytes:,} bytes")
             if found.hexdigest() != md5:
-                raise _AttemptError(f"not the right file: its MD5 is {found.hexdigest()}, {md5} is published")
+                raise _AttemptError(f"wrong file: its MD5 is {found.hexdigest()} instead of {md5}")
 
 
 def _open(url: str, patience: Patience) -> requests.Response:
@@ -163,7 +163,7 @@ def _open(url: str, patience: Patience) -> requests.Response:
     raise _AttemptError(
         f"HTTP status {response.status_code}"
         if not response.ok
-        else "a web page came instead of the file (a login page or proxy?)"
+        else "the server sent a web page instead of the file (a login page or proxy?)"
     )
 
 
@@ -175,7 +175,7 @@ def _pieces(response: requests.Response, deadline: float) -> Iterator[bytes]:
     try:
         while piece := response.raw.read1(_PIECE_BYTES):
             if time.monotonic() > deadline:
-                raise _AttemptError("too slow: the time for this download is over")
+                raise _AttemptError("too slow: the download ran out of time")
             yield piece
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise _AttemptError(_plainly(error)) from error
@@ -183,9 +183,9 @@ def _pieces(response: requests.Response, deadline: float) -> Iterator[bytes]:
 
 def _plainly(error: Exception) -> str:
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
-        return "no answer in time"
+        return "the server did not answer in time"
     if isinstance(error, urllib3.exceptions.ProtocolError):
-        return "the connection was cut"
+        return "the connection broke"
     return "cannot be reached" if isinstance(error, requests.ConnectionError) else str(error)
 
 

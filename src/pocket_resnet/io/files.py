@@ -34,7 +34,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def explain_os_errors(path: Path, num_bytes: int | None = None, mend: str | None = None) -> Iterator[None]:
+def explain_os_errors(path: Path, num_bytes: int | None = None, hint: str | None = None) -> Iterator[None]:
     """Turn an OSError raised inside into an EnvironmentFault that names the path (and the bytes needed)."""
     try:
         yield
@@ -44,12 +44,12 @@ def explain_os_errors(path: Path, num_bytes: int | None = None, mend: str | None
         needed = "" if num_bytes is None else f" ({num_bytes:,} bytes needed)"
         if error.errno in _DISK_FULL:
             raise EnvironmentFault(
-                f"the disk is full{needed}", where=path, mend="free some space and start again"
+                f"the disk is full{needed}", where=path, hint="free some space and try again"
             ) from error
         raise EnvironmentFault(
             f"cannot write: {error.strerror or error}{needed}",
             where=path,
-            mend=mend or "choose a folder that can be written",
+            hint=hint or "choose a writable folder",
         ) from error
 
 
@@ -145,7 +145,7 @@ def is_replaced(path: Path) -> bool:
         return True
     if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         what = "a folder" if stat.S_ISDIR(mode) else "a block device or socket"
-        raise UsageError(f"{what}, not a file to write", where=path, mend="name a file")
+        raise UsageError(f"{what}, not a writable file", where=path, hint="give a file name")
     return stat.S_ISREG(mode)
 
 
@@ -290,7 +290,7 @@ def point_to(link: Path, target: str) -> None:
         temporary.symlink_to(target)
         temporary.replace(link)
     except OSError as error:
-        warn_once(f"no link `{link.name}` to {target} can be made ({error.strerror or error})", link.parent)
+        warn_once(f"cannot create the link `{link.name}` to {target} ({error.strerror or error})", link.parent)
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:

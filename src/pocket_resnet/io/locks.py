@@ -1,17 +1,17 @@
 """Locks that the kernel drops with their process, so that there is nothing to clean up after a crash."""
 
 import contextlib
-import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import lock_descriptor
+
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io.files import explain_os_errors
 
-NO_LOCKS = "the file system has no locks: make sure that no other process writes here"
+NO_LOCKS = "the file system does not support locks: make sure that no other process writes here"
 
 
 class HeldError(Exception):
@@ -21,11 +21,11 @@ class HeldError(Exception):
 def lock(file: IO[Any]) -> bool:
     """Lock the open file; False where its file system has no locks. Raises HeldError where another process has it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            raise HeldError from error
+        is_ours = lock_descriptor(file.fileno(), blocking=False)
+    except OSError:
         return False
+    if not is_ours:
+        raise HeldError
     return True
 
 
@@ -48,7 +48,7 @@ def lock_folder(folder: Path) -> Iterator[str | None]:
             raise EnvironmentFault(
                 f"in use by process {holder or 'unknown'}",
                 where=folder,
-                mend="wait for it, or choose another --run name",
+                hint="wait for it, or choose another --run name",
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

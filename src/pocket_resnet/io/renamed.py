@@ -9,8 +9,17 @@ from typing import Any, Final
 
 from pocket_resnet.errors import UsageError
 
-RECIPE_KEYS: Final = {"average": "ema"}
-CARD_FIELDS: Final[dict[str, str]] = {}  # of config.json, format 1
+RECIPE_KEYS: Final = {
+    "average": "ema",
+    "hardest": "hard_fraction",
+    "hardest_until": "hard_until",
+    "resolutions": "train_image_sizes",
+    "model.stochastic_depth": "model.drop_path",
+    "augment.erasing": "augment.random_erasing",
+    "optim.kind": "optim.name",
+    "schedule.kind": "schedule.shape",
+}
+CARD_FIELDS: Final = {"mirrored": "flip_invariant", "spec.stochastic_depth": "spec.drop_path"}  # of config.json
 TENSORS: Final = {"average": "ema"}  # of checkpoints, format 1
 
 
@@ -30,7 +39,7 @@ def with_current_names(values: Mapping[str, Any], table: Mapping[str, str], sect
         path = section + key
         new_path = table.get(path, path)
         if new_path != path and new_path.removeprefix(section) in values:
-            raise UsageError(f"`{path}` is now `{new_path}`, and both are given", mend=f"leave `{path}` out")
+            raise UsageError(f"`{path}` is now `{new_path}`, but both are set", hint=f"remove `{path}`")
         nested = with_current_names(value, table, f"{new_path}.") if isinstance(value, dict) else value
         found[new_path.removeprefix(section)] = nested
     return found

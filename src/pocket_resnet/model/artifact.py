@@ -37,8 +37,8 @@ def refuse_newer_format(values: Any, kind: str, newest: int, where: Path) -> Non
     found = values.get("format") if isinstance(values, dict) else None
     if isinstance(found, int) and found > newest:
         what = f"{kind} format {found} is newer than this program's {newest}"
-        mend = f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later"
-        raise NewerFormatError(what, where=where, mend=mend)
+        hint = f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later"
+        raise NewerFormatError(what, where=where, hint=hint)
 
 
 def save_model(folder: Path, model: ResNet, card: Card, digests: bytes | None = None) -> None:
@@ -77,11 +77,11 @@ def find_model(path: Path) -> Path:
         if (folder / CONFIG_NAME).exists():
             return folder
     if (path / "checkpoints").is_dir():
-        raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
-    mend = "give a model directory or a finished run's directory"
+        raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
+    hint = "give a model directory or a finished run's directory"
     if by_name:
-        mend += f", or a released model: {listed(sorted(by_name), ', ')}"
-    raise UsageError("no model here", where=path, mend=mend)
+        hint += f", or a released model: {listed(sorted(by_name), ', ')}"
+    raise UsageError("no model here", where=path, hint=hint)
 
 
 def resume_command(run: Path, data_dir: Path | None = None) -> str:
@@ -131,7 +131,7 @@ def parse_tensors(content: bytes) -> dict[str, Tensor]:
     try:
         return tensors_from_bytes(content)
     except KeyError as error:
-        raise ValueError(f"numbers of the format {error}, which torch does not have") from error
+        raise ValueError(f"numbers of the format {error}, which torch does not support") from error
     except (SafetensorError, RuntimeError, TypeError) as error:
         raise ValueError(str(error)) from error
 
@@ -183,13 +183,13 @@ def _parse_card(content: bytes, where: Path) -> Card:
     except (ValidationError, ValueError, RecursionError, UsageError) as error:
         raise ArtifactError(f"not a model's configuration: {first_fault(error)}", where=where) from error
     if len(card.class_names) != card.spec.num_classes or len(set(card.class_names)) != len(card.class_names):
-        raise ArtifactError("class_names do not fit spec.num_classes", where=where)
+        raise ArtifactError("the number of class_names differs from spec.num_classes", where=where)
     return card
 
 
 def _in_present_format(content: bytes, values: Any) -> bytes:
     """The content of config.json, of whose values an earlier format's are named as in the present one."""
-    if isinstance(values, dict) and type(values.get("format")) is int and 1 <= values["format"] < FORMAT:
+    if isinstance(values, dict) and type(values.get("format")) is int and 1 <= values["format"] <= FORMAT:
         return json_bytes(with_current_names(values, CARD_FIELDS) | {"format": FORMAT})
     return content
 

@@ -83,7 +83,7 @@ class SqueezeExcite(nn.Module):
         return gated_BCHW
 
 
-class StochasticDepth(nn.Module):
+class DropPath(nn.Module):
     """In training, zero the whole branch of each image with `drop_probability`; in evaluation, do nothing.
 
     Survivors are divided by their probability, so that evaluation needs no factor (the paper multiplies there
@@ -157,7 +157,7 @@ class ResidualBlock(nn.Module):
         )
         gated = spec.squeeze_excite == "block"
         self.squeeze_excite = SqueezeExcite(channels, spec.squeeze_reduction) if gated else nn.Identity()
-        self.drop = StochasticDepth(drop_probability)
+        self.drop = DropPath(drop_probability)
         self.shortcut: nn.Module
         if stride == 1 and in_channels == channels:
             self.shortcut = nn.Identity()

@@ -31,8 +31,8 @@ class Card(BaseModel):
     """Multiply-adds for one image."""
     data: str
     """The data set it was trained on; of a folder the name, with a slash at the end."""
-    mirrored: bool
-    """Whether a mirrored image of a class is still one of that class."""
+    flip_invariant: bool
+    """Whether a flipped image of a class is still one of that class."""
     train_on: Literal["train", "trainval"]
     """Whether the validation images were left out of training."""
     recipe: str
@@ -90,7 +90,7 @@ def markdown(card: Card) -> str:
     low, high = card.interval
     seen = "" if card.caveat is None else f"{card.caveat[0].upper()}{card.caveat[1:]}.\n"
     if card.train_on == "trainval":
-        seen = "These images were part of training: this is no estimate of anything.\n"
+        seen = "The model was trained on these images, so this is no estimate of its accuracy on new ones.\n"
     views = "".join(f"\n| accuracy, {name} views | {share:.2%} |" for name, share in several_views(card).items())
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
     content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
@@ -100,7 +100,7 @@ def markdown(card: Card) -> str:
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
 
-A residual network with {card.num_params:,} parameters and {card.num_macs:,} multiply-adds an image, trained by
+A residual network with {card.num_params:,} parameters and {card.num_macs:,} multiply-adds per image, trained by
 PocketResNet {card.version}.
 
 | | |

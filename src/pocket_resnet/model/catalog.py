@@ -19,7 +19,7 @@ def _wide_resnet(depth: int, width: int) -> NetworkSpec:
         raise UsageError(
             f"no such wide ResNet: wrn-{depth}-{width}",
             where="network",
-            mend="Its depth is 10, 16, 22, 28, 34, 40, ... (6n + 4) and its width 1 or more, as in wrn-16-4.",
+            hint="Its depth is 10, 16, 22, 28, 34, 40, ... (6n + 4) and its width 1 or more, as in wrn-16-4.",
         )
     widths = (16 * width, 32 * width, 64 * width)
     return NetworkSpec(stem_width=16, num_blocks=(num_blocks,) * 3, widths=widths, preactivation=True)
@@ -61,5 +61,5 @@ def named(name: str) -> NetworkSpec:
         return spec
     if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name, re.ASCII):
         return _wide_resnet(int(match[1]), int(match[2]))
-    mend = f"Known: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH."
-    raise UsageError(f"no network is called {name!r}{did_you_mean(name, CATALOG)}", where="network", mend=mend)
+    hint = f"Known: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH."
+    raise UsageError(f"no network is named {name!r}{did_you_mean(name, CATALOG)}", where="network", hint=hint)

@@ -1,21 +1,27 @@
 """The dial: a budget and a number of epochs -> the network that makes most of them."""
 
-from collections.abc import Mapping
+import bisect
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.counts import FP32_BYTES, num_macs, num_params
-from pocket_resnet.model.spec import RANGES, NetworkSpec
+from pocket_resnet.model.spec import MAX_CHANNELS, NetworkSpec
 
 FLAGS = {"parameters": "budget", "multiply-adds": "max_macs"}
-LARGEST_WIDTH = int(RANGES["widths"][1])
 # Staged: three stages of basic blocks, widths 1:2:4. Pooled: a convolution and max-pool before each stage; for as many
 # parameters it needs 0.60 of the operations at 100,000 parameters, 0.38 at a million, 0.34 at five.
 DEEP = replace(CATALOG["resnet20"], shortcut="projection")
 SHALLOW = replace(DEEP, num_blocks=(2, 2, 2))
 POOLED = replace(CATALOG["fast"], downsample="pool", widths=(32, 64, 128), activation="gelu")
+# Of fast widths: by which factor they may differ from those that fill the budget exactly, how many are
+# tried a stage, the ratio of neighbouring stages, the share of the budget to use, from SMALL_PARAMS on and below.
+NEAR, NUM_NEAR, LEAST_RATIO, MOST_RATIO = 1.3, 16, 1.5, 2.67
+SMALL_PARAMS, LEAST_USED, LEAST_USED_SMALL = 50_000, 0.97, 0.95
 SHORT_RUN = 4  # epochs up to which POOLED is taken: the best of 16 shapes after three, not after six (docs/report.md)
 LONG_RUN = 30  # epochs beyond which DEEP is taken, the best published; up to there SHALLOW, better than it after ten
 
@@ -46,13 +52,34 @@ class Budget:
         """Whether the network exceeds nothing."""
         return all(cost(spec, what) <= most for what, most in self.limits().items())
 
+    def is_filled_by(self, spec: NetworkSpec) -> bool:
+        """Whether the network fits and uses at least 97% of what binds: 95% of fewer than 50,000 parameters."""
+        least = LEAST_USED if self.limits().get("parameters", SMALL_PARAMS) >= SMALL_PARAMS else LEAST_USED_SMALL
+        return self.fits(spec) and any(cost(spec, what) >= least * most for what, most in self.limits().items())
+
 
 @dataclass(frozen=True)
 class Design:
     """A network for a budget, and a few lines that say why it is this one."""
 
     spec: NetworkSpec
+    budget: Budget
     reasons: tuple[str, ...]
+
+    @property
+    def num_params(self) -> int:
+        """Weights and biases."""
+        return num_params(self.spec)
+
+    @property
+    def num_macs(self) -> int:
+        """Multiply-adds for one image."""
+        return num_macs(self.spec)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the weights in fp32."""
+        return FP32_BYTES * self.num_params
 
 
 def cost(spec: NetworkSpec, what: str) -> int:
@@ -71,19 +98,19 @@ def design(
     """The largest network within the budget, of the shape that is most accurate after so many epochs.
 
     Other `fixed` fields of the spec stay as they are given. Where multiply-adds bind, it is the pooled shape, which
-    needs fewer. The budget must limit parameters or bytes. From
-    20,000 to 30,000,000 parameters at least 97% of them are used, or 94% of the multiply-adds where those bind; nothing
-    is ever exceeded. Raises UsageError where no network fits.
+    needs fewer. The budget must limit parameters or bytes. From 50,000 to 30,000,000 parameters at least 97% of them
+    are used, below that 95%, or 94% of the multiply-adds where those bind; nothing is ever exceeded. Raises UsageError
+    where no network fits.
     """
     if "parameters" not in budget.limits():
-        raise UsageError("neither parameters nor bytes are limited", where="budget", mend="give a budget, such as 5M")
+        raise UsageError("neither parameters nor bytes are limited", where="budget", hint="give a budget, such as 5M")
     shape, reason = _shape(epochs)
     fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
     found = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
     if not budget.fits(found):
-        shape, reason = POOLED, "multiply-adds bind: a shape that needs fewer for as many parameters"
+        shape, reason = POOLED, "the multiply-add limit binds: this shape needs fewer of them per parameter"
         found = _filled(_fixed(shape, fixed), budget, fixed)
-    return Design(found, (reason,))
+    return Design(found, budget, (reason,))
 
 
 def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
@@ -92,28 +119,29 @@ def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
         return replace(shape, **fixed)
     free = replace(shape, **{**fixed, "shortcut": "projection"})
     factor = -(-free.stem_channels // free.stage_channels[0])
-    widths = tuple(min(width * max(1, factor), LARGEST_WIDTH) for width in shape.widths)
+    widths = tuple(min(width * max(1, factor), MAX_CHANNELS) for width in shape.widths)
     return replace(free, widths=widths, shortcut="identity")
 
 
 def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> NetworkSpec:
     """The shape scaled to the budget, but for a fixed stem; with fixed widths as it is, where that exceeds nothing."""
     if "widths" not in fixed:
-        return fill_budget(shape, budget, fixed_stem="stem_width" in fixed)
+        filled = fill_budget(shape, budget, fixed_stem="stem_width" in fixed)
+        return _with_fast_widths(filled, shape, budget, fixed_stem="stem_width" in fixed)
     for what, most in budget.limits().items():
         if (count := cost(shape, what)) > most:
             flag, least = budget.asked(what, count)
             error = f"a network of widths {shape.widths} has {count:,} {what}, over the budget of {most:,}"
-            raise UsageError(error, where=flag, mend=f"give at least {least}, or narrower widths")
+            raise UsageError(error, where=flag, hint=f"give at least {least}, or narrower widths")
     return shape
 
 
 def _shape(epochs: int) -> tuple[NetworkSpec, str]:
     """The shape that makes most of parameters in so many epochs, and why (docs/report.md has the measurements)."""
     if epochs <= SHORT_RUN:
-        return POOLED, f"up to {SHORT_RUN} epochs: after three the most accurate of the shapes measured"
+        return POOLED, f"up to {SHORT_RUN} epochs: the most accurate measured shape after 3 epochs"
     if epochs <= LONG_RUN:
-        return SHALLOW, f"{SHORT_RUN + 1} to {LONG_RUN} epochs: after ten the most accurate of the shapes measured"
+        return SHALLOW, f"{SHORT_RUN + 1} to {LONG_RUN} epochs: the most accurate measured shape after 10 epochs"
     return DEEP, f"more than {LONG_RUN} epochs: the most accurate hand-made shape published under 5M parameters"
 
 
@@ -123,25 +151,76 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
     A conv stem is scaled with them, unless `fixed_stem`. Raises UsageError for a budget that no network of the shape
     can fill, stating the smallest or the largest possible count.
     """
-    smallest, largest = _scaled(spec, 0.0, fixed_stem), _scaled(spec, float(LARGEST_WIDTH), fixed_stem)
+    smallest, largest = _scaled(spec, 0.0, fixed_stem), _scaled(spec, float(MAX_CHANNELS), fixed_stem)
     for what, most in budget.limits().items():
         if cost(smallest, what) > most:
             fewest = cost(smallest, what)
             error = f"no network of this shape has as few as {most:,} {what}; the smallest has {fewest:,}"
             flag, least = budget.asked(what, fewest)
-            raise UsageError(error, where=flag, mend=f"give at least {least}")
+            raise UsageError(error, where=flag, hint=f"give at least {least}")
     if budget.fits(largest):
         what, most = next(iter(budget.limits().items()))
         if (count := cost(largest, what)) == most:
             return largest
         error = f"no network of this shape has as many as {most:,} {what}; the largest has {count:,}"
         flag, largest_count = budget.asked(what, count)
-        raise UsageError(error, where=flag, mend=f"give at most {largest_count}")
-    low, high = 0.0, float(LARGEST_WIDTH)
+        raise UsageError(error, where=flag, hint=f"give at most {largest_count}")
+    low, high = 0.0, float(MAX_CHANNELS)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if budget.fits(_scaled(spec, middle, fixed_stem)) else (low, middle)
     return _widen_one_by_one(_scaled(spec, low, fixed_stem), budget)
+
+
+def _with_fast_widths(filled: NetworkSpec, shape: NetworkSpec, budget: Budget, *, fixed_stem: bool) -> NetworkSpec:
+    """The filled network with widths that processors and GPUs compute fast, in nearly the shape's proportions.
+
+    Of all such widths near the filled ones that fill the budget too, those whose ratios are nearest to the shape's.
+    Where there are none, and where groups or identity shortcuts bind the widths, they stay as they are.
+    """
+    if shape.groups > 1 or shape.shortcut == "identity":
+        return filled
+    wanted = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(shape.widths)]
+
+    def rank(spec: NetworkSpec) -> tuple[float, int]:
+        ratios = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(spec.widths)]
+        distance = sum(abs(ratio - own) for ratio, own in zip(ratios, wanted, strict=True))
+        return -round(distance, 6), num_params(spec)
+
+    near = [_with_widths(filled, widths, fixed_stem) for widths in _fast_widths_near(filled, budget, fixed_stem)]
+    return max(filter(budget.is_filled_by, near), key=rank, default=filled)
+
+
+def _fast_widths_near(filled: NetworkSpec, budget: Budget, fixed_stem: bool) -> Iterator[tuple[int, ...]]:
+    """Fast widths of all stages: near the filled ones, and the last as wide as budget and ratio allow."""
+    choices = [_fast_near(width) for width in filled.widths]
+    for first in itertools.product(*choices[:-1]):
+        fitting = [(*first, last) for last in choices[-1] if _ratios_are_allowed((*first, last))]
+        count = bisect.bisect_left(
+            fitting, True, key=lambda widths: not budget.fits(_with_widths(filled, widths, fixed_stem))
+        )
+        if count:
+            yield fitting[count - 1]
+
+
+def _fast_near(width: int) -> list[int]:
+    """Up to NUM_NEAR numbers of channels that fill matrix units, which take 16 at a time, ascending.
+
+    Memory bounds narrow layers, so those may be less even.
+    """
+    near = range(math.ceil(width / NEAR), min(int(width * NEAR), MAX_CHANNELS) + 1)
+    fast = [other for other in near if other % (16 if other >= 128 else 8 if other >= 48 else 2) == 0]
+    return sorted(sorted(fast, key=lambda other: abs(other - width))[:NUM_NEAR])
+
+
+def _ratios_are_allowed(widths: tuple[int, ...]) -> bool:
+    return all(LEAST_RATIO <= wide / narrow <= MOST_RATIO for narrow, wide in itertools.pairwise(widths))
+
+
+def _with_widths(spec: NetworkSpec, widths: tuple[int, ...], fixed_stem: bool) -> NetworkSpec:
+    """A conv stem is as wide as the first stage, unless it is fixed."""
+    keeps_stem = fixed_stem or spec.stem != "conv"
+    return replace(spec, widths=widths, stem_width=spec.stem_width if keeps_stem else widths[0])
 
 
 def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
@@ -151,11 +230,11 @@ def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
     if keeps_stem and spec.shortcut == "identity" and spec.downsample == "stride":  # no stage is narrower than the stem
         expansion = spec.stage_channels[0] // spec.widths[0]
         least = -(-spec.stem_channels // (expansion * unit)) * unit
-    widths = tuple(max(least, int(min(width * factor, LARGEST_WIDTH)) // unit * unit) for width in spec.widths)
+    widths = tuple(max(least, int(min(width * factor, MAX_CHANNELS)) // unit * unit) for width in spec.widths)
     stem_width = spec.stem_width
     if spec.stem == "conv" and not fixed_stem:
         unit = 1 if spec.block == "bottleneck" else unit  # whose first convolution has no groups
-        stem_width = max(unit, int(min(stem_width * factor, LARGEST_WIDTH)) // unit * unit)
+        stem_width = max(unit, int(min(stem_width * factor, MAX_CHANNELS)) // unit * unit)
         if spec.shortcut == "identity":  # which cannot make fewer channels than the stem has
             stem_width = min(stem_width, widths[0] * spec.stage_channels[0] // spec.widths[0])
     return replace(spec, widths=widths, stem_width=stem_width)

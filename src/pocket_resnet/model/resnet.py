@@ -77,8 +77,8 @@ class ResNet(nn.Module):
         Raises UsageError unless the spec's stem is "whitening".
         """
         if self.spec.stem != "whitening":
-            mend = 'Set stem to "whitening" to use whitening filters.'
-            raise UsageError(f"a {self.spec.stem} stem has no whitening filters", where="stem", mend=mend)
+            hint = 'Set stem to "whitening" to use whitening filters.'
+            raise UsageError(f"a {self.spec.stem} stem has no whitening filters", where="stem", hint=hint)
         filters = whitening_filters(self.normalize(images_NCHW), self.spec.stem_kernel_size)
         self.stem.conv.weight.copy_(filters)
 
@@ -98,7 +98,7 @@ class Normalize(nn.Module):
         """Use these per-channel statistics, on the 0 to 1 scale. Raises UsageError unless std is positive."""
         mean_C, std_C = torch.as_tensor(mean), torch.as_tensor(std)
         if not bool((std_C > 0).all()):
-            raise UsageError(f"not positive: {std_C.tolist()}", where="std", mend="Measure images that vary.")
+            raise UsageError(f"not positive: {std_C.tolist()}", where="std", hint="Use images that vary.")
         self.mean.copy_(mean_C.reshape(IMAGE_CHANNELS, 1, 1))
         self.std.copy_(std_C.reshape(IMAGE_CHANNELS, 1, 1))
 
@@ -156,7 +156,7 @@ class Stage(nn.Module):
         num_before, num_blocks = sum(spec.num_blocks[:stage]), sum(spec.num_blocks)
         for index, stride in enumerate(strides):
             # Huang 2016 (arXiv:1603.09382), section 3, equation 4: deeper blocks are dropped more often.
-            drop_probability = spec.stochastic_depth * (num_before + index + 1) / num_blocks
+            drop_probability = spec.drop_path * (num_before + index + 1) / num_blocks
             self.blocks.append(kind(spec, stage, in_channels, stride, drop_probability))
             in_channels = channels
 

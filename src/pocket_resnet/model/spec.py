@@ -1,97 +1,93 @@
 """What a network is, without building it.
 
-A network that cannot be built raises UsageError, naming the field and how to mend it. Sources: blocks.py, resnet.py.
+A network that cannot be built raises UsageError, naming the field and how to fix it. Sources: blocks.py, resnet.py.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.counts import IMAGE_CHANNELS, layers
 
 MAX_STAGES = 12
-# Upper limits keep a hostile or mistyped file from asking for more than any machine has.
-RANGES: dict[str, tuple[float, float]] = {
-    "num_classes": (2, 100_000),
-    "image_size": (1, 4_096),
-    "stem_width": (1, 65_536),
-    "stem_kernel_size": (1, 31),
-    "num_blocks": (0, 1_000),
-    "widths": (1, 65_536),
-    "kernel_sizes": (1, 31),
-    "shortcut_kernel_sizes": (1, 31),
-    "expansion": (1, 64),
-    "groups": (1, 65_536),
-    "squeeze_reduction": (1, 65_536),
-    "batch_norm_momentum": (0.001, 1),
-    "dropout": (0, 0.95),
-    "stochastic_depth": (0, 0.95),
-    "head_scale": (1e-6, 1e6),
-}
+MAX_CHANNELS = 65_536
 PER_STAGE = ("num_blocks", "widths", "kernel_sizes", "shortcut_kernel_sizes")
 
+# Upper limits keep a hostile or mistyped file from asking for more than any machine has.
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
+KernelSize = Annotated[int, Field(ge=1, le=31)]
+Probability = Annotated[float, Field(ge=0, le=0.95)]
+_Sequence = Field(strict=False)  # a list too, as TOML and JSON have it; becomes a tuple
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class NetworkSpec:
-    """A residual network in numbers: stem, stages of blocks, head. Tuples have one entry a stage."""
+    """Shape of a residual network: stem, stages of blocks, head. Tuples have one entry per stage."""
 
-    # How pydantic reads a spec from recipes and model directories.
-    __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
-
-    num_classes: int = 10
-    """Classes to tell apart."""
-    image_size: int = 32
+    num_classes: Annotated[int, Field(ge=2, le=100_000)] = 10
+    """Number of classes."""
+    image_size: Annotated[int, Field(ge=1, le=4_096)] = 32
     """Height and width of an image, in pixels."""
     stem: Literal["conv", "whitening"] = "conv"
-    """First layer: a trained convolution, or frozen filters that whiten the training images' patches."""
-    stem_width: int = 64
-    """Channels of a conv stem (a whitening stem has 6 x kernel size squared: both signs of each filter)."""
-    stem_kernel_size: int = 3
-    """Kernel size of the stem, in pixels; odd for a conv stem."""
-    num_blocks: tuple[int, ...] = (4, 4, 3)
-    """Residual blocks in each stage; 0 is possible unless downsample is "stride"."""
-    widths: tuple[int, ...] = (64, 128, 256)
-    """Channels of each stage's blocks; a bottleneck puts out expansion times as many."""
-    kernel_sizes: tuple[int, ...] = (3, 3, 3)
-    """Kernel size of each stage's convolutions, odd, in pixels."""
-    shortcut_kernel_sizes: tuple[int, ...] = (1, 1, 1)
-    """Kernel size of each stage's projection shortcut, odd, in pixels."""
+    """First layer: a trained convolution, or frozen filters that whiten patches of the training images."""
+    stem_width: Channels = 64
+    """Channels of a conv stem. A whitening stem has 6 x kernel size squared, both signs of each filter."""
+    stem_kernel_size: KernelSize = 3
+    """Kernel size of the stem in pixels, odd for a conv stem."""
+    num_blocks: Annotated[tuple[Annotated[int, Field(ge=0, le=1_000)], ...], _Sequence] = (4, 4, 3)
+    """Residual blocks in each stage. 0 is allowed unless downsample is "stride"."""
+    widths: Annotated[tuple[Channels, ...], _Sequence] = (64, 128, 256)
+    """Channels of each stage's blocks. A bottleneck outputs `expansion` times as many."""
+    kernel_sizes: Annotated[tuple[KernelSize, ...], _Sequence] = (3, 3, 3)
+    """Kernel size of each stage's convolutions in pixels, odd."""
+    shortcut_kernel_sizes: Annotated[tuple[KernelSize, ...], _Sequence] = (1, 1, 1)
+    """Kernel size of each stage's projection shortcut in pixels, odd."""
     downsample: Literal["stride", "pool", "pool-late"] = "stride"
-    """Halving. stride: in each stage but the first. pool: by a convolution and a max-pool before each stage.
-    pool-late: likewise, but before the first stage by the convolution's stride."""
+    """How stages halve the image. stride: strided convolutions, not in the first stage. pool: a convolution and a
+    max-pool before each stage. pool-late: like pool, but a strided convolution before the first stage."""
     shortcut: Literal["projection", "identity"] = "projection"
-    """Where a block changes shape: a convolution, or the input subsampled and padded with zero channels."""
+    """Shortcut of blocks that change shape: a convolution, or the input subsampled and padded with zero channels."""
     block: Literal["basic", "single", "bottleneck"] = "basic"
-    """Convolutions of a block: two (basic), one (single), or 1 x 1, k x k, 1 x 1 (bottleneck)."""
-    expansion: int = 4
+    """Convolutions per block: two (basic), one (single), or 1 x 1, k x k, 1 x 1 (bottleneck)."""
+    expansion: Annotated[int, Field(ge=1, le=64)] = 4
     """Output channels of a bottleneck as a multiple of its width."""
-    groups: int = 1
-    """Groups of the k x k convolutions inside blocks; must divide their channels."""
+    groups: Channels = 1
+    """Groups of the k x k convolutions inside blocks. Must divide their channels."""
     preactivation: bool = False
-    """Norm and activation before each convolution, not after; only with downsample "stride"."""
+    """Put norm and activation before each convolution. Only with downsample "stride"."""
     squeeze_excite: Literal["none", "stem", "block"] = "none"
-    """Squeeze-and-excitation: nowhere, once after the stem, or at the end of every block's branch."""
-    squeeze_reduction: int = 16
-    """Squeeze-and-excitation's hidden layer has channels // this many units, at least one."""
+    """Squeeze-and-excitation: none, once after the stem, or at the end of every block's branch."""
+    squeeze_reduction: Channels = 16
+    """Divisor of the channels that gives the units of squeeze-and-excitation's hidden layer, at least one."""
     activation: Literal["relu", "gelu", "silu"] = "relu"
-    """Activation function, everywhere."""
+    """Activation function of the whole network."""
     batch_norm: bool = True
-    """Batch normalisation; without it every convolution has a bias instead."""
-    batch_norm_momentum: float = 0.1
+    """Use batch normalisation. Without it, every convolution has a bias."""
+    batch_norm_momentum: Annotated[float, Field(ge=0.001, le=1)] = 0.1
     """Weight of the newest batch in BatchNorm's running statistics."""
-    dropout: float = 0.0
-    """Probability of dropping a pooled feature, just before the classifier."""
-    stochastic_depth: float = 0.0
-    """Probability of dropping the last block's branch, per image; lower in earlier blocks, linearly."""
+    dropout: Probability = 0.0
+    """Dropout probability of the pooled features before the classifier."""
+    drop_path: Probability = 0.0
+    """Probability of dropping the last block's branch per image. Earlier blocks scale it down linearly."""
     pool: Literal["avg", "max"] = "avg"
     """Global pooling before the classifier."""
     head_bias: bool = True
-    """Whether the classifier has a bias."""
-    head_scale: float = 1.0
+    """Give the classifier a bias."""
+    head_scale: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Factor on the logits."""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_clearly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raise UsageError with the field's range or choices, where these are what was missed."""
+        try:
+            return validate(values)
+        except ValidationError as error:
+            raise _with_range(error) from error
+
     def __post_init__(self) -> None:
-        _check_values(self)
         _check_stages(self)
         layers(self)  # refuses what shows only when an image passes through: sizes, groups
 
@@ -111,35 +107,36 @@ class NetworkSpec:
         return 2 if self.downsample == "pool-late" and stage == 0 else 1
 
 
-CHOICES = {name: get_args(hint) for name, hint in get_type_hints(NetworkSpec).items() if get_origin(hint) is Literal}
-
-
-def _check_values(spec: NetworkSpec) -> None:
-    for name, choices in CHOICES.items():
-        if (value := getattr(spec, name)) not in choices:
-            raise UsageError(f"{value!r} is not a choice", where=name, mend=f"Choose one of {', '.join(choices)}.")
-    for name, (low, high) in RANGES.items():
-        values = getattr(spec, name) if name in PER_STAGE else (getattr(spec, name),)
-        if wrong := [value for value in values if not low <= value <= high]:  # NaN too
-            mend = f"Choose from {low:g} to {high:,g}."
-            raise UsageError(f"{wrong[0]} is out of range", where=name, mend=mend)
+def _with_range(error: ValidationError) -> UsageError | ValidationError:
+    """The first thing wrong, with what the field allows; wrong types and unknown fields stay pydantic's."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] not in ("literal_error", "greater_than_equal", "less_than_equal", "finite_number"):
+        return error
+    field, value = str(first["loc"][0]), first["input"]
+    allowed = TypeAdapter(NetworkSpec).json_schema()["properties"][field]
+    if first["type"] == "literal_error":
+        what, hint = f"{value!r} is not a choice", f"Choose one of {', '.join(allowed['enum'])}."
+    else:
+        allowed = allowed.get("items", allowed)
+        what, hint = f"{value} is out of range", f"Choose from {allowed['minimum']:g} to {allowed['maximum']:,}."
+    return UsageError(what, where=field, hint=hint)
 
 
 def _check_stages(spec: NetworkSpec) -> None:
     lengths = {name: len(getattr(spec, name)) for name in PER_STAGE}
     if len(set(lengths.values())) != 1 or not 1 <= lengths["widths"] <= MAX_STAGES:
         counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        mend = f"Give each one number a stage, for 1 to {MAX_STAGES} stages."
-        raise UsageError(f"stages must agree in number ({counts})", where="num_blocks", mend=mend)
+        hint = f"Give each one number per stage, for 1 to {MAX_STAGES} stages."
+        raise UsageError(f"stages must agree in number ({counts})", where="num_blocks", hint=hint)
     padded = {name: getattr(spec, name) for name in ("kernel_sizes", "shortcut_kernel_sizes")}
     padded["stem_kernel_size"] = (spec.stem_kernel_size,) if spec.stem == "conv" else ()
     for name, kernel_sizes in padded.items():
         if even := [size for size in kernel_sizes if size % 2 == 0]:
-            mend = f"Use {even[0] - 1} or {even[0] + 1}: an even kernel cannot keep the image's size."
-            raise UsageError(f"{even[0]} is even", where=name, mend=mend)
+            hint = f"Use {even[0] - 1} or {even[0] + 1}: an even kernel cannot keep the image's size."
+            raise UsageError(f"{even[0]} is even", where=name, hint=hint)
     if spec.downsample == "stride" and 0 in spec.num_blocks:
-        mend = 'Give every stage at least one block, or set downsample to "pool" or "pool-late".'
-        raise UsageError("a stage without blocks cannot change its shape", where="num_blocks", mend=mend)
+        hint = 'Give every stage at least one block, or set downsample to "pool" or "pool-late".'
+        raise UsageError("a stage without blocks cannot change its shape", where="num_blocks", hint=hint)
     if spec.downsample != "stride" and spec.preactivation:
-        mend = 'Set downsample to "stride", or leave preactivation off.'
-        raise UsageError(f'not possible with downsample "{spec.downsample}"', where="preactivation", mend=mend)
+        hint = 'Set downsample to "stride", or leave preactivation off.'
+        raise UsageError(f'not possible with downsample "{spec.downsample}"', where="preactivation", hint=hint)

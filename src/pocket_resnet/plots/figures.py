@@ -1,11 +1,10 @@
-"""The charts of a report: each function draws what it is given and returns the figure.
+"""Charts: each function draws what it is given and returns the figure.
 
 Five inches wide with text of 10 points and more, so that they are readable on a telephone and at half their size.
 """
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pocket_resnet.inference.evaluate import ClassResult, Evaluation
-from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, CalibrationBin, wilson_interval
-from pocket_resnet.plots.settings import style
-from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack
+from pocket_resnet.inference.evaluate import Evaluation
+from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, calibration_bins, wilson_interval
+from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack, style
 
 WIDTH_IN = 5.0
 SMALL, TINY = 10.5, 9.0  # points
@@ -30,35 +28,28 @@ MOST_BARS = 30
 Records = Sequence[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What runs of one recipe recorded; several runs become a mean and a band of one standard deviation."""
-
-    label: str
-    runs: tuple[Records, ...]
-
-    def values(self, key: str) -> tuple[list[int], list[float], list[float]]:
-        """Epochs that every run recorded the key for, the mean there, and the sample standard deviation."""
-        found = [{record["epoch"]: record[key] for record in records if key in record} for records in self.runs]
-        epochs = sorted(set(found[0]).intersection(*found[1:]))
-        values = [[by_epoch[epoch] for by_epoch in found] for epoch in epochs]
-        spread = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
-        return epochs, [statistics.fmean(each) for each in values], spread
-
-
 @style()
-def learning_curves(curves: Sequence[Curve]) -> Figure:
-    """Loss, accuracy and learning rate against epochs: training dashed, validation solid."""
+def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
+    """Loss (nats), accuracy (%) and learning rate against epochs: training dashed, validation solid.
+
+    `runs` has the records of metrics.jsonl of one run or several of the same recipe by label; several are drawn as
+    their mean with a band of one sample standard deviation.
+
+    Example:
+
+        records = [json.loads(line) for line in open("runs/latest/metrics.jsonl")]
+        plots.learning_curves({"fast": [records]})
+    """
     drawn, (losses, accuracies, rates) = stack(WIDTH_IN, (2.5, 2.5, 1.6))
-    for index, curve in enumerate(curves):
+    for index, curves in enumerate(runs.values()):
         color = COLORS[index % len(COLORS)]
         train = {"color": color, "linestyle": (0, (4, 2)), "linewidth": 1.4}
-        val = {"color": LIMIT if len(curves) == 1 else color, "linewidth": 2.2}
-        _draw_curve(losses, curve, "train_loss", train)
-        _draw_curve(losses, curve, "val_nll", val)
-        _draw_curve(accuracies, curve, "train_accuracy", train, scale=100)
-        _draw_curve(accuracies, curve, "val_accuracy", val, scale=100)
-        _draw_curve(rates, curve, "lr", train | {"linestyle": "-", "linewidth": 1.8})
+        val = {"color": LIMIT if len(runs) == 1 else color, "linewidth": 2.2}
+        _draw_curve(losses, curves, "train_loss", train)
+        _draw_curve(losses, curves, "val_nll", val)
+        _draw_curve(accuracies, curves, "train_accuracy", train, scale=100)
+        _draw_curve(accuracies, curves, "val_accuracy", val, scale=100)
+        _draw_curve(rates, curves, "lr", train | {"linestyle": "-", "linewidth": 1.8})
     for axes, name in ((losses, "loss (nats)"), (accuracies, "accuracy (%)"), (rates, "learning rate")):
         axes.set_ylabel(name)
     rates.set_ylim(bottom=0)
@@ -66,32 +57,36 @@ def learning_curves(curves: Sequence[Curve]) -> Figure:
     rates.set_xlabel("epoch")
     rates.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     drawn.align_ylabels()
-    _draw_curves_key(drawn, curves)
+    _draw_curves_key(drawn, list(runs))
     return drawn
 
 
-def _draw_curve(axes: Axes, curve: Curve, key: str, style: dict[str, Any], scale: float = 1) -> None:
-    epochs, mean, spread = curve.values(key)
+def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str, Any], scale: float = 1) -> None:
+    """The mean of the runs, at the epochs for which all of them recorded the key."""
+    by_epoch = [{record["epoch"]: scale * record[key] for record in records if key in record} for records in curves]
+    epochs = sorted(set(by_epoch[0]).intersection(*by_epoch[1:]))
+    values = [[run[epoch] for run in by_epoch] for epoch in epochs]
+    mean = np.array([statistics.fmean(each) for each in values])
     marker = "o" if len(epochs) <= MOST_EPOCHS_WITH_MARKERS else None
-    centre, reach = scale * np.array(mean), scale * np.array(spread)
-    axes.plot(epochs, centre, marker=marker, markersize=4, clip_on=False, **style)
-    if len(curve.runs) > 1:
-        axes.fill_between(epochs, centre - reach, centre + reach, color=style["color"], alpha=0.18, linewidth=0)
+    axes.plot(epochs, mean, marker=marker, markersize=4, clip_on=False, **style)
+    if len(curves) > 1:
+        spread = np.array([statistics.stdev(each) for each in values])
+        axes.fill_between(epochs, mean - spread, mean + spread, color=style["color"], alpha=0.18, linewidth=0)
 
 
-def _draw_curves_key(drawn: Figure, curves: Sequence[Curve]) -> None:
-    lines = [Line2D([], [], color=COLORS[index % len(COLORS)], linewidth=2.2) for index in range(len(curves))]
-    labels = [shown(curve.label, 46) for curve in curves]
-    if len(curves) == 1:
+def _draw_curves_key(drawn: Figure, names: Sequence[str]) -> None:
+    lines = [Line2D([], [], color=COLORS[index % len(COLORS)], linewidth=2.2) for index in range(len(names))]
+    labels = [shown(name, 46) for name in names]
+    if len(names) == 1:
         lines, labels = [], []
-    color, val_color = (COLORS[0], LIMIT) if len(curves) == 1 else (PUBLISHED, PUBLISHED)
+    color, val_color = (COLORS[0], LIMIT) if len(names) == 1 else (PUBLISHED, PUBLISHED)
     lines += [
         Line2D([], [], color=val_color, linewidth=2.2),
         Line2D([], [], color=color, linestyle=(0, (4, 2)), linewidth=1.4),
     ]
     labels += ["validation", "training, on augmented images"]
     drawn.legend(
-        lines, labels, loc="outside upper left", frameon=False, fontsize=SMALL, ncols=2 if not curves[1:] else 1
+        lines, labels, loc="outside upper left", frameon=False, fontsize=SMALL, ncols=2 if len(names) == 1 else 1
     )
 
 
@@ -100,6 +95,11 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     """True classes down, predicted classes across: hits in blue, mistakes in orange, darker the more of a row.
 
     Counts are written into the cells where there are few classes. At most MOST_CLASSES_DRAWN classes.
+
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest")
+        plots.confusion_matrix(evaluation)
     """
     counts_KK = np.array(evaluation.confusion)
     num_classes = len(counts_KK)
@@ -108,7 +108,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     mistakes_KK = np.where(hits_KK, 0, share_KK) / max(1e-9, np.where(hits_KK, 0, share_KK).max())
     strength_KK1 = np.where(hits_KK, 0.15 + 0.75 * share_KK, 0.85 * mistakes_KK)[..., None]
     ink_KK3 = np.where(hits_KK[..., None], _rgb(OURS), _rgb(LIMIT))
-    drawn, [axes] = figure(WIDTH_IN, WIDTH_IN)
+    drawn, axes = figure(WIDTH_IN, WIDTH_IN)
     axes.imshow(1 - strength_KK1 * (1 - ink_KK3), interpolation="nearest")
     axes.grid(visible=False)
     if num_classes <= MOST_CLASSES_WITH_COUNTS:
@@ -137,14 +137,43 @@ def _rgb(color: str) -> Any:
 
 
 @style()
-def class_accuracies(results: Sequence[ClassResult], overall: float) -> Figure:
-    """A dot and its 95% interval a class, most accurate first; of very many classes the least accurate."""
-    known = [(each.name, each.accuracy or 0.0, each.interval) for each in results if each.interval is not None]
+def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
+    """The most frequent mistakes, a bar for each pair of true and predicted class with its number of images.
+
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest")
+        plots.confused_pairs(evaluation)
+    """
+    pairs = evaluation.confusions(count)
+    drawn, axes = figure(WIDTH_IN, 1.0 + 0.31 * max(1, len(pairs)))
+    names = [f"{shown(pair.true)} → {shown(pair.predicted)}" for pair in pairs]
+    bars = axes.barh(range(len(pairs)), [pair.num_images for pair in pairs], height=0.62, color=LIMIT)
+    axes.bar_label(bars, [f"{pair.num_images:,} ({pair.share:.1%})" for pair in pairs], padding=4, fontsize=TINY)
+    axes.set_yticks(range(len(pairs)), names, fontsize=SMALL)
+    axes.set_ylim(max(1, len(pairs)) - 0.4, -0.6)
+    axes.set_xlim(0, 1.3 * max([1, *(pair.num_images for pair in pairs)]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _lay_rows(axes)
+    axes.set_xlabel("images (share of the true class)")
+    return drawn
+
+
+@style()
+def class_accuracies(evaluation: Evaluation) -> Figure:
+    """A dot and its 95% interval a class, most accurate first; of very many classes the least accurate.
+
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest")
+        plots.class_accuracies(evaluation)
+    """
+    known = [(each.name, each.accuracy or 0.0, each.interval) for each in evaluation.per_class if each.interval]
     known.sort(key=lambda row: -row[1])
     return _dots(
         known[-MOST_BARS:],
-        overall,
-        f"all classes\n{overall:.1%}",
+        evaluation.accuracy,
+        f"all classes\n{evaluation.accuracy:.1%}",
         "accuracy of the class (%), with 95% interval",
     )
 
@@ -158,7 +187,7 @@ def run_accuracies(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Fi
 def _dots(
     rows: Sequence[tuple[str, float, tuple[float, float]]], line: float, label: str, axis: str, most: int = 14
 ) -> Figure:
-    drawn, [axes] = figure(WIDTH_IN, 1.1 + 0.31 * len(rows))
+    drawn, axes = figure(WIDTH_IN, 1.1 + 0.31 * len(rows))
     axes.axvline(100 * line, color=PUBLISHED, linewidth=1.2, linestyle=(0, (4, 2)))
     if label:
         axes.annotate(
@@ -174,38 +203,52 @@ def _dots(
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [shown(name, most) for name, *_ in reversed(rows)], fontsize=SMALL)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.grid(visible=False, axis="y")
-    axes.grid(axis="x", color=GRID)
     low, high = min(100 * interval[0] for *_, interval in rows), max(100 * interval[1] for *_, interval in rows)
     room = max(1.0, high - low)
     axes.set_xlim(low - 0.05 * room, high + 0.14 * room)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
+    _lay_rows(axes)
     axes.set_xlabel(axis)
     return drawn
 
 
+def _lay_rows(axes: Axes) -> None:
+    """A grid for values along the horizontal axis, none for the rows."""
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x", color=GRID)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
 @style()
-def reliability_diagram(bins: Sequence[CalibrationBin], ece: float) -> Figure:
-    """Accuracy against confidence, with 95% intervals, beside the diagonal; below, the share of images in each bin."""
+def reliability_diagram(evaluation: Evaluation) -> Figure:
+    """Accuracy against confidence, with 95% intervals, beside the diagonal; below, the share of images in each bin.
+
+    Example:
+
+        evaluation = pocket_resnet.evaluate("runs/latest")
+        plots.reliability_diagram(evaluation)
+    """
+    confidence_N, predicted_N = evaluation.probabilities_NK.max(1)
+    bins = calibration_bins(confidence_N, predicted_N == evaluation.labels_N)
     drawn, (axes, counts) = stack(WIDTH_IN, (3.9, 1.4))
     axes.plot([0, 100], [0, 100], color=PUBLISHED, linestyle=(0, (4, 2)), linewidth=1.2, label="perfect calibration")
-    total = sum(found.num_images for found in bins)
     x = [100 * found.confidence for found in bins]
     y = [100 * found.accuracy for found in bins]
     intervals = [wilson_interval(round(found.accuracy * found.num_images), found.num_images) for found in bins]
     for at, (low, high) in zip(x, intervals, strict=True):
         axes.plot([at, at], [100 * low, 100 * high], color=OURS, linewidth=2.2, alpha=0.45)
     axes.plot(x, y, "o-", color=OURS, markersize=6, linewidth=1.4, label="validation, with 95% interval")
-    axes.set_title(f"expected calibration error {100 * ece:.1f} points", loc="left", fontsize=12)
+    axes.set_title(f"expected calibration error {100 * evaluation.ece:.1f} points", loc="left", fontsize=12)
     axes.legend(frameon=False, fontsize=SMALL, loc="lower right", borderaxespad=0.2)
     axes.set_ylabel("accuracy (%)")
     axes.set_ylim(-2, 102)
     axes.set_xlim(-2, 102)
     width = 100 / NUM_CALIBRATION_BINS
     centres = [width * (min(NUM_CALIBRATION_BINS, int(each / width) + 1) - 0.5) for each in x]
-    counts.bar(centres, [100 * found.num_images / total for found in bins], width=0.9 * width, color=OURS)
+    counts.bar(
+        centres, [100 * found.num_images / evaluation.num_images for found in bins], width=0.9 * width, color=OURS
+    )
     counts.set_ylabel("images (%)")
     counts.set_xlabel("confidence: probability of the predicted class (%)", fontsize=11)
     drawn.align_ylabels()

@@ -11,8 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pocket_resnet.plots.settings import style
-from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas
+from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, style
 
 WIDTH_IN, CAPTION = 5.0, 10.0  # text in points
 MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4
@@ -32,14 +31,14 @@ class Tile:
 
 @style()
 def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
-    """The tiles in rows, each image as wide as fits; pixels stay squares."""
-    num_lines = max(len(tile.lines) for tile in tiles)
+    """The tiles in rows, each image as wide as fits; pixels stay squares. Without tiles it is white."""
+    num_lines = max((len(tile.lines) for tile in tiles), default=0)
     tile_px = round((WIDTH_IN - 2 * MARGIN_IN - GAP_IN * (columns - 1)) / columns * DPI)
-    num_images = len(tiles[0].images)
+    num_images = len(tiles[0].images) if tiles else 1
     side_px = (tile_px - SEAM_PX * (num_images - 1)) // num_images
     row_px = side_px + round((num_lines * LINE_IN + 2 * GAP_IN) * DPI)
     margin_px, step_px = round(MARGIN_IN * DPI), tile_px + round(GAP_IN * DPI)
-    width_px, height_px = round(WIDTH_IN * DPI), row_px * -(-len(tiles) // columns)
+    width_px, height_px = round(WIDTH_IN * DPI), row_px * max(1, -(-len(tiles) // columns))
     sheet_HWC = np.full((height_px, width_px, 3), 255, np.uint8)
     drawn = canvas(WIDTH_IN, height_px / DPI)
     for number, tile in enumerate(tiles):

@@ -20,10 +20,10 @@ Pixels = Annotated[int, Field(ge=0)]
 class RecipeError(UsageError):
     """A recipe's key that is unknown or has an invalid value; `key` is dotted."""
 
-    usual_mend = "pocket-resnet train --help explains every key"
+    usual_hint = "pocket-resnet train --help explains every key"
 
-    def __init__(self, key: str, what: str, *, where: str | Path | None = None, mend: str | None = None) -> None:
-        super().__init__(what, where=where, mend=mend)
+    def __init__(self, key: str, what: str, *, where: str | Path | None = None, hint: str | None = None) -> None:
+        super().__init__(what, where=where, hint=hint)
         self.key = key
 
 

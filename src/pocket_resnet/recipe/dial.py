@@ -24,7 +24,7 @@ INSTEAD = {"ema.window": "ema.decay"}  # keys that take the place of a dialled o
 
 
 def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
-    """The dial's network, or the recipe's own scaled to its budget, or as it is.
+    """The dial's network, or the recipe's own: scaled to its budget, or as it is where it fills the budget or has none.
 
     What the recipe says of the network itself stays; where it spells one out, nothing is left for the dial. The dial
     counts the epochs that were asked for: a run that `min_steps` lengthens is no longer in optimizer steps.
@@ -34,7 +34,7 @@ def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
     if "model" in recipe.dial and len(explicit) < len(fields(spec)):
         sizes = {"num_classes": num_classes, "image_size": spec.image_size}
         return design(budget, epochs=recipe.epochs, **sizes, fixed=explicit).spec
-    return fill_budget(spec, budget) if budget.limits() else spec
+    return fill_budget(spec, budget) if budget.limits() and not budget.is_filled_by(spec) else spec
 
 
 def budget_of(recipe: Recipe) -> Budget:
@@ -60,17 +60,17 @@ def follow(recipe: Recipe) -> dict[str, Any]:
 def kept(recipe: Recipe) -> list[str]:
     """`key value (dial: value)` for every key that the recipe, a flag or a program has set to another value.
 
-    One that takes the place of a dialled key is told in its stead: `ema.decay 0.99 (dial: ema.window 0.04)`.
+    One that takes the place of a dialled key is named in its place: `ema.decay 0.99 (dial: ema.window 0.04)`.
     """
-    own, told = dotted(recipe.model_dump(exclude={"model"})), []
+    own, lines = dotted(recipe.model_dump(exclude={"model"})), []
     for key, value in _dialled(recipe).items():
         if own[key] == value or not _is_explicit(recipe, key):
             continue
         if key in recipe.explicit:
-            told.append(f"{key} {own[key]} (dial: {value})")
+            lines.append(f"{key} {own[key]} (dial: {value})")
         else:
-            told.append(f"{INSTEAD[key]} {own[INSTEAD[key]]} (dial: {key} {value})")
-    return told
+            lines.append(f"{INSTEAD[key]} {own[INSTEAD[key]]} (dial: {key} {value})")
+    return lines
 
 
 def _is_explicit(recipe: Recipe, key: str) -> bool:
@@ -86,17 +86,17 @@ def _dialled(recipe: Recipe) -> dict[str, Any]:
         "optim.norm_bias_lr_scale": scale,
         "optim.head_lr_scale": scale,
         "augment.trivial_augment": long,
-        "augment.erasing": 0.1 if long else 0.0,
+        "augment.random_erasing": 0.1 if long else 0.0,
         "augment.mixup": 0.2 if very_long else 0.0,
         "augment.cutmix": 1.0 if very_long else 0.0,
         "ema.window": AVERAGED if very_long else 0.0,
         "schedule.warmup_epochs": 5.0 if very_long else 0.0,
-        "resolutions": growing_sides(spec.image_size, recipe.epochs),
+        "train_image_sizes": growing_image_sizes(spec.image_size, recipe.epochs),
     }
     return {key: value for key, value in values.items() if key.partition(".")[0] in recipe.dial}
 
 
-def growing_sides(image_size: int, epochs: int) -> tuple[int, ...]:
+def growing_image_sizes(image_size: int, epochs: int) -> tuple[int, ...]:
     """Image sides of equal parts of the run: half, three quarters and the whole of it, or finer in ten epochs or more.
 
     Images of fewer than 32 pixels are never made smaller.

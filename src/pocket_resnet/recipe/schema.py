@@ -1,11 +1,10 @@
-"""A recipe: everything that decides what a training run does, validated once and frozen.
+"""A recipe: every setting of a training run, validated once and frozen.
 
-A key that is unknown and an invalid value are refused by name. recipe/toml.py reads and writes
-recipes; the command line makes a flag of every key.
+Errors name the unknown key or the invalid value. recipe/toml.py reads and writes recipes; the command line makes every
+key a flag.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Collection
 from decimal import Decimal
@@ -16,7 +15,6 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -38,26 +36,23 @@ from pocket_resnet.recipe.sections import (
 )
 
 COUNT_FORMS = {
-    "budget": "a whole number of parameters, with K or M if you like: 4697742, 500K, 5M, 1.5M",
-    "max_macs": "a whole number of multiply-adds, with K, M or G if you like: 500K, 100M, 1.5G",
-    "max_bytes": "a whole number of bytes, with K, M or G if you like: 500KB, 1MB, 1.5M",
+    "budget": "a whole number of parameters, optionally with K or M: 4697742, 500K, 5M, 1.5M",
+    "max_macs": "a whole number of multiply-adds, optionally with K, M or G: 500K, 100M, 1.5G",
+    "max_bytes": "a whole number of bytes, optionally with K, M or G: 500KB, 1MB, 1.5M",
 }
 
 
 def _number_as_text(value: Any) -> Any:
-    """A budget may be written as a plain number in TOML."""
+    """A budget may be a plain number in TOML."""
     return str(value) if type(value) is int else value
 
 
-_SPEC = TypeAdapter(NetworkSpec)
-
-
 def _to_spec(values: Any) -> Any:
-    """The network that a TOML table spells out, as strict about it as everything else here."""
+    """The network described by a TOML table."""
     if not isinstance(values, dict):
         return values
     try:
-        return _SPEC.validate_json(json.dumps(values, default=str))
+        return NetworkSpec(**values)
     except ValidationError as error:
         raise explain(error, "model", [field.name for field in dataclasses.fields(NetworkSpec)]) from error
 
@@ -68,44 +63,43 @@ class Recipe(Section):
     name: str = "original"
     """The recipe's name."""
     epochs: Count = 200
-    """Passes over the training images; with `hardest` below 1 each trains that share, from `hardest_until` on all."""
+    """Passes over the training images."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after this many optimizer steps; the schedule stays that of the whole run."""
+    """Stop after this many optimizer steps. The schedule remains that of the whole run."""
     min_steps: Annotated[int, Field(ge=0)] = 0
-    """Small data sets get more epochs, up to this many optimizer steps at least; given --epochs are kept."""
+    """Minimum number of optimizer steps: small data sets get more epochs, unless you set --epochs."""
     batch_size: Count = 128
-    """Images that an optimizer step trains."""
-    hardest: Annotated[float, Field(ge=0.05, le=1)] = 1.0
-    """Train this share of an epoch's images: in each step those with the highest loss when last trained."""
-    hardest_until: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the run after which every image is trained, in steps of batch_size / hardest images."""
+    """Images per optimizer step."""
+    hard_fraction: Annotated[float, Field(ge=0.05, le=1)] = 1.0
+    """Hard-example mining: train this share of an epoch's images, those with the highest loss when last trained."""
+    hard_until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the run that mines hard examples. The rest trains all images, batch_size / hard_fraction per step."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of initial weights and dropout; also of order and augmentation unless data.seed is set."""
+    """Seed of initial weights and dropout, and of image order and augmentation unless data.seed is set."""
     budget: Annotated[str | None, BeforeValidator(_number_as_text)] = None
-    """Most parameters the network may have: 5M, 500K, 4697742. The network is scaled to fill it."""
+    """Maximum number of parameters, such as 5M, 500K or 4697742. The network is scaled to fill it."""
     max_macs: Annotated[str | None, BeforeValidator(_number_as_text)] = None
-    """Most multiply-adds for one image: 100M, 1.5G."""
+    """Maximum multiply-adds per image, such as 100M or 1.5G."""
     max_bytes: Annotated[str | None, BeforeValidator(_number_as_text)] = None
-    """Most bytes of fp32 weights: 1MB, 500KB (1 KB is 1,000 bytes)."""
-    dial: tuple[Literal["model", "augment", "optim", "ema", "schedule", "resolutions"], ...] = ()
-    """Sections that follow from budget and epochs (docs/formats.md says how); keys you set are kept."""
-    resolutions: tuple[Annotated[int, Field(ge=4)], ...] = ()
-    """Side in pixels to train at, as equal parts of the run, for example 16 24 24 32; empty: full size."""
+    """Maximum size of the fp32 weights, such as 1MB or 500KB (1 KB is 1,000 bytes)."""
+    dial: tuple[Literal["model", "augment", "optim", "ema", "schedule", "train_image_sizes"], ...] = ()
+    """Sections to derive from budget and epochs (see docs/formats.md). Keys that you set are kept."""
+    train_image_sizes: tuple[Annotated[int, Field(ge=4)], ...] = ()
+    """Image sizes in pixels for equal parts of the run, such as 16 24 24 32. If empty, always the full size."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability mass spread over all classes in the training target; must be below 1."""
+    """Label smoothing: probability spread over all classes in the training target, below 1."""
     validate_every: Count = 1
-    """Epochs between validations; the last epoch is always validated."""
+    """Epochs between validations. The last epoch is always validated."""
     norm_images: Annotated[int, Field(ge=0)] = 0
-    """Measure batch-norm statistics anew on this many augmented images before validating; 0: keep the running ones."""
+    """Recompute batch-norm statistics on this many augmented images before validation. 0 keeps the running ones."""
     track: bool = False
-    """Also keep scalars and pictures for TensorBoard, in runs/NAME/tensorboard (needs pip install tensorboard)."""
+    """Log scalars and images for TensorBoard in runs/NAME/tensorboard (needs pip install tensorboard)."""
     init: Literal["default", "dirac"] = "default"
-    """dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
+    """Initial weights. dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
     residual_gain: Rate = 1.0
-    """Gain of the last norm in each residual block at the start; 0: a block starts as its shortcut
-    (Goyal et al. 2017, arXiv:1706.02677, section 5.1)."""
+    """Initial gain of each block's last norm. 0: blocks start as their shortcut (arXiv:1706.02677, section 5.1)."""
     init_from: str | None = None
-    """Start from this checkpoint of another run: its weights, optimizer, averages and step; a folder step-NNNNNN."""
+    """Start from another run's checkpoint, a folder step-NNNNNN: weights, optimizer, averages and step."""
     model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = CATALOG["original"]
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
@@ -119,22 +113,22 @@ class Recipe(Section):
 
     @property
     def explicit(self) -> frozenset[str]:
-        """The dotted keys that a file, flag or program has set: the dial leaves them alone, even at their defaults."""
+        """Dotted keys set by a file, flag or program. The dial keeps them, even where they equal the default."""
         return self._explicit
 
     def with_explicit(self, keys: Collection[str]) -> "Recipe":
-        """The same recipe, of which these keys count as set."""
+        """The same recipe, with these keys marked as set."""
         recipe = self.model_copy()
         recipe._explicit = frozenset(keys)
         return recipe
 
     @property
     def data_seed(self) -> int:
-        """What order and augmentation are drawn from."""
+        """Seed of image order and augmentation."""
         return self.seed if self.data.seed is None else self.data.seed
 
     def __eq__(self, other: object) -> bool:
-        """Recipes are equal where their values are, whoever set them."""
+        """Recipes are equal if their values are, no matter who set them."""
         return isinstance(other, Recipe) and self.__dict__ == other.__dict__
 
     @model_validator(mode="wrap")
@@ -150,44 +144,45 @@ class Recipe(Section):
         for key in COUNT_FORMS:
             if (text := getattr(self, key)) is not None:
                 parse_count(text, key)
-        self._check_resolutions()
-        if self.hardest < 1:
-            self._check_hardest()
+        self._check_image_sizes()
+        if self.hard_fraction < 1:
+            self._check_hard_examples()
         if self.optim.nesterov and self.optim.momentum == 0:
             raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
         if self.residual_gain != 1 and (self.model.preactivation or not self.model.batch_norm):
-            what = "residual_gain needs a network whose blocks end in a norm (batch_norm, no preactivation)"
-            raise RecipeError("residual_gain", what, mend="leave it at 1")
+            what = "residual_gain needs blocks that end in a norm (batch_norm on, preactivation off)"
+            raise RecipeError("residual_gain", what, hint="leave it at 1")
         return self
 
-    def _check_resolutions(self) -> None:
-        if any(side > self.model.image_size for side in self.resolutions):
-            what = f"resolutions {self.resolutions} exceed model.image_size {self.model.image_size}"
-            raise RecipeError("resolutions", what)
-        for side in () if "model" in self.dial else set(self.resolutions):  # whose network is not known yet
+    def _check_image_sizes(self) -> None:
+        if any(side > self.model.image_size for side in self.train_image_sizes):
+            what = f"train_image_sizes {self.train_image_sizes} exceed model.image_size {self.model.image_size}"
+            raise RecipeError("train_image_sizes", what)
+        for side in () if "model" in self.dial else set(self.train_image_sizes):  # whose network is not known yet
             try:
                 layers(self.model, side)
             except UsageError as error:
-                what = f"resolutions: {side} pixels are {error.what}"
-                raise RecipeError("resolutions", what, mend="train at larger ones") from error
+                what = f"train_image_sizes: {side} pixels: {error.what}"
+                raise RecipeError("train_image_sizes", what, hint="use larger sizes") from error
 
-    def _check_hardest(self) -> None:
+    def _check_hard_examples(self) -> None:
         if self.teacher.model is not None:  # flips follow each sample's visits, so views differ from the teacher's
-            raise RecipeError("hardest", "hardest below 1 does not go with teacher.model", mend="leave one of them out")
+            what = "hard_fraction below 1 cannot be combined with teacher.model"
+            raise RecipeError("hard_fraction", what, hint="remove one of them")
         if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
-            what = "hardest below 1 does not go with augment.mixup or augment.cutmix"
-            raise RecipeError("hardest", what, mend="set both to 0")
-        if self.batch_size < 2 or round(self.batch_size / self.hardest) == self.batch_size:
-            what = f"hardest {self.hardest:g} leaves no image out of batches of {self.batch_size}"
-            raise RecipeError("hardest", what, mend="give a smaller share, or larger batches")
+            what = "hard_fraction below 1 cannot be combined with augment.mixup or augment.cutmix"
+            raise RecipeError("hard_fraction", what, hint="set both to 0")
+        if self.batch_size < 2 or round(self.batch_size / self.hard_fraction) == self.batch_size:
+            what = f"hard_fraction {self.hard_fraction:g} drops no image from batches of {self.batch_size}"
+            raise RecipeError("hard_fraction", what, hint="use a smaller hard_fraction or a larger batch_size")
 
 
 def parse_count(text: str, key: str = "budget") -> int:
-    """The number meant by `5M`, `500K`, `1.5M` or `4_697_742`, with B for bytes; RecipeError for anything else."""
+    """The number in `5M`, `500K`, `1.5M` or `4_697_742`, with B for bytes. Raises RecipeError for anything else."""
     match = re.fullmatch(r"(\d[\d_]{0,15}(?:\.\d{1,6})?)([kKmMgG]?)([bB]?)", text.strip())
     units = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
     count = Decimal(match[1].replace("_", "")) * units[match[2].lower()] if match else Decimal(0)
     if count < 1 or count != int(count) or (match and match[3] and key != "max_bytes"):
         what = COUNT_FORMS[key].partition(",")[0].removeprefix("a whole ")
-        raise RecipeError(key, f"{key} {text!r} is not a {what}", mend=f"give {COUNT_FORMS[key]}")
+        raise RecipeError(key, f"{key} {text!r} is not a {what}", hint=f"give {COUNT_FORMS[key]}")
     return int(count)

@@ -14,131 +14,131 @@ class DataRecipe(Section):
     """Which images."""
 
     name: str = "cifar10"
-    """cifar10, cifar100, digits, auto, or a folder with one subfolder a class."""
+    """cifar10, cifar100, digits, auto, or a folder with one subfolder per class."""
     train_on: Literal["train", "trainval"] = "train"
-    """train: leave the validation split out (choose on it). trainval: a final run with everything fixed."""
+    """train: hold out the validation split. trainval: train on it too, for a final run with all choices made."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Decides order and augmentation (default: `seed`), so that `seed` alone can vary weights and dropout."""
+    """Seed of image order and augmentation (default: that of --seed)."""
     num_workers: Count = 16
-    """Threads that decode image files (at most the number of cores are used)."""
+    """Threads that decode image files, at most one per core."""
 
 
 class AugmentRecipe(Section):
-    """What is done to each training image, afresh in every epoch."""
+    """Augmentation of each training image, drawn anew in every epoch."""
 
     normalize: bool = True
     """Subtract the training set's mean and divide by its standard deviation, per channel."""
     crop_px: Pixels = 4
     """Shift by up to this many pixels in both directions."""
     crop_fill: Literal["zero", "reflect"] = "zero"
-    """What stands beyond the border after a shift."""
+    """How pixels beyond the border are filled after a shift."""
     flip: Literal["none", "random", "alternating"] = "random"
-    """Mirror left-right: by a coin, or every second time that the image is trained (arXiv:2404.00498, section 3.6)."""
+    """Mirror left-right: at random, or every second time that an image is trained (arXiv:2404.00498, section 3.6)."""
     trivial_augment: bool = False
-    """One random operation of random strength an image (Müller & Hutter 2021, arXiv:2103.10158)."""
+    """Apply one random operation of random strength to each image (Müller & Hutter 2021, arXiv:2103.10158)."""
     cutout_px: Pixels = 0
-    """Side of the square that is blanked (DeVries & Taylor 2017, arXiv:1708.04552); 0: none."""
-    erasing: Fraction = 0.0
-    """Chance that a random rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896)."""
+    """Side of the square that is blanked (DeVries & Taylor 2017, arXiv:1708.04552). 0 turns it off."""
+    random_erasing: Fraction = 0.0
+    """Probability that a random rectangle is blanked (Zhong et al. 2017, arXiv:1708.04896)."""
     mixup: Rate = 0.0
-    """Mixup's alpha (Zhang et al. 2017, arXiv:1710.09412); with cutmix also set, a coin decides per batch."""
+    """Mixup's alpha (Zhang et al. 2017, arXiv:1710.09412). If CutMix is on too, each batch uses one at random."""
     cutmix: Rate = 0.0
     """CutMix's alpha (Yun et al. 2019, arXiv:1905.04899)."""
 
 
 class OptimRecipe(Section):
-    """How weights follow gradients."""
+    """Optimizer."""
 
-    kind: Literal["sgd", "muon"] = "sgd"
-    """sgd for everything, or Muon for the filters of convolutions that a norm follows and sgd for the rest."""
+    name: Literal["sgd", "muon"] = "sgd"
+    """sgd for all weights, or muon: Muon for the filters of convolutions followed by a norm, sgd for the rest."""
     lr: Rate = 0.1
     """Peak learning rate of sgd."""
     momentum: Fraction = 0.9
     """Momentum of sgd."""
     nesterov: bool = False
-    """Nesterov's momentum in sgd."""
+    """Use Nesterov momentum in sgd."""
     weight_decay: Rate = 5e-4
-    """L2 penalty's coefficient in sgd."""
+    """Coefficient of the L2 penalty in sgd."""
     decay_norms_and_biases: bool = True
-    """Whether weight decay also pulls on norm gains and biases."""
+    """Apply weight decay to norm gains and biases too."""
     norm_bias_lr_scale: Rate = 1.0
-    """Multiplies the learning rate of batch-norm biases, and divides their decay (Jordan 2024, section 3.4: 64)."""
+    """Factor on the learning rate of batch-norm biases; divides their decay (Jordan 2024, section 3.4, uses 64)."""
     head_lr_scale: Rate = 1.0
-    """Multiplies the learning rate of the classifier's weights, and divides their decay."""
+    """Factor on the learning rate of the classifier's weights; divides their decay."""
     muon_lr: Rate = 0.24
     """Peak learning rate of Muon: how far a step turns a convolution's filters, relative to their size."""
     muon_momentum: Fraction = 0.6
     """Momentum of Muon."""
     clip_value: Rate = 0.0
-    """Clip every gradient entry to ± this; 0: do not."""
+    """Clip every gradient entry to ± this value. 0 turns it off."""
     clip_norm: Rate = 0.0
-    """Scale the whole gradient down to at most this Euclidean norm; 0: do not."""
+    """Scale the whole gradient down to at most this Euclidean norm. 0 turns it off."""
     lookahead_steps: Annotated[int, Field(ge=0)] = 0
-    """Lookahead's k (Zhang et al. 2019, arXiv:1907.08610): every k steps pull towards slow weights; 0: off."""
+    """Lookahead's k (Zhang et al. 2019, arXiv:1907.08610): steps between slow-weight updates. 0 turns it off."""
     lookahead_alpha: Fraction = 0.5
-    """Lookahead's alpha: how far the slow weights move."""
+    """Lookahead's alpha: how far the slow weights move towards the fast ones."""
 
 
 class ScheduleRecipe(Section):
-    """Learning rate over the run."""
+    """Learning rate schedule."""
 
-    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    shape: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay from the peak to zero."""
     warmup_epochs: Rate = 0.0
-    """Epochs of linear rise from zero to the peak."""
+    """Epochs of linear warm-up from zero to the peak."""
 
 
 class EmaRecipe(Section):
-    """An exponential moving average of the weights, evaluated and saved in place of the last weights."""
+    """Exponential moving average of the weights, evaluated and saved instead of the last weights."""
 
     window: Fraction = 0.0
-    """Length of the average as a share of the run's steps, 0.03 to 0.04 for long runs; 0: no averaging."""
+    """Length of the average as a share of the run's steps, 0.03 to 0.04 for long runs. 0 turns it off."""
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """In place of window: share of the average kept at each step, warmed up as (1 + step) / (10 + step); 0: off."""
+    """Alternative to window: decay per step, warmed up as (1 + step) / (10 + step). 0 turns it off."""
 
     @model_validator(mode="after")
     def _refuse_both(self) -> Self:
         if self.window and self.decay:
-            raise RecipeError("ema.decay", "give ema.window or ema.decay, not both", mend="set one of them to 0")
+            raise RecipeError("ema.decay", "give ema.window or ema.decay, not both", hint="set one of them to 0")
         return self
 
 
 class HardwareRecipe(Section):
-    """Where and in which numbers; may differ on resume, which is then not bit-exact."""
+    """Device and precision. They may change on resume, which is then not bit-exact."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto: a CUDA GPU where there is one, else the CPU."""
+    """auto: a CUDA GPU if there is one, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 multiplications where the device has them in hardware."""
+    """auto: bf16 if the device multiplies it in hardware, otherwise fp32."""
     channels_last: bool = True
-    """Memory layout of images and filters: channels innermost, or else contiguous."""
+    """Store images and filters with channels innermost."""
     compile: bool = False
     """Compile the network with torch.compile."""
     num_threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads; 0: all cores."""
+    """CPU threads. 0 uses all cores."""
 
 
 class TeacherRecipe(Section):
-    """A trained network whose answers are learned (Hinton et al. 2015, arXiv:1503.02531)."""
+    """Distillation from a trained network (Hinton et al. 2015, arXiv:1503.02531)."""
 
     model: str | None = None
-    """Its model directory; it knows the classes of the data."""
+    """The teacher's model directory. Its classes must be those of the data."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """SHA-256 of its weights; filled in when the run begins."""
+    """SHA-256 of the teacher's weights, filled in when the run begins."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Divides the logits of both networks before their probabilities are compared."""
+    """Softmax temperature of both networks in the distillation loss."""
     weight: Fraction = 1.0
-    """Share of the loss that compares with the teacher; the rest compares with the labels."""
+    """Share of the distillation loss. The rest of the loss compares with the labels."""
     epochs: Count = 30
-    """Epochs whose views of the images are answered, in turn; answers are computed once and cached."""
+    """Epochs of augmented images that the teacher predicts. The predictions are cached and reused in turn."""
 
 
 class CheckpointRecipe(Section):
-    """How much work a crash may cost."""
+    """Checkpoints."""
 
     every_s: Rate = 60.0
-    """Seconds between checkpoints; 0: after every step."""
+    """Seconds between checkpoints. 0 saves after every step."""
     keep: Count = 2
-    """How many of the newest checkpoints stay."""
+    """Number of newest checkpoints to keep."""
     keep_at: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
-    """Fractions of the run at which to save a checkpoint and keep it, for example 0.5 0.9 (see --init-from)."""
+    """Fractions of the run at which to save a permanent checkpoint, such as 0.5 0.9 (see --init-from)."""

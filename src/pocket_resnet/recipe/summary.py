@@ -7,7 +7,7 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.catalog import CATALOG, named
 from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
-from pocket_resnet.model.design import Budget, design
+from pocket_resnet.model.design import Budget, Design, design
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.dial import network
 from pocket_resnet.recipe.schema import parse_count
@@ -34,8 +34,8 @@ def find_spec(name: str) -> NetworkSpec:
     except UsageError as error:
         recipes = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
         raise UsageError(
-            f"{name!r} is no model directory, recipe or network",
-            mend=f"recipes: {', '.join(recipes)}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
+            f"{name!r} is not a model directory, recipe or network",
+            hint=f"recipes: {', '.join(recipes)}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
         ) from error
 
 
@@ -51,18 +51,23 @@ def summarise(spec: NetworkSpec) -> dict[str, Any]:
     }
 
 
-def designed(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> dict[str, Any]:
-    """What `design --json` prints: the network for the limits (budget, max_macs, max_bytes as a recipe writes them).
+def find_design(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> Design:
+    """The network for the limits (budget, max_macs, max_bytes as a recipe writes them).
 
     `epochs` is how long it will be trained (default: as in the recipe `best`). Raises UsageError for a limit that is no
     number, or that no network fits.
     """
     if epochs is not None and epochs < 1:
-        raise UsageError(f"{epochs} is no number of epochs", where="epochs", mend="give 1 or more")
+        raise UsageError(f"{epochs} is not a valid number of epochs", where="epochs", hint="give 1 or more")
     counts = {key: parse_count(text, key) for key, text in limits.items()}
     budget = Budget(num_params=counts.get("budget"), num_macs=counts.get("max_macs"), num_bytes=counts.get("max_bytes"))
-    flags = limits if epochs is None else limits | {"epochs": str(epochs)}
     planned = load_recipe("best").epochs if epochs is None else epochs
-    found = design(budget, epochs=planned, num_classes=num_classes)
+    return design(budget, epochs=planned, num_classes=num_classes)
+
+
+def designed(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> dict[str, Any]:
+    """What `design --json` prints of `find_design`."""
+    found = find_design(limits, epochs, num_classes)
+    flags = limits if epochs is None else limits | {"epochs": str(epochs)}
     costs = {key: value for key, value in summarise(found.spec).items() if key != "layers"}
-    return costs | {"limits": budget.limits(), "reasons": list(found.reasons), "flags": flags}
+    return costs | {"limits": found.budget.limits(), "reasons": list(found.reasons), "flags": flags}

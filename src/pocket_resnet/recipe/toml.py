@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,18 @@ def load_recipe(name_or_path: str) -> Recipe:
                 known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
                 raise UsageError(
                     f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
-                    mend=f"choose one of {', '.join(known)}, or give the path of a .toml file",
+                    hint=f"choose one of {', '.join(known)}, or give the path of a .toml file",
                 )
         if path.stat().st_size > MAX_RECIPE_BYTES:
-            raise UsageError(f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path, mend="give a recipe's path")
+            raise UsageError(
+                f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path, hint="give the path of a recipe"
+            )
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UsageError("no such recipe file", where=path, mend="give its path, or a name of recipes/") from error
+        raise UsageError("no such recipe file", where=path, hint="give its path, or a name from recipes/") from error
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the name
         what = f"cannot be read as a UTF-8 text file: {error}"
-        raise UsageError(what, where=path, mend="save it as UTF-8, where you may read it") from error
+        raise UsageError(what, where=path, hint="save it as UTF-8 in a readable place") from error
     return parse_recipe(text, path)
 
 
@@ -66,23 +68,25 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         values: dict[str, Any] = {"name": path.stem} | _parsed(text, path)
         base = load_recipe(values.pop("base")) if isinstance(values.get("base"), str) else None
     except ValueError as error:  # also for a number of thousands of digits
-        raise UsageError(f"not TOML: {error}", where=path, mend="correct it there") from error
+        raise UsageError(f"not TOML: {error}", where=path, hint="fix the syntax") from error
     except RecursionError as error:
-        raise UsageError("nested too deeply, or its own base", where=path, mend="name another `base`") from error
+        raise UsageError(
+            "nested too deeply, or `base` leads back to this file", where=path, hint="choose another `base`"
+        ) from error
     try:
         model = values.get("model")
         if isinstance(model, dict) and isinstance(model.get("network"), str):
             values["model"] = dataclasses.asdict(named(model.pop("network"))) | model
         return _laid_over(base, _with_epochs_kept(values)) if base else Recipe.model_validate(_with_tuples(values))
     except RecipeError as error:
-        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path), mend=error.mend) from error
+        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path), hint=error.hint) from error
     except UsageError as error:  # of the network, whose field `where` is
         key = f"model.{error.where}"
         raise RecipeError(
-            key, f"{error.where}: {error.what}", where=_line_of(key, text, path), mend=error.mend
+            key, f"{error.where}: {error.what}", where=_line_of(key, text, path), hint=error.hint
         ) from error
     except RecursionError as error:  # dotted keys nest without end
-        raise UsageError("nested too deeply", where=path, mend="a key has two parts at most") from error
+        raise UsageError("nested too deeply", where=path, hint="a key has at most two parts") from error
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
         values = with_current_names(values, RECIPE_KEYS)
     except UsageError as error:
-        raise UsageError(error.what, where=path, mend=error.mend) from error
+        raise UsageError(error.what, where=path, hint=error.hint) from error
     if isinstance(dial := values.get("dial"), list):
         values["dial"] = [current_name(entry, RECIPE_KEYS) if isinstance(entry, str) else entry for entry in dial]
     return values
@@ -112,15 +116,14 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return base | values | nested
 
 
-def with_flags(base: Recipe, parsed: Recipe, words: Sequence[str]) -> Recipe:
-    """The base with those keys replaced by what was parsed that these words of a command line are flags of.
+def with_flags(base: Recipe, parsed: Mapping[str, Any], words: Sequence[str]) -> Recipe:
+    """The base with the parsed values, by dotted key, of those keys whose flags occur in these words.
 
-    The parser gives every key a value; only the words tell which of them the user has set.
+    The parser gives every key a value; only the words of the command line show which of them the user has set.
     """
-    values = dotted(parsed.model_dump(mode="json"))
     flags = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
     given = flags | {re.sub(r"(^|\.)no_(\w+)$", r"\1\2", flag) for flag in flags}
-    return with_choices(base, {key: value for key, value in values.items() if key in given})
+    return with_choices(base, {key: value for key, value in parsed.items() if key in given})
 
 
 def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
@@ -163,7 +166,8 @@ def to_toml(recipe: Recipe) -> str:
     texts = {"name": recipe.name, "data.name": recipe.data.name, "init_from": recipe.init_from}
     for key, text in (texts | {"teacher.model": recipe.teacher.model}).items():
         if text is not None and text.encode(errors="replace").decode() != text:
-            raise UsageError(f"{key} {text!a} is not UTF-8", mend="rename it, or give a link that has another name")
+            raise UsageError(f"{key} {text!a} is not UTF-8", hint="rename it, or use a link with another name")
+    # Not by tomli-w 1.2, which gives each value of an array its own line: `widths = [64, 128, 256]` would take five.
     values = recipe.model_dump(mode="json", exclude_none=True)
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in sections]

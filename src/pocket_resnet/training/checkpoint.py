@@ -5,6 +5,7 @@ describes them. Nothing here is ever unpickled.
 """
 
 import json
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ FORMAT = 2
 MAX_CHECKPOINT_BYTES = 4 * 1024**3
 MAX_STATE_BYTES = 128 * 1024
 TENSORS_NAME = "tensors.safetensors"
+_log = logging.getLogger(__name__)
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -66,32 +68,35 @@ def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
         refuse_newer_format(values, "checkpoint", FORMAT, path)
         found = CheckpointState.model_validate(values)
         if found.step != step_of(path):
-            raise ValueError(f"it says to be of step {found.step}")
+            raise ValueError(f"its state is of step {found.step}")
         named = {current_name(name, TENSORS): value for name, value in parse_tensors(tensors).items()}
         return found.model_copy(update={"format": FORMAT}), named
     except (ValidationError, ValueError, RecursionError) as error:
         raise ArtifactError(f"not a checkpoint: {first_fault(error)}", where=path) from error
 
 
-def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
-    """The newest checkpoint that verifies, and a line for each newer one that does not; None where there is none.
+def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | None:
+    """The newest checkpoint that verifies; a warning names each newer one that does not. None where there is none.
 
     Raises ArtifactError where there are checkpoints and not one verifies, or where one is of a newer format.
     """
     damaged: list[str] = []
     for path in newest_first(folder):
         try:
-            state, tensors = load(path)
-            return state, tensors, damaged
+            found = load(path)
         except NewerFormatError:
             raise
         except ArtifactError as error:
             damaged.append(f"{error.where}: {error.what}")
+            continue
+        for line in damaged:
+            _log.warning(line)
+        return found
     if damaged:
         raise ArtifactError(
-            "no checkpoint verifies: " + "; ".join(damaged),
+            "every checkpoint is damaged: " + "; ".join(damaged),
             where=folder,
-            mend="start anew under another --run name",
+            hint="start again under another --run name",
         )
     return None
 

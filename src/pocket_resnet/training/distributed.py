@@ -8,6 +8,7 @@ Shapes: B images, C channels, H x W pixels.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Steps
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.training.torchrun import launch, meet
 
@@ -42,8 +43,8 @@ class Processes:
         """Raise UsageError where a step trains fewer images than there are processes."""
         fewest = min(map(steps.num_trained, range(steps.per_epoch)))
         if fewest < self.world_size:
-            what = f"a step of {fewest} images cannot be shared by {self.world_size} processes"
-            raise UsageError(what, mend=f"start at most {fewest}, or choose another --batch-size")
+            what = f"a step of {fewest} images is too small for {self.world_size} processes"
+            raise UsageError(what, hint=f"start at most {fewest} processes, or choose a larger --batch-size")
 
     def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor, all of one dtype, by its sum over all processes."""
@@ -92,6 +93,19 @@ def is_writer() -> bool:
 
 
 @contextlib.contextmanager
+def only_rank_0_logs() -> Iterator[None]:
+    """Inside, other processes log nothing but errors. Raises UsageError where torchrun's variables make no sense."""
+    logger = logging.getLogger("pocket_resnet")
+    level = logger.level
+    if not is_writer():
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, connected inside; without torchrun this process alone.
 
@@ -123,8 +137,8 @@ def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
         yield
         return
     if rank >= (num_gpus := torch.cuda.device_count()):
-        mend = f"start at most {num_gpus} here, or train with --hardware.device cpu"
-        raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", mend=mend)
+        hint = f"start at most {num_gpus} processes here, or train with --hardware.device cpu"
+        raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", hint=hint)
     callers = torch.cuda.current_device()
     torch.cuda.set_device(rank)
     try:
@@ -139,14 +153,14 @@ class LostProcess(EnvironmentFault):
 
 @contextlib.contextmanager
 def explained_loss() -> Iterator[None]:
-    """Inside, a connection that another process broke is told as a LostProcess."""
+    """Inside, a connection that another process broke becomes a LostProcess."""
     try:
         yield
     except RuntimeError as error:  # gloo has no class of its own for it
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         happened = "does not answer" if "timed out" in str(error).lower() else "has ended"
-        raise LostProcess(f"another process of this run {happened}", mend="see what it said") from error
+        raise LostProcess(f"another process of this run {happened}", hint="check its messages") from error
 
 
 class SumOverProcesses(torch.autograd.Function):

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Steps
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.training.schedule import image_side
 
 COUNTED_BATCH = 2
 
@@ -27,8 +26,7 @@ def images_by_side(steps: Steps, num_steps: int) -> Counter[int]:
     """How many images the first `num_steps` steps train at each image side in pixels."""
     images: Counter[int] = Counter()
     for step in range(num_steps):
-        recipe = steps.recipe
-        images[image_side(recipe.resolutions, recipe.model.image_size, step, steps.total)] += steps.num_trained(step)
+        images[steps.image_size(step)] += steps.num_trained(step)
     return images
 
 

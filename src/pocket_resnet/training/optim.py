@@ -102,7 +102,7 @@ class Optimizer:
         }
         self.params = list(self.names)
         groups = parameter_groups(model, recipe)
-        filters = groups.pop("filters") if recipe.kind == "muon" else None
+        filters = groups.pop("filters") if recipe.name == "muon" else None
         self.inner: list[torch.optim.Optimizer] = [
             torch.optim.SGD(
                 [group for group in groups.values() if group["params"]],

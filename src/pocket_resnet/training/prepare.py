@@ -1,14 +1,17 @@
-"""Before a run: what the recipe becomes for these data, and the untrained network."""
+"""Before a run: what the recipe becomes for these data, the untrained network and its trainer."""
 
+import logging
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pocket_resnet.data.augment import to_float
-from pocket_resnet.data.batches import Steps
+from pocket_resnet.data.loader import Loader, Steps
 from pocket_resnet.data.source import Source, Split
+from pocket_resnet.device import Hardware
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.counts import layers
@@ -17,16 +20,20 @@ from pocket_resnet.recipe.dial import budget_of, follow, kept, network
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.seeds import generator
-from pocket_resnet.training.teacher import with_teacher
+from pocket_resnet.training.distributed import ALONE, Processes
+from pocket_resnet.training.teacher import open_teacher, with_teacher
+from pocket_resnet.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 
 
-def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe, list[str]]:
-    """The recipe with what depends on the data filled in, and a remark for each thing that a user may not expect."""
-    remarks = []
+def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool = False) -> Recipe:
+    """The recipe with what depends on the data filled in; logs, unless `quiet`, what a user may not expect."""
+    notice, warning = (logging.DEBUG, logging.DEBUG) if quiet else (logging.INFO, logging.WARNING)
     if len(source.class_names) < 2:
-        raise DataError("only one class", where=source.name, mend="give it a folder with at least two class folders")
+        raise DataError("only one class", where=source.name, hint="use a folder with at least two class folders")
     changes: dict[str, Any] = {"data.name": source.name}
     if recipe.init_from is not None:
         changes["init_from"] = str(expanded(recipe.init_from).resolve())
@@ -36,29 +43,31 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int) -> tuple[Recipe
         every = -(-needed // max(4, recipe.epochs)) if recipe.validate_every == 1 else recipe.validate_every
         changes |= {"epochs": needed, "validate_every": every}
         instead = f"{needed} epochs instead of {recipe.epochs}, validated every {every}"
-        remarks.append(f"{num_images:,} images are few: {instead} (--min-steps 0 keeps {recipe.epochs})")
-    if recipe.augment.flip != "none" and not source.mirrored:
+        _log.log(notice, f"{num_images:,} images are few: training {instead} (--min-steps 0 keeps {recipe.epochs})")
+    if recipe.augment.flip != "none" and not source.flip_invariant:
         changes["augment.flip"] = "none"
-        remarks.append(f"{source.name}: mirrored images mean something else, so none are shown (augment.flip none)")
-    if recipe.optim.lr == 0 or (recipe.optim.kind == "muon" and recipe.optim.muon_lr == 0):
-        remarks.append("warning: a learning rate of 0 leaves its weights as they are")
+        _log.log(
+            notice, f"{source.name}: flipping changes the meaning of these images, so it is off (augment.flip none)"
+        )
+    if recipe.optim.lr == 0 or (recipe.optim.name == "muon" and recipe.optim.muon_lr == 0):
+        _log.log(warning, "warning: a learning rate of 0 does not change the weights")
     recipe = override(recipe, changes | {"model": asdict(network(recipe, len(source.class_names)))})
     followed = follow(recipe)
     if followed:
-        remarks.append("the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
+        _log.log(notice, "the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
     if overruled := kept(recipe):
-        remarks.append("kept because you set them: " + ", ".join(overruled))
+        _log.log(notice, "kept because you set them: " + ", ".join(overruled))
     recipe = override(recipe, {**followed, "dial": ()})
     _refuse_single_values(recipe)
-    return recipe, remarks
+    return recipe
 
 
 def _refuse_single_values(recipe: Recipe) -> None:
     """Raise UsageError where batch norm would meet one value a channel, which has no variance."""
-    for side in sorted({recipe.model.image_size, *recipe.resolutions}) if recipe.batch_size == 1 else ():
+    for side in sorted({recipe.model.image_size, *recipe.train_image_sizes}) if recipe.batch_size == 1 else ():
         if any(layer.kind == "norm" and layer.out_shape[1:] == (1, 1) for layer in layers(recipe.model, side)):
             what = f"batch norm cannot train on one image that is 1 x 1 inside the network (at {side} pixels)"
-            raise UsageError(what, where="batch_size", mend="use --batch-size 2 or more, or larger images")
+            raise UsageError(what, where="batch_size", hint="use --batch-size 2 or more, or larger images")
 
 
 def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
@@ -70,7 +79,7 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > budget_of(recipe).limits().get("parameters", count):
         what = f"the network has {count:,} parameters, over the budget of {recipe.budget}"
-        raise UsageError(what, where="budget", mend=f"give {count} or more, or narrower widths")
+        raise UsageError(what, where="budget", hint=f"give {count} or more, or narrower widths")
     initialise(model, recipe.init, generator(recipe.seed, "weights"), recipe.residual_gain)
     if recipe.augment.normalize:
         model.normalize.set_statistics(source.mean, source.std)
@@ -78,6 +87,21 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
         chosen_M = sample(len(train_split), NUM_WHITENING_IMAGES, recipe.data_seed)
         model.set_whitening(to_float(train_split.images_NCHW[chosen_M]))
     return model
+
+
+def new_trainer(
+    recipe: Recipe,
+    source: Source,
+    train_split: Split,
+    hardware: Hardware,
+    processes: Processes = ALONE,
+    data_dir: Path | None = None,
+) -> Trainer:
+    """The trainer of the untrained network, on the hardware, before its first step."""
+    model = hardware.place(untrained(recipe, source, train_split))
+    teacher = open_teacher(recipe, source, hardware, data_dir)
+    answers = None if teacher is None else teacher.logits
+    return Trainer(model, Loader(train_split, recipe, hardware, model.normalize.mean, answers), processes)
 
 
 def sample(num_samples: int, num_images: int, seed: int) -> Tensor:

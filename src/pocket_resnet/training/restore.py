@@ -1,5 +1,6 @@
 """Where a run's state comes from when it is not the first step's: its own newest checkpoint, or another run's."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run_folder import RunFolder
 from pocket_resnet.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,6 @@ class Restored:
     """Whether the state is another run's and this one has no checkpoint of its own yet."""
     unknown_images: bool = False
     """Whether it was trained on images whose digests are lost."""
-    remarks: tuple[str, ...] = ()
-    """What the user should know."""
 
 
 def restore(folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int, *, fork: bool) -> Restored:
@@ -48,57 +49,55 @@ def _resume(
     computed_on: str,
     state: CheckpointState,
     tensors: dict[str, Tensor],
-    remarks: list[str],
 ) -> Restored:
-    if state.step > trainer.num_steps:
-        what = f"the newest is of step {state.step}, of {trainer.num_steps} in all"
-        raise ArtifactError(what, where=folder.checkpoints, mend="ask for more epochs, or another --run name")
+    if state.step > trainer.steps.total:
+        what = f"the newest checkpoint is at step {state.step}, but the run has only {trainer.steps.total}"
+        raise ArtifactError(what, where=folder.checkpoints, hint="train more epochs, or choose another --run name")
     if state.hardware != computed_on:
-        remarks.append(f"not bit-exact: begun on {state.hardware}")
+        _log.warning(f"not bit-exact: the run began on {state.hardware}")
     try:
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(f"does not fit this network: {first_fault(error)}", where=folder.checkpoints) from error
-    if trainer.selection and "selection.loss" in tensors and "selection.visits" not in tensors:
-        remarks.append("not bit-exact: saved by a version that did not count how often images were trained")
-    remarks.append(f"resumed at step {state.step}")
-    return _restored(folder, state, remarks, is_another_runs=False)
+    if trainer.loader.selection is not None and "selection.loss" in tensors and "selection.visits" not in tensors:
+        _log.warning("not bit-exact: the checkpoint is from a version that did not count how often images were trained")
+    _log.info(f"resumed at step {state.step}")
+    return _restored(folder, state, is_another_runs=False)
 
 
 def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int) -> Restored:
     processes = folder.processes
     state, tensors = processes.agree(_read(path) if processes.is_writer else None)
     if state.step >= last_step:
-        what = f"is of step {state.step:,}, and this run ends at step {last_step:,}"
-        raise UsageError(what, where=path, mend="ask for more epochs, or name an earlier checkpoint")
-    remarks = [f"starts from step {state.step} of {path}"]
+        what = f"is at step {state.step:,}, but this run ends at step {last_step:,}"
+        raise UsageError(what, where=path, hint="train more epochs, or choose an earlier checkpoint")
+    _log.info(f"starts from step {state.step} of {path}")
     if state.hardware != computed_on:
-        remarks.append(f"its first steps ran on {state.hardware}")
+        _log.info(f"its first steps ran on {state.hardware}")
     if state.data_fingerprint != folder.source.fingerprint:
-        remarks.append("its first steps used other data")
+        _log.warning("its first steps used other data")
     try:
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
-        what = f"is of another network: {first_fault(error)}"
-        mend = "ask for the network of its run: [model] in the recipe.toml there"
-        raise UsageError(what, where=path, mend=mend) from error
+        what = f"is from another network: {first_fault(error)}"
+        hint = "use the network of its run: [model] in its recipe.toml"
+        raise UsageError(what, where=path, hint=hint) from error
     if state.data_fingerprint != folder.source.fingerprint or not trainer.totals_fit_step():
         trainer.end_epoch()  # the totals are of another epoch than the one that this run is in
-    return _restored(folder, state, remarks, is_another_runs=True)
+    return _restored(folder, state, is_another_runs=True)
 
 
-def _restored(folder: RunFolder, state: CheckpointState, remarks: list[str], *, is_another_runs: bool) -> Restored:
+def _restored(folder: RunFolder, state: CheckpointState, *, is_another_runs: bool) -> Restored:
     missing = folder.processes.agree(folder.missing_digests(state, is_another_runs=is_another_runs))
     unknown = state.unknown_images or missing is not None
     if unknown:
-        why = f"{missing} does not exist" if missing else "an earlier part of the training left no record of them"
-        remarks.append(f"it is not known which images the checkpoint was trained on: {why}")
+        why = f"{missing} does not exist" if missing else "an earlier part of the training did not record them"
+        _log.warning(f"the images that the checkpoint was trained on are unknown: {why}")
     return Restored(
         seconds=state.seconds,
         seconds_total=state.seconds_total,
         is_another_runs=is_another_runs,
         unknown_images=unknown,
-        remarks=tuple(remarks),
     )
 
 
@@ -107,5 +106,5 @@ def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     if (path / STATE_NAME).is_file():
         return checkpoint.load(path)
     saved = newest_first(path / "checkpoints") or newest_first(path)
-    mend = f"name one of its checkpoints, for example {saved[0]}" if saved else "give a folder step-NNNNNN of a run"
-    raise UsageError("not a checkpoint", where=path, mend=mend)
+    hint = f"choose one of its checkpoints, for example {saved[0]}" if saved else "use the folder step-NNNNNN of a run"
+    raise UsageError("not a checkpoint", where=path, hint=hint)

@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pocket_resnet.data.source import Source
+from pocket_resnet.device import machine
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.inference.evaluate import Evaluation
 from pocket_resnet.model.card import Card
+from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.training.flops import training_flops
+from pocket_resnet.training.trainer import Trainer
 from pocket_resnet.version import __version__
 
 
@@ -43,7 +47,35 @@ def read_result(path: Path) -> Result:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Result(**values | {"interval": tuple(values["interval"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ArtifactError(f"not a run's result: {error}", where=path, mend="remove it and resume") from error
+        raise ArtifactError(f"not a run's result: {error}", where=path, hint="delete it and resume") from error
+
+
+def result_of(
+    trainer: Trainer, found: Evaluation, *, seconds: float, seconds_total: float, model: Path, caveat: str | None
+) -> Result:
+    """The result of a run that ends where the trainer stands; `model` is its model directory."""
+    recipe = trainer.recipe
+    images_seen, train_flops = training_flops(trainer.model, recipe, trainer.steps.num_samples, trainer.step)
+    return Result(
+        accuracy=found.accuracy,
+        interval=found.interval,
+        num_params=num_params(recipe.model),
+        num_macs=num_macs(recipe.model),
+        epochs=recipe.epochs,
+        steps=trainer.step,
+        images_seen=images_seen,
+        train_flops=train_flops,
+        seconds=round(seconds, 3),
+        seconds_total=round(seconds_total, 3),
+        images_per_s=round(images_seen / max(seconds, 1e-9), 2),
+        seed=recipe.seed,
+        recipe=recipe.name,
+        data=recipe.data.name,
+        train_on=recipe.data.train_on,
+        machine=machine(trainer.hardware),
+        model=str(model),
+        caveat=caveat,
+    )
 
 
 def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *, unknown_images: bool = False) -> Card:
@@ -56,7 +88,7 @@ def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *
         teacher=teacher_name(recipe),
         teacher_sha256=recipe.teacher.sha256,
         class_names=source.class_names,
-        mirrored=source.mirrored,
+        flip_invariant=source.flip_invariant,
         split=found.split,
         num_images=found.num_images,
         data_fingerprint=source.fingerprint,

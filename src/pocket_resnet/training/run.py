@@ -1,41 +1,41 @@
 """One training run: its folder, lock, resumption, signals, validation, and what it leaves behind."""
 
 import contextlib
+import logging
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
-from pocket_resnet.data.batches import Steps
-from pocket_resnet.data.source import Split, open_source
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.loader import Steps
+from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.inference.training_data import overlap
 from pocket_resnet.model.artifact import resume_command
-from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
+from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.distributed import LostProcess, explained_loss, joined
-from pocket_resnet.training.flops import training_flops
-from pocket_resnet.training.metrics import Plan, ProgressReport, Record, duration
+from pocket_resnet.training.distributed import LostProcess, Processes, explained_loss, joined, only_rank_0_logs
+from pocket_resnet.training.metrics import Plan
 from pocket_resnet.training.precise_bn import remeasured
-from pocket_resnet.training.prepare import fit_to_data, sample, untrained
+from pocket_resnet.training.prepare import fit_to_data, new_trainer, sample
 from pocket_resnet.training.restore import restore
-from pocket_resnet.training.result import Result, card_of
+from pocket_resnet.training.result import Result, card_of, result_of
 from pocket_resnet.training.run_folder import RunFolder, choose_folder, marks
 from pocket_resnet.training.signals import catch_signals
-from pocket_resnet.training.teacher import open_teacher, teacher_digests
-from pocket_resnet.training.torchrun import launch
-from pocket_resnet.training.trainer import Trainer
+from pocket_resnet.training.teacher import teacher_digests
 from pocket_resnet.version import __version__
+
+_log = logging.getLogger(__name__)
 
 
 @own_settings(benchmark=True)
+@only_rank_0_logs()
 def train(
     recipe: Recipe,
     *,
@@ -44,197 +44,184 @@ def train(
     run: str | None = None,
     resume: bool = False,
     fork: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Train the recipe's network, or go on with an interrupted run, and leave everything in `runs_dir`/NAME.
 
     `run` names the folder (default: made of recipe, data and seed); `resume` goes on with it where it exists; `fork`
-    does so although recipe or data have changed. Raises PocketError for all that can go wrong, Stopped where a
-    signal ended the run after saving.
+    does so although recipe or data have changed; `callbacks` follow the run and may end it early. Raises PocketError
+    for all that can go wrong, Stopped where a signal ended the run after saving.
     """
     started_s = time.monotonic()
-    launch()  # refuses odd variables before any work
     if recipe.track:
         from pocket_resnet.training.tensorboard import require_tensorboard
 
         require_tensorboard()
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
     hardware.use_threads()
-    source = open_source(
-        recipe.data.name,
-        data_dir=data_dir,
-        image_size=recipe.model.image_size,
-        num_workers=recipe.data.num_workers,
-    )
+    image_size, num_workers = recipe.model.image_size, recipe.data.num_workers
+    source = open_source(recipe.data.name, data_dir=data_dir, image_size=image_size, num_workers=num_workers)
     train_split = source.split(recipe.data.train_on)
-    recipe, remarks = fit_to_data(recipe, source, len(train_split))
+    recipe = fit_to_data(recipe, source, len(train_split))
+    steps = Steps(len(train_split), recipe)
     with joined(hardware.device) as processes:
-        processes.refuse_empty_parts(Steps(len(train_split), recipe))
-        resume = resume or fork
-        path = processes.agree(choose_folder(runs_dir, recipe, source, run, resume) if processes.is_writer else None)
-        folder = RunFolder(path, recipe, source, processes, marks(recipe, Steps(len(train_split), recipe).total))
-        with folder.locked(expected=resume) as more_remarks:
-            here = _Run(folder, hardware, started_s, resume_command(path, data_dir), len(train_split), data_dir)
-            return here.train(train_split, [*source.remarks, *remarks, *more_remarks], fork)
+        processes.refuse_empty_parts(steps)
+        to_resume = resume or fork
+        path = processes.agree(choose_folder(runs_dir, recipe, source, run, to_resume) if processes.is_writer else None)
+        folder = RunFolder(path, recipe, source, processes, marks(recipe, steps.total))
+        last_step = min(recipe.max_steps or steps.total, steps.total)
+        with folder.locked(expected=to_resume):
+            if finished := folder.finished(last_step, fork=fork):
+                _log.info("this run is already finished")
+                return finished
+            return _Run(folder, hardware, train_split, last_step, started_s, data_dir, callbacks, fork=fork).train()
 
 
-@dataclass
 class _Run:
     """A run whose folder is locked."""
 
-    folder: RunFolder
-    hardware: Hardware
-    started_s: float
-    resume_command: str
-    num_images: int
-    data_dir: Path | None
-    seconds: float = 0.0
-    """Spent in training steps."""
-    earlier_s: float = 0.0
-    """Spent in all, in processes before this one."""
-    found: Evaluation | None = None
-    """Of the last epoch, where this process trained it."""
-    probabilities_NK: Tensor | None = None
-    """What `found` was made of."""
-    unknown_images: bool = False
-    """Whether the weights were also trained on images whose digests are lost."""
-
-    def __post_init__(self) -> None:
-        self.recipe, self.source, self.processes = self.folder.recipe, self.folder.source, self.folder.processes
-        num_steps = Steps(self.num_images, self.recipe).total
-        self.last_step = min(self.recipe.max_steps or num_steps, num_steps)
-        layout = "channels last" if self.recipe.hardware.channels_last else "contiguous"
-        compiled = ", compiled" if self.recipe.hardware.compile else ""
-        several = f", {self.processes.world_size} processes" if self.processes.world_size > 1 else ""
-        self.computed_on = f"{machine(self.hardware)}, {layout}{compiled}{several}"
-
-    def train(self, train_split: Split, remarks: list[str], fork: bool) -> Result:
-        if finished := self.folder.finished(self.last_step, fork=fork):
-            self._progress().say("this run has finished before")
-            return finished
-        model = self.hardware.place(untrained(self.recipe, self.source, train_split))
-        teacher = open_teacher(self.recipe, self.source, self.hardware, self.data_dir)
-        self.trainer = Trainer(model, self.recipe, train_split, self.hardware, self.processes, teacher)
+    def __init__(
+        self,
+        folder: RunFolder,
+        hardware: Hardware,
+        train_split: Split,
+        last_step: int,
+        started_s: float,
+        data_dir: Path | None,
+        callbacks: Sequence[Callback],
+        *,
+        fork: bool,
+    ) -> None:
+        self.folder, self.hardware, self.started_s = folder, hardware, started_s
+        self.recipe, self.source, self.processes = folder.recipe, folder.source, folder.processes
+        self.resume_command = resume_command(folder.path, data_dir)
+        self.computed_on = _computed_on(hardware, self.recipe, self.processes)
         self.norm_indices_M = sample(len(train_split), self.recipe.norm_images, self.recipe.data_seed)
-        begun = restore(self.folder, self.trainer, self.computed_on, self.last_step, fork=fork)
-        self.seconds, self.earlier_s, self.unknown_images = begun.seconds, begun.seconds_total, begun.unknown_images
-        if teacher is not None and teacher_digests(self.recipe) is None:
-            remarks.append("it is not known which images the teacher was trained on: its model kept no record of them")
+        self.trainer = new_trainer(self.recipe, self.source, train_split, hardware, self.processes, data_dir)
+        begun = restore(folder, self.trainer, self.computed_on, last_step, fork=fork)
+        self.seconds = begun.seconds  # spent in training steps
+        self.earlier_s = begun.seconds_total  # spent in all, in processes before this one
+        self.is_another_runs = begun.is_another_runs
+        self.unknown_images = begun.unknown_images  # trained on, with digests that are lost
+        if self.recipe.teacher.model is not None and teacher_digests(self.recipe) is None:
+            _log.warning("the images that the teacher was trained on are unknown: its model has no record of them")
             self.unknown_images = True
-        if (step := self.trainer.step) > self.last_step:
-            remarks.append(f"already at step {step}, past --max-steps {self.last_step}: nothing left to train")
-            self.last_step = step
-        self.val_split = self.source.split("val")
-        self.plan = Plan(self.trainer.steps_per_epoch, self.last_step, self.recipe.validate_every)
-        recorded = self.folder.begin(step, self.plan, train_split.images_NCHW, resumed=step > 0)
-        if begun.is_another_runs:
-            self._save()  # from here on the other run may go
-        with self._progress(self.trainer.step) as self.progress:
-            for remark in (*remarks, *begun.remarks):
-                self.progress.say(remark)
-            self._announce(train_split)
-            self._complete(recorded)
+        if (step := self.trainer.step) > last_step:
+            _log.warning(f"already at step {step}, past --max-steps {last_step}: nothing to train")
+        val = self.source.split("val")
+        plan = Plan(self.trainer.steps.per_epoch, max(step, last_step), self.recipe.validate_every)
+        history = folder.begin(step, plan, train_split.images_NCHW, resumed=step > 0)
+        self.state = RunState(
+            folder.path, self.recipe, self.trainer, val, plan, history.records, history.unchanged_step
+        )
+        self.progress = ProgressBar()
+        self.callbacks = [*_built_in(folder, self.progress), *callbacks] if self.processes.is_writer else []
+
+    def train(self) -> Result:
+        """Train to the end, and write model and result."""
+        with contextlib.ExitStack() as ends:
+            for callback in self.callbacks:
+                ends.callback(callback.on_end, self.state)
+                callback.on_start(self.state)
+            if self.is_another_runs:
+                self._save()  # from here on the other run may go
+            self._complete()
             with catch_signals() as caught:
                 self._train_steps(caught)
             return self._finish()
 
-    def _progress(self, first_step: int = 0) -> ProgressReport:
-        return ProgressReport(self.last_step, first_step, self.recipe.epochs, speaks=self.processes.is_writer)
-
-    def _announce(self, train_split: Split) -> None:
-        spec = self.recipe.model
-        self.progress.say(
-            f"{self.recipe.name} on {self.source.name}: {num_params(spec):,} parameters, "
-            f"{num_macs(spec):,} multiply-adds an image, {len(train_split):,} training images, "
-            f"{self.last_step:,} steps on {machine(self.hardware)}"
-        )
-
     def _train_steps(self, caught: list[int]) -> None:
-        """Step until the end or a signal; validate after each epoch; save every so often."""
-        trainer, saved_s = self.trainer, time.monotonic()
-        while trainer.step < self.last_step:
-            step_started_s = time.monotonic()
-            try:
-                with explained_loss(), explained_memory(), self.processes.undoing(trainer.model):
-                    num_trained = trainer.train_step()
-                if self.progress.stepped(num_trained):
-                    trainer.refuse_non_finite()
-                    totals = trainer.epoch_totals()
-                    self.progress.tell(trainer.step, self.plan.epoch(trainer.step) - 1, totals.loss, totals.accuracy)
-            except NonFiniteError as error:
-                raise self._with_last_good(error) from error
-            except EnvironmentFault as error:
-                if isinstance(error, LostProcess):  # nothing has moved
-                    self._save()
-                mend = f"{error.mend}; {self.folder.last_good()}; go on with: {self.resume_command}"
-                raise EnvironmentFault(error.what, mend=mend) from error
-            ends_epoch = self.plan.records(trainer.step)
-            if ends_epoch:
-                self.hardware.synchronize()
-            self.seconds += time.monotonic() - step_started_s
+        """Step until the end, a callback's wish or a signal; validate after each epoch; save every so often."""
+        trainer, state, saved_s = self.trainer, self.state, time.monotonic()
+        while trainer.step < state.plan.last_step:
+            ends_epoch = self._train_step()
             if ends_epoch:
                 self._end_epoch()
+                if self.processes.any(state.stops, self.hardware.device):
+                    self._stop_early()
             # Looked at once: a signal that comes while saving is obeyed after the next step.
             stopping = self.processes.any(bool(caught), self.hardware.device)
             due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s or trainer.step in self.folder.marks
-            if due or stopping or trainer.step == self.last_step:
+            if due or stopping or trainer.step == state.plan.last_step:
                 self._save()
                 saved_s = time.monotonic()
             if stopping:
                 number = caught[0] if caught else signal.SIGTERM  # which another process has had
                 what = f"stopped by {signal.Signals(number).name} after saving step {trainer.step}"
-                raise Stopped(number, what, mend=f"go on with: {self.resume_command}")
+                raise Stopped(number, what, hint=f"resume with: {self.resume_command}")
+
+    def _train_step(self) -> bool:
+        """One step; whether it ends an epoch, or the run."""
+        trainer, started_s = self.trainer, time.monotonic()
+        try:
+            with explained_loss(), explained_memory(), self.processes.undoing(trainer.model):
+                num_images = trainer.train_step()
+            if self.processes.is_writer:
+                self.progress.on_step(self.state, num_images)
+        except NonFiniteError as error:
+            raise self._with_last_good(error) from error
+        except EnvironmentFault as error:
+            if isinstance(error, LostProcess):  # nothing has moved
+                self._save()
+            hint = f"{error.hint}; {self.folder.last_good()}; resume with: {self.resume_command}"
+            raise EnvironmentFault(error.what, hint=hint) from error
+        ends_epoch = self.state.plan.records(trainer.step)
+        if ends_epoch:
+            self.hardware.synchronize()
+        self.seconds += time.monotonic() - started_s
+        return ends_epoch
+
+    def _stop_early(self) -> None:
+        """Make this step the last, as `max_steps` would have."""
+        _log.info(f"stopped early, at step {self.trainer.step} of {self.state.plan.last_step}")
+        self.state.plan = replace(self.state.plan, last_step=self.trainer.step)
+        self._complete()
 
     def _with_last_good(self, error: NonFiniteError) -> NonFiniteError:
         return NonFiniteError(
             f"not finite, {error.what}",
             where=error.where,
-            mend=f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1",
+            hint=f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1",
         )
 
-    def _complete(self, recorded: Record | None) -> None:
+    def _complete(self) -> None:
         """Where no step is left to train, record what is not recorded yet (and can still be known)."""
+        recorded = self.state.recorded()
         can_be = recorded is not None or self.trainer.epoch_totals().num_images > 0
-        if self.trainer.step == self.last_step and can_be and "val_nll" not in (recorded or {}):
-            self._end_epoch(recorded)
+        if self.trainer.step == self.state.plan.last_step and can_be and "val_nll" not in (recorded or {}):
+            self._end_epoch()
 
-    def _end_epoch(self, recorded: Record | None = None) -> None:
-        """Write the epoch's metrics, or complete what was recorded; validate and tell of it where it is time."""
-        trainer, step = self.trainer, self.trainer.step
+    def _end_epoch(self) -> None:
+        """Record the epoch's metrics, or complete what is recorded; validate where it is time."""
+        trainer, state = self.trainer, self.state
         self._refuse_non_finite_state()
-        record = recorded or trainer.epoch_record() | {"seconds": round(self.seconds, 3)}
-        if self.plan.validates(step):
-            self.found = found = self._validate()
-            record = record | {"val_nll": found.nll, "val_accuracy": found.accuracy}
-            self.progress.say(
-                f"epoch {record['epoch']}/{self.recipe.epochs}  {trainer.side(step - 1)} px  "
-                f"loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}  "
-                f"validation {found.accuracy:.2%}  {duration(self.seconds)}"
-            )
-        self.folder.record(record)
-        if "val_nll" in record:
-            self._show(record["epoch"] - 1)
-        if step % trainer.steps_per_epoch == 0:  # --max-steps may stop within an epoch, which a resumed run then ends
+        record = state.recorded() or trainer.epoch_record() | {"seconds": round(self.seconds, 3)}
+        if state.plan.validates(trainer.step):
+            evaluation = self._validate()
+            record = record | {"val_nll": evaluation.nll, "val_accuracy": evaluation.accuracy}
+        state.keep(record)
+        for callback in self.callbacks:
+            callback.on_epoch(state, record)
+        if (
+            trainer.step % trainer.steps.per_epoch == 0
+        ):  # --max-steps may stop within an epoch, which a resumed run ends
             trainer.end_epoch()
 
     @contextlib.contextmanager
     def _as_released(self) -> Iterator[None]:
         """Inside, the network is as it would be saved now: averaged weights, fresh batch-norm statistics."""
-        batches = self.trainer.batches_for_norms(self.norm_indices_M)
-        with self.trainer.average.applied(), remeasured(self.trainer.model, batches):
+        trainer = self.trainer
+        batches = trainer.loader.norm_batches(self.norm_indices_M, max(0, trainer.step - 1))
+        with trainer.average.applied(), remeasured(trainer.model, batches):
             yield
 
     def _validate(self) -> Evaluation:
+        val = self.state.val
         with self._as_released():
-            probabilities_NK = class_probabilities(self.trainer.model, self.val_split.images_NCHW, self.hardware)
-        self.probabilities_NK = probabilities_NK  # for `_show`
-        return summarise(probabilities_NK, self.val_split.labels_N, self.source.class_names, "val", views=1)
-
-    def _show(self, epoch: int) -> None:
-        """Pictures for TensorBoard, where it is asked for and time for some."""
-        board, trainer, found, probabilities_NK = self.folder.board, self.trainer, self.found, self.probabilities_NK
-        if board is not None and found is not None and probabilities_NK is not None and board.is_due(trainer.step):
-            batch = trainer.batch(epoch * trainer.steps_per_epoch)
-            board.show(trainer.step, found, self.val_split, probabilities_NK, batch)
+            probabilities_NK = class_probabilities(self.trainer.model, val.images_NCHW, self.hardware)
+        evaluation = summarise(probabilities_NK, val.labels_N, self.source.class_names, "val", views=1)
+        self.state.probabilities_NK, self.state.evaluation = probabilities_NK, evaluation
+        return evaluation
 
     def _refuse_non_finite_state(self) -> None:
         try:
@@ -254,7 +241,9 @@ class _Run:
             data_fingerprint=self.source.fingerprint,
             unknown_images=self.unknown_images,
         )
-        self.folder.save(state, self.trainer.tensors())
+        if (path := self.folder.save(state, self.trainer.tensors())) is not None:
+            for callback in self.callbacks:
+                callback.on_checkpoint(self.state, path)
 
     def _seconds_total(self) -> float:
         """From start to now, reading, validating and saving included, in this process and those it went on from."""
@@ -262,37 +251,45 @@ class _Run:
 
     def _caveat(self) -> str | None:
         """Whether validation tells of unseen images: a fork or another run may have trained on them before."""
-        num_trained_on = self.folder.trained_on(self.val_split.images_NCHW)
-        return overlap(len(self.val_split), num_trained_on, unknown_images=self.unknown_images)
+        val = self.state.val
+        return overlap(len(val), self.folder.trained_on(val.images_NCHW), unknown_images=self.unknown_images)
 
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
-        trainer, spec = self.trainer, self.recipe.model
-        if (side := trainer.side(trainer.step - 1)) < spec.image_size:
-            self.progress.say(f"trained to the end at {side} pixels, and judged at {spec.image_size}: expect less")
-        found = self.found or self._validate()
-        images_seen, train_flops = training_flops(trainer.model, self.recipe, len(trainer.labels_N), trainer.step)
-        result = Result(
-            accuracy=found.accuracy,
-            interval=found.interval,
-            num_params=num_params(spec),
-            num_macs=num_macs(spec),
-            epochs=self.recipe.epochs,
-            steps=trainer.step,
-            images_seen=images_seen,
-            train_flops=train_flops,
-            seconds=round(self.seconds, 3),
-            seconds_total=round(self._seconds_total(), 3),
-            images_per_s=round(images_seen / max(self.seconds, 1e-9), 2),
-            seed=self.recipe.seed,
-            recipe=self.recipe.name,
-            data=self.source.name,
-            train_on=self.recipe.data.train_on,
-            machine=machine(self.hardware),
-            model=str(self.folder.model),
+        trainer, full_size = self.trainer, self.recipe.model.image_size
+        if (size := trainer.steps.image_size(trainer.step - 1)) < full_size:
+            _log.warning(
+                f"the last steps trained at {size} pixels, but evaluation uses {full_size}: expect a lower accuracy"
+            )
+        evaluation = self.state.evaluation or self._validate()
+        result = result_of(
+            trainer,
+            evaluation,
+            seconds=self.seconds,
+            seconds_total=self._seconds_total(),
+            model=self.folder.model,
             caveat=self._caveat(),
         )
-        card = card_of(result, self.recipe, self.source, found, unknown_images=self.unknown_images)
+        card = card_of(result, self.recipe, self.source, evaluation, unknown_images=self.unknown_images)
         with self._as_released():
             self.folder.leave(trainer.model, card, result)
+        self.state.result = result
         return result
+
+
+def _built_in(folder: RunFolder, progress: ProgressBar) -> list[Callback]:
+    """What follows every run; a program's own callbacks come after it."""
+    callbacks: list[Callback] = [MetricsFile(folder.metrics), progress]
+    if folder.recipe.track:
+        from pocket_resnet.training.tensorboard import TensorBoard  # matplotlib takes half a second
+
+        callbacks.append(TensorBoard(folder.path / "tensorboard"))
+    return callbacks
+
+
+def _computed_on(hardware: Hardware, recipe: Recipe, processes: Processes) -> str:
+    """What the last bits of a run depend on."""
+    layout = "channels last" if recipe.hardware.channels_last else "contiguous"
+    compiled = ", compiled" if recipe.hardware.compile else ""
+    several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
+    return f"{machine(hardware)}, {layout}{compiled}{several}"

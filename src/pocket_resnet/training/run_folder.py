@@ -1,15 +1,15 @@
 """The folder of a run: who may write it, what it began with, where it stands, what it leaves behind.
 
-Of several processes only rank 0 reads and writes here; what it finds is told to the others.
+Of several processes only rank 0 reads and writes here; the others receive what it finds.
 """
 
 import contextlib
+import logging
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,11 @@ from pocket_resnet.recipe.toml import differences, load_recipe, override, to_tom
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.distributed import Processes
-from pocket_resnet.training.metrics import MetricsFile, Plan, Record
+from pocket_resnet.training.metrics import History, Plan, history
 from pocket_resnet.training.result import Result, read_result
 from pocket_resnet.training.teacher import teacher_digests
 
-if TYPE_CHECKING:
-    from pocket_resnet.training.tensorboard import Board
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,8 +47,6 @@ class RunFolder:
     processes: Processes
     marks: tuple[int, ...] = ()
     """Steps of which the checkpoint, or the first one after, stays."""
-    board: "Board | None" = None
-    """TensorBoard's files, while metrics are recorded and where the recipe asks for them."""
 
     @property
     def checkpoints(self) -> Path:
@@ -62,28 +59,33 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def metrics(self) -> Path:
+        """Where the records lie."""
+        return self.path / "metrics.jsonl"
+
+    @property
     def is_new(self) -> bool:
         """Whether no run has begun here."""
         return not (self.path / "recipe.toml").exists()
 
     @contextlib.contextmanager
-    def locked(self, *, expected: bool = False) -> Iterator[list[str]]:
-        """Inside, no other run writes here, and stale temporary files are gone; gives what the user should know.
+    def locked(self, *, expected: bool = False) -> Iterator[None]:
+        """Inside, no other run writes here, and stale temporary files are gone.
 
         `expected`: the user asked to resume a run.
         """
         if not self.processes.is_writer:
-            yield []
+            yield
             return
-        remarks = [f"nothing to resume in {self.path}: starting a new run"] if expected and self.is_new else []
-        with lock_folder(self.path) as remark:
+        is_new = self.is_new
+        with lock_folder(self.path) as notice:
+            if expected and is_new:
+                _log.warning(f"nothing to resume in {self.path}: starting a new run")
+            if notice:
+                _log.warning(notice)
             remove_temporaries(self.path)
             remove_temporaries(self.checkpoints)
-            try:
-                yield [*remarks, remark] if remark else remarks
-            finally:
-                if self.board is not None:
-                    self.board.close()
+            yield
 
     def finished(self, last_step: int, *, fork: bool) -> Result | None:
         """The result, where this run has done so many steps, or more; then `latest` points here.
@@ -94,13 +96,13 @@ class RunFolder:
         """
         result = self._result_after(last_step) if self.processes.is_writer else None
         if changed := self._changes() if self.processes.is_writer else []:
-            what = "the recipe is not the one this run began with: " + "; ".join(changed)
-            mend = "leave the changes out, give another --run name"
+            what = "the recipe has changed since this run began: " + "; ".join(changed)
+            hint = "undo the changes, choose another --run name"
             if not fork:
-                raise UsageError(what, where=self.path, mend=f"{mend}, or go on regardless with --fork")
+                raise UsageError(what, where=self.path, hint=f"{hint}, or resume anyway with --fork")
             if result:
                 raise UsageError(
-                    f"no step is left to train, and {what}", where=self.path, mend=f"{mend}, or ask for more steps"
+                    f"no steps are left to train, and {what}", where=self.path, hint=f"{hint}, or train more steps"
                 )
         if result and not fork and (began_with := recorded_fingerprint(self.checkpoints)):
             self._refuse_other_data(began_with)
@@ -127,9 +129,9 @@ class RunFolder:
         if (changed := told_changes(self.source, fingerprint)) is None:
             return
         raise UsageError(
-            f"{self.source.name} is not the data this run began with{changed}",
+            f"{self.source.name} differs from the data this run began with{changed}",
             where=self.path,
-            mend="bring the old data back or name them with --data, give another --run name, or go on with --fork",
+            hint="restore the old data or locate them with --data, choose another --run name, or resume with --fork",
         )
 
     def _result_after(self, last_step: int) -> Result | None:
@@ -138,60 +140,49 @@ class RunFolder:
         done = found and found.steps >= last_step and (self.model / CONFIG_NAME).exists()
         return replace(found, model=str(self.model)) if found and done else None
 
-    def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor], list[str]] | None:
-        """The newest checkpoint that verifies, with remarks on damaged ones; those beyond it are removed."""
+    def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
+        """The newest checkpoint that verifies; those beyond it are removed."""
         found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
         if found is None:
             return None
         self._refuse_another_start()
-        state, tensors, remarks = found
+        state, tensors = found
         if not fork:
             self._refuse_other_data(state.data_fingerprint)
         self._prune(state.step)
-        return state, tensors, remarks
+        return state, tensors
 
     def _refuse_another_start(self) -> None:
         """Raise UsageError where the recipe starts from another checkpoint than the run did, which has its own now."""
         begun = self.recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
         if (old := begun.init_from) != (new := self.recipe.init_from):
             what = f"init_from: {old} -> {new}, but this run has checkpoints of its own and continues from the newest"
-            mend = "choose another --run name, or leave init_from as it was"
-            raise UsageError(what, where=self.path, mend=mend)
+            hint = "choose another --run name, or leave init_from as it was"
+            raise UsageError(what, where=self.path, hint=hint)
 
-    def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> Record | None:
-        """Write the resolved recipe, and open metrics.jsonl, as a run by that plan has it when it stands at that step.
+    def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
+        """Write the resolved recipe; returns the records of a run by that plan that stands at that step.
 
-        So are TensorBoard's files. A result goes: it is not of this many steps. The digests of the training images are
-        written too; a resumed run keeps those of before, since a fork may have other images. Returns the record of that
-        very step, where there is one.
+        A result goes: it is not of this many steps. The digests of the training images are written too; a resumed run
+        keeps those of before, since a fork may have other images.
         """
-        last: Record | None = None
+        found: History | None = None
         if self.processes.is_writer:
             trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
             write_text(self.path / "recipe.toml", to_toml(self.recipe))
             write_bytes(self._digests, trained_on)
             (self.path / "result.json").unlink(missing_ok=True)
-            self.metrics = MetricsFile(self.path / "metrics.jsonl", step, plan)
-            if self.recipe.track:
-                from pocket_resnet.training.tensorboard import Board  # matplotlib takes half a second
-
-                unchanged_step, kept = self.metrics.unchanged_step, self.metrics.kept
-                self.board = Board(self.path / "tensorboard", unchanged_step, plan.last_step, kept)
-            last = next((record for record in self.metrics.kept if record["step"] == step), None)
-        agreed: Record | None = self.processes.agree(last)
+            found = history(self.metrics, step, plan)
+        agreed: History = self.processes.agree(found)
         return agreed
 
-    def record(self, metrics: Record) -> None:
-        """Add a line to metrics.jsonl, and tell TensorBoard what of it is new."""
-        new = self.metrics.append(metrics) if self.processes.is_writer else metrics
-        if self.board is not None:
-            self.board.tell(new)
-
-    def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> None:
-        """Write a checkpoint and prune older ones."""
-        if self.processes.is_writer:
-            checkpoint.save(self.checkpoints, state, tensors)
-            self._prune(state.step)
+    def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> Path | None:
+        """Write a checkpoint, prune older ones, and return its folder; None in other processes."""
+        if not self.processes.is_writer:
+            return None
+        path = checkpoint.save(self.checkpoints, state, tensors)
+        self._prune(state.step)
+        return path
 
     def last_good(self) -> str:
         """Which checkpoint one can go back to, in words."""
@@ -249,7 +240,7 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
         return unpacked(path.read_bytes())
     except ValueError as error:
         what = "truncated: its size is not a multiple of 8 bytes"
-        raise ArtifactError(what, where=path, mend="remove it and resume") from error
+        raise ArtifactError(what, where=path, hint="delete it and resume") from error
 
 
 def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
@@ -265,9 +256,11 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
     to_toml(recipe)  # refuses what it cannot hold, before any work
     if run is not None:
         if not run or Path(run).name != run or run.startswith("."):
-            raise UsageError(f"run name {run!r} is not a plain folder name", mend="use letters, digits, - and _")
+            raise UsageError(f"run name {run!r} is not a plain folder name", hint="use letters, digits, - and _")
         if (runs_dir / run / "recipe.toml").exists() and not resume:
-            raise UsageError("this run exists", where=runs_dir / run, mend="add --resume, or give another --run name")
+            raise UsageError(
+                "this run already exists", where=runs_dir / run, hint="add --resume, or choose another --run name"
+            )
         link = runs_dir / run  # `latest`
         return runs_dir / (link.readlink() if link.is_symlink() else run)
     name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
@@ -295,5 +288,5 @@ def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source
     ]
     if len(found) > 1:
         names = listed([path.name for path in found], ", ")
-        raise UsageError(f"several runs are on these data: {names}", where=runs_dir, mend="choose one with --run")
+        raise UsageError(f"several runs use these data: {names}", where=runs_dir, hint="choose one with --run")
     return found[0] if found else None

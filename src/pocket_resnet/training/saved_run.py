@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocket_resnet.data.augment import Augmenter, resize, to_float
-from pocket_resnet.data.batches import Steps, epoch_order
-from pocket_resnet.data.source import Source, Split, data_name, open_source
+from pocket_resnet.data.datasets import data_name, open_source
+from pocket_resnet.data.loader import Loader
+from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
@@ -31,7 +31,6 @@ from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
-from pocket_resnet.training.schedule import image_side
 
 
 @dataclass(eq=False)
@@ -49,7 +48,7 @@ class FinishedRun:
     hardware: Hardware
     probabilities_NK: Tensor
     evaluation: Evaluation
-    remarks: tuple[str, ...]
+    notices: tuple[str, ...]
 
     def __post_init__(self) -> None:
         self.confidence_N, self.predicted_N = self.probabilities_NK.max(1)
@@ -99,9 +98,9 @@ def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path
     path = expanded(path)
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
-        raise UsageError("no run here", where=path, mend="give the folder of a finished run")
+        raise UsageError("no run here", where=path, hint="give the folder of a finished run")
     if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
-        raise UsageError("this run has not finished", where=path, mend=f"go on with: {resume_command(path)}")
+        raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
     recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
     model, card = load_model(path)
     source = _open(path, card, recipe, open_data or opener(None), data)
@@ -124,7 +123,7 @@ def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path
         hardware=hardware,
         probabilities_NK=probabilities_NK,
         evaluation=evaluation,
-        remarks=tuple(_remarks(path, card, source, val, evaluation, result)),
+        notices=tuple(_notices(path, card, source, val, evaluation, result)),
     )
 
 
@@ -142,47 +141,39 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
 
 
-def _remarks(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
+def _notices(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:
     """What a reader of the figures must know."""
-    told = caveat(path, card, source, "val", val.images_NCHW)
-    remarks = [f"{told[0].upper()}{told[1:]}."] if told else []
+    seen = caveat(path, card, source, "val", val.images_NCHW)
+    notices = [f"{seen[0].upper()}{seen[1:]}."] if seen else []
     if evaluation.accuracy != result.accuracy:
-        remarks.append(
+        notices.append(
             f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
             "differently, or the data are others); confusion, calibration and images below go with this figure."
         )
     if told_changes(source, trained_fingerprint(path, card, source)) is not None:
-        remarks.append("The data have changed since this run.")
-    return remarks
+        notices.append("The data have changed since this run.")
+    return notices
 
 
 def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[str], int, float]:
     """What came up in the first step of the last epoch: uint8 [B, H, W, 3], labels, that step, the share it trained.
 
-    The same images as `Trainer.next_batch` gives there, without the optimizer that a Trainer builds, which takes
-    seconds to import. Where only the hardest are trained, those among which it chose; where ever only they were,
-    alternating flips are as if all had been trained in every epoch. A label has two lines where two images are mixed.
+    Where only hard examples are trained, those among which it chose; alternating flips are then as if all images had
+    been trained in every epoch. A label has two lines where two images are mixed.
     """
-    recipe, train = run.recipe, run.source.split(run.recipe.data.train_on)
-    num_samples, fill_C = len(train), (run.model.normalize.mean.flatten() * 255).round().to(torch.uint8)
-    steps = Steps(num_samples, recipe)
-    epoch = (run.result.steps - 1) // steps.per_epoch
-    step = epoch * steps.per_epoch
-    augmenter = Augmenter(recipe.augment, num_samples, recipe.data_seed, fill_C)
-    augmenter.begin_epoch(epoch)
-    indices_B = steps.candidates(epoch_order(num_samples, recipe.data_seed, epoch), step)
-    x_BCHW = augmenter(train.images_NCHW[indices_B].to(run.hardware.device), indices_B)
-    side = image_side(recipe.resolutions, recipe.model.image_size, step, steps.total)
-    x_BCHW = to_float(resize(x_BCHW, side))
-    x_BCHW, targets = augmenter.mix(x_BCHW, train.labels_N[indices_B].to(run.hardware.device), step)
-    pixels_BHWC, labels = as_shown(x_BCHW, targets, run.source.class_names)
+    train = run.source.split(run.recipe.data.train_on)
+    loader = Loader(train, run.recipe, run.hardware, run.model.normalize.mean, selects=False)
+    steps = loader.steps
+    step = steps.epoch(run.result.steps - 1) * steps.per_epoch
+    batch = loader.batch(step)
+    pixels_BHWC, labels = as_shown(batch.x_BCHW, batch.targets, run.source.class_names)
     return pixels_BHWC[:count], labels[:count], step, steps.share(step)
 
 
 def command(run: FinishedRun, *, released: bool = False) -> str:
     """What to type to train this network again: by the recipe's name where that says all, else by recipe.toml.
 
-    A released model's names no place on this machine.
+    A released model's names no place on this machine. A run that a callback ended early has its number of steps.
     """
     if run.card.command is not None:
         return run.card.command
@@ -191,14 +182,24 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
     seeds = {"seed": run.recipe.seed, "data.seed": run.recipe.data.seed}
     try:
         asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name} | seeds)
-        resolved, _ = fit_to_data(asked, run.source, len(run.source.split(asked.data.train_on)))
+        num_images = len(run.source.split(asked.data.train_on))
+        resolved = fit_to_data(asked, run.source, num_images, quiet=True)
     except (PocketError, OSError):  # no recipe of this name
         resolved = None
     if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
         folder = Path(run.name) if released else run.path.parent / run.name
-        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml")])
-    told = [(f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)]
-    return shlex.join([*words, *itertools.chain(*told)])
+        return shlex.join(["pocket-resnet", "train", str(folder / "recipe.toml"), *_early_end(run)])
+    flags = [
+        (f"--{key}", str(seed)) for key, seed in seeds.items() if seed or (key == "data.seed" and seed is not None)
+    ]
+    return shlex.join([*words, *itertools.chain(*flags), *_early_end(run)])
+
+
+def _early_end(run: FinishedRun) -> list[str]:
+    """The flags that repeat what a callback did, where one ended the run."""
+    asked, steps = run.recipe.max_steps, run.result.steps
+    lacks_epochs = bool(run.metrics) and run.metrics[-1]["epoch"] < run.recipe.epochs
+    return ["--max-steps", str(steps)] if lacks_epochs and (not asked or steps < asked) else []
 
 
 def same_images(one: FinishedRun, other: FinishedRun) -> bool:

@@ -1,4 +1,4 @@
-"""Step -> how much of the peak learning rate, and which image side: pure functions, nothing to save."""
+"""Step -> how much of the peak learning rate: a pure function, nothing to save."""
 
 import math
 
@@ -15,14 +15,6 @@ def lr_factor(schedule: ScheduleRecipe, step: int, num_steps: int, steps_per_epo
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, num_steps - warmup)
-    if schedule.kind == "cosine":
+    if schedule.shape == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
-    return 1 - done if schedule.kind == "linear" else 1.0
-
-
-def image_side(resolutions: tuple[int, ...], full: int, step: int, num_steps: int) -> int:
-    """The side in pixels to train at: the run is cut into equal parts, one for each entry of `resolutions`."""
-    if not resolutions:
-        return full
-    part = min(step * len(resolutions) // num_steps, len(resolutions) - 1)
-    return resolutions[part]
+    return 1 - done if schedule.shape == "linear" else 1.0

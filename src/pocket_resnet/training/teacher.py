@@ -12,6 +12,7 @@ Shapes: N training images, B images a batch, K classes.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,16 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.source import Source, default_data_dir
+from pocket_resnet.data.datasets import default_data_dir
+from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.io import files
 from pocket_resnet.model.artifact import WEIGHTS_NAME, find_model, load_card, load_digests, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 1  # of cached answers: a change of augmentation or of what is stored counts it up
 ANSWERS_NAME, TENSOR_NAME = "answers.safetensors", "logits"
@@ -46,11 +50,11 @@ def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
     card, digest = load_card(folder), files.digest(folder / WEIGHTS_NAME)
     if recipe.teacher.sha256 not in (None, digest):
         what = f"the teacher's weights have changed: SHA-256 {digest[:12]}… instead of {recipe.teacher.sha256:.12}…"
-        raise UsageError(what, where=folder, mend="bring the old model back, or leave teacher.sha256 out")
+        raise UsageError(what, where=folder, hint="restore the old model, or remove teacher.sha256")
     if set(card.class_names) != set(source.class_names):
         differing = sorted(set(card.class_names) ^ set(source.class_names))
         what = f"the teacher's classes are not those of {source.public_name}: {', '.join(differing[:5])}"
-        raise UsageError(what, where=folder, mend="choose a teacher that was trained on the same classes")
+        raise UsageError(what, where=folder, hint="choose a teacher that was trained on the same classes")
     return {"teacher.model": str(folder), "teacher.sha256": digest}
 
 
@@ -63,6 +67,8 @@ class Teacher:
     """The teacher's class number of each of the data's classes."""
     folder: Path
     hardware: Hardware
+    num_epochs: int
+    """How many epochs of views it is asked for."""
 
     def logits(self, epoch: int, num_images: int, views: Callable[[], Iterable[Tensor]]) -> Tensor:
         """The answers for the views of an epoch, float32 [N, K] on the device, in the order of the data's classes.
@@ -73,12 +79,13 @@ class Teacher:
         path = self.folder / f"epoch-{epoch:04d}"
         answers_NK = self._cached(path, num_images)
         if answers_NK is None:
+            _log.info(f"computing the teacher's predictions for epoch {epoch + 1} of {self.num_epochs}")
             answers_NK = torch.cat([self._answer(view_BCHW) for view_BCHW in views()]).half().cpu()
             content = tensors_to_bytes({TENSOR_NAME: answers_NK.contiguous()})
             try:
                 files.write_folder(path, {ANSWERS_NAME: content})
             except EnvironmentFault as error:
-                files.warn_once(f"the teacher's answers are not cached ({error.what})", self.folder)
+                files.warn_once(f"the teacher's predictions are not cached ({error.what})", self.folder)
         return answers_NK.to(self.hardware.device).float()
 
     def _cached(self, path: Path, num_images: int) -> Tensor | None:
@@ -105,7 +112,8 @@ def open_teacher(recipe: Recipe, source: Source, hardware: Hardware, data_dir: P
     model, card = load_model(Path(recipe.teacher.model))
     folder = (data_dir or default_data_dir()) / "teachers" / _key(recipe, source)
     order_K = [card.class_names.index(name) for name in source.class_names]
-    return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware)
+    num_epochs = min(recipe.epochs, recipe.teacher.epochs)
+    return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs)
 
 
 def teacher_digests(recipe: Recipe) -> bytes | None:

@@ -39,7 +39,7 @@ class Launch:
 class LaunchError(UsageError):
     """Variables that no launcher sets like this."""
 
-    usual_mend = (
+    usual_hint = (
         f"start several processes with torchrun, which sets {', '.join((*NUMBERS, *ADDRESS))}, "
         "or unset them to train with one"
     )
@@ -85,7 +85,9 @@ def _wait_s() -> float:
     with contextlib.suppress(ValueError):
         if 0 < (wait_s := float(text)) < math.inf:
             return wait_s
-    raise UsageError(f"{text!r} is not a number of seconds above 0", where=WAIT_VARIABLE, mend="give one, or unset it")
+    raise UsageError(
+        f"{text!r} is not a number of seconds above 0", where=WAIT_VARIABLE, hint="set it to such a number, or unset it"
+    )
 
 
 def meet(launch: Launch) -> Any:
@@ -122,8 +124,8 @@ def _store(launch: Launch, waiting: "_Waiting") -> Any:
             multi_tenant=True,
         )
     except dist.DistError as error:
-        what = f"no store at {launch.address}:{launch.port}: {str(error).splitlines()[0]}"
-        raise EnvironmentFault(what, mend="give torchrun another --master-port") from error
+        what = f"no torchrun store at {launch.address}:{launch.port}: {str(error).splitlines()[0]}"
+        raise EnvironmentFault(what, hint="give torchrun another --master-port") from error
 
 
 def _answers(launch: Launch) -> bool:
@@ -147,7 +149,7 @@ class _Waiting:
         if now_s - self.started_s > launch.wait_s:
             raise EnvironmentFault(
                 f"{names} of {launch.world_size} did not connect to {at} within {launch.wait_s:g} s",
-                mend=f"start all of them (see what they said), or wait longer with {WAIT_VARIABLE}",
+                hint=f"start all of them (check their messages), or wait longer with {WAIT_VARIABLE}",
             )
         if now_s - self.told_s > TOLD_EVERY_S:
             self.told_s = now_s

@@ -1,8 +1,8 @@
-"""Which images are trained: the hardest of a step's candidates, by what they last cost."""
+"""Which images are trained: the hard_fraction of a step's candidates, by what they last cost."""
 
 import torch
 
-from pocket_resnet.training.selection import Selection
+from pocket_resnet.data.selection import Selection
 
 CPU = torch.device("cpu")
 

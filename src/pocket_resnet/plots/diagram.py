@@ -9,8 +9,7 @@ from matplotlib.patches import BoxStyle, FancyBboxPatch
 
 from pocket_resnet.model.counts import Layer, layers
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.plots.settings import style
-from pocket_resnet.plots.style import OURS, PUBLISHED, canvas
+from pocket_resnet.plots.style import OURS, PUBLISHED, canvas, style
 
 WIDTH_IN, SMALL = 5.0, 10.5  # text in points
 TITLE_IN, ROW_IN, PARAMS_IN, MACS_IN = 0.35, 0.62, 2.58, 3.68
@@ -60,7 +59,13 @@ def _described(spec: NetworkSpec, name: str) -> str:
 
 @style()
 def network_diagram(spec: NetworkSpec) -> Figure:
-    """Boxes from image to logits with what each part puts out, and bars of its parameters and multiply-adds."""
+    """Boxes from image to logits with the output of each part, and bars of its parameters and multiply-adds.
+
+    Example:
+
+        design = pocket_resnet.design("1M")
+        plots.network_diagram(design.spec)
+    """
     rows = parts(spec)
     height_in = TITLE_IN + ROW_IN * (len(rows) + 1)
     drawn = canvas(WIDTH_IN, height_in)

@@ -25,12 +25,15 @@ class Selection:
         self.visits_N = torch.zeros(num_samples, dtype=torch.int32)  # on the CPU, where augmentation is decided
 
     def __call__(self, candidates_C: Tensor, count: int) -> Tensor:
-        """The `count` hardest of the candidates (sample indices on the CPU), in their order; waits for the device."""
+        """The `count` candidates with the highest losses (sample indices on the CPU), in their order.
+
+        Waits for the device.
+        """
         if count == len(candidates_C):
             return candidates_C
         loss_C = self.loss_N[candidates_C.to(self.loss_N.device)].cpu()
-        hardest_B = loss_C.argsort(descending=True, stable=True)[:count]
-        return candidates_C[hardest_B.sort().values]
+        chosen_B = loss_C.argsort(descending=True, stable=True)[:count]
+        return candidates_C[chosen_B.sort().values]
 
     def note(self, chosen_B: Tensor, loss_B: Tensor) -> None:
         """Remember the losses that the chosen images had when they were trained just now."""

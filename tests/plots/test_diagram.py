@@ -4,7 +4,7 @@ import pytest
 
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.counts import layers, num_macs, num_params
-from pocket_resnet.plots.network_diagram import parts
+from pocket_resnet.plots.diagram import parts
 
 
 @pytest.mark.parametrize("name", CATALOG)

@@ -1,0 +1,106 @@
+"""Data sets by name or path: `open_source` chooses the class, beside it the rules of what a name means."""
+
+import difflib
+import logging
+import os
+from pathlib import Path
+
+from pocket_resnet.data import cifar
+from pocket_resnet.data.cifar import Cifar
+from pocket_resnet.data.digits import Digits
+from pocket_resnet.data.folder import Folder
+from pocket_resnet.data.published import CIFAR10, FAMILIES
+from pocket_resnet.data.source import Source
+from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.io.download import is_reachable
+from pocket_resnet.io.files import expanded
+
+DATA_VARIABLE = "POCKET_RESNET_DATA"
+NAMES = ("cifar10", "cifar100", "digits", "auto")
+_log = logging.getLogger(__name__)
+
+
+def open_source(
+    name: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    image_size: int = 32,
+    num_workers: int = 16,
+    download: bool = True,
+) -> Source:
+    """The data set of this name (cifar10, cifar100, digits, auto) or the folder at this path.
+
+    A name with a slash is a folder, whatever it is called; a built-in name without one is the built-in data set.
+    Raises UsageError for a name that is none and a size that the data set does not have, DataError where data
+    is missing or damaged, EnvironmentFault where it cannot be downloaded or kept.
+    """
+    name, data_dir = data_name(name), expanded(data_dir) if data_dir else None
+    if name in NAMES and Path(name).is_dir():
+        _log.warning("using the built-in data set %s; for the folder here, give ./%s", name, name)
+    if name == "auto":
+        name = _choose(data_dir, download)
+    if name in FAMILIES:
+        _require_native_size(name, image_size, Cifar.image_size)
+        return Cifar(FAMILIES[name], data_dir or default_data_dir(), download)
+    if name == "digits":
+        _require_native_size(name, image_size, Digits.image_size)
+        return Digits()
+    if Path(name).is_dir():
+        root = Path(os.path.realpath(name))
+        return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
+    raise UsageError("no data set or folder has this name", where=name, hint=hint)
+
+
+def data_name(data: str | os.PathLike[str]) -> str:
+    """What names the data in a recipe: text as it is, with `~` expanded; of a path always a folder's, with a slash."""
+    name = os.fspath(data)
+    if name.startswith("~"):
+        return str(expanded(name))
+    return f"./{name}" if not isinstance(data, str) and "/" not in name else name
+
+
+def is_there(name: str) -> bool:
+    """Whether the name is a built-in data set's, or leads to a folder."""
+    return name in NAMES or Path(name).is_dir()
+
+
+def default_data_dir() -> Path:
+    """POCKET_RESNET_DATA, else `pocket-resnet` in the user's cache folder.
+
+    Raises EnvironmentFault where the user has no home folder.
+    """
+    if chosen := os.environ.get(DATA_VARIABLE):
+        return expanded(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocket-resnet"
+    except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd, as in some containers
+        raise EnvironmentFault(
+            "there is no home folder for data", hint=f"set a folder with --data-dir or {DATA_VARIABLE}"
+        ) from error
+
+
+def _choose(data_dir: Path | None, allow_download: bool) -> str:
+    """The data set that `auto` stands for: CIFAR-10, or the digits where it can neither be found nor downloaded."""
+    try:
+        data_dir = data_dir or default_data_dir()
+    except EnvironmentFault as fault:
+        _log.warning("%s: using digits instead of CIFAR-10", fault.what)
+        return "digits"
+    if cifar.is_here(CIFAR10, data_dir):
+        return "cifar10"
+    urls = cifar.urls(CIFAR10.layouts[0])
+    if allow_download and any(is_reachable(url) for url in urls):
+        return "cifar10"
+    _log.warning("CIFAR-10 is not in %s and cannot be downloaded (%s): using digits instead", data_dir, urls[0])
+    return "digits"
+
+
+def _require_native_size(name: str, image_size: int, native_size: int) -> None:
+    if image_size != native_size:
+        raise UsageError(
+            f"its images are {native_size} px, not {image_size}",
+            where=name,
+            hint=f"leave the image size at {native_size}",
+        )

@@ -1,0 +1,227 @@
+"""The one way to a batch: (training split, recipe, step) -> what that step trains.
+
+Order of the epoch -> hard examples, where asked for -> augmentation -> image size of the moment -> 0..1 -> mixing. Each
+is a function of (seed, epoch, step, sample), so nothing but the losses that choose hard examples is ever saved.
+
+The last, smaller step of an epoch is trained too, but a single left-over image is dropped: batch norm has nothing to
+compare it with.
+
+Shapes: N samples, C candidates of a step, B images a batch, M chosen samples, K classes; [B, C, H, W] are images.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pocket_resnet.data.augment import Augmenter, Targets, resize, to_float
+from pocket_resnet.data.selection import Selection
+from pocket_resnet.data.source import Split
+from pocket_resnet.device import Hardware, sent
+from pocket_resnet.errors import UsageError
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.seeds import generator
+
+STEPS_AHEAD = 16  # whose images a GPU augments at once: a batch is too small for it, and each launch takes time
+NORM_BATCH = 500  # images of a forward pass that measures batch-norm statistics
+TEACHER_BATCH = 1000  # images that a teacher answers at once
+
+Answers = Callable[[int, int, Callable[[], Iterable[Tensor]]], Tensor]
+"""A teacher's: (epoch, N, gives the N views of that epoch in batches, uint8 [B, C, H, W]) -> logits, float [N, K]."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a run of the recipe over so many samples is cut into optimizer steps.
+
+    Where only the images with the highest losses are trained, a step looks at more candidates than it trains. Raises
+    UsageError where a step needs more images than there are.
+    """
+
+    num_samples: int
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        if self.num_candidates > self.num_samples:
+            batch_size, hard_fraction = self.recipe.batch_size, self.recipe.hard_fraction
+            looks = f" with hard_fraction {hard_fraction:g} looks at {self.num_candidates} images and"
+            looks = "" if hard_fraction == 1 else looks
+            raise UsageError(
+                f"batch_size {batch_size}{looks} exceeds the {self.num_samples} training images",
+                hint=f"use a smaller one, for example --batch-size {_suggested(int(self.num_samples * hard_fraction))}",
+            )
+
+    @property
+    def num_candidates(self) -> int:
+        """How many images a step looks at, but for the last of an epoch."""
+        return round(self.recipe.batch_size / self.recipe.hard_fraction)
+
+    @property
+    def per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        whole, rest = divmod(self.num_samples, self.num_candidates)
+        return whole + (rest > 1)
+
+    @property
+    def total(self) -> int:
+        """How many steps the run has, if nothing stops it."""
+        return self.recipe.epochs * self.per_epoch
+
+    def epoch(self, step: int) -> int:
+        """The epoch of that step, both from 0."""
+        return step // self.per_epoch
+
+    def image_size(self, step: int) -> int:
+        """The image size in pixels at that step: `train_image_sizes` cut the run into equal parts."""
+        sizes = self.recipe.train_image_sizes or (self.recipe.model.image_size,)
+        return sizes[min(step * len(sizes) // self.total, len(sizes) - 1)]
+
+    def candidates(self, order_N: Tensor, step: int) -> Tensor:
+        """The sample indices that the step looks at, int64 [C], in the order of its epoch."""
+        start = step % self.per_epoch * self.num_candidates
+        return order_N[start : start + self.num_candidates]
+
+    def share(self, step: int) -> float:
+        """The share of its candidates that the step trains: hard examples, from `hard_until` on all of them."""
+        return self.recipe.hard_fraction if step < round(self.recipe.hard_until * self.total) else 1.0
+
+    def num_trained(self, step: int) -> int:
+        """How many images the step trains: two at the least where there are two, for batch norm."""
+        num_left = self.num_samples - step % self.per_epoch * self.num_candidates
+        count = min(self.num_candidates, num_left)
+        return max(min(2, count), round(count * self.share(step)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains."""
+
+    x_BCHW: Tensor
+    """Augmented and mixed, at the step's image size, float on the 0..1 scale."""
+    targets: Targets
+    indices_B: Tensor
+    """Its samples, int64 on the CPU."""
+
+    def __len__(self) -> int:
+        return len(self.indices_B)
+
+
+class Loader:
+    """The batches of a run, on its device. Its state is `tensors()`: none, unless only hard examples are trained."""
+
+    def __init__(
+        self,
+        split: Split,
+        recipe: Recipe,
+        hardware: Hardware,
+        mean_C11: Tensor,
+        answers: Answers | None = None,
+        *,
+        selects: bool = True,
+    ) -> None:
+        """`mean_C11`: the colour, 0..1, that stands where pixels are blanked; `answers`: a teacher's.
+
+        `selects`: False where no losses are known, as after a run: a step then has all of its candidates.
+        """
+        self.recipe, self.hardware, self.answers = recipe, hardware, answers
+        self.images_NCHW = split.images_NCHW.to(hardware.device)
+        self.labels_N = split.labels_N.to(hardware.device)
+        self.steps = Steps(len(split), recipe)
+        self.selection = Selection(len(split), hardware.device) if selects and recipe.hard_fraction < 1 else None
+        fill_C = (mean_C11.flatten() * 255).round().to(hardware.device, torch.uint8)
+        self.augmenter = Augmenter(recipe.augment, len(split), recipe.data_seed, fill_C)
+        # The hard examples of a step are known only when it comes.
+        self.steps_ahead = STEPS_AHEAD if hardware.is_asynchronous and self.selection is None else 1
+        # Of one epoch, kept until another is asked for:
+        self._order: tuple[int, Tensor] | None = None
+        self._logits: tuple[int, Tensor] | None = None
+        self._ahead: dict[int, Tensor] = {}
+
+    def batch(self, step: int) -> Batch:
+        """What any step trains; of hard examples, by their losses as they are now."""
+        indices_B = self.indices(step)
+        x_BCHW = self._augmented_ahead(step) if self.steps_ahead > 1 else self._augmented(indices_B, step)
+        labels_B = self.labels_N[sent(indices_B, self.labels_N.device)]
+        teacher_BK = self._teacher_probabilities(indices_B, self.steps.epoch(step))
+        x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
+        return Batch(*self.augmenter.mix(x_BCHW, labels_B, step, teacher_BK), indices_B)
+
+    def indices(self, step: int) -> Tensor:
+        """The samples of any step, int64 [B] on the CPU."""
+        epoch = self.steps.epoch(step)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, epoch_order(self.steps.num_samples, self.recipe.data_seed, epoch)
+        candidates_C = self.steps.candidates(self._order[1], step)
+        return candidates_C if self.selection is None else self.selection(candidates_C, self.steps.num_trained(step))
+
+    def norm_batches(self, indices_M: Tensor, step: int) -> Iterator[Tensor]:
+        """These samples as that step's epoch augments them, but unmixed and at full size: float [B, C, H, W].
+
+        Fewer than two samples are none: a norm has nothing to compare one with.
+        """
+        num_batches = -(-len(indices_M) // NORM_BATCH) if len(indices_M) > 1 else 0
+        for indices_B in torch.tensor_split(indices_M, num_batches) if num_batches else ():
+            x_BCHW = resize(self._view(indices_B, self.steps.epoch(step)), self.recipe.model.image_size)
+            yield to_float(x_BCHW, self.hardware.memory_format)
+
+    def views(self, epoch: int) -> Iterator[Tensor]:
+        """Every sample, in order, as that epoch augments it, but unmixed and at full size: uint8 [B, C, H, W]."""
+        for indices_B in torch.split(torch.arange(self.steps.num_samples), TEACHER_BATCH):
+            yield self._view(indices_B, epoch)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that resuming needs."""
+        return {} if self.selection is None else self.selection.tensors()
+
+    def load_tensors(self, saved: dict[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+        if self.selection is not None:
+            self.selection.load_tensors(saved)
+
+    def _augmented(self, indices_B: Tensor, step: int) -> Tensor:
+        """Samples of that step's epoch, augmented and at its image size: uint8 [B, C, H, W]."""
+        visit_B = None if self.selection is None else self.selection.visits_N[indices_B]
+        return resize(self._view(indices_B, self.steps.epoch(step), visit_B), self.steps.image_size(step))
+
+    def _augmented_ahead(self, step: int) -> Tensor:
+        """The step's images out of those of several steps, which are augmented together."""
+        if step not in self._ahead:
+            size, end = self.steps.image_size(step), (self.steps.epoch(step) + 1) * self.steps.per_epoch
+            coming = range(step, min(step + self.steps_ahead, end))
+            steps = [ahead for ahead in coming if self.steps.image_size(ahead) == size]
+            indices = [self.indices(ahead) for ahead in steps]
+            parts = torch.split(self._augmented(torch.cat(indices), step), [len(part_B) for part_B in indices])
+            self._ahead = dict(zip(steps, parts, strict=True))
+        return self._ahead[step]
+
+    def _view(self, indices_B: Tensor, epoch: int, visit_B: Tensor | None = None) -> Tensor:
+        """Those samples as that epoch augments them, at full size: uint8 [B, C, H, W]."""
+        self.augmenter.begin_epoch(self._view_epoch(epoch))
+        images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
+        return self.augmenter(images_BCHW, indices_B, visit_B)
+
+    def _view_epoch(self, epoch: int) -> int:
+        """The epoch whose augmentation that epoch has: a teacher's epochs repeat."""
+        return epoch if self.recipe.teacher.model is None else epoch % self.recipe.teacher.epochs
+
+    def _teacher_probabilities(self, indices_B: Tensor, epoch: int) -> Tensor | None:
+        """The teacher's probabilities for those samples as that epoch augments them, float [B, K]."""
+        if self.answers is None:
+            return None
+        view_epoch = self._view_epoch(epoch)
+        if self._logits is None or self._logits[0] != view_epoch:
+            logits_NK = self.answers(view_epoch, self.steps.num_samples, lambda: self.views(view_epoch))
+            self._logits = view_epoch, logits_NK
+        logits_BK = self._logits[1][sent(indices_B, self.labels_N.device)]
+        return (logits_BK / self.recipe.teacher.temperature).softmax(1)
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
+    """The epoch's permutation of the sample indices, int64 [N]."""
+    return torch.randperm(num_samples, generator=generator(seed, "order", epoch))
+
+
+def _suggested(num_samples: int) -> int:
+    """A power of two that gives an epoch at least four steps where there are images enough."""
+    return max(2, min(64, 1 << max(1, (num_samples // 4).bit_length() - 1)))

@@ -1,0 +1,127 @@
+"""What the page about one run shows: its figures and the facts that templates/run.html.jinja puts into words.
+
+Shapes: N validation images, M chosen images, B images, C channels, H x W pixels.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pocket_resnet.plots import figures
+from pocket_resnet.plots.diagram import Part, network_diagram, parts
+from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
+from pocket_resnet.plots.image_grids import Pixels, contact_sheet
+from pocket_resnet.plots.style import png
+from pocket_resnet.plots.tiles import batch, explained, judged
+from pocket_resnet.recipe.toml import to_toml
+from pocket_resnet.reporting.page import Picture
+from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
+
+NUM_TILES, NUM_BATCH_TILES, NUM_MAPS = 12, 16, 8
+
+
+class Answer(NamedTuple):
+    """What an image was taken for, what it is, and the probability of the first."""
+
+    predicted: str
+    true: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """The first images of the last epoch's first step: what their labels were, the side, the share that was trained."""
+
+    labels: list[str]
+    step: int
+    size_px: int
+    share: float
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """One run; `pictures` has the figures by the name of their file, in the order of the page."""
+
+    run: FinishedRun
+    command: str
+    recipe: str
+    mean_confidence: float
+    most_bars: int
+    mistakes: list[Answer]
+    doubts: list[Answer]
+    explained: list[Answer]
+    batch: TrainingBatch
+    parts: list[Part]
+    pictures: dict[str, Picture]
+
+    @property
+    def title(self) -> str:
+        """What was trained."""
+        return f"{self.run.recipe.name} on {self.run.source.public_name}, seed {self.run.recipe.seed}"
+
+
+def run_page(run: FinishedRun) -> RunPage:
+    """All that the page shows. Where there is nothing to draw, such as no mistake, the figure is left out."""
+    mistakes_M, doubts_M = run.surest_mistakes(NUM_TILES), run.doubtful_hits(NUM_TILES)
+    explained_M = _worth_explaining(run)
+    overlays = explained(run.model, run.hardware, run.val.images_NCHW[explained_M], run.predicted_N[explained_M])
+    pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_TILES)
+    drawn = {
+        **_charts(run),
+        "mistakes": _sheet(run, mistakes_M),
+        "doubts": _sheet(run, doubts_M),
+        "gradcam": _sheet(run, explained_M, overlays, columns=2),
+        "batch": contact_sheet(batch(pixels_BHWC, labels)),
+        "network": network_diagram(run.recipe.model),
+    }
+    return RunPage(
+        run=run,
+        command=command(run),
+        recipe=to_toml(run.recipe),
+        mean_confidence=float(run.confidence_N.double().mean()),
+        most_bars=MOST_BARS,
+        mistakes=_answers(run, mistakes_M),
+        doubts=_answers(run, doubts_M),
+        explained=_answers(run, explained_M),
+        batch=TrainingBatch(labels, step, pixels_BHWC.shape[1], share),
+        parts=parts(run.recipe.model),
+        pictures={name: Picture(png(figure)) for name, figure in drawn.items() if figure is not None},
+    )
+
+
+def _charts(run: FinishedRun) -> dict[str, Figure | None]:
+    found = run.evaluation
+    few_classes = len(found.per_class) <= MOST_CLASSES_DRAWN
+    return {
+        "learning": figures.learning_curves({run.name: [run.metrics]}) if run.metrics else None,
+        "reliability": figures.reliability_diagram(found),
+        "confusion": figures.confusion_matrix(found) if few_classes else None,
+        "classes": figures.class_accuracies(found),
+    }
+
+
+def _worth_explaining(run: FinishedRun) -> Tensor:
+    """The surest mistakes, and the first hit of as many classes as there is room for."""
+    mistakes = run.surest_mistakes(NUM_MAPS // 2).tolist()
+    first_hits: dict[int, int] = {}
+    for index in run.hit_N.nonzero().flatten().tolist():
+        first_hits.setdefault(int(run.val.labels_N[index]), index)
+    hits = [first_hits[label] for label in sorted(first_hits)]
+    return run.val.labels_N.new_tensor(mistakes + hits[: NUM_MAPS - len(mistakes)])
+
+
+def _sheet(run: FinishedRun, chosen_M: Tensor, beside: list[Pixels] | None = None, columns: int = 4) -> Figure | None:
+    """The chosen images as they were judged, each with the one `beside` it; None without images."""
+    tiles = []
+    for position, (index, answer) in enumerate(zip(chosen_M.tolist(), _answers(run, chosen_M), strict=True)):
+        pixels_HWC = run.val.images_NCHW[index].permute(1, 2, 0).numpy()
+        tiles.append(judged(pixels_HWC, *answer, *([beside[position]] if beside else [])))
+    return contact_sheet(tiles, columns) if tiles else None
+
+
+def _answers(run: FinishedRun, chosen_M: Tensor) -> list[Answer]:
+    names = run.card.class_names
+    numbers = zip(run.predicted_N[chosen_M], run.val.labels_N[chosen_M], run.confidence_N[chosen_M], strict=True)
+    return [Answer(names[int(predicted)], names[int(true)], float(sure)) for predicted, true, sure in numbers]

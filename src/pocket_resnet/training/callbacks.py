@@ -1,0 +1,206 @@
+"""Callbacks of a training run: metrics.jsonl, the progress bar, and your own (docs/callbacks.md).
+
+With several processes, only rank 0 runs callbacks.
+"""
+
+import contextlib
+import errno
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from pocket_resnet.data.source import Split
+from pocket_resnet.device import machine
+from pocket_resnet.inference.evaluate import Evaluation
+from pocket_resnet.io.files import append_line, write_text
+from pocket_resnet.model.counts import num_macs, num_params
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.training.metrics import Plan, Record, duration
+from pocket_resnet.training.result import Result
+from pocket_resnet.training.trainer import Trainer
+
+BAR_EVERY_S = 0.2
+PLAIN_LINE_EVERY_S = 30.0
+
+
+@dataclass
+class RunState:
+    """The run as callbacks see it. Callbacks only read it; `stop` is the only way to change the run."""
+
+    path: Path
+    """The run's folder."""
+    recipe: Recipe
+    """The resolved recipe, including what flags, data and dial filled in."""
+    trainer: Trainer
+    """The network, its optimizer and its batches."""
+    val: Split
+    """The validation images."""
+    plan: Plan
+    """The steps that end an epoch, run a validation, or end the run."""
+    records: list[Record]
+    """The lines of metrics.jsonl so far, including those of earlier processes."""
+    unchanged_step: int
+    """The last step whose records earlier processes wrote."""
+    evaluation: Evaluation | None = None
+    """This process's latest validation."""
+    probabilities_NK: Tensor | None = None
+    """Its probabilities for the validation images, float [N, K]."""
+    result: Result | None = None
+    """The result, once the run is finished."""
+    stops: bool = False
+    """Whether a callback has requested the end of the run."""
+
+    @property
+    def step(self) -> int:
+        """Number of optimizer steps done."""
+        return self.trainer.step
+
+    def stop(self) -> None:
+        """End the run normally after the current epoch: it writes checkpoint, model and result."""
+        self.stops = True
+
+    def recorded(self) -> Record | None:
+        """The record of the current step, if there is one."""
+        return self.records[-1] if self.records and self.records[-1]["step"] == self.step else None
+
+    def keep(self, record: Record) -> None:
+        """Add a record, replacing one of the same step."""
+        if self.recorded() is not None:
+            del self.records[-1]
+        self.records.append(record)
+
+
+class Callback:
+    """Base class of callbacks. Override what you need. An exception ends the run like any other failure."""
+
+    def on_start(self, run: RunState) -> None:
+        """Runs before the first step. A resumed run already has its records."""
+
+    def on_epoch(self, run: RunState, record: Record) -> None:
+        """Runs after `record` is added to `run.records`. `run.stop()` ends the run here.
+
+        Runs twice for one step if the run ends at an epoch that had no validation.
+        """
+
+    def on_checkpoint(self, run: RunState, path: Path) -> None:
+        """Runs after a checkpoint is written to the folder `path`."""
+
+    def on_end(self, run: RunState) -> None:
+        """Runs last, however the run ends. `run.result` is None if a signal or an error ended it."""
+
+
+class MetricsFile(Callback):
+    """metrics.jsonl: one JSON object per line, appended and synced, so that no checkpoint outlives its records.
+
+    A resumed run first drops the records after its checkpoint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.last_step = path, -1
+
+    def on_start(self, run: RunState) -> None:
+        self._write(run.records)
+
+    def on_epoch(self, run: RunState, record: Record) -> None:
+        if record["step"] == self.last_step:
+            self._write(run.records)
+        else:
+            append_line(self.path, _line(record))
+            self.last_step = record["step"]
+
+    def _write(self, records: list[Record]) -> None:
+        write_text(self.path, "".join(f"{_line(record)}\n" for record in records))
+        self.last_step = records[-1]["step"] if records else -1
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, allow_nan=False)
+
+
+class ProgressBar(Callback):
+    """Epoch, images per second, loss, accuracy and time left: a bar in a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.started_s = self.spoken_s = time.monotonic()
+        self.first_step = self.num_images = 0
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+
+    def on_start(self, run: RunState) -> None:
+        self.started_s = self.spoken_s = time.monotonic()
+        self.first_step, num_steps = run.step, run.plan.last_step
+        if self.console.is_terminal:
+            columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("starting", total=num_steps, completed=self.first_step)
+        recipe, trainer = run.recipe, run.trainer
+        self._say(
+            f"{recipe.name} on {recipe.data.name}: {num_params(recipe.model):,} parameters, "
+            f"{num_macs(recipe.model):,} multiply-adds per image, {trainer.steps.num_samples:,} training images, "
+            f"{num_steps:,} steps on {machine(trainer.hardware)}"
+        )
+
+    def on_step(self, run: RunState, num_images: int) -> None:
+        """Count a step's images and periodically show the current epoch's progress.
+
+        Raises NonFiniteError if a loss or gradient on the device is not finite: showing progress waits for the device.
+        """
+        self.num_images += num_images
+        if time.monotonic() - self.spoken_s > (PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S):
+            run.trainer.refuse_non_finite()
+            self.spoken_s = time.monotonic()
+            self._show(run, self.spoken_s - self.started_s)
+
+    def _show(self, run: RunState, elapsed_s: float) -> None:
+        step, num_steps, totals = run.step, run.plan.last_step, run.trainer.epoch_totals()
+        rate = self.num_images / max(elapsed_s, 1e-9)
+        text = (
+            f"epoch {run.plan.epoch(step)}/{run.recipe.epochs}  {rate:,.0f} images/s  "
+            f"loss {totals.loss:.3f}  accuracy {totals.accuracy:.1%}"
+        )
+        if self.bar is not None:
+            with _closed_terminal_ignored():
+                self.bar.update(self.task, completed=step, description=text)
+        else:
+            left_s = elapsed_s / max(1, step - self.first_step) * (num_steps - step)
+            self._say(f"step {step}/{num_steps}  {text}  {duration(left_s)} left")
+
+    def on_epoch(self, run: RunState, record: Record) -> None:
+        if "val_accuracy" in record:
+            self._say(
+                f"epoch {record['epoch']}/{run.recipe.epochs}  {run.trainer.steps.image_size(run.step - 1)} px  "
+                f"loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}  "
+                f"validation {record['val_accuracy']:.2%}  {duration(record['seconds'])}"
+            )
+
+    def on_end(self, run: RunState) -> None:  # noqa: ARG002
+        if self.bar is not None:
+            with _closed_terminal_ignored():
+                self.bar.stop()
+
+    def _say(self, line: str) -> None:
+        """Print a line above the bar."""
+        with _closed_terminal_ignored():
+            if self.bar is not None:
+                self.bar.console.print(line, highlight=False, markup=False)
+            else:
+                print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _closed_terminal_ignored() -> Iterator[None]:
+    """Ignore errors of a closed terminal: the SIGHUP that comes with it saves and ends the run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise

@@ -1,0 +1,76 @@
+"""Pictures of images: each above its caption, the surest mistakes first, Grad-CAM for the predicted class."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from pocket_resnet import plots
+from pocket_resnet.device import choose
+from pocket_resnet.inference.classifier import Classifier
+from pocket_resnet.inference.evaluate import summarise
+from pocket_resnet.model.card import Card
+from pocket_resnet.model.counts import num_macs, num_params
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.plots.style import pixels
+
+NAMES = ("a", "b", "c")
+
+
+def painted(*levels: int) -> torch.Tensor:
+    """An image of one grey each, uint8 [N, 3, 8, 8]."""
+    return torch.tensor(levels, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+
+
+def captions(drawn: Figure) -> list[str]:
+    return [text.get_text() for text in drawn.texts]
+
+
+def greys(drawn: Figure) -> list[int]:
+    """The levels of grey in the order in which they come, from the top left, white and what is no image left out."""
+    [image] = drawn.axes[0].images
+    levels_HW = np.asarray(image.get_array())[..., 0]
+    return list(dict.fromkeys(level for level in levels_HW.flatten().tolist() if level != 255))
+
+
+def test_images_stand_above_their_captions() -> None:
+    drawn = plots.image_grid(painted(10, 20, 30, 40, 50), ["one", "two", "three", "four", "a name that is too long"])
+    assert greys(drawn) == [10, 20, 30, 40, 50]
+    assert captions(drawn) == ["one", "two", "three", "four", "a name that is t…"]
+    with pytest.raises(ValueError, match="argument 2"):
+        plots.image_grid(painted(10, 20), ["one"])
+
+
+def test_surest_mistakes_come_first() -> None:
+    probabilities_NK = torch.tensor([[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.1, 0.1, 0.8], [0.0, 0.3, 0.7]])
+    found = summarise(probabilities_NK, torch.tensor([1, 1, 0, 1]), NAMES, "val", 1)
+    drawn = plots.mistake_grid(found, painted(10, 20, 30, 40), 2)
+    assert greys(drawn) == [30, 40]
+    assert captions(drawn) == ["c, 80%", "is a", "c, 70%", "is b"]
+
+
+def test_without_mistakes_the_grid_is_white() -> None:
+    found = summarise(torch.eye(3), torch.arange(3), NAMES, "val", 1)
+    assert (pixels(plots.mistake_grid(found, painted(10, 20, 30))) == 255).all()
+
+
+def test_gradcam_is_of_the_predicted_class(tiny_model: ResNet) -> None:
+    spec = tiny_model.spec
+    shared = {"version": "0", "spec": spec, "num_params": num_params(spec), "num_macs": num_macs(spec), "data": "d"}
+    shared |= {
+        "flip_invariant": True,
+        "train_on": "train",
+        "recipe": "r",
+        "seed": 0,
+        "epochs": 1,
+        "steps": 1,
+        "seconds": 1.0,
+    }
+    shared |= {"train_flops": 1, "machine": "m", "split": "val", "num_images": 1, "accuracy": 0.5}
+    card = Card(class_names=NAMES[: spec.num_classes], interval=(0.4, 0.6), **shared)
+    classifier = Classifier(tiny_model, card, choose("cpu"))
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    predictions = classifier.predict(images)
+    assert captions(plots.gradcam_overlay(classifier, images)) == [
+        f"{each.label}, {each.probability:.0%}" for each in predictions
+    ]
