@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.datasets import Source, data_name, open_source
+from pocket_resnet.data.datasets import data_name, open_source
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing
 from pocket_resnet.exporting.parity import Comparison, Precision, check, check_preprocessing, compare, model_logits
