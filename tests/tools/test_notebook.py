@@ -13,7 +13,7 @@ from tools.notebook import executed
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "main.ipynb"
-MAX_BYTES = 900_000
+MAX_BYTES = 1_000_000
 FEW_STEPS = """
 DATA, CHANGES = "auto", {"epochs": 2, "min_steps": 0, "norm_images": 64, "budget": "20K"}
 ORIGINAL = {"max_steps": 1, "budget": "100K"}
