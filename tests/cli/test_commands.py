@@ -123,7 +123,7 @@ def test_evaluate_says_what_the_data_leave_out(
     assert code == 0
     assert json.loads(out)["num_images"] == 2
     assert "red/away" in err
-    assert "test/ has no class folders: left out" in err
+    assert "test/ has no class folders: ignored" in err
 
 
 @pytest.mark.parametrize("name", ["result.json", "recipe.toml", "model/model.safetensors", "model/config.json"])

@@ -96,14 +96,14 @@ def test_the_file_is_there_where_nobody_reads_standard_output(
 
 def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the file is there already: it is replaced by another one in its folder."""
-    with pytest.raises(UsageError, match="a folder, not a file"):
+    with pytest.raises(UsageError, match="a folder, not a writable file"):
         JsonOutput(False, tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(EnvironmentFault, match="loop"):
         JsonOutput(False, tmp_path / "loop")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(os.path.relpath(tmp_path / "socket"))
-        with pytest.raises(UsageError, match="a block device or socket, not a file"):
+        with pytest.raises(UsageError, match="a block device or socket, not a writable file"):
             JsonOutput(False, tmp_path / "socket")
     (tmp_path / "there.json").touch()
     with pytest.raises(EnvironmentFault, match="Not a directory"):

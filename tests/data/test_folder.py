@@ -64,7 +64,7 @@ def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
             opened(parts(make_folder, name, train=train, val=val))
     with pytest.raises(DataError, match="no train/"):
         opened(parts(make_folder, "no-train", val={"a": 1}))
-    with pytest.raises(DataError, match="more/ lies next to train/"):
+    with pytest.raises(DataError, match="more/ is next to train/"):
         opened(parts(make_folder, "more", train={"a": 1}, more={"a": 1}))
     with pytest.raises(DataError, match="no class folders"):
         opened(make_folder({"a/only deeper": 1}, name="p2") / "a" / "only deeper")

@@ -121,4 +121,4 @@ def test_auto_without_cifar_takes_the_digits(
 
     assert start_child(work).wait() == 0
     assert json.loads((tmp_path / "runs/r/result.json").read_text())["data"] == "digits"
-    assert "cannot be reached" in capfd.readouterr().err
+    assert "cannot be downloaded" in capfd.readouterr().err

@@ -212,7 +212,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert all(torch.equal(value, whole[name]) for name, value in checkpoint.load(saved)[1].items())
     main([*arguments, "--resume"])
     told = capfd.readouterr().err
-    assert "not bit-exact: begun on" in told
+    assert "not bit-exact: the run began on" in told
     assert "2 processes" in told
     assert json.loads((tmp_path / "runs" / "lost" / "result.json").read_text())["steps"] == 8
 

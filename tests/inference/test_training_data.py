@@ -36,7 +36,7 @@ def test_folder_named_like_a_built_in_data_set(
     recorded = load_recipe("runs/r/recipe.toml").data.name
     assert (recorded, load_card(Path("runs/r")).data) == (str(tmp_path / name), f"{name}/")
     assert json.loads(run("evaluate", "runs/r", "--json")[1])["per_class"].keys() == {"blue", "red"}
-    assert "finished before" in run(*words, "--resume")[2]
+    assert "already finished" in run(*words, "--resume")[2]
     assert run("train", "runs/r/recipe.toml", "--resume", "--run", "r", "--max-steps", 2, "--no-report")[0] == 0
     if name == "digits":
         assert run("report", "runs/r")[0] == 0

@@ -137,7 +137,7 @@ def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
         yield
         return
     if rank >= (num_gpus := torch.cuda.device_count()):
-        hint = f"start at most {num_gpus} processes here, or train with --hardware.device cpu"
+        hint = f"start at most {num_gpus} here, or train with --hardware.device cpu"
         raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", hint=hint)
     callers = torch.cuda.current_device()
     torch.cuda.set_device(rank)
