@@ -1,4 +1,4 @@
-"""How long one image takes: exported files beside the model in torch, in turn, one thread.
+"""Measures the latency of one image in one thread: exported files and the model in torch, in turn.
 
 python -m tools.export_latency models/pocket-5m exports/pocket-5m-*.onnx
 """
@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 
 from pocket_resnet.device import choose, machine
+from pocket_resnet.exporting.exported_model import open_exported
 from pocket_resnet.model.artifact import load_model
 
 NUM_WARM_UP = 5
@@ -37,17 +38,14 @@ def main() -> None:
 
 
 def runners(model_path: Path, files: list[Path]) -> dict[str, Callable[[], object]]:
-    """What classifies one image of the network's size: torch from floats, files from uint8 with their preprocessing."""
+    """Functions that classify one image of the network's size: torch from floats, files from uint8."""
     model, card = load_model(model_path)
     size = card.spec.image_size
     image_1HWC = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     image_1CHW = torch.from_numpy(image_1HWC).permute(0, 3, 1, 2) / 255
     found: dict[str, Callable[[], object]] = {"torch": lambda: model(image_1CHW)}
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     for file in files:
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        found[file.name] = partial(session.run, ["logits"], {"images": image_1HWC})
+        found[file.name] = partial(open_exported(file).session.logits, image_1HWC, 1)
     return found
 
 

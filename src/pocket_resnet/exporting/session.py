@@ -11,16 +11,16 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-LOG_ERRORS = 3  # onnxruntime's severities: warnings say what its optimiser does with a graph
+LOG_ERRORS = 3  # onnxruntime's severity; its warnings are about its own optimiser
 
 
 class Session:
     """A graph, ready to run."""
 
     def __init__(self, content: onnx.ModelProto | bytes, num_threads: int = 1, *, exact_int8: bool = False) -> None:
-        """Load it for so many threads.
+        """Load the graph.
 
-        `exact_int8`: without VNNI too, sums of 8-bit products do not saturate, as with VNNI, and take longer.
+        With `exact_int8`, sums of 8-bit products do not saturate on processors without VNNI; they take longer there.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
@@ -33,7 +33,14 @@ class Session:
 
     def logits(self, images: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
         """The logits of all images, float [N, K]."""
-        parts = (self._session.run(["logits"], {self._input: part})[0] for part in batches(images, batch_size))
+        return self._run("logits", images, batch_size)
+
+    def probabilities(self, images: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
+        """The probabilities of all images, float [N, K]; a network without preprocessing does not compute them."""
+        return self._run("probabilities", images, batch_size)
+
+    def _run(self, output: str, images: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
+        parts = (self._session.run([output], {self._input: part})[0] for part in batches(images, batch_size))
         return np.concatenate(list(parts))
 
 

@@ -221,7 +221,7 @@ def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict
         if (wanted := recorded.get(name)) is None:
             raise ArtifactError(f"{name} is not listed in {SUMS_NAME}", where=folder)
         path = folder / name
-        contents[name] = _read_limited(path, max_bytes)
+        contents[name] = read_limited(path, max_bytes)
         found = hashlib.sha256(contents[name]).hexdigest()
         if found != wanted:
             raise ArtifactError(f"damaged: SHA-256 is {found[:12]}…, {wanted[:12]}… was written", where=path)
@@ -235,7 +235,7 @@ def is_listed(folder: Path, name: str) -> bool:
 
 def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS_NAME
-    text = _read_limited(path, MAX_SUMS_BYTES)
+    text = read_limited(path, MAX_SUMS_BYTES)
     recorded = {}
     for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
         digest, separator, name = line.partition("  ")
@@ -245,7 +245,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
     return recorded
 
 
-def _read_limited(path: Path, max_bytes: int) -> bytes:
+def read_limited(path: Path, max_bytes: int) -> bytes:
     """The file's content; refused from its size, before reading, where it is over the limit."""
     try:
         num_bytes = path.stat().st_size

@@ -8,6 +8,7 @@ from pocket_resnet.model.spec import NetworkSpec
 
 FORMAT = 2
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]
+ClassNames = Annotated[tuple[ClassName, ...], FailFast(), Field(min_length=2, max_length=100_000)]
 
 
 class Card(BaseModel):
@@ -23,7 +24,7 @@ class Card(BaseModel):
     """The pocket_resnet that wrote it."""
     spec: NetworkSpec
     """The network."""
-    class_names: Annotated[tuple[ClassName, ...], FailFast(), Field(min_length=2, max_length=100_000)]
+    class_names: ClassNames
     """Names in the order of the logits."""
     num_params: int
     """Weights and biases, trainable or frozen."""
