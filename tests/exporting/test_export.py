@@ -72,7 +72,7 @@ def mixed_pictures(images_NHWC: NDArray[np.uint8], kinds: tuple[str, ...] = ("PN
 
 
 def largest_difference_on_pictures(model: Path, file: str, images_NHWC: NDArray[np.uint8]) -> float:
-    """Of a probability: a hundred picture files by the native decoder and torch, and whole by the exported file."""
+    """Largest difference of a probability on 100 picture files, between the native way and the exported file."""
     size, differences = load_model(model)[0].spec.image_size, []
     pictures = mixed_pictures(images_NHWC)
     native = np.stack([decode(content, size) for content in pictures])
@@ -97,7 +97,7 @@ def test_mixed_pictures_get_the_native_probabilities(exports: dict[str, Exported
     assert largest_difference_on_pictures(digits_run, exports["fp32"].file, images_NHWC) <= 0.03
 
 
-def test_what_is_told_is_what_the_file_does(exports: dict[str, Exported], digits_run: Path) -> None:
+def test_reported_figures_are_those_of_the_file(exports: dict[str, Exported], digits_run: Path) -> None:
     """Agreement, accuracy, lost and won, counted again."""
     val = open_source("digits").split("val")
     images_NHWC, labels_N = validation_images("digits", len(val)), val.labels_N.numpy()
@@ -137,7 +137,7 @@ def test_int8_weights(name: str, most: int, exports: dict[str, Exported]) -> Non
     assert set(zero_points) == {np.dtype(np.uint8)}
 
 
-def test_metadata_tell_what_a_program_needs(exports: dict[str, Exported]) -> None:
+def test_metadata(exports: dict[str, Exported]) -> None:
     session = onnxruntime.InferenceSession(exports["int8"].file, providers=["CPUExecutionProvider"])
     found = session.get_modelmeta().custom_metadata_map
     assert json.loads(found["class_names"]) == [str(digit) for digit in range(10)]
@@ -204,10 +204,10 @@ def test_command(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_p
     code, printed, err = run("export", digits_run, *out)
     assert code == 0, err
     assert printed.splitlines()[0] == f"file        {tmp_path}/out/digits-fp32.onnx"
-    assert "100.00% of 300 validation images" in printed
+    assert "same class as the model for 100.00% of 300 validation images" in printed
 
 
-def test_where_nothing_fits(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_path: Path) -> None:
+def test_no_precision_fits(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_path: Path) -> None:
     code, out, err = run("export", digits_run, "--max-bytes", "10KB", "--out", tmp_path / "out")
     assert (code, out) == (2, "")
     assert f"fp32 takes {exports['fp32'].num_bytes:,}, fp16 takes {exports['fp16'].num_bytes:,}, int8 takes" in err
@@ -215,7 +215,7 @@ def test_where_nothing_fits(run: Run, digits_run: Path, exports: dict[str, Expor
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_meant(run: Run, digits_run: Path, tmp_path: Path) -> None:
+def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for arguments, what in [
         (("--out", tmp_path / "file"), "not a folder"),
@@ -232,22 +232,53 @@ def test_without_the_extra(run: Run, digits_run: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "onnxscript" else name)
     code, out, err = run("export", digits_run)
     assert (code, out) == (5, "")
-    assert err == "pocket-resnet: export needs onnxscript, not installed here\n  pip install 'pocket-resnet[export]'\n"
+    assert (
+        err == "pocket-resnet: export needs onnxscript, which is not installed\n  pip install 'pocket-resnet[export]'\n"
+    )
 
 
-def test_the_program_of_the_documentation(exports: dict[str, Exported], tmp_path: Path) -> None:
-    """It names the digit, with onnxruntime alone."""
-    [program] = re.findall(r"^```python\n(.*?)^```$", DEPLOY.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+@pytest.fixture
+def deployed(exports: dict[str, Exported], digits_run: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A folder with the files that the programs of the documentation read, and the picture's label."""
     (tmp_path / "exports").mkdir()
     shutil.copy(exports["int8"].file, tmp_path / "exports/pocket-5m-int8.onnx")
-    image_HWC, label = validation_images("digits", 1)[0], int(open_source("digits").split("val").labels_N[0])
-    Image.fromarray(image_HWC).save(tmp_path / "cat.jpg", quality=95)
-    program += "\nimport sys\nassert not {'torch', 'pocket_resnet'} & sys.modules.keys()\n"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    (tmp_path / "models").mkdir()
+    shutil.copytree(digits_run / "model", tmp_path / "models/pocket-5m")
+    Image.fromarray(validation_images("digits", 1)[0]).save(tmp_path / "cat.jpg", quality=95)
+    return tmp_path, str(int(open_source("digits").split("val").labels_N[0]))
+
+
+def documented(language: str) -> str:
+    """The only program in this language in docs/deploy.md."""
+    text = DEPLOY.read_text(encoding="utf-8")
+    [program] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return str(program)
+
+
+def test_python_program_of_the_documentation(deployed: tuple[Path, str]) -> None:
+    """It names the digit, without torch and this package."""
+    folder, label = deployed
+    program = documented("python") + "\nimport sys\nassert not {'torch', 'pocket_resnet'} & sys.modules.keys()\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, *others = done.stdout.splitlines()
     assert re.fullmatch(rf"{label} \d+\.\d%", first)
     assert len(others) == 2
+
+
+def node(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "program.js").write_text(program)
+    return subprocess.run(["node", "program.js"], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_javascript_program_of_the_documentation(deployed: tuple[Path, str]) -> None:
+    """It names the digit. NODE_PATH names the node_modules folder of `npm install onnxruntime-node sharp`."""
+    folder, label = deployed
+    if not shutil.which("node") or node("require('onnxruntime-node'); require('sharp')", folder).returncode:
+        pytest.skip("no node with onnxruntime-node and sharp; set NODE_PATH to their folder")
+    done = node(documented("javascript"), folder)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(rf"{label} \d+\.\d%\n", done.stdout)
 
 
 @pytest.mark.slow

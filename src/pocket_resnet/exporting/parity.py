@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the model computes: logits, classes and accuracy on validation images.
+"""Compares an exported file with its model: logits, classes and accuracy on validation images.
 
 Shapes: N images, B images a batch, H x W pixels of any size, S x S pixels of the network, K classes.
 """
@@ -21,29 +21,29 @@ from pocket_resnet.model.resnet import ResNet
 Precision = Literal["fp32", "fp16", "int8"]
 
 BATCH_SIZES = (1, 7, 64)
-MOST_AT_EACH_SIZE = 500
-MOST_OF_PROBABILITY = 0.03
-MARGINS_PX = ((0, 0), (3, 0), (0, 3), (2, 0), (0, 13))
+NUM_SMALL_BATCH_IMAGES = 500  # images to compare at every batch size but the largest
+MAX_PROBABILITY_DIFFERENCE = 0.03
+MARGINS_PX = ((0, 0), (3, 0), (0, 3), (2, 0), (0, 13))  # rows and columns outside the centre square
 MAGNIFICATIONS = (1, 2, 5)
-SPARE_IMAGES = 2  # allowed beyond every share: of a few hundred images, a share of 0.7% is two
+SPARE_IMAGES = 2  # allowed beyond each limit: 0.7% of 300 images are two images
 
 
 class ParityError(ArtifactError):
-    """An exported file that computes something else than the model."""
+    """An exported file whose outputs differ from the model's."""
 
-    usual_hint = "nothing was written; this is a fault of the exporter, please report it"
+    usual_hint = "nothing was written; this is a bug in the exporter, please report it"
 
 
 @dataclass(frozen=True)
 class Limit:
-    """How far a file may be from its model; SPARE_IMAGES more may differ, and be lost."""
+    """How much a file may differ from its model, on all images but SPARE_IMAGES."""
 
     largest_difference: float
-    """Of a logit."""
+    """Maximum difference of a logit."""
     agreement: float
-    """Least share of images with the same class."""
+    """Minimum share of images with the same class."""
     loss: float
-    """Most accuracy lost, as a share of images."""
+    """Maximum loss of accuracy, as a share of images."""
 
 
 LIMITS: dict[Precision, Limit] = {
@@ -55,26 +55,26 @@ LIMITS: dict[Precision, Limit] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A file beside its model on the same images."""
+    """A file and its model on the same images."""
 
     num_images: int
     largest_difference: float
-    """Of a logit, in any of the batch sizes."""
+    """Largest difference of a logit, over all batch sizes."""
     agreement: float
     """Share of images with the same class."""
     accuracy: float
-    """Of the model, in torch."""
+    """Accuracy of the model, in torch."""
     accuracy_exported: float
-    """Of the file, in onnxruntime."""
+    """Accuracy of the file, in onnxruntime."""
     num_lost: int
-    """Images that only the model classifies right."""
+    """Images that only the model classifies correctly."""
     num_won: int
-    """Images that only the file classifies right."""
+    """Images that only the file classifies correctly."""
 
 
 @torch.inference_mode()
 def model_logits(model: ResNet, images_NCSS: Tensor) -> NDArray[np.float32]:
-    """The model's logits [N, K] of uint8 images, computed by torch in fp32 on the processor."""
+    """The model's logits [N, K] for uint8 images, computed by torch in fp32 on the CPU."""
     parts = [
         model(to_float(resize(batch_BCSS, model.spec.image_size)))
         for batch_BCSS in torch.split(images_NCSS, BATCH_SIZES[-1])
@@ -84,12 +84,12 @@ def model_logits(model: ResNet, images_NCSS: Tensor) -> NDArray[np.float32]:
 
 
 def compare(session: Session, logits_NK: NDArray[np.float32], split: Split) -> Comparison:
-    """The file's figures on every image of the split, with the first 500 also in smaller batches."""
+    """The file and the model, whose logits are `logits_NK`, on every image; the first 500 also in small batches."""
     images_NSSC = split.images_NCHW.permute(0, 2, 3, 1).numpy()
     found_NK = session.logits(images_NSSC, BATCH_SIZES[-1])
     differences = [np.abs(found_NK - logits_NK).max()]
     for batch_size in BATCH_SIZES[:-1]:
-        few_NK = session.logits(images_NSSC[:MOST_AT_EACH_SIZE], batch_size)
+        few_NK = session.logits(images_NSSC[:NUM_SMALL_BATCH_IMAGES], batch_size)
         differences.append(np.abs(few_NK - logits_NK[: len(few_NK)]).max())
     predicted_N, exported_N, labels_N = logits_NK.argmax(1), found_NK.argmax(1), split.labels_N.numpy()
     hit_N, exported_hit_N = predicted_N == labels_N, exported_N == labels_N
@@ -105,7 +105,7 @@ def compare(session: Session, logits_NK: NDArray[np.float32], split: Split) -> C
 
 
 def check(found: Comparison, precision: Precision) -> None:
-    """Raise ParityError with the figures where they are beyond the precision's limits."""
+    """Raise ParityError with the figures if they are beyond the precision's limits."""
     limit, num_images = LIMITS[precision], found.num_images
     num_differing = round((1 - found.agreement) * num_images)
     is_near = found.largest_difference <= limit.largest_difference  # NaN is not
@@ -125,13 +125,14 @@ def check(found: Comparison, precision: Precision) -> None:
 
 
 def check_preprocessing(session: Session, model: ResNet, images_NCSS: Tensor) -> float:
-    """The largest difference of a probability on pictures of other sizes, prepared natively and by the graph.
+    """The largest difference of a probability between pictures prepared by `data/image.py` and by the graph.
 
-    They are the images magnified, with odd and even margins. Raises ParityError above MOST_OF_PROBABILITY.
+    The pictures are images of the split, magnified, with odd and even margins. Raises ParityError if the difference is
+    over MAX_PROBABILITY_DIFFERENCE.
     """
     shapes = [(times, margins) for times in MAGNIFICATIONS for margins in MARGINS_PX]
     images_NSSC = images_NCSS[: len(shapes)].permute(0, 2, 3, 1).numpy()
-    worst = 0.0
+    largest = 0.0
     for image_SSC, (times, margins) in zip(images_NSSC, shapes, strict=False):
         larger_HWC = image_SSC.repeat(times, axis=0).repeat(times, axis=1)
         above_beside = [(margin // 2, margin - margin // 2) for margin in margins]
@@ -139,10 +140,10 @@ def check_preprocessing(session: Session, model: ResNet, images_NCSS: Tensor) ->
         native_CSS = torch.from_numpy(fit(picture_HWC, model.spec.image_size)).permute(2, 0, 1)
         [expected_K] = _softmax(model_logits(model, native_CSS[None]))
         [found_K] = _softmax(session.logits(picture_HWC[None], 1))
-        worst = float(np.maximum(worst, np.abs(found_K - expected_K).max()))
-    if not worst <= MOST_OF_PROBABILITY:
-        raise ParityError(f"the file prepares pictures differently: a probability differs by {worst:.3f}")
-    return worst
+        largest = float(np.maximum(largest, np.abs(found_K - expected_K).max()))  # keeps NaN
+    if not largest <= MAX_PROBABILITY_DIFFERENCE:
+        raise ParityError(f"the file prepares pictures differently: a probability differs by {largest:.3f}")
+    return largest
 
 
 def _softmax(logits_BK: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,9 +1,9 @@
-"""8-bit weights and activations: static quantisation, calibrated on training images.
+"""Static quantisation to 8-bit weights and activations, calibrated on training images.
 
-Activations are unsigned with a zero point, weights signed with a scale a channel (QDQ format). The first convolution
-and a small head stay in fp32: quantised, they cost the most accuracy, and they have few weights. So do additions. The
-range of an activation is a percentile of its values; the logits' error on other training images chooses which. Figures
-are in docs/log.md.
+Activations are unsigned with a zero point; weights are signed with one scale per channel (QDQ format). Additions, the
+first convolution and a small head stay in fp32: the last two have few weights and cost the most accuracy when
+quantised. The range of an activation is a percentile of its values. The percentile is the one with the smallest error
+of the logits on other training images. docs/log.md has the figures.
 
 Source: Nagel et al. 2021 (arXiv:2106.08295), sections 2 and 3. Shapes: N images, C channels, S x S pixels, K classes.
 """
@@ -27,7 +27,7 @@ from pocket_resnet.exporting.session import Session, batches
 
 PERCENTILES = (99.999, 99.9999, 100.0)
 QUANTIZED = ("Conv", "MaxPool", "Gemm")
-SMALL_HEAD = 0.01  # its share of all weights, up to which it stays in fp32
+MAX_FP32_HEAD = 0.01  # a head with at most this share of all weights stays in fp32
 _BATCH = 50
 
 
@@ -41,8 +41,9 @@ def quantized(
 ) -> onnx.ModelProto:
     """The network with 8-bit weights and activations.
 
-    `calibration_NCSS` give the ranges, `choice_NCSS` decide between PERCENTILES. `reduce_range`: weights of 7 bits, for
-    processors that add two 8-bit products in 16 bits and would saturate: those with AVX2 or AVX-512 and no VNNI.
+    `calibration_NCSS` give the ranges of activations, `choice_NCSS` choose one of PERCENTILES. With `reduce_range`
+    weights have 7 bits: processors with AVX2 or AVX-512 but without VNNI add two products in 16 bits, which would
+    saturate with 8.
     """
     wanted_NK = Session(network, num_threads).logits(choice_NCSS, _BATCH)
 
@@ -60,20 +61,20 @@ def quantized(
 
 
 def _ranges(path: Path, images_NCSS: NDArray[np.float32]) -> list[TensorsData]:
-    """The smallest and largest value of every activation, once for each of PERCENTILES."""
+    """The range of every activation, once for each of PERCENTILES."""
     calibrator = create_calibrator(
         path,
         QUANTIZED,
         augmented_model_path=str(path.with_name("augmented.onnx")),
         calibrate_method=CalibrationMethod.Percentile,
     )
-    for batch_BCSS in batches(images_NCSS, _BATCH):  # all at once, its activations take gigabytes
+    for batch_BCSS in batches(images_NCSS, _BATCH):  # the activations of all images would take gigabytes
         calibrator.collect_data(_Reader(batch_BCSS))
-    found = []
+    ranges = []
     for percentile in PERCENTILES:
         calibrator.collector.percentile = percentile
-        found.append(calibrator.compute_data())
-    return found
+        ranges.append(calibrator.compute_data())
+    return ranges
 
 
 def _quantize(prepared: onnx.ModelProto, ranges: TensorsData, reduce_range: bool) -> onnx.ModelProto:
@@ -96,16 +97,16 @@ def _quantize(prepared: onnx.ModelProto, ranges: TensorsData, reduce_range: bool
 
 
 def _left_in_fp32(prepared: onnx.ModelProto) -> list[str]:
-    """The names of the first convolution and, where it is small, of the head."""
+    """The names of the first convolution and, if it is small, of the head."""
     num_weights = {tensor.name: math.prod(tensor.dims) for tensor in prepared.graph.initializer}
-    most = SMALL_HEAD * sum(num_weights.values())
+    most = MAX_FP32_HEAD * sum(num_weights.values())
     first_conv = next(node.name for node in prepared.graph.node if node.op_type == "Conv")
     head = (node for node in prepared.graph.node if node.op_type == "Gemm")
     return [first_conv, *(node.name for node in head if num_weights[node.input[1]] <= most)]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """One batch, in the form that onnxruntime's calibration asks for."""
+    """One batch, in the form that onnxruntime's calibration takes."""
 
     def __init__(self, batch_BCSS: NDArray[np.float32]) -> None:
         self.left = [batch_BCSS]

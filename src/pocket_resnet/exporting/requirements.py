@@ -1,4 +1,4 @@
-"""What the extra `export` installs. Nothing here imports it."""
+"""The packages of the extra `export`. This file imports none of them."""
 
 from importlib.util import find_spec
 
@@ -8,7 +8,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def require_extra() -> None:
-    """Raise EnvironmentFault where a package of the extra is not installed."""
+    """Raise EnvironmentFault if a package of the extra is not installed."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        what = f"export needs {' and '.join(missing)}, not installed here"
+        what = f"export needs {' and '.join(missing)}, which is not installed"
         raise EnvironmentFault(what, hint="pip install 'pocket-resnet[export]'")
