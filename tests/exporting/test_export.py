@@ -204,7 +204,7 @@ def test_command(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_p
     code, printed, err = run("export", digits_run, *out)
     assert code == 0, err
     assert printed.splitlines()[0] == f"file        {tmp_path}/out/digits-fp32.onnx"
-    assert "same class as the model for 100.00% of 300 validation images" in printed
+    assert "100.00% of 300 validation images get the model's class" in printed
 
 
 def test_no_precision_fits(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_path: Path) -> None:
