@@ -1,4 +1,7 @@
-"""Exporters that say nothing: torch's and onnxruntime's print their progress and warn of what is of no use here."""
+"""Silences torch's exporter and onnxruntime's calibration.
+
+They print progress on standard output, where `--json` prints its object, and warn about packages that are not needed.
+"""
 
 import contextlib
 import io
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, nothing reaches standard output, and of logs only errors; on leaving, all is as it was."""
+    """Inside, nothing is printed on standard output, there are no warnings, and only errors are logged."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
