@@ -50,6 +50,7 @@ def open_exported(path: str | Path, num_threads: int = 1) -> ExportedModel:
         content = read_limited(path, MAX_FILE_BYTES)
         check_num_fields(content)
         model = onnx.load_model_from_string(content)
+        model.DiscardUnknownFields()  # onnxruntime may know more fields than this version of onnx
         _check_parts(model)
         _check_version(model)
         num_classes = _check_signature(model.graph)
