@@ -11,6 +11,8 @@ from safetensors import safe_open
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import describe
+from pocket_resnet.exporting.export import Exported
+from pocket_resnet.exporting.parity import Comparison
 from pocket_resnet.hub import Pushed
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.card import Card
@@ -96,6 +98,8 @@ def test_fields_of_metrics(run: Path) -> None:
 
 def test_fields_of_json_outputs(run: Path) -> None:
     assert fields("evaluate") == set(evaluate_model(run).to_json())
+    figures = {field.name for kind in (Exported, Comparison) for field in dataclasses.fields(kind)}
+    assert fields("export") == figures - {"comparison"}
     assert fields("summary") == set(summarise(find_spec("fast")))
     assert fields("design") == set(designed({"budget": "1M"}))
     assert fields("data") == set(describe(open_source("digits")))

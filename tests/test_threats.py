@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "threats.md").read_text(encoding="utf-8")
 ROWS = {int(number): tests for number, tests in re.findall(r"^\| (\d+) \| .+? \| (.+) \|$", TEXT, re.MULTILINE)}
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
-TO_COME = range(31, 38)  # export and serving
+TO_COME = tuple(range(33, 38))  # serving
 
 
 def test_all_rows_are_there() -> None:

@@ -157,14 +157,25 @@ def test_damaged_exif_does_not_matter() -> None:
 def test_size_takes_the_centre_square_with_antialiasing() -> None:
     wide = np.random.default_rng(2).integers(0, 256, (16, 48, 3), np.uint8)
     np.testing.assert_array_equal(decode(encoded(wide), 16), wide[:, 16:32])
-    shrunk = Image.fromarray(wide).resize((24, 8), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(decode(encoded(wide), 8), np.asarray(shrunk)[:, 8:16])
     tall = np.ascontiguousarray(wide.swapaxes(0, 1))
-    np.testing.assert_array_equal(decode(encoded(tall), 8), np.asarray(shrunk)[:, 8:16].swapaxes(0, 1))
+    for picture, square in ((wide, wide[:, 16:32]), (tall, tall[16:32])):
+        shrunk = Image.fromarray(square).resize((8, 8), Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(decode(encoded(picture), 8), np.asarray(shrunk))
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     assert np.abs(decode(encoded(stripes), 8).astype(int) - 127).max() < 20  # without antialiasing: 0 or 255
     np.testing.assert_array_equal(decode(encoded(stripes), 64), stripes)
+
+
+@pytest.mark.parametrize(("width", "left"), [(17, 0), (18, 1), (19, 1), (21, 2)])
+def test_centre_square_has_whole_pixels(width: int, left: int) -> None:
+    """Where the margins cannot be equal, the left or upper one has a pixel less; nothing outside has an influence."""
+    wide = np.random.default_rng(4).integers(0, 256, (16, width, 3), np.uint8)
+    tall = np.ascontiguousarray(wide.swapaxes(0, 1))
+    for picture, square in ((wide, wide[:, left : left + 16]), (tall, tall[left : left + 16])):
+        for size in (8, 16, 24):
+            expected = decode(encoded(np.ascontiguousarray(square)), size)
+            np.testing.assert_array_equal(decode(encoded(picture), size), expected)
 
 
 def test_draft_of_a_large_jpeg_is_close_to_the_full_decode() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import tyro
 
 from pocket_resnet.cli import console, streams
-from pocket_resnet.cli.commands import COMMANDS, Train
+from pocket_resnet.cli.commands import COMMANDS
+from pocket_resnet.cli.train import Train
 from pocket_resnet.cli.train_flags import parse_train
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded

@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 from pydantic import BaseModel
 
-from pocket_resnet.cli.commands import Train
 from pocket_resnet.cli.flags import flag
+from pocket_resnet.cli.train import Train
 from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import with_flags

@@ -23,7 +23,7 @@ MAX_PIXELS = 50_000_000
 MAX_JPEG_PIXELS = 150_000_000  # where a JPEG is decoded by rows, to MAX_PIXELS at most
 MAX_SIDE_PX = 30_000
 MAX_NUM_FRAMES = 1_000
-DECODER_VERSION = 1  # increase it if decoded pixels change, so that cached pixels are rebuilt
+DECODER_VERSION = 2  # increase it if decoded pixels change, so that cached pixels are rebuilt
 
 _DRAFT_FACTOR = 4  # a JPEG is decoded at 1/2 to 1/8 where that leaves this many times the wanted size
 _UPRIGHT = {  # EXIF orientation -> what turns the picture upright
@@ -167,9 +167,14 @@ def _jpeg_scale(width: int, height: int, size: int | None) -> int:
 
 
 def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The centre square at [size, size, 3], bicubic with antialiasing."""
+    """The centre square at [size, size, 3], bicubic with antialiasing.
+
+    Cut first, at whole pixels: what lies outside of the square has no influence, and exported files do the same.
+    """
+    if picture.width != picture.height:
+        picture = picture.crop(_centre_square(*picture.size))
     if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(*picture.size))
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     return np.array(picture)
 
 
@@ -214,7 +219,8 @@ def _scale_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((deep_HW >> 8).astype(np.uint8))
 
 
-def _centre_square(width: int, height: int) -> tuple[float, float, float, float]:
+def _centre_square(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom; where the margins cannot be equal, left or top has one pixel less."""
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
+    left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side

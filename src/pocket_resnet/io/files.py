@@ -217,7 +217,7 @@ def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict
         if name not in recorded:
             raise ArtifactError(f"{name} is not listed in {SUMS_NAME}", where=folder)
         path = folder / name
-        contents[name] = _read_limited(path, max_bytes)
+        contents[name] = read_limited(path, max_bytes)
         sums.check(contents[name], recorded[name], path)
     return contents
 
@@ -229,10 +229,10 @@ def is_listed(folder: Path, name: str) -> bool:
 
 def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS_NAME
-    return sums.parse(_read_limited(path, MAX_SUMS_BYTES), path)
+    return sums.parse(read_limited(path, MAX_SUMS_BYTES), path)
 
 
-def _read_limited(path: Path, max_bytes: int) -> bytes:
+def read_limited(path: Path, max_bytes: int) -> bytes:
     """The file's content; refused from its size, before reading, where it is over the limit."""
     try:
         num_bytes = path.stat().st_size

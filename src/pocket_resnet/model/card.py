@@ -12,6 +12,7 @@ UNKNOWN_LICENCE = "unknown"  # the hub's word where nobody has chosen one
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 SPLITS = {"val": "validation"}  # the other splits have their common names
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]
+ClassNames = Annotated[tuple[ClassName, ...], FailFast(), Field(min_length=2, max_length=100_000)]
 
 
 class Card(BaseModel):
@@ -27,7 +28,7 @@ class Card(BaseModel):
     """The PocketResNet version that wrote it."""
     spec: NetworkSpec
     """The network."""
-    class_names: Annotated[tuple[ClassName, ...], FailFast(), Field(min_length=2, max_length=100_000)]
+    class_names: ClassNames
     """Names in the order of the logits."""
     num_params: int
     """Weights and biases, trainable or frozen."""

@@ -1,0 +1,81 @@
+"""The command `train`. Its flags for recipe keys are made in train_flags.py."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pocket_resnet.cli import console
+from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
+from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import override
+
+
+@dataclass
+class Train:
+    """Train a network and write checkpoints, metrics and the model to `runs/NAME`. Ctrl-C saves and stops.
+
+    pocket-resnet train fast --data digits
+
+    RECIPE comes first. It is a name from recipes/ or a .toml file (default: fast). Every recipe key is also a flag.
+    """
+
+    recipe: Recipe
+    data: Annotated[
+        str | None,
+        flag(
+            "cifar10, cifar100, digits, auto, or a folder with one subfolder per class (./digits is a folder). "
+            "With --resume: the new location of the run's data.",
+            "DATA",
+        ),
+    ] = None
+    teacher: Annotated[
+        str | None, flag("Distil from this trained model: the network learns to match its predictions.", "MODEL")
+    ] = None
+    data_dir: DataDir = None
+    runs_dir: Annotated[Path, flag("Folder for runs.", "DIR")] = Path("runs")
+    run: Annotated[
+        str | None, flag("Name of the run's folder (default: built from recipe, data and seed).", "NAME")
+    ] = None
+    resume: Annotated[bool, flag("Resume an interrupted run, or start it if it does not exist.")] = False
+    fork: Annotated[bool, flag("Resume even if the recipe or the data has changed since the run started.")] = False
+    report: Annotated[bool, flag("Write an HTML report to the run's folder at the end.")] = True
+    json: Json = False
+    out: OutFile = None
+    debug: ClassVar[bool] = False
+
+    def execute(self) -> None:
+        from pocket_resnet.device import keep_freed_memory
+        from pocket_resnet.training.distributed import is_writer
+        from pocket_resnet.training.run import train
+
+        output = JsonOutput(self.json, self.out)
+        if not is_writer():  # only rank 0 logs
+            logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
+        keep_freed_memory()
+        short = {"data.name": self.data, "teacher.model": self.teacher}
+        recipe = override(self.recipe, {key: value for key, value in short.items() if value is not None})
+        result = train(
+            recipe,
+            data_dir=self.data_dir,
+            runs_dir=self.runs_dir,
+            run=self.run,
+            resume=self.resume,
+            fork=self.fork,
+        )
+        if is_writer():
+            output.tell(result.__dict__, lambda: console.result(result.__dict__))
+            page = self._write_report(Path(result.model).parent) if self.report else None
+            if not output.on_stdout:
+                console.next_steps(result.model, page)
+
+    def _write_report(self, folder: Path) -> Path | None:
+        """The report's page. The run is already saved, so a failure here only prints a line."""
+        try:
+            from pocket_resnet.reporting.report import write_report
+
+            return write_report([folder], data_dir=self.data_dir)
+        except Exception as error:
+            console.no_report(error, folder, debug=self.debug)
+            return None
