@@ -20,6 +20,9 @@ Network = TypeVar("Network", bound=nn.Module)
 # Options of mallopt(3), and the largest number of bytes that it takes.
 TRIM_THRESHOLD, MMAP_THRESHOLD, NO_LIMIT = -1, -3, 2**31 - 1
 
+# As Linux names them: x86 first, then ARM.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -108,7 +111,7 @@ def _cpu_features() -> set[str]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return set()
-    return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+    return set(next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split())
 
 
 @contextmanager
@@ -142,6 +145,11 @@ def machine(hardware: Hardware) -> str:
     else:
         processor = f"{_cpu_name()}, {hardware.num_threads or torch.get_num_threads()} threads"
     return f"{processor}, {hardware.precision}, torch {torch.__version__.split('+')[0]}"
+
+
+def instructions() -> tuple[str, ...]:
+    """The processor's instruction sets that decide how fast it runs small networks, in the order of INSTRUCTIONS."""
+    return tuple(name for name in INSTRUCTIONS if name in _cpu_features())
 
 
 def _cpu_name() -> str:

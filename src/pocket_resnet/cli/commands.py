@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.benchmark import Benchmark
 from pocket_resnet.cli.export import Export
 from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
@@ -194,6 +195,7 @@ COMMANDS: dict[str, Any] = {
     "summary": Summary,
     "design": Design,
     "export": Export,
+    "benchmark": Benchmark,
     "data": Data,
     "push": Push,
 }

@@ -169,6 +169,23 @@ def description(found: Mapping[str, Any], *, verified: bool) -> None:
     _print(table)
 
 
+def benchmark(found: Mapping[str, Any]) -> None:
+    """The processor, the networks' sizes, and a row for each runtime and number of threads."""
+    print(f"processor  {found['machine']}; {' '.join(found['instructions']) or 'no vector instructions known'}")
+    for name, model in found["models"].items():
+        print(
+            f"{printable(name)}: {model['num_params']:,} parameters, {model['num_macs']:,} multiply-adds per image, "
+            f"accuracy {model['accuracy']:.2%} ({model['split']}, n = {model['num_images']:,})"
+        )
+    table = _table("model", "runtime", "threads", "bytes", "peak memory", "median", "p90", "spread", "images/s")
+    for row in found["timings"]:
+        times = (f"{row['median_ms']:.2f} ms", f"{row['p90_ms']:.2f} ms", f"{row['spread']:.0%}")
+        memory = f"{row['peak_bytes'] / 1e6:,.0f} MB"
+        sizes = (str(row["num_threads"]), f"{row['num_bytes']:,}", memory)
+        table.add_row(printable(row["model"]), row["runtime"], *sizes, *times, f"{row['images_per_s']:,.0f}")
+    _print(table)
+
+
 def _decimals(values: Sequence[float]) -> str:
     return " ".join(f"{value:.4f}" for value in values)
 

@@ -26,7 +26,7 @@ from pocket_resnet.exporting.session import Session
 from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.model.artifact import find_model, load_model, released
+from pocket_resnet.model.artifact import find_model, load_model, model_name, released
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import parse_count
@@ -139,9 +139,7 @@ class _Exporter:
 
     def file_name(self, precision: Precision) -> str:
         """NAME-PRECISION.onnx, or NAME-int8-vnni.onnx."""
-        folder = find_model(self.path).resolve()
-        name = folder.parent.name if folder.name == "model" else folder.name
-        return f"{name}-{precision}{'-vnni' if self.target_of(precision) == 'vnni' else ''}.onnx"
+        return f"{model_name(self.path)}-{precision}{'-vnni' if self.target_of(precision) == 'vnni' else ''}.onnx"
 
     def target_of(self, precision: Precision) -> Target:
         """The processors for a file of this precision; only int8 depends on them."""

@@ -1,6 +1,7 @@
 """Model directories: weights, config.json and card, written whole and verified on loading."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,13 @@ def find_model(path: Path) -> Path:
     if by_name:
         hint += f", or a released model: {listed(sorted(by_name), ', ')}"
     raise UsageError("no model here", where=path, hint=hint)
+
+
+def model_name(path: Path) -> str:
+    """A short name for the model at the path: that of its folder, of its run, or on the hub."""
+    folder = find_model(path).resolve()
+    names = (each.name for each in (folder, *folder.parents))
+    return next(name for name in names if name != "model" and not re.fullmatch(r"[0-9a-f]{40}", name))
 
 
 def resume_command(run: Path, data_dir: Path | None = None) -> str:

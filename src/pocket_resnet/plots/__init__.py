@@ -5,6 +5,7 @@ settings stay as they are.
 """
 
 from pocket_resnet.plots.figures import (
+    accuracy_latency,
     class_accuracies,
     confused_pairs,
     confusion_matrix,
@@ -15,6 +16,7 @@ from pocket_resnet.plots.image_grids import gradcam_overlay, image_grid, mistake
 from pocket_resnet.plots.network_diagram import network_diagram
 
 __all__ = [
+    "accuracy_latency",
     "class_accuracies",
     "confused_pairs",
     "confusion_matrix",

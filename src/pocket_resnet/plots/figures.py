@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from pocket_resnet.inference.evaluate import Evaluation
 from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, calibration_bins, wilson_interval
@@ -253,4 +253,32 @@ def reliability_diagram(evaluation: Evaluation) -> Figure:
     counts.set_ylabel("images (%)")
     counts.set_xlabel("confidence: probability of the predicted class (%)", fontsize=11)
     drawn.align_ylabels()
+    return drawn
+
+
+@style()
+def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
+    """Accuracy (%) against latency (ms, logarithmic): one point for each model and runtime, one colour per runtime.
+
+    A point is (model, runtime, seconds, accuracy from 0 to 1).
+
+    Example:
+
+        plots.accuracy_latency([("pocket-5m", "torch fp32", 0.021, 0.9752), ("cpu94", "torch fp32", 0.008, 0.9358)])
+    """
+    drawn, axes = figure(WIDTH_IN, 3.6)
+    runtimes = list(dict.fromkeys(runtime for _, runtime, _, _ in points))
+    for runtime, color in zip(runtimes, COLORS, strict=False):
+        chosen = [(1e3 * seconds, 100 * accuracy) for _, each, seconds, accuracy in points if each == runtime]
+        axes.plot(*zip(*chosen, strict=True), "o", markersize=8, color=color, label=runtime)
+    for model in dict.fromkeys(name for name, _, _, _ in points):
+        left, accuracy = min((seconds, accuracy) for name, _, seconds, accuracy in points if name == model)
+        place = (1e3 * left, 100 * accuracy)
+        axes.annotate(shown(model), place, (0, 8), textcoords="offset points", fontsize=SMALL, ha="left")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.margins(x=0.12, y=0.2)
+    axes.set_xlabel("latency of one image (ms)")
+    axes.set_ylabel("accuracy (%)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, 1.2), ncols=len(runtimes), frameon=False, fontsize=TINY)
     return drawn

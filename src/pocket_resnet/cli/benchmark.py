@@ -1,0 +1,54 @@
+"""The command `benchmark`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pocket_resnet.cli import console
+from pocket_resnet.cli.flags import Json, OutFile, flag, several
+from pocket_resnet.cli.json_output import JsonOutput
+
+
+@dataclass
+class Benchmark:
+    """Measure size, memory, latency and throughput of models on this machine, in torch and in onnxruntime.
+
+    pocket-resnet benchmark pocket-5m cpu94 --plot speed.png
+
+    Latency is that of one decoded image of the network's size. All models and runtimes take turns, so a machine that
+    slows down slows all of them. onnxruntime needs the extra `export`: pip install 'pocket-resnet[export]'
+    """
+
+    models: tyro.conf.Positional[
+        Annotated[tuple[Path, ...], several("Model directories, runs, or names of released models.", "MODEL")]
+    ]
+    threads: Annotated[tuple[int, ...], flag("Numbers of threads (default: 1 and all cores).", "N ...")] = ()
+    rounds: Annotated[int, flag("Timed calls of each model, runtime and number of threads.", "N")] = 50
+    plot: Annotated[Path | None, flag("Write a plot of accuracy against latency to this PNG file.", "FILE")] = None
+    json: Json = False
+    out: OutFile = None
+
+    def execute(self) -> None:
+        from pocket_resnet.exporting.benchmark import benchmark
+        from pocket_resnet.io.files import write_through
+        from pocket_resnet.plots import accuracy_latency
+        from pocket_resnet.plots.style import png
+
+        output = JsonOutput(self.json, self.out)
+        measured = benchmark(self.models, threads=self.threads, num_rounds=self.rounds, track=_tracked)
+        found = measured.to_json()
+        if self.plot is not None:
+            write_through(self.plot, png(accuracy_latency(measured.points())))
+        output.tell(found, lambda: console.benchmark(found))
+
+
+def _tracked(rounds: range) -> Iterable[int]:
+    """The rounds, with a progress bar on standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    bar = Console(stderr=True)
+    return track(rounds, "timing", console=bar, transient=True, disable=not bar.is_terminal)

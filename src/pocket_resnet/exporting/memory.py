@@ -1,0 +1,45 @@
+"""The memory that a program needs to classify one image, measured in a process of its own.
+
+Imports what it measures inside the functions: a program that runs an exported file does not load torch.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+
+def peak_bytes(classify: Callable[[Path], None], path: Path) -> int:
+    """Peak resident memory in bytes of a Python process that calls `classify(path)`, interpreter included."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak, classify, path).result()
+
+
+def _peak(classify: Callable[[Path], None], path: Path) -> int:
+    classify(path)
+    # getrusage's ru_maxrss would include the parent, whose memory the process shared before its own program started.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def classify_with_torch(path: Path) -> None:
+    """Load the model directory and classify one random image of the network's size."""
+    import torch
+
+    from pocket_resnet.model.artifact import load_model
+
+    torch.set_num_threads(1)
+    model, card = load_model(path)
+    with torch.inference_mode():
+        model(torch.rand(1, 3, card.spec.image_size, card.spec.image_size))
+
+
+def classify_with_onnxruntime(path: Path) -> None:
+    """Load the exported file and classify one random image, as a program without this package does."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session.run(["probabilities"], {"images": np.zeros((1, 32, 32, 3), np.uint8)})

@@ -1,0 +1,31 @@
+"""Latencies: calls take turns, warm-ups do not count, and the figures are those of the sample."""
+
+import time
+
+import pytest
+
+from pocket_resnet.inference import latency
+from pocket_resnet.inference.latency import NUM_WARM_UPS, latencies
+
+
+def test_calls_take_turns() -> None:
+    order: list[str] = []
+    found = latencies({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, range(NUM_WARM_UPS + 3))
+    assert order == ["a", "b"] * (NUM_WARM_UPS + 3)
+    assert found["a"].num_rounds == found["b"].num_rounds == 3
+
+
+def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first calls take an hour; the eleven that count take 1 to 11 s."""
+    durations = [3600.0] * NUM_WARM_UPS + [float(number) for number in range(1, 12)]
+    now, clock = 0.0, iter(durations)
+
+    def call() -> None:
+        nonlocal now
+        now += next(clock)
+
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: now)
+    found = latencies({"call": call}, range(len(durations)))["call"]
+    assert (found.median_s, found.p90_s, found.num_rounds) == (6, 10, 11)
+    assert found.spread == pytest.approx((8.5 - 3.5) / 6)
+    assert time.perf_counter() == now
