@@ -141,17 +141,10 @@ def _model_index(card: Card) -> str:
 
 def markdown(card: Card, licence: str = UNKNOWN_LICENCE) -> str:
     """The model card as Markdown, with the hub's front matter."""
-    low, high = card.interval
     seen = "" if card.caveat is None else f"{card.caveat[0].upper()}{card.caveat[1:]}.\n"
     if card.train_on == "trainval":
         seen = "The model was trained on these images, so this is no estimate of its accuracy on new ones.\n"
-    views = "".join(f"\n| accuracy, {name} views | {share:.2%} |" for name, share in several_views(card).items())
-    command = "" if card.command is None else f"\n| command | `{card.command}` |"
-    content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
-    start = "" if card.init_from is None else f"\n| started from | checkpoint `{card.init_from}` of another run |"
-    sha256 = "" if card.teacher_sha256 is None else f", SHA-256 {card.teacher_sha256[:16]}…"
-    teacher = "" if card.teacher is None else f"\n| teacher | `{card.teacher}`{sha256} |"
-    classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
+    rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(card).items())
     return f"""{front_matter(card, licence)}
 # {card.recipe} on {card.data}
 
@@ -160,15 +153,7 @@ PocketResNet {card.version}.
 
 | | |
 | --- | --- |
-| accuracy, single view, last epoch | {card.accuracy:.2%} of {card.num_images:,} images ({card.split}) |
-| 95% interval (Wilson) | {low:.2%} to {high:.2%} |{views}
-| data | {card.data}{content} |
-| recipe, seed | {card.recipe}, {card.seed} |{start}{teacher}{command}
-| training | {card.epochs} epochs, {card.steps:,} steps, {card.train_flops / 1e15:.4f} PFLOP, {card.seconds:,.0f} s |
-| machine | {card.machine} |
-| weights | {card.weights} |
-| input | RGB, {card.spec.image_size} x {card.spec.image_size} pixels, 0 to 1; the network normalises its input |
-| classes | {classes} |
+{rows}
 {seen}
 ## Use
 
@@ -180,3 +165,31 @@ PocketResNet {card.version}.
 The network distinguishes the classes above in images like those it was trained on. It assigns one of these classes to
 every image, and its confidence means little for images of other kinds.
 """
+
+
+def _facts(card: Card) -> dict[str, str]:
+    """The rows of the card's table."""
+    low, high = card.interval
+    size = card.spec.image_size
+    facts = {
+        "accuracy, single view, last epoch": f"{card.accuracy:.2%} of {card.num_images:,} images ({card.split})",
+        "95% interval (Wilson)": f"{low:.2%} to {high:.2%}",
+    }
+    facts |= {f"accuracy, {name} views": f"{share:.2%}" for name, share in several_views(card).items()}
+    content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
+    facts |= {"data": f"{card.data}{content}", "recipe, seed": f"{card.recipe}, {card.seed}"}
+    if card.init_from is not None:
+        facts["started from"] = f"checkpoint `{card.init_from}` of another run"
+    if card.teacher is not None:
+        sha256 = "" if card.teacher_sha256 is None else f", SHA-256 {card.teacher_sha256[:16]}…"
+        facts["teacher"] = f"`{card.teacher}`{sha256}"
+    if card.command is not None:
+        facts["command"] = f"`{card.command}`"
+    pflop = card.train_flops / 1e15
+    return facts | {
+        "training": f"{card.epochs} epochs, {card.steps:,} steps, {pflop:.4f} PFLOP, {card.seconds:,.0f} s",
+        "machine": card.machine,
+        "weights": card.weights,
+        "input": f"RGB, {size} x {size} pixels, 0 to 1; the network normalises its input",
+        "classes": ", ".join(f"`{name}`" for name in card.class_names[:20]) + " …" * (len(card.class_names) > 20),
+    }
