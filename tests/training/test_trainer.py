@@ -85,8 +85,8 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     """Means over the epoch's images, a smaller last batch counting less."""
     seen: list[tuple[float, int, int]] = []
 
-    def note(logits_BK: Tensor, targets: Targets, label_smoothing: float) -> Tensor:
-        loss = mixed_cross_entropy(logits_BK, targets, label_smoothing)
+    def note(logits_BK: Tensor, targets: Targets, *rest: Any) -> Tensor:
+        loss = mixed_cross_entropy(logits_BK, targets, *rest)
         hits = (logits_BK.argmax(1) == targets.labels_B).sum()
         seen.append((float(loss.detach()), int(hits), len(logits_BK)))
         return loss

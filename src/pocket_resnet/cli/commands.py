@@ -12,43 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
-from pocket_resnet.errors import DataError, UsageError, listed
+from pocket_resnet.cli.predict import Predict
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
-
-
-def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
-    """A flag's help text and the name of its value, for an annotation.
-
-    A text that ends with `(default: VALUE).` keeps that default; any other gets the default's value, or `(optional)`.
-    """
-    text, _, stated = text.partition(" (default: ")
-
-    def hint(value: str) -> str:
-        if stated:
-            return f"(default: {stated.removesuffix('.')}"
-        return "(optional)" if value in ("", "None") else f"(default: {value})"
-
-    return tyro.conf.arg(help=text, metavar=metavar, prefix_name=prefix, help_behavior_hint=hint)
-
-
-def several(text: str, metavar: str) -> Any:
-    """Like `flag`, for an argument of one or more values."""
-    return tyro.conf.arg(help=text, metavar=f"{metavar} ...", help_behavior_hint="(one or more)")
-
-
-Model = tyro.conf.Positional[
-    Annotated[Path, flag("A model directory, a finished run's folder, or the name of a released model.", "MODEL")]
-]
-DataDir = Annotated[
-    Path | None, flag("Folder for data sets (default: $POCKET_RESNET_DATA or the cache folder).", "DIR")
-]
-Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
-OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
-Views = Annotated[
-    Literal[1, 2, 6], flag("Average the predictions for this many views: 2 adds the mirror image, 6 also shifts both.")
-]
 
 
 @dataclass
@@ -57,7 +25,8 @@ class Train:
 
     pocket-resnet train fast --data digits
 
-    RECIPE comes first: a name from recipes/ or a .toml file (default: fast). Every recipe key is also a flag.
+    RECIPE comes first: a name from recipes/ or a .toml file (default: fast, or finetune with --from). Every recipe
+    key is also a flag.
     """
 
     recipe: Recipe
@@ -71,6 +40,14 @@ class Train:
     ] = None
     teacher: Annotated[
         str | None, flag("Distil from this trained model: the network learns to match its predictions.", "MODEL")
+    ] = None
+    from_model: Annotated[
+        str | None,
+        tyro.conf.arg(name="from"),
+        flag("Fine-tune this trained model on the data's classes (default recipe: finetune).", "MODEL"),
+    ] = None
+    freeze: Annotated[
+        int | None, flag("With --from: train only the head for this many epochs, then everything.", "EPOCHS")
     ] = None
     data_dir: DataDir = None
     runs_dir: Annotated[Path, flag("Folder for runs.", "DIR")] = Path("runs")
@@ -93,7 +70,12 @@ class Train:
         if not is_writer():  # only rank 0 logs
             logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
         keep_freed_memory()
-        short = {"data.name": self.data, "teacher.model": self.teacher}
+        short = {
+            "data.name": self.data,
+            "teacher.model": self.teacher,
+            "pretrained.model": self.from_model,
+            "pretrained.freeze_epochs": self.freeze,
+        }
         recipe = override(self.recipe, {key: value for key, value in short.items() if value is not None})
         result = train(
             recipe,
@@ -176,34 +158,6 @@ class Report:
         from pocket_resnet.reporting.report import write_report
 
         print(f"report      {write_report(self.runs, self.out, self.data_dir, self.data)}")
-
-
-@dataclass
-class Predict:
-    """Predict the classes of images.
-
-    pocket-resnet predict runs/fast-cifar10-seed0 cat.jpg holiday-pictures/
-    """
-
-    model: Model
-    images: tyro.conf.Positional[Annotated[tuple[Path, ...], several("Image files, or folders of them.", "IMAGE")]]
-    top: int = 3
-    """Number of classes to list for each image."""
-    views: Views = 1
-    json: Json = False
-    out: OutFile = None
-
-    def execute(self) -> None:
-        from pocket_resnet.inference.predict import predict_files
-
-        output = JsonOutput(self.json, self.out)
-        rows, bad = predict_files(self.model, self.images, self.top, self.views)
-        output.tell({"predictions": rows}, lambda: console.predictions(rows))
-        if bad:
-            what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
-            raise DataError(what, hint="check the paths, save the files again as images, or omit them")
-        if not rows:
-            raise UsageError("no images", hint="give image files or folders")
 
 
 @dataclass

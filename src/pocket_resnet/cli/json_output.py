@@ -26,14 +26,18 @@ class JsonOutput:
         if self.file is not None:
             _check(self.file)
 
-    def tell(self, value: Any, for_people: Callable[[], None]) -> None:
-        """Write the file, so that it exists even if standard output breaks; then print JSON, or what is for people."""
+    def tell(self, value: Any, for_people: Callable[[], None], csv_text: str | None = None) -> None:
+        """Write the file, so that it exists even if standard output breaks; then print JSON, or what is for people.
+
+        `csv_text` takes the place of JSON in both.
+        """
         if self.file is not None:
             _check(self.file)  # the run that it may belong to is there by now
-            write_through(self.file, json_bytes(value))
+            content = json_bytes(value) if csv_text is None else csv_text.encode(errors="backslashreplace")
+            write_through(self.file, content)
             print(f"wrote {self.file}", file=sys.stderr)
         if self.on_stdout:
-            sys.stdout.write(json_text(value, streams.encoding()))
+            sys.stdout.write(json_text(value, streams.encoding()) if csv_text is None else csv_text)
             sys.stdout.flush()
         else:
             for_people()

@@ -8,12 +8,26 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 from pydantic import BaseModel
 
-from pocket_resnet.cli.commands import Train, flag
+from pocket_resnet.cli.commands import Train
+from pocket_resnet.cli.flags import flag
 from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import with_flags
 
-COMMON = ("data", "budget", "epochs", "batch_size", "seed", "teacher", "run", "resume", "runs_dir", "report")
+COMMON = (
+    "data",
+    "budget",
+    "epochs",
+    "batch_size",
+    "seed",
+    "from_model",
+    "freeze",
+    "teacher",
+    "run",
+    "resume",
+    "runs_dir",
+    "report",
+)
 SECTIONS = tuple(name for name, field in Recipe.model_fields.items() if isinstance(field.default, BaseModel))
 METAVARS = {  # of optional keys, for which tyro would write {None}|STR
     "budget": "COUNT",

@@ -45,6 +45,10 @@ class Card(BaseModel):
     """The model whose answers it learned; None: it learned the labels alone."""
     teacher_sha256: str | None = None
     """SHA-256 of that model's weights."""
+    pretrained: str | None = None
+    """The model that it was fine-tuned from; None: it started from untrained weights or a checkpoint."""
+    pretrained_sha256: str | None = None
+    """SHA-256 of that model's weights."""
     epochs: int
     """Passes over the training images."""
     steps: int
@@ -85,6 +89,12 @@ def several_views(card: Card) -> dict[str, float]:
     return {name: accuracy for name, accuracy in measured.items() if accuracy is not None}
 
 
+def _model_row(role: str, name: str | None, sha256: str | None) -> str:
+    """The table's row about another model that this one learned from; nothing where there is none."""
+    content = "" if sha256 is None else f", SHA-256 {sha256[:16]}…"
+    return "" if name is None else f"\n| {role} | `{name}`{content} |"
+
+
 def markdown(card: Card) -> str:
     """The model card as Markdown."""
     low, high = card.interval
@@ -95,8 +105,8 @@ def markdown(card: Card) -> str:
     command = "" if card.command is None else f"\n| command | `{card.command}` |"
     content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
     start = "" if card.init_from is None else f"\n| started from | checkpoint `{card.init_from}` of another run |"
-    sha256 = "" if card.teacher_sha256 is None else f", SHA-256 {card.teacher_sha256[:16]}…"
-    teacher = "" if card.teacher is None else f"\n| teacher | `{card.teacher}`{sha256} |"
+    start += _model_row("fine-tuned from", card.pretrained, card.pretrained_sha256)
+    teacher = _model_row("teacher", card.teacher, card.teacher_sha256)
     classes = ", ".join(f"`{name}`" for name in card.class_names[:20]) + (" …" if len(card.class_names) > 20 else "")
     return f"""# {card.recipe} on {card.data}
 
