@@ -290,3 +290,10 @@ def test_a_residual_gain_needs_a_norm(model: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="residual_gain needs blocks that end in a norm"):
         Recipe.model_validate({"residual_gain": 0.0, "model": model})
     assert Recipe.model_validate({"model": model}).residual_gain == 1
+
+
+def test_class_weights_need_labels_in_the_loss() -> None:
+    with pytest.raises(RecipeError, match=r"class_weights has no effect if teacher\.weight is 1"):
+        Recipe.model_validate({"class_weights": "balanced", "teacher": {"model": "m"}})
+    section = {"model": "m", "weight": 0.5}
+    assert Recipe.model_validate({"class_weights": "balanced", "teacher": section}).class_weights == "balanced"
