@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from pocket_resnet.cli import console
 from pocket_resnet.inference import predict
@@ -91,6 +92,19 @@ def test_a_bad_file_costs_no_other_its_answer(
         assert line in err
     found = names(out) if as_csv == "--json" else [row["image"] for row in csv.DictReader(io.StringIO(out))]
     assert found == ["b.png", "many/2.png", "many/deep/1.png", "a.png"]
+
+
+def test_several_threads_give_the_same_answers_in_order(
+    run: Run, trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("predict", trained, "a.png")  # takes what training has printed
+    expected = run("predict", trained, here, "--json")
+    monkeypatch.setattr(predict, "BATCH", 1)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("pocket_resnet.device.num_cores", lambda: 3)
+    code, out, err = run("predict", trained, here, "--json")
+    assert (code, names(out), err) == (expected[0], names(expected[1]), expected[2])
+    assert torch.get_num_threads() == 1
 
 
 def standard_input(content: bytes, monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool = False) -> None:

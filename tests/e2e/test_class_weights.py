@@ -31,9 +31,9 @@ def test_balanced_weights_find_more_of_a_rare_class(run: Callable[..., tuple[int
     pictures = imbalanced(tmp_path / "pictures")
 
     def per_class(weights: str) -> dict[str, Any]:
-        words = ("train", "fast", "--data", pictures, "--budget", "20k", "--batch-size", "32", "--epochs", 8)
-        options = ("--class-weights", weights, "--run", weights, "--runs-dir", tmp_path, "--no-report")
-        code, _, error = run(*words, *options)
+        recipe = ("--budget", "20k", "--batch-size", 32, "--epochs", 8, "--validate-every", 8)
+        words = ("train", "fast", "--data", pictures, *recipe, "--class-weights", weights)
+        code, _, error = run(*words, "--run", weights, "--runs-dir", tmp_path, "--no-report")
         assert code == 0, error
         found: dict[str, Any] = json.loads(run("evaluate", tmp_path / weights, "--json")[1])["per_class"]
         return found

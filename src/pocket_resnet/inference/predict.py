@@ -4,20 +4,21 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pocket_resnet.data.conversion import pixels
 from pocket_resnet.data.image import ImageError
 from pocket_resnet.data.listing import Listing, printable
-from pocket_resnet.device import num_cores
 from pocket_resnet.errors import UsageError
-from pocket_resnet.inference.classifier import load
+from pocket_resnet.inference.classifier import Classifier, load
 from pocket_resnet.io.files import expanded
 
 STDIN = "-"
@@ -38,16 +39,37 @@ def predict_files(
     `advance` hears how many of how many are done.
     """
     classifier, names = load(model, device), list_images(images)
+    num_workers = classifier.hardware.num_threads or torch.get_num_threads()
+    alone = Classifier(classifier.model, classifier.card, replace(classifier.hardware, num_threads=1))
+    batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
-    for batch in _decoded(names, classifier.card.spec.image_size):
-        readable = {name: result for name, result in batch.items() if not isinstance(result, ImageError)}
-        bad += [f"{printable(name)}: {error.what}" for name, error in batch.items() if isinstance(error, ImageError)]
-        predictions = classifier.predict(list(readable.values()), top=top, views=views)
-        for name, prediction in zip(readable, predictions, strict=True):
-            ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
-            rows.append({"image": name, **ranking[0], "top": ranking})
-        advance(len(rows) + len(bad), len(names))
+    # A small network keeps several threads busier with a batch each than with one batch that they share.
+    with ThreadPoolExecutor(num_workers) as pool:
+        for found, unreadable in pool.map(lambda batch: _answers(alone, batch, top, views), batches):
+            rows += found
+            bad += unreadable
+            advance(len(rows) + len(bad), len(names))
+    return rows, bad
+
+
+def _answers(
+    classifier: Classifier, names: Sequence[str], top: int, views: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows for one batch, and what of it cannot be read."""
+    readable: dict[str, NDArray[np.uint8]] = {}
+    bad: list[str] = []
+    for name in names:
+        try:
+            source = _standard_input() if name == STDIN else name
+            readable[name] = pixels(source, classifier.card.spec.image_size)
+        except ImageError as error:
+            bad.append(f"{printable(name)}: {error.what}")
+    rows: list[dict[str, Any]] = []
+    predictions = classifier.predict(list(readable.values()), top=top, views=views)
+    for name, prediction in zip(readable, predictions, strict=True):
+        ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
+        rows.append({"image": name, **ranking[0], "top": ranking})
     return rows, bad
 
 
@@ -71,24 +93,6 @@ def _in_folder(folder: str) -> list[str]:
     for line in (*listing.skipped_lines(), *(() if found else ("no images",))):
         _log.warning("%s: %s", printable(folder), line)
     return found
-
-
-def _decoded(names: Sequence[str], size: int) -> Iterator[dict[str, NDArray[np.uint8] | ImageError]]:
-    """Batches of pixels [size, size, 3] by name; the next one is decoded while the caller works on this one."""
-    batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
-    with ThreadPoolExecutor(num_cores()) as pool:
-        coming = pool.map(lambda name: _decode(name, size), batches[0] if batches else ())
-        for number, batch in enumerate(batches):
-            results, following = coming, batches[number + 1 : number + 2]
-            coming = pool.map(lambda name: _decode(name, size), following[0] if following else ())
-            yield dict(zip(batch, results, strict=True))
-
-
-def _decode(name: str, size: int) -> NDArray[np.uint8] | ImageError:
-    try:
-        return pixels(_standard_input() if name == STDIN else name, size)
-    except ImageError as error:
-        return error
 
 
 def _standard_input() -> Any:
