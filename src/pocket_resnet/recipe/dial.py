@@ -21,7 +21,7 @@ POOLED_SCALE = 8.0  # of rates: what networks that pool before their stages lear
 DISTORTED = 24  # strength from which pictures are distorted
 BLENDED = 100  # strength from which pictures are blended
 AVERAGED = 0.04  # share of such a run that its averaged weights look back on: published recipes take 3 to 4%
-FINE_TUNING_LR, FINE_TUNING_MUON_LR = 0.05, 0.02  # a quarter of the recipe `best`'s
+FINE_TUNING_LR, FINE_TUNING_MUON_LR = 0.05, 0.02  # a quarter of those of `best` (docs/log.md)
 INSTEAD = {"ema.window": "ema.decay"}  # keys that take the place of a dialled one
 
 
