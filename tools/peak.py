@@ -15,7 +15,7 @@ from pocket_resnet.data.loader import Steps
 from pocket_resnet.device import Hardware
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.training.flops import images_by_side
+from pocket_resnet.training.flops import images_by_cost
 
 REPEATS = 3
 
@@ -69,7 +69,7 @@ def flops_per_s(model: ResNet, recipe: Recipe, num_images: int, hardware: Hardwa
     """The rate that a run of the recipe would have if it did nothing but its convolutions."""
     steps = Steps(num_images, recipe)
     seconds, flops = 0.0, 0.0
-    for side, count in images_by_side(steps, steps.total).items():
+    for (side, _), count in images_by_cost(steps, steps.total).items():
         num_batches = count / recipe.batch_size
         for convolution in convolutions(model, side, recipe.batch_size):
             one_s, one_flops = convolution.seconds_and_flops(hardware)

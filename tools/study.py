@@ -79,19 +79,32 @@ def run(
     if unknown := set(options.only or ()) - set(cases):
         sys.exit(f"no such case: {', '.join(sorted(unknown))}; known: {', '.join(cases)}")
     keys = ("data", "budget", variable, "epochs", "seed")
-    rows = list(csv.DictReader(options.out.read_text(encoding="utf-8").splitlines())) if options.out.exists() else []
+    whole = {"min_steps": 0, "validate_every": options.epochs, "data.name": options.data}
+
+    def recipe_of(row: dict[str, Any]) -> Recipe:
+        return override(make(row[variable], options.budget, options.epochs), whole | {"seed": row["seed"]})
+
+    rows = [
+        dict(zip(keys, (options.data, options.budget, case, options.epochs, seed), strict=True))
+        for seed, case in itertools.product(range(options.seeds), options.only or cases)
+    ]
+    add_rows(options.out, rows, recipe_of, options.data_dir)
+
+
+def add_rows(
+    out: Path, wanted: list[dict[str, Any]], recipe_of: Callable[[dict[str, Any]], Recipe], data_dir: Path | None
+) -> None:
+    """Measure the recipe of each of these rows that the file does not have yet, and add it with what was measured."""
+    keys = tuple(wanted[0])
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines())) if out.exists() else []
     done = {tuple(row[key] for key in keys) for row in rows}
-    wanted = itertools.product(range(options.seeds), options.only or cases)
-    with options.out.open("a", encoding="utf-8", newline="") as file:
+    with out.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, (*keys, *MEASURED), lineterminator="\n")
         if not rows:
             writer.writeheader()
-        for seed, case in wanted:
-            row = dict(zip(keys, (options.data, options.budget, case, options.epochs, seed), strict=True))
-            if tuple(map(str, row.values())) in done:
-                continue
-            whole = {"min_steps": 0, "validate_every": options.epochs, "seed": seed, "data.name": options.data}
-            row |= measure(override(make(case, options.budget, options.epochs), whole), options.data_dir)
-            writer.writerow(row)
-            file.flush()
-            print(row, file=sys.stderr)
+        for row in wanted:
+            if tuple(map(str, row.values())) not in done:
+                measured = row | measure(recipe_of(row), data_dir)
+                writer.writerow(measured)
+                file.flush()
+                print(measured, file=sys.stderr)

@@ -34,7 +34,8 @@ def test_train_help_shows_common_flags_first(run: Run) -> None:
         elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
             flags.setdefault(title, []).append(found[1])
     assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
-    assert flags["common options"] == [name.replace("_", "-") for name in train_flags.COMMON]
+    names = ["from" if name == "from_model" else name.replace("_", "-") for name in train_flags.COMMON]
+    assert flags["common options"] == names
     keys = {key.replace("_", "-") for key in dotted(Recipe().model_dump())}
     assert keys <= {flag for box in flags.values() for flag in box}
 

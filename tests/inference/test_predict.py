@@ -137,7 +137,7 @@ def test_several_views_where_mirrored_images_mean_something_else(
 def test_a_loop_of_links_is_a_file_that_cannot_be_read(trained: Path, png: Path, tmp_path: Path) -> None:
     loop = tmp_path / "loop.png"
     loop.symlink_to(loop)
-    rows, [bad] = predict_files(trained, [loop, png], top=1)
+    rows, [bad] = predict_files(trained, [str(loop), str(png)], top=1)
     assert [row["image"] for row in rows] == [str(png)]
     assert "loop.png: cannot be read" in bad
 
@@ -168,7 +168,7 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path, caplog: pyt
     (folder / "a.txt").write_text("no picture")
     (folder / ".hidden.png").write_text("none of our business")
     (folder / "loop").symlink_to(folder)
-    rows, bad = predict_files(trained, [png, folder], top=2)
+    rows, bad = predict_files(trained, [str(png), str(folder)], top=2)
     assert [row["image"] for row in rows] == [str(png), str(folder / "deep" / "b.png")]
     assert [len(row["top"]) for row in rows] == [2, 2]
     assert len(bad) == 1

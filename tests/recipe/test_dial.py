@@ -17,7 +17,7 @@ from pocket_resnet.model.catalog import named
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import dotted
-from pocket_resnet.recipe.dial import FULL_SIZE_PARAMS, follow, growing_image_sizes, strength
+from pocket_resnet.recipe.dial import FULL_SIZE_PARAMS, follow, growing_image_sizes, network, strength
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, override, parse_recipe, to_toml
 from pocket_resnet.training.prepare import fit_to_data
@@ -213,3 +213,14 @@ def test_a_fitted_recipe_has_the_values_and_no_dial(source: Source, logged: Any)
     assert recipe.model == replace(recipe.model, num_classes=3)
     assert [line for line in logged.messages if line.startswith("the dial: ")]
     assert fit_to_data(recipe, source, 14) == recipe
+
+
+def test_fine_tuning_has_lower_rates_unless_they_are_set() -> None:
+    """The network is never scaled: it is the model's."""
+    untrained, asked = load_recipe("best"), override(load_recipe("finetune"), {"pretrained.model": "m"})
+    found = follow(asked)
+    for key in ("optim.lr", "optim.muon_lr"):
+        assert 0 < found[key] < dotted(untrained.model_dump())[key]
+        assert follow(override(asked, {key: 0.123})).keys() == found.keys() - {key}
+    assert "optim.lr" not in follow(load_recipe("finetune"))
+    assert network(override(asked, {"budget": "5M"}), 7) == replace(asked.model, num_classes=7)

@@ -60,7 +60,7 @@ def test_wrong_type(key: str, literal: str) -> None:
     assert key.rpartition(".")[2] in refusal(text)
 
 
-TEXTS = ("name", "budget", "max_macs", "max_bytes", "init_from", "teacher.model")
+TEXTS = ("name", "budget", "max_macs", "max_bytes", "init_from", "teacher.model", "pretrained.model")
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if not {key, key.rpartition(".")[2]} & set(TEXTS)])
@@ -224,7 +224,7 @@ def test_every_change_is_a_difference(key: str) -> None:
     old = dict(flat(DEFAULTS))[key]
     candidates = [not old] if isinstance(old, bool) else [1, 2, 0.5, "x", "5M", [4], [1, 1, 1], [3, 3, 1], [64, 64, 64]]
     candidates += ["trainval", "reflect", "none", "muon", "linear", "cpu", "fp32", "off", "dirac", "whitening", "pool"]
-    candidates += ["identity", "single", "stem", "gelu", "max", 5, 64, ["model"], "0" * 64]
+    candidates += ["identity", "balanced", "single", "stem", "gelu", "max", 5, 64, ["model"], "0" * 64]
     changed = None
     for candidate in candidates:
         with contextlib.suppress(UsageError):
@@ -233,7 +233,7 @@ def test_every_change_is_a_difference(key: str) -> None:
                 break
     assert changed is not None
     found = [line.partition(":")[0] for line in differences(Recipe(), changed)]
-    free = key in ("max_steps", "track", "data.num_workers", "teacher.model") or key.startswith(
+    free = key in ("max_steps", "track", "data.num_workers", "teacher.model", "pretrained.model") or key.startswith(
         ("hardware.", "checkpoint.")
     )
     assert found == ([] if free else [key])
@@ -290,3 +290,10 @@ def test_a_residual_gain_needs_a_norm(model: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="residual_gain needs blocks that end in a norm"):
         Recipe.model_validate({"residual_gain": 0.0, "model": model})
     assert Recipe.model_validate({"model": model}).residual_gain == 1
+
+
+def test_class_weights_need_labels_in_the_loss() -> None:
+    with pytest.raises(RecipeError, match=r"class_weights has no effect if teacher\.weight is 1"):
+        Recipe.model_validate({"class_weights": "balanced", "teacher": {"model": "m"}})
+    section = {"model": "m", "weight": 0.5}
+    assert Recipe.model_validate({"class_weights": "balanced", "teacher": section}).class_weights == "balanced"

@@ -37,6 +37,13 @@ def test_one_image_of_the_fast_network() -> None:
     assert flops_per_image(ResNet(spec), 32) == closed_form(spec, 32)
 
 
+def test_one_image_of_a_network_whose_body_is_frozen(tiny_spec: NetworkSpec) -> None:
+    """Forward through everything, and the gradient of the head's weights alone."""
+    head = layers(tiny_spec, 8)[-1]
+    expected = 2 * num_macs(tiny_spec, 8) + 2 * head.num_macs
+    assert flops_per_image(ResNet(tiny_spec), 8, frozen=True) == expected
+
+
 def test_counting_leaves_the_model_as_it_is(tiny_model: ResNet) -> None:
     tiny_model.eval()
     before = tiny_model.stem.norm.num_batches_tracked.item()

@@ -20,7 +20,7 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.training.trainer import EpochTotals, Trainer, first_non_finite, mixed_cross_entropy
+from pocket_resnet.training.trainer import EpochTotals, Trainer, balanced_weights, first_non_finite, mixed_cross_entropy
 
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=True)
 
@@ -81,12 +81,45 @@ def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) ->
     assert trainer.steps.total == 4
 
 
+def test_balanced_weights_are_inverse_to_counts_with_mean_1() -> None:
+    """Over the images; a class without any has the weight of one image and changes nothing."""
+    labels_N = torch.tensor([0] * 6 + [1] * 3 + [3])
+    weights_K = balanced_weights(labels_N, 4)
+    assert weights_K[labels_N].mean() == pytest.approx(1)
+    assert weights_K[[0, 1, 3]].tolist() == pytest.approx([10 / 18, 10 / 9, 10 / 3])
+    assert balanced_weights(torch.arange(6) % 3, 3).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_weighted_loss_is_the_mean_of_weighted_losses(share: float) -> None:
+    """Of both classes of a mixed image, with smoothed labels; what another image is of does not matter."""
+    logits_BK, labels_B, others_B = torch.randn(5, 3), torch.tensor([0, 0, 1, 2, 0]), torch.tensor([1, 2, 2, 0, 1])
+    weights_K, log_BK = torch.tensor([0.5, 1.0, 4.0]), logits_BK.log_softmax(1)
+    expected = 0.0
+    for log_K, label, other in zip(log_BK, labels_B, others_B, strict=True):
+        for part, k in ((share, label), (1 - share, other)):
+            expected += part * float(weights_K[k] * -(0.9 * log_K[k] + 0.1 * log_K.mean())) / 5
+    found = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, share), 0.1, weights_K)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_weights_are_those_of_the_training_images(make_trainer: Callable[..., Trainer]) -> None:
+    trainer = make_trainer(class_weights="balanced")
+    assert trainer.class_weights_K is not None
+    assert torch.equal(trainer.class_weights_K, balanced_weights(trainer.loader.labels_N, 3))
+    plain = make_trainer()
+    assert plain.class_weights_K is None
+    for each in (trainer, plain):
+        each.train_step()
+    assert trainer.epoch_totals().loss != plain.epoch_totals().loss  # 5, 5 and 4 images
+
+
 def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Means over the epoch's images, a smaller last batch counting less."""
     seen: list[tuple[float, int, int]] = []
 
-    def note(logits_BK: Tensor, targets: Targets, label_smoothing: float) -> Tensor:
-        loss = mixed_cross_entropy(logits_BK, targets, label_smoothing)
+    def note(logits_BK: Tensor, targets: Targets, *rest: Any) -> Tensor:
+        loss = mixed_cross_entropy(logits_BK, targets, *rest)
         hits = (logits_BK.argmax(1) == targets.labels_B).sum()
         seen.append((float(loss.detach()), int(hits), len(logits_BK)))
         return loss

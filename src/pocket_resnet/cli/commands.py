@@ -15,9 +15,9 @@ from pocket_resnet.cli.benchmark import Benchmark
 from pocket_resnet.cli.export import Export
 from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
 from pocket_resnet.cli.train import Train
-from pocket_resnet.errors import DataError, UsageError, listed
 
 
 @dataclass
@@ -74,34 +74,6 @@ class Report:
         from pocket_resnet.reporting.report import write_report
 
         print(f"report      {write_report(self.runs, self.out, self.data_dir, self.data)}")
-
-
-@dataclass
-class Predict:
-    """Predict the classes of images.
-
-    pocket-resnet predict runs/fast-cifar10-seed0 cat.jpg holiday-pictures/
-    """
-
-    model: Model
-    images: tyro.conf.Positional[Annotated[tuple[Path, ...], several("Image files or folders of images.", "IMAGE")]]
-    top: int = 3
-    """Number of classes to list for each image."""
-    views: Views = 1
-    json: Json = False
-    out: OutFile = None
-
-    def execute(self) -> None:
-        from pocket_resnet.inference.predict import predict_files
-
-        output = JsonOutput(self.json, self.out)
-        rows, bad = predict_files(self.model, self.images, self.top, self.views)
-        output.tell({"predictions": rows}, lambda: console.predictions(rows))
-        if bad:
-            what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
-            raise DataError(what, hint="check the paths, save the files again as images, or omit them")
-        if not rows:
-            raise UsageError("no images", hint="give image files or folders")
 
 
 @dataclass

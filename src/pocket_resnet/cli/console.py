@@ -4,12 +4,13 @@ import contextlib
 import logging
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pocket_resnet.data.listing import printable
@@ -118,6 +119,16 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
         interval = f"{low:.1%} to {high:.1%}"
         table.add_row(printable(name), str(row["num_images"]), f"{row['accuracy']:.1%}", interval, taken_for)
     _print(table)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Inside, calls with (done, total) move a bar on standard error, if that is a terminal."""
+    console = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def predictions(rows: Sequence[Mapping[str, Any]]) -> None:

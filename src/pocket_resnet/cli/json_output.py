@@ -26,14 +26,18 @@ class JsonOutput:
         if self.file is not None:
             _check(self.file)
 
-    def tell(self, value: Any, for_people: Callable[[], None]) -> None:
-        """Write the file first, so that it exists even if printing fails; then print the JSON or call `for_people`."""
+    def tell(self, value: Any, for_people: Callable[[], None], csv_text: str | None = None) -> None:
+        """Write the file first, so that it exists even if printing fails; then print the JSON or call `for_people`.
+
+        `csv_text` replaces the JSON in both places.
+        """
         if self.file is not None:
             _check(self.file)  # by now, the run that it may belong to exists
-            write_through(self.file, json_bytes(value))
+            content = json_bytes(value) if csv_text is None else csv_text.encode(errors="backslashreplace")
+            write_through(self.file, content)
             print(f"wrote {self.file}", file=sys.stderr)
         if self.on_stdout:
-            sys.stdout.write(json_text(value, streams.encoding()))
+            sys.stdout.write(json_text(value, streams.encoding()) if csv_text is None else csv_text)
             sys.stdout.flush()
         else:
             for_people()

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import sys
 import traceback
@@ -21,7 +22,7 @@ from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.version import __version__
 
-DEFAULT_RECIPE = "fast"
+DEFAULT_RECIPE, DEFAULT_FINE_TUNING = "fast", "finetune"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,7 +77,9 @@ def _parse(name: str, arguments: list[str]) -> Any:
     """The command with its arguments filled in; tyro explains unknown flags and exits with 2."""
     if name == "train":
         named = bool(arguments) and not arguments[0].startswith("-")
-        default = Train(load_recipe(arguments.pop(0) if named else DEFAULT_RECIPE))
+        fine_tunes = any(re.match("--from(=|$)", argument) for argument in arguments)
+        usual = DEFAULT_FINE_TUNING if fine_tunes else DEFAULT_RECIPE
+        default = Train(load_recipe(arguments.pop(0) if named else usual))
         command = parse_train(default, arguments, "pocket-resnet train [RECIPE]")
     else:
         command = tyro.cli(COMMANDS[name], args=arguments, prog=f"pocket-resnet {name}")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import tyro
+
 from pocket_resnet.cli import console
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
@@ -18,7 +20,8 @@ class Train:
 
     pocket-resnet train fast --data digits
 
-    RECIPE comes first. It is a name from recipes/ or a .toml file (default: fast). Every recipe key is also a flag.
+    RECIPE comes first. It is a name from recipes/ or a .toml file (default: fast, or finetune with --from). Every
+    recipe key is also a flag.
     """
 
     recipe: Recipe
@@ -32,6 +35,14 @@ class Train:
     ] = None
     teacher: Annotated[
         str | None, flag("Distil from this trained model: the network learns to match its predictions.", "MODEL")
+    ] = None
+    from_model: Annotated[
+        str | None,
+        tyro.conf.arg(name="from"),
+        flag("Fine-tune this trained model on the data's classes (default recipe: finetune).", "MODEL"),
+    ] = None
+    freeze: Annotated[
+        int | None, flag("With --from: train only the head for this many epochs, then everything.", "EPOCHS")
     ] = None
     data_dir: DataDir = None
     runs_dir: Annotated[Path, flag("Folder for runs.", "DIR")] = Path("runs")
@@ -54,7 +65,12 @@ class Train:
         if not is_writer():  # only rank 0 logs
             logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
         keep_freed_memory()
-        short = {"data.name": self.data, "teacher.model": self.teacher}
+        short = {
+            "data.name": self.data,
+            "teacher.model": self.teacher,
+            "pretrained.model": self.from_model,
+            "pretrained.freeze_epochs": self.freeze,
+        }
         recipe = override(self.recipe, {key: value for key, value in short.items() if value is not None})
         result = train(
             recipe,

@@ -14,7 +14,20 @@ from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import with_flags
 
-COMMON = ("data", "budget", "epochs", "batch_size", "seed", "teacher", "run", "resume", "runs_dir", "report")
+COMMON = (
+    "data",
+    "budget",
+    "epochs",
+    "batch_size",
+    "seed",
+    "from_model",
+    "freeze",
+    "teacher",
+    "run",
+    "resume",
+    "runs_dir",
+    "report",
+)
 SECTIONS = tuple(name for name, field in Recipe.model_fields.items() if isinstance(field.default, BaseModel))
 METAVARS = {  # for optional keys, where tyro would print {None}|STR
     "budget": "COUNT",

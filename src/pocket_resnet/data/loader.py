@@ -72,6 +72,10 @@ class Steps:
         """The epoch of that step, both from 0."""
         return step // self.per_epoch
 
+    def is_frozen(self, step: int) -> bool:
+        """Whether that step trains a pretrained network's head alone."""
+        return step < self.recipe.pretrained.freeze_epochs * self.per_epoch
+
     def image_size(self, step: int) -> int:
         """The image size in pixels at that step: `train_image_sizes` cut the run into equal parts."""
         sizes = self.recipe.train_image_sizes or (self.recipe.model.image_size,)

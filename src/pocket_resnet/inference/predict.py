@@ -1,45 +1,102 @@
-"""Image files and folders -> rows, as `predict --json` prints them."""
+"""Image files, folders and patterns -> rows, as `predict --json` prints them."""
 
+import glob
 import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from pocket_resnet.data.image import ImageError, decode
+from pocket_resnet.data.conversion import pixels
+from pocket_resnet.data.image import ImageError
 from pocket_resnet.data.listing import Listing, printable
-from pocket_resnet.inference.classifier import load
-from pocket_resnet.inference.evaluate import EVALUATION_BATCH
+from pocket_resnet.errors import UsageError
+from pocket_resnet.inference.classifier import Classifier, load
+from pocket_resnet.io.files import expanded
 
+STDIN = "-"
+BATCH = 100  # images whose activations stay in the processor's cache: 1.4 times as fast as 500 with 100,000 parameters
 _log = logging.getLogger(__name__)
 
 
 def predict_files(
-    model: Path, paths: Sequence[Path], top: int, views: int = 1
+    model: Path,
+    images: Sequence[str],
+    top: int,
+    views: int = 1,
+    device: str = "auto",
+    advance: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows for image files and the files in folders, as `predict --json` prints them; what cannot be read."""
-    classifier = load(model)
-    files: list[Path] = []
-    for path in paths:
-        listing = Listing(Path(os.path.realpath(path)))
-        found = listing.files() if path.is_dir() else [path]
-        files += found
-        for line in (*listing.skipped_lines(), *(() if found else ("no images",))):
-            _log.warning("%s: %s", printable(str(path)), line)
+    """Rows for images as `list_images` finds them, as `predict --json` prints them; what cannot be read, and why.
+
+    `advance` hears how many of how many are done.
+    """
+    classifier, names = load(model, device), list_images(images)
+    num_workers = classifier.hardware.num_threads or torch.get_num_threads()
+    alone = Classifier(classifier.model, classifier.card, replace(classifier.hardware, num_threads=1))
+    batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
     rows: list[dict[str, Any]] = []
     bad: list[str] = []
-    for start in range(0, len(files), EVALUATION_BATCH):
-        images: list[tuple[Path, NDArray[np.uint8]]] = []
-        for file in files[start : start + EVALUATION_BATCH]:
-            try:
-                images.append((file, decode(file, classifier.card.spec.image_size)))
-            except ImageError as error:
-                bad.append(f"{error.where}: {error.what}")
-        predictions = classifier.predict([pixels_HWC for _, pixels_HWC in images], top=top, views=views)
-        for (file, _), prediction in zip(images, predictions, strict=True):
-            ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
-            rows.append({"image": str(file), **ranking[0], "top": ranking})
+    # A small network keeps several threads busier with a batch each than with one batch that they share.
+    with ThreadPoolExecutor(num_workers) as pool:
+        for found, unreadable in pool.map(lambda batch: _answers(alone, batch, top, views), batches):
+            rows += found
+            bad += unreadable
+            advance(len(rows) + len(bad), len(names))
     return rows, bad
+
+
+def _answers(
+    classifier: Classifier, names: Sequence[str], top: int, views: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows for one batch, and what of it cannot be read."""
+    readable: dict[str, NDArray[np.uint8]] = {}
+    bad: list[str] = []
+    for name in names:
+        try:
+            source = _standard_input() if name == STDIN else name
+            readable[name] = pixels(source, classifier.card.spec.image_size)
+        except ImageError as error:
+            bad.append(f"{printable(name)}: {error.what}")
+    rows: list[dict[str, Any]] = []
+    predictions = classifier.predict(list(readable.values()), top=top, views=views)
+    for name, prediction in zip(readable, predictions, strict=True):
+        ranking = [{"label": label, "probability": probability} for label, probability in prediction.top]
+        rows.append({"image": name, **ranking[0], "top": ranking})
+    return rows, bad
+
+
+def list_images(images: Sequence[str]) -> list[str]:
+    """The names of all files meant, each once: files, all files in folders, what a pattern matches, - as it is.
+
+    A name begins as it was given. Warnings tell what was skipped in folders.
+    """
+    names: dict[str, None] = {}
+    for image in images:
+        is_literal = image == STDIN or os.path.lexists(expanded(image))
+        for name in [image] if is_literal else sorted(glob.glob(image, recursive=True)) or [image]:  # noqa: PTH207 (keeps ./)
+            names |= dict.fromkeys(_in_folder(name) if name != STDIN and expanded(name).is_dir() else [name])
+    return list(names)
+
+
+def _in_folder(folder: str) -> list[str]:
+    """The files at any depth."""
+    listing = Listing(Path(os.path.realpath(expanded(folder))))
+    found = [os.path.join(folder, file.relative_to(listing.root)) for file in listing.files()]  # noqa: PTH118 (keeps ./)
+    for line in (*listing.skipped_lines(), *(() if found else ("no images",))):
+        _log.warning("%s: %s", printable(folder), line)
+    return found
+
+
+def _standard_input() -> Any:
+    if sys.stdin.isatty():
+        hint = "redirect an image to it: pocket-resnet predict MODEL - < cat.jpg"
+        raise UsageError("- reads an image from standard input, but that is a terminal", hint=hint)
+    return sys.stdin.buffer

@@ -13,7 +13,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError, UsageError, listed
-from pocket_resnet.io.files import is_listed, json_bytes, read_folder, write_folder
+from pocket_resnet.io.files import digest, expanded, is_listed, json_bytes, read_folder, write_folder
 from pocket_resnet.io.hub_address import is_address
 from pocket_resnet.io.renamed import CARD_FIELDS, with_current_names
 from pocket_resnet.model.card import FORMAT, UNKNOWN_LICENCE, Card, markdown
@@ -141,6 +141,19 @@ def load_model(path: Path) -> tuple[ResNet, Card]:
 def load_card(path: Path) -> Card:
     """The card alone; the weights beside it are held to their sum. Raises ArtifactError naming what is wrong."""
     return _read(find_model(path))[0]
+
+
+def identify(path: str, sha256: str | None, key: str) -> tuple[Path, Card, str]:
+    """The model directory with links resolved, its card, and the SHA-256 of its weights.
+
+    Raises UsageError where the recipe's `key` says that they are others, ArtifactError where the model is damaged.
+    """
+    folder = find_model(expanded(path)).resolve()
+    card, found = load_card(folder), digest(folder / WEIGHTS_NAME)
+    if sha256 not in (None, found):
+        what = f"the model's weights have changed: SHA-256 {found[:12]}… instead of {sha256:.12}…"
+        raise UsageError(what, where=folder, hint=f"restore the old model, or remove {key}")
+    return folder, card, found
 
 
 def load_digests(path: Path) -> bytes | None:

@@ -50,6 +50,10 @@ class Card(BaseModel):
     """The model it was distilled from; None without a teacher."""
     teacher_sha256: str | None = None
     """SHA-256 of that model's weights."""
+    pretrained: str | None = None
+    """The model that it was fine-tuned from; None: it started from untrained weights or a checkpoint."""
+    pretrained_sha256: str | None = None
+    """SHA-256 of that model's weights."""
     epochs: int
     """Planned passes over the training images."""
     steps: int
@@ -180,9 +184,13 @@ def _facts(card: Card) -> dict[str, str]:
     facts |= {"data": f"{card.data}{content}", "recipe, seed": f"{card.recipe}, {card.seed}"}
     if card.init_from is not None:
         facts["started from"] = f"checkpoint `{card.init_from}` of another run"
-    if card.teacher is not None:
-        sha256 = "" if card.teacher_sha256 is None else f", SHA-256 {card.teacher_sha256[:16]}…"
-        facts["teacher"] = f"`{card.teacher}`{sha256}"
+    learned_from = {
+        "fine-tuned from": (card.pretrained, card.pretrained_sha256),
+        "teacher": (card.teacher, card.teacher_sha256),
+    }
+    for role, (name, sha256) in learned_from.items():
+        if name is not None:
+            facts[role] = f"`{name}`" + ("" if sha256 is None else f", SHA-256 {sha256[:16]}…")
     if card.command is not None:
         facts["command"] = f"`{card.command}`"
     pflop = card.train_flops / 1e15

@@ -57,6 +57,10 @@ class ResNet(nn.Module):
         logits_BK: Tensor = self.head(features_BC) * self.spec.head_scale
         return logits_BK
 
+    def body(self) -> list[nn.Module]:
+        """All that has weights but the head: what fine-tuning may freeze."""
+        return [self.stem, self.stages, self.norm]
+
     def normed_convs(self) -> list[nn.Module]:
         """The convolutions whose output only a norm reads: their filters' scale changes nothing in training.
 

@@ -9,8 +9,9 @@ import math
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from pocket_resnet.errors import UsageError
 from pocket_resnet.model.counts import num_params
-from pocket_resnet.model.design import Budget, design, fill_budget
+from pocket_resnet.model.design import Budget, cost, design, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe, parse_count
@@ -20,6 +21,7 @@ POOLED_SCALE = 8.0  # learning-rate factor for networks that pool before each st
 DISTORT_FROM = 24  # strength from which TrivialAugment and random erasing are used
 MIX_FROM = 100  # strength from which mixup, CutMix, EMA and warm-up are used
 EMA_WINDOW = 0.04  # share of such a run that the averaged weights cover; published recipes use 3 to 4%
+FINE_TUNING_LR, FINE_TUNING_MUON_LR = 0.05, 0.02  # a quarter of those of `best` (docs/log.md)
 INSTEAD = {"ema.window": "ema.decay"}  # keys that take the place of a dialled one
 
 
@@ -29,13 +31,25 @@ def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
     With "model" in `recipe.dial`, the dial chooses it and keeps the keys that the user has set. Otherwise it is the
     recipe's own, scaled to the budget if there is one and the network does not fill it already.
     The dial uses the requested number of epochs: a run that `min_steps` lengthens is still short in optimizer steps.
+    A pretrained network is never scaled. Raises UsageError if it costs more than the recipe allows.
     """
     spec, budget = replace(recipe.model, num_classes=num_classes), budget_of(recipe)
+    if recipe.pretrained.model is not None:
+        _refuse_too_costly(spec, budget)
+        return spec
     explicit = {name: value for name, value in asdict(spec).items() if f"model.{name}" in recipe.explicit}
     if "model" in recipe.dial and len(explicit) < len(fields(spec)):
         sizes = {"num_classes": num_classes, "image_size": spec.image_size}
         return design(budget, epochs=recipe.epochs, **sizes, fixed=explicit).spec
     return fill_budget(spec, budget) if budget.limits() and not budget.is_filled_by(spec) else spec
+
+
+def _refuse_too_costly(spec: NetworkSpec, budget: Budget) -> None:
+    for what, most in budget.limits().items():
+        if (count := cost(spec, what)) > most:
+            flag, needed = budget.asked(what, count)
+            hint = f"choose a smaller model, or set {flag} to {needed} or more"
+            raise UsageError(f"the pretrained network has {count:,} {what}, over {most:,}", where=flag, hint=hint)
 
 
 def budget_of(recipe: Recipe) -> Budget:
@@ -94,6 +108,8 @@ def _dialled(recipe: Recipe) -> dict[str, Any]:
         "schedule.warmup_epochs": 5.0 if very_long else 0.0,
         "train_image_sizes": growing_image_sizes(spec.image_size, recipe.epochs),
     }
+    if recipe.pretrained.model is not None:
+        values |= {"optim.lr": FINE_TUNING_LR, "optim.muon_lr": FINE_TUNING_MUON_LR}
     return {key: value for key, value in values.items() if key.partition(".")[0] in recipe.dial}
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Collection
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -31,6 +32,7 @@ from pocket_resnet.recipe.sections import (
     EmaRecipe,
     HardwareRecipe,
     OptimRecipe,
+    PretrainedRecipe,
     ScheduleRecipe,
     TeacherRecipe,
 )
@@ -88,6 +90,8 @@ class Recipe(Section):
     """Image sizes in pixels for equal parts of the run, such as 16 24 24 32. If empty, always the full size."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing: probability spread over all classes in the training target, below 1."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: weight each image's loss by the inverse frequency of its class, so that rare classes count as much."""
     validate_every: Count = 1
     """Epochs between validations. The last epoch is always validated."""
     norm_images: Annotated[int, Field(ge=0)] = 0
@@ -99,7 +103,7 @@ class Recipe(Section):
     residual_gain: Rate = 1.0
     """Initial gain of each block's last norm. 0: blocks start as their shortcut (arXiv:1706.02677, section 5.1)."""
     init_from: str | None = None
-    """Start from another run's checkpoint, a folder step-NNNNNN: weights, optimizer, averages and step."""
+    """Continue from another run's checkpoint, a folder step-NNNNNN: weights, optimizer, averages and step."""
     model: Annotated[NetworkSpec, BeforeValidator(_to_spec)] = CATALOG["original"]
     data: DataRecipe = DataRecipe()
     augment: AugmentRecipe = AugmentRecipe()
@@ -107,6 +111,7 @@ class Recipe(Section):
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: EmaRecipe = EmaRecipe()
     teacher: TeacherRecipe = TeacherRecipe()
+    pretrained: PretrainedRecipe = PretrainedRecipe()
     hardware: HardwareRecipe = HardwareRecipe()
     checkpoint: CheckpointRecipe = CheckpointRecipe()
     _explicit: frozenset[str] = PrivateAttr(frozenset())
@@ -127,6 +132,12 @@ class Recipe(Section):
         """Seed of image order and augmentation."""
         return self.seed if self.data.seed is None else self.data.seed
 
+    @property
+    def models(self) -> dict[str, Path]:
+        """The trained models that the run learns from, by role."""
+        named = {"teacher": self.teacher.model, "pretrained model": self.pretrained.model}
+        return {role: Path(model) for role, model in named.items() if model is not None}
+
     def __eq__(self, other: object) -> bool:
         """Recipes are equal if their values are, no matter who set them."""
         return isinstance(other, Recipe) and self.__dict__ == other.__dict__
@@ -145,8 +156,14 @@ class Recipe(Section):
             if (text := getattr(self, key)) is not None:
                 parse_count(text, key)
         self._check_image_sizes()
+        if self.pretrained.model is not None and self.init_from is not None:
+            what = "init_from (a run's checkpoint) cannot be combined with pretrained.model (a finished model)"
+            raise RecipeError("init_from", what, hint="remove one of them")
         if self.hard_fraction < 1:
             self._check_hard_examples()
+        if self.class_weights != "none" and self.teacher.model is not None and self.teacher.weight == 1:
+            what = "class_weights has no effect if teacher.weight is 1: the labels have no share of the loss"
+            raise RecipeError("class_weights", what, hint="set teacher.weight below 1")
         if self.optim.nesterov and self.optim.momentum == 0:
             raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
         if self.residual_gain != 1 and (self.model.preactivation or not self.model.batch_norm):

@@ -133,6 +133,17 @@ class TeacherRecipe(Section):
     """Number of epochs whose augmented images the teacher predicts. Later epochs repeat these, from a cache."""
 
 
+class PretrainedRecipe(Section):
+    """Fine-tuning: start from a trained model's weights, with a new head where the classes are others."""
+
+    model: str | None = None
+    """The model directory to start from. The network is that model's; classes of the same name keep their weights."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of that model's weights, filled in when the run begins."""
+    freeze_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the beginning that train only the head; all else keeps its weights and batch-norm statistics."""
+
+
 class CheckpointRecipe(Section):
     """Checkpoints."""
 

@@ -24,6 +24,7 @@ FREE_TO_CHANGE: Any = {
     "track": True,
     "data": {"num_workers"},
     "teacher": {"model"},  # a place; teacher.sha256 says which model
+    "pretrained": {"model"},
 }
 
 
@@ -164,7 +165,8 @@ def to_toml(recipe: Recipe) -> str:
     Raises UsageError for a path that is not UTF-8, which TOML cannot hold.
     """
     texts = {"name": recipe.name, "data.name": recipe.data.name, "init_from": recipe.init_from}
-    for key, text in (texts | {"teacher.model": recipe.teacher.model}).items():
+    texts |= {"teacher.model": recipe.teacher.model, "pretrained.model": recipe.pretrained.model}
+    for key, text in texts.items():
         if text is not None and text.encode(errors="replace").decode() != text:
             raise UsageError(f"{key} {text!a} is not UTF-8", hint="rename it, or use a link with another name")
     # Not by tomli-w 1.2, which gives each value of an array its own line: `widths = [64, 128, 256]` would take five.

@@ -18,21 +18,27 @@ def training_flops(model: ResNet, recipe: Recipe, num_samples: int, num_steps: i
 
     Convolutions and matrix products of the network; optimizer, evaluation and augmentation are not in it.
     """
-    images = images_by_side(Steps(num_samples, recipe), num_steps)
-    return images.total(), sum(count * flops_per_image(model, side) for side, count in images.items())
+    images = images_by_cost(Steps(num_samples, recipe), num_steps)
+    flops = (count * flops_per_image(model, side, frozen=frozen) for (side, frozen), count in images.items())
+    return images.total(), sum(flops)
 
 
-def images_by_side(steps: Steps, num_steps: int) -> Counter[int]:
-    """How many images the first `num_steps` steps train at each image side in pixels."""
-    images: Counter[int] = Counter()
+def images_by_cost(steps: Steps, num_steps: int) -> Counter[tuple[int, bool]]:
+    """How many images the first `num_steps` steps train, by image side in pixels and whether the body is frozen."""
+    images: Counter[tuple[int, bool]] = Counter()
     for step in range(num_steps):
-        images[steps.image_size(step)] += steps.num_trained(step)
+        images[steps.image_size(step), steps.is_frozen(step)] += steps.num_trained(step)
     return images
 
 
-def flops_per_image(model: ResNet, side: int) -> int:
-    """FLOP (two a multiply-add) of one image's forward and backward pass at `side` pixels."""
+def flops_per_image(model: ResNet, side: int, *, frozen: bool = False) -> int:
+    """FLOP (two a multiply-add) of one image's forward and backward pass at `side` pixels.
+
+    The backward pass of a network whose body is frozen ends at its head.
+    """
     twin = ResNet(model.spec).train()
+    for part in twin.body() if frozen else ():
+        part.requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         loss: Any = twin(torch.rand(COUNTED_BATCH, 3, side, side)).sum()
         loss.backward()

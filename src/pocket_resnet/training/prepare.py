@@ -21,6 +21,7 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.seeds import generator
 from pocket_resnet.training.distributed import ALONE, Processes
+from pocket_resnet.training.pretrained import take_over
 from pocket_resnet.training.teacher import open_teacher, with_teacher
 from pocket_resnet.training.trainer import Trainer
 
@@ -81,6 +82,9 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
         what = f"the network has {count:,} parameters, over the budget of {recipe.budget}"
         raise UsageError(what, where="budget", hint=f"give {count} or more, or narrower widths")
     initialise(model, recipe.init, generator(recipe.seed, "weights"), recipe.residual_gain)
+    if recipe.pretrained.model is not None:
+        take_over(model, Path(recipe.pretrained.model), source.class_names)
+        return model
     if recipe.augment.normalize:
         model.normalize.set_statistics(source.mean, source.std)
     if recipe.model.stem == "whitening":

@@ -85,8 +85,10 @@ def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *
         version=__version__,
         spec=recipe.model,
         init_from=origin(recipe),
-        teacher=teacher_name(recipe),
+        teacher=model_name(recipe.teacher.model),
         teacher_sha256=recipe.teacher.sha256,
+        pretrained=model_name(recipe.pretrained.model),
+        pretrained_sha256=recipe.pretrained.sha256,
         class_names=source.class_names,
         flip_invariant=source.flip_invariant,
         split=found.split,
@@ -105,9 +107,9 @@ def origin(recipe: Recipe) -> str | None:
     return f"{path.parent.parent.name}/{path.name}"
 
 
-def teacher_name(recipe: Recipe) -> str | None:
-    """What the recipe's teacher is called: its folder, or its run's."""
-    if recipe.teacher.model is None:
+def model_name(model: str | None) -> str | None:
+    """What the model in this directory is called: the directory, or its run."""
+    if model is None:
         return None
-    path = Path(recipe.teacher.model)
+    path = Path(model)
     return path.parent.name if path.name == "model" else path.name

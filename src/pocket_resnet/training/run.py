@@ -15,7 +15,7 @@ from pocket_resnet.device import Hardware, choose, explained_memory, machine
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.inference.training_data import overlap
-from pocket_resnet.model.artifact import resume_command
+from pocket_resnet.model.artifact import load_card, load_digests, resume_command
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState
@@ -24,11 +24,11 @@ from pocket_resnet.training.distributed import LostProcess, Processes, explained
 from pocket_resnet.training.metrics import Plan
 from pocket_resnet.training.precise_bn import remeasured
 from pocket_resnet.training.prepare import fit_to_data, new_trainer, sample
+from pocket_resnet.training.pretrained import with_pretrained
 from pocket_resnet.training.restore import restore
 from pocket_resnet.training.result import Result, card_of, result_of
 from pocket_resnet.training.run_folder import RunFolder, choose_folder, marks
 from pocket_resnet.training.signals import catch_signals
-from pocket_resnet.training.teacher import teacher_digests
 from pocket_resnet.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def train(
         require_tensorboard()
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
     hardware.use_threads()
+    recipe = with_pretrained(recipe)
     image_size, num_workers = recipe.model.image_size, recipe.data.num_workers
     source = open_source(recipe.data.name, data_dir=data_dir, image_size=image_size, num_workers=num_workers)
     train_split = source.split(recipe.data.train_on)
@@ -103,9 +104,10 @@ class _Run:
         self.earlier_s = begun.seconds_total  # spent in all, in processes before this one
         self.is_another_runs = begun.is_another_runs
         self.unknown_images = begun.unknown_images  # trained on, with digests that are lost
-        if self.recipe.teacher.model is not None and teacher_digests(self.recipe) is None:
-            _log.warning("the images that the teacher was trained on are unknown: its model has no record of them")
-            self.unknown_images = True
+        for role, model in self.recipe.models.items():
+            if load_digests(model) is None or load_card(model).unknown_images:
+                _log.warning(f"the images that the {role} was trained on are unknown: it has no record of them all")
+                self.unknown_images = True
         if (step := self.trainer.step) > last_step:
             _log.warning(f"already at step {step}, past --max-steps {last_step}: nothing to train")
         val = self.source.split("val")
@@ -209,7 +211,8 @@ class _Run:
     def _as_released(self) -> Iterator[None]:
         """Inside, the network is as it would be saved now: averaged weights, fresh batch-norm statistics."""
         trainer = self.trainer
-        batches = trainer.loader.norm_batches(self.norm_indices_M, max(0, trainer.step - 1))
+        last = max(0, trainer.step - 1)
+        batches = () if trainer.steps.is_frozen(last) else trainer.loader.norm_batches(self.norm_indices_M, last)
         with trainer.average.applied(), remeasured(trainer.model, batches):
             yield
 

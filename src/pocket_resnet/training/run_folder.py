@@ -22,7 +22,7 @@ from pocket_resnet.inference.training_data import is_renamed, told_changes
 from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.io.step_folders import newest_first, recorded_fingerprint
-from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, save_model
+from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, load_digests, save_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
@@ -32,7 +32,6 @@ from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import History, Plan, history
 from pocket_resnet.training.result import Result, read_result
-from pocket_resnet.training.teacher import teacher_digests
 
 _log = logging.getLogger(__name__)
 
@@ -216,11 +215,11 @@ class RunFolder:
         return None if start is None else Path(start).parent.parent / DIGESTS_NAME
 
     def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
-        """Those of the images trained on before: in this run, in the run that it starts from, by its teacher."""
+        """Those of the images trained on before: in this run, the run or model it starts from, and by its teacher."""
         files = [self._digests if resumed else None, self._other_runs_digests]
         earlier = [read_digests(file) for file in files if file is not None and file.exists()]
-        teachers = teacher_digests(self.recipe)
-        return [*earlier, unpacked(teachers)] if teachers else earlier
+        models = [load_digests(model) for model in self.recipe.models.values()]
+        return [*earlier, *(unpacked(packed_digests) for packed_digests in models if packed_digests)]
 
     def trained_on(self, images_NCHW: Tensor) -> int:
         """How many of the images the weights were trained on, here or before, as far as their digests are known."""

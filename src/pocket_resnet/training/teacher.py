@@ -28,7 +28,7 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.io import files
 from pocket_resnet.io.data_dir import default_data_dir
-from pocket_resnet.model.artifact import WEIGHTS_NAME, find_model, load_card, load_digests, load_model, parse_tensors
+from pocket_resnet.model.artifact import identify, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
 
@@ -46,16 +46,12 @@ def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
     """
     if recipe.teacher.model is None:
         return {}
-    folder = find_model(files.expanded(recipe.teacher.model)).resolve()
-    card, digest = load_card(folder), files.digest(folder / WEIGHTS_NAME)
-    if recipe.teacher.sha256 not in (None, digest):
-        what = f"the teacher's weights have changed: SHA-256 {digest[:12]}… instead of {recipe.teacher.sha256:.12}…"
-        raise UsageError(what, where=folder, hint="restore the old model, or remove teacher.sha256")
+    folder, card, sha256 = identify(recipe.teacher.model, recipe.teacher.sha256, "teacher.sha256")
     if set(card.class_names) != set(source.class_names):
         differing = sorted(set(card.class_names) ^ set(source.class_names))
         what = f"the teacher's classes are not those of {source.public_name}: {', '.join(differing[:5])}"
         raise UsageError(what, where=folder, hint="choose a teacher that was trained on the same classes")
-    return {"teacher.model": str(folder), "teacher.sha256": digest}
+    return {"teacher.model": str(folder), "teacher.sha256": sha256}
 
 
 @dataclass
@@ -114,11 +110,6 @@ def open_teacher(recipe: Recipe, source: Source, hardware: Hardware, data_dir: P
     order_K = [card.class_names.index(name) for name in source.class_names]
     num_epochs = min(recipe.epochs, recipe.teacher.epochs)
     return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs)
-
-
-def teacher_digests(recipe: Recipe) -> bytes | None:
-    """The packed digests of the images that the recipe's teacher was trained on, where they are known."""
-    return None if recipe.teacher.model is None else load_digests(Path(recipe.teacher.model))
 
 
 def _key(recipe: Recipe, source: Source) -> str:

@@ -49,7 +49,12 @@ class Trainer:
         compiles = self.recipe.hardware.compile
         self.forward: Callable[[Tensor], Tensor] = compiled(model, self.hardware) if compiles else model
         self.optimizer = Optimizer(model, self.recipe.optim)
+        of_body = {parameter for part in model.body() for parameter in part.parameters()}
+        self.body_params = [parameter for parameter in self.optimizer.params if parameter in of_body]
         self.average = Average(model, decay_of(self.recipe.ema, self.steps.total))
+        self.class_weights_K: Tensor | None = None
+        if self.recipe.class_weights == "balanced":
+            self.class_weights_K = balanced_weights(loader.labels_N, model.spec.num_classes)
         self.step = 0
         device = self.hardware.device
         exact = torch.float32 if device.type == "mps" else torch.float64
@@ -73,8 +78,7 @@ class Trainer:
         """
         batch = self.loader.batch(self.step)
         x_BCHW, targets = self.processes.part(batch.x_BCHW), batch.targets.part(self.processes.part)
-        if not self.model.training:  # asked first: to set it takes 1.5 ms of a step that takes a GPU 5
-            self.model.train()
+        self._set_mode(frozen=self.steps.is_frozen(self.step))
         torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout, stochastic depth
         self.optimizer.set_lr_factor(self.lr_factor(self.step))
         with self.hardware.autocast():
@@ -96,15 +100,32 @@ class Trainer:
         self.step += 1
         return len(batch)
 
+    def _set_mode(self, *, frozen: bool) -> None:
+        """Training mode. A frozen body is in evaluation mode: no dropped paths, batch norm by running statistics.
+
+        Its parameters have no gradient, so that no optimizer moves or decays them.
+        """
+        trains, has_gradient = self.model.stages.training, self.body_params[0].requires_grad
+        if self.model.training and trains == has_gradient != frozen:
+            return  # asked first: to set it takes 1.5 ms of a step that takes a GPU 5
+        self.model.train()
+        for part in self.model.body():
+            part.train(not frozen)
+        for parameter in self.body_params:
+            parameter.requires_grad_(not frozen)
+
     def _loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
         """Mean loss against the labels, or the teacher, or both; a scalar."""
         if targets.teacher_BK is None:
-            return mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+            return self._label_loss(logits_BK, targets)
         weight = self.recipe.teacher.weight
         loss = weight * distillation_loss(logits_BK, targets.teacher_BK, self.recipe.teacher.temperature)
         if weight < 1:
-            loss = loss + (1 - weight) * mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing)
+            loss = loss + (1 - weight) * self._label_loss(logits_BK, targets)
         return loss
+
+    def _label_loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
+        return mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing, self.class_weights_K)
 
     def _image_losses(self, batch: Batch, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
         """The loss of each image of the whole batch, float [B]; logits and labels are of this process's part."""
@@ -192,13 +213,30 @@ def compiled(model: ResNet, hardware: Hardware) -> Callable[[Tensor], Tensor]:
     return torch.compile(model, dynamic=False, mode=mode)
 
 
-def mixed_cross_entropy(logits_BK: Tensor, targets: Targets, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy against two labels an image, weighted by how much of it is which; a scalar."""
-    loss = F.cross_entropy(logits_BK, targets.labels_B, label_smoothing=label_smoothing)
-    if targets.share == 1:
-        return loss
-    other = F.cross_entropy(logits_BK, targets.others_B, label_smoothing=label_smoothing)
-    return targets.share * loss + (1 - targets.share) * other
+def balanced_weights(labels_N: Tensor, num_classes: int) -> Tensor:
+    """A weight for each class, float32 [K], inverse to how many of these images it has; their mean over images is 1."""
+    counts_K = torch.bincount(labels_N, minlength=num_classes)
+    num_present = (counts_K > 0).sum()
+    return (len(labels_N) / (num_present * counts_K.clamp(min=1))).float()
+
+
+def mixed_cross_entropy(
+    logits_BK: Tensor, targets: Targets, label_smoothing: float, class_weights_K: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy against two labels an image, weighted by how much of it is which; a scalar.
+
+    `class_weights_K` weight the loss against each label by its class.
+    """
+
+    def against(labels_B: Tensor) -> Tensor:
+        if class_weights_K is None:
+            return F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing)
+        # Not by torch's `weight`, which divides by the sum of this batch's weights: an image's would depend on others.
+        losses_B = F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing, reduction="none")
+        return (class_weights_K[labels_B] * losses_B).mean()
+
+    loss = against(targets.labels_B)
+    return loss if targets.share == 1 else targets.share * loss + (1 - targets.share) * against(targets.others_B)
 
 
 def first_non_finite(tensors: dict[str, Tensor]) -> str | None:

@@ -1,0 +1,65 @@
+"""The command `predict`: its flags, and its lines, CSV or JSON."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from pocket_resnet.cli import console
+from pocket_resnet.cli.flags import Json, Model, OutFile, Views, flag, several
+from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.errors import DataError, UsageError, listed
+
+
+@dataclass
+class Predict:
+    """Predict the classes of images: files, folders, patterns such as 'pictures/*.png', or - for standard input.
+
+    pocket-resnet predict runs/fast-cifar10-seed0 cat.jpg holiday-pictures/ --csv
+    """
+
+    model: Model
+    images: tyro.conf.Positional[
+        Annotated[tuple[str, ...], several("Image files, folders, patterns, or - for one image's bytes.", "IMAGE")]
+    ]
+    top: int = 3
+    """Number of classes to list for each image."""
+    views: Views = 1
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a CUDA GPU if there is one, otherwise the CPU."""
+    csv: Annotated[bool, flag("Print CSV on standard output, one line per image.")] = False
+    json: Json = False
+    out: OutFile = None
+
+    def execute(self) -> None:
+        from pocket_resnet.inference.predict import predict_files
+
+        if self.csv and self.json:
+            raise UsageError("--csv and --json cannot be combined", hint="choose one")
+        output = JsonOutput(self.json or self.csv, self.out)
+        with console.progress("images") as advance:
+            rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
+        table = _csv(rows) if self.csv else None
+        output.tell({"predictions": rows}, lambda: console.predictions(rows), table)
+        if bad:
+            what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
+            raise DataError(what, hint="check the paths, save the files again as images, or omit them")
+        if not rows:
+            raise UsageError("no images", hint="give image files or folders")
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`image,label,probability,label_2,probability_2,...`, a line for each image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    more = range(2, 1 + max((len(row["top"]) for row in rows), default=1))
+    writer.writerow(
+        ["image", "label", "probability", *(f"{name}_{n}" for n in more for name in ("label", "probability"))]
+    )
+    for row in rows:
+        ranking = [value for entry in row["top"] for value in (entry["label"], entry["probability"])]
+        writer.writerow([row["image"], *ranking])
+    return text.getvalue()
