@@ -12,43 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.search_command import Search
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
-
-
-def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
-    """A flag's help text and the name of its value, for an annotation.
-
-    A text that ends with `(default: VALUE).` keeps that default; any other gets the default's value, or `(optional)`.
-    """
-    text, _, stated = text.partition(" (default: ")
-
-    def hint(value: str) -> str:
-        if stated:
-            return f"(default: {stated.removesuffix('.')}"
-        return "(optional)" if value in ("", "None") else f"(default: {value})"
-
-    return tyro.conf.arg(help=text, metavar=metavar, prefix_name=prefix, help_behavior_hint=hint)
-
-
-def several(text: str, metavar: str) -> Any:
-    """Like `flag`, for an argument of one or more values."""
-    return tyro.conf.arg(help=text, metavar=f"{metavar} ...", help_behavior_hint="(one or more)")
-
-
-Model = tyro.conf.Positional[
-    Annotated[Path, flag("A model directory, a finished run's folder, or the name of a released model.", "MODEL")]
-]
-DataDir = Annotated[
-    Path | None, flag("Folder for data sets (default: $POCKET_RESNET_DATA or the cache folder).", "DIR")
-]
-Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
-OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
-Views = Annotated[
-    Literal[1, 2, 6], flag("Average the predictions for this many views: 2 adds the mirror image, 6 also shifts both.")
-]
 
 
 @dataclass
@@ -152,7 +121,7 @@ class Evaluate:
 
 @dataclass
 class Report:
-    """Write an HTML report about one run, or a comparison of several: curves, confusion, calibration, examples.
+    """Write an HTML report about one run, several runs, or a search: curves, confusion, calibration, examples.
 
     pocket-resnet report runs/fast-cifar10-seed0
     """
@@ -160,7 +129,9 @@ class Report:
     runs: tyro.conf.Positional[
         Annotated[
             tuple[Path, ...],
-            several("Folders of finished runs. The first is the baseline of the comparison.", "RUN"),
+            several(
+                "Folders of finished runs, or of one search. The first run is the baseline of the comparison.", "RUN"
+            ),
         ]
     ]
     out: Annotated[
@@ -291,6 +262,7 @@ class Data:
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
+    "search": Search,
     "evaluate": Evaluate,
     "report": Report,
     "predict": Predict,

@@ -1,0 +1,39 @@
+"""Flags that several commands have, and how a flag is annotated."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
+    """A flag's help text and the name of its value, for an annotation.
+
+    A text that ends with `(default: VALUE).` keeps that default; any other gets the default's value, or `(optional)`.
+    """
+    text, _, stated = text.partition(" (default: ")
+
+    def hint(value: str) -> str:
+        if stated:
+            return f"(default: {stated.removesuffix('.')}"
+        return "(optional)" if value in ("", "None") else f"(default: {value})"
+
+    return tyro.conf.arg(help=text, metavar=metavar, prefix_name=prefix, help_behavior_hint=hint)
+
+
+def several(text: str, metavar: str) -> Any:
+    """Like `flag`, for an argument of one or more values."""
+    return tyro.conf.arg(help=text, metavar=f"{metavar} ...", help_behavior_hint="(one or more)")
+
+
+Model = tyro.conf.Positional[
+    Annotated[Path, flag("A model directory, a finished run's folder, or the name of a released model.", "MODEL")]
+]
+DataDir = Annotated[
+    Path | None, flag("Folder for data sets (default: $POCKET_RESNET_DATA or the cache folder).", "DIR")
+]
+Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
+OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
+Views = Annotated[
+    Literal[1, 2, 6], flag("Average the predictions for this many views: 2 adds the mirror image, 6 also shifts both.")
+]

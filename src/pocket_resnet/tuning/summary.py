@@ -1,0 +1,125 @@
+"""From the studies to the record of a search, and to recipes that `train` takes."""
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from pocket_resnet.io.files import write_text
+from pocket_resnet.recipe.toml import override, to_toml
+from pocket_resnet.tuning import studies
+from pocket_resnet.tuning.record import Cost, FinalRecord, Rung, SearchRecord, TrialRecord, judged, write_record
+from pocket_resnet.tuning.settings import Settings
+from pocket_resnet.tuning.studies import first_number
+from pocket_resnet.tuning.trials import Laboratory
+from pocket_resnet.tuning.workers import winner_of
+from pocket_resnet.version import __version__
+
+FEWEST_FOR_IMPORTANCE = 4  # complete trials
+
+
+def summarise(settings: Settings, study: Study, finals: Study | None, data: str) -> SearchRecord:
+    """What the studies hold by now."""
+    trials = [each for each in study.get_trials(deepcopy=False) if each.state in studies.BEGUN and each.params]
+    best = winner_of(study) if settings.trade is None else None
+    runs = [] if finals is None else _finals(finals)
+    return SearchRecord(
+        name=settings.name,
+        recipe=to_toml(settings.recipe),
+        data=data,
+        space=settings.space.to_json(),
+        num_trials=study.user_attrs["num_trials"],
+        trade=settings.trade,
+        trials=[_trial(settings, each) for each in sorted(trials, key=first_number)],
+        importance=_importance(study),
+        best=None if best is None else first_number(best),
+        front=[] if settings.trade is None else _front(study),
+        finals=runs,
+        verdict=judged(runs, studies.num_finals()),
+        version=__version__,
+    )
+
+
+def _trial(settings: Settings, trial: FrozenTrial) -> TrialRecord:
+    attributes = trial.user_attrs
+    outcome: Any = trial.state.name.lower()
+    trade = trial.values[1] if trial.state == TrialState.COMPLETE and settings.trade is not None else None
+    return TrialRecord(
+        number=first_number(trial),
+        outcome=outcome,
+        values=settings.space.values(trial.params),
+        rungs=[Rung(**rung) for rung in attributes.get("rungs", ())],
+        cost=_cost(attributes.get("cost", {})),
+        trade=trade,
+        error=attributes.get("error"),
+    )
+
+
+def _cost(values: dict[str, Any]) -> Cost:
+    return Cost(**{field.name: values[field.name] for field in dataclasses.fields(Cost) if field.name in values})
+
+
+def _finals(study: Study) -> list[FinalRecord]:
+    found = [
+        each.user_attrs["final"]
+        for each in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if "final" in each.user_attrs
+    ]
+    return [
+        FinalRecord(**{key: each[key] for key in ("candidate", "seed", "accuracy", "nll")}, cost=_cost(each))
+        for each in sorted(found, key=lambda each: (each["candidate"], each["seed"]))
+    ]
+
+
+def _importance(study: Study) -> dict[str, float]:
+    """PED-ANOVA's share of each key (Watanabe et al. 2023, arXiv:2304.10255); of two goals, for the accuracy."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < FEWEST_FOR_IMPORTANCE:
+        return {}
+    with contextlib.suppress(ValueError, RuntimeError):  # all trials alike
+        return optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
+    return {}
+
+
+def _front(study: Study) -> list[int]:
+    best = sorted(study.best_trials, key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
+    return [first_number(trial) for trial in best]
+
+
+def write_results(settings: Settings, record: SearchRecord, laboratory: Laboratory) -> None:
+    """Write search.json, and the winner or the front as recipes."""
+    if record.best is not None:
+        text = _recipe(record, record.trial(record.best), laboratory)
+        write_text(settings.folder / "best.toml", text)
+    for number in record.front:
+        text = _recipe(record, record.trial(number), laboratory)
+        write_text(settings.folder / "front" / f"{number:04d}.toml", text)
+    write_record(settings.folder, record)
+
+
+def _recipe(record: SearchRecord, trial: TrialRecord, laboratory: Laboratory) -> str:
+    """The trial's whole recipe with a comment that says where it comes from."""
+    name = f"{record.name}-{trial.number:04d}"
+    recipe = override(laboratory.fitted(trial.values), {"name": name, "hardware.num_threads": 0})
+    last = trial.rungs[-1]
+    chosen = ", ".join(f"{key} {value}" for key, value in trial.values.items())
+    lines = [
+        f"{name}: trial {trial.number} of the search `{record.name}`, written by PocketResNet {__version__}.",
+        f"Trained from seed {recipe.seed}: {last.accuracy:.2%} of the validation images, "
+        f"negative log-likelihood {last.nll:.4f}; one seed, chosen among {len(record.trials)} trials, so optimistic.",
+        f"The search chose: {chosen}.",
+        *_verdict_lines(record),
+    ]
+    return "".join(f"# {line}\n" for line in lines) + "\n" + to_toml(recipe)
+
+
+def _verdict_lines(record: SearchRecord) -> list[str]:
+    if record.verdict is None:
+        return []
+    tuned, untuned = (record.mean_and_sd(candidate, "accuracy") for candidate in ("tuned", "untuned"))
+    against = f"{tuned[0]:.2%} ± {tuned[1]:.2%} against {untuned[0]:.2%} ± {untuned[1]:.2%} untuned"
+    advice = "a gain" if record.verdict.recommended == "tuned" else "within noise: the untuned recipe does as well"
+    return [f"With {len(record.measured('tuned', 'nll'))} fresh seeds: {against}; {advice}."]
