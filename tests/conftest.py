@@ -1,7 +1,7 @@
-"""What every test may use: one thread, folders of its own, and a whole run that takes a tenth of a second."""
+"""What every test may use: one thread, own folders, children to kill, and a run that takes a tenth of a second."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from children import Child
 from hostile import CLASS_NAMES
 from painted import paint
 from pocket_resnet.cli.main import main
@@ -94,7 +95,7 @@ class Synthetic(Source):
 def synthetic(monkeypatch: pytest.MonkeyPatch) -> Synthetic:
     """Training and evaluation get a copy of this data set, whatever they ask for; change its fields as you like."""
     synthetic = Synthetic()
-    for module in ("training.run", "inference.evaluate", "training.saved_run"):
+    for module in ("training.run", "inference.evaluate", "training.saved_run", "tuning.trials"):
         monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: copy(synthetic))
     return synthetic
 
@@ -217,3 +218,19 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(path)
     return path
+
+
+@pytest.fixture
+def start_child() -> Iterator[Callable[[Callable[[], Any]], Child]]:
+    """start_child(function) forks; what is left at the end of the test is killed."""
+    children: list[Child] = []
+
+    def start(work: Callable[[], Any]) -> Child:
+        children.append(Child(work))
+        return children[-1]
+
+    yield start
+    for child in children:
+        if not child.ended:
+            child.signal(signal.SIGKILL)
+            child.wait()

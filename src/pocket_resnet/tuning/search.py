@@ -162,17 +162,17 @@ class _Search:
     def _studies(self) -> list[Study]:
         """The search's study, and that of the final comparison if it has begun."""
         winner = winner_of(self.study) if self.settings.trade is None else None
-        trials = self.study.get_trials(deepcopy=False)
-        if winner is None or not studies.is_complete(trials, self.study.user_attrs["num_trials"]):
+        if winner is None or not studies.is_complete(self.study):
             return [self.study]
-        return [self.study, studies.finals_study(self.settings, self.storage, studies.first_number(winner))]
+        return [self.study, studies.finals_study(self.settings, self.storage, studies.number_of(winner))]
 
     def _end_in_time(self) -> None:
         """After --hours, the trials that have begun are all there will be."""
         hours = self.settings.hours
         if hours is None or time.monotonic() - self.started_s < 3600 * hours:
             return
-        num_begun = studies.count(self.study.get_trials(deepcopy=False), *studies.BEGUN)
+        begun = studies.numbered(self.study, TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
+        num_begun = 1 + max(map(studies.number_of, begun), default=-1)
         if num_begun < self.study.user_attrs["num_trials"]:
             _log.info(f"{hours:g} hours have passed: no new trial begins after these {num_begun}")
             self.study.set_user_attr("num_trials", num_begun)

@@ -1,5 +1,6 @@
-"""A search in its storage: what was asked for, which trial comes next, and whose worker has died."""
+"""A search in its storage: a queue of numbered trials, what was asked for, and whose worker has died."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +17,12 @@ from pocket_resnet.seeds import derive
 from pocket_resnet.tuning.settings import CANDIDATES, NUM_SEEDS, Settings
 from pocket_resnet.tuning.storage import MAX_RETRIES, retry_callback
 
-BEGUN = (TrialState.RUNNING, TrialState.WAITING, TrialState.PRUNED, TrialState.COMPLETE)
+ALIVE = (TrialState.RUNNING, TrialState.WAITING, TrialState.PRUNED, TrialState.COMPLETE)
 SETTLED_S, POLL_S = 30.0, 0.2  # how long another machine may take to describe the study that it has just created
 
 
 class Surplus(Exception):
-    """Another worker began the last trial a moment earlier."""
+    """A trial that is not in the queue: another worker took the last one a moment earlier."""
 
 
 def open_study(settings: Settings, storage: BaseStorage, fingerprint: str) -> Study:
@@ -38,19 +39,39 @@ def open_study(settings: Settings, storage: BaseStorage, fingerprint: str) -> St
     directions = [StudyDirection.MINIMIZE]
     if settings.trade is not None:
         directions.insert(0, StudyDirection.MAXIMIZE)
-    try:
-        study = optuna.create_study(storage=storage, study_name=settings.name, directions=directions)
-    except optuna.exceptions.DuplicatedStudyError:
-        study = load_study(settings.name, storage)
-        begun = _described(study)
-        if begun is not None:
-            _refuse_changes(settings, begun, asked)
-            _set_num_trials(study, settings)
-            return study
-    study.enqueue_trial(settings.space.params(settings.recipe), skip_if_exists=True)
-    _set_num_trials(study, settings)
-    study.set_user_attr("settings", asked)  # last: from here on the study is complete
+    study, is_new = _create(settings.name, storage, directions)
+    if not is_new and (begun := _described(study)) is not None:
+        _refuse_changes(settings, begun, asked)
+    _fill_queue(study, settings.num_trials, settings.space.params(settings.recipe))
+    study.set_user_attr("num_trials", settings.num_trials)
+    study.set_user_attr("settings", asked)  # last: from here on others may join
     return study
+
+
+def finals_study(settings: Settings, storage: BaseStorage, winner: int) -> Study:
+    """The study of the final comparison of this winner, one trial for each candidate and seed."""
+    study, is_new = _create(f"{settings.name}/winner-{winner}", storage, [StudyDirection.MINIMIZE])
+    if is_new or _described(study) is None:
+        _fill_queue(study, num_finals(), {})
+        study.set_user_attr("num_trials", num_finals())
+        study.set_user_attr("settings", {"winner": winner})
+    return study
+
+
+def _create(name: str, storage: BaseStorage, directions: Sequence[StudyDirection]) -> tuple[Study, bool]:
+    """The study, and whether it did not exist before."""
+    try:
+        return optuna.create_study(storage=storage, study_name=name, directions=directions), True
+    except optuna.exceptions.DuplicatedStudyError:
+        return load_study(name, storage), False
+
+
+def _fill_queue(study: Study, num_trials: int, first: dict[str, Any]) -> None:
+    """Queue the trials of these numbers that are not there yet; the first one has its values."""
+    present = {number_of(trial) for trial in numbered(study, *ALIVE)}
+    for number in range(num_trials):
+        if number not in present:
+            study.enqueue_trial(first if number == 0 else {}, user_attrs={"number": number})
 
 
 def load_study(name: str, storage: BaseStorage, sampler: TPESampler | None = None) -> Study:
@@ -84,17 +105,6 @@ def _refuse_changes(settings: Settings, begun: dict[str, Any], asked: dict[str, 
         raise UsageError(what, where=settings.name, hint="undo the changes, or choose another --dir")
 
 
-def _set_num_trials(study: Study, settings: Settings) -> None:
-    study.set_user_attr("num_trials", settings.num_trials)
-
-
-def finals_study(settings: Settings, storage: BaseStorage, winner: int) -> Study:
-    """The study of the final comparison of this winner, one trial for each candidate and seed."""
-    return optuna.create_study(
-        storage=storage, study_name=f"{settings.name}/winner-{winner}", load_if_exists=True, direction="minimize"
-    )
-
-
 def num_finals() -> int:
     """Runs of the final comparison."""
     return len(CANDIDATES) * NUM_SEEDS
@@ -105,36 +115,35 @@ def seeded_sampler(settings: Settings, study: Study, worker: int) -> TPESampler:
 
     Workers on other machines do not know of each other, so there each takes a seed by chance.
     """
-    num_trials = len(study.get_trials(deepcopy=False))
-    seed = derive(settings.recipe.seed, "search", worker, num_trials) % 2**32
+    num_begun = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+    seed = derive(settings.recipe.seed, "search", worker, num_begun) % 2**32
     return TPESampler(seed=seed if settings.storage is None else None)
 
 
-def first_number(trial: Trial | FrozenTrial) -> int:
-    """The number under which a trial first began: one whose worker died goes on under a new number."""
-    return int(trial.user_attrs.get("first", trial.number))
+def number_of(trial: Trial | FrozenTrial) -> int:
+    """The trial's place in the queue: one whose worker died keeps it, though Optuna gives it a new number."""
+    return int(trial.user_attrs["number"])
 
 
-def count(trials: Sequence[FrozenTrial], *states: TrialState) -> int:
-    """How many trials are in one of these states."""
-    return sum(trial.state in states for trial in trials)
+def numbered(study: Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials of the queue that are in one of these states."""
+    return [each for each in study.get_trials(deepcopy=False, states=states) if "number" in each.user_attrs]
 
 
-def may_begin(trials: Sequence[FrozenTrial], num_trials: int) -> bool:
-    """Whether a worker may ask for a trial."""
-    return count(trials, TrialState.WAITING) > 0 or count(trials, *BEGUN) < num_trials
+def may_begin(study: Study) -> bool:
+    """Whether a trial waits for a worker."""
+    num_trials = study.user_attrs["num_trials"]
+    return any(number_of(trial) < num_trials for trial in numbered(study, TrialState.WAITING))
 
 
-def is_complete(trials: Sequence[FrozenTrial], num_trials: int) -> bool:
+def is_complete(study: Study) -> bool:
     """Whether all trials have ended."""
-    return not may_begin(trials, num_trials) and not count(trials, TrialState.RUNNING)
+    return not may_begin(study) and not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def refuse_surplus(trial: Trial, num_trials: int) -> None:
-    """Raise Surplus where so many trials had begun before this one. A trial that was begun before always goes on."""
-    trials = trial.study.get_trials(deepcopy=False)
-    earlier = [each for each in trials if each.number < trial.number and each.state in BEGUN]
-    if "first" not in trial.user_attrs and len(earlier) >= num_trials:
+def refuse_surplus(trial: Trial) -> None:
+    """Raise Surplus where the trial is not one of those that were asked for."""
+    if trial.user_attrs.get("number", math.inf) >= trial.study.user_attrs["num_trials"]:
         raise Surplus
 
 
@@ -149,7 +158,7 @@ def requeue(study: Study, trial: FrozenTrial) -> None:
         return
     if len(trial.system_attrs.get("retry_history", ())) >= MAX_RETRIES:
         raise EnvironmentFault(
-            f"trial {first_number(trial)} has ended its worker {MAX_RETRIES + 1} times",
+            f"trial {number_of(trial)} has ended its worker {MAX_RETRIES + 1} times",
             hint="use fewer --workers if memory is short, or leave out of the space what needs so much",
         )
     retry_callback()(study, trial)

@@ -13,7 +13,7 @@ from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.record import Cost, FinalRecord, Rung, SearchRecord, TrialRecord, judged, write_record
 from pocket_resnet.tuning.settings import Settings
-from pocket_resnet.tuning.studies import first_number
+from pocket_resnet.tuning.studies import number_of
 from pocket_resnet.tuning.trials import Laboratory
 from pocket_resnet.tuning.workers import winner_of
 from pocket_resnet.version import __version__
@@ -23,7 +23,7 @@ FEWEST_FOR_IMPORTANCE = 4  # complete trials
 
 def summarise(settings: Settings, study: Study, finals: Study | None, data: str) -> SearchRecord:
     """What the studies hold by now."""
-    trials = [each for each in study.get_trials(deepcopy=False) if each.state in studies.BEGUN and each.params]
+    trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]
     best = winner_of(study) if settings.trade is None else None
     runs = [] if finals is None else _finals(finals)
     return SearchRecord(
@@ -33,9 +33,9 @@ def summarise(settings: Settings, study: Study, finals: Study | None, data: str)
         space=settings.space.to_json(),
         num_trials=study.user_attrs["num_trials"],
         trade=settings.trade,
-        trials=[_trial(settings, each) for each in sorted(trials, key=first_number)],
+        trials=[_trial(settings, each) for each in sorted(trials, key=number_of)],
         importance=_importance(study),
-        best=None if best is None else first_number(best),
+        best=None if best is None else number_of(best),
         front=[] if settings.trade is None else _front(study),
         finals=runs,
         verdict=judged(runs, studies.num_finals()),
@@ -48,7 +48,7 @@ def _trial(settings: Settings, trial: FrozenTrial) -> TrialRecord:
     outcome: Any = trial.state.name.lower()
     trade = trial.values[1] if trial.state == TrialState.COMPLETE and settings.trade is not None else None
     return TrialRecord(
-        number=first_number(trial),
+        number=number_of(trial),
         outcome=outcome,
         values=settings.space.values(trial.params),
         rungs=[Rung(**rung) for rung in attributes.get("rungs", ())],
@@ -86,7 +86,7 @@ def _importance(study: Study) -> dict[str, float]:
 
 def _front(study: Study) -> list[int]:
     best = sorted(study.best_trials, key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
-    return [first_number(trial) for trial in best]
+    return [number_of(trial) for trial in best]
 
 
 def write_results(settings: Settings, record: SearchRecord, laboratory: Laboratory) -> None:

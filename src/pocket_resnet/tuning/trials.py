@@ -31,7 +31,7 @@ from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result
 from pocket_resnet.training.run import train
 from pocket_resnet.tuning.settings import CANDIDATES, REDUCTION, Settings
-from pocket_resnet.tuning.studies import first_number
+from pocket_resnet.tuning.studies import number_of
 
 COSTS = ("num_params", "num_macs", "steps", "train_flops", "seconds", "seconds_total", "machine")
 
@@ -86,9 +86,8 @@ def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
 
     Raises TrialPruned where it falls behind at a rung, is impossible or diverges.
     """
-    settings, number = laboratory.settings, first_number(trial)
+    settings, number = laboratory.settings, number_of(trial)
     changes = settings.space.suggest(trial)
-    trial.set_user_attr("first", number)
     try:
         recipe = laboratory.fitted(changes)
         steps = Steps(laboratory.num_images, recipe)
@@ -118,8 +117,7 @@ def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
 
 def run_final(trial: Trial, laboratory: Laboratory, winner: dict[str, Any]) -> float:
     """One run of the final comparison: its trial's number says which candidate, and which fresh seed."""
-    index = first_number(trial)
-    trial.set_user_attr("first", index)
+    index = number_of(trial)
     candidate, seed = CANDIDATES[index % 2], laboratory.settings.recipe.seed + 1 + index // 2
     changes = (winner if candidate == "tuned" else {}) | {"seed": seed}
     result = laboratory.train(changes, laboratory.settings.finals, f"{candidate}-seed{seed}")
@@ -154,11 +152,11 @@ def _rung(result: Result, image_size: int, laboratory: Laboratory) -> dict[str, 
 def _rivals(trial: Trial, index: int) -> list[float]:
     """What the other trials had at this rung; of one that was begun twice, once."""
     others = {
-        first_number(each): each.user_attrs["rungs"][index]["nll"]
+        number_of(each): each.user_attrs["rungs"][index]["nll"]
         for each in trial.study.get_trials(deepcopy=False)
         if each.number != trial.number and len(each.user_attrs.get("rungs", ())) > index
     }
-    others.pop(first_number(trial), None)
+    others.pop(number_of(trial), None)
     return list(others.values())
 
 

@@ -23,7 +23,7 @@ from pocket_resnet.errors import EnvironmentFault, PocketError, Stopped
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.settings import Settings
 from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, quiet_optuna
-from pocket_resnet.tuning.studies import Surplus, first_number
+from pocket_resnet.tuning.studies import Surplus, number_of
 from pocket_resnet.tuning.trials import open_laboratory, run_final, run_trial
 
 POLL_S = 0.3
@@ -45,18 +45,18 @@ class Worker:
     def work(self) -> None:
         """Train until the search is complete."""
         study = studies.load_study(self.settings.name, self.storage)
-        self._take_all(study, lambda trial: run_trial(trial, self.laboratory), lambda: study.user_attrs["num_trials"])
+        self._take_all(study, lambda trial: run_trial(trial, self.laboratory))
         winner = winner_of(study) if self.settings.trade is None else None
         if winner is not None:
-            finals = studies.finals_study(self.settings, self.storage, first_number(winner))
+            finals = studies.finals_study(self.settings, self.storage, number_of(winner))
             values = self.settings.space.values(winner.params)
-            self._take_all(finals, lambda trial: (run_final(trial, self.laboratory, values),), studies.num_finals)
+            self._take_all(finals, lambda trial: (run_final(trial, self.laboratory, values),))
 
-    def _take_all(self, study: Study, run: Callable[[Trial], tuple[float, ...]], num_trials: Callable[[], int]) -> None:
+    def _take_all(self, study: Study, run: Callable[[Trial], tuple[float, ...]]) -> None:
         """Take trials of the study; at the end wait for those of other workers, which may yet die."""
 
         def objective(trial: Trial) -> tuple[float, ...]:
-            studies.refuse_surplus(trial, num_trials())
+            studies.refuse_surplus(trial)
             trial.set_user_attr("worker", self.name)
             try:
                 return run(trial)
@@ -66,23 +66,19 @@ class Worker:
 
         while True:
             optuna.storages.fail_stale_trials(study)
-            trials = study.get_trials(deepcopy=False)
-            if studies.may_begin(trials, num_trials()):
+            if studies.may_begin(study):
                 study.sampler = studies.seeded_sampler(self.settings, study, self.index)
                 study.optimize(objective, n_trials=1, catch=(Surplus,))
-            elif studies.count(trials, TrialState.RUNNING):
+            elif studies.is_complete(study):
+                return
+            else:
                 self._give_up_unborn(study)
                 time.sleep(POLL_S)
-            else:
-                return
 
     def _give_up_unborn(self, study: Study) -> None:
         now_s = time.monotonic()
-        nameless = [
-            each
-            for each in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if "worker" not in each.user_attrs
-        ]
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        nameless = [each for each in running if "worker" not in each.user_attrs]
         self.unborn = {each.number: self.unborn.get(each.number, now_s) for each in nameless}
         for each in nameless:
             if now_s - self.unborn[each.number] > UNBORN_S:
