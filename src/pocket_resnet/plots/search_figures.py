@@ -43,8 +43,9 @@ def search_history(points: Sequence[TrialPoint]) -> Figure:
     axes.plot([p.number for p in stopped], [p.nll for p in stopped], "o", mfc="white", color=PUBLISHED, markersize=5.5)
     axes.plot([p.number for p in complete], [p.nll for p in complete], "o", color=OURS, markersize=6.5)
     best = [min(each.nll for each in complete[: index + 1]) for index in range(len(complete))]
-    ends = [point.number for point in complete] + [max(point.number for point in points)]
-    axes.step(ends, [*best, *best[-1:]] if best else [], where="post", color=LIMIT, linewidth=1.8)
+    if complete:
+        until = [point.number for point in complete] + [max(point.number for point in points)]
+        axes.step(until, [*best, best[-1]], where="post", color=LIMIT, linewidth=1.8)
     if min(point.nll for point in points) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(MaxNLocator(5))
