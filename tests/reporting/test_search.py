@@ -42,8 +42,8 @@ def record() -> SearchRecord:
     trials = [trial(number, 0.4 + 0.05 * (number % 4), is_complete=number % 3 == 0) for number in range(12)]
     return SearchRecord(
         name="fast-digits", recipe='name = "fast"\n', data="digits", space=SPACE, num_trials=12,
-        trade=None, trials=trials, importance={"optim.lr": 0.7, "augment.crop_px": 0.3}, best=0, front=[], finals=finals(0.1),
-        verdict=judged(finals(0.1), 6), version="0.1.0",
+        trade=None, trials=trials, importance={"optim.lr": 0.7, "augment.crop_px": 0.3}, best=0, front=[],
+        finals=finals(0.1), verdict=judged(finals(0.1), 6), version="0.1.0",
     )  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """A search of tiny runs, which take a tenth of a second each."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pocket_resnet.recipe.toml import override
+from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.settings import Settings
 from pocket_resnet.tuning.space import Choices, Range, Space
@@ -33,6 +34,15 @@ def make_settings(make_recipe: Callable[..., Any], synthetic: Any, tmp_path: Pat
         return Settings(**values | changes)
 
     return make
+
+
+@pytest.fixture
+def digits_recipe(make_recipe: Callable[..., Any], tiny_spec: Any, tmp_path: Path) -> Path:
+    """A recipe for the digits, for real commands: two epochs of 19 steps in a second."""
+    changes = {"model": replace(tiny_spec, image_size=32), "batch_size": 64, "train_image_sizes": (), "norm_images": 0}
+    path = tmp_path / "tiny.toml"
+    path.write_text(to_toml(make_recipe(**changes, data={"name": "digits"}, checkpoint={"every_s": 60.0})))
+    return path
 
 
 @pytest.fixture

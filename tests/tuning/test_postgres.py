@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.tuning import storage, trials
 from pocket_resnet.tuning.studies import number_of
 from postgres import PASSWORD, QUOTED, Server, find_server, server
@@ -138,24 +137,18 @@ def test_a_connection_that_stays_lost_ends_the_search_and_loses_nothing(
 
 
 @pytest.mark.parametrize("wrong", ["password", "port"])
-def test_a_server_that_refuses(postgres: Server, run: Any, recipe_path: Path, tmp_path: Path, wrong: str) -> None:
-    url = (
-        postgres.url.replace(QUOTED, f"wrong{QUOTED}") if wrong == "password" else postgres.url.replace("127", "127", 1)
-    )
-    url = url.replace(f":{postgres.port}/", ":1/") if wrong == "port" else url
-    code, out, err = run(
-        *("search", recipe_path, "--data", "digits", "--batch-size", 64, "--dir", tmp_path / "s", "--storage", url)
-    )
-    assert (code, out) == (5, "")
+def test_a_server_that_refuses(postgres: Server, run: Any, digits_recipe: Path, tmp_path: Path, wrong: str) -> None:
+    right = {"password": QUOTED, "port": f":{postgres.port}/"}[wrong]
+    url = postgres.url.replace(right, {"password": f"wrong{QUOTED}", "port": ":1/"}[wrong])
+    code, out, err = run("search", digits_recipe, "--dir", tmp_path / "s", "--storage", url)
+    assert (code, out) == (5, ""), err
     assert "no answer from postgresql://127.0.0.1:" in err
     assert_secret(err)
 
 
-def test_the_command_and_its_secret(postgres: Server, make_recipe: Any, tmp_path: Path) -> None:
+def test_the_command_and_its_secret(postgres: Server, digits_recipe: Path, tmp_path: Path) -> None:
     """Two commands on one server, at once: each trial is trained once; the password is in no file and no message."""
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(to_toml(make_recipe(batch_size=64, train_image_sizes=(), checkpoint={"every_s": 60.0})))
-    commands = [start(recipe, tmp_path / name / "shared", postgres.url, tmp_path) for name in ("a", "b")]
+    commands = [start(digits_recipe, tmp_path / name / "shared", postgres.url, tmp_path) for name in ("a", "b")]
     texts = [command.communicate(timeout=200) for command in commands]
     for command, (out, err) in zip(commands, texts, strict=True):
         assert command.returncode == 0, err
@@ -174,7 +167,7 @@ def test_the_command_and_its_secret(postgres: Server, make_recipe: Any, tmp_path
 
 def start(recipe: Path, folder: Path, url: str, cwd: Path, *before: str) -> subprocess.Popen[str]:
     """The real command, which gets the address in its environment."""
-    command = [sys.executable, "-m", "pocket_resnet", "search", str(recipe), "--data", "digits", "--trials", "4"]
+    command = [sys.executable, "-m", "pocket_resnet", "search", str(recipe), "--trials", "4"]
     environment = os.environ | {"POCKET_RESNET_STORAGE": url, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*before, *command, "--dir", str(folder)],
@@ -217,18 +210,14 @@ def namespaces() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_two_hosts(postgres: Server, namespaces: tuple[str, str], make_recipe: Any, tmp_path: Path) -> None:
+def test_two_hosts(postgres: Server, namespaces: tuple[str, str], digits_recipe: Path, tmp_path: Path) -> None:
     """Each in a network of its own, from which it reaches the server alone."""
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(to_toml(make_recipe(batch_size=64, train_image_sizes=(), checkpoint={"every_s": 60.0})))
     postgres.stop()
     postgres.start("0.0.0.0")
-    commands = [
-        start(
-            recipe, tmp_path / name / "hosts", postgres.at(f"10.123.{index}.1"), tmp_path, "ip", "netns", "exec", name
-        )
-        for index, name in enumerate(namespaces, 1)
-    ]
+    commands = []
+    for index, name in enumerate(namespaces, 1):
+        folder, url = tmp_path / name / "hosts", postgres.at(f"10.123.{index}.1")
+        commands.append(start(digits_recipe, folder, url, tmp_path, "ip", "netns", "exec", name))
     for command in commands:
         _, err = command.communicate(timeout=220)
         assert command.returncode == 0, err

@@ -1,4 +1,4 @@
-"""A whole search as the command does it: its own processes, the digits at 8 pixels, a network of 1,500 parameters."""
+"""A whole search as the command does it: its own processes, the digits, a network of 1,454 parameters."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.io.locks import lock_folder
-from pocket_resnet.recipe.toml import load_recipe, to_toml
+from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.tuning.search import Request, prepare, search
 
 SPACE = """
@@ -27,18 +27,16 @@ num_blocks = { choices = [[1, 1], [2, 2]] }
 
 
 @pytest.fixture
-def recipe(make_recipe: Any, tmp_path: Path) -> Path:
+def recipe(digits_recipe: Path) -> Path:
     """A recipe with a space beside it."""
-    path = tmp_path / "tiny.toml"
-    path.write_text(to_toml(make_recipe(batch_size=64, train_image_sizes=(), checkpoint={"every_s": 60.0})))
-    path.with_suffix(".space.toml").write_text(SPACE)
-    return path
+    digits_recipe.with_suffix(".space.toml").write_text(SPACE)
+    return digits_recipe
 
 
 @pytest.fixture
 def command(recipe: Path, tmp_path: Path) -> Callable[..., tuple[object, ...]]:
     def arguments(*more: object) -> tuple[object, ...]:
-        return "search", recipe, "--data", "digits", "--dir", tmp_path / "s", *more
+        return "search", recipe, "--dir", tmp_path / "s", *more
 
     return arguments
 
@@ -172,14 +170,14 @@ def test_validation_images_must_be_left(make_recipe: Any) -> None:
         search(Request(make_recipe(data={"train_on": "trainval"})))
 
 
-def test_a_search_in_use(make_recipe: Any, tmp_path: Path) -> None:
-    request = Request(make_recipe(data={"name": "digits"}, batch_size=64), folder=tmp_path / "s")
+def test_a_search_in_use(digits_recipe: Path, tmp_path: Path) -> None:
+    request = Request(load_recipe(str(digits_recipe)), folder=tmp_path / "s")
     with lock_folder(tmp_path / "s"), pytest.raises(EnvironmentFault, match="choose another --dir"):
         search(request)
 
 
-def test_no_trial_may_exceed_the_untuned_network(make_recipe: Any, tmp_path: Path) -> None:
-    request = Request(make_recipe(data={"name": "digits"}, batch_size=64), folder=tmp_path / "s")
+def test_no_trial_may_exceed_the_untuned_network(digits_recipe: Path, tmp_path: Path) -> None:
+    request = Request(load_recipe(str(digits_recipe)), folder=tmp_path / "s")
     settings, _ = prepare(request)
     assert settings.recipe.budget == "1454"
     assert settings.recipe.hardware.num_threads == 1

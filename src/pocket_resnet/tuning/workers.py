@@ -68,7 +68,7 @@ class Worker:
             optuna.storages.fail_stale_trials(study)
             if studies.may_begin(study):
                 study.sampler = studies.seeded_sampler(self.settings, study, self.index)
-                study.optimize(objective, n_trials=1, catch=(Surplus,))
+                _optimize(study, objective)
             elif studies.is_complete(study):
                 return
             else:
@@ -83,6 +83,16 @@ class Worker:
         for each in nameless:
             if now_s - self.unborn[each.number] > UNBORN_S:
                 studies.requeue(study, each)
+
+
+def _optimize(study: Study, objective: Callable[[Trial], tuple[float, ...]]) -> None:
+    """Take and train one trial."""
+    try:
+        study.optimize(objective, n_trials=1, catch=(Surplus,))
+    except UnboundLocalError as error:  # Optuna 5.0 trips over a storage that fails when a trial ends
+        if isinstance(error.__context__, PocketError):
+            raise error.__context__ from None
+        raise
 
 
 def winner_of(study: Study) -> optuna.trial.FrozenTrial | None:
