@@ -34,7 +34,7 @@ def test_train_help_shows_common_flags_first(run: Run) -> None:
         elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
             flags.setdefault(title, []).append(found[1])
     assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
-    assert flags["common options"] == [name.replace("_", "-") for name in train_flags.COMMON]
+    assert flags["common options"] == [name.replace("_", "-") for name in train_flags.COMMON[commands.Train]]
     keys = {key.replace("_", "-") for key in dotted(Recipe().model_dump())}
     assert keys <= {flag for box in flags.values() for flag in box}
 
@@ -74,7 +74,9 @@ for arguments in [*([name, "--help"] for name in {list(COMMANDS)}), ["--help"], 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_unknown_flag_is_usage(name: str, run: Run) -> None:
-    code, out, err = run(name, *{"train": ["fast"], "predict": ["x", "y"]}.get(name, ["x"]), "--no-such-flag")
+    code, out, err = run(
+        name, *{"train": ["fast"], "search": ["fast"], "predict": ["x", "y"]}.get(name, ["x"]), "--no-such-flag"
+    )
     assert code == 2
     assert out == ""
     assert "--no-such-flag" in err

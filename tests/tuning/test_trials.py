@@ -56,6 +56,11 @@ def test_rungs_are_one_schedule_and_each_is_judged(study: Any, laboratory: Any) 
     assert study.trials[0].intermediate_values == {1: rungs[0]["nll"], 3: rungs[1]["nll"], 9: rungs[2]["nll"]}
 
 
+def test_the_test_split_stays_closed(study: Any, laboratory: Any, synthetic: Any) -> None:
+    run_trial(study.ask(), laboratory)
+    assert synthetic.num_test_opened == 0
+
+
 def test_promoted_trials_are_resumed_exactly(study: Any, laboratory: Any) -> None:
     """Weights after three rungs are those of a run without rungs, to the bit."""
     trial = study.ask()

@@ -32,7 +32,7 @@ from pocket_resnet.tuning.workers import Workers, winner_of
 
 _log = logging.getLogger(__name__)
 
-WATCH_S = 0.5
+WATCH_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ class _Search:
         self.settings, self.laboratory = settings, laboratory
         self.storage: BaseStorage = open_storage(settings)
         self.study = studies.open_study(settings, self.storage, laboratory.source.fingerprint)
+        self.finals: dict[int, Study] = {}  # by winner
         self.started_s = time.monotonic()
         self.written: SearchRecord | None = None
 
@@ -164,7 +165,10 @@ class _Search:
         winner = winner_of(self.study) if self.settings.trade is None else None
         if winner is None or not studies.is_complete(self.study):
             return [self.study]
-        return [self.study, studies.finals_study(self.settings, self.storage, studies.number_of(winner))]
+        number = studies.number_of(winner)
+        if number not in self.finals:
+            self.finals[number] = studies.finals_study(self.settings, self.storage, number)
+        return [self.study, self.finals[number]]
 
     def _end_in_time(self) -> None:
         """After --hours, the trials that have begun are all there will be."""
