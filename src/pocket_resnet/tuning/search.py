@@ -141,19 +141,26 @@ class _Search:
             self._requeue_running()
         _log.info(f"searching {', '.join(self.settings.space.dimensions)}")
         with catch_signals() as caught, search_progress() as progress:
-            workers = Workers(self.settings)
-            try:
-                while workers.running and not caught:
-                    time.sleep(WATCH_S)
-                    workers.check(*self._studies())
-                    self._end_in_time()
-                    self._write(progress)
-            finally:
-                workers.stop()
+            if not self._is_finished():
+                self._watch(Workers(self.settings), caught, progress)
             record = self._write(progress)
         if caught:
             raise self._stopped(caught[0], record)
         return record
+
+    def _watch(self, workers: Workers, caught: list[int], progress: SearchProgress) -> None:
+        """Write and show what the workers do until they are done or a signal comes."""
+        try:
+            while workers.running and not caught:
+                time.sleep(WATCH_S)
+                workers.check(*self._studies())
+                self._end_in_time()
+                self._write(progress)
+        finally:
+            workers.stop()
+
+    def _is_finished(self) -> bool:
+        return all(studies.is_complete(study) for study in self._studies())
 
     def _requeue_running(self) -> None:
         for study in self._studies():
