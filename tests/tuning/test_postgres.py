@@ -1,11 +1,11 @@
 """A search on a PostgreSQL server: shared by machines, workers die, the connection is lost, the password is secret."""
 
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +18,8 @@ from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.tuning import storage, trials
 from pocket_resnet.tuning.studies import number_of
 from postgres import PASSWORD, QUOTED, Server, find_server, server
+
+pytestmark = pytest.mark.timeout(600)  # processes that import torch, a dozen of them
 
 REQUIRED = "POCKET_RESNET_REQUIRE_POSTGRES"  # turns a skip into a failure
 ENDED = ("COMPLETE", "PRUNED")
@@ -84,25 +86,39 @@ def test_a_dead_worker_s_trial_is_taken_by_another(
     assert ("0001", False) not in resumed
 
 
+class Restart(logging.Handler):
+    """Starts the server again once the storage has missed it."""
+
+    def __init__(self, postgres: Server) -> None:
+        super().__init__()
+        self.postgres, self.messages = postgres, []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+        self.postgres.start()
+
+
 def test_a_lost_connection_is_waited_for(
-    settings: Any, postgres: Server, begin: Any, work: Any, monkeypatch: pytest.MonkeyPatch, logged: Any
+    settings: Any, postgres: Server, begin: Any, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server restarts while a trial trains: the search goes on as if nothing had been."""
-    study, train, restarts = begin(settings), trials.train, []
+    study, train, stops = begin(settings), trials.train, []
 
-    def restart(recipe: Any, **named: Any) -> Any:
-        if not restarts:
+    def stop_once(recipe: Any, **named: Any) -> Any:
+        if not stops:
+            stops.append(named["run"])
             postgres.stop()
-            restarts.append(threading.Timer(1.0, postgres.start))
-            restarts[0].start()
         return train(recipe, **named)
 
-    monkeypatch.setattr(trials, "train", restart)
-    work(settings)
-    restarts[0].join()
+    monkeypatch.setattr(trials, "train", stop_once)
+    restart = Restart(postgres)
+    logging.getLogger(storage.__name__).addHandler(restart)
+    try:
+        work(settings)
+    finally:
+        logging.getLogger(storage.__name__).removeHandler(restart)
     assert ended(study) == dict.fromkeys(range(5), 1)
-    assert f"no answer from {postgres.public}: trying again" in logged.text
-    assert_secret(logged.text)
+    assert restart.messages == [f"no answer from {postgres.public}: trying again"]
 
 
 def test_a_connection_that_stays_lost_ends_the_search_and_loses_nothing(
@@ -149,8 +165,7 @@ def test_a_server_that_refuses(postgres: Server, run: Any, digits_recipe: Path, 
 def test_the_command_and_its_secret(postgres: Server, digits_recipe: Path, tmp_path: Path) -> None:
     """Two commands on one server, at once: each trial is trained once; the password is in no file and no message."""
     commands = [start(digits_recipe, tmp_path / name / "shared", postgres.url, tmp_path) for name in ("a", "b")]
-    texts = [command.communicate(timeout=200) for command in commands]
-    for command, (out, err) in zip(commands, texts, strict=True):
+    for command, (out, err) in zip(commands, texts_of(commands), strict=True):
         assert command.returncode == 0, err
         assert "untuned" in out
         assert_secret(out + err)
@@ -177,6 +192,15 @@ def start(recipe: Path, folder: Path, url: str, cwd: Path, *before: str) -> subp
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def texts_of(commands: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
+    """Standard output and standard error of each; none outlives the test."""
+    try:
+        return [command.communicate(timeout=500) for command in commands]
+    finally:
+        for command in commands:
+            command.kill()
 
 
 @pytest.fixture
@@ -218,8 +242,7 @@ def test_two_hosts(postgres: Server, namespaces: tuple[str, str], digits_recipe:
     for index, name in enumerate(namespaces, 1):
         folder, url = tmp_path / name / "hosts", postgres.at(f"10.123.{index}.1")
         commands.append(start(digits_recipe, folder, url, tmp_path, "ip", "netns", "exec", name))
-    for command in commands:
-        _, err = command.communicate(timeout=220)
+    for command, (_, err) in zip(commands, texts_of(commands), strict=True):
         assert command.returncode == 0, err
     runs = [path.name for name in namespaces for path in (tmp_path / name / "hosts/trials").glob("00*")]
     assert sorted(runs) == [f"{number:04d}" for number in range(4)]

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.tuning.search import Request, prepare, search
+
+pytestmark = pytest.mark.timeout(600)  # processes that import torch, a dozen of them
 
 SPACE = """
 [optim]
@@ -77,13 +80,19 @@ def test_from_trials_to_the_report(command: Any, run: Any, tmp_path: Path) -> No
     assert "the search began with other settings: optim.momentum: 0.9 -> 0.5" in err
 
 
-def start(arguments: tuple[object, ...], cwd: Path) -> subprocess.Popen[str]:
+@contextmanager
+def started(arguments: tuple[object, ...], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """The real command, which does not outlive the block."""
     command = [sys.executable, "-m", "pocket_resnet", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_trials(folder: Path, count: int) -> None:
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 400
     while len(list(folder.glob("trials/0*/result.json"))) < count:
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
@@ -93,35 +102,35 @@ def wait_for_trials(folder: Path, count: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed(command: Any, run: Any, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and kill -9 of the search lose no ended trial; its workers end with it; --resume goes on."""
-    process = start(command("--trials", 6, "--no-report", "--epochs", 4), tmp_path)
-    wait_for_trials(tmp_path / "s", 2)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=100)
+    with started(command("--trials", 4, "--no-report", "--epochs", 4), tmp_path) as process:
+        wait_for_trials(tmp_path / "s", 2)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
     if number == signal.SIGINT:
         assert "stopped by SIGINT after" in err
         assert "--resume" in err
     before = {path: path.read_bytes() for path in tmp_path.glob("s/trials/0*/train_digests.u64")}
-    code, _, err = run(*command("--trials", 6, "--no-report", "--epochs", 4, "--resume"))
+    code, _, err = run(*command("--trials", 4, "--no-report", "--epochs", 4, "--resume"))
     assert code == 0, err
     found = json.loads((tmp_path / "s/search.json").read_text())
-    assert [trial["number"] for trial in found["trials"]] == list(range(6))
+    assert [trial["number"] for trial in found["trials"]] == list(range(4))
     assert {trial["outcome"] for trial in found["trials"]} <= {"complete", "pruned"}
     assert before.keys() <= set(tmp_path.glob("s/trials/0*/train_digests.u64"))
-    assert len(list(tmp_path.glob("s/trials/0*"))) == 6
+    assert len(list(tmp_path.glob("s/trials/0*"))) == 4
 
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced(command: Any, tmp_path: Path) -> None:
-    process = start(command("--trials", 6, "--no-report", "--epochs", 4), tmp_path)
-    wait_for_trials(tmp_path / "s", 1)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(int(workers[0]), signal.SIGKILL)
-    _, err = process.communicate(timeout=150)
+    with started(command("--trials", 3, "--no-report", "--epochs", 4), tmp_path) as process:
+        wait_for_trials(tmp_path / "s", 1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     found = json.loads((tmp_path / "s/search.json").read_text())
-    assert [trial["number"] for trial in found["trials"]] == list(range(6))
+    assert [trial["number"] for trial in found["trials"]] == list(range(3))
 
 
 def test_two_goals(command: Any, run: Any, tmp_path: Path) -> None:
