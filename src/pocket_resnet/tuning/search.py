@@ -26,7 +26,7 @@ from pocket_resnet.tuning.record import SearchRecord, is_search
 from pocket_resnet.tuning.settings import Settings, Trade
 from pocket_resnet.tuning.space import load_space
 from pocket_resnet.tuning.storage import JOURNAL_NAME, mend_journal, open_storage, quiet_optuna
-from pocket_resnet.tuning.summary import summarise, write_results
+from pocket_resnet.tuning.summary import summarise, with_latencies_side_by_side, write_results
 from pocket_resnet.tuning.trials import Laboratory, open_laboratory
 from pocket_resnet.tuning.workers import Workers, winner_of
 
@@ -146,6 +146,9 @@ class _Search:
             record = self._write(progress)
         if caught:
             raise self._stopped(caught[0], record)
+        if self.settings.trade == "latency":
+            record = with_latencies_side_by_side(record, self.laboratory)
+            write_results(self.settings, record, self.laboratory)
         return record
 
     def _watch(self, workers: Workers, caught: list[int], progress: SearchProgress) -> None:

@@ -2,14 +2,18 @@
 
 import contextlib
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from pocket_resnet.inference.latency import latencies
 from pocket_resnet.io.files import write_text
+from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.toml import override, to_toml
+from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.record import Cost, FinalRecord, Rung, SearchRecord, TrialRecord, judged, write_record
 from pocket_resnet.tuning.settings import Settings
@@ -87,6 +91,22 @@ def _importance(study: Study) -> dict[str, float]:
 def _front(study: Study) -> list[int]:
     best = sorted(study.best_trials, key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
     return [number_of(trial) for trial in best]
+
+
+def with_latencies_side_by_side(record: SearchRecord, laboratory: Laboratory) -> SearchRecord:
+    """The record with the front's latencies measured again in turns: over hours, a machine's speed drifts."""
+    networks = [ResNet(laboratory.fitted(record.trial(number).values).model) for number in record.front]
+    with own_settings():
+        laboratory.hardware.use_threads()
+        measured = latencies(networks, laboratory.hardware) if networks else []
+    milliseconds = {number: 1000 * each.median_s for number, each in zip(record.front, measured, strict=True)}
+    front: list[int] = []
+    for number in sorted(record.front, key=milliseconds.__getitem__):
+        accuracy = record.trial(number).rungs[-1].accuracy
+        if not front or accuracy > record.trial(front[-1]).rungs[-1].accuracy:
+            front.append(number)
+    trials = [replace(each, trade=milliseconds.get(each.number, each.trade)) for each in record.trials]
+    return replace(record, trials=trials, front=front)
 
 
 def write_results(settings: Settings, record: SearchRecord, laboratory: Laboratory) -> None:
