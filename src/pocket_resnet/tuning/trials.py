@@ -95,7 +95,7 @@ def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
         raise _pruned(trial, error.what) from error
     rungs: list[dict[str, Any]] = list(trial.user_attrs.get("rungs", ()))  # of a worker that died
     for index, share in enumerate(settings.shares):
-        max_steps = math.ceil(share * steps.total)
+        max_steps = math.ceil(share * min(recipe.max_steps or steps.total, steps.total))
         if index == len(rungs):
             try:
                 result = laboratory.train({**changes, "max_steps": max_steps}, settings.trials, f"{number:04d}")
