@@ -92,6 +92,7 @@ def test_values_that_the_space_lacks_are_not_its_first_trial(load: Any) -> None:
         ("[model]\nnum_blocks = { choices = [[1, 1], [2, 2, 2]] }", 2, "`model.num_blocks` cannot be [1, 1]"),
         ("budget = { choices = ['1M', '100M'] }", 1, "`budget` cannot be searched"),
         ("epochs = { low = 1, high = 9 }", 1, "`epochs` cannot be searched"),
+        ("[model]\nimage_size = { low = 16, high = 64 }", 2, "`model.image_size` cannot be searched"),
         ("[data]\nname = { choices = ['digits', '/etc'] }", 2, "`data.name` cannot be searched"),
         ("[hardware]\nnum_threads = { low = 1, high = 900 }", 2, "`hardware.num_threads` cannot be searched"),
     ],

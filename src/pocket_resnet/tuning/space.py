@@ -31,7 +31,8 @@ DEFAULT_SPACE = Path(__file__).parent / "default_space.toml"
 HINT = "docs/search.md explains the file of a search space"
 # Keys that say which run it is, how long it lasts, how large it may be, or where it computes: the same for all trials.
 FIXED = {"name", "epochs", "min_steps", "max_steps", "seed", "dial", "validate_every", "track", "init_from"}
-FIXED |= {"budget", "max_macs", "max_bytes", "model.num_classes", "teacher.model", "teacher.sha256", "teacher.epochs"}
+FIXED |= {"budget", "max_macs", "max_bytes", "model.num_classes", "model.image_size"}
+FIXED |= {"teacher.model", "teacher.sha256", "teacher.epochs"}
 FIXED_SECTIONS = ("data.", "hardware.", "checkpoint.")
 
 
