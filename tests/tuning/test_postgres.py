@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.tuning import storage, trials
+from pocket_resnet.tuning.storage import parse_url
 from pocket_resnet.tuning.studies import number_of
 from postgres import PASSWORD, QUOTED, Server, find_server, server
 
@@ -55,6 +57,20 @@ def test_two_workers_share_a_search(settings: Any, begin: Any, work: Any, start_
     assert [child.wait() for child in children] == [0, 0]
     assert ended(study) == dict.fromkeys(range(5), 1)
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
+
+
+def test_machines_that_come_first_at_the_same_moment(
+    postgres: Server, make_settings: Any, begin: Any, start_child: Any, tmp_path: Path
+) -> None:
+    """In an empty database: all find the same tables and the same study."""
+    begin(make_settings(storage=postgres.url, folder=tmp_path / "any"))
+    admin = create_engine(parse_url(postgres.url), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text("create database empty"))
+    settings = make_settings(storage=postgres.url.replace("/postgres", "/empty"), folder=tmp_path / "s")
+    children = [start_child(lambda: begin(settings)) for _ in range(4)]
+    assert [child.wait() for child in children] == [0] * 4
+    assert sorted(map(number_of, begin(settings).trials)) == list(range(4))
 
 
 def test_a_dead_worker_s_trial_is_taken_by_another(

@@ -88,6 +88,28 @@ def test_patience_ends_and_is_shared(server: Any, monkeypatch: pytest.MonkeyPatc
     assert len(server.clock.pauses) == tried
 
 
+@pytest.mark.parametrize("num_failures", [0, 1, 9, 10])
+def test_tables_that_another_machine_creates_at_the_same_moment(
+    server: Any, make_settings: Any, monkeypatch: pytest.MonkeyPatch, num_failures: int
+) -> None:
+    failures = [IntegrityError("create", {}, Exception("there already"))] * num_failures
+
+    def create(*_: Any, **__: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return server
+
+    monkeypatch.setattr(storage, "PatientStorage", create)
+    settings = make_settings(storage="postgresql://me:secret@host/db")
+    if num_failures < storage.NUM_TRIES:
+        with quiet_optuna():
+            assert open_storage(settings) is server
+        assert len(server.clock.pauses) == num_failures
+    else:
+        with quiet_optuna(), pytest.raises(EnvironmentFault, match="there already"):
+            open_storage(settings)
+
+
 def test_other_errors_are_not_tried_again(server: Any) -> None:
     def ask(_: Any) -> str:
         raise IntegrityError("insert", {}, Exception("there already"))

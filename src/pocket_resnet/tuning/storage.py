@@ -29,6 +29,7 @@ MAX_RETRIES = 3  # of a trial whose worker died: it may be what killed it
 PATIENCE_S = 300.0  # with a server that does not answer
 PATIENCE_VARIABLE = "POCKET_RESNET_STORAGE_WAIT_S"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+NUM_TRIES = 10  # to create tables that another machine creates at the same moment
 JOURNAL_NAME = "journal.log"
 
 
@@ -88,18 +89,23 @@ def public_name(url: URL) -> str:
 
 
 def _open_server(url: URL) -> BaseStorage:
-    try:
-        return PatientStorage(
-            url.render_as_string(hide_password=False),
-            engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
-            heartbeat_interval=HEARTBEAT_S,
-            grace_period=GRACE_S,
-            heartbeat_stale_trial_callback=retry_callback(),
-        )
-    except SQLAlchemyError as error:
-        raise _no_server(url, error) from None
-    except RuntimeError as error:  # tables of another version of Optuna
-        raise EnvironmentFault(f"{public_name(url)}: {error}", hint="use another database") from None
+    """The server, with Optuna's tables in it. Raises EnvironmentFault where it does not answer or refuses."""
+    for tries_left in reversed(range(NUM_TRIES)):
+        try:
+            return PatientStorage(
+                url.render_as_string(hide_password=False),
+                engine_kwargs={"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}},
+                heartbeat_interval=HEARTBEAT_S,
+                grace_period=GRACE_S,
+                heartbeat_stale_trial_callback=retry_callback(),
+            )
+        except SQLAlchemyError as error:
+            if _is_lost(error) or not tries_left:
+                raise _no_server(url, error) from None
+            time.sleep(FIRST_PAUSE_S)  # another machine creates the same tables at this moment
+        except RuntimeError as error:  # tables of another version of Optuna
+            raise EnvironmentFault(f"{public_name(url)}: {error}", hint="use another database") from None
+    raise AssertionError
 
 
 def _no_server(url: URL, error: BaseException) -> EnvironmentFault:
