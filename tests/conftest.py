@@ -1,4 +1,4 @@
-"""What every test may use: one thread, folders of its own, and a whole run that takes a tenth of a second."""
+"""What every test may use: one thread, own folders, children to kill, and a run that takes a tenth of a second."""
 
 import shutil
 import signal
@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import hub_server
+from children import Child
 from hostile import CLASS_NAMES
 from painted import paint
 from pocket_resnet.cli.main import main
@@ -100,7 +101,7 @@ class Synthetic(Source):
 def synthetic(monkeypatch: pytest.MonkeyPatch) -> Synthetic:
     """Training and evaluation get a copy of this data set, whatever they ask for; change its fields as you like."""
     synthetic = Synthetic()
-    for module in ("training.run", "inference.evaluate", "training.saved_run"):
+    for module in ("training.run", "inference.evaluate", "training.saved_run", "tuning.trials"):
         monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: copy(synthetic))
     return synthetic
 
@@ -250,3 +251,19 @@ def browser() -> Iterator[Any]:
         )
         yield started
         started.close()
+
+
+@pytest.fixture
+def start_child() -> Iterator[Callable[[Callable[[], Any]], Child]]:
+    """start_child(function) forks; what is left at the end of the test is killed."""
+    children: list[Child] = []
+
+    def start(work: Callable[[], Any]) -> Child:
+        children.append(Child(work))
+        return children[-1]
+
+    yield start
+    for child in children:
+        if not child.ended:
+            child.signal(signal.SIGKILL)
+            child.wait()

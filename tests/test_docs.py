@@ -24,6 +24,8 @@ from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run import Result, train
+from pocket_resnet.tuning.record import Cost, FinalRecord, Rung, SearchRecord, TrialRecord, Verdict
+from pocket_resnet.tuning.space import Choices, Range
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "pocket_resnet"
@@ -89,6 +91,14 @@ def test_fields_of_spec() -> None:
 def test_fields_of_result(run: Path) -> None:
     assert fields("result.json") == {field.name for field in dataclasses.fields(Result)}
     assert fields("result.json") == set(json.loads((run / "result.json").read_bytes()))
+
+
+def test_fields_of_a_search() -> None:
+    assert fields("search.json") == {field.name for field in dataclasses.fields(SearchRecord)}
+    for part in (TrialRecord, Rung, Cost, FinalRecord, Verdict):
+        for field in dataclasses.fields(part):
+            assert f"`{field.name}`" in section("search.json"), field.name
+    assert fields("The search space") == {*Range.model_fields, *Choices.model_fields}
 
 
 def test_fields_of_metrics(run: Path) -> None:

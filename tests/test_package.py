@@ -56,7 +56,8 @@ def test_wheel_has_what_is_no_python(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     templates = [path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.jinja")]
-    assert len(templates) == 4
+    assert len(templates) == 5
+    assert "pocket_resnet/tuning/default_space.toml" in names
     assert {*templates, "pocket_resnet/py.typed", "pocket_resnet/data/digits.npz"} <= names
     assert {f"pocket_resnet/recipes/{path.name}" for path in ROOT.glob("recipes/*.toml")} <= names
 

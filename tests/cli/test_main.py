@@ -34,8 +34,8 @@ def test_train_help_shows_common_flags_first(run: Run) -> None:
         elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
             flags.setdefault(title, []).append(found[1])
     assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
-    names = ["from" if name == "from_model" else name.replace("_", "-") for name in train_flags.COMMON]
-    assert flags["common options"] == names
+    common = train_flags.COMMON[train_flags.Train]
+    assert flags["common options"] == ["from" if name == "from_model" else name.replace("_", "-") for name in common]
     keys = {key.replace("_", "-") for key in dotted(Recipe().model_dump())}
     assert keys <= {flag for box in flags.values() for flag in box}
 
@@ -75,7 +75,7 @@ for arguments in [*([name, "--help"] for name in {list(COMMANDS)}), ["--help"], 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_unknown_flag_is_usage(name: str, run: Run) -> None:
-    arguments = {"train": ["fast"], "predict": ["x", "y"], "push": ["x", "y"]}.get(name, ["x"])
+    arguments = {"train": ["fast"], "search": ["fast"], "predict": ["x", "y"], "push": ["x", "y"]}.get(name, ["x"])
     code, out, err = run(name, *arguments, "--no-such-flag")
     assert code == 2
     assert out == ""

@@ -1,11 +1,16 @@
 """Latencies: calls take turns, warm-ups do not count, and the figures are those of the sample."""
 
 import time
+from dataclasses import replace
 
 import pytest
+import torch
 
+from pocket_resnet.device import choose
 from pocket_resnet.inference import latency
-from pocket_resnet.inference.latency import NUM_WARM_UPS, latencies
+from pocket_resnet.inference.latency import NUM_WARM_UPS, latencies, network_latencies
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.spec import NetworkSpec
 
 
 def test_calls_take_turns() -> None:
@@ -29,3 +34,10 @@ def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.median_s, found.p90_s, found.num_rounds) == (6, 10, 11)
     assert found.spread == pytest.approx((8.5 - 3.5) / 6)
     assert time.perf_counter() == now
+
+
+def test_a_larger_network_takes_longer(tiny_spec: NetworkSpec) -> None:
+    large = replace(tiny_spec, image_size=64, widths=(64, 64), stem_width=64)
+    small, slow = network_latencies([ResNet(tiny_spec), ResNet(large)], choose("cpu"), num_rounds=5)
+    assert 0 < small.median_s < slow.median_s
+    assert torch.is_grad_enabled()

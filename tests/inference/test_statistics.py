@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_ind
+from scipy.stats import t as student
 from torch import Tensor
 
 from pocket_resnet.inference.statistics import (
@@ -15,6 +16,8 @@ from pocket_resnet.inference.statistics import (
     calibration_bins,
     calibration_error,
     paired_difference,
+    t_quantile_95,
+    welch_interval,
     wilson_interval,
 )
 
@@ -75,3 +78,15 @@ def test_paired_difference(only_first: int, only_second: int) -> None:
     assert (found.num_only_first, found.num_only_second) == (only_first, only_second)
     total = only_first + only_second
     assert found.p == pytest.approx(binomtest(only_first, total).pvalue if total else 1, rel=1e-9)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 2.25, 4, 10, 1000])
+def test_student_s_quantiles(freedom: float) -> None:
+    assert t_quantile_95(freedom) == pytest.approx(student.ppf(0.975, freedom), rel=1e-3)
+
+
+@pytest.mark.parametrize(("first", "second"), [([1, 2, 3], [6, 10, 14]), ([0.99, 0.991, 0.989], [0.99, 0.992])])
+def test_welch_interval(first: list[float], second: list[float]) -> None:
+    expected = ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert welch_interval(first, second) == pytest.approx(tuple(expected), rel=1e-3)
+    assert welch_interval([1, 1], [3, 3]) == (-2, -2)

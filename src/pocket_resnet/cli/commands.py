@@ -17,6 +17,7 @@ from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, 
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
+from pocket_resnet.cli.search_command import Search
 from pocket_resnet.cli.train import Train
 
 
@@ -52,7 +53,7 @@ class Evaluate:
 
 @dataclass
 class Report:
-    """Write an HTML report on one run, or a comparison of several: learning curves, confusion, calibration, examples.
+    """Write an HTML report on a run, several runs or a search: learning curves, confusion, calibration, examples.
 
     pocket-resnet report runs/fast-cifar10-seed0
     """
@@ -60,7 +61,9 @@ class Report:
     runs: tyro.conf.Positional[
         Annotated[
             tuple[Path, ...],
-            several("Folders of finished runs. The first is the baseline of the comparison.", "RUN"),
+            several(
+                "Folders of finished runs, or of one search. The first run is the baseline of the comparison.", "RUN"
+            ),
         ]
     ]
     out: Annotated[
@@ -161,6 +164,7 @@ class Data:
 
 COMMANDS: dict[str, Any] = {
     "train": Train,
+    "search": Search,
     "evaluate": Evaluate,
     "report": Report,
     "predict": Predict,

@@ -15,8 +15,9 @@ import tyro
 
 from pocket_resnet.cli import console, streams
 from pocket_resnet.cli.commands import COMMANDS
+from pocket_resnet.cli.search_command import Search, space_beside
 from pocket_resnet.cli.train import Train
-from pocket_resnet.cli.train_flags import parse_train
+from pocket_resnet.cli.train_flags import parse_with_recipe
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.toml import load_recipe
@@ -75,12 +76,13 @@ def _dispatch(arguments: list[str], debug: bool) -> None:
 
 def _parse(name: str, arguments: list[str]) -> Any:
     """The command with its arguments filled in; tyro explains unknown flags and exits with 2."""
-    if name == "train":
+    if name in ("train", "search"):
         named = bool(arguments) and not arguments[0].startswith("-")
         fine_tunes = any(re.match("--from(=|$)", argument) for argument in arguments)
         usual = DEFAULT_FINE_TUNING if fine_tunes else DEFAULT_RECIPE
-        default = Train(load_recipe(arguments.pop(0) if named else usual))
-        command = parse_train(default, arguments, "pocket-resnet train [RECIPE]")
+        recipe = load_recipe(given := arguments.pop(0) if named else usual)
+        default = Train(recipe) if name == "train" else Search(recipe, space=space_beside(given))
+        command: Any = parse_with_recipe(default, arguments, f"pocket-resnet {name} [RECIPE]")
     else:
         command = tyro.cli(COMMANDS[name], args=arguments, prog=f"pocket-resnet {name}")
     for field in dataclasses.fields(command):

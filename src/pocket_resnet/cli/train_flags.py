@@ -1,33 +1,49 @@
-"""The flags of `pocket-resnet train`: common ones first, then the command's other flags, then every recipe key."""
+"""The flags of `train` and `search`: common ones first, then the command's other flags, then every recipe key."""
 
 import dataclasses
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 from pydantic import BaseModel
 
 from pocket_resnet.cli.flags import flag
+from pocket_resnet.cli.search_command import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import with_flags
 
-COMMON = (
-    "data",
-    "budget",
-    "epochs",
-    "batch_size",
-    "seed",
-    "from_model",
-    "freeze",
-    "teacher",
-    "run",
-    "resume",
-    "runs_dir",
-    "report",
-)
+COMMON = {
+    Train: (
+        "data",
+        "budget",
+        "epochs",
+        "batch_size",
+        "seed",
+        "from_model",
+        "freeze",
+        "teacher",
+        "run",
+        "resume",
+        "runs_dir",
+        "report",
+    ),
+    Search: (
+        "data",
+        "budget",
+        "epochs",
+        "batch_size",
+        "trials",
+        "hours",
+        "workers",
+        "trade",
+        "space",
+        "storage",
+        "resume",
+    ),
+}
 SECTIONS = tuple(name for name, field in Recipe.model_fields.items() if isinstance(field.default, BaseModel))
 METAVARS = {  # for optional keys, where tyro would print {None}|STR
     "budget": "COUNT",
@@ -41,26 +57,27 @@ METAVARS = {  # for optional keys, where tyro would print {None}|STR
 }
 
 Flag = tuple[str, Any, Any]  # name, type with tyro's configuration, default
+Command = TypeVar("Command", bound=Train | Search)
 
 
-def parse_train(default: Train, arguments: Sequence[str], prog: str) -> Train:
+def parse_with_recipe(default: Command, arguments: Sequence[str], prog: str) -> Command:
     """The command with these arguments filled in; tyro explains unknown flags and exits with 2."""
-    parsed = tyro.cli(_flags_class(default), args=arguments, prog=prog, description=inspect.getdoc(Train))
+    parsed = tyro.cli(_flags_class(default), args=arguments, prog=prog, description=inspect.getdoc(default))
     parts = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}
     groups = [vars(parts.pop(name)) for name in ("common", "other", "recipe")]
-    own = {field.name for field in dataclasses.fields(Train)}
+    own = {field.name for field in dataclasses.fields(default)}
     flat = {name: value for group in groups for name, value in group.items()}
     recipe = with_flags(default.recipe, dotted({key: flat[key] for key in flat if key not in own} | parts), arguments)
-    return Train(recipe, **{key: value for key, value in flat.items() if key in own})
+    return type(default)(recipe, **{key: value for key, value in flat.items() if key in own})
 
 
-def _flags_class(default: Train) -> Any:
+def _flags_class(default: Train | Search) -> Any:
     """A dataclass with a field for each box of the help; tyro uses the field's name as the title."""
     recipe = default.recipe
     keys = [name for name in Recipe.model_fields if name not in (*SECTIONS, "model")]
     flags = _own_flags(default) | {key_flag[0]: key_flag for key_flag in _key_flags(recipe, keys, prefix=False)}
     boxes: dict[str, list[Flag]] = {
-        "common": [flags.pop(name) for name in COMMON],
+        "common": [flags.pop(name) for name in COMMON[type(default)]],
         "other": [entry for name, entry in flags.items() if name not in keys],
         "recipe": [entry for name, entry in flags.items() if name in keys],
     }
@@ -74,10 +91,10 @@ def _flags_class(default: Train) -> Any:
     return _dataclass("Flags", "", fields)
 
 
-def _own_flags(default: Train) -> dict[str, Flag]:
+def _own_flags(default: Train | Search) -> dict[str, Flag]:
     """The command's flags that are not recipe keys."""
-    hints = get_type_hints(Train, include_extras=True)
-    names = [field.name for field in dataclasses.fields(Train) if field.name != "recipe"]
+    hints = get_type_hints(type(default), include_extras=True)
+    names = [field.name for field in dataclasses.fields(default) if field.name != "recipe"]
     return {name: (name, hints[name], getattr(default, name)) for name in names}
 
 

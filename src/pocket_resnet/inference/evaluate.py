@@ -162,16 +162,19 @@ def evaluate(
 
 
 @torch.inference_mode()
-def class_probabilities(model: ResNet, images_NCHW: Tensor, hardware: Hardware, views: int = 1) -> Tensor:
+def class_probabilities(
+    model: ResNet, images_NCHW: Tensor, hardware: Hardware, views: int = 1, image_size: int | None = None
+) -> Tensor:
     """Probabilities float32 [N, K] on the CPU for uint8 images, averaged over 1, 2 or 6 views.
 
-    Always in fp32, so that the same weights give the same figures on machines with and without bf16.
+    Always in fp32, so that the same weights give the same figures on machines with and without bf16. `image_size` is
+    in pixels, by default the network's own.
     """
     was_training = model.training
     model.eval()
     parts = []
     for batch_BCHW in torch.split(images_NCHW, EVALUATION_BATCH):
-        at_size = resize(batch_BCHW.to(hardware.device), model.spec.image_size)
+        at_size = resize(batch_BCHW.to(hardware.device), image_size or model.spec.image_size)
         x_BCHW = to_float(at_size, hardware.memory_format)
         probabilities_BK = torch.zeros((), device=hardware.device)
         for view_BCHW, weight in _views(x_BCHW, views):

@@ -1,10 +1,19 @@
-"""Time calls fairly on a machine whose speed varies: all take turns, so a slow moment slows all of them alike."""
+"""Time calls fairly on a machine whose speed varies: all take turns, so a slow moment slows all of them alike.
+
+Shapes: B images, H x W pixels.
+"""
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
+
+import torch
+
+from pocket_resnet.device import Hardware
+from pocket_resnet.model.resnet import ResNet
 
 Key = TypeVar("Key")
 
@@ -35,6 +44,24 @@ def latencies(calls: Mapping[Key, Callable[[], object]], rounds: Iterable[int]) 
             if number >= NUM_WARM_UPS:
                 seconds[key].append(time.perf_counter() - start)
     return {key: _latency(found) for key, found in seconds.items()}
+
+
+@torch.inference_mode()
+def network_latencies(
+    models: Sequence[ResNet], hardware: Hardware, *, batch_size: int = 1, num_rounds: int = 51
+) -> list[Latency]:
+    """The latency of one forward pass in fp32 of each network, for random images of its own size."""
+    calls: dict[int, Callable[[], object]] = {}
+    for number, model in enumerate(models):
+        placed, size = hardware.place(model).eval(), model.spec.image_size
+        x_BCHW = torch.rand(batch_size, 3, size, size, device=hardware.device)
+        calls[number] = partial(_forward, placed, x_BCHW.to(memory_format=hardware.memory_format), hardware)
+    return list(latencies(calls, range(NUM_WARM_UPS + num_rounds)).values())
+
+
+def _forward(model: ResNet, x_BCHW: torch.Tensor, hardware: Hardware) -> None:
+    model(x_BCHW)
+    hardware.synchronize()
 
 
 def _latency(seconds: list[float]) -> Latency:

@@ -1,9 +1,11 @@
-"""Intervals of shares, calibration, and whether two networks differ.
+"""Intervals of shares and of differences, calibration, and whether two networks differ.
 
 Shapes: N images, M bins.
 """
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +21,37 @@ def wilson_interval(hits: int, num_images: int) -> tuple[float, float]:
     centre = (share + squared / 2) / (1 + squared)
     reach = Z_95 / (1 + squared) * math.sqrt(share * (1 - share) / num_images + squared / (4 * num_images))
     return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of the difference of two means, first - second (Welch 1947, Biometrika 34).
+
+    Each sample has at least two values. If neither varies, both ends are the difference itself.
+    """
+    difference = statistics.fmean(first) - statistics.fmean(second)
+    variances = [statistics.variance(values) / len(values) for values in (first, second)]
+    if sum(variances) == 0:
+        return difference, difference
+    freedom = sum(variances) ** 2 / sum(
+        variance**2 / (len(values) - 1) for variance, values in zip(variances, (first, second), strict=True)
+    )
+    reach = t_quantile_95(freedom) * math.sqrt(sum(variances))
+    return difference - reach, difference + reach
+
+
+def t_quantile_95(freedom: float) -> float:
+    """Student's t that is exceeded in size with 5% probability, for at least one degree of freedom.
+
+    With t = sqrt(freedom) tan(angle) its density is proportional to cos(angle)^(freedom - 1): summed until 95%.
+    """
+    num_bins = 100_000
+    width = math.pi / 2 / num_bins
+    total = math.sqrt(math.pi) / 2 * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
+    inside, number = 0.0, 0
+    while inside < 0.95 * total:
+        inside += math.cos((number + 0.5) * width) ** (freedom - 1) * width
+        number += 1
+    return math.sqrt(freedom) * math.tan(number * width)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import lock_descriptor
+from filelock import lock_descriptor, unlock_descriptor
 
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io.files import explain_os_errors
@@ -29,8 +29,26 @@ def lock(file: IO[Any]) -> bool:
     return True
 
 
+class PatientLock:
+    """A lock on a file that is waited for; what a killed process had locked is free again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+")
+
+    def acquire(self) -> bool:
+        """Wait for the lock and take it. Without locks in the file system there is nothing to wait for."""
+        with contextlib.suppress(OSError):
+            lock_descriptor(self._file.fileno(), blocking=True)
+        return True
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        with contextlib.suppress(OSError):
+            unlock_descriptor(self._file.fileno())
+
+
 @contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[str | None]:
+def lock_folder(folder: Path, hint: str = "wait for it, or choose another --run name") -> Iterator[str | None]:
     """Hold the folder for this process; yields a warning where a dead process left its lock, or there are no locks.
 
     Raises EnvironmentFault naming the process that holds the folder.
@@ -48,7 +66,7 @@ def lock_folder(folder: Path) -> Iterator[str | None]:
             raise EnvironmentFault(
                 f"in use by process {holder or 'unknown'}",
                 where=folder,
-                hint="wait for it, or choose another --run name",
+                hint=hint,
             ) from error
         file.truncate(0)
         file.write(str(os.getpid()))

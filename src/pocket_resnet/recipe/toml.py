@@ -46,17 +46,29 @@ def load_recipe(name_or_path: str) -> Recipe:
                     f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
                     hint=f"choose one of {', '.join(known)}, or give the path of a .toml file",
                 )
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise _unreadable(path, error) from error
+    return parse_recipe(read_limited(path), path)
+
+
+def read_limited(path: Path, kind: str = "recipe") -> str:
+    """The text of a recipe file, or of another `kind`. Raises UsageError where it is no text, or too much of it."""
+    try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise UsageError(
-                f"over {MAX_RECIPE_BYTES:,} bytes: not a recipe", where=path, hint="give the path of a recipe"
+                f"over {MAX_RECIPE_BYTES:,} bytes: not a {kind}", where=path, hint=f"give the path of a {kind}"
             )
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UsageError("no such recipe file", where=path, hint="give its path, or a name from recipes/") from error
+        names = ", or a name from recipes/" if kind == "recipe" else ""
+        raise UsageError(f"no such {kind} file", where=path, hint=f"give its path{names}") from error
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the name
-        what = f"cannot be read as a UTF-8 text file: {error}"
-        raise UsageError(what, where=path, hint="save it as UTF-8 in a readable place") from error
-    return parse_recipe(text, path)
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    what = f"cannot be read as a UTF-8 text file: {error}"
+    return UsageError(what, where=path, hint="save it as UTF-8 in a readable place")
 
 
 def parse_recipe(text: str, path: Path) -> Recipe:
@@ -80,11 +92,11 @@ def parse_recipe(text: str, path: Path) -> Recipe:
             values["model"] = dataclasses.asdict(named(model.pop("network"))) | model
         return _laid_over(base, _with_epochs_kept(values)) if base else Recipe.model_validate(_with_tuples(values))
     except RecipeError as error:
-        raise RecipeError(error.key, error.what, where=_line_of(error.key, text, path), hint=error.hint) from error
+        raise RecipeError(error.key, error.what, where=line_of(error.key, text, path), hint=error.hint) from error
     except UsageError as error:  # of the network, whose field `where` is
         key = f"model.{error.where}"
         raise RecipeError(
-            key, f"{error.where}: {error.what}", where=_line_of(key, text, path), hint=error.hint
+            key, f"{error.where}: {error.what}", where=line_of(key, text, path), hint=error.hint
         ) from error
     except RecursionError as error:  # dotted keys nest without end
         raise UsageError("nested too deeply", where=path, hint="a key has at most two parts") from error
@@ -192,7 +204,7 @@ def _with_tuples(value: Any, key: str = "") -> Any:
     return tuple(_with_tuples(entry, key) for entry in value) if isinstance(value, list) else value
 
 
-def _line_of(key: str, text: str, path: Path) -> str:
+def line_of(key: str, text: str, path: Path) -> str:
     """`file:line` of the dotted key in the TOML text, else of the table it belongs in, or the file alone."""
     section, lines = "", dict[str, int]()
     for number, line in enumerate(text.split("\n"), 1):

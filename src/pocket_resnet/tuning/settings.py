@@ -1,0 +1,63 @@
+"""What a search was asked for, as all of its processes know it."""
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pocket_resnet.errors import EnvironmentFault
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.tuning.space import Space
+
+Trade = Literal["latency", "macs", "bytes", "params"]
+
+REDUCTION = 3  # of the trials that reach a rung, a third goes on
+SHARES = (1 / REDUCTION**2, 1 / REDUCTION, 1.0)  # of the run's steps: the rungs
+NUM_SEEDS = 3  # of the final comparison
+CANDIDATES = ("tuned", "untuned")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One search."""
+
+    folder: Path
+    recipe: Recipe
+    """With a budget, and a share of the processor for each worker."""
+    space: Space
+    num_trials: int
+    trade: Trade | None = None
+    hours: float | None = None
+    num_workers: int = 1
+    data_dir: Path | None = None
+    storage: str | None = field(default=None, repr=False)
+    """A PostgreSQL URL, which may have a password in it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the study: what machines that share a server look for there."""
+        return self.folder.name
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The rungs. With two goals a trial that is behind in one may be ahead in the other, so all run to the end."""
+        return SHARES if self.trade is None else (1.0,)
+
+    @property
+    def trials(self) -> Path:
+        """Where the runs of the trials are."""
+        return self.folder / "trials"
+
+    @property
+    def finals(self) -> Path:
+        """Where the runs of the final comparison are."""
+        return self.folder / "finals"
+
+
+def require_optuna() -> None:
+    """Raise EnvironmentFault where the extra `search` is not installed."""
+    for package in ("optuna", "psycopg"):
+        if find_spec(package) is None:
+            raise EnvironmentFault(
+                f"search needs {package}, which is not installed", hint="pip install 'pocket-resnet[search]'"
+            )

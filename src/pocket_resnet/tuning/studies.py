@@ -1,0 +1,169 @@
+"""A search in its storage: a queue of numbered trials, what was asked for, and whose worker has died."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.recipe.toml import differences, override, parse_recipe, to_toml
+from pocket_resnet.seeds import derive
+from pocket_resnet.tuning.settings import CANDIDATES, NUM_SEEDS, Settings
+from pocket_resnet.tuning.storage import MAX_RETRIES, retry_callback
+
+ALIVE = (TrialState.RUNNING, TrialState.WAITING, TrialState.PRUNED, TrialState.COMPLETE)
+SETTLED_S, POLL_S = 30.0, 0.2  # how long another machine may take to describe the study that it has just created
+
+
+class Surplus(Exception):
+    """A trial that is not in the queue: another worker took the last one a moment earlier."""
+
+
+def open_study(settings: Settings, storage: BaseStorage, fingerprint: str) -> Study:
+    """The search's study, created with the recipe's own values as its first trial, or checked against the settings.
+
+    Raises UsageError naming what differs from the settings that the study began with.
+    """
+    asked = {
+        "recipe": to_toml(settings.recipe),
+        "space": settings.space.to_json(),
+        "trade": settings.trade,
+        "data": fingerprint,
+    }
+    directions = [StudyDirection.MINIMIZE]
+    if settings.trade is not None:
+        directions.insert(0, StudyDirection.MAXIMIZE)
+    study, is_new = _create(settings.name, storage, directions)
+    if not is_new and (begun := _described(study)) is not None:
+        _refuse_changes(settings, begun, asked)
+    _fill_queue(study, settings.num_trials, settings.space.params(settings.recipe))
+    study.set_user_attr("num_trials", settings.num_trials)
+    study.set_user_attr("settings", asked)  # last: from here on others may join
+    return study
+
+
+def finals_study(settings: Settings, storage: BaseStorage, winner: int) -> Study:
+    """The study of the final comparison of this winner, one trial for each candidate and seed."""
+    study, is_new = _create(f"{settings.name}/winner-{winner}", storage, [StudyDirection.MINIMIZE])
+    if is_new or _described(study) is None:
+        _fill_queue(study, num_finals(), {})
+        study.set_user_attr("num_trials", num_finals())
+        study.set_user_attr("settings", {"winner": winner})
+    return study
+
+
+def _create(name: str, storage: BaseStorage, directions: Sequence[StudyDirection]) -> tuple[Study, bool]:
+    """The study, and whether it did not exist before."""
+    try:
+        return optuna.create_study(storage=storage, study_name=name, directions=directions), True
+    except optuna.exceptions.DuplicatedStudyError:
+        return load_study(name, storage), False
+
+
+def _fill_queue(study: Study, num_trials: int, first: dict[str, Any]) -> None:
+    """Queue the trials of these numbers that are not there yet; the first one has its values."""
+    present = {number_of(trial) for trial in numbered(study, *ALIVE)}
+    for number in range(num_trials):
+        if number not in present:
+            study.enqueue_trial(first if number == 0 else {}, user_attrs={"number": number})
+
+
+def load_study(name: str, storage: BaseStorage, sampler: TPESampler | None = None) -> Study:
+    """A study that exists."""
+    return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=optuna.pruners.NopPruner())
+
+
+def _described(study: Study) -> dict[str, Any] | None:
+    """What the study began with; None if whoever created it was killed in the act."""
+    deadline_s = time.monotonic() + SETTLED_S
+    while "settings" not in (attrs := study.user_attrs):
+        if time.monotonic() > deadline_s:
+            return None
+        time.sleep(POLL_S)
+    found: dict[str, Any] = attrs["settings"]
+    return found
+
+
+def _refuse_changes(settings: Settings, begun: dict[str, Any], asked: dict[str, Any]) -> None:
+    recipe = parse_recipe(begun["recipe"], settings.folder)
+    changed = differences(override(recipe, {"data.name": settings.recipe.data.name}), settings.recipe)
+    changed += [
+        f"{key}: {begun['space'].get(key)} -> {asked['space'].get(key)}"
+        for key in {**begun["space"], **asked["space"]}
+        if begun["space"].get(key) != asked["space"].get(key)
+    ]
+    changed += [f"trade: {begun['trade']} -> {asked['trade']}"] if begun["trade"] != asked["trade"] else []
+    changed += ["the training images"] if begun["data"] != asked["data"] else []
+    if changed:
+        what = "the search began with other settings: " + "; ".join(changed)
+        raise UsageError(what, where=settings.name, hint="undo the changes, or choose another --dir")
+
+
+def num_finals() -> int:
+    """Runs of the final comparison."""
+    return len(CANDIDATES) * NUM_SEEDS
+
+
+def seeded_sampler(settings: Settings, study: Study, worker: int) -> TPESampler:
+    """The sampler of a worker's next trial. It repeats the same search where one worker does it alone.
+
+    Workers on other machines do not know of each other, so there each takes a seed by chance.
+    """
+    num_begun = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+    seed = derive(settings.recipe.seed, "search", worker, num_begun) % 2**32
+    return TPESampler(seed=seed if settings.storage is None else None)
+
+
+def number_of(trial: Trial | FrozenTrial) -> int:
+    """The trial's place in the queue: one whose worker died keeps it, though Optuna gives it a new number."""
+    return int(trial.user_attrs["number"])
+
+
+def numbered(study: Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials of the queue that are in one of these states."""
+    return [each for each in study.get_trials(deepcopy=False, states=states) if "number" in each.user_attrs]
+
+
+def may_begin(study: Study) -> bool:
+    """Whether a trial waits for a worker."""
+    num_trials = study.user_attrs["num_trials"]
+    return any(number_of(trial) < num_trials for trial in numbered(study, TrialState.WAITING))
+
+
+def is_complete(study: Study) -> bool:
+    """Whether all trials have ended."""
+    return not may_begin(study) and not study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def refuse_surplus(trial: Trial) -> None:
+    """Raise Surplus where the trial is not one of those that were asked for."""
+    if trial.user_attrs.get("number", math.inf) >= trial.study.user_attrs["num_trials"]:
+        raise Surplus
+
+
+def requeue(study: Study, trial: FrozenTrial) -> None:
+    """Put a trial whose worker has died back into the queue.
+
+    Raises EnvironmentFault where that has been tried often enough.
+    """
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, optuna.exceptions.UpdateFinishedTrialError):  # another process was faster
+        return
+    if len(trial.system_attrs.get("retry_history", ())) >= MAX_RETRIES:
+        raise EnvironmentFault(
+            f"trial {number_of(trial)} has ended its worker {MAX_RETRIES + 1} times",
+            hint="use fewer --workers if memory is short, or leave out of the space what needs so much",
+        )
+    retry_callback()(study, trial)
+
+
+def put_back(study: Study, trial: Trial) -> None:
+    """Put a trial that was stopped on purpose back into the queue."""
+    study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)

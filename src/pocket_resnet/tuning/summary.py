@@ -1,0 +1,145 @@
+"""From the studies to the record of a search, and to recipes that `train` takes."""
+
+import contextlib
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from pocket_resnet.inference.latency import network_latencies
+from pocket_resnet.io.files import write_text
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.recipe.toml import override, to_toml
+from pocket_resnet.torch_settings import own_settings
+from pocket_resnet.tuning import studies
+from pocket_resnet.tuning.record import Cost, FinalRecord, Rung, SearchRecord, TrialRecord, judged, write_record
+from pocket_resnet.tuning.settings import Settings
+from pocket_resnet.tuning.studies import number_of
+from pocket_resnet.tuning.trials import Laboratory
+from pocket_resnet.tuning.workers import winner_of
+from pocket_resnet.version import __version__
+
+FEWEST_FOR_IMPORTANCE = 4  # complete trials
+
+
+def summarise(settings: Settings, study: Study, finals: Study | None, data: str) -> SearchRecord:
+    """What the studies hold by now."""
+    trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]
+    best = winner_of(study) if settings.trade is None else None
+    runs = [] if finals is None else _finals(finals)
+    return SearchRecord(
+        name=settings.name,
+        recipe=to_toml(settings.recipe),
+        data=data,
+        space=settings.space.to_json(),
+        num_trials=study.user_attrs["num_trials"],
+        trade=settings.trade,
+        trials=[_trial(settings, each) for each in sorted(trials, key=number_of)],
+        importance=_importance(study),
+        best=None if best is None else number_of(best),
+        front=[] if settings.trade is None else _front(study),
+        finals=runs,
+        verdict=judged(runs, studies.num_finals()),
+        version=__version__,
+    )
+
+
+def _trial(settings: Settings, trial: FrozenTrial) -> TrialRecord:
+    attributes = trial.user_attrs
+    outcome: Any = trial.state.name.lower()
+    trade = trial.values[1] if trial.state == TrialState.COMPLETE and settings.trade is not None else None
+    return TrialRecord(
+        number=number_of(trial),
+        outcome=outcome,
+        values=settings.space.values(trial.params),
+        rungs=[Rung(**rung) for rung in attributes.get("rungs", ())],
+        cost=_cost(attributes.get("cost", {})),
+        trade=trade,
+        error=attributes.get("error"),
+    )
+
+
+def _cost(values: dict[str, Any]) -> Cost:
+    return Cost(**{field.name: values[field.name] for field in dataclasses.fields(Cost) if field.name in values})
+
+
+def _finals(study: Study) -> list[FinalRecord]:
+    found = [
+        each.user_attrs["final"]
+        for each in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if "final" in each.user_attrs
+    ]
+    return [
+        FinalRecord(**{key: each[key] for key in ("candidate", "seed", "accuracy", "nll")}, cost=_cost(each))
+        for each in sorted(found, key=lambda each: (each["candidate"], each["seed"]))
+    ]
+
+
+def _importance(study: Study) -> dict[str, float]:
+    """PED-ANOVA's share of each key (Watanabe et al. 2023, arXiv:2304.10255); of two goals, for the accuracy."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < FEWEST_FOR_IMPORTANCE:
+        return {}
+    with contextlib.suppress(ValueError, RuntimeError):  # all trials alike
+        return optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
+    return {}
+
+
+def _front(study: Study) -> list[int]:
+    best = sorted(study.best_trials, key=lambda trial: (trial.values[1], -trial.values[0], trial.number))
+    return [number_of(trial) for trial in best]
+
+
+def with_latencies_side_by_side(record: SearchRecord, laboratory: Laboratory) -> SearchRecord:
+    """The record with the front's latencies measured again in turns: over hours, a machine's speed drifts."""
+    networks = [ResNet(laboratory.fitted(record.trial(number).values).model) for number in record.front]
+    with own_settings():
+        laboratory.hardware.use_threads()
+        measured = network_latencies(networks, laboratory.hardware) if networks else []
+    milliseconds = {number: 1000 * each.median_s for number, each in zip(record.front, measured, strict=True)}
+    front: list[int] = []
+    for number in sorted(record.front, key=milliseconds.__getitem__):
+        accuracy = record.trial(number).rungs[-1].accuracy
+        if not front or accuracy > record.trial(front[-1]).rungs[-1].accuracy:
+            front.append(number)
+    trials = [replace(each, trade=milliseconds.get(each.number, each.trade)) for each in record.trials]
+    return replace(record, trials=trials, front=front)
+
+
+def write_results(settings: Settings, record: SearchRecord, laboratory: Laboratory) -> None:
+    """Write search.json, and the winner or the front as recipes."""
+    if record.best is not None:
+        text = _recipe(record, record.trial(record.best), laboratory)
+        write_text(settings.folder / "best.toml", text)
+    for number in record.front:
+        text = _recipe(record, record.trial(number), laboratory)
+        write_text(settings.folder / "front" / f"{number:04d}.toml", text)
+    write_record(settings.folder, record)
+
+
+def _recipe(record: SearchRecord, trial: TrialRecord, laboratory: Laboratory) -> str:
+    """The trial's whole recipe with a comment that says where it comes from."""
+    name = f"{record.name}-{trial.number:04d}"
+    recipe = override(laboratory.fitted(trial.values), {"name": name, "hardware.num_threads": 0})
+    last = trial.rungs[-1]
+    chosen = ", ".join(f"{key} {value}" for key, value in trial.values.items())
+    lines = [
+        f"{name}: trial {trial.number} of the search `{record.name}`, written by PocketResNet {__version__}.",
+        f"Trained from seed {recipe.seed}: {last.accuracy:.2%} of the validation images, "
+        f"negative log-likelihood {last.nll:.4f}; one seed, chosen among {len(record.trials)} trials, so optimistic.",
+        f"The search chose: {chosen}.",
+        *_verdict_lines(record),
+    ]
+    return "".join(f"# {line}\n" for line in lines) + "\n" + to_toml(recipe)
+
+
+def _verdict_lines(record: SearchRecord) -> list[str]:
+    if record.verdict is None:
+        return []
+    tuned, untuned = (record.mean_and_sd(candidate, "accuracy") for candidate in ("tuned", "untuned"))
+    against = f"{tuned[0]:.2%} ± {tuned[1]:.2%} against {untuned[0]:.2%} ± {untuned[1]:.2%} untuned"
+    advice = "a gain" if record.verdict.recommended == "tuned" else "within noise: the untuned recipe does as well"
+    return [f"With {len(record.measured('tuned', 'nll'))} fresh seeds: {against}; {advice}."]

@@ -1,0 +1,196 @@
+"""The processes that train trials: what one does, and how the search starts, watches and ends them."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from pocket_resnet.device import keep_freed_memory
+from pocket_resnet.errors import EnvironmentFault, PocketError, Stopped
+from pocket_resnet.tuning import studies
+from pocket_resnet.tuning.settings import Settings
+from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, quiet_optuna
+from pocket_resnet.tuning.studies import Surplus, number_of
+from pocket_resnet.tuning.trials import open_laboratory, run_final, run_trial
+
+POLL_S = 0.3
+UNBORN_S = 60.0  # a trial that has not begun by then never will: its worker died between two lines
+STOP_S = 60.0  # for saving a checkpoint
+LEFT_TO_US = (signal.SIGINT, signal.SIGHUP)  # what a terminal sends to all: the search passes it on as SIGTERM
+
+
+class Worker:
+    """Takes trials until none is left, then runs of the final comparison."""
+
+    def __init__(self, settings: Settings, index: int) -> None:
+        self.settings, self.index = settings, index
+        self.storage = open_storage(settings)
+        self.laboratory = open_laboratory(settings)
+        self.name = f"{platform.node()}/{os.getpid()}"
+        self.unborn: dict[int, float] = {}  # trials without a worker's name, and when they were first seen
+
+    def work(self) -> None:
+        """Train until the search is complete."""
+        study = studies.load_study(self.settings.name, self.storage)
+        self._take_all(study, lambda trial: run_trial(trial, self.laboratory))
+        winner = winner_of(study) if self.settings.trade is None else None
+        if winner is not None:
+            finals = studies.finals_study(self.settings, self.storage, number_of(winner))
+            values = self.settings.space.values(winner.params)
+            self._take_all(finals, lambda trial: (run_final(trial, self.laboratory, values),))
+
+    def _take_all(self, study: Study, run: Callable[[Trial], tuple[float, ...]]) -> None:
+        """Take trials of the study; at the end wait for those of other workers, which may yet die."""
+
+        def objective(trial: Trial) -> tuple[float, ...]:
+            studies.refuse_surplus(trial)
+            trial.set_user_attr("worker", self.name)
+            try:
+                return run(trial)
+            except Stopped:
+                studies.put_back(study, trial)
+                raise
+
+        while True:
+            optuna.storages.fail_stale_trials(study)
+            if studies.may_begin(study):
+                study.sampler = studies.seeded_sampler(self.settings, study, self.index)
+                _optimize(study, objective)
+            elif studies.is_complete(study):
+                return
+            else:
+                self._give_up_unborn(study)
+                time.sleep(POLL_S)
+
+    def _give_up_unborn(self, study: Study) -> None:
+        now_s = time.monotonic()
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        nameless = [each for each in running if "worker" not in each.user_attrs]
+        self.unborn = {each.number: self.unborn.get(each.number, now_s) for each in nameless}
+        for each in nameless:
+            if now_s - self.unborn[each.number] > UNBORN_S:
+                studies.requeue(study, each)
+
+
+def _optimize(study: Study, objective: Callable[[Trial], tuple[float, ...]]) -> None:
+    """Take and train one trial."""
+    try:
+        study.optimize(objective, n_trials=1, catch=(Surplus,))
+    except UnboundLocalError as error:  # Optuna 5.0 trips over a storage that fails when a trial ends
+        if isinstance(error.__context__, PocketError):
+            raise error.__context__ from None
+        raise
+
+
+def winner_of(study: Study) -> optuna.trial.FrozenTrial | None:
+    """The completed trial with the lowest likelihood loss; None if none is complete."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return min(complete, key=lambda trial: (trial.values[0], trial.number), default=None)
+
+
+def run_worker(settings: Settings, index: int, errors: Connection) -> None:
+    """The body of a worker's process; a user-facing error goes to the search through `errors`."""
+    for number in LEFT_TO_US:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_US)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
+    try:
+        with quiet_optuna(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            Worker(settings, index).work()
+    except PocketError as error:
+        errors.send((type(error), error.what, error.where, error.hint, error.exit_code))
+        sys.exit(error.exit_code)
+    except OSError as error:  # of the journal
+        where = settings.folder / JOURNAL_NAME
+        hint = "free some space and run the command again with --resume"
+        errors.send((EnvironmentFault, f"cannot write: {error.strerror or error}", where, hint, 5))
+        sys.exit(EnvironmentFault.exit_code)
+
+
+def _end_with_parent() -> None:
+    """End at once where the search was killed: whoever resumes it must find no worker of old."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(EnvironmentFault.exit_code)
+
+
+class Workers:
+    """The worker processes of a search on this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.num_killed = 0
+        self.running: dict[int, tuple[SpawnProcess, Connection]] = {}
+        for index in range(settings.num_workers):
+            self._start(index)
+
+    def _start(self, index: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked child hangs where its parent has computed
+        errors, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=run_worker, args=(self.settings, index, theirs), daemon=True)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_US)  # until the child ignores them
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+        self.running[index] = process, errors
+
+    def check(self, *with_trials: Study) -> None:
+        """Forget workers that are done; replace killed ones and put their trials back. Raises a worker's error."""
+        for index, (process, errors) in list(self.running.items()):
+            if process.is_alive():
+                continue
+            del self.running[index]
+            if errors.poll() and (error := _received(errors)):
+                raise error
+            if process.exitcode:
+                self.num_killed += 1
+                self._give_up_trials(process, with_trials)
+                if process.exitcode > 0:
+                    raise RuntimeError(f"worker {index} ended with code {process.exitcode}; its traceback is above")
+                self._start(index)
+
+    def _give_up_trials(self, process: SpawnProcess, with_trials: tuple[Study, ...]) -> None:
+        name = f"{platform.node()}/{process.pid}"
+        for study in with_trials:
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if trial.user_attrs.get("worker") == name:
+                    studies.requeue(study, trial)
+
+    def stop(self) -> None:
+        """Have every worker save its run and end; one that does not is killed."""
+        for process, _ in self.running.values():
+            process.terminate()
+        deadline_s = time.monotonic() + STOP_S
+        for process, _ in self.running.values():
+            process.join(max(0.0, deadline_s - time.monotonic()))
+            process.kill()
+            process.join()
+        self.running.clear()
+
+
+def _received(errors: Connection) -> PocketError | None:
+    """The error that a worker ended with."""
+    with contextlib.suppress(EOFError):
+        kind, what, where, hint, exit_code = errors.recv()
+        error: Any = (
+            Stopped(exit_code - 128, what, hint=hint) if kind is Stopped else kind(what, where=where, hint=hint)
+        )
+        return error  # type: ignore[no-any-return]
+    return None

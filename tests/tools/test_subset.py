@@ -1,0 +1,20 @@
+"""A subset as a folder: so many images of each class, the same pixels, the same validation images, no test images."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pocket_resnet.data.folder import Folder
+from tools.subset import write_subset
+
+
+def test_a_subset_is_a_folder_of_the_same_pixels(source: Any, tmp_path: Path) -> None:
+    assert write_subset(source, 7, tmp_path / "subset") == 6
+    folder = Folder(tmp_path / "subset", data_dir=tmp_path / "data", image_size=8, num_workers=1)
+    assert set(folder.class_names) == set(source.class_names)
+    assert (len(folder.split("train")), len(folder.split("val"))) == (6, len(source.split("val")))
+    images = {bytes(image.numpy()) for image in source.split("train").images_NCHW}
+    assert {bytes(image.numpy()) for image in folder.split("train").images_NCHW} < images
+    assert torch.bincount(folder.split("train").labels_N).tolist() == [2, 2, 2]
+    assert source.num_test_opened == 0

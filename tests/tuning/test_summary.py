@@ -1,0 +1,35 @@
+"""What a record makes of its studies: the front measured again."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pocket_resnet.inference.latency import Latency
+from pocket_resnet.tuning import summary
+from pocket_resnet.tuning.record import Cost, Rung, SearchRecord, TrialRecord
+from pocket_resnet.tuning.summary import with_latencies_side_by_side
+
+
+def test_the_front_is_measured_again_side_by_side(laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that turns out slower than a more accurate one leaves the front."""
+    settings = laboratory.settings
+    values = settings.space.values(settings.space.params(settings.recipe))
+    trials = [
+        TrialRecord(number, "complete", values, [Rung(4, 8, 0.5, accuracy)], Cost(), trade=number + 1.0)
+        for number, accuracy in enumerate((0.7, 0.8, 0.9, 0.1))
+    ]
+    record = SearchRecord(
+        name="s", recipe="", data="synthetic", space={}, num_trials=4, trade="latency", trials=trials, importance={},
+        best=None, front=[0, 1, 2], finals=[], verdict=None,
+    )  # fmt: skip
+    milliseconds = [1.5, 4.0, 3.0]
+    monkeypatch.setattr(
+        summary,
+        "network_latencies",
+        lambda networks, _: [Latency(ms / 1000, ms / 1000, 0, 51) for ms in milliseconds[: len(networks)]],
+    )
+    found = with_latencies_side_by_side(record, laboratory)
+    assert found.front == [0, 2]
+    assert [trial.trade for trial in found.trials] == pytest.approx([1.5, 4, 3, 4])
+    assert with_latencies_side_by_side(replace(record, front=[]), laboratory).front == []

@@ -1,0 +1,150 @@
+"""One trial: rungs, survival, cost, and what makes it stop."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from pocket_resnet.errors import NonFiniteError
+from pocket_resnet.recipe.toml import override
+from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.tuning import trials
+from pocket_resnet.tuning.storage import quiet_optuna
+from pocket_resnet.tuning.trials import cost_of, run_trial, survives
+
+
+@pytest.mark.parametrize(
+    ("value", "others", "expected"),
+    [
+        (0.5, [], True),
+        (0.5, [0.6], True),
+        (0.5, [0.4], False),
+        (0.5, [0.4, 0.6, 0.7], False),
+        (0.5, [0.4, 0.6, 0.7, 0.8, 0.9], True),
+        (0.5, [0.4, 0.45, 0.7, 0.8, 0.9], False),
+    ],
+)
+def test_the_best_third_goes_on(value: float, others: list[float], expected: bool) -> None:
+    assert survives(value, others) is expected
+
+
+@pytest.fixture
+def study() -> Any:
+    """With three trials in its queue."""
+    with quiet_optuna():
+        study = optuna.create_study()
+        for number in range(3):
+            study.enqueue_trial({"train_image_sizes": "[6, 8]"}, user_attrs={"number": number})
+        yield study
+
+
+def test_rungs_are_one_schedule_and_each_is_judged(study: Any, laboratory: Any) -> None:
+    """The last rung is the end of an ordinary run, whose folder, metrics and cost are kept."""
+    trial = study.ask()
+    (nll,) = run_trial(trial, laboratory)
+    folder = laboratory.settings.trials / "0000"
+    rungs, result = trial.user_attrs["rungs"], json.loads((folder / "result.json").read_text())
+    assert [rung["steps"] for rung in rungs] == [1, 2, 4]
+    assert nll == rungs[-1]["nll"] == pytest.approx(read_metrics(folder / "metrics.jsonl")[-1]["val_nll"], abs=1e-6)
+    assert rungs[-1]["accuracy"] == result["accuracy"]
+    assert result["num_params"] <= 1_391
+    cost = trial.user_attrs["cost"]
+    assert (cost["train_flops"], cost["steps"]) == (result["train_flops"], 4)
+    assert study.trials[0].intermediate_values == {1: rungs[0]["nll"], 3: rungs[1]["nll"], 9: rungs[2]["nll"]}
+
+
+def test_the_test_split_stays_closed(study: Any, laboratory: Any, synthetic: Any) -> None:
+    run_trial(study.ask(), laboratory)
+    assert synthetic.num_test_opened == 0
+
+
+def test_promoted_trials_are_resumed_exactly(study: Any, laboratory: Any) -> None:
+    """Weights after three rungs are those of a run without rungs, to the bit."""
+    trial = study.ask()
+    run_trial(trial, laboratory)
+    values = laboratory.settings.space.values(trial.params)
+    whole = laboratory.train(values, laboratory.settings.trials, "whole")
+    folder = laboratory.settings.trials
+    weights = [(folder / name / "model/model.safetensors").read_bytes() for name in ("0000", "whole")]
+    assert weights[0] == weights[1]
+    assert whole.steps == 4
+
+
+def test_small_images_are_judged_at_their_size(study: Any, laboratory: Any) -> None:
+    trial = study.ask()
+    run_trial(trial, laboratory)
+    assert [rung["image_size"] for rung in trial.user_attrs["rungs"]] == [6, 6, 8]
+
+
+def test_who_is_behind_stops(study: Any, laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_trial(study.ask(), laboratory)
+    rung, worse = trials._rung, iter([9.0])
+    monkeypatch.setattr(trials, "_rung", lambda *arguments: rung(*arguments) | {"nll": next(worse)})
+    trial = study.ask()
+    with pytest.raises(optuna.TrialPruned):
+        run_trial(trial, laboratory)
+    folder = laboratory.settings.trials / "0001"
+    assert [rung["steps"] for rung in trial.user_attrs["rungs"]] == [1]
+    assert {path.name for path in folder.iterdir()} >= {"recipe.toml", "metrics.jsonl", "result.json", "checkpoints"}
+    assert trial.user_attrs["cost"]["train_flops"] > 0
+    assert trial.user_attrs["cost"]["seconds_total"] > 0
+
+
+def test_a_worker_s_trial_goes_on_where_it_died(study: Any, laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under its first number, from its last rung."""
+    train, calls = trials.train, []
+
+    def die_at_second_rung(recipe: Any, **named: Any) -> Any:
+        calls.append((named["run"], recipe.max_steps, named["resume"]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(recipe, **named)
+
+    monkeypatch.setattr(trials, "train", die_at_second_rung)
+    first = study.ask()
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(first, laboratory)
+    study.add_trial(
+        optuna.create_trial(
+            state=optuna.trial.TrialState.WAITING,
+            params=first.params,
+            distributions=first.distributions,
+            user_attrs=first.user_attrs,
+        )
+    )
+    again = [study.ask() for _ in range(3)][-1]
+    run_trial(again, laboratory)
+    assert again.number == 3
+    assert calls == [("0000", 1, False), ("0000", 2, True), ("0000", 2, True), ("0000", 4, True)]
+    assert [rung["steps"] for rung in again.user_attrs["rungs"]] == [1, 2, 4]
+
+
+def test_diverging_and_impossible_trials_end_alone(study: Any, laboratory: Any, monkeypatch: Any) -> None:
+    def diverge(*_: Any, **__: Any) -> None:
+        raise NonFiniteError("loss nan", where="step 1")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trials, "train", diverge)
+        trial = study.ask()
+        with pytest.raises(optuna.TrialPruned):
+            run_trial(trial, laboratory)
+    assert trial.user_attrs["error"] == "not finite, loss nan"
+    assert trial.user_attrs["cost"]["steps"] == 1
+    assert trial.user_attrs["cost"]["train_flops"] > 0
+    big = override(laboratory.settings.recipe, {"batch_size": 15})
+    trial = study.ask()
+    with pytest.raises(optuna.TrialPruned, match="batch_size 15"):
+        run_trial(trial, replace(laboratory, settings=replace(laboratory.settings, recipe=big)))
+
+
+def test_costs(laboratory: Any) -> None:
+    recipe = laboratory.settings.recipe
+    assert cost_of("params", recipe, laboratory.hardware) == 1_391
+    assert cost_of("bytes", recipe, laboratory.hardware) == 4 * 1_391
+    assert cost_of("macs", recipe, laboratory.hardware) > 1_391
+    threads = torch.get_num_threads()
+    assert 0 < cost_of("latency", recipe, laboratory.hardware) < 1000
+    assert torch.get_num_threads() == threads
