@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from children import start_child, start_ranks  # noqa: F401 - fixtures
 from hostile import CLASS_NAMES
 from painted import paint
 from pocket_resnet.cli.main import main

@@ -94,8 +94,11 @@ class RunFolder:
 
         Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
         """
-        result = self._result_after(last_step) if self.processes.is_writer else None
-        if changed := self._changes() if self.processes.is_writer else []:
+        return self.processes.on_writer(lambda: self._finished(last_step, fork=fork))
+
+    def _finished(self, last_step: int, *, fork: bool) -> Result | None:
+        result = self._result_after(last_step)
+        if changed := self._changes():
             what = "the recipe has changed since this run began: " + "; ".join(changed)
             hint = "undo the changes, choose another --run name"
             if not fork:
@@ -108,8 +111,7 @@ class RunFolder:
             self._refuse_other_data(began_with)
         if result:
             point_to(self.path.parent / "latest", self.path.name)
-        agreed: Result | None = self.processes.agree(result)
-        return agreed
+        return result
 
     def _changes(self) -> list[str]:
         """What of the recipe differs from the folder's, but for another name of the same data."""
@@ -142,7 +144,7 @@ class RunFolder:
 
     def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
         """The newest checkpoint that verifies; those beyond it are removed."""
-        found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
+        found = self.processes.on_writer(lambda: checkpoint.load_newest(self.checkpoints))
         if found is None:
             return None
         self._refuse_another_start()
@@ -166,15 +168,14 @@ class RunFolder:
         A result goes: it is not of this many steps. The digests of the training images are written too; a resumed run
         keeps those of before, since a fork may have other images.
         """
-        found: History | None = None
-        if self.processes.is_writer:
-            trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
-            write_text(self.path / "recipe.toml", to_toml(self.recipe))
-            write_bytes(self._digests, trained_on)
-            (self.path / "result.json").unlink(missing_ok=True)
-            found = history(self.metrics, step, plan)
-        agreed: History = self.processes.agree(found)
-        return agreed
+        return self.processes.on_writer(lambda: self._begin(step, plan, images_NCHW, resumed=resumed))
+
+    def _begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
+        trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
+        write_text(self.path / "recipe.toml", to_toml(self.recipe))
+        write_bytes(self._digests, trained_on)
+        (self.path / "result.json").unlink(missing_ok=True)
+        return history(self.metrics, step, plan)
 
     def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> Path | None:
         """Write a checkpoint, prune older ones, and return its folder; None in other processes."""
@@ -226,8 +227,7 @@ class RunFolder:
 
     def trained_on(self, images_NCHW: Tensor) -> int:
         """How many of the images the weights were trained on, here or before, as far as their digests are known."""
-        count = count_among(images_NCHW, read_digests(self._digests)) if self.processes.is_writer else 0
-        return int(self.processes.agree(count))
+        return self.processes.on_writer(lambda: count_among(images_NCHW, read_digests(self._digests)))
 
     def _prune(self, step: int) -> None:
         if self.processes.is_writer:
