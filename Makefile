@@ -1,6 +1,6 @@
 # make quickstart      set up, train a small network, evaluate it
 # make test            set up, run every test but the long ones
-# make faults          the long tests of faults: kill -9 on the real command, again and again, about 2 minutes
+# make faults          the long tests of faults: kill -9 again and again, one of two machines lost; about 6 minutes
 # make fuzz            damaged and hostile files, other ones in every round, for an hour (make fuzz FUZZ_S=600: 10 minutes)
 # make check           lint, types and the order of imports
 # make notebook        main.ipynb anew, in place: a training on CIFAR-10, its figures, its mistakes

@@ -24,8 +24,6 @@ TRAIN = (
 ADDRESSES, CARD, PORT = ("10.213.0.1", "10.213.0.2"), "eth0", 29500
 WAIT_S, PATIENCE_S = 15, 180
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-
 
 def ip(*words: str) -> str:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=True)
@@ -91,6 +89,8 @@ def wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen[str]
         time.sleep(0.1)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("lose", "told"), [(kill_all, "has ended"), (lose_power, "does not answer")])
 def test_one_of_two_machines_is_lost(
     lose: Callable[[str], None], told: str, machines: list[str], tmp_path: Path

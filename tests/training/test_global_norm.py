@@ -73,7 +73,8 @@ def test_it_is_batch_norm_of_the_whole_batch(
 @pytest.mark.parametrize(("mode", "momentum"), [(False, 0.1), (True, None)])
 def test_elsewhere_it_is_batch_norm(mode: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In evaluation, and where statistics are measured anew in each process."""
-    monkeypatch.setattr(global_norm.dist, "all_reduce", lambda _: pytest.fail("asked another process"))
+    for name in ("all_gather", "all_reduce"):
+        monkeypatch.setattr(global_norm.dist, name, lambda *_: pytest.fail("asked another process"))
     norm, reference = GlobalBatchNorm2d(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)
     x_BCHW = torch.randn(4, 5, 3, 3)
     torch.testing.assert_close(norm.train(mode)(x_BCHW), reference.train(mode)(x_BCHW))

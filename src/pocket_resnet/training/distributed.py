@@ -2,7 +2,7 @@
 
 Each process trains every world_size-th image of the batch, from its rank on. torch's DistributedDataParallel averages
 the gradients, batch norm uses the statistics of the whole batch, and dropout is drawn for the whole batch, so that
-a run is that of one process up to rounding. This file is the only one that talks to other processes in a step.
+a run is that of one process up to rounding. In a step only this file and global_norm.py talk to other processes.
 
 Shapes: B images of the whole batch, b of them here, C channels, H x W pixels, R numbers of a report.
 """
@@ -13,7 +13,6 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,18 +27,13 @@ from pocket_resnet.data.loader import Steps
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
 from pocket_resnet.model.blocks import Drop
 from pocket_resnet.training.global_norm import with_global_norms
-from pocket_resnet.training.torchrun import launch, meet
+from pocket_resnet.training.torchrun import Launch, launch, meet
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Processes:
-    """This process among those of a run; alone by default."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
+class Processes(Launch):
+    """This process among those of a run, connected; alone by default."""
 
     @property
     def is_writer(self) -> bool:
@@ -115,23 +109,23 @@ class DataParallel:
     def __init__(self, model: nn.Module, network: nn.Module, report_size: int, processes: Processes) -> None:
         """`network` is the model, or the model compiled; the model's norms become global ones."""
         self.network, self.world_size = network, processes.world_size
+        self.drops: list[Drop] = []  # those that know only a share of the batch
+        self.report_R = nn.Parameter(torch.zeros(report_size, device=next(model.parameters()).device))
         if self.world_size == 1:
             return
         with_global_norms(model)
         self.drops = [module for module in model.modules() if isinstance(module, Drop)]
         for drop in self.drops:
             drop.rows = processes.rows
-        self.report_R = nn.Parameter(torch.zeros(report_size, device=next(model.parameters()).device))
+        with_report = nn.Sequential(network)
+        with_report.register_parameter("report_R", self.report_R)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.13 has another name for it
-            self.network = DistributedDataParallel(
-                _WithReport(network, self.report_R), broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            self.network = DistributedDataParallel(with_report, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def forward(self, x_bCHW: Tensor, batch_size: int) -> Tensor:
         """The network's output for this process's share of a batch of that size."""
-        if self.world_size > 1:
-            for drop in self.drops:
-                drop.batch_size = batch_size
+        for drop in self.drops:
+            drop.batch_size = batch_size
         output: Tensor = self.network(x_bCHW)
         return output
 
@@ -146,18 +140,6 @@ class DataParallel:
         summed_R = self.report_R.grad.clone()
         self.report_R.grad = None
         return summed_R
-
-
-class _WithReport(nn.Module):
-    """A network with one more parameter, on which its output does not depend."""
-
-    def __init__(self, network: nn.Module, report_R: nn.Parameter) -> None:
-        super().__init__()
-        self.network, self.report_R = network, report_R
-
-    def forward(self, x_bCHW: Tensor) -> Tensor:
-        output: Tensor = self.network(x_bCHW)
-        return output
 
 
 def is_writer() -> bool:
@@ -198,7 +180,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
             timeout=timedelta(seconds=started.wait_s),
         )
         try:
-            yield Processes(started.rank, started.world_size, started.local_rank)
+            yield Processes(**vars(started))
         finally:
             dist.destroy_process_group()
 

@@ -12,20 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-
-class SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(_context: Any, x: Tensor) -> Tensor:
-        summed = x.clone()
-        dist.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
-        return SumOverProcesses.forward(None, gradient)
+from torch.nn import functional as F
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -37,14 +24,11 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.momentum is None:
             return super().forward(input)
-        x_BCHW = input.float()
-        total, mean_C, var_C = global_statistics(x_BCHW)
-        self._update(mean_C.detach(), var_C.detach() * (total / (total - 1)), self.momentum)
-        gain_C = self.weight * torch.rsqrt(var_C + self.eps)
-        mean_C11, gain_C11, bias_C11 = (value_C.view(-1, 1, 1) for value_C in (mean_C, gain_C, self.bias))
-        return torch.addcmul(bias_C11, x_BCHW - mean_C11, gain_C11).to(input.dtype)
+        total, mean_C, var_C = global_statistics(input.detach())
+        self._update(mean_C, var_C * (total / (total - 1)), self.momentum)
+        y_BCHW: Tensor = _Normalise.apply(input, self.weight, self.bias, mean_C, var_C, total, self.eps)  # type: ignore[no-untyped-call]
+        return y_BCHW
 
-    @torch.no_grad()
     def _update(self, mean_C: Tensor, unbiased_var_C: Tensor, momentum: float) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -61,18 +45,56 @@ class GpuGlobalBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
         return nn.BatchNorm2d.forward(self, input) if self.momentum is None else super().forward(input)
 
 
-def global_statistics(x_BCHW: Tensor) -> tuple[int, Tensor, Tensor]:
+def global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """How many values a channel has in all processes, their mean and their biased variance, float32 [C]."""
-    C = x_BCHW.shape[1]
-    var_C, mean_C = torch.var_mean(x_BCHW, dim=(0, 2, 3), correction=0)
-    count_1 = mean_C.new_tensor([x_BCHW.numel() // C])
-    mine_P1 = torch.arange(dist.get_world_size())[:, None] == dist.get_rank()
-    rows = SumOverProcesses.apply(mine_P1 * torch.cat((count_1, mean_C, var_C)).double())  # type: ignore[no-untyped-call]
-    count_P1, mean_PC, var_PC = rows.detach()[:, :1], rows[:, 1 : C + 1], rows[:, C + 1 :]
-    share_P1 = count_P1 / count_P1.sum()
+    C, unused_C = x_BCHW.shape[1], torch.zeros(x_BCHW.shape[1])
+    mean_C, var_C = torch.batch_norm_update_stats(x_BCHW, unused_C, unused_C, 0.0)  # 100 times as fast as var_mean
+    here = torch.cat((mean_C.new_tensor([x_BCHW.numel() // C]), mean_C, var_C)).double()
+    everyones = [torch.empty_like(here) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyones, here)
+    count_P1, mean_PC, var_PC = torch.stack(everyones).tensor_split((1, C + 1), dim=1)
+    total = count_P1.sum()
+    share_P1 = count_P1 / total
     mean_C = (share_P1 * mean_PC).sum(0)
     var_C = (share_P1 * (var_PC + (mean_PC - mean_C).square())).sum(0)
-    return int(count_P1.sum()), mean_C.float(), var_C.float()
+    return total.float(), mean_C.float(), var_C.float()
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) x weight + bias, with the gradient of batch norm: mean and variance depend on x.
+
+    The gradients of weight and bias are those of the images here, as of every other parameter.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        x_BCHW: Tensor,
+        weight_C: Tensor,
+        bias_C: Tensor,
+        mean_C: Tensor,
+        var_C: Tensor,
+        total: Tensor,
+        eps: float,
+    ) -> Tensor:
+        context.save_for_backward(x_BCHW, weight_C, mean_C, var_C, total)
+        context.eps = eps
+        return F.batch_norm(x_BCHW, mean_C, var_C, weight_C, bias_C, eps=eps)
+
+    @staticmethod
+    def backward(context: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCHW, weight_C, mean_C, var_C, total = context.saved_tensors
+        # As if mean and variance were constants; what follows is their share of the gradient.
+        x_slope_BCHW, weight_slope_C, bias_slope_C = torch.ops.aten.native_batch_norm_backward(
+            slopes[0], x_BCHW, weight_C, mean_C, var_C, None, None, False, context.eps, [True, True, True]
+        )
+        sums_2C = torch.stack((weight_slope_C, bias_slope_C))
+        dist.all_reduce(sums_2C)
+        scale_C = torch.rsqrt(var_C + context.eps)
+        through_var_C11, through_mean_C11 = (sums_2C * (weight_C * scale_C / total))[..., None, None]
+        normed_BCHW = (x_BCHW - mean_C.view(-1, 1, 1)) * scale_C.view(-1, 1, 1)
+        x_slope_BCHW = x_slope_BCHW - through_mean_C11 - normed_BCHW * through_var_C11
+        return x_slope_BCHW.to(x_BCHW.dtype), weight_slope_C, bias_slope_C, None, None, None, None
 
 
 def with_global_norms(model: nn.Module) -> None:
