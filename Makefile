@@ -1,6 +1,6 @@
 # make quickstart      set up, train a small network, evaluate it
 # make test            set up, run all tests except the long ones
-# make faults          run the long fault tests: kill -9 on the real command at random times, about 2 minutes
+# make faults          run the long fault tests: kill -9 at random times, a lost machine; about 6 minutes
 # make fuzz            run the fuzz tests on new damaged and hostile files for an hour (make fuzz FUZZ_S=600: 10 minutes)
 # make check           check lint, types and import rules
 # make notebook        re-execute main.ipynb in place; it trains on CIFAR-10

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import hub_server
-from children import Child
+from children import start_child, start_ranks  # noqa: F401 - fixtures
 from hostile import CLASS_NAMES
 from painted import paint
 from pocket_resnet.cli.main import main
@@ -251,19 +251,3 @@ def browser() -> Iterator[Any]:
         )
         yield started
         started.close()
-
-
-@pytest.fixture
-def start_child() -> Iterator[Callable[[Callable[[], Any]], Child]]:
-    """start_child(function) forks; what is left at the end of the test is killed."""
-    children: list[Child] = []
-
-    def start(work: Callable[[], Any]) -> Child:
-        children.append(Child(work))
-        return children[-1]
-
-    yield start
-    for child in children:
-        if not child.ended:
-            child.signal(signal.SIGKILL)
-            child.wait()

@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pocket_resnet.data.augment import Augmenter, crop_and_flip, cutout_boxes, random_erasing_boxes, resize, to_float
+from pocket_resnet.data.augment import (
+    Augmenter,
+    Targets,
+    crop_and_flip,
+    cutout_boxes,
+    random_erasing_boxes,
+    resize,
+    to_float,
+)
 from pocket_resnet.recipe.sections import AugmentRecipe
 
 N, SIZE = 40, 9
@@ -202,9 +210,14 @@ def test_erasing() -> None:
     assert ratio.log().mean() == pytest.approx(0, abs=0.1)
 
 
+def mix(augment: Augmenter, x_BCHW: Tensor, labels_B: Tensor, step: int) -> tuple[Tensor, Targets]:
+    """The whole batch mixed with itself."""
+    return augment.mix(x_BCHW, labels_B, augment.partners(len(labels_B), step), step)
+
+
 def test_no_mixing(images_NCHW: Tensor) -> None:
     labels_N = ALL % 3
-    mixed, targets = augmenter().mix(to_float(images_NCHW), labels_N, step=5)
+    mixed, targets = mix(augmenter(), to_float(images_NCHW), labels_N, step=5)
     assert torch.equal(mixed, to_float(images_NCHW))
     assert targets.share == 1
     assert torch.equal(targets.labels_B, labels_N)
@@ -214,7 +227,7 @@ def test_mixup_shares(images_NCHW: Tensor) -> None:
     x_NCHW, augment = to_float(images_NCHW), augmenter(mixup=1.0)
     shares = []
     for step in range(200):
-        mixed, targets = augment.mix(x_NCHW, ALL, step)
+        mixed, targets = mix(augment, x_NCHW, ALL, step)
         expected = targets.share * x_NCHW + (1 - targets.share) * x_NCHW[targets.others_B]
         assert torch.allclose(mixed, expected, atol=1e-6)
         assert torch.equal(targets.others_B.sort().values, ALL)
@@ -228,7 +241,7 @@ def test_cutmix_shares(images_NCHW: Tensor) -> None:
     x_NCHW, augment = to_float(images_NCHW), augmenter(cutmix=1.0)
     shares = []
     for step in range(100):
-        mixed, targets = augment.mix(x_NCHW, ALL, step)
+        mixed, targets = mix(augment, x_NCHW, ALL, step)
         pasted_HW = (mixed != x_NCHW).any(0).any(0)
         expected = torch.where(pasted_HW, x_NCHW[targets.others_B], x_NCHW)
         assert torch.equal(mixed, expected)
@@ -240,12 +253,12 @@ def test_cutmix_shares(images_NCHW: Tensor) -> None:
 def test_mixing_is_a_function_of_seed_and_step(images_NCHW: Tensor) -> None:
     x_NCHW = to_float(images_NCHW)
     both = augmenter(mixup=0.3, cutmix=0.3)
-    first, again = (both.mix(x_NCHW, ALL, 7) for _ in range(2))
+    first, again = (mix(both, x_NCHW, ALL, 7) for _ in range(2))
     assert torch.equal(first[0], again[0])
     assert first[1].share == again[1].share
-    assert not torch.equal(first[0], both.mix(x_NCHW, ALL, 8)[0])
-    assert not torch.equal(first[0], augmenter(seed=1, mixup=0.3, cutmix=0.3).mix(x_NCHW, ALL, 7)[0])
-    kinds = {bool((both.mix(x_NCHW, ALL, step)[0][..., 0, 0] == x_NCHW[..., 0, 0]).all()) for step in range(20)}
+    assert not torch.equal(first[0], mix(both, x_NCHW, ALL, 8)[0])
+    assert not torch.equal(first[0], mix(augmenter(seed=1, mixup=0.3, cutmix=0.3), x_NCHW, ALL, 7)[0])
+    kinds = {bool((mix(both, x_NCHW, ALL, step)[0][..., 0, 0] == x_NCHW[..., 0, 0]).all()) for step in range(20)}
     assert kinds == {True, False}
 
 

@@ -157,7 +157,10 @@ def test_a_terminal_that_is_closed(arguments: list[str], tmp_path: Path) -> None
 
 
 class LateSignal(list[int]):
-    """A list of caught signals that fills between the first look at it and the second."""
+    """A list of caught signals that fills just after the decision whether to stop at the first step.
+
+    The step itself has looked before, to tell other processes.
+    """
 
     def __init__(self) -> None:
         super().__init__([signal.SIGTERM])
@@ -165,7 +168,7 @@ class LateSignal(list[int]):
 
     def __bool__(self) -> bool:
         self.num_looks += 1
-        return self.num_looks > 1
+        return self.num_looks > 2
 
 
 @pytest.mark.usefixtures("synthetic")

@@ -1,54 +1,99 @@
-"""One process of several: its slice, its sums, its batch norm; tests/faults/test_processes.py runs two of them.
+"""One process among several, or alone: its share, what all agree on, its GPU; tests/faults/ has whole runs.
 
-Shapes: B images, C channels, H x W pixels.
+Shapes: N rows, K columns, R numbers of a report.
 """
 
 import contextlib
+import itertools
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pocket_resnet.errors import EnvironmentFault, UsageError
-from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
 from pocket_resnet.training import distributed
 from pocket_resnet.training.distributed import (
     ALONE,
-    GlobalBatchNorm2d,
+    DataParallel,
     Processes,
     explained_loss,
     is_writer,
     joined,
-    with_global_norms,
 )
 
 
-def test_parts_are_disjoint_and_whole() -> None:
-    batch_B = torch.arange(7)
-    parts = [Processes(rank, 3).part(batch_B) for rank in range(3)]
-    assert [len(part) for part in parts] == [3, 2, 2]
-    assert torch.equal(torch.cat(parts).sort().values, batch_B)
-    assert torch.equal(ALONE.part(batch_B), batch_B)
+def test_shares_are_disjoint_and_whole() -> None:
+    batch = list(range(7))
+    shares = [batch[Processes(rank, 3).rows] for rank in range(3)]
+    assert [len(share) for share in shares] == [3, 2, 2]
+    assert sorted(itertools.chain(*shares)) == batch
+    assert batch[ALONE.rows] == batch
 
 
-def test_sum_gives_each_tensor_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed.dist, "all_reduce", lambda x: x.mul_(10))
-    tensors = [torch.tensor(1.0), torch.ones(2, 3), torch.arange(4.0)]
-    expected = [10 * tensor for tensor in tensors]
-    Processes(0, 2).sum(tensors)
-    assert all(torch.equal(tensor, wanted) for tensor, wanted in zip(tensors, expected, strict=True))
+def test_freezing_needs_a_single_process() -> None:
+    ALONE.refuse_freezing(3)
+    Processes(0, 2).refuse_freezing(0)
+    with pytest.raises(UsageError, match="single process"):
+        Processes(1, 2).refuse_freezing(3)
 
 
-def test_alone_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("all_reduce", "broadcast_object_list", "init_process_group"):
+def test_alone_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("all_reduce", "all_gather_object", "broadcast_object_list", "init_process_group"):
         monkeypatch.setattr(distributed.dist, name, lambda *_: pytest.fail("nobody is there"))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined(torch.device("cpu")) as found:
-        found.sum([torch.ones(1)])
-        assert found.agree("x") == "x"
-        assert [found.any(flag, torch.device("cpu")) for flag in (True, False)] == [True, False]
+        assert found.on_writer(lambda: "x") == "x"
+        assert found.gather([1, 2]) == [1, 2]
+        found.refuse_other_data("one")
+        found.say_who_writes(Path("runs/r"))
         assert found.is_writer
+        network = nn.Linear(2, 1)
+        parallel = DataParallel(network, network, 1, found)
+        assert parallel.network is network
+        report_R = torch.ones(1)
+        assert parallel.backward(parallel.forward(torch.ones(1, 2), 1).sum(), report_R) is report_R
+        assert torch.equal(network.weight.grad, torch.ones(1, 2))
+    assert capsys.readouterr().err == ""
+
+
+def test_three_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """On what rank 0 returns, on a list of which each has some, on the gradient of a batch and on a report."""
+
+    def work(rank: int) -> None:
+        with joined(torch.device("cpu")) as found:
+            assert (found.rank, found.world_size, found.local_rank) == (rank, 3, rank)
+            assert found.on_writer(lambda: f"of {rank}") == "of 0"
+            assert found.gather(list("abcdefg")[found.rows]) == list("abcdefg")
+            assert found.gather(["a"][found.rows]) == ["a"]
+            matrix_NK = torch.arange(14.0).view(7, 2)
+            assert torch.equal(found.gather_rows(matrix_NK[found.rows]), matrix_NK)
+            found.say_who_writes(tmp_path / "r")
+            network = nn.Linear(2, 1)
+            parallel = DataParallel(network, network, 2, found)
+            for factor in (1.0, 10.0):
+                loss = factor * parallel.forward(matrix_NK[found.rows], 7).sum() / 7
+                summed_R = parallel.backward(loss, torch.tensor([1.0, factor * rank]))
+                torch.testing.assert_close(summed_R, torch.tensor([3.0, 3 * factor]))
+                torch.testing.assert_close(network.weight.grad, factor * matrix_NK.mean(0, keepdim=True))
+                network.zero_grad()
+
+    assert [rank.wait() for rank in start_ranks(work, 3)] == [0, 0, 0]
+    assert capfd.readouterr().err == f"process 1 of 3, on {socket.gethostname()}, writes {tmp_path / 'r'}\n"
+
+
+def test_other_data_on_another_machine_are_refused(start_ranks: Any) -> None:
+    def work(rank: int) -> None:
+        with joined(torch.device("cpu")) as found:
+            if rank == 0:
+                found.refuse_other_data("one")
+            else:
+                with pytest.raises(DataError, match=r"process 2, on .*, has other data than process 1"):
+                    found.refuse_other_data("another")
+
+    assert [rank.wait() for rank in start_ranks(work)] == [0, 0]
 
 
 def set_launch(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
@@ -109,52 +154,3 @@ def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.Monk
     with contextlib.suppress(UsageError), joined(torch.device("cuda")) as found:
         assert (found.rank, chosen) == (1, [0, 1])
     assert chosen == [0, 1, 0]
-
-
-@pytest.fixture
-def two_equal_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums are as if another process had the same batch."""
-    monkeypatch.setattr(distributed.dist, "all_reduce", lambda x: x.mul_(2))
-
-
-@pytest.mark.usefixtures("two_equal_processes")
-def test_global_norm_is_batch_norm_of_the_whole_batch() -> None:
-    """Values, running statistics and gradients, against torch's on the doubled batch."""
-    torch.manual_seed(0)
-    x_BCHW = (3 + 2 * torch.randn(4, 5, 3, 3)).requires_grad_()
-    twice_BCHW = torch.cat((x_BCHW, x_BCHW)).detach().requires_grad_()
-    norm, reference = GlobalBatchNorm2d(5, momentum=0.3), nn.BatchNorm2d(5, momentum=0.3)
-    with torch.no_grad():
-        for each in (norm, reference):
-            each.weight.copy_(torch.linspace(0.5, 2, 5))
-            each.bias.copy_(torch.linspace(-1, 1, 5))
-    found, expected = norm(x_BCHW), reference(twice_BCHW)
-    torch.testing.assert_close(found, expected[:4])
-    slope = torch.randn_like(found)
-    (found * slope).sum().backward()
-    (expected * torch.cat((slope, slope))).sum().backward()
-    assert x_BCHW.grad is not None
-    assert twice_BCHW.grad is not None
-    torch.testing.assert_close(x_BCHW.grad, twice_BCHW.grad[:4], atol=1e-5, rtol=1e-4)
-    for name, value in reference.state_dict().items():
-        torch.testing.assert_close(norm.state_dict()[name], value, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("mode", "momentum"), [(False, 0.1), (True, None)])
-def test_elsewhere_it_is_batch_norm(mode: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In evaluation, and where statistics are measured anew in each process."""
-    monkeypatch.setattr(distributed.dist, "all_reduce", lambda _: pytest.fail("asked another process"))
-    norm, reference = GlobalBatchNorm2d(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)
-    x_BCHW = torch.randn(4, 5, 3, 3)
-    torch.testing.assert_close(norm.train(mode)(x_BCHW), reference.train(mode)(x_BCHW))
-
-
-def test_replacing_keeps_parameters_and_names(tiny_model: ResNet) -> None:
-    before: dict[str, Any] = dict(tiny_model.state_dict(keep_vars=True))
-    with_global_norms(tiny_model)
-    after: dict[str, Tensor] = dict(tiny_model.state_dict(keep_vars=True))
-    assert list(before) == list(after)
-    assert all(after[name] is value for name, value in before.items())
-    norms = [module for module in tiny_model.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms
-    assert all(isinstance(norm, GlobalBatchNorm2d) for norm in norms)

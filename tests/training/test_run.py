@@ -228,8 +228,8 @@ def test_more_processes_than_images_in_a_step_are_refused(
     """14 images in steps of 8 and 6."""
 
     class Seven(Processes):
-        def agree(self, value: Any) -> Any:
-            return value
+        def on_writer(self, work: Callable[[], Any]) -> Any:
+            return work()
 
     monkeypatch.setattr(run, "joined", lambda _: contextlib.nullcontext(Seven(0, 7)))
     with pytest.raises(

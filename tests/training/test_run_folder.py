@@ -97,7 +97,7 @@ def test_of_several_processes_one_writes(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others touch nothing and take what rank 0 tells."""
-    monkeypatch.setattr(Processes, "agree", lambda _self, value: value)
+    monkeypatch.setattr(Processes, "on_writer", lambda _self, _work: None)
     folder = RunFolder(tmp_path / "r", make_recipe(), source, Processes(rank=1, world_size=2))
     with folder.locked():
         folder.begin(0, Plan(2, 4, 1), source.split("train").images_NCHW, resumed=False)

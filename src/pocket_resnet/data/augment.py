@@ -9,7 +9,6 @@ Shapes: N samples, B images per batch, C channels, H x W pixels. Images are uint
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,11 +35,6 @@ class Targets:
     others_B: Tensor
     share: float
     teacher_BK: Tensor | None = None
-
-    def part(self, select: Callable[[Tensor], Tensor]) -> "Targets":
-        """Those of a part of the batch."""
-        teacher_BK = None if self.teacher_BK is None else select(self.teacher_BK)
-        return Targets(select(self.labels_B), select(self.others_B), self.share, teacher_BK)
 
 
 class Augmenter:
@@ -104,29 +98,32 @@ class Augmenter:
         inside_B1HW = _inside(x_BCHW, low_B2, high_B2)
         return torch.where(inside_B1HW, self.fill_1C11, x_BCHW)
 
+    def partners(self, num_images: int, step: int) -> Tensor | None:
+        """With which image of the step's batch each is mixed, a permutation int64 [B]; None where nothing is mixed."""
+        if not (self.recipe.mixup or self.recipe.cutmix):
+            return None
+        return torch.randperm(num_images, generator=generator(self.seed, "partner", step))
+
     def mix(
-        self, x_BCHW: Tensor, labels_B: Tensor, step: int, teacher_BK: Tensor | None = None
+        self, x_NCHW: Tensor, labels_N: Tensor, partner_B: Tensor | None, step: int, teacher_NK: Tensor | None = None
     ) -> tuple[Tensor, Targets]:
-        """Mixup or CutMix of the float batch with a permutation of itself, as the recipe says.
+        """Mixup or CutMix, as the recipe says: the first B of N float images, each with its partner among the N.
 
         A teacher's probabilities are mixed by the same share.
         """
+        if partner_B is None:
+            return x_NCHW, Targets(labels_N, labels_N, 1.0, teacher_NK)
         alphas = {"mixup": self.recipe.mixup, "cutmix": self.recipe.cutmix}
-        kinds = [kind for kind, alpha in alphas.items() if alpha]
-        if not kinds:
-            return x_BCHW, Targets(labels_B, labels_B, 1.0, teacher_BK)
         draws = random.Random(derive(self.seed, "mix", step))
-        kind = draws.choice(kinds)
+        kind = draws.choice([kind for kind, alpha in alphas.items() if alpha])
         share = draws.betavariate(alphas[kind], alphas[kind])
-        other_B = torch.randperm(len(labels_B), generator=generator(self.seed, "partner", step))
-        other_B = sent(other_B, x_BCHW.device)
+        B, partner_B = len(partner_B), sent(partner_B, x_NCHW.device)
         if kind == "mixup":
-            mixed_BCHW = x_BCHW * share + x_BCHW[other_B] * (1 - share)
+            mixed_BCHW = x_NCHW[:B] * share + x_NCHW[partner_B] * (1 - share)
         else:
-            mixed_BCHW, share = _cut_and_paste(x_BCHW, x_BCHW[other_B], share, draws)
-        if teacher_BK is not None:
-            teacher_BK = teacher_BK * share + teacher_BK[other_B] * (1 - share)
-        return mixed_BCHW, Targets(labels_B, labels_B[other_B], share, teacher_BK)
+            mixed_BCHW, share = _cut_and_paste(x_NCHW[:B], x_NCHW[partner_B], share, draws)
+        teacher_BK = None if teacher_NK is None else teacher_NK[:B] * share + teacher_NK[partner_B] * (1 - share)
+        return mixed_BCHW, Targets(labels_N[:B], labels_N[partner_B], share, teacher_BK)
 
 
 def crop_and_flip(images_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, reach: int, fill: str) -> Tensor:

@@ -26,6 +26,7 @@ from pocket_resnet.seeds import generator
 STEPS_AHEAD = 16  # whose images a GPU augments at once: a batch is too small for it, and each launch takes time
 NORM_BATCH = 500  # images of a forward pass that measures batch-norm statistics
 TEACHER_BATCH = 1000  # images that a teacher answers at once
+EVERY_ROW = slice(None)
 
 Answers = Callable[[int, int, Callable[[], Iterable[Tensor]]], Tensor]
 """A teacher's: (epoch, N, gives the N views of that epoch in batches, uint8 [B, C, H, W]) -> logits, float [N, K]."""
@@ -99,15 +100,16 @@ class Steps:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains."""
+    """What one step trains: the images that this process trains, and the samples of all processes."""
 
     x_BCHW: Tensor
     """Augmented and mixed, at the step's image size, float on the 0..1 scale."""
     targets: Targets
     indices_B: Tensor
-    """Its samples, int64 on the CPU."""
+    """The samples of the whole step, int64 on the CPU."""
 
     def __len__(self) -> int:
+        """How many images the whole step trains."""
         return len(self.indices_B)
 
 
@@ -123,12 +125,14 @@ class Loader:
         answers: Answers | None = None,
         *,
         selects: bool = True,
+        rows: slice = EVERY_ROW,
     ) -> None:
         """`mean_C11`: the colour, 0..1, that stands where pixels are blanked; `answers`: a teacher's.
 
         `selects`: False where no losses are known, as after a run: a step then has all of its candidates.
+        `rows`: those of each batch that this process trains.
         """
-        self.recipe, self.hardware, self.answers = recipe, hardware, answers
+        self.recipe, self.hardware, self.answers, self.rows = recipe, hardware, answers, rows
         self.images_NCHW = split.images_NCHW.to(hardware.device)
         self.labels_N = split.labels_N.to(hardware.device)
         self.steps = Steps(len(split), recipe)
@@ -145,11 +149,23 @@ class Loader:
     def batch(self, step: int) -> Batch:
         """The batch of any step. Hard-example mining uses the current losses."""
         indices_B = self.indices(step)
-        x_BCHW = self._augmented_ahead(step) if self.steps_ahead > 1 else self._augmented(indices_B, step)
-        labels_B = self.labels_N[sent(indices_B, self.labels_N.device)]
-        teacher_BK = self._teacher_probabilities(indices_B, self.steps.epoch(step))
-        x_BCHW = to_float(x_BCHW, self.hardware.memory_format)
-        return Batch(*self.augmenter.mix(x_BCHW, labels_B, step, teacher_BK), indices_B)
+        needed_M, partner_B = self._needed(indices_B, step)
+        x_MCHW = self._augmented_ahead(step) if self.steps_ahead > 1 else self._augmented(needed_M, step)
+        labels_M = self.labels_N[sent(needed_M, self.labels_N.device)]
+        teacher_MK = self._teacher_probabilities(needed_M, self.steps.epoch(step))
+        x_MCHW = to_float(x_MCHW, self.hardware.memory_format)
+        return Batch(*self.augmenter.mix(x_MCHW, labels_M, partner_B, step, teacher_MK), indices_B)
+
+    def _needed(self, indices_B: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        """The samples that make up this process's share of the step, int64 [M], and each one's partner among them.
+
+        Where several processes share a batch that is mixed, the partners follow the B images that are trained here.
+        """
+        partner_B = self.augmenter.partners(len(indices_B), step)
+        if partner_B is None or self.rows == EVERY_ROW:
+            return indices_B[self.rows], partner_B
+        needed_M = torch.cat((indices_B[self.rows], indices_B[partner_B][self.rows]))
+        return needed_M, torch.arange(len(needed_M) // 2, len(needed_M))
 
     def indices(self, step: int) -> Tensor:
         """The samples of any step, int64 [B] on the CPU."""
@@ -162,10 +178,11 @@ class Loader:
     def norm_batches(self, indices_M: Tensor, step: int) -> Iterator[Tensor]:
         """These samples as that step's epoch augments them, but unmixed and at full size: float [B, C, H, W].
 
-        Yields nothing for fewer than two samples: batch norm needs at least two.
+        Yields nothing for fewer than two samples: batch norm needs at least two. With several processes, each yields a
+        share of the batches.
         """
         num_batches = -(-len(indices_M) // NORM_BATCH) if len(indices_M) > 1 else 0
-        for indices_B in torch.tensor_split(indices_M, num_batches) if num_batches else ():
+        for indices_B in torch.tensor_split(indices_M, num_batches)[self.rows] if num_batches else ():
             x_BCHW = resize(self._view(indices_B, self.steps.epoch(step)), self.recipe.model.image_size)
             yield to_float(x_BCHW, self.hardware.memory_format)
 
@@ -194,8 +211,8 @@ class Loader:
             size, end = self.steps.image_size(step), (self.steps.epoch(step) + 1) * self.steps.per_epoch
             coming = range(step, min(step + self.steps_ahead, end))
             steps = [ahead for ahead in coming if self.steps.image_size(ahead) == size]
-            indices = [self.indices(ahead) for ahead in steps]
-            parts = torch.split(self._augmented(torch.cat(indices), step), [len(part_B) for part_B in indices])
+            needed = [self._needed(self.indices(ahead), ahead)[0] for ahead in steps]
+            parts = torch.split(self._augmented(torch.cat(needed), step), [len(part_M) for part_M in needed])
             self._ahead = dict(zip(steps, parts, strict=True))
         return self._ahead[step]
 

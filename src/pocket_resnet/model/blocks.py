@@ -84,26 +84,47 @@ class SqueezeExcite(nn.Module):
         return gated_BCHW
 
 
-class DropPath(nn.Module):
-    """In training, zero the whole branch of each image with `drop_probability`; in evaluation, do nothing.
+class Drop(nn.Module):
+    """In training, random zeros; in evaluation, nothing. Draws from torch's default generator.
 
-    Survivors are divided by their probability, so that evaluation needs no factor (the paper multiplies there
-    instead: the same expectation). Draws from torch's default generator. Source: Huang 2016, section 3.
+    What is kept is divided by its probability, so that evaluation needs no factor. Draws are made for a whole batch, of
+    which the network may have only some rows: so several processes that share it drop what one would.
     """
 
     def __init__(self, drop_probability: float) -> None:
         super().__init__()
         self.drop_probability = drop_probability
+        self.batch_size = 0
+        """Images of the whole batch; 0: the network has all of them."""
+        self.rows = slice(None)
+        """Which of them the network has."""
 
-    def forward(self, branch_BCHW: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.drop_probability == 0:
-            return branch_BCHW
-        draw_B111 = torch.rand(branch_BCHW.shape[0], 1, 1, 1, device=branch_BCHW.device)
-        keep_B111 = (draw_B111 >= self.drop_probability) / (1 - self.drop_probability)
-        return branch_BCHW * keep_B111.to(branch_BCHW.dtype)
+            return x
+        return x * self.factors(x, self.batch_size or len(x))[self.rows]
+
+    def factors(self, x: Tensor, batch_size: int) -> Tensor:
+        """What a whole batch like `x` is multiplied by."""
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"{self.drop_probability:g}"
+
+
+class DropPath(Drop):
+    """Drops whole branches, each image's with `drop_probability`. Source: Huang 2016, section 3."""
+
+    def factors(self, x: Tensor, batch_size: int) -> Tensor:
+        draw_B111 = torch.rand(batch_size, 1, 1, 1, device=x.device)
+        return ((draw_B111 >= self.drop_probability) / (1 - self.drop_probability)).to(x.dtype)
+
+
+class Dropout(Drop):
+    """Drops single values with `drop_probability`."""
+
+    def factors(self, x: Tensor, batch_size: int) -> Tensor:
+        return F.dropout(x.new_ones(batch_size, *x.shape[1:]), self.drop_probability)
 
 
 class Projection(nn.Module):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.blocks import (
+    Dropout,
     PostActivationBlock,
     PreActivationBlock,
     Projection,
@@ -45,6 +46,7 @@ class ResNet(nn.Module):
         inputs = (spec.stem_channels, *spec.stage_channels)
         self.stages = nn.Sequential(*(Stage(spec, index, inputs[index]) for index in range(len(spec.widths))))
         self.norm = norm2d(spec, inputs[-1]) if spec.preactivation else nn.Identity()
+        self.dropout = Dropout(spec.dropout)
         self.head = nn.Linear(inputs[-1], spec.num_classes, bias=spec.head_bias)
         self.act = activation(spec)
 
@@ -53,8 +55,7 @@ class ResNet(nn.Module):
         if self.spec.preactivation:
             x_BCHW = self.act(self.norm(x_BCHW))
         features_BC = x_BCHW.mean(dim=(2, 3)) if self.spec.pool == "avg" else x_BCHW.amax(dim=(2, 3))
-        features_BC = F.dropout(features_BC, self.spec.dropout, self.training)
-        logits_BK: Tensor = self.head(features_BC) * self.spec.head_scale
+        logits_BK: Tensor = self.head(self.dropout(features_BC)) * self.spec.head_scale
         return logits_BK
 
     def body(self) -> list[nn.Module]:

@@ -1,76 +1,93 @@
 """Several processes training one network together, started by torchrun; rank 0 alone writes files.
 
-Every process prepares the same global batch and trains on its slice, every world_size-th image from its rank on.
-Gradients are summed over the processes, and batch norm uses the statistics of the whole batch, so that a run is that of
-one process up to rounding. (Dropout and stochastic depth draw in each process for its own images.)
+Each process trains every world_size-th image of the batch, from its rank on. torch's DistributedDataParallel averages
+the gradients, batch norm uses the statistics of the whole batch, and dropout is drawn for the whole batch, so that
+a run is that of one process up to rounding. In a step only this file and global_norm.py talk to other processes.
 
-Shapes: B images, C channels, H x W pixels.
+Shapes: B images of the whole batch, b of them here, C channels, H x W pixels, R numbers of a report.
 """
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pocket_resnet.data.loader import Steps
-from pocket_resnet.errors import EnvironmentFault, UsageError
-from pocket_resnet.training.torchrun import launch, meet
+from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+from pocket_resnet.model.blocks import Drop
+from pocket_resnet.training.global_norm import with_global_norms
+from pocket_resnet.training.torchrun import Launch, launch, meet
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Processes:
-    """This process among those of a run; alone by default."""
-
-    rank: int = 0
-    world_size: int = 1
+class Processes(Launch):
+    """This process among those of a run, connected; alone by default."""
 
     @property
     def is_writer(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
-    def part(self, x_B: Tensor) -> Tensor:
-        """This process's share of a batch."""
-        return x_B[self.rank :: self.world_size] if self.world_size > 1 else x_B
+    @property
+    def rows(self) -> slice:
+        """This process's share of a batch, or of any list."""
+        return slice(None) if self.world_size == 1 else slice(self.rank, None, self.world_size)
 
-    def refuse_empty_parts(self, steps: Steps) -> None:
+    def on_writer(self, work: Callable[[], T]) -> T:
+        """What rank 0 returns from the work, which it alone does, in every process."""
+        values: list[Any] = [work() if self.is_writer else None]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values)
+        value: T = values[0]
+        return value
+
+    def gather(self, share: list[T]) -> list[T]:
+        """The whole list of which each process has its `rows`, in every process."""
+        if self.world_size == 1:
+            return share
+        shares: list[list[T]] = [[]] * self.world_size
+        dist.all_gather_object(shares, share)
+        return [shares[n % self.world_size][n // self.world_size] for n in range(sum(map(len, shares)))]
+
+    def gather_rows(self, share_bK: Tensor) -> Tensor:
+        """The same for the rows of a matrix on the CPU, float [B, K]."""
+        return torch.from_numpy(np.stack(self.gather(list(share_bK.numpy()))))
+
+    def refuse_empty_shares(self, steps: Steps) -> None:
         """Raise UsageError where a step trains fewer images than there are processes."""
         fewest = min(map(steps.num_trained, range(steps.per_epoch)))
         if fewest < self.world_size:
             what = f"a step of {fewest} images is too small for {self.world_size} processes"
             raise UsageError(what, hint=f"start at most {fewest} processes, or choose a larger --batch-size")
 
-    def sum(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor, all of one dtype, by its sum over all processes."""
-        if self.world_size > 1 and tensors:
-            flat = torch.cat([tensor.flatten() for tensor in tensors])
-            dist.all_reduce(flat)
-            start = 0
-            for tensor in tensors:
-                tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-                start += tensor.numel()
+    def refuse_freezing(self, freeze_epochs: int) -> None:
+        """Raise UsageError for a frozen body: DistributedDataParallel waits for the gradient of every parameter."""
+        if freeze_epochs and self.world_size > 1:
+            raise UsageError("--freeze works with a single process", hint="omit --freeze, or train without torchrun")
 
-    def agree(self, value: Any) -> Any:
-        """Rank 0's value, in every process."""
-        if self.world_size == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values)
-        return values[0]
+    def refuse_other_data(self, fingerprint: str) -> None:
+        """Raise DataError in a process whose data are not those of rank 0."""
+        if self.on_writer(lambda: fingerprint) != fingerprint:
+            what = f"process {self.rank + 1}, on {socket.gethostname()}, has other data than process 1"
+            raise DataError(what, hint="copy the same data to every machine")
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set in any process."""
-        if self.world_size == 1:
-            return flag
-        flags = torch.tensor(float(flag), device=device)
-        dist.all_reduce(flags)
-        return bool(flags)
+    def say_who_writes(self, folder: Path) -> None:
+        """Print on each machine which process writes the run's folder, and where."""
+        host, path = self.on_writer(lambda: (socket.gethostname(), folder.absolute()))
+        if self.world_size > 1 and self.local_rank == 0:
+            print(f"process 1 of {self.world_size}, on {host}, writes {path}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def undoing(self, model: nn.Module) -> Iterator[None]:
@@ -85,6 +102,49 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+class DataParallel:
+    """Forward and backward pass of a network whose batches all processes share.
+
+    A step's report, a few numbers, is summed along with the gradients, as the gradient of one more parameter. So a step
+    needs no other exchange.
+    """
+
+    def __init__(self, model: nn.Module, network: nn.Module, report_size: int, processes: Processes) -> None:
+        """`network` is the model, or the model compiled; the model's norms become global ones."""
+        self.network, self.world_size = network, processes.world_size
+        self.drops: list[Drop] = []  # those that know only a share of the batch
+        self.report_R = nn.Parameter(torch.zeros(report_size, device=next(model.parameters()).device))
+        if self.world_size == 1:
+            return
+        with_global_norms(model)
+        self.drops = [module for module in model.modules() if isinstance(module, Drop)]
+        for drop in self.drops:
+            drop.rows = processes.rows
+        with_report = nn.Sequential(network)
+        with_report.register_parameter("report_R", self.report_R)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.13 has another name for it
+            self.network = DistributedDataParallel(with_report, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def forward(self, x_bCHW: Tensor, batch_size: int) -> Tensor:
+        """The network's output for this process's share of a batch of that size."""
+        for drop in self.drops:
+            drop.batch_size = batch_size
+        output: Tensor = self.network(x_bCHW)
+        return output
+
+    def backward(self, loss: Tensor, report_R: Tensor) -> Tensor:
+        """Leave the gradients of the sum of all processes' losses, and return the sum of their reports."""
+        if self.world_size == 1:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return report_R
+        # DistributedDataParallel takes means.
+        torch.autograd.backward((self.world_size * loss, self.report_R), (None, self.world_size * report_R))
+        assert self.report_R.grad is not None
+        summed_R = self.report_R.grad.clone()
+        self.report_R.grad = None
+        return summed_R
 
 
 def is_writer() -> bool:
@@ -125,7 +185,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
             timeout=timedelta(seconds=started.wait_s),
         )
         try:
-            yield Processes(started.rank, started.world_size)
+            yield Processes(**vars(started))
         finally:
             dist.destroy_process_group()
 
@@ -161,62 +221,3 @@ def explained_loss() -> Iterator[None]:
             raise
         happened = "does not answer" if "timed out" in str(error).lower() else "has ended"
         raise LostProcess(f"another process of this run {happened}", hint="check its messages") from error
-
-
-class SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(_context: Any, x: Tensor) -> Tensor:
-        summed = x.clone()
-        dist.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
-        return SumOverProcesses.forward(None, gradient)
-
-
-class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes together; torch's SyncBatchNorm is for GPUs alone.
-
-    Every process must run it equally often in training. With `momentum` None, and in evaluation, it is
-    BatchNorm2d.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.momentum is None:
-            return super().forward(input)
-        x_BCHW = input.float()
-        count = x_BCHW.new_tensor([x_BCHW.numel() / x_BCHW.shape[1]])
-        here = torch.cat((x_BCHW.sum(dim=(0, 2, 3)), x_BCHW.square().sum(dim=(0, 2, 3)), count))
-        sums: Tensor = SumOverProcesses.apply(here)  # type: ignore[no-untyped-call]
-        C, total = x_BCHW.shape[1], sums[-1]
-        mean_C = sums[:C] / total
-        var_C = (sums[C:-1] / total - mean_C.square()).clamp(min=0)
-        self._update(mean_C.detach(), var_C.detach() * total / (total - 1))
-        gain_C = self.weight * torch.rsqrt(var_C + self.eps)
-        shift_C = self.bias - mean_C * gain_C
-        y_BCHW: Tensor = x_BCHW * gain_C.view(1, C, 1, 1) + shift_C.view(1, C, 1, 1)
-        return y_BCHW.to(input.dtype)
-
-    @torch.no_grad()
-    def _update(self, mean_C: Tensor, unbiased_var_C: Tensor) -> None:
-        assert self.momentum is not None
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.running_mean.lerp_(mean_C, self.momentum)
-        self.running_var.lerp_(unbiased_var_C, self.momentum)
-        self.num_batches_tracked.add_(1)
-
-
-def with_global_norms(model: nn.Module) -> None:
-    """Replace every BatchNorm2d in the model by one over all processes, with the same weights and names."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            norm = GlobalBatchNorm2d(child.num_features, child.eps, child.momentum)
-            norm.__dict__.update(child.__dict__)
-            setattr(model, name, norm)
-        else:
-            with_global_norms(child)

@@ -12,27 +12,41 @@ Source of the update: Chan, Golub & LeVeque 1983, "Algorithms for computing the 
 """
 
 import contextlib
-import itertools
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
+class Statistics(NamedTuple):
+    """How many values of each channel a norm met, their mean and their unbiased variance, float32 [C]."""
+
+    num_values: int
+    mean_C: Tensor
+    var_C: Tensor
+
+
+PerNorm = list[Statistics]
+
+
 @contextlib.contextmanager
-def remeasured(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
+def remeasured(
+    model: nn.Module, batches: Iterable[Tensor], gather: Callable[[list[PerNorm]], list[PerNorm]] = list
+) -> Iterator[None]:
     """Inside, the statistics are those of these batches, float [B, C, H, W], under the present weights.
 
-    Without a batch they stay as they are. No batch may be one image alone: at 1 x 1 it has no variance.
+    Without a batch they stay as they are. No batch may be one image alone: at 1 x 1 it has no variance. Where several
+    processes have some batches each, `gather` gives what all of them measured.
     """
-    remaining = iter(batches)
-    first = next(remaining, None)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)] if first is not None else []
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     momenta = [norm.momentum for norm in norms]
     try:
-        if first is not None:
-            _measure(model, norms, itertools.chain([first], remaining))
+        measured = gather([_measure(model, norms, batch_BCHW) for batch_BCHW in batches])
+        for norm, of_batches in zip(norms, zip(*measured, strict=True), strict=False):  # nothing without a batch
+            _install(norm, of_batches)
         yield
     finally:
         for norm, buffers, momentum in zip(norms, kept, momenta, strict=True):
@@ -42,51 +56,41 @@ def remeasured(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _measure(model: nn.Module, norms: list[nn.BatchNorm2d], batches: Iterable[Tensor]) -> None:
+def _measure(model: nn.Module, norms: list[nn.BatchNorm2d], batch_BCHW: Tensor) -> PerNorm:
+    """What each norm meets when the network sees the batch."""
+    counts: dict[nn.Module, int] = {}
+
+    def count(norm: nn.Module, inputs: tuple[Tensor], _output: Tensor) -> None:
+        counts[norm] = inputs[0].numel() // inputs[0].shape[1]
+
     model.eval()
-    num_batches = 0
     with contextlib.ExitStack() as hooks:
-        pools = [_Pool(norm) for norm in norms]
-        for norm, pool in zip(norms, pools, strict=True):
+        for norm in norms:
+            norm.reset_running_stats()
             norm.momentum = None  # PyTorch's way to say: the plain mean over batches, here of one
             norm.train()
-            hooks.callback(norm.register_forward_hook(pool.take_in).remove)
-        for batch_BCHW in batches:
-            model(batch_BCHW)
-            num_batches += 1
+            hooks.callback(norm.register_forward_hook(count).remove)
+        model(batch_BCHW)
     model.eval()
-    for pool in pools:
-        pool.install(num_batches)
+    return [Statistics(counts[norm], *(buffer.to("cpu", copy=True) for buffer in _buffers(norm))) for norm in norms]
 
 
-class _Pool:
-    """The statistics of all values that a norm has met, from those of each batch."""
+def _merged(one: Statistics, other: Statistics) -> Statistics:
+    """The statistics of the values of both."""
+    num_one, num_other, apart_C = one.num_values, other.num_values, other.mean_C - one.mean_C
+    total = num_one + num_other
+    squares_C = (num_one - 1) * one.var_C + (num_other - 1) * other.var_C + num_one * num_other / total * apart_C**2
+    return Statistics(total, one.mean_C + num_other / total * apart_C, squares_C / (total - 1))
 
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        self.norm, self.count = norm, 0
-        self.mean_C, self.var_C = (buffer.clone() for buffer in self._buffers())
-        norm.reset_running_stats()
 
-    def take_in(self, norm: nn.Module, inputs: tuple[Tensor], _output: Tensor) -> None:
-        """Add the batch that the norm has just met, alone, and have it forget that."""
-        assert norm is self.norm
-        count = inputs[0].numel() // self.norm.num_features
-        mean_C, var_C = (buffer.clone() for buffer in self._buffers())
-        if self.count:
-            total, apart_C = self.count + count, mean_C - self.mean_C
-            squares_C = (self.count - 1) * self.var_C + (count - 1) * var_C + self.count * count / total * apart_C**2
-            mean_C, var_C = self.mean_C + count / total * apart_C, squares_C / (total - 1)
-        self.mean_C, self.var_C, self.count = mean_C, var_C, self.count + count
-        self.norm.reset_running_stats()
+def _install(norm: nn.BatchNorm2d, of_batches: tuple[Statistics, ...]) -> None:
+    for buffer, value_C in zip(_buffers(norm), functools.reduce(_merged, of_batches)[1:], strict=True):
+        buffer.copy_(value_C)
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.fill_(len(of_batches))
 
-    def install(self, num_batches: int) -> None:
-        """Give the norm what was found."""
-        for buffer, value_C in zip(self._buffers(), (self.mean_C, self.var_C), strict=True):
-            buffer.copy_(value_C)
-        assert self.norm.num_batches_tracked is not None
-        self.norm.num_batches_tracked.fill_(num_batches)
 
-    def _buffers(self) -> tuple[Tensor, Tensor]:
-        assert self.norm.running_mean is not None
-        assert self.norm.running_var is not None
-        return self.norm.running_mean, self.norm.running_var
+def _buffers(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var

@@ -105,7 +105,8 @@ def new_trainer(
     model = hardware.place(untrained(recipe, source, train_split))
     teacher = open_teacher(recipe, source, hardware, data_dir)
     answers = None if teacher is None else teacher.logits
-    return Trainer(model, Loader(train_split, recipe, hardware, model.normalize.mean, answers), processes)
+    loader = Loader(train_split, recipe, hardware, model.normalize.mean, answers, rows=processes.rows)
+    return Trainer(model, loader, processes)
 
 
 def sample(num_samples: int, num_images: int, seed: int) -> Tensor:

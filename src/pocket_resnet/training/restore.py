@@ -55,6 +55,8 @@ def _resume(
         raise ArtifactError(what, where=folder.checkpoints, hint="train more epochs, or choose another --run name")
     if state.hardware != computed_on:
         _log.warning(f"not bit-exact: the run began on {state.hardware}")
+    elif folder.processes.world_size > 1:
+        _log.warning("not bit-exact: several processes may add up their gradients in another order")
     try:
         trainer.load_tensors(tensors, state.step)
     except (KeyError, RuntimeError) as error:
@@ -66,8 +68,7 @@ def _resume(
 
 
 def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int) -> Restored:
-    processes = folder.processes
-    state, tensors = processes.agree(_read(path) if processes.is_writer else None)
+    state, tensors = folder.processes.on_writer(lambda: _read(path))
     if state.step >= last_step:
         what = f"is at step {state.step:,}, but this run ends at step {last_step:,}"
         raise UsageError(what, where=path, hint="train more epochs, or choose an earlier checkpoint")
@@ -88,7 +89,7 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
 
 
 def _restored(folder: RunFolder, state: CheckpointState, *, is_another_runs: bool) -> Restored:
-    missing = folder.processes.agree(folder.missing_digests(state, is_another_runs=is_another_runs))
+    missing = folder.processes.on_writer(lambda: folder.missing_digests(state, is_another_runs=is_another_runs))
     unknown = state.unknown_images or missing is not None
     if unknown:
         why = f"{missing} does not exist" if missing else "an earlier part of the training did not record them"

@@ -66,9 +66,12 @@ def train(
     recipe = fit_to_data(recipe, source, len(train_split))
     steps = Steps(len(train_split), recipe)
     with joined(hardware.device) as processes:
-        processes.refuse_empty_parts(steps)
+        processes.refuse_empty_shares(steps)
+        processes.refuse_freezing(recipe.pretrained.freeze_epochs)
+        processes.refuse_other_data(source.fingerprint)
         to_resume = resume or fork
-        path = processes.agree(choose_folder(runs_dir, recipe, source, run, to_resume) if processes.is_writer else None)
+        path = processes.on_writer(lambda: choose_folder(runs_dir, recipe, source, run, to_resume))
+        processes.say_who_writes(path)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, steps.total))
         last_step = min(recipe.max_steps or steps.total, steps.total)
         with folder.locked(expected=to_resume):
@@ -128,27 +131,26 @@ class _Run:
             if self.is_another_runs:
                 self._save()  # from here on the other run may go
             self._complete()
-            with catch_signals() as caught:
-                self._train_steps(caught)
+            with catch_signals() as self.trainer.signals:
+                self._train_steps()
             return self._finish()
 
-    def _train_steps(self, caught: list[int]) -> None:
+    def _train_steps(self) -> None:
         """Step until the end, a callback's wish or a signal; validate after each epoch; save every so often."""
         trainer, state, saved_s = self.trainer, self.state, time.monotonic()
         while trainer.step < state.plan.last_step:
             ends_epoch = self._train_step()
             if ends_epoch:
                 self._end_epoch()
-                if self.processes.any(state.stops, self.hardware.device):
+                if self.processes.on_writer(lambda: state.stops):
                     self._stop_early()
-            # Looked at once: a signal that comes while saving is obeyed after the next step.
-            stopping = self.processes.any(bool(caught), self.hardware.device)
+            stopping = trainer.stopping  # asked once: a signal that comes while saving is obeyed after the next step
             due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s or trainer.step in self.folder.marks
             if due or stopping or trainer.step == state.plan.last_step:
                 self._save()
                 saved_s = time.monotonic()
             if stopping:
-                number = caught[0] if caught else signal.SIGTERM  # which another process has had
+                number = trainer.signals[0] if trainer.signals else signal.SIGTERM  # which another process has had
                 what = f"stopped by {signal.Signals(number).name} after saving step {trainer.step}"
                 raise Stopped(number, what, hint=f"resume with: {self.resume_command}")
 
@@ -213,13 +215,14 @@ class _Run:
         trainer = self.trainer
         last = max(0, trainer.step - 1)
         batches = () if trainer.steps.is_frozen(last) else trainer.loader.norm_batches(self.norm_indices_M, last)
-        with trainer.average.applied(), remeasured(trainer.model, batches):
+        with trainer.average.applied(), remeasured(trainer.model, batches, self.processes.gather):
             yield
 
     def _validate(self) -> Evaluation:
         val = self.state.val
         with self._as_released():
-            probabilities_NK = class_probabilities(self.trainer.model, val.images_NCHW, self.hardware)
+            mine_nK = class_probabilities(self.trainer.model, val.images_NCHW[self.processes.rows], self.hardware)
+        probabilities_NK = self.processes.gather_rows(mine_nK)
         evaluation = summarise(probabilities_NK, val.labels_N, self.source.class_names, "val", views=1)
         self.state.probabilities_NK, self.state.evaluation = probabilities_NK, evaluation
         return evaluation

@@ -91,8 +91,11 @@ class RunFolder:
 
         Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
         """
-        result = self._result_after(last_step) if self.processes.is_writer else None
-        if changed := self._changes() if self.processes.is_writer else []:
+        return self.processes.on_writer(lambda: self._finished(last_step, fork=fork))
+
+    def _finished(self, last_step: int, *, fork: bool) -> Result | None:
+        result = self._result_after(last_step)
+        if changed := self._changes():
             what = "the recipe has changed since this run began: " + "; ".join(changed)
             hint = "undo the changes, choose another --run name"
             if not fork:
@@ -105,8 +108,7 @@ class RunFolder:
             self._refuse_other_data(began_with)
         if result:
             point_to(self.path.parent / "latest", self.path.name)
-        agreed: Result | None = self.processes.agree(result)
-        return agreed
+        return result
 
     def _changes(self) -> list[str]:
         """Differences from the folder's recipe, ignoring another name for the same data."""
@@ -139,7 +141,7 @@ class RunFolder:
 
     def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
         """The newest checkpoint that verifies; those beyond it are removed."""
-        found = self.processes.agree(checkpoint.load_newest(self.checkpoints) if self.processes.is_writer else None)
+        found = self.processes.on_writer(lambda: checkpoint.load_newest(self.checkpoints))
         if found is None:
             return None
         self._refuse_another_start()
@@ -163,15 +165,14 @@ class RunFolder:
         Deletes result.json, which no longer matches the number of steps. Also writes the digests of the training
         images; a resumed run keeps the earlier digests, since a fork may train on other images.
         """
-        found: History | None = None
-        if self.processes.is_writer:
-            trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
-            write_text(self.path / "recipe.toml", to_toml(self.recipe))
-            write_bytes(self._digests, trained_on)
-            (self.path / "result.json").unlink(missing_ok=True)
-            found = history(self.metrics, step, plan)
-        agreed: History = self.processes.agree(found)
-        return agreed
+        return self.processes.on_writer(lambda: self._begin(step, plan, images_NCHW, resumed=resumed))
+
+    def _begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
+        trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
+        write_text(self.path / "recipe.toml", to_toml(self.recipe))
+        write_bytes(self._digests, trained_on)
+        (self.path / "result.json").unlink(missing_ok=True)
+        return history(self.metrics, step, plan)
 
     def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> Path | None:
         """Write a checkpoint, prune older ones, and return its folder; None in other processes."""
@@ -223,8 +224,7 @@ class RunFolder:
 
     def trained_on(self, images_NCHW: Tensor) -> int:
         """How many of the images the weights were trained on, here or before, as far as their digests are known."""
-        count = count_among(images_NCHW, read_digests(self._digests)) if self.processes.is_writer else 0
-        return int(self.processes.agree(count))
+        return self.processes.on_writer(lambda: count_among(images_NCHW, read_digests(self._digests)))
 
     def _prune(self, step: int) -> None:
         if self.processes.is_writer:

@@ -5,13 +5,12 @@ A step: batch of the loader -> network -> loss -> gradients of all processes -> 
 Shapes: B images per batch, K classes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pocket_resnet.data.augment import Targets
 from pocket_resnet.data.loader import Batch, Loader
@@ -19,13 +18,14 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.seeds import derive
-from pocket_resnet.training.distributed import ALONE, Processes, with_global_norms
+from pocket_resnet.training.distributed import ALONE, DataParallel, Processes
 from pocket_resnet.training.ema import Average, decay_of
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.schedule import lr_factor
 from pocket_resnet.training.teacher import distillation_loss
 
 NEVER = 2**62  # a step that no run reaches
+NUM_TOTALS = 3  # of a step's report: loss, hits, processes that have caught a signal
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,9 @@ class Trainer:
         """`model` is on the loader's device."""
         self.model, self.loader, self.processes = model, loader, processes
         self.recipe, self.hardware, self.steps = loader.recipe, loader.hardware, loader.steps
-        if processes.world_size > 1:
-            with_global_norms(model)
-        compiles = self.recipe.hardware.compile
-        self.forward: Callable[[Tensor], Tensor] = compiled(model, self.hardware) if compiles else model
+        network = compiled(model, self.hardware) if self.recipe.hardware.compile else model
+        num_losses = 0 if loader.selection is None else self.steps.num_candidates
+        self.parallel = DataParallel(model, network, NUM_TOTALS + num_losses, processes)
         self.optimizer = Optimizer(model, self.recipe.optim)
         of_body = {parameter for part in model.body() for parameter in part.parameters()}
         self.body_params = [parameter for parameter in self.optimizer.params if parameter in of_body]
@@ -60,6 +59,8 @@ class Trainer:
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.totals_3 = torch.zeros(3, dtype=exact, device=device)  # loss, hits, images of the epoch so far
         self.bad_step = torch.tensor(NEVER, device=device)  # the first with a loss or gradient not finite
+        self.signals: list[int] = []  # caught by this process
+        self.num_signalled = torch.zeros((), device=device)  # processes that had caught one in the last step
 
     def lr(self, step: int) -> float:
         """SGD's learning rate at that optimizer step (from 0), before any group's scale."""
@@ -77,25 +78,23 @@ class Trainer:
         `refuse_non_finite`.
         """
         batch = self.loader.batch(self.step)
-        x_BCHW, targets = self.processes.part(batch.x_BCHW), batch.targets.part(self.processes.part)
         self._set_mode(frozen=self.steps.is_frozen(self.step))
         torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout, stochastic depth
         self.optimizer.set_lr_factor(self.lr_factor(self.step))
         with self.hardware.autocast():
-            logits_BK = self.forward(x_BCHW)
+            logits_BK = self.parallel.forward(batch.x_BCHW, len(batch))
         logits_BK = logits_BK.float()
-        here = len(x_BCHW) / len(batch)  # 1 unless other processes have parts of the batch
-        loss = here * self._loss(logits_BK, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss, hits = loss.detach(), (logits_BK.detach().argmax(1) == targets.labels_B).sum().float()
-        self.processes.sum([loss, hits, *self.optimizer.gradients()])
+        share = len(batch.x_BCHW) / len(batch)  # 1 unless other processes have the rest of the batch
+        loss = share * self._loss(logits_BK, batch.targets)
+        report = self.parallel.backward(loss, self._report(batch, loss.detach(), logits_BK.detach()))
+        loss, hits, self.num_signalled = report[:NUM_TOTALS].unbind()
         self._note_non_finite(loss)
         if self.loader.selection is not None:
-            self.loader.selection.note(batch.indices_B, self._image_losses(batch, logits_BK.detach(), targets.labels_B))
+            self.loader.selection.note(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
         self.optimizer.step(self.step)
         self.optimizer.zero_grad()
         self.average.update(self.step)
-        counted = torch.stack((loss * len(batch), hits, torch.full_like(hits, len(batch))))
+        counted = torch.stack((loss * len(batch), hits.round(), torch.full_like(hits, len(batch))))
         self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
         return len(batch)
@@ -127,12 +126,21 @@ class Trainer:
     def _label_loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
         return mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing, self.class_weights_K)
 
-    def _image_losses(self, batch: Batch, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-        """The loss of each image of the whole batch, float [B]; logits and labels are of this process's part."""
-        loss_B = torch.zeros(len(batch), device=logits_BK.device)
-        self.processes.part(loss_B).copy_(F.cross_entropy(logits_BK, labels_B, reduction="none"))
-        self.processes.sum([loss_B])
-        return loss_B
+    @property
+    def stopping(self) -> bool:
+        """Whether this process has caught a signal; of several, whether any had when the last step's gradients met."""
+        return bool(self.num_signalled if self.processes.world_size > 1 else self.signals)
+
+    def _report(self, batch: Batch, loss: Tensor, logits_BK: Tensor) -> Tensor:
+        """What all processes learn of a step from each: loss, hits, signals and, to select by, each image's loss."""
+        labels_B = batch.targets.labels_B
+        hits = (logits_BK.argmax(1) == labels_B).sum().float()
+        totals = torch.stack((loss, hits, torch.full_like(hits, bool(self.signals))))
+        if self.loader.selection is None:
+            return totals
+        losses = torch.zeros(self.steps.num_candidates, device=totals.device)
+        losses[: len(batch)][self.processes.rows] = F.cross_entropy(logits_BK, labels_B, reduction="none")
+        return torch.cat((totals, losses))
 
     def _note_non_finite(self, loss: Tensor) -> None:
         norm = self.optimizer.gradient_norm()
@@ -204,13 +212,13 @@ class Trainer:
         self.step = step
 
 
-def compiled(model: ResNet, hardware: Hardware) -> Callable[[Tensor], Tensor]:
+def compiled(model: ResNet, hardware: Hardware) -> nn.Module:
     """The network compiled, one graph for each image size; on a GPU its kernels are launched together.
 
     Launched one by one they take 18 ms of Python a step, twice the time that the GPU needs for them (docs/log.md).
     """
     mode = "reduce-overhead" if hardware.device.type == "cuda" else "default"
-    return torch.compile(model, dynamic=False, mode=mode)
+    return cast(nn.Module, torch.compile(model, dynamic=False, mode=mode))
 
 
 def balanced_weights(labels_N: Tensor, num_classes: int) -> Tensor:
