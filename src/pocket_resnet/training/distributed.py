@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pocket_resnet.data.loader import Steps
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
 from pocket_resnet.model.blocks import Drop
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.global_norm import with_global_norms
 from pocket_resnet.training.torchrun import Launch, launch, meet
 
@@ -64,6 +65,12 @@ class Processes(Launch):
     def gather_rows(self, share_bK: Tensor) -> Tensor:
         """The same for the rows of a matrix on the CPU, float [B, K]."""
         return torch.from_numpy(np.stack(self.gather(list(share_bK.numpy()))))
+
+    def check(self, recipe: Recipe, steps: Steps, fingerprint: str) -> None:
+        """Raise UsageError or DataError if these processes cannot train the recipe together."""
+        self.refuse_empty_shares(steps)
+        self.refuse_freezing(recipe.pretrained.freeze_epochs)
+        self.refuse_other_data(fingerprint)
 
     def refuse_empty_shares(self, steps: Steps) -> None:
         """Raise UsageError where a step trains fewer images than there are processes."""

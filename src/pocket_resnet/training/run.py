@@ -46,11 +46,11 @@ def train(
     fork: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> Result:
-    """Train the recipe's network, or go on with an interrupted run, and leave everything in `runs_dir`/NAME.
+    """Train the recipe's network, or resume an interrupted run, and write everything to `runs_dir`/NAME.
 
-    `run` names the folder (default: made of recipe, data and seed); `resume` goes on with it where it exists; `fork`
-    does so although recipe or data have changed; `callbacks` follow the run and may end it early. Raises PocketError
-    for all that can go wrong, Stopped where a signal ended the run after saving.
+    `run` names the folder (default: made of recipe, data and seed); `resume` continues it if it exists; `fork` does so
+    even if recipe or data have changed; `callbacks` follow the run and may end it early. Raises PocketError if
+    anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
     if recipe.track:
@@ -66,9 +66,7 @@ def train(
     recipe = fit_to_data(recipe, source, len(train_split))
     steps = Steps(len(train_split), recipe)
     with joined(hardware.device) as processes:
-        processes.refuse_empty_shares(steps)
-        processes.refuse_freezing(recipe.pretrained.freeze_epochs)
-        processes.refuse_other_data(source.fingerprint)
+        processes.check(recipe, steps, source.fingerprint)
         to_resume = resume or fork
         path = processes.on_writer(lambda: choose_folder(runs_dir, recipe, source, run, to_resume))
         processes.say_who_writes(path)
