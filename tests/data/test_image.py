@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from image_files import encoded, png
 from pocket_resnet.data.image import ImageError, decode
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL", r"ignore::PIL.Image.DecompressionBombWarning")
