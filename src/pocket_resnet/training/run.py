@@ -48,9 +48,8 @@ def train(
 ) -> Result:
     """Train the recipe's network, or resume an interrupted run, and write everything to `runs_dir`/NAME.
 
-    `run` names the folder (default: made of recipe, data and seed); `resume` continues it if it exists; `fork` does so
-    even if recipe or data have changed; `callbacks` follow the run and may end it early. Raises PocketError if
-    anything fails, Stopped if a signal ended the run after saving.
+    `run` names the folder (default: made of recipe, data and seed); the other arguments are those of
+    `pocket_resnet.train`. Raises PocketError if anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
     if recipe.track:
