@@ -6,6 +6,7 @@
 # make notebook        main.ipynb anew, in place: a training on CIFAR-10, its figures, its mistakes
 # make benchmark       speed on CIFAR-10 beside the machine's convolution rate and the reference's step, about 4 minutes
 # make benchmark-full  the same with cpu94, about 45 minutes
+# make page            the page of a released model for the browser, exports/NAME-int8.html (make page MODEL=cpu94); needs its data
 # make plots           the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ TRAIN := fast --data auto
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test faults fuzz check notebook benchmark benchmark-full plots setup
+.PHONY: quickstart test faults fuzz check notebook benchmark benchmark-full page plots setup
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
@@ -58,6 +59,11 @@ benchmark: setup
 
 benchmark-full: setup
 	$(BIN)/python -m tools.speed --recipes fast cpu94
+
+MODEL ?= pocket-5m
+
+page: setup
+	$(BIN)/pocket-resnet export $(MODEL) --format web
 
 plots: setup
 	$(BIN)/python -m tools.pictures

@@ -1,7 +1,8 @@
 """What every test may use: one thread, folders of its own, and a whole run that takes a tenth of a second."""
 
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ SPEC = NetworkSpec(
     kernel_sizes=(3, 3),
     shortcut_kernel_sizes=(1, 1),
 )
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NUM_TRAIN, NUM_VAL, NUM_TEST = 14, 6, 5
 
 
@@ -217,3 +219,17 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)).save(path)
     return path
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Headless Chromium, driven by playwright; the test is skipped without it."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium here")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()

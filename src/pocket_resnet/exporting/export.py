@@ -151,9 +151,9 @@ class Exporter:
             if self.limit is None or len(content) <= self.limit:
                 return precision, network, content
             sizes[precision] = len(content)
+            left = self.limit - (len(content) - len(network))
         needed = ", ".join(f"{precision} takes {size:,}" for precision, size in sizes.items())
         hint = f"allow --max-bytes {min(sizes.values())}"
-        left = self.limit - (len(content) - len(network))
         if left > 0:
             hint += f", or train a network of about {int(self.card.num_params * left / len(network)):,} parameters"
         raise UsageError(f"no file fits in {self.limit:,} bytes: {needed}", where=self.path, hint=hint)

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import lzma
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -88,12 +89,6 @@ def render(page: Page, content: bytes) -> bytes:
     """The page as HTML. `content` is an exported file."""
     style = _template("page.css")
     script = "\n".join(_template(name) for name in _SCRIPTS)
-    parts = {
-        "runtime": runtime_file("ort.wasm.bundle.min.mjs"),
-        "wasm": runtime_file("ort-wasm-simd-threaded.wasm"),
-        "network": with_resized_output(content),
-        "notices": (_FOLDER / "onnxruntime-web/LICENSE").read_bytes() + b"\n" + runtime_file("ThirdPartyNotices.txt"),
-    }
     environment = Environment(
         loader=PackageLoader("pocket_resnet.exporting.web"),
         autoescape=True,
@@ -106,10 +101,21 @@ def render(page: Page, content: bytes) -> bytes:
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        parts={name: _packed(part) for name, part in parts.items()},
+        parts=_runtime_parts() | {"network": _packed(with_resized_output(content))},
         runtime_version=RUNTIME_VERSION,
     )
     return html.encode()
+
+
+@cache
+def _runtime_parts() -> dict[str, str]:
+    """The packed parts that all pages have; packing them takes seconds."""
+    licence_text = (_FOLDER / "onnxruntime-web/LICENSE").read_bytes()
+    return {
+        "runtime": _packed(runtime_file("ort.wasm.bundle.min.mjs")),
+        "wasm": _packed(runtime_file("ort-wasm-simd-threaded.wasm")),
+        "notices": _packed(licence_text + b"\n" + runtime_file("ThirdPartyNotices.txt")),
+    }
 
 
 def runtime_file(name: str) -> bytes:
