@@ -204,7 +204,7 @@ def test_drawings_are_recognised(visit: OpenPage, tmp_path: Path) -> None:
 def test_released_models(name: str, most: int, visit: OpenPage, tmp_path: Path) -> None:
     """At least 98% of 500 validation images get the model's class; -s shows the figures of docs/deploy.md."""
     torch.set_num_threads(1)
-    images_NCHW = open_source("cifar10").split("val").images_NCHW[:500]
+    images_NCHW = open_source("cifar10", data_dir=REAL_DATA).split("val").images_NCHW[:500]
     expected = pocket_resnet.load(name).predict(images_NCHW)
     found = export_page(name, out=tmp_path, data_dir=REAL_DATA)
     assert found.num_bytes <= most
