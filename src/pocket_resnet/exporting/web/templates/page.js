@@ -2,12 +2,15 @@
 
 const MAX_BARS = 10;
 const SHOWN_SIDE_PX = 960;
-const { classNames } = JSON.parse(document.getElementById("model").textContent);
+const { classNames, imageSize } = JSON.parse(document.getElementById("model").textContent);
 const find = (id) => document.getElementById(id);
+const smallestSide = Math.max(1024, 4 * imageSize); // the network's own resize does the rest
 let latest = 0; // only the latest picture is shown, however long an earlier one takes
 
 const loadingStarted = performance.now();
-const network = loadNetwork();
+const network = loadNetwork().catch(({ message }) => {
+  throw new VisitorError(`This browser cannot run the network (${message}). Chrome, Edge, Firefox and Safari since 2023 can.`);
+});
 network.then(
   () => {
     find("status").textContent = `Ready, loaded in ${((performance.now() - loadingStarted) / 1000).toFixed(1)} s`;
@@ -15,7 +18,7 @@ network.then(
   },
   (error) => {
     find("status").textContent = "Not loaded";
-    fail(`This browser cannot run the network (${error.message}). Chrome, Edge, Firefox and Safari since 2023 can.`);
+    fail(error.message);
   },
 );
 
@@ -24,23 +27,26 @@ async function show(source, name) {
   const turn = ++latest;
   find("error").hidden = true;
   document.body.classList.add("busy");
+  let bitmap;
   try {
-    const bitmap = await decode(source);
+    bitmap = await decode(source);
     const classify = await network;
     if (turn !== latest) return;
-    const { rgb, side, step } = readSquare(bitmap);
+    const { rgb, side, step } = readSquare(bitmap, smallestSide);
     const result = await classify(rgb, side);
     if (turn !== latest) return;
     drawPicture(bitmap, name);
     drawSeen(result);
     listClasses(result.probabilities);
     find("time").textContent = `${result.milliseconds.toFixed(1)} ms`;
-    find("size").textContent = `${bitmap.width} × ${bitmap.height} pixels` + (step > 1 ? `, averaged in blocks of ${step} × ${step} first` : "");
+    const averaged = step > 1 ? `, averaged in blocks of ${step} × ${step} first` : "";
+    find("size").textContent = `${bitmap.width} × ${bitmap.height} pixels${averaged}`;
     document.body.classList.add("classified");
     find("headline").scrollIntoView({ block: "nearest" });
   } catch (error) {
-    if (turn === latest) fail(error instanceof PictureError ? error.message : `Something went wrong: ${error.message}`);
+    if (turn === latest) fail(error instanceof VisitorError ? error.message : `Something went wrong: ${error.message}`);
   } finally {
+    bitmap?.close(); // a large one is not left to the garbage collector
     if (turn === latest) document.body.classList.remove("busy");
   }
 }
@@ -115,8 +121,13 @@ function percent(probability) {
 function showFirst(files) {
   const file = Array.from(files).find(({ type }) => type.startsWith("image/")) ?? files[0];
   if (!file) return fail("There was no picture in that. Save it as a file first, then choose the file.");
-  for (const sample of document.querySelectorAll("#samples button")) sample.setAttribute("aria-pressed", "false");
+  press(null);
   show(file, file.name);
+}
+
+/** Mark the sample's button as the chosen one, and no other. */
+function press(button) {
+  for (const each of document.querySelectorAll("#samples button")) each.setAttribute("aria-pressed", each === button);
 }
 
 for (const input of [find("file"), find("camera")]) {
@@ -129,7 +140,7 @@ find("stage").addEventListener("click", () => find("file").click());
 
 for (const button of document.querySelectorAll("#samples button")) {
   button.addEventListener("click", () => {
-    for (const other of document.querySelectorAll("#samples button")) other.setAttribute("aria-pressed", other === button);
+    press(button);
     const image = button.querySelector("img");
     show(image, image.alt);
   });

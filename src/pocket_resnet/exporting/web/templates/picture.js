@@ -1,25 +1,28 @@
 // From a picture file to the bytes of its centre square. The network's own graph resizes them.
 
 const MAX_FILE_BYTES = 64 * 2 ** 20;
-const KEPT_SIDE_PX = 1024; // a larger square is first averaged in blocks, never below this size
 const STRIP_ROWS = 64; // large pictures are read in strips, which keeps the canvas small
 
-class PictureError extends Error {}
+/** An error whose message is for the visitor. */
+class VisitorError extends Error {}
 
 /** The picture, upright, with its colours as stored, as the training pictures were read. */
 async function decode(source) {
-  if (source.size > MAX_FILE_BYTES) throw new PictureError("This file is larger than 64 MB.");
+  if (source.size > MAX_FILE_BYTES) throw new VisitorError("This file is larger than 64 MB.");
   try {
     return await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   } catch {
-    throw new PictureError("This browser cannot read that file as a picture. JPEG, PNG, WebP, GIF and BMP work.");
+    throw new VisitorError("This browser cannot read that file as a picture. JPEG, PNG, WebP, GIF and BMP work.");
   }
 }
 
-/** The centre square as RGB bytes on white, `side` pixels wide and high, averaged over blocks of `step` x `step`. */
-function readSquare(bitmap) {
+/**
+ * The centre square as RGB bytes on white, `side` pixels wide and high. A large one is the mean of blocks of `step` x
+ * `step` pixels, as many as leave `smallestSide`.
+ */
+function readSquare(bitmap, smallestSide) {
   const whole = Math.min(bitmap.width, bitmap.height);
-  const step = Math.max(1, Math.floor(whole / KEPT_SIDE_PX));
+  const step = Math.max(1, Math.floor(whole / smallestSide));
   const side = Math.floor(whole / step);
   const width = side * step;
   const left = Math.floor((bitmap.width - width) / 2);
