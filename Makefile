@@ -6,6 +6,7 @@
 # make notebook        re-execute main.ipynb in place; it trains on CIFAR-10
 # make benchmark       compare speed on CIFAR-10 with the machine's convolution rate and the reference code, about 4 minutes
 # make benchmark-full  the same with cpu94, about 45 minutes
+# make page            write the HTML page of a released model, exports/NAME-int8.html (make page MODEL=cpu94)
 # make plots           create the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ TRAIN := fast --data auto
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test faults fuzz check notebook benchmark benchmark-full plots setup setup-dev
+.PHONY: quickstart test faults fuzz check notebook benchmark benchmark-full page plots setup setup-dev
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
@@ -59,6 +60,11 @@ benchmark: setup-dev
 
 benchmark-full: setup-dev
 	$(BIN)/python -m tools.speed --recipes fast cpu94
+
+MODEL ?= pocket-5m
+
+page: setup-dev
+	$(BIN)/pocket-resnet export $(MODEL) --format web
 
 plots: setup-dev
 	$(BIN)/python -m tools.pictures

@@ -3,28 +3,34 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pocket_resnet.cli.flags import DataDir, Json, Model, flag
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from pocket_resnet.exporting.export import Exported
 
 
 @dataclass
 class Export:
     """Write a model as one ONNX file for other runtimes: pictures in, probabilities out, compared with the model.
+    With --format web, write one HTML page that classifies pictures in the visitor's browser, also offline.
 
     pocket-resnet export pocket-5m --precision int8
+    pocket-resnet export pocket-5m --format web
 
     Needs the extra `export`: pip install 'pocket-resnet[export]'
     """
 
     model: Model
-    format: Annotated[Literal["onnx"], flag("File format.")] = "onnx"
+    format: Annotated[Literal["onnx", "web"], flag("File format: an ONNX file, or an HTML page.")] = "onnx"
     precision: Annotated[
         Literal["fp32", "fp16", "int8"] | None,
         flag(
             "Number format of the weights. fp16 takes half the bytes and computes in fp32; int8 takes a quarter "
-            "(default: fp32, or the most exact that fits in --max-bytes).",
+            "(default: fp32, for a page int8; with --max-bytes the most exact that fits).",
             "{fp32,fp16,int8}",
         ),
     ] = None
@@ -41,25 +47,42 @@ class Export:
         flag("Data for calibration and comparison: a name or folder (default: the data of the training).", "DATA"),
     ] = None
     data_dir: DataDir = None
+    samples: Annotated[
+        int,
+        flag(
+            "Number of validation images that the page shows as samples to click. Others can see them (default: digits "
+            "if trained on the digits, else drawings of the classes that have one).",
+            "N",
+        ),
+    ] = 0
     json: Json = False
 
     def execute(self) -> None:
         from pocket_resnet.exporting.requirements import require_extra
 
         require_extra()
+        output = JsonOutput(self.json, None)
+        found = (self._export_page() if self.format == "web" else self._export_onnx()).to_json()
+        output.tell(found, lambda: _print(found))
+
+    def _export_onnx(self) -> "Exported":
         from pocket_resnet.exporting.export import export_onnx
 
-        output = JsonOutput(self.json, None)
-        found = export_onnx(
-            self.model,
-            precision=self.precision,
-            target=self.target,
-            max_bytes=self.max_bytes,
-            out=self.out,
-            data=self.data,
-            data_dir=self.data_dir,
-        ).to_json()
-        output.tell(found, lambda: _print(found))
+        if self.samples:
+            raise UsageError("only a page has samples", hint="omit --samples, or add --format web")
+        return export_onnx(self.model, target=self.target, **self._choices())
+
+    def _export_page(self) -> "Exported":
+        from pocket_resnet.exporting.web.page import export_page
+
+        if self.target == "vnni":
+            raise UsageError("a page has no target: its visitors have any processor", hint="omit --target")
+        return export_page(self.model, num_samples=self.samples, **self._choices())
+
+    def _choices(self) -> dict[str, Any]:
+        """What both formats have."""
+        names = ("precision", "max_bytes", "out", "data", "data_dir")
+        return {name: getattr(self, name) for name in names}
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -104,6 +104,13 @@ def from_picture(picture: Picture, size: int) -> NDArray[np.uint8]:
         raise ImageError(f"a damaged image: {error}") from error
 
 
+def to_png(pixels_HWC: NDArray[np.uint8]) -> bytes:
+    """The content of a PNG file with these RGB pixels."""
+    content = io.BytesIO()
+    Image.fromarray(pixels_HWC).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
 def _decode_salvaged(content: bytes, size: int | None) -> NDArray[np.uint8]:
     """As `_decode_content`, but a PNG's metadata are left out where they are what cannot be read."""
     try:

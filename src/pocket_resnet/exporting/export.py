@@ -1,10 +1,11 @@
-"""Writes a trained model as one ONNX file, after comparing the file with the model.
+"""Writes a trained model as one file, after comparing it with the model.
 
 Shapes: N images, C channels, S x S pixels.
 """
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,14 +27,14 @@ from pocket_resnet.exporting.session import Session
 from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.model.artifact import find_model, load_model, model_name, released
+from pocket_resnet.model.artifact import find_model, load_model, released
 from pocket_resnet.model.card import Card
-from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import parse_count
 from pocket_resnet.seeds import generator
 from pocket_resnet.torch_settings import own_settings
 
 Target = Literal["any", "vnni"]
+Wrap = Callable[[bytes, Precision], bytes]
 
 NUM_CALIBRATION_IMAGES = 500
 NUM_CHOICE_IMAGES = 500
@@ -78,70 +79,93 @@ def export_onnx(
     sums in a `vnni` file may saturate on other processors. Raises ParityError if file and model differ too much, and
     UsageError if no precision fits. Nothing is written then.
     """
-    path, out, limit = expanded(path), expanded(out), parse_count(max_bytes, "max_bytes") if max_bytes else None
-    if out.exists() and not out.is_dir():
-        raise UsageError("not a folder", where=out, hint="give a folder with --out")
     if target == "vnni" and precision in ("fp32", "fp16"):
         raise UsageError(f"{precision} has no target", hint="omit --target, or export with --precision int8")
-    model, card = load_model(path)
-    source = _open(path, card, data, data_dir)
-    exporter = _Exporter(path, model, card, source, target)
-    wanted = (precision,) if precision else get_args(Precision) if limit else ("fp32",)
-    chosen, content = exporter.first_that_fits(wanted, limit)
-    comparison = exporter.compare(content, chosen)
-    file = out / exporter.file_name(chosen)
-    write_bytes(file, content)
-    return Exported(
-        file=str(file),
-        precision=chosen,
-        target=exporter.target_of(chosen),
-        num_bytes=len(content),
-        num_params=card.num_params,
-        bytes_per_param=len(content) / card.num_params,
-        comparison=comparison,
-        caveat=caveat(path, card, source, "val", exporter.val.images_NCHW),
-    )
+    exporter = Exporter(path, out=out, max_bytes=max_bytes, target=target, data=data, data_dir=data_dir)
+    return exporter.write(precision, default="fp32")
 
 
-class _Exporter:
-    """Builds the files of one model in memory, all from the same fp32 graph. Checks its preprocessing first."""
+class Exporter:
+    """Builds the files of one model in memory, all from the same fp32 graph, and writes one of them."""
 
-    def __init__(self, path: Path, model: ResNet, card: Card, source: Source, target: Target) -> None:
-        self.path, self.model, self.card, self.source, self.target = path, model, card, source, target
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        out: str | Path,
+        max_bytes: str | None,
+        target: Target,
+        data: str | Path | None,
+        data_dir: str | Path | None,
+    ) -> None:
+        """Load model and data, build the graph and check its preprocessing. Raises UsageError and ParityError."""
+        self.path, self.out, self.target = expanded(path), expanded(out), target
+        self.limit = parse_count(max_bytes, "max_bytes") if max_bytes else None
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError("not a folder", where=self.out, hint="give a folder with --out")
         self.num_threads = torch.get_num_threads()
-        self.val = renumber(source.split("val"), source.class_names, card.class_names)
+        self.model, self.card = load_model(self.path)
+        self.source = _open(self.path, self.card, data, data_dir)
+        self.val = renumber(self.source.split("val"), self.source.class_names, self.card.class_names)
         _log.info("building the graph")
-        self.network = network_graph(model)
+        self.network = network_graph(self.model)
         session = Session(self._complete(self.network, "fp32"), self.num_threads)
-        check_preprocessing(session, model, self.val.images_NCHW)
+        check_preprocessing(session, self.model, self.val.images_NCHW)
 
-    def first_that_fits(self, wanted: tuple[Precision, ...], limit: int | None) -> tuple[Precision, bytes]:
-        """The first of the precisions whose file has at most `limit` bytes. Raises UsageError naming all sizes."""
+    @property
+    def name(self) -> str:
+        """The name of the run or of the released model."""
+        return model_name(self.path)
+
+    def write(
+        self, precision: Precision | None, default: Precision, wrap: Wrap | None = None, extension: str = "onnx"
+    ) -> Exported:
+        """Write NAME-PRECISION.EXTENSION in the precision, the most exact one that fits in the limit, or the default.
+
+        `wrap` makes the file's content from the ONNX file that is compared with the model.
+        """
+        wanted = (precision,) if precision else get_args(Precision) if self.limit else (default,)
+        chosen, network, content = self._first_that_fits(wanted, wrap or (lambda network, _: network))
+        comparison = self._compare(network, chosen)
+        target = self._target_of(chosen)
+        file = self.out / f"{self.name}-{chosen}{'-vnni' if target == 'vnni' else ''}.{extension}"
+        write_bytes(file, content)
+        return Exported(
+            file=str(file),
+            precision=chosen,
+            target=target,
+            num_bytes=len(content),
+            num_params=self.card.num_params,
+            bytes_per_param=len(content) / self.card.num_params,
+            comparison=comparison,
+            caveat=caveat(self.path, self.card, self.source, "val", self.val.images_NCHW),
+        )
+
+    def _first_that_fits(self, wanted: tuple[Precision, ...], wrap: Wrap) -> tuple[Precision, bytes, bytes]:
+        """The first precision whose file fits in the limit, its ONNX file and the file. Raises UsageError."""
         sizes: dict[str, int] = {}
         for precision in wanted:
-            content = self._build(precision)
-            if limit is None or len(content) <= limit:
-                return precision, content
+            network = self._build(precision)
+            content = wrap(network, precision)
+            if self.limit is None or len(content) <= self.limit:
+                return precision, network, content
             sizes[precision] = len(content)
-        fewest = min(sizes.values())
+            left = self.limit - (len(content) - len(network))
         needed = ", ".join(f"{precision} takes {size:,}" for precision, size in sizes.items())
-        budget = int(self.card.num_params * (limit or 0) / fewest)
-        hint = f"allow --max-bytes {fewest}, or train a network of about {budget:,} parameters"
-        raise UsageError(f"no file fits in {limit:,} bytes: {needed}", where=self.path, hint=hint)
+        hint = f"allow --max-bytes {min(sizes.values())}"
+        if left > 0:
+            hint += f", or train a network of about {int(self.card.num_params * left / len(network)):,} parameters"
+        raise UsageError(f"no file fits in {self.limit:,} bytes: {needed}", where=self.path, hint=hint)
 
-    def compare(self, content: bytes, precision: Precision) -> Comparison:
-        """The file and the model on all validation images. Raises ParityError if they differ too much."""
+    def _compare(self, network: bytes, precision: Precision) -> Comparison:
+        """The ONNX file and the model on all validation images. Raises ParityError if they differ too much."""
         _log.info("comparing the file with the model on %s validation images", f"{len(self.val):,}")
-        session = Session(content, self.num_threads, exact_int8=self.target_of(precision) == "vnni")
+        session = Session(network, self.num_threads, exact_int8=self._target_of(precision) == "vnni")
         comparison = compare(session, model_logits(self.model, self.val.images_NCHW), self.val)
         check(comparison, precision)
         return comparison
 
-    def file_name(self, precision: Precision) -> str:
-        """NAME-PRECISION.onnx, or NAME-int8-vnni.onnx."""
-        return f"{model_name(self.path)}-{precision}{'-vnni' if self.target_of(precision) == 'vnni' else ''}.onnx"
-
-    def target_of(self, precision: Precision) -> Target:
+    def _target_of(self, precision: Precision) -> Target:
         """The processors for a file of this precision; only int8 depends on them."""
         return self.target if precision == "int8" else "any"
 

@@ -1,0 +1,153 @@
+"""A model as one HTML page that classifies pictures in the visitor's browser, with nothing but what the page holds.
+
+The page consists of templates/: the HTML with its style and scripts, and of the exported file, ONNX Runtime Web and its
+licences, each as base64 of gzip. A policy in its head forbids everything else: the page makes no request. Texts are
+escaped by Jinja2, or put in place by the script as text.
+"""
+
+import base64
+import gzip
+import hashlib
+import lzma
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import onnx
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pocket_resnet.errors import UsageError
+from pocket_resnet.exporting.export import Exported, Exporter, licence
+from pocket_resnet.exporting.parity import Precision
+from pocket_resnet.exporting.web.samples import Samples, choose_samples
+from pocket_resnet.torch_settings import own_settings
+
+RUNTIME_VERSION = "1.30.0"
+_FOLDER = resources.files("pocket_resnet.exporting.web")
+_SCRIPTS = ("network.js", "picture.js", "page.js")
+
+
+@own_settings()
+def export_page(
+    path: str | Path,
+    *,
+    precision: Precision | None = None,
+    max_bytes: str | None = None,
+    out: str | Path = "exports",
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    num_samples: int = 0,
+) -> Exported:
+    """Write `out`/NAME-PRECISION.html, whose network was compared with the model as by `export_onnx`.
+
+    The default precision is int8, or with `max_bytes` the most exact one whose page fits. With `num_samples`, the page
+    has that many validation images as sample pictures. Raises ParityError and UsageError as `export_onnx`.
+    """
+    if num_samples < 0:
+        raise UsageError(f"{num_samples} samples are not possible", hint="give 0 or more")
+    exporter = Exporter(path, out=out, max_bytes=max_bytes, target="any", data=data, data_dir=data_dir)
+    card = exporter.card
+    samples = choose_samples(exporter.source, exporter.val, card.class_names, num_samples)
+
+    def wrap(network: bytes, precision: Precision) -> bytes:
+        facts = _facts(exporter, precision)
+        return render(Page(exporter.name, card.class_names, card.spec.image_size, facts, samples), network)
+
+    return exporter.write(precision, default="int8", wrap=wrap, extension="html")
+
+
+def _facts(exporter: Exporter, precision: Precision) -> dict[str, str]:
+    card = exporter.card
+    images = {"val": "validation images", "test": "test images"}.get(card.split, f"images ({card.split})")
+    facts = {
+        "Name": exporter.name,
+        "Parameters": f"{card.num_params:,}, stored as {precision}",
+        "Training data": card.data,
+        "Accuracy": f"{card.accuracy:.2%} of {card.num_images:,} {images}, measured in fp32",
+        "Licence": licence(exporter.path),
+        "Trained by": f"PocketResNet {card.version}",
+    }
+    return facts | ({"Note": card.caveat} if card.caveat else {})
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page says beside the network's answers."""
+
+    name: str
+    """The model's name."""
+    class_names: tuple[str, ...]
+    image_size: int
+    facts: dict[str, str]
+    """Heading -> text, about the network."""
+    samples: Samples
+
+
+def render(page: Page, content: bytes) -> bytes:
+    """The page as HTML. `content` is an exported file."""
+    style = _template("page.css")
+    script = "\n".join(_template(name) for name in _SCRIPTS)
+    environment = Environment(
+        loader=PackageLoader("pocket_resnet.exporting.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html: str = environment.get_template("page.html.jinja").render(
+        page=page,
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        parts=_runtime_parts() | {"network": _packed(with_resized_output(content))},
+        runtime_version=RUNTIME_VERSION,
+    )
+    return html.encode()
+
+
+@cache
+def _runtime_parts() -> dict[str, str]:
+    """The packed parts that all pages have; packing them takes seconds."""
+    licence_text = (_FOLDER / "onnxruntime-web/LICENSE").read_bytes()
+    return {
+        "runtime": _packed(runtime_file("ort.wasm.bundle.min.mjs")),
+        "wasm": _packed(runtime_file("ort-wasm-simd-threaded.wasm")),
+        "notices": _packed(licence_text + b"\n" + runtime_file("ThirdPartyNotices.txt")),
+    }
+
+
+def runtime_file(name: str) -> bytes:
+    """A file of ONNX Runtime Web, which the package has compressed."""
+    return lzma.decompress((_FOLDER / f"onnxruntime-web/{name}.xz").read_bytes())
+
+
+def with_resized_output(content: bytes) -> bytes:
+    """The exported file with the network's input as another output, uint8 [1, 3, S, S], which the page shows."""
+    model = onnx.load_model_from_string(content)
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("resized", onnx.TensorProto.UINT8, ["batch", 3, None, None])
+    )
+    changed: bytes = model.SerializeToString(deterministic=True)
+    return changed
+
+
+def _policy(style: str, script: str) -> str:
+    """The content security policy: this style, this script, the runtime that it unpacks, and pictures in the page."""
+    return (
+        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)} blob: 'wasm-unsafe-eval'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _template(name: str) -> str:
+    return (_FOLDER / "templates" / name).read_text(encoding="utf-8")
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()

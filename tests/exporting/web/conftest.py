@@ -1,0 +1,33 @@
+"""Pages of the small network that knows the digits."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from page_visit import Visit
+from pocket_resnet.exporting.export import Exported
+from pocket_resnet.exporting.web.page import export_page
+
+
+@pytest.fixture(scope="session")
+def fp32_page(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    torch.set_num_threads(1)
+    return export_page(digits_run, precision="fp32", out=tmp_path_factory.mktemp("pages"))
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+    """visit(path) opens a page. In the end, no page has said anything or asked for anything but itself."""
+    visits: list[Visit] = []
+
+    def start(path: str | Path, **options: Any) -> Visit:
+        visits.append(Visit(browser, Path(path), **options))
+        return visits[-1]
+
+    yield start
+    for each in visits:
+        assert each.said == []
+        assert [url for url in each.asked if not url.startswith(("blob:", "data:"))] == [each.view.url]
