@@ -27,7 +27,7 @@ from pocket_resnet.exporting.session import Session
 from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.model.artifact import find_model, load_model, released
+from pocket_resnet.model.artifact import find_model, load_model, model_name, released
 from pocket_resnet.model.card import Card
 from pocket_resnet.recipe.schema import parse_count
 from pocket_resnet.seeds import generator
