@@ -14,6 +14,7 @@ from pocket_resnet.cli import console
 from pocket_resnet.cli.export import Export
 from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.serve import Serve
 from pocket_resnet.cli.train import Train
 from pocket_resnet.errors import DataError, UsageError, listed
 
@@ -195,5 +196,6 @@ COMMANDS: dict[str, Any] = {
     "summary": Summary,
     "design": Design,
     "export": Export,
+    "serve": Serve,
     "data": Data,
 }

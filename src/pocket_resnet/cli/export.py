@@ -46,7 +46,7 @@ class Export:
     def execute(self) -> None:
         from pocket_resnet.exporting.requirements import require_extra
 
-        require_extra()
+        require_extra("export")
         from pocket_resnet.exporting.export import export_onnx
 
         output = JsonOutput(self.json, None)

@@ -86,6 +86,16 @@ def several_views(card: Card) -> dict[str, float]:
     return {name: accuracy for name, accuracy in measured.items() if accuracy is not None}
 
 
+def facts(card: Card) -> dict[str, str]:
+    """What a user of the model may want to know, in words, for other formats and the server."""
+    return {
+        "training_data": card.data,
+        "accuracy": f"{card.accuracy:.4f} on {card.num_images} images ({card.split}), of the model in fp32",
+        "recipe": f"{card.recipe}, seed {card.seed}",
+        "trained_by": f"PocketResNet {card.version}",
+    }
+
+
 def markdown(card: Card) -> str:
     """The model card as Markdown."""
     low, high = card.interval
