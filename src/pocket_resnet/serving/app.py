@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from pocket_resnet.data.image import ImageError
 from pocket_resnet.device import num_cores
 from pocket_resnet.serving import pages, problems, uploads
-from pocket_resnet.serving.batching import MAX_BATCH, Batcher, Outcome
+from pocket_resnet.serving.batching import Batcher, Outcome
 from pocket_resnet.serving.guard import Guard, Hosts
 from pocket_resnet.serving.metrics import CONTENT_TYPE, Metrics
 from pocket_resnet.serving.problems import Problem, RefusedError
@@ -73,21 +73,14 @@ class Service:
 router = APIRouter()
 
 
-def create_app(
-    model: ServedModel, hosts: Hosts | None = None, *, num_workers: int | None = None, max_batch: int = MAX_BATCH
-) -> FastAPI:
-    """The app for a model. `num_workers` threads (default: one a core) classify up to `max_batch` pictures together."""
+def create_app(model: ServedModel, hosts: Hosts | None = None) -> FastAPI:
+    """The app for a model; by default clients are on this machine. It classifies in a thread for each core but one."""
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        batcher = Batcher(
-            model.classify,
-            model.image_size,
-            num_workers=num_workers or num_cores(),
-            max_batch=max_batch,
-            on_batch=metrics.observe_batch,
-        )
+        num_workers = max(1, num_cores() - 1)  # HTTP takes one core
+        batcher = Batcher(model.classify, model.image_size, num_workers=num_workers, on_batch=metrics.observe_batch)
         metrics.watch_waiting(lambda: batcher.num_waiting)
         app.state.service = Service(model, batcher, metrics)
         yield

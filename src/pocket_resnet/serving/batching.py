@@ -44,12 +44,11 @@ class Batcher:
         image_size: int,
         *,
         num_workers: int,
-        max_batch: int = MAX_BATCH,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Start the workers. `on_batch` is told the size of each batch."""
         self._classify, self._image_size = classify, image_size
-        self._max_batch, self._on_batch = max_batch, on_batch
+        self._on_batch = on_batch
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._num_waiting = 0
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(num_workers)]
@@ -95,7 +94,7 @@ class Batcher:
         job, batch = self._jobs.get(), []
         while job is not None:
             batch.append(job)
-            if len(batch) == self._max_batch:
+            if len(batch) == MAX_BATCH:
                 return batch
             try:
                 job = self._jobs.get_nowait()
