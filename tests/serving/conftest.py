@@ -118,6 +118,14 @@ def read_answer(connection: socket.socket) -> Answer:
     return Answer(response.status, response.headers, response.read())
 
 
+def is_loopback_only(port: int) -> bool:
+    """Whether the sockets that listen on this port have the address 127.0.0.1."""
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    lines = [line.split() for table in tables for line in table]
+    listening = [line[1] for line in lines if line[3] == "0A" and line[1].endswith(f":{port:04X}")]
+    return listening == [f"0100007F:{port:04X}"]
+
+
 def picture(seed: int = 0, size: int = 8) -> bytes:
     """A PNG."""
     pixels_HWC = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import given, settings
+from PIL import ExifTags, Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
@@ -36,8 +38,8 @@ def problem(answer: Answer) -> tuple[int, str]:
 
 
 def test_one_and_several(process: Process) -> None:
-    """What `predict` says, in the order of the request."""
-    contents = [picture(seed, size=8 + seed) for seed in range(5)]
+    """Row 24: what `predict` says, in the order of the request, also of turned, transparent and deep pictures."""
+    contents = [picture(seed, size=8 + seed) for seed in range(5)] + odd_pictures()
     expected = pocket_resnet.load(GOLDEN, "cpu").predict(contents, top=3)
     several = predictions(process.send("POST", PREDICT, form(*contents), FORM))
     assert len(several) == len(contents)
@@ -47,6 +49,16 @@ def test_one_and_several(process: Process) -> None:
             assert each["label"] == prediction.label == each["top"][0]["label"]
             top = {ranked["label"]: ranked["probability"] for ranked in each["top"]}
             assert top == pytest.approx(dict(prediction.top), abs=1e-5)
+
+
+def odd_pictures() -> list[bytes]:
+    draws, exif = np.random.default_rng(0), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned, transparent, deep = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    Image.fromarray(draws.integers(0, 256, (9, 14, 3), np.uint8)).save(turned, "JPEG", exif=exif)
+    Image.fromarray(draws.integers(0, 256, (9, 14, 4), np.uint8)).save(transparent, "WEBP", lossless=True)
+    Image.fromarray(draws.integers(0, 65_536, (9, 14), np.uint16)).save(deep, "TIFF")
+    return [file.getvalue() for file in (turned, transparent, deep)]
 
 
 def test_top(process: Process) -> None:

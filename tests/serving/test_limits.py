@@ -67,6 +67,17 @@ def test_oversized_and_sent_to_the_end(kind: str, process: Process) -> None:
         assert read_answer(connection).status == 413
 
 
+def test_garbage_after_the_answer(process: Process) -> None:
+    """Row 33: a body over the limit that then breaks the chunked encoding."""
+    with process.connect() as connection:
+        connection.sendall(head("Transfer-Encoding: chunked") + CHUNK * (MAX_BODY_BYTES // 0x10000 + 1))
+        assert read_answer(connection).status == 413
+        connection.sendall(b"no chunk\r\n")
+        assert is_closed(connection)
+    assert process.predict(picture()).status == 200
+    assert "Traceback" not in process.log
+
+
 def test_the_largest_body(process: Process) -> None:
     """Row 33: a picture with trailing bytes up to the limit is taken."""
     content = picture()
@@ -148,7 +159,7 @@ def is_closed(connection: socket.socket, within_s: float = 10.0) -> bool:
 
 @pytest.mark.parametrize(
     "begun",
-    [b"", b"POST /v1/pre", head("Content-Length: 1000") + b"x", head("Transfer-Encoding: chunked") + b"5\r\nab"],
+    [b"", b"POST /v1/pre", head("Content-Length: 1000") + b"x", head("Transfer-Encoding: chunked") + b"fff\r\nab"],
 )
 def test_slow_clients(begun: bytes, start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 34: closed at the deadline, although bytes keep coming; others are served meanwhile."""

@@ -54,9 +54,12 @@ class DeadlineProtocol(H11Protocol):
         self._update_deadline()
 
     def send_400_response(self, msg: str) -> None:
-        """Log what is not HTTP as well."""
+        """Log what is not HTTP as well; behind an answer to the same request, only close the connection."""
         _log.info("%s not an HTTP request 400", self.client[0] if self.client else "-")
-        super().send_400_response(msg)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def _update_deadline(self) -> None:
         """The deadline runs while the client has sent part of a request, or does not read."""
