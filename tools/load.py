@@ -61,7 +61,6 @@ class Alone:
 class Measured:
     """The requests of all rounds."""
 
-    seconds: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     num_errors: int = 0

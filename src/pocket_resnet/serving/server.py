@@ -17,7 +17,7 @@ from pocket_resnet.serving.served_model import open_served
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.signals import catch_signals
 
-GRACE_S = 5  # for requests that are being answered when a signal arrives
+GRACE_S = 3  # for requests that are being answered when a signal arrives
 KEEP_ALIVE_S = 5
 
 _log = logging.getLogger(__name__)
