@@ -3,13 +3,13 @@
 python -m tools.load exports/cpu94-int8.onnx
 
 Both servers run at the same time, and the load goes to one, then to the other, in rounds. Without the queue, each
-request decodes and classifies its picture by itself in a thread, as a plain FastAPI program would.
+request decodes and classifies its picture by itself in FastAPI's pool of threads, as a plain program would.
 """
 
 import argparse
-import asyncio
 import http.client
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 from PIL import Image
+from starlette.concurrency import run_in_threadpool
 
 from pocket_resnet.data.image import decode
 from pocket_resnet.device import choose, machine
@@ -36,6 +37,19 @@ NUM_PICTURES, PICTURE_SIZE_PX = 16, 128
 HEADERS = {"Content-Type": "image/jpeg"}
 
 
+@dataclass(frozen=True)
+class Target:
+    """A server that runs."""
+
+    port: int
+    pid: int
+
+    def processor_s(self) -> float:
+        """The processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Alone:
     """Takes the place of the batcher: no queue, no batches."""
 
@@ -46,7 +60,7 @@ class Alone:
 
     async def outcomes(self, contents: Sequence[bytes]) -> list[Outcome]:
         """The outcome of each picture."""
-        return [await asyncio.to_thread(self._outcome, content) for content in contents]
+        return [await run_in_threadpool(self._outcome, content) for content in contents]
 
     def stop(self) -> None:
         """Nothing to stop."""
@@ -62,6 +76,8 @@ class Measured:
     """The requests of all rounds."""
 
     latencies_s: list[float] = field(default_factory=list)
+    processor_s: float = 0.0
+    """The server's, in all its threads: other work on the machine changes it little."""
     rates: list[float] = field(default_factory=list)
     num_errors: int = 0
 
@@ -79,17 +95,17 @@ def main() -> None:
         return
     print(machine(choose("cpu", "fp32")))
     with ExitStack() as stack:
-        ports = {variant: start_server(stack, arguments.model, variant) for variant in VARIANTS}
+        targets = {variant: start_server(stack, arguments.model, variant) for variant in VARIANTS}
         for num_connections in NUM_CONNECTIONS:
             measured = {variant: Measured() for variant in VARIANTS}
-            for port in ports.values():
-                load(port, num_connections, 1.0, Measured())  # to warm up
+            for target in targets.values():
+                load(target, num_connections, 1.0, Measured())  # to warm up
             for _ in range(arguments.rounds):
-                for variant, port in ports.items():
-                    load(port, num_connections, arguments.seconds, measured[variant])
+                for variant, target in targets.items():
+                    load(target, num_connections, arguments.seconds, measured[variant])
             report(num_connections, measured)
-        for variant, port in ports.items():
-            print(f"{variant:6} pictures a batch: {mean_batch(port):.1f}")
+        for variant, target in targets.items():
+            print(f"{variant:6} pictures a batch: {mean_batch(target.port):.1f}")
 
 
 def run_server(model: Path, variant: str) -> None:
@@ -101,23 +117,23 @@ def run_server(model: Path, variant: str) -> None:
         uvicorn.Server(configuration(serving.create_app(open_served(model)))).run(sockets=[listener])
 
 
-def start_server(stack: ExitStack, model: Path, variant: str) -> int:
-    """The port of a server in a process of its own."""
+def start_server(stack: ExitStack, model: Path, variant: str) -> Target:
+    """A server in a process of its own, which ends with the stack."""
     command = [sys.executable, "-m", "tools.load", str(model), "--variant", variant]
     process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
     stack.callback(process.terminate)
     assert process.stdout is not None
-    return int(process.stdout.readline())
+    return Target(int(process.stdout.readline()), process.pid)
 
 
-def load(port: int, num_connections: int, seconds: float, measured: Measured) -> None:
+def load(target: Target, num_connections: int, seconds: float, measured: Measured) -> None:
     """Send requests over this many connections, each as soon as the last one is answered."""
     pictures, end_s = make_pictures(), time.perf_counter() + seconds
     latencies_s: list[float] = []
     failed: list[int] = []
 
     def send(first: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection = http.client.HTTPConnection("127.0.0.1", target.port)
         number = first
         while time.perf_counter() < end_s:
             start_s = time.perf_counter()
@@ -130,7 +146,7 @@ def load(port: int, num_connections: int, seconds: float, measured: Measured) ->
             number += 1
         connection.close()
 
-    start_s = time.perf_counter()
+    start_s, processor_s = time.perf_counter(), target.processor_s()
     threads = [threading.Thread(target=send, args=(number,)) for number in range(num_connections)]
     for thread in threads:
         thread.start()
@@ -138,6 +154,7 @@ def load(port: int, num_connections: int, seconds: float, measured: Measured) ->
         thread.join()
     measured.rates.append(len(latencies_s) / (time.perf_counter() - start_s))
     measured.latencies_s += latencies_s
+    measured.processor_s += target.processor_s() - processor_s
     measured.num_errors += len(failed)
 
 
@@ -159,6 +176,7 @@ def report(num_connections: int, measured: dict[str, Measured]) -> None:
         print(
             f"{variant:6} {num_connections:2} connections: {np.median(found.rates):6.1f} requests/s, "
             f"median {median_s * 1e3:.0f} ms, p99 {slow_s * 1e3:.0f} ms, "
+            f"processor {found.processor_s / len(found.latencies_s) * 1e3:.2f} ms a request, "
             f"{len(found.latencies_s):,} requests, {found.num_errors} errors"
         )
     with_queue, alone = (np.array(measured[variant].rates) for variant in VARIANTS)

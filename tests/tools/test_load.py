@@ -14,14 +14,15 @@ def test_both_servers_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     measured = {variant: load.Measured() for variant in load.VARIANTS}
     with ExitStack() as stack:
         for variant in load.VARIANTS:
-            port = load.start_server(stack, GOLDEN, variant)
-            load.load(port, 4, 0.5, measured[variant])
-            assert load.mean_batch(port) >= 1
+            target = load.start_server(stack, GOLDEN, variant)
+            load.load(target, 4, 0.5, measured[variant])
+            assert load.mean_batch(target.port) >= 1
             if variant == "alone":
-                assert load.mean_batch(port) == 1
+                assert load.mean_batch(target.port) == 1
     load.report(4, measured)
     for found in measured.values():
         assert found.num_errors == 0
+        assert found.processor_s > 0
         assert len(found.latencies_s) >= 4
         assert found.rates == [pytest.approx(len(found.latencies_s) / 0.5, rel=0.9)]
     lines = capsys.readouterr().out.splitlines()

@@ -74,13 +74,12 @@ router = APIRouter()
 
 
 def create_app(model: ServedModel, hosts: Hosts | None = None) -> FastAPI:
-    """The app for a model; by default clients are on this machine. It classifies in a thread for each core but one."""
+    """The app for a model; by default clients are on this machine. It classifies in a thread for each core."""
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        num_workers = max(1, num_cores() - 1)  # HTTP takes one core
-        batcher = Batcher(model.classify, model.image_size, num_workers=num_workers, on_batch=metrics.observe_batch)
+        batcher = Batcher(model.classify, model.image_size, num_workers=num_cores(), on_batch=metrics.observe_batch)
         metrics.watch_waiting(lambda: batcher.num_waiting)
         app.state.service = Service(model, batcher, metrics)
         yield
