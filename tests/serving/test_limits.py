@@ -236,7 +236,7 @@ def test_a_hundred_at_once(start: Callable[..., Server]) -> None:
     classify, all_sent = golden.app.state.service.model.classify, threading.Event()
 
     def slow(images_BSSC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        all_sent.wait(3)  # so that many wait
+        all_sent.wait(2)  # so that many wait
         found_BK: NDArray[np.float32] = classify(images_BSSC)
         return found_BK
 

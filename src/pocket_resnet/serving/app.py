@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from pocket_resnet.data.image import ImageError
 from pocket_resnet.device import num_cores
 from pocket_resnet.serving import pages, problems, uploads
-from pocket_resnet.serving.batching import Batcher, Outcome
+from pocket_resnet.serving.batching import MAX_NUM_WORKERS, Batcher, Outcome
 from pocket_resnet.serving.guard import Guard, Hosts
 from pocket_resnet.serving.metrics import CONTENT_TYPE, Metrics
 from pocket_resnet.serving.problems import Problem, RefusedError
@@ -74,12 +74,13 @@ router = APIRouter()
 
 
 def create_app(model: ServedModel, hosts: Hosts | None = None) -> FastAPI:
-    """The app for a model; by default clients are on this machine. It classifies in a thread for each core."""
+    """The app for a model; by default clients are on this machine. It classifies in one thread a core."""
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        batcher = Batcher(model.classify, model.image_size, num_workers=num_cores(), on_batch=metrics.observe_batch)
+        num_workers = min(num_cores(), MAX_NUM_WORKERS)
+        batcher = Batcher(model.classify, model.image_size, num_workers=num_workers, on_batch=metrics.observe_batch)
         metrics.watch_waiting(lambda: batcher.num_waiting)
         app.state.service = Service(model, batcher, metrics)
         yield

@@ -6,6 +6,7 @@ Shapes: B images a batch, S x S pixels of the network, K classes.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pocket_resnet.serving.served_model import Classify
 
 MAX_BATCH = 16
 MAX_NUM_WAITING = 64
+MAX_NUM_WORKERS = 8  # each may hold a picture of 50 megapixels; one event loop feeds no more
 STOP_TIMEOUT_S = 3.0
 
 Outcome = NDArray[np.float32] | Exception
@@ -85,9 +87,8 @@ class Batcher:
     def _work(self) -> None:
         while batch := self._next_batch():
             found = self._outcomes([job.content for job in batch])
-            loop = batch[0].future.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_deliver, batch, found)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the requests
+                batch[0].future.get_loop().call_soon_threadsafe(_deliver, batch, found)
 
     def _next_batch(self) -> list[_Job]:
         """The waiting jobs, at least one; none at all when it is time to stop."""
