@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-COVERED = (*range(1, 33), 38, 39, 40)
+COVERED = range(1, 41)
 NAMED = re.compile(r"\bRows? (\d+(?:, \d+)*)")
 
 

@@ -41,7 +41,7 @@ def test_table(digits_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_the_extra(digits_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(benchmark_module, "missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr(benchmark_module, "missing_packages", lambda _: ["onnx"])
     found = benchmark([digits_run], threads=[1], num_rounds=2)
     assert [timing.runtime for timing in found.timings] == ["torch fp32"]
     assert "onnxruntime is not timed: it needs pip install 'pocket-resnet[export]'" in caplog.messages

@@ -249,9 +249,9 @@ def deployed(exports: dict[str, Exported], digits_run: Path, tmp_path: Path) -> 
 
 
 def documented(language: str) -> str:
-    """The only program in this language in docs/deploy.md."""
+    """The first program in this language in docs/deploy.md."""
     text = DEPLOY.read_text(encoding="utf-8")
-    [program] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    [program, *_] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return str(program)
 
 

@@ -18,6 +18,7 @@ from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
 from pocket_resnet.cli.search_command import Search
+from pocket_resnet.cli.serve import Serve
 from pocket_resnet.cli.train import Train
 
 
@@ -172,6 +173,7 @@ COMMANDS: dict[str, Any] = {
     "design": Design,
     "export": Export,
     "benchmark": Benchmark,
+    "serve": Serve,
     "data": Data,
     "push": Push,
 }

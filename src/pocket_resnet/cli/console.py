@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -41,6 +41,13 @@ class _TerminalHandler(logging.Handler):
                 print(text, file=sys.stderr, flush=True)
 
 
+class _RequestHandler(logging.StreamHandler[TextIO]):
+    """Prints every message, also those that are equal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Go on serving when the terminal was closed."""
+
+
 @contextlib.contextmanager
 def log_to_terminal() -> Iterator[None]:
     """Within this context, standard error shows the package's log messages of level INFO and above."""
@@ -52,6 +59,20 @@ def log_to_terminal() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def log_requests_to_terminal() -> Iterator[None]:
+    """Inside, standard error shows each request to the server, with its time of day; equal lines are all printed."""
+    logger, handler = logging.getLogger("pocket_resnet.requests"), _RequestHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
         logger.removeHandler(handler)
 
 

@@ -60,7 +60,7 @@ class Export:
     def execute(self) -> None:
         from pocket_resnet.exporting.requirements import require_extra
 
-        require_extra()
+        require_extra("export")
         output = JsonOutput(self.json, None)
         found = (self._export_page() if self.format == "web" else self._export_onnx()).to_json()
         output.tell(found, lambda: _print(found))

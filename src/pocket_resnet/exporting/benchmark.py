@@ -158,7 +158,7 @@ def _programs(name: str, path: Path, model: ResNet, card: Card, threads: Sequenc
     in_torch: dict[int, Classify] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
     peak = peak_bytes(classify_with_torch, path)
     programs = [_Program(name, "torch fp32", 4 * card.num_params, peak, in_torch)]
-    if missing_packages():
+    if missing_packages("export"):
         _log.warning("onnxruntime is not timed: it needs pip install 'pocket-resnet[export]'")
         return programs
     for runtime, content in _exported(model).items():

@@ -28,7 +28,7 @@ from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.model.artifact import find_model, load_model, model_name, released
-from pocket_resnet.model.card import Card
+from pocket_resnet.model.card import Card, facts
 from pocket_resnet.recipe.schema import parse_count
 from pocket_resnet.seeds import generator
 from pocket_resnet.torch_settings import own_settings
@@ -209,11 +209,8 @@ class Exporter:
             "input": "images: uint8 [batch, height, width, 3], RGB, upright, any size; the centre square is resized",
             "outputs": "logits and probabilities: float [batch, class]",
             "precision": precision + (f", target {self.target}" if precision == "int8" else ""),
-            "training_data": card.data,
             "license": licence(self.path),
-            "accuracy": f"{card.accuracy:.4f} on {card.num_images} images ({card.split}), of the model in fp32",
-            "recipe": f"{card.recipe}, seed {card.seed}",
-            "trained_by": f"PocketResNet {card.version}",
+            **facts(card),
         }
 
 

@@ -21,6 +21,8 @@ from pocket_resnet.io.files import expanded, read_limited
 from pocket_resnet.model.artifact import first_fault
 from pocket_resnet.model.card import ClassNames
 
+NETWORK_SIZE = "network_size"  # the name in the graph of preprocessing
+MAX_IMAGE_SIZE = 4_096  # as for NetworkSpec.image_size
 MAX_FILE_BYTES = 256 * 2**20
 HINT = "use a file that `pocket-resnet export` wrote"
 
@@ -33,6 +35,8 @@ class ExportedModel:
     """Its input is uint8 [B, H, W, 3]; it computes logits and probabilities, float [B, K]."""
     class_names: tuple[str, ...]
     """Names of the K classes, in the order of the logits."""
+    image_size: int
+    """The height and width that the graph resizes its input to."""
     metadata: dict[str, str]
     """Everything that `export` says about the model; docs/deploy.md lists the keys."""
 
@@ -54,6 +58,7 @@ def open_exported(path: str | Path, num_threads: int = 1) -> ExportedModel:
         _check_parts(model)
         _check_version(model)
         num_classes = _check_signature(model.graph)
+        image_size = _image_size(model.graph)
         onnx.checker.check_model(model)
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         class_names = _class_names(metadata.get("class_names", "[]"), num_classes)
@@ -64,7 +69,7 @@ def open_exported(path: str | Path, num_threads: int = 1) -> ExportedModel:
         session = Session(model, num_threads)
     except Exception as error:  # onnxruntime's errors have no common class
         raise ArtifactError(f"onnxruntime cannot load it: {first_fault(error)}", where=path, hint=HINT) from error
-    return ExportedModel(session, class_names, metadata)
+    return ExportedModel(session, class_names, image_size, metadata)
 
 
 def _check_parts(model: onnx.ModelProto) -> None:
@@ -115,6 +120,19 @@ def _check_signature(graph: onnx.GraphProto) -> int:
 def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     """The size of each axis; 0 where any size is possible."""
     return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+
+
+def _image_size(graph: onnx.GraphProto) -> int:
+    """The network's input size. Raises ValueError if the constant that `export` writes for it is not there."""
+    sizes = [
+        tuple(attribute.ints)
+        for node in graph.node
+        if node.op_type == "Constant" and list(node.output) == [NETWORK_SIZE]
+        for attribute in node.attribute
+    ]
+    if len(sizes) != 1 or len(sizes[0]) != 2 or not 1 <= sizes[0][0] == sizes[0][1] <= MAX_IMAGE_SIZE:
+        raise ValueError(f"its constant `{NETWORK_SIZE}` is not the height and width of the network's input")
+    return int(sizes[0][0])
 
 
 def _class_names(text: str, num_classes: int) -> tuple[str, ...]:

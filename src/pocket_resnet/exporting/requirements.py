@@ -1,19 +1,25 @@
-"""The packages of the extra `export`. This file imports none of them."""
+"""The packages of the extras `export` and `serve`. This file imports none of them."""
 
 from importlib.util import find_spec
+from typing import Literal
 
 from pocket_resnet.errors import EnvironmentFault
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+Extra = Literal["export", "serve"]
+
+PACKAGES: dict[Extra, tuple[str, ...]] = {
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "onnx", "onnxruntime"),
+}
 
 
-def missing_packages() -> list[str]:
+def missing_packages(name: Extra) -> list[str]:
     """The packages of the extra that are not installed."""
-    return [name for name in PACKAGES if find_spec(name) is None]
+    return [package for package in PACKAGES[name] if find_spec(package) is None]
 
 
-def require_extra() -> None:
+def require_extra(name: Extra) -> None:
     """Raise EnvironmentFault if a package of the extra is not installed."""
-    if missing := missing_packages():
-        what = f"export needs {' and '.join(missing)}, which is not installed"
-        raise EnvironmentFault(what, hint="pip install 'pocket-resnet[export]'")
+    if missing := missing_packages(name):
+        what = f"{name} needs {' and '.join(missing)}, which is not installed"
+        raise EnvironmentFault(what, hint=f"pip install 'pocket-resnet[{name}]'")

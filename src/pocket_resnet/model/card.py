@@ -94,6 +94,16 @@ def several_views(card: Card) -> dict[str, float]:
     return {name: accuracy for name, accuracy in measured.items() if accuracy is not None}
 
 
+def facts(card: Card) -> dict[str, str]:
+    """Training data, accuracy and origin of the model in words, for exported files and the server."""
+    return {
+        "training_data": card.data,
+        "accuracy": f"{card.accuracy:.4f} on {card.num_images} images ({card.split}), of the model in fp32",
+        "recipe": f"{card.recipe}, seed {card.seed}",
+        "trained_by": f"PocketResNet {card.version}",
+    }
+
+
 def front_matter(card: Card, licence: str = UNKNOWN_LICENCE) -> str:
     """The card's YAML for the Hugging Face hub, between its `---` lines.
 
@@ -148,7 +158,7 @@ def markdown(card: Card, licence: str = UNKNOWN_LICENCE) -> str:
     seen = "" if card.caveat is None else f"{card.caveat[0].upper()}{card.caveat[1:]}.\n"
     if card.train_on == "trainval":
         seen = "The model was trained on these images, so this is no estimate of its accuracy on new ones.\n"
-    rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(card).items())
+    rows = "\n".join(f"| {name} | {value} |" for name, value in _table(card).items())
     return f"""{front_matter(card, licence)}
 # {card.recipe} on {card.data}
 
@@ -171,30 +181,30 @@ every image, and its confidence means little for images of other kinds.
 """
 
 
-def _facts(card: Card) -> dict[str, str]:
+def _table(card: Card) -> dict[str, str]:
     """The rows of the card's table."""
     low, high = card.interval
     size = card.spec.image_size
-    facts = {
+    rows = {
         "accuracy, single view, last epoch": f"{card.accuracy:.2%} of {card.num_images:,} images ({card.split})",
         "95% interval (Wilson)": f"{low:.2%} to {high:.2%}",
     }
-    facts |= {f"accuracy, {name} views": f"{share:.2%}" for name, share in several_views(card).items()}
+    rows |= {f"accuracy, {name} views": f"{share:.2%}" for name, share in several_views(card).items()}
     content = "" if card.data_fingerprint is None else f", fingerprint {card.data_fingerprint[:16]}…"
-    facts |= {"data": f"{card.data}{content}", "recipe, seed": f"{card.recipe}, {card.seed}"}
+    rows |= {"data": f"{card.data}{content}", "recipe, seed": f"{card.recipe}, {card.seed}"}
     if card.init_from is not None:
-        facts["started from"] = f"checkpoint `{card.init_from}` of another run"
+        rows["started from"] = f"checkpoint `{card.init_from}` of another run"
     learned_from = {
         "fine-tuned from": (card.pretrained, card.pretrained_sha256),
         "teacher": (card.teacher, card.teacher_sha256),
     }
     for role, (name, sha256) in learned_from.items():
         if name is not None:
-            facts[role] = f"`{name}`" + ("" if sha256 is None else f", SHA-256 {sha256[:16]}…")
+            rows[role] = f"`{name}`" + ("" if sha256 is None else f", SHA-256 {sha256[:16]}…")
     if card.command is not None:
-        facts["command"] = f"`{card.command}`"
+        rows["command"] = f"`{card.command}`"
     pflop = card.train_flops / 1e15
-    return facts | {
+    return rows | {
         "training": f"{card.epochs} epochs, {card.steps:,} steps, {pflop:.4f} PFLOP, {card.seconds:,.0f} s",
         "machine": card.machine,
         "weights": card.weights,

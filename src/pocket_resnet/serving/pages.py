@@ -1,0 +1,41 @@
+"""The pages: Jinja2 templates, which escape every text, and the script and style that they load from this server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pocket_resnet.serving.served_model import ServedModel
+
+
+@dataclass(frozen=True)
+class StaticFile:
+    """A file of the pages."""
+
+    content: bytes
+    media_type: str
+
+
+STATIC = {
+    name: StaticFile(files("pocket_resnet.serving").joinpath("static", name).read_bytes(), media_type)
+    for name, media_type in {"page.js": "text/javascript", "page.css": "text/css"}.items()
+}
+_environment = Environment(
+    loader=PackageLoader("pocket_resnet.serving"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def classify(model: ServedModel) -> str:
+    """The page that uploads a picture and shows its classes."""
+    return _environment.get_template("classify.html.jinja").render(model=model)
+
+
+def docs(description: Mapping[str, Any]) -> str:
+    """The page about the API; `description` is its OpenAPI description."""
+    return _environment.get_template("docs.html.jinja").render(api=description)

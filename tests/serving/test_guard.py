@@ -1,0 +1,141 @@
+"""Foreign hosts, origins and paths; headers of every answer; bugs; the log of requests."""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pocket_resnet.serving import app
+from pocket_resnet.serving.guard import Hosts
+from pocket_resnet.version import __version__
+
+from .conftest import PREDICT, Process, Server, picture
+
+OWN = ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:1", "[::1]:8000"]
+FOREIGN = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "0.0.0.0", "", "localhost:x"]
+FOREIGN += ["localhost@evil.example", "evil.example#localhost", "[::2]", "::1", "localhost.", "localhost, evil.example"]
+
+
+@pytest.mark.parametrize("host", OWN)
+def test_own_hosts(host: str, process: Process) -> None:
+    for origin in (f"http://{host}", f"https://{host}"):
+        assert process.raw("GET /health HTTP/1.1", f"Host: {host}", f"Origin: {origin}").status == 200
+    assert process.raw("GET /health HTTP/1.1", f"Host: {host}").status == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+def test_foreign_hosts(host: str, process: Process) -> None:
+    """Row 35"""
+    for target in ("/health", "/metrics", "/", "/nothing"):
+        assert process.raw(f"GET {target} HTTP/1.1", f"Host: {host}").status == 403
+
+
+def test_no_host_or_two(process: Process) -> None:
+    """Row 35"""
+    assert process.raw("GET /health HTTP/1.0").status == 403
+    assert process.raw("GET /health HTTP/1.1").status == 400
+    assert process.raw("GET /health HTTP/1.1", "Host: localhost", "Host: evil.example").status == 400
+
+
+ORIGINS = ["http://evil.example", "null", "http://localhost:9999", "http://127.0.0.1:8000", "file://", "", "localhost"]
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_foreign_origins(origin: str, process: Process) -> None:
+    """Row 35: also another port of this machine; nothing is classified."""
+    lines = ("Host: localhost:8000", f"Origin: {origin}", "Content-Type: image/png")
+    content = picture()
+    answer = process.raw(f"POST {PREDICT} HTTP/1.1", *lines, f"Content-Length: {len(content)}", body=content)
+    assert (answer.status, json.loads(answer.body)["error"]) == (403, "a request from a page of another server")
+    assert answer.headers["Access-Control-Allow-Origin"] is None
+    assert process.raw("OPTIONS / HTTP/1.1", *lines[:2]).status == 403
+
+
+def test_a_server_for_other_machines(start: Callable[..., Server]) -> None:
+    """Addresses count, because rebinding needs a name; of names only those that were given."""
+    server = start(hosts=Hosts(("localhost", "pictures.example"), any_address=True))
+    statuses = {
+        host: server.raw("GET /health HTTP/1.1", f"Host: {host}").status
+        for host in ("192.168.1.5:8000", "[fe80::1]", "pictures.example", "evil.example", "999.1.1.1")
+    }
+    assert list(statuses.values()) == [200, 200, 200, 403, 403]
+
+
+PATHS = [
+    "/../../etc/passwd",
+    "/%2e%2e/%2e%2e/etc/passwd",
+    "/static/../app.py",
+    "/static/%2e%2e%2fapp.py",
+    "//etc/passwd",
+]
+PATHS += ["/static/%00page.js", "/page.js%00", "/%00", "/static/", "/static/page.js/", "/static/..%5capp.py", "/%ff%fe"]
+PATHS += ["/static//page.js", "http://evil.example/etc/passwd", "/v1/predict/", "/docs/", "*"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths(path: str, process: Process) -> None:
+    """Row 35: 404, and nothing is read."""
+    answer = process.raw(f"GET {path} HTTP/1.1", "Host: localhost")
+    assert (answer.status, json.loads(answer.body)) == (404, {"error": "not found"})
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/static/page.js", "/nothing", PREDICT, "/openapi.json"])
+def test_headers_of_every_answer(path: str, process: Process) -> None:
+    answer = process.send("GET", path)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Server"] is None
+
+
+@pytest.fixture
+def bug(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bug in a route, and one in the model's code; its text must not get out."""
+    secret = "/secret/path"
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr(app.pages, "classify", fail)
+    return secret
+
+
+def test_internal_errors(start: Callable[..., Server], bug: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Row 36: 500 and an id, which the log has with the traceback; the server lives."""
+
+    def fail(_: Any) -> Any:
+        raise RuntimeError(bug)
+
+    server = start(fail)
+    for answer in (server.send("GET", "/"), server.predict(picture())):
+        assert answer.status == 500
+        found = json.loads(answer.body)
+        assert set(found) == {"error", "hint", "id"}
+        everything = answer.body.decode() + str(answer.headers)
+        for told in (bug, "Traceback", "RuntimeError", ".py", __version__, "uvicorn"):
+            assert told not in everything
+        [record] = [record for record in caplog.records if found["id"] in record.getMessage()]
+        assert record.levelno == logging.ERROR
+        assert bug in str(record.exc_info)
+    assert server.send("GET", "/health").status == 200
+
+
+def test_one_line_a_request(start: Callable[..., Server], logged: pytest.LogCaptureFixture) -> None:
+    """With equal lines too; without query, picture or control characters."""
+    server = start()
+    for _ in range(2):
+        server.send("GET", "/health?secret=1")
+    server.raw("GET /%0d%0aforged HTTP/1.1", "Host: localhost")
+    server.raw("not http")
+    server.predict(picture())
+    lines = [record.getMessage() for record in logged.records if record.name == "pocket_resnet.requests"]
+    assert [re.sub(r" [\d.]+ ms$", "", line) for line in lines] == [
+        "127.0.0.1 GET /health 200",
+        "127.0.0.1 GET /health 200",
+        "127.0.0.1 GET /%0d%0aforged 404",
+        "127.0.0.1 not an HTTP request 400",
+        "127.0.0.1 POST /v1/predict 200",
+    ]

@@ -1,0 +1,162 @@
+"""The command `serve`: where it listens, what it refuses before that, and how it ends."""
+
+import io
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import pocket_resnet
+from pocket_resnet.cli import console
+from pocket_resnet.errors import UsageError
+from pocket_resnet.exporting import requirements
+from pocket_resnet.serving import server
+from pocket_resnet.serving.server import listen
+
+from .conftest import GOLDEN, PREDICT, Process, is_loopback_only, picture
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Process]:
+    process = Process(str(GOLDEN), home=tmp_path)
+    yield process
+    process.process.kill()
+
+
+def test_sigterm(started: Process) -> None:
+    """Row 34: requests that were sent are answered; idle and slow clients do not hold it up; exit 0."""
+    assert started.predict(picture()).status == 200
+    idle, slow = started.connect(), started.connect()
+    slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\n".encode())
+    slow.sendall(b"Content-Type: image/png\r\nContent-Length: 9\r\n\r\nx")
+    large = picture(size=1500)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(started.predict, large)
+        time.sleep(0.1)
+        started_s = time.monotonic()
+        assert started.stop() == 0
+        assert time.monotonic() - started_s < 10
+        assert answer.result().status == 200
+    for connection in (idle, slow):
+        connection.close()
+    assert "Traceback" not in started.log
+
+
+def test_ctrl_c(started: Process) -> None:
+    started.process.send_signal(signal.SIGINT)
+    assert started.process.wait(10) == 0
+
+
+def test_the_terminal_shows_each_request(process: Process) -> None:
+    for _ in range(2):
+        process.send("GET", "/health")
+    deadline_s, lines = time.monotonic() + 10, []
+    while len(lines) < 2 and time.monotonic() < deadline_s:
+        lines = re.findall(r"^\d{4}-\d\d-\d\d [\d:,]+ 127\.0\.0\.1 GET /health 200 ", process.log, re.MULTILINE)
+    assert len(lines) >= 2
+
+
+def test_listens_on_this_machine_alone(process: Process) -> None:
+    """Row 35"""
+    assert is_loopback_only(process.port)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_other_machines_need_a_flag(host: str, run: Run) -> None:
+    """Row 35"""
+    code, out, err = run("serve", GOLDEN, "--host", host, "--port", 0)
+    assert (code, out) == (2, "")
+    assert f"other machines could connect to {host}\n  allow that with --public" in err
+    with listen("0.0.0.0", 0, public=True) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
+
+
+def test_port_in_use(process: Process, run: Run) -> None:
+    """Row 37"""
+    code, out, err = run("serve", GOLDEN, "--port", process.port)
+    assert (code, out) == (5, "")
+    assert f"port {process.port}: Address already in use" in err
+    assert "--port 8001" in err
+
+
+@pytest.mark.parametrize("name", ["none", "none.onnx"])
+def test_no_model(name: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Row 37: before anything listens."""
+    monkeypatch.setattr(server, "listen", lambda *_, **__: pytest.fail("it listened"))
+    code, out, err = run("serve", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert str(tmp_path / name) in err
+
+
+def test_damaged_model(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(server, "listen", lambda *_, **__: pytest.fail("it listened"))
+    (tmp_path / "model.onnx").write_bytes(b"no")
+    assert run("serve", tmp_path / "model.onnx")[0] == 4
+
+
+@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("127.0.0.1", -1), ("127.0.0.1", 65_536)])
+def test_invalid_addresses(host: str, port: int) -> None:
+    with pytest.raises(UsageError):
+        listen(host, port, public=False)
+
+
+def test_port_of_root(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Ports below 1024 are refused to others than root."""
+
+    def bind(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    code, _, err = run("serve", GOLDEN, "--port", 80)
+    assert code == 5
+    assert "port 80: Permission denied" in err
+
+
+def test_without_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "uvicorn" else name)
+    code, _, err = run("serve", GOLDEN)
+    assert code == 5
+    assert err == "pocket-resnet: serve needs uvicorn, which is not installed\n  pip install 'pocket-resnet[serve]'\n"
+
+
+def test_requests_are_logged_for_each_server_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.log_requests_to_terminal():
+        console.logging.getLogger("pocket_resnet.requests").warning("here")
+    console.logging.getLogger("pocket_resnet.requests").info("not here")
+    assert capsys.readouterr().err.endswith(" here\n")
+
+
+def documented(language: str) -> str:
+    """The program in this language in the section "Serve it" of docs/deploy.md."""
+    section = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").split("## Serve it\n")[1]
+    [program] = re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return str(program)
+
+
+@pytest.mark.parametrize(("language", "interpreter"), [("sh", ["sh", "-ec"]), ("python", [sys.executable, "-c"])])
+def test_examples_of_the_documentation(language: str, interpreter: list[str], process: Process, tmp_path: Path) -> None:
+    if language == "sh" and not shutil.which("curl"):
+        pytest.skip("no curl here")
+    Image.open(io.BytesIO(picture(size=40))).save(tmp_path / "cat.jpg")
+    [expected] = pocket_resnet.load(GOLDEN, "cpu").predict(tmp_path / "cat.jpg")
+    program = documented(language).replace("127.0.0.1:8000", process.host)
+    done = subprocess.run([*interpreter, program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if language == "python":
+        label, probability = done.stdout.split()
+        assert (label, float(probability)) == (expected.label, pytest.approx(expected.probability, abs=1e-5))
+    else:
+        assert done.stdout.count(f'{{"label":"{expected.label}","probability":') == 2 * 3
+        assert done.stdout.count('"top":') == 3
