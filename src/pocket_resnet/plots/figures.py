@@ -264,7 +264,8 @@ def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
 
     Example:
 
-        plots.accuracy_latency([("pocket-5m", "torch fp32", 0.021, 0.9752), ("cpu94", "torch fp32", 0.008, 0.9358)])
+        points = [("pocket-5m", "torch fp32", 0.125, 0.9752), ("cpu94", "torch fp32", 0.017, 0.9350)]
+        plots.accuracy_latency(points)
     """
     drawn, axes = figure(WIDTH_IN, 3.6)
     runtimes = list(dict.fromkeys(runtime for _, runtime, _, _ in points))
