@@ -55,8 +55,9 @@ def test_wheel_has_what_is_no_python(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    templates = [path.relative_to(ROOT / "src").as_posix() for path in ROOT.glob("src/**/*.jinja")]
-    assert len(templates) == 4
+    patterns = ("src/**/*.jinja", "src/**/static/*")
+    templates = [path.relative_to(ROOT / "src").as_posix() for pattern in patterns for path in ROOT.glob(pattern)]
+    assert len(templates) == 9
     assert {*templates, "pocket_resnet/py.typed", "pocket_resnet/data/digits.npz"} <= names
     assert {f"pocket_resnet/recipes/{path.name}" for path in ROOT.glob("recipes/*.toml")} <= names
 
