@@ -66,7 +66,7 @@ def test_every_error_says_how_to_fix_it() -> None:
 
 
 @pytest.mark.parametrize("error", [ArtifactError("x"), ImageError("x"), RecipeError("key", "x"), NewerFormatError("x")])
-def test_usual_mend_is_printed(error: PocketError) -> None:
+def test_usual_hint_is_printed(error: PocketError) -> None:
     assert str(error) == f"x\n  {error.usual_hint}"
 
 

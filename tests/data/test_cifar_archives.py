@@ -113,7 +113,7 @@ def test_wrong_file_put_there_by_hand_stays(cifar10: Any, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("cifar10")
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no cifar10 there"):
+    with pytest.raises(DataError, match="cifar10 is not in this folder"):
         open_source("cifar10", data_dir=tmp_path, download=False)
     assert not list(tmp_path.iterdir())
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"half")

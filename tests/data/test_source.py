@@ -77,7 +77,7 @@ def test_folder_beside_a_built_in_name_is_mentioned(
     assert open_source("digits").name == "digits"
     assert logged.messages == [told]
     code, out, err = run("data", "digits", "--json")
-    assert (code, json.loads(out)["name"], err) == (0, "digits", f"{told}\n")
+    assert (code, json.loads(out)["name"], err) == (0, "digits", f"warning: {told}\n")
     assert Path(open_source("others", image_size=8).name) == tmp_path / "others"
     words = ("train", "fast", "--data", "digits", "--budget", "20K", "--max-steps", 1, "--batch-size", 32, "--run", "r")
     assert run(*words, "--norm-images", 8)[2].count(told) == 1  # though the report opens the data again

@@ -89,9 +89,8 @@ def test_lying_lengths(process: Process) -> None:
     content = picture()
     with process.connect() as connection:
         connection.sendall(head("Content-Length: 10") + content)
-        assert read_answer(connection).status == 400
-        assert read_answer(connection).status == 400  # for the rest
-        assert connection.recv(1) == b""
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+        assert received.count(b"HTTP/1.1 400 ") == 2  # one for the rest; then it is closed
     with process.connect() as connection:
         connection.sendall(head(f"Content-Length: {len(content) + 1}") + content)
     for lines in (

@@ -164,7 +164,8 @@ def patience_s() -> float:
     with contextlib.suppress(ValueError):
         if 0 <= (wait_s := float(os.environ.get(PATIENCE_VARIABLE, PATIENCE_S))) < threading.TIMEOUT_MAX:
             return wait_s
-    raise UsageError(f"{os.environ[PATIENCE_VARIABLE]!r} is not a number of seconds", where=PATIENCE_VARIABLE)
+    what = f"{os.environ[PATIENCE_VARIABLE]!r} is not a number of seconds"
+    raise UsageError(what, where=PATIENCE_VARIABLE, hint="set a number of seconds from 0 on, or unset it")
 
 
 # What Optuna's cache calls, from any thread. An operation is one transaction, so a failed one has changed nothing.
