@@ -55,19 +55,12 @@ def test_wheel_has_what_is_no_python(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-<<<<<<< HEAD
     files = (
         path for path in ROOT.glob("src/pocket_resnet/**/*") if path.is_file() and path.suffix not in (".py", ".pyc")
     )
     needed = {path.relative_to(ROOT / "src").as_posix() for path in files}
     assert {path.rpartition(".")[2] for path in needed} >= {"jinja", "css", "js", "svg", "xz", "npz", "typed"}
     assert needed <= names
-=======
-    patterns = ("src/**/*.jinja", "src/**/static/*")
-    templates = [path.relative_to(ROOT / "src").as_posix() for pattern in patterns for path in ROOT.glob(pattern)]
-    assert len(templates) == 9
-    assert {*templates, "pocket_resnet/py.typed", "pocket_resnet/data/digits.npz"} <= names
->>>>>>> serve
     assert {f"pocket_resnet/recipes/{path.name}" for path in ROOT.glob("recipes/*.toml")} <= names
 
 
