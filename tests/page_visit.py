@@ -1,4 +1,4 @@
-"""A visit to an exported page in Chromium, and what the visitor sees there."""
+"""Pages in Chromium: what they say and request, and what the visitor of an exported page sees."""
 
 import base64
 import io
@@ -12,6 +12,17 @@ from PIL import Image
 PATIENCE_MS = 120_000
 
 
+def watched(view: Any) -> tuple[list[str], list[str]]:
+    """Lists of the page's console messages, errors and dialogs, and of the addresses that it requests, from now on."""
+    said: list[str] = []
+    asked: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    view.on("request", lambda request: asked.append(request.url))
+    return said, asked
+
+
 class Visit:
     """An open page, without a network; `said` has its console messages, errors and dialogs, `asked` its requests."""
 
@@ -20,12 +31,7 @@ class Visit:
         context.set_offline(True)
         self.view = context.new_page()
         self.view.set_default_timeout(PATIENCE_MS)
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.view.on("console", lambda message: self.said.append(message.text))
-        self.view.on("pageerror", lambda error: self.said.append(str(error)))
-        self.view.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
-        self.view.on("request", lambda request: self.asked.append(request.url))
+        self.said, self.asked = watched(self.view)
         self.view.goto(path.as_uri())
         self.view.wait_for_selector("body.ready")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hostile import CLASS_NAMES
+from page_visit import watched
 from pocket_resnet.reporting.report import write_report
 
 NUM_PICTURES = 9
@@ -19,12 +20,7 @@ def test_in_a_browser(width_px: int, scheme: str, train_hostile: Callable[..., P
     folder = train_hostile("r")
     path = write_report([folder])
     view = browser.new_page(viewport={"width": width_px, "height": 800}, color_scheme=scheme)
-    said: list[str] = []
-    asked: list[str] = []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    view.on("request", lambda request: asked.append(request.url))
+    said, asked = watched(view)
     view.goto(path.as_uri())
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]

@@ -1,18 +1,17 @@
 """The page in a browser: a picture is chosen, dropped or pasted, and its classes are shown."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hostile import CLASS_NAMES
+from page_visit import watched
 
 from .conftest import Server, picture
 
-CHROMIUM = shutil.which("chromium")
 DROP = """([content, kind]) => {
   const picture = new File([new Uint8Array(content)], "picture.png", { type: "image/png" });
   const transfer = new DataTransfer();
@@ -24,15 +23,8 @@ DROP = """([content, kind]) => {
 
 
 @pytest.fixture
-def view() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium here")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser.new_page(viewport={"width": 360, "height": 700})
-        browser.close()
+def view(browser: Any) -> Any:
+    return browser.new_page(viewport={"width": 360, "height": 700})
 
 
 def shown(view: Any) -> dict[str, str]:
@@ -45,12 +37,7 @@ def shown(view: Any) -> dict[str, str]:
 def test_page(start: Callable[..., Server], view: Any, tmp_path: Path) -> None:
     """No message on the console, no request elsewhere; names of any kind are shown as text."""
     server = start(names=CLASS_NAMES)
-    said: list[str] = []
-    asked: list[str] = []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    view.on("request", lambda request: asked.append(request.url))
+    said, asked = watched(view)
     view.goto(f"http://localhost:{server.port}/")
     contents = [picture(seed) for seed in range(3)]
     (tmp_path / "picture.png").write_bytes(contents[0])
