@@ -79,7 +79,7 @@ PATHS += ["/static//page.js", "http://evil.example/etc/passwd", "/v1/predict/", 
 def test_paths(path: str, process: Process) -> None:
     """Row 35: 404, and nothing is read."""
     answer = process.raw(f"GET {path} HTTP/1.1", "Host: localhost")
-    assert (answer.status, json.loads(answer.body)) == (404, {"error": "not found"})
+    assert (answer.status, json.loads(answer.body)) == (404, {"error": "not found", "hint": "see /docs"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/health", "/static/page.js", "/nothing", PREDICT, "/openapi.json"])
@@ -131,6 +131,7 @@ def test_one_line_a_request(start: Callable[..., Server], logged: pytest.LogCapt
     server.raw("GET /%0d%0aforged HTTP/1.1", "Host: localhost")
     server.raw("not http")
     server.predict(picture())
+    server.stop()  # a line is written after its answer
     lines = [record.getMessage() for record in logged.records if record.name == "pocket_resnet.requests"]
     assert [re.sub(r" [\d.]+ ms$", "", line) for line in lines] == [
         "127.0.0.1 GET /health 200",

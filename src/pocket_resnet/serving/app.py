@@ -184,14 +184,14 @@ async def static(name: str) -> Response:
     """The script and the style of the pages."""
     found = pages.STATIC.get(name)
     if found is None:
-        raise RefusedError(404, "not found")
+        raise RefusedError(404, "not found", hint="see /docs")
     return Response(found.content, media_type=found.media_type)
 
 
 def _probabilities(outcome: Outcome, where: str) -> NDArray[np.float32]:
     """Raises RefusedError for what is not a picture."""
     if isinstance(outcome, ImageError):
-        raise RefusedError(400, where + outcome.what, "send a whole picture in a common format")
+        raise RefusedError(400, where + outcome.what, hint="send a whole picture in a common format")
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -30,7 +30,7 @@ class Problem(BaseModel):
 class RefusedError(PocketError):
     """A request that the API refuses with this HTTP status."""
 
-    def __init__(self, status: int, what: str, hint: str | None = None) -> None:
+    def __init__(self, status: int, what: str, *, hint: str) -> None:
         super().__init__(what, hint=hint)
         self.status = status
 
@@ -65,7 +65,7 @@ async def _busy(_: Request, __: Exception) -> Response:
 
 async def _of_routing(_: Request, error: Any) -> Response:
     """No such path or method."""
-    return answer(error.status_code, Problem(error=str(error.detail).lower()), error.headers)
+    return answer(error.status_code, Problem(error=str(error.detail).lower(), hint="see /docs"), error.headers)
 
 
 async def _invalid(_: Request, error: Any) -> Response:

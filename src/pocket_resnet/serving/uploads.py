@@ -50,7 +50,7 @@ class Uploads:
 
 
 def _too_large() -> RefusedError:
-    return RefusedError(413, f"over the limit of {MAX_BODY_BYTES:,} bytes", "send a smaller picture, or fewer")
+    return RefusedError(413, f"over the limit of {MAX_BODY_BYTES:,} bytes", hint="send a smaller picture, or fewer")
 
 
 def _media_type(request: Request) -> str:
@@ -61,7 +61,7 @@ def _media_type(request: Request) -> str:
     raise RefusedError(
         415,
         f"content type {media_type[:100]!r}" if media_type else "no content type",
-        f"send the bytes of a picture as image/jpeg, image/png or application/octet-stream, or several as {SEVERAL}",
+        hint=f"send a picture's bytes as image/jpeg, image/png or application/octet-stream, or several as {SEVERAL}",
     )
 
 
@@ -79,8 +79,10 @@ async def _parts(request: Request, body: bytearray) -> list[bytes]:
         parser = _InMemory(request.headers, stream(), max_files=MAX_NUM_PICTURES, max_fields=0)  # type: ignore[arg-type]
         form = await parser.parse()
     except MultiPartException as error:
-        raise RefusedError(400, error.message, f"send 1 to {MAX_NUM_PICTURES} files and no other fields") from error
+        raise RefusedError(
+            400, error.message, hint=f"send 1 to {MAX_NUM_PICTURES} files and no other fields"
+        ) from error
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if not files:
-        raise RefusedError(400, "a form without files", f"send 1 to {MAX_NUM_PICTURES} files")
+        raise RefusedError(400, "a form without files", hint=f"send 1 to {MAX_NUM_PICTURES} files")
     return [await file.read() for file in files]
