@@ -18,7 +18,7 @@ from pocket_resnet.serving import pages, problems, uploads
 from pocket_resnet.serving.batching import MAX_NUM_WORKERS, Batcher, Outcome
 from pocket_resnet.serving.guard import Guard, Hosts
 from pocket_resnet.serving.metrics import CONTENT_TYPE, Metrics
-from pocket_resnet.serving.problems import Problem, RefusedError
+from pocket_resnet.serving.problems import Problem, RequestError
 from pocket_resnet.serving.served_model import ServedModel
 from pocket_resnet.serving.uploads import Uploads
 from pocket_resnet.version import __version__
@@ -184,14 +184,14 @@ async def static(name: str) -> Response:
     """The script and the style of the pages."""
     found = pages.STATIC.get(name)
     if found is None:
-        raise RefusedError(404, "not found", hint="see /docs")
+        raise RequestError(404, "not found", hint="see /docs")
     return Response(found.content, media_type=found.media_type)
 
 
 def _probabilities(outcome: Outcome, where: str) -> NDArray[np.float32]:
-    """Raises RefusedError for what is not a picture."""
+    """Raises RequestError for what is not a picture."""
     if isinstance(outcome, ImageError):
-        raise RefusedError(400, where + outcome.what, hint="send a whole picture in a common format")
+        raise RequestError(400, where + outcome.what, hint="send a whole picture in a common format")
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

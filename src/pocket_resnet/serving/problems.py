@@ -27,7 +27,7 @@ class Problem(BaseModel):
     """Of an internal error: the id that the server's log has too."""
 
 
-class RefusedError(PocketError):
+class RequestError(PocketError):
     """A request that the API refuses with this HTTP status."""
 
     def __init__(self, status: int, what: str, *, hint: str) -> None:
@@ -48,7 +48,7 @@ def internal_error() -> tuple[str, Response]:
 
 def install(app: FastAPI) -> None:
     """Have the app answer all its errors as problems."""
-    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(BusyError, _busy)
     app.add_exception_handler(HTTPException, _of_routing)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from pocket_resnet.serving.batching import BusyError
-from pocket_resnet.serving.problems import RefusedError
+from pocket_resnet.serving.problems import RequestError
 
 MAX_BODY_BYTES = 16 * 2**20
 MAX_BUFFERED_BYTES = 256 * 2**20
@@ -27,7 +27,7 @@ class Uploads:
     async def pictures(self, request: Request) -> AsyncIterator[list[bytes]]:
         """The encoded pictures of the request, which count as memory in use while the context is open.
 
-        Raises RefusedError for another content type, a body over the limit or a broken form, and BusyError while other
+        Raises RequestError for another content type, a body over the limit or a broken form, and BusyError while other
         bodies fill the memory.
         """
         media_type = _media_type(request)
@@ -49,16 +49,16 @@ class Uploads:
             self._num_bytes -= counted
 
 
-def _too_large() -> RefusedError:
-    return RefusedError(413, f"over the limit of {MAX_BODY_BYTES:,} bytes", hint="send a smaller picture, or fewer")
+def _too_large() -> RequestError:
+    return RequestError(413, f"over the limit of {MAX_BODY_BYTES:,} bytes", hint="send a smaller picture, or fewer")
 
 
 def _media_type(request: Request) -> str:
-    """Without its parameters. Raises RefusedError for types that are neither pictures nor forms."""
+    """Without its parameters. Raises RequestError for types that are neither pictures nor forms."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in (*ONE, SEVERAL) or media_type.startswith("image/"):
         return media_type
-    raise RefusedError(
+    raise RequestError(
         415,
         f"content type {media_type[:100]!r}" if media_type else "no content type",
         hint=f"send a picture's bytes as image/jpeg, image/png or application/octet-stream, or several as {SEVERAL}",
@@ -70,7 +70,7 @@ class _InMemory(MultiPartParser):
 
 
 async def _parts(request: Request, body: bytearray) -> list[bytes]:
-    """The files of a form. Raises RefusedError if it has none, too many, or other fields."""
+    """The files of a form. Raises RequestError if it has none, too many, or other fields."""
 
     async def stream() -> AsyncIterator[bytes]:
         yield bytes(body)
@@ -79,10 +79,10 @@ async def _parts(request: Request, body: bytearray) -> list[bytes]:
         parser = _InMemory(request.headers, stream(), max_files=MAX_NUM_PICTURES, max_fields=0)  # type: ignore[arg-type]
         form = await parser.parse()
     except MultiPartException as error:
-        raise RefusedError(
+        raise RequestError(
             400, error.message, hint=f"send 1 to {MAX_NUM_PICTURES} files and no other fields"
         ) from error
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if not files:
-        raise RefusedError(400, "a form without files", hint=f"send 1 to {MAX_NUM_PICTURES} files")
+        raise RequestError(400, "a form without files", hint=f"send 1 to {MAX_NUM_PICTURES} files")
     return [await file.read() for file in files]
