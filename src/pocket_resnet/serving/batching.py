@@ -48,7 +48,7 @@ class Batcher:
         num_workers: int,
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Start the workers. `on_batch` is told the size of each batch."""
+        """Start the workers. `on_batch` is called with the size of each batch."""
         self._classify, self._image_size = classify, image_size
         self._on_batch = on_batch
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()

@@ -16,17 +16,17 @@ class SearchProgress:
     def __init__(self, bar: Progress | None) -> None:
         self.bar = bar
         self.tasks = [] if bar is None else [bar.add_task("trials", total=None)]
-        self.told: set[tuple[str, int]] = set()
+        self.reported: set[tuple[str, int]] = set()
 
     def show(self, record: SearchRecord) -> None:
         """Print what has ended since the last call, and move the bar."""
         for trial in record.trials:
-            if trial.outcome in ("complete", "pruned") and ("trial", trial.number) not in self.told:
-                self.told.add(("trial", trial.number))
+            if trial.outcome in ("complete", "pruned") and ("trial", trial.number) not in self.reported:
+                self.reported.add(("trial", trial.number))
                 self._say(_line(trial, record))
         for index, run in enumerate(record.finals):
-            if (run.candidate, run.seed) not in self.told:
-                self.told.add((run.candidate, run.seed))
+            if (run.candidate, run.seed) not in self.reported:
+                self.reported.add((run.candidate, run.seed))
                 self._say(f"final {index + 1}: {run.candidate}, seed {run.seed}  validation {run.accuracy:.2%}")
         if self.bar is not None:
             ended = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
