@@ -48,7 +48,7 @@ def test_alone_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert found.on_writer(lambda: "x") == "x"
         assert found.gather([1, 2]) == [1, 2]
         found.refuse_other_data("one")
-        found.say_who_writes(Path("runs/r"))
+        found.announce_writer(Path("runs/r"))
         assert found.is_writer
         network = nn.Linear(2, 1)
         parallel = DataParallel(network, network, 1, found)
@@ -70,7 +70,7 @@ def test_three_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixt
             assert found.gather(["a"][found.rows]) == ["a"]
             matrix_NK = torch.arange(14.0).view(7, 2)
             assert torch.equal(found.gather_rows(matrix_NK[found.rows]), matrix_NK)
-            found.say_who_writes(tmp_path / "r")
+            found.announce_writer(tmp_path / "r")
             network = nn.Linear(2, 1)
             parallel = DataParallel(network, network, 2, found)
             for factor in (1.0, 10.0):

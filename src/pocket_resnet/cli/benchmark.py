@@ -42,7 +42,7 @@ class Benchmark:
         found = measured.to_json()
         if self.plot is not None:
             write_through(self.plot, png(accuracy_latency(measured.points())))
-        output.tell(found, lambda: console.benchmark(found))
+        output.write(found, lambda: console.benchmark(found))
 
 
 def _tracked(rounds: range) -> Iterable[int]:

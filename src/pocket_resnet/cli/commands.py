@@ -47,7 +47,7 @@ class Evaluate:
 
         output = JsonOutput(self.json, self.out)
         found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
-        output.tell(found.to_json(), lambda: console.evaluation(found.to_json(), found.caveat))
+        output.write(found.to_json(), lambda: console.evaluation(found.to_json(), found.caveat))
         if found.caveat and output.on_stdout:
             print(found.caveat, file=sys.stderr)
 
@@ -104,7 +104,7 @@ class Summary:
 
         output = JsonOutput(self.json, self.out)
         found = summarise(find_spec(self.network))
-        output.tell(found, lambda: console.summary(self.network, found))
+        output.write(found, lambda: console.summary(self.network, found))
 
 
 @dataclass
@@ -132,7 +132,7 @@ class Design:
         output = JsonOutput(self.json, self.out)
         limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
         found = designed({key: text for key, text in limits.items() if text is not None}, self.epochs, self.num_classes)
-        output.tell(found, lambda: console.design(found))
+        output.write(found, lambda: console.design(found))
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Data:
         if self.verify:
             source.verify()
         description = describe(source)
-        output.tell(description, lambda: console.description(description, verified=self.verify))
+        output.write(description, lambda: console.description(description, verified=self.verify))
 
 
 COMMANDS: dict[str, Any] = {

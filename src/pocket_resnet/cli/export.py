@@ -63,7 +63,7 @@ class Export:
         require_extra("export")
         output = JsonOutput(self.json, None)
         found = (self._export_page() if self.format == "web" else self._export_onnx()).to_json()
-        output.tell(found, lambda: _print(found))
+        output.write(found, lambda: _print(found))
 
     def _export_onnx(self) -> "Exported":
         from pocket_resnet.exporting.export import export_onnx

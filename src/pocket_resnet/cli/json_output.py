@@ -26,7 +26,7 @@ class JsonOutput:
         if self.file is not None:
             _check(self.file)
 
-    def tell(self, value: Any, for_people: Callable[[], None], csv_text: str | None = None) -> None:
+    def write(self, value: Any, for_people: Callable[[], None], csv_text: str | None = None) -> None:
         """Write the file first, so that it exists even if printing fails; then print the JSON or call `for_people`.
 
         `csv_text` replaces the JSON in both places.

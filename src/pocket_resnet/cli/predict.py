@@ -43,7 +43,7 @@ class Predict:
         with console.progress("images") as advance:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
         table = _csv(rows) if self.csv else None
-        output.tell({"predictions": rows}, lambda: console.predictions(rows), table)
+        output.write({"predictions": rows}, lambda: console.predictions(rows), table)
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
             raise DataError(what, hint="check the paths, save the files again as images, or omit them")

@@ -32,7 +32,7 @@ class Push:
 
         output = JsonOutput(self.json, self.out)
         pushed = asdict(push(self.model, self.repository, private=self.private, dry_run=self.dry_run))
-        output.tell(pushed, lambda: _print(pushed))
+        output.write(pushed, lambda: _print(pushed))
 
 
 def _print(pushed: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ class Search:
             resume=self.resume,
         )
         record, folder = search(request)
-        output.tell(asdict(record), lambda: console.search(record, folder))
+        output.write(asdict(record), lambda: console.search(record, folder))
         if self.report:
             from pocket_resnet.reporting.report import write_report
 

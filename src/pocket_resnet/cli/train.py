@@ -81,7 +81,7 @@ class Train:
             fork=self.fork,
         )
         if is_writer():
-            output.tell(result.__dict__, lambda: console.result(result.__dict__))
+            output.write(result.__dict__, lambda: console.result(result.__dict__))
             page = self._write_report(Path(result.model).parent) if self.report else None
             if not output.on_stdout:
                 console.next_steps(result.model, page)

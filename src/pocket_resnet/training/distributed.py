@@ -90,7 +90,7 @@ class Processes(Launch):
             what = f"process {self.rank + 1}, on {socket.gethostname()}, has other data than process 1"
             raise DataError(what, hint="copy the same data to every machine")
 
-    def say_who_writes(self, folder: Path) -> None:
+    def announce_writer(self, folder: Path) -> None:
         """Print on each machine which process writes the run's folder, and where."""
         host, path = self.on_writer(lambda: (socket.gethostname(), folder.absolute()))
         if self.world_size > 1 and self.local_rank == 0:

@@ -68,7 +68,7 @@ def train(
         processes.check(recipe, steps, source.fingerprint)
         to_resume = resume or fork
         path = processes.on_writer(lambda: choose_folder(runs_dir, recipe, source, run, to_resume))
-        processes.say_who_writes(path)
+        processes.announce_writer(path)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, steps.total))
         last_step = min(recipe.max_steps or steps.total, steps.total)
         with folder.locked(expected=to_resume):
