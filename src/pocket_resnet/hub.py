@@ -1,4 +1,4 @@
-"""Models to the Hugging Face hub; io/hub.py brings them back."""
+"""Uploads models to the Hugging Face hub; io/hub.py downloads them."""
 
 import logging
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Pushed:
     """What `push` has sent, or would send."""
 
     address: str
-    """What `load` takes."""
+    """The address that `load` accepts."""
     url: str | None
     """The repository's page; None in a dry run."""
     commit: str | None
@@ -31,10 +31,10 @@ class Pushed:
 
 
 def push(path: Path, repository: str, *, private: bool = False, dry_run: bool = False) -> Pushed:
-    """Upload a model's known files in one commit to `user/name`, which is made where it does not exist.
+    """Upload a model's known files in one commit to `user/name`, which is created if it does not exist.
 
-    `dry_run` verifies the model and sends nothing. Raises UsageError for a model or name that is none, ArtifactError
-    for a damaged model, EnvironmentFault where the hub or the network fails.
+    `dry_run` verifies the model and sends nothing. Raises UsageError for an unknown model or invalid name,
+    ArtifactError for a damaged model, EnvironmentFault if the hub or the network fails.
     """
     check_repository(repository)
     address, folder = str(Address(repository)), find_model(path)
@@ -51,7 +51,7 @@ def push(path: Path, repository: str, *, private: bool = False, dry_run: bool = 
 def _contents(folder: Path, card: Card) -> dict[str, bytes]:
     """The known files of the model by name, verified; the card with front matter, also one of an earlier version.
 
-    The digests of a folder's images stay here: with them, anyone who has an image can tell that it was trained on.
+    The digests of a folder's images are not uploaded: with them, anyone with an image could tell whether it was used.
     """
     kept_back = {CARD_NAME, DIGESTS_NAME} if card.data.endswith("/") else {CARD_NAME}
     names = [name for name in FILES if name not in kept_back and is_listed(folder, name)]
@@ -66,7 +66,7 @@ def _contents(folder: Path, card: Card) -> dict[str, bytes]:
 
 
 def _read_text(path: Path) -> str:
-    """The card's text, nothing where there is no card."""
+    """The card's text; empty if there is no card."""
     if not path.exists():
         return ""
     try:

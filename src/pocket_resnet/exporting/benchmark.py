@@ -65,7 +65,7 @@ class Benchmark:
 
     machine: str
     instructions: tuple[str, ...]
-    """Those of the processor's that decide the speed of small networks, such as avx512_vnni."""
+    """Instruction sets of the processor that decide the speed of small networks, such as avx512_vnni."""
     cards: dict[str, Card]
     timings: tuple[Timing, ...]
 

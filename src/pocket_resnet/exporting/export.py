@@ -120,7 +120,7 @@ class Exporter:
     def write(
         self, precision: Precision | None, default: Precision, wrap: Wrap | None = None, extension: str = "onnx"
     ) -> Exported:
-        """Write NAME-PRECISION.EXTENSION in the precision, the most exact one that fits in the limit, or the default.
+        """Write NAME-PRECISION.EXTENSION in the given precision, the most exact one within the limit, or the default.
 
         `wrap` makes the file's content from the ONNX file that is compared with the model.
         """
@@ -215,7 +215,7 @@ class Exporter:
 
 
 def licence(path: Path) -> str:
-    """The licence of the model at the path: released models have this package's, that of others is not known."""
+    """The licence of the model at the path: this package's for released models, unknown for all others."""
     is_released = find_model(path).resolve() in [folder.resolve() for folder in released().values()]
     return "MIT" if is_released else "not stated"
 

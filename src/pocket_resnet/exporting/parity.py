@@ -1,6 +1,6 @@
 """Compares an exported file with its model: logits, classes and accuracy on validation images.
 
-Shapes: N images, B images a batch, H x W pixels of any size, S x S pixels of the network, K classes.
+Shapes: N images, B images per batch, H x W pixels of any size, S x S pixels of the network, K classes.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, nothing is printed on standard output, there are no warnings, and only errors are logged."""
+    """Inside the block, nothing is printed on standard output, there are no warnings, and only errors are logged."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

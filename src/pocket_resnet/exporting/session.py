@@ -1,6 +1,6 @@
 """An ONNX graph, run by onnxruntime on the processor.
 
-Shapes: N images, B images a batch, K classes.
+Shapes: N images, B images per batch, K classes.
 """
 
 from collections.abc import Iterator

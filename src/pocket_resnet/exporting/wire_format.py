@@ -1,6 +1,6 @@
 """Limits the number of fields in a serialised ONNX model before it is parsed.
 
-Parsed, an empty message takes about 75 times its two bytes, so a file of a few hundred megabytes could fill the memory.
+An empty message takes about 75 times its two bytes when parsed, so a few hundred megabytes could fill the memory.
 
 Source: https://protobuf.dev/programming-guides/encoding
 """

@@ -1,8 +1,8 @@
-"""Models from the Hugging Face hub: found, downloaded, verified and kept in the data folder.
+"""Finds, downloads and verifies models from the Hugging Face hub, and keeps them in the data folder.
 
-huggingface_hub says which commit an address means, which files it has, and what the user's token is. The files come
-through io/download.py and reach the disk after their sums are right: the library's own download has no deadline, and
-keeps files before anything has checked them.
+huggingface_hub says which commit an address means, which files it has, and what the user's token is. The files are
+downloaded by io/download.py and written only after their checksums match: the library's own download has no deadline,
+and writes files before they are checked.
 """
 
 import logging
@@ -34,12 +34,12 @@ _log = logging.getLogger(__name__)
 
 
 class Layout(NamedTuple):
-    """What a model directory is made of."""
+    """The files of a model directory."""
 
     max_bytes: Mapping[str, int]
-    """Most bytes of each file by name; other files of a repository are never downloaded."""
+    """Maximum size of each file in bytes, by name; other files of a repository are never downloaded."""
     required: tuple[str, ...]
-    """Those without which there is no model."""
+    """The files that every model has."""
 
 
 class _Found(NamedTuple):
@@ -51,10 +51,10 @@ class _Found(NamedTuple):
 
 
 def fetch_model(path: Path, layout: Layout) -> Path:
-    """The folder with the model of this address (see `is_address`), which is downloaded if it is not there.
+    """The folder with the model at this address (see `is_address`), downloaded first if it is missing.
 
-    Where the hub cannot be reached, an earlier copy of the same revision is used, with a warning.
-    Raises UsageError for an address that is none, EnvironmentFault where the hub or the network fails, ArtifactError
+    If the hub cannot be reached, an earlier copy of the same revision is used, with a warning.
+    Raises UsageError for an invalid address, EnvironmentFault if the hub or the network fails, ArtifactError
     for a repository without a model of this package, too large files, and files that differ from their sums.
     """
     address = parse_address(path)
@@ -145,7 +145,7 @@ def _is_whole(folder: Path, layout: Layout) -> bool:
 
 
 def _read_commit(named: Path) -> str:
-    """The commit that the revision meant last; `none` where it is not known."""
+    """The commit that the revision last referred to; `none` if it is not known."""
     try:
         commit = named.read_text(encoding="ascii")
     except (OSError, ValueError):

@@ -33,7 +33,7 @@ def is_address(path: Path) -> bool:
 
 
 def parse_address(path: Path) -> Address:
-    """The parts of an address that was taken for a path. Raises UsageError where a part is not a valid name."""
+    """The parts of an address that was parsed as a path. Raises UsageError if a part is not a valid name."""
     repository, _, revision = "/".join(path.parts[1:]).partition("@")
     check_repository(repository)
     address = Address(repository, revision or NEWEST)
@@ -43,7 +43,7 @@ def parse_address(path: Path) -> Address:
 
 
 def check_repository(name: str) -> None:
-    """Raise UsageError where this cannot be the name of a repository."""
+    """Raise UsageError if this cannot be the name of a repository."""
     if not _REPOSITORY.fullmatch(name):
         raise UsageError(
             f"{name!r} is not a name on the hub",

@@ -1,4 +1,4 @@
-"""What can go wrong with the Hugging Face hub, as this package's errors.
+"""Turns failures of the Hugging Face hub into this package's errors.
 
 huggingface_hub's own messages are dropped: they have several lines, and may quote what a server sent back.
 """
@@ -31,7 +31,7 @@ class UnreachableFault(EnvironmentFault):
 
 
 def require_hub() -> None:
-    """Raise EnvironmentFault where huggingface_hub is not installed."""
+    """Raise EnvironmentFault if huggingface_hub is not installed."""
     if find_spec("huggingface_hub") is None:
         raise EnvironmentFault(
             "the hub needs huggingface_hub, which is not installed", hint="pip install 'pocket-resnet[hub]'"
@@ -39,7 +39,7 @@ def require_hub() -> None:
 
 
 def headers() -> dict[str, str]:
-    """The headers of a request: who asks, and the user's token if there is one.
+    """The headers of a request: the client's name, and the user's token if there is one.
 
     Raises EnvironmentFault for a token that cannot be sent, which would otherwise be quoted by the error.
     """
@@ -62,7 +62,7 @@ def refused(status: int, where: str) -> EnvironmentFault:
 
 @contextlib.contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises inside into an EnvironmentFault about the repository."""
+    """Turn errors that huggingface_hub raises inside the block into an EnvironmentFault about the repository."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 

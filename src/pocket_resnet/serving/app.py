@@ -46,7 +46,7 @@ class Predictions(BaseModel):
 
 
 class ModelDescription(BaseModel):
-    """The model that answers."""
+    """The model that the server uses."""
 
     runtime: Literal["torch", "onnxruntime"]
     class_names: tuple[str, ...]
@@ -55,14 +55,14 @@ class ModelDescription(BaseModel):
 
 
 class Health(BaseModel):
-    """That the server answers."""
+    """The state of the server."""
 
     status: Literal["ok"] = "ok"
 
 
 @dataclass
 class Service:
-    """What the routes share."""
+    """State that the routes share."""
 
     model: ServedModel
     batcher: Batcher
@@ -74,7 +74,7 @@ router = APIRouter()
 
 
 def create_app(model: ServedModel, hosts: Hosts | None = None) -> FastAPI:
-    """The app for a model; by default clients are on this machine. It classifies in one thread a core."""
+    """The app for a model, by default for clients on this machine. It classifies in one thread per core."""
     metrics = Metrics()
 
     @contextlib.asynccontextmanager
@@ -163,7 +163,7 @@ async def health() -> Health:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
 async def metrics(request: Request) -> Response:
-    """Requests, times, sizes of batches and waiting pictures, for Prometheus."""
+    """Prometheus metrics: requests, times, batch sizes and waiting pictures."""
     return Response(request.app.state.service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -175,7 +175,7 @@ async def page(request: Request) -> Response:
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> Response:
-    """A page about the API, made from its description."""
+    """A page about the API, generated from its description."""
     return HTMLResponse(pages.docs(request.app.openapi()))
 
 
@@ -189,7 +189,7 @@ async def static(name: str) -> Response:
 
 
 def _probabilities(outcome: Outcome, where: str) -> NDArray[np.float32]:
-    """Raises RequestError for what is not a picture."""
+    """The probabilities of a picture. Raises RequestError if it is not a picture."""
     if isinstance(outcome, ImageError):
         raise RequestError(400, where + outcome.what, hint="send a whole picture in a common format")
     if isinstance(outcome, Exception):

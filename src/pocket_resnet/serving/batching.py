@@ -1,8 +1,8 @@
-"""Classifies pictures from many requests together: a worker takes all that wait, up to MAX_BATCH.
+"""Classifies pictures from many requests together: a worker takes all waiting ones, up to MAX_BATCH.
 
-Nothing waits for a batch to fill: an idle worker starts with the first picture, and while it works, others queue.
+No picture waits for a batch to fill: an idle worker starts with the first one, and others queue while it works.
 
-Shapes: B images a batch, S x S pixels of the network, K classes.
+Shapes: B images per batch, S x S pixels of the network, K classes.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from pocket_resnet.serving.served_model import Classify
 
 MAX_BATCH = 16
 MAX_NUM_WAITING = 64
-MAX_NUM_WORKERS = 8  # each may hold a picture of 50 megapixels; one event loop feeds no more
+MAX_NUM_WORKERS = 8  # each may hold a picture of 50 megapixels; one event loop cannot feed more
 STOP_TIMEOUT_S = 3.0
 
 Outcome = NDArray[np.float32] | Exception
@@ -28,7 +28,7 @@ Outcome = NDArray[np.float32] | Exception
 
 
 class BusyError(Exception):
-    """Too many pictures wait already."""
+    """Too many pictures are already waiting."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Job:
 
 
 class Batcher:
-    """Decodes and classifies pictures in worker threads. Its coroutine is for one event loop."""
+    """Decodes and classifies pictures in worker threads. Its coroutine is for use in one event loop."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        """Pictures without an outcome."""
+        """Number of pictures that have no outcome yet."""
         return self._num_waiting
 
     async def outcomes(self, contents: Sequence[bytes]) -> list[Outcome]:
@@ -75,7 +75,7 @@ class Batcher:
         return await asyncio.gather(*(job.future for job in jobs))
 
     def stop(self) -> None:
-        """End the workers after their present batch; a very slow one is left behind."""
+        """Stop the workers after their current batch; a very slow one is abandoned."""
         for _ in self._workers:
             self._jobs.put(None)
         for worker in self._workers:
@@ -91,7 +91,7 @@ class Batcher:
                 batch[0].future.get_loop().call_soon_threadsafe(_deliver, batch, found)
 
     def _next_batch(self) -> list[_Job]:
-        """The waiting jobs, at least one; none at all when it is time to stop."""
+        """The waiting jobs, at least one; an empty list when it is time to stop."""
         job, batch = self._jobs.get(), []
         while job is not None:
             batch.append(job)

@@ -1,6 +1,6 @@
-"""Around every request: refuses foreign hosts and origins, adds security headers, answers bugs with an id, logs.
+"""Wraps every request: refuses foreign hosts and origins, adds security headers, answers bugs with an id, logs.
 
-A page that a browser shows from elsewhere could otherwise send requests here, under its own origin or, by DNS
+Otherwise a page from another site could send requests here from a visitor's browser, under its own origin or, by DNS
 rebinding, under its own host name.
 """
 
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pocket_resnet.serving.metrics import Metrics
 from pocket_resnet.serving.problems import Problem, answer, internal_error
 
-CLIENT_GONE = 499  # in the log alone: nobody receives it
+CLIENT_GONE = 499  # only in the log: nobody receives it
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,10 +44,10 @@ class Hosts:
 
     names: Collection[str] = OWN_NAMES
     any_address: bool = False
-    """Whether all IP addresses count as well, for a server that other machines reach; rebinding needs a name."""
+    """Whether any IP address is accepted too, for a server that other machines can reach; rebinding needs a name."""
 
     def refusal(self, headers: Headers) -> Response | None:
-        """The answer to a request under a foreign name or origin; None for all others."""
+        """The response that refuses a foreign host name or origin; None if the request is allowed."""
         authority = headers.get("host", "").lower()
         if not self._is_own(authority):
             hint = "use an address of this server, or start it with --hostname NAME"

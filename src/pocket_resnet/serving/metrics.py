@@ -10,7 +10,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16)
 
 
 class Metrics:
-    """The server's own figures, in a registry of their own: two servers in a program do not share them."""
+    """The server's metrics, in a separate registry so that two servers in one program do not share them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -28,7 +28,7 @@ class Metrics:
         )
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request; `route` is one of the API's, never a path that a client made up."""
+        """Count a request; `route` is one of the API's, never a path chosen by a client."""
         self._requests.labels(route, status).inc()
         self._seconds.labels(route).observe(seconds)
 
@@ -37,7 +37,7 @@ class Metrics:
         self._batches.observe(num_pictures)
 
     def watch_waiting(self, count: Callable[[], int]) -> None:
-        """Read the number of waiting pictures from here."""
+        """Read the number of waiting pictures from `count`."""
         self._waiting.set_function(count)
 
     def text(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The pages: Jinja2 templates, which escape every text, and the script and style that they load from this server."""
+"""The pages: Jinja2 templates, which escape all text, and the script and style that they load from this server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Errors as the API answers them: JSON that says what is wrong and how to fix it, and nothing about the server."""
+"""Errors as the API returns them: JSON that says what is wrong and how to fix it, and nothing about the server."""
 
 import secrets
 from typing import Any
@@ -24,7 +24,7 @@ class Problem(BaseModel):
     hint: str | None = None
     """How to fix it."""
     id: str | None = None
-    """Of an internal error: the id that the server's log has too."""
+    """For an internal error, the id that is also in the server's log."""
 
 
 class RequestError(PocketError):
@@ -41,13 +41,13 @@ def answer(status: int, problem: Problem, headers: dict[str, str] | None = None)
 
 
 def internal_error() -> tuple[str, Response]:
-    """An id for the log, and a response that tells nothing else."""
+    """An id for the log, and a response that reveals nothing else."""
     error_id = secrets.token_hex(4)
     return error_id, answer(500, Problem(error="internal error", hint="ask the server's operator", id=error_id))
 
 
 def install(app: FastAPI) -> None:
-    """Have the app answer all its errors as problems."""
+    """Make the app return all its errors as problems."""
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(BusyError, _busy)
     app.add_exception_handler(HTTPException, _of_routing)

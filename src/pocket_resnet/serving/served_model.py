@@ -1,6 +1,6 @@
 """Opens what `serve` serves: a model directory with torch, an exported file with onnxruntime.
 
-Shapes: B images a batch, S x S pixels of the network, K classes.
+Shapes: B images per batch, S x S pixels of the network, K classes.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ EXPORTED_FACTS = ("accuracy", "recipe", "training_data", "trained_by", "precisio
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model, ready to answer, and what the API says about it."""
+    """A model that is ready to classify, and what the API says about it."""
 
     classify: Classify
     class_names: tuple[str, ...]

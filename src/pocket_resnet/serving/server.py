@@ -1,4 +1,4 @@
-"""Binds the port and serves until a signal."""
+"""Binds the port and serves until a signal arrives."""
 
 import contextlib
 import ipaddress
@@ -24,18 +24,18 @@ _log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """Ends after a signal, and returns; uvicorn would raise the signal again."""
+    """Returns after a signal; uvicorn itself would raise the signal again."""
 
     def __init__(self, config: uvicorn.Config, caught: Sequence[int]) -> None:
         super().__init__(config)
         self._caught = caught
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        """Leave the signals to the caller, who notes them in `caught`."""
+        """Leave the signals to the caller, who records them in `caught`."""
         return contextlib.nullcontext()
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether it is time to end; asked ten times a second."""
+        """Whether it is time to stop; called ten times a second."""
         return bool(self._caught) or await super().on_tick(counter)
 
 

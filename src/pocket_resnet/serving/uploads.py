@@ -18,7 +18,7 @@ ONE = ("application/octet-stream", "image/bmp", "image/gif", "image/jpeg", "imag
 
 
 class Uploads:
-    """The bodies that are in memory."""
+    """The request bodies in memory."""
 
     def __init__(self) -> None:
         self._num_bytes = 0
@@ -54,7 +54,7 @@ def _too_large() -> RequestError:
 
 
 def _media_type(request: Request) -> str:
-    """Without its parameters. Raises RequestError for types that are neither pictures nor forms."""
+    """The media type without its parameters. Raises RequestError unless it is a picture's or a form's."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in (*ONE, SEVERAL) or media_type.startswith("image/"):
         return media_type

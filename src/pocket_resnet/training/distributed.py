@@ -1,8 +1,8 @@
 """Several processes training one network together, started by torchrun; rank 0 alone writes files.
 
-Each process trains every world_size-th image of the batch, from its rank on. torch's DistributedDataParallel averages
+Each process trains every world_size-th image of the batch, starting at its rank. DistributedDataParallel averages
 the gradients, batch norm uses the statistics of the whole batch, and dropout is drawn for the whole batch, so that
-a run is that of one process up to rounding. In a step only this file and global_norm.py talk to other processes.
+a run equals that of one process up to rounding. In a step only this file and global_norm.py talk to other processes.
 
 Shapes: B images of the whole batch, b of them here, C channels, H x W pixels, R numbers of a report.
 """
@@ -38,7 +38,7 @@ class Processes(Launch):
 
     @property
     def is_writer(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and prints messages."""
         return self.rank == 0
 
     @property
@@ -47,7 +47,7 @@ class Processes(Launch):
         return slice(None) if self.world_size == 1 else slice(self.rank, None, self.world_size)
 
     def on_writer(self, work: Callable[[], T]) -> T:
-        """What rank 0 returns from the work, which it alone does, in every process."""
+        """Do the work on rank 0 only, and return its result in every process."""
         values: list[Any] = [work() if self.is_writer else None]
         if self.world_size > 1:
             dist.broadcast_object_list(values)
@@ -55,7 +55,7 @@ class Processes(Launch):
         return value
 
     def gather(self, share: list[T]) -> list[T]:
-        """The whole list of which each process has its `rows`, in every process."""
+        """Gather the whole list, of which each process has its `rows`, in every process."""
         if self.world_size == 1:
             return share
         shares: list[list[T]] = [[]] * self.world_size
@@ -73,7 +73,7 @@ class Processes(Launch):
         self.refuse_other_data(fingerprint)
 
     def refuse_empty_shares(self, steps: Steps) -> None:
-        """Raise UsageError where a step trains fewer images than there are processes."""
+        """Raise UsageError if a step trains fewer images than there are processes."""
         fewest = min(map(steps.num_trained, range(steps.per_epoch)))
         if fewest < self.world_size:
             what = f"a step of {fewest} images is too small for {self.world_size} processes"
@@ -85,7 +85,7 @@ class Processes(Launch):
             raise UsageError("--freeze works with a single process", hint="omit --freeze, or train without torchrun")
 
     def refuse_other_data(self, fingerprint: str) -> None:
-        """Raise DataError in a process whose data are not those of rank 0."""
+        """Raise DataError in a process whose data differs from that of rank 0."""
         if self.on_writer(lambda: fingerprint) != fingerprint:
             what = f"process {self.rank + 1}, on {socket.gethostname()}, has other data than process 1"
             raise DataError(what, hint="copy the same data to every machine")
@@ -98,7 +98,7 @@ class Processes(Launch):
 
     @contextlib.contextmanager
     def undoing(self, model: nn.Module) -> Iterator[None]:
-        """Inside, a step that fails because another process is lost leaves batch norm's statistics as they were."""
+        """Inside the block, a step that fails because a process is lost leaves batch norm's statistics unchanged."""
         kept = [buffer.clone() for buffer in model.buffers()] if self.world_size > 1 else []
         try:
             yield
@@ -114,7 +114,7 @@ ALONE = Processes()
 class DataParallel:
     """Forward and backward pass of a network whose batches all processes share.
 
-    A step's report, a few numbers, is summed along with the gradients, as the gradient of one more parameter. So a step
+    A step's report, a few numbers, is summed along with the gradients, as the gradient of one more parameter, so a step
     needs no other exchange.
     """
 
@@ -155,13 +155,13 @@ class DataParallel:
 
 
 def is_writer() -> bool:
-    """Whether this process writes files and speaks, asked before or after the run."""
+    """Whether this process writes files and prints messages, for use before or after the run."""
     return launch().rank == 0
 
 
 @contextlib.contextmanager
 def only_rank_0_logs() -> Iterator[None]:
-    """Inside, other processes log nothing but errors. Raises UsageError where torchrun's variables make no sense."""
+    """Inside the block, other processes log only errors. Raises UsageError if torchrun's variables are invalid."""
     logger = logging.getLogger("pocket_resnet")
     level = logger.level
     if not is_writer():
@@ -174,10 +174,10 @@ def only_rank_0_logs() -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun started, connected inside; without torchrun this process alone.
+    """The processes that torchrun started, connected inside the block; without torchrun, only this process.
 
-    Raises UsageError where torchrun's variables make no sense or the processes are more than the GPUs,
-    EnvironmentFault where one does not come, LostProcess where one ends before the end or stops answering.
+    Raises UsageError if torchrun's variables are invalid or there are more processes than GPUs, EnvironmentFault if a
+    process does not connect, LostProcess if one exits early or stops answering.
     """
     started = launch()
     if started.world_size == 1:
@@ -199,7 +199,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 @contextlib.contextmanager
 def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
-    """Inside, CUDA's current device is this process's own; afterwards it is the caller's again."""
+    """Inside the block, CUDA's current device is this process's own; afterwards it is the caller's again."""
     if device.type != "cuda":
         yield
         return
@@ -215,12 +215,12 @@ def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
 
 
 class LostProcess(EnvironmentFault):
-    """Another process of the run has ended before it, or does not answer."""
+    """Another process of the run has exited early or does not answer."""
 
 
 @contextlib.contextmanager
 def explained_loss() -> Iterator[None]:
-    """Inside, a connection that another process broke becomes a LostProcess."""
+    """Turn errors from a connection that another process broke into LostProcess inside the block."""
     try:
         yield
     except RuntimeError as error:  # gloo has no class of its own for it

@@ -1,7 +1,7 @@
 """Batch norm over the batches of several processes together.
 
-On a GPU this is torch's SyncBatchNorm. That has no form for the CPU, where each process sends count, mean and variance
-of its values, and all merge them as Chan, Golub & LeVeque 1983 do ("Algorithms for computing the sample variance",
+On a GPU this is torch's SyncBatchNorm. It has no CPU version; there each process sends count, mean and variance
+of its values, and all merge them as in Chan, Golub & LeVeque 1983 ("Algorithms for computing the sample variance",
 section 2). E[x²] - E[x]² would lose the variance of values far from 0 to rounding.
 
 Shapes: B images, those of this process, C channels, H x W pixels, P processes.
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d on the CPU whose statistics in training are those of all processes; each must run it equally often.
+    """BatchNorm2d on the CPU with training statistics over all processes, which must all call it equally often.
 
     With `momentum` None, and in evaluation, it is BatchNorm2d.
     """
@@ -63,7 +63,7 @@ def global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(var + eps) x weight + bias, with the gradient of batch norm: mean and variance depend on x.
 
-    The gradients of weight and bias are those of the images here, as of every other parameter.
+    The gradients of weight and bias are for this process's images only, as for every other parameter.
     """
 
     @staticmethod

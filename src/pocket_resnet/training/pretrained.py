@@ -1,9 +1,9 @@
 """Fine-tuning: a run that starts from a trained model's weights and learns other classes.
 
-The network is the model's. Its stem, stages, batch-norm statistics and input normalisation are taken over whole; of its
-head only the rows of classes that the data have too, by name. All other rows start untrained, from the run's seed.
+The network is the model's. Its stem, stages, batch-norm statistics and input normalisation are copied; of its head,
+only the rows of classes that the data also has, by name. All other rows are initialised from the run's seed.
 
-For the first `pretrained.freeze_epochs` epochs the head alone is trained. Stem, stages and a last norm before the head
+For the first `pretrained.freeze_epochs` epochs only the head is trained. Stem, stages and a last norm before the head
 are frozen: no gradient, no weight decay, no dropped paths, and batch norm uses and keeps the model's statistics, also
 in validation. From then on everything is trained.
 
@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 def with_pretrained(recipe: Recipe) -> Recipe:
     """The recipe with the network of its pretrained model, that model's absolute path and the SHA-256 of its weights.
 
-    Raises UsageError where the model is not the one that the recipe names, or the recipe asks for another network;
-    ArtifactError where it is damaged.
+    Raises UsageError if the model is not the one that the recipe names, or the recipe asks for another network;
+    ArtifactError if it is damaged.
     """
     if recipe.pretrained.model is None:
         if recipe.pretrained.freeze_epochs:
@@ -54,7 +54,7 @@ def with_pretrained(recipe: Recipe) -> Recipe:
 def take_over(model: ResNet, path: Path, class_names: tuple[str, ...]) -> None:
     """Give the untrained network the weights and statistics of the trained one at the path, which has the same body.
 
-    `class_names` are the network's own. Rows of its head whose class the trained one does not know stay as they are.
+    `class_names` are the network's own. Rows of its head for classes that the trained one lacks are unchanged.
     """
     trained, card = load_model(path)
     own, known = model.state_dict(), {unicode_form(name): row for row, name in enumerate(card.class_names)}

@@ -1,4 +1,4 @@
-"""A search's progress in the terminal: a bar over trials with the best so far, or a line a trial elsewhere."""
+"""A search's progress: in a terminal a bar over the trials with the best so far, elsewhere one line per trial."""
 
 import contextlib
 import sys
@@ -45,7 +45,7 @@ class SearchProgress:
 
 @contextlib.contextmanager
 def search_progress() -> Iterator[SearchProgress]:
-    """Inside, the terminal has the bar, if standard error is one."""
+    """Show the bar inside the block, if standard error is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield SearchProgress(None)

@@ -1,4 +1,4 @@
-"""search.json: all that a search has found, so that a report needs neither its storage nor Optuna."""
+"""search.json: everything that a search has found, so that a report needs neither its storage nor Optuna."""
 
 import json
 import statistics
@@ -22,7 +22,7 @@ Outcome = Literal["complete", "pruned", "running", "waiting"]
 
 @dataclass(frozen=True)
 class Rung:
-    """Where a trial stood when it was judged."""
+    """The state of a trial when it was judged."""
 
     steps: int
     image_size: int
@@ -32,7 +32,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run has cost so far; of a diverged run, whose end nobody saw, only what is known."""
+    """What a run has cost so far; for a diverged run, which did not report its end, only the known part."""
 
     steps: int = 0
     train_flops: int = 0
@@ -70,7 +70,7 @@ class FinalRecord:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The tuned recipe against the untuned one: 95% Welch intervals of the differences of means, tuned - untuned.
+    """The tuned recipe compared with the untuned one: 95% Welch intervals of the differences of means, tuned - untuned.
 
     `recommended` is tuned only if the accuracy's interval lies above 0.
     """
@@ -93,7 +93,7 @@ class SearchRecord:
     trade: str | None
     trials: list[TrialRecord]
     importance: dict[str, float]
-    """Share of each key in how much trials differ; empty with fewer than four complete trials."""
+    """Each key's share of the variation between trials; empty with fewer than four complete trials."""
     best: int | None
     """Number of the winner."""
     front: list[int]
@@ -110,7 +110,7 @@ class SearchRecord:
 
     @property
     def seconds_total(self) -> float:
-        """Seconds of all of them; workers that train side by side add up."""
+        """Seconds of all trials and of the final comparison, added up over parallel workers."""
         return sum(cost.seconds_total for cost in self._costs())
 
     def _costs(self) -> list[Cost]:
@@ -121,7 +121,7 @@ class SearchRecord:
         return next(each for each in self.trials if each.number == number)
 
     def measured(self, candidate: str, what: Literal["accuracy", "nll"]) -> list[float]:
-        """Of a candidate of the final comparison, one value a seed."""
+        """The values of a candidate in the final comparison, one per seed."""
         return [getattr(each, what) for each in self.finals if each.candidate == candidate]
 
     def mean_and_sd(self, candidate: str, what: Literal["accuracy", "nll"]) -> tuple[float, float]:
@@ -131,7 +131,7 @@ class SearchRecord:
 
 
 def judged(finals: list[FinalRecord], num_expected: int) -> Verdict | None:
-    """The verdict, once every run of the final comparison is there."""
+    """The verdict; None until every run of the final comparison is finished."""
     if len(finals) < num_expected:
         return None
 
@@ -154,7 +154,7 @@ def write_record(folder: Path, record: SearchRecord) -> None:
 
 
 def read_record(folder: Path) -> SearchRecord:
-    """Read search.json. Raises ArtifactError where it is damaged or newer than this program."""
+    """Read search.json. Raises ArtifactError if it is damaged or newer than this program."""
     path, hint = folder / RECORD_NAME, "run the search again with --resume: it writes the file anew"
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:

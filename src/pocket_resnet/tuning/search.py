@@ -52,10 +52,10 @@ class Request:
 
 
 def search(request: Request) -> tuple[SearchRecord, Path]:
-    """Search, or go on with it, and return its record, which search.json has too, and its folder.
+    """Start or resume a search, and return its record (the content of search.json) and its folder.
 
-    Raises UsageError for settings that cannot be meant or that differ from those the search began with, DataError for
-    missing data, EnvironmentFault for a fault of disk or server, and Stopped after a signal, once the runs are saved.
+    Raises UsageError for settings that are invalid or differ from those the search began with, DataError for missing
+    data, EnvironmentFault if the disk or the server fails, and Stopped after a signal, once the runs are saved.
     """
     _refuse(request)
     with quiet_optuna():
@@ -77,7 +77,7 @@ def _refuse(request: Request) -> None:
 
 
 def prepare(request: Request) -> tuple[Settings, Laboratory]:
-    """The settings with what follows from recipe and data: folder, budget, space, threads of each worker."""
+    """The settings, completed from the recipe and the data: folder, budget, space, threads of each worker."""
     recipe = request.recipe
     laboratory = open_laboratory(Settings(Path(), recipe, load_space(None, recipe), 0, data_dir=request.data_dir))
     source = laboratory.source
@@ -106,7 +106,7 @@ def prepare(request: Request) -> tuple[Settings, Laboratory]:
 
 @contextlib.contextmanager
 def _owned(settings: Settings, *, resume: bool) -> Iterator[None]:
-    """Inside, no other search writes to the folder; machines that share a server may share the folder."""
+    """Lock the folder against other searches inside the block; machines that share a server may share it."""
     folder = settings.folder
     if settings.storage is not None:
         yield
@@ -125,7 +125,7 @@ def _owned(settings: Settings, *, resume: bool) -> Iterator[None]:
 
 
 class _Search:
-    """A search whose folder is ours."""
+    """A search whose folder this process may write."""
 
     def __init__(self, settings: Settings, laboratory: Laboratory) -> None:
         self.settings, self.laboratory = settings, laboratory
@@ -136,7 +136,7 @@ class _Search:
         self.written: SearchRecord | None = None
 
     def run(self) -> SearchRecord:
-        """Watch the workers until all trials are trained, and the winner is compared with the untuned recipe."""
+        """Watch the workers until all trials are trained and the winner has been compared with the untuned recipe."""
         if self.settings.storage is None:  # no other machine: whoever trained these has been killed
             self._requeue_running()
         _log.info(f"searching {', '.join(self.settings.space.dimensions)}")
@@ -152,7 +152,7 @@ class _Search:
         return record
 
     def _watch(self, workers: Workers, caught: list[int], progress: SearchProgress) -> None:
-        """Write and show what the workers do until they are done or a signal comes."""
+        """Write and show what the workers do until they are done or a signal arrives."""
         try:
             while workers.running and not caught:
                 time.sleep(WATCH_S)
@@ -181,7 +181,7 @@ class _Search:
         return [self.study, self.finals[number]]
 
     def _end_in_time(self) -> None:
-        """After --hours, the trials that have begun are all there will be."""
+        """After --hours, start no more trials."""
         hours = self.settings.hours
         if hours is None or time.monotonic() - self.started_s < 3600 * hours:
             return
@@ -192,7 +192,7 @@ class _Search:
             self.study.set_user_attr("num_trials", num_begun)
 
     def _write(self, progress: SearchProgress) -> SearchRecord:
-        """Write what is new, and show it."""
+        """Write and show what is new."""
         own_studies = self._studies()
         finals = own_studies[1] if len(own_studies) > 1 else None
         record = summarise(self.settings, self.study, finals, self.laboratory.source.public_name)

@@ -1,4 +1,4 @@
-"""What a search was asked for, as all of its processes know it."""
+"""The settings of a search, which all of its processes share."""
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from pocket_resnet.tuning.space import Space
 
 Trade = Literal["latency", "macs", "bytes", "params"]
 
-REDUCTION = 3  # of the trials that reach a rung, a third goes on
+REDUCTION = 3  # of the trials that reach a rung, a third continues
 SHARES = (1 / REDUCTION**2, 1 / REDUCTION, 1.0)  # of the run's steps: the rungs
 NUM_SEEDS = 3  # of the final comparison
 CANDIDATES = ("tuned", "untuned")
@@ -35,7 +35,7 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """Name of the study: what machines that share a server look for there."""
+        """Name of the study, by which machines find it on a shared server."""
         return self.folder.name
 
     @property
@@ -55,7 +55,7 @@ class Settings:
 
 
 def require_optuna() -> None:
-    """Raise EnvironmentFault where the extra `search` is not installed."""
+    """Raise EnvironmentFault if the extra `search` is not installed."""
     for package in ("optuna", "psycopg"):
         if find_spec(package) is None:
             raise EnvironmentFault(

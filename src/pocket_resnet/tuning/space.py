@@ -41,7 +41,7 @@ class _Table(BaseModel):
 
 
 class Range(_Table):
-    """Numbers from `low` to `high`, both included; whole numbers where both are whole."""
+    """Numbers from `low` to `high`, both included; integers if both are integers."""
 
     low: int | float
     high: int | float
@@ -51,7 +51,7 @@ class Range(_Table):
     """Distance between neighbouring values."""
 
     def fault(self) -> str | None:
-        """Why no number can be drawn, if that is so."""
+        """Why no number can be drawn; None if one can."""
         if not self.low < self.high:
             return f"low {self.low} is not below high {self.high}"
         if self.log and self.low <= 0:
@@ -63,7 +63,7 @@ class Range(_Table):
         return None
 
     def typed(self, present: Any) -> Self:
-        """The same range with fractions, where the key's present value is one."""
+        """The same range, as floats if the key's present value or any of the numbers is a float."""
         numbers = (self.low, self.high, self.step)
         if isinstance(present, float) or any(isinstance(number, float) for number in numbers):
             low, high, step = (None if number is None else float(number) for number in numbers)
@@ -85,7 +85,7 @@ class Range(_Table):
         return param
 
     def param(self, value: Any) -> Any:
-        """What the study records for a recipe's value; None if the range does not have it."""
+        """What the study records for a recipe's value; None if the range does not contain it."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return None
         steps = 0 if self.step is None else (value - self.low) / self.step
@@ -98,7 +98,7 @@ class Choices(_Table):
     choices: Annotated[list[Any], Field(min_length=2, max_length=MAX_NUM_CHOICES)]
 
     def fault(self) -> str | None:
-        """Why none can be drawn, if that is so."""
+        """Why none can be drawn; None if one can."""
         labels = [json.dumps(choice) for choice in self.choices]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         return None if twice is None else f"the choice {twice} occurs twice"
@@ -126,7 +126,7 @@ class Choices(_Table):
 
 
 def _label(choice: Any) -> Any:
-    """A study records plain values; an array becomes its text."""
+    """The form in which a study records a choice: a plain value, or the text of an array."""
     return json.dumps(choice) if isinstance(choice, list) else choice
 
 
@@ -148,17 +148,17 @@ class Space:
         return {key: self.dimensions[key].value(param) for key, param in params.items()}
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
-        """What the study records for the recipe's own values, those that the space has."""
+        """What the study records for the recipe's own values, as far as the space contains them."""
         own = dotted(recipe.model_dump())
         found = {key: dimension.param(own.get(key)) for key, dimension in self.dimensions.items()}
         return {key: param for key, param in found.items() if param is not None}
 
     def with_budgets_up_to(self, count: int) -> "Space":
-        """The space with budgets from a sixteenth of the number of parameters."""
+        """The space with budgets from a sixteenth of this number of parameters up to all of it."""
         return Space({"budget": Range(low=max(1, count // 16), high=count, log=True), **self.dimensions})
 
     def to_json(self) -> dict[str, Any]:
-        """As the file has it, with one table for each dotted key."""
+        """The space as in the file, with one table for each dotted key."""
         return {key: each.model_dump(exclude_defaults=True) for key, each in self.dimensions.items()}
 
 
@@ -193,7 +193,7 @@ def _dimensions(text: str, path: Path, recipe: Recipe) -> Iterator[tuple[str, Di
 
 
 def _tables(text: str, path: Path, recipe: Recipe) -> dict[str, Any]:
-    """What the file says for each dotted key of a recipe."""
+    """The file's entry for each dotted key of a recipe."""
     known = dotted(recipe.model_dump())
     try:
         return dict(_flat(tomllib.loads(text), known))
@@ -217,7 +217,7 @@ def _flat(values: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "")
 
 
 def _dimension(key: str, table: Any, recipe: Recipe) -> Dimension:
-    """What the table says. Raises RecipeError where it is no range or choices, or the recipe refuses their ends."""
+    """The range or choices in the table. Raises RecipeError if it has neither, or the recipe refuses their ends."""
     if key in FIXED or key.startswith(FIXED_SECTIONS):
         raise RecipeError(key, f"`{key}` cannot be searched: it is the same for all trials")
     if not isinstance(table, dict):

@@ -24,7 +24,7 @@ from pocket_resnet.tuning.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-HEARTBEAT_S, GRACE_S = 15, 60  # a worker that has been silent for so long is taken for dead
+HEARTBEAT_S, GRACE_S = 15, 60  # a worker that has been silent for this long counts as dead
 MAX_RETRIES = 3  # of a trial whose worker died: it may be what killed it
 PATIENCE_S = 300.0  # with a server that does not answer
 PATIENCE_VARIABLE = "POCKET_RESNET_STORAGE_WAIT_S"
@@ -35,7 +35,7 @@ JOURNAL_NAME = "journal.log"
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Inside, Optuna neither prints nor warns that heartbeats are experimental; afterwards it does as before."""
+    """Silence Optuna inside the block, including its warning that heartbeats are experimental."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     try:
@@ -47,12 +47,12 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def retry_callback() -> RetryHeartbeatStaleTrialCallback:
-    """What puts a trial whose worker died back into the queue."""
+    """The callback that puts a trial whose worker died back into the queue."""
     return RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
 
 
 def open_storage(settings: Settings) -> BaseStorage:
-    """The storage. Raises EnvironmentFault where the server does not answer or the folder cannot be written."""
+    """The storage. Raises EnvironmentFault if the server does not answer or the folder cannot be written."""
     if settings.storage is not None:
         return _open_server(parse_url(settings.storage))
     path = settings.folder / JOURNAL_NAME
@@ -63,7 +63,7 @@ def open_storage(settings: Settings) -> BaseStorage:
 
 
 def mend_journal(settings: Settings) -> None:
-    """Drop a half-written last line, which a full disk leaves; no worker of this search may be running."""
+    """Remove a half-written last line, which a full disk leaves behind; no worker of this search may be running."""
     path = settings.folder / JOURNAL_NAME
     content = path.read_bytes() if path.exists() else b""
     if content and not content.endswith(b"\n"):
@@ -71,7 +71,7 @@ def mend_journal(settings: Settings) -> None:
 
 
 def parse_url(text: str) -> URL:
-    """The server's address. Raises UsageError, without a password in it, for what is no PostgreSQL URL."""
+    """The server's address. Raises UsageError, which never shows the password, if it is not a PostgreSQL URL."""
     hint = "give postgresql://USER@HOST/DATABASE; the password belongs in ~/.pgpass or PGPASSWORD"
     try:
         url = make_url(text)
@@ -89,7 +89,7 @@ def public_name(url: URL) -> str:
 
 
 def _open_server(url: URL) -> BaseStorage:
-    """The server, with Optuna's tables in it. Raises EnvironmentFault where it does not answer or refuses."""
+    """The server, with Optuna's tables in it. Raises EnvironmentFault if it does not answer or refuses."""
     for tries_left in reversed(range(NUM_TRIES)):
         try:
             return PatientStorage(
@@ -120,10 +120,10 @@ def _no_server(url: URL, error: BaseException) -> EnvironmentFault:
 
 
 class PatientStorage(RDBStorage):
-    """A database whose connection may be lost: each operation is tried again, with growing pauses, before it fails."""
+    """A database whose connection may be lost: each operation is retried, with increasing pauses, before it fails."""
 
     failing_since_s = math.inf
-    """When the server stopped answering. All threads share one patience."""
+    """When the server stopped answering. All threads share this time."""
 
 
 def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,14 +153,14 @@ def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_lost(error: BaseException | None) -> bool:
-    """Whether the server did not answer; not, for example, a refused value."""
+    """Whether the server did not answer, as opposed to, for example, refusing a value."""
     return isinstance(error, DBAPIError) and (
         error.connection_invalidated or type(error).__name__ in ("OperationalError", "InterfaceError")
     )
 
 
 def patience_s() -> float:
-    """Seconds to wait for a lost server."""
+    """Seconds to wait for a server that does not answer."""
     with contextlib.suppress(ValueError):
         if 0 <= (wait_s := float(os.environ.get(PATIENCE_VARIABLE, PATIENCE_S))) < threading.TIMEOUT_MAX:
             return wait_s

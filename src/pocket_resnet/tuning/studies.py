@@ -1,4 +1,4 @@
-"""A search in its storage: a queue of numbered trials, what was asked for, and whose worker has died."""
+"""A search in its storage: a queue of numbered trials, the settings, and which trials have lost their worker."""
 
 import math
 import time
@@ -28,7 +28,7 @@ class Surplus(Exception):
 def open_study(settings: Settings, storage: BaseStorage, fingerprint: str) -> Study:
     """The search's study, created with the recipe's own values as its first trial, or checked against the settings.
 
-    Raises UsageError naming what differs from the settings that the study began with.
+    Raises UsageError naming the settings that differ from those the study was created with.
     """
     asked = {
         "recipe": to_toml(settings.recipe),
@@ -59,7 +59,7 @@ def finals_study(settings: Settings, storage: BaseStorage, winner: int) -> Study
 
 
 def _create(name: str, storage: BaseStorage, directions: Sequence[StudyDirection]) -> tuple[Study, bool]:
-    """The study, and whether it did not exist before."""
+    """The study, and whether it is new."""
     try:
         return optuna.create_study(storage=storage, study_name=name, directions=directions), True
     except optuna.exceptions.DuplicatedStudyError:
@@ -67,7 +67,7 @@ def _create(name: str, storage: BaseStorage, directions: Sequence[StudyDirection
 
 
 def _fill_queue(study: Study, num_trials: int, first: dict[str, Any]) -> None:
-    """Queue the trials of these numbers that are not there yet; the first one has its values."""
+    """Queue those of `num_trials` trials that are missing; the first one gets the values `first`."""
     present = {number_of(trial) for trial in numbered(study, *ALIVE)}
     for number in range(num_trials):
         if number not in present:
@@ -75,12 +75,12 @@ def _fill_queue(study: Study, num_trials: int, first: dict[str, Any]) -> None:
 
 
 def load_study(name: str, storage: BaseStorage, sampler: TPESampler | None = None) -> Study:
-    """A study that exists."""
+    """An existing study."""
     return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=optuna.pruners.NopPruner())
 
 
 def _described(study: Study) -> dict[str, Any] | None:
-    """What the study began with; None if whoever created it was killed in the act."""
+    """The settings the study was created with; None if its creator was killed before it recorded them."""
     deadline_s = time.monotonic() + SETTLED_S
     while "settings" not in (attrs := study.user_attrs):
         if time.monotonic() > deadline_s:
@@ -106,14 +106,14 @@ def _refuse_changes(settings: Settings, begun: dict[str, Any], asked: dict[str, 
 
 
 def num_finals() -> int:
-    """Runs of the final comparison."""
+    """Number of runs in the final comparison."""
     return len(CANDIDATES) * NUM_SEEDS
 
 
 def seeded_sampler(settings: Settings, study: Study, worker: int) -> TPESampler:
-    """The sampler of a worker's next trial. It repeats the same search where one worker does it alone.
+    """The sampler of a worker's next trial. With a single worker, the search is reproducible.
 
-    Workers on other machines do not know of each other, so there each takes a seed by chance.
+    Workers on different machines do not know of each other, so with a server each one takes a random seed.
     """
     num_begun = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
     seed = derive(settings.recipe.seed, "search", worker, num_begun) % 2**32
@@ -121,7 +121,7 @@ def seeded_sampler(settings: Settings, study: Study, worker: int) -> TPESampler:
 
 
 def number_of(trial: Trial | FrozenTrial) -> int:
-    """The trial's place in the queue: one whose worker died keeps it, though Optuna gives it a new number."""
+    """The trial's place in the queue, which it keeps if its worker dies, although Optuna gives it a new number."""
     return int(trial.user_attrs["number"])
 
 
@@ -131,7 +131,7 @@ def numbered(study: Study, *states: TrialState) -> list[FrozenTrial]:
 
 
 def may_begin(study: Study) -> bool:
-    """Whether a trial waits for a worker."""
+    """Whether a trial is waiting for a worker."""
     num_trials = study.user_attrs["num_trials"]
     return any(number_of(trial) < num_trials for trial in numbered(study, TrialState.WAITING))
 
@@ -142,7 +142,7 @@ def is_complete(study: Study) -> bool:
 
 
 def refuse_surplus(trial: Trial) -> None:
-    """Raise Surplus where the trial is not one of those that were asked for."""
+    """Raise Surplus if the trial is not one of those in the queue."""
     if trial.user_attrs.get("number", math.inf) >= trial.study.user_attrs["num_trials"]:
         raise Surplus
 
@@ -150,7 +150,7 @@ def refuse_surplus(trial: Trial) -> None:
 def requeue(study: Study, trial: FrozenTrial) -> None:
     """Put a trial whose worker has died back into the queue.
 
-    Raises EnvironmentFault where that has been tried often enough.
+    Raises EnvironmentFault if this has already happened MAX_RETRIES times.
     """
     try:
         study.tell(trial.number, state=TrialState.FAIL)

@@ -1,4 +1,4 @@
-"""From the studies to the record of a search, and to recipes that `train` takes."""
+"""Turns the studies of a search into its record and into recipes for `train`."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ FEWEST_FOR_IMPORTANCE = 4  # complete trials
 
 
 def summarise(settings: Settings, study: Study, finals: Study | None, data: str) -> SearchRecord:
-    """What the studies hold by now."""
+    """The record of what the studies contain so far."""
     trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]
     best = winner_of(study) if settings.trade is None else None
     runs = [] if finals is None else _finals(finals)
@@ -79,7 +79,7 @@ def _finals(study: Study) -> list[FinalRecord]:
 
 
 def _importance(study: Study) -> dict[str, float]:
-    """PED-ANOVA's share of each key (Watanabe et al. 2023, arXiv:2304.10255); of two goals, for the accuracy."""
+    """PED-ANOVA's share of each key (Watanabe et al. 2023, arXiv:2304.10255); with two goals, for the accuracy."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < FEWEST_FOR_IMPORTANCE:
         return {}

@@ -1,4 +1,4 @@
-"""One trial: an ordinary run in SEARCH/trials/NNNN that stops at each rung and goes on if it is among the best.
+"""One trial: an ordinary run in SEARCH/trials/NNNN that pauses at each rung and continues if it is among the best.
 
 Shapes: N validation images, K classes.
 """
@@ -55,15 +55,15 @@ class Laboratory:
 
     @property
     def num_images(self) -> int:
-        """Training images."""
+        """Number of training images."""
         return len(self.source.split("train"))
 
     def fitted(self, changes: dict[str, Any]) -> Recipe:
-        """The search's recipe with these changes, resolved for the data. Raises UsageError where it is impossible."""
+        """The search's recipe with these changes, resolved for the data. Raises UsageError if it is impossible."""
         return fit_to_data(override(self.settings.recipe, changes), self.source, self.num_images, quiet=True)
 
     def train(self, changes: dict[str, Any], runs_dir: Path, name: str) -> Result:
-        """Train the changed recipe in that run's folder, or go on with it there."""
+        """Train the changed recipe in that run's folder, or resume it there."""
         recipe = override(self.settings.recipe, changes)
         begun = (runs_dir / name / "recipe.toml").exists()
         return train(recipe, data_dir=self.settings.data_dir, runs_dir=runs_dir, run=name, resume=begun)
@@ -84,7 +84,7 @@ def open_laboratory(settings: Settings) -> Laboratory:
 def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
     """Train the trial's recipe, and return the study's values: likelihood, or accuracy and cost.
 
-    Raises TrialPruned where it falls behind at a rung, is impossible or diverges.
+    Raises TrialPruned if it falls behind at a rung, is impossible or diverges.
     """
     settings, number = laboratory.settings, number_of(trial)
     changes = settings.space.suggest(trial)
@@ -116,7 +116,7 @@ def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
 
 
 def run_final(trial: Trial, laboratory: Laboratory, winner: dict[str, Any]) -> float:
-    """One run of the final comparison: its trial's number says which candidate, and which fresh seed."""
+    """One run of the final comparison: the trial's number determines the candidate and the fresh seed."""
     index = number_of(trial)
     candidate, seed = CANDIDATES[index % 2], laboratory.settings.recipe.seed + 1 + index // 2
     changes = (winner if candidate == "tuned" else {}) | {"seed": seed}
@@ -128,7 +128,7 @@ def run_final(trial: Trial, laboratory: Laboratory, winner: dict[str, Any]) -> f
 
 
 def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
-    """What the recipe's network costs: parameters, multiply-adds, bytes of fp32 weights, or milliseconds an image."""
+    """What the recipe's network costs: parameters, multiply-adds, bytes of fp32 weights, or milliseconds per image."""
     if trade == "latency":
         with own_settings():
             hardware.use_threads()
@@ -139,7 +139,7 @@ def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
 
 @own_settings()
 def _rung(result: Result, image_size: int, laboratory: Laboratory) -> dict[str, Any]:
-    """Where a run stands: judged at the image size that it was last trained at, or small sizes would look bad early."""
+    """A run's state, evaluated at the image size it was last trained at: otherwise small sizes would look bad early."""
     model, card = load_model(Path(result.model))
     laboratory.hardware.use_threads()
     val = laboratory.source.split("val")
@@ -150,7 +150,7 @@ def _rung(result: Result, image_size: int, laboratory: Laboratory) -> dict[str, 
 
 
 def _rivals(trial: Trial, index: int) -> list[float]:
-    """What the other trials had at this rung; of one that was begun twice, once."""
+    """The other trials' values at this rung; a trial that was started twice counts once."""
     others = {
         number_of(each): each.user_attrs["rungs"][index]["nll"]
         for each in trial.study.get_trials(deepcopy=False)
@@ -165,7 +165,7 @@ def _costs(result: Result) -> dict[str, Any]:
 
 
 def _keep_cost_of_diverged(trial: Trial, recipe: Recipe, laboratory: Laboratory, num_steps: int) -> None:
-    """The operations of all steps up to the rung that it did not reach: at most too many."""
+    """Record the operations of all steps up to the rung that it did not reach, as an upper bound."""
     _, flops = training_flops(ResNet(recipe.model), recipe, laboratory.num_images, num_steps)
     known = dict(trial.user_attrs.get("cost", {}))
     trial.set_user_attr("cost", known | {"steps": num_steps, "train_flops": flops})

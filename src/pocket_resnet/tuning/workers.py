@@ -53,7 +53,7 @@ class Worker:
             self._take_all(finals, lambda trial: (run_final(trial, self.laboratory, values),))
 
     def _take_all(self, study: Study, run: Callable[[Trial], tuple[float, ...]]) -> None:
-        """Take trials of the study; at the end wait for those of other workers, which may yet die."""
+        """Take trials of the study; at the end, wait for those of other workers, which may still die."""
 
         def objective(trial: Trial) -> tuple[float, ...]:
             studies.refuse_surplus(trial)
@@ -122,7 +122,7 @@ def run_worker(settings: Settings, index: int, errors: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """End at once where the search was killed: whoever resumes it must find no worker of old."""
+    """Exit at once if the search is killed: whoever resumes it must not find an old worker running."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -174,7 +174,7 @@ class Workers:
                     studies.requeue(study, trial)
 
     def stop(self) -> None:
-        """Have every worker save its run and end; one that does not is killed."""
+        """Make every worker save its run and exit; kill any that does not."""
         for process, _ in self.running.values():
             process.terminate()
         deadline_s = time.monotonic() + STOP_S
