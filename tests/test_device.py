@@ -26,7 +26,7 @@ def test_wishes_are_granted() -> None:
 def test_a_device_that_is_not_here_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in (torch.cuda, torch.backends.mps):
         monkeypatch.setattr(backend, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=f"hardware.device {name} is not available"):
+    with pytest.raises(UsageError, match=f"the device {name} is not available"):
         choose(name)
 
 

@@ -73,7 +73,7 @@ def choose(device: str = "auto", precision: str = "auto", channels_last: bool = 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
-        raise UsageError(f"hardware.device {device} is not available", hint="use --hardware.device auto")
+        raise UsageError(f"the device {device} is not available", hint="use auto")
     if not num_threads and "OMP_NUM_THREADS" not in os.environ:
         num_threads = num_cores()
     if precision == "auto":

@@ -24,10 +24,10 @@ class SearchProgress:
             if trial.outcome in ("complete", "pruned") and ("trial", trial.number) not in self.reported:
                 self.reported.add(("trial", trial.number))
                 self._say(_line(trial, record))
-        for index, run in enumerate(record.finals):
+        for run in record.finals:
             if (run.candidate, run.seed) not in self.reported:
                 self.reported.add((run.candidate, run.seed))
-                self._say(f"final {index + 1}: {run.candidate}, seed {run.seed}  validation {run.accuracy:.2%}")
+                self._say(f"final: {run.candidate}, seed {run.seed}  validation {run.accuracy:.2%}")
         if self.bar is not None:
             ended = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
             best = "" if record.best is None else f"best: trial {record.best}, {_score(record.trial(record.best))}"
