@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import time
+from typing import Literal
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.loader import Loader
@@ -24,7 +25,7 @@ from pocket_resnet.training.trainer import Trainer
 WARM_UP_STEPS = 1
 
 
-def build(source: Source, precision: str, *, channels_last: bool) -> Trainer:
+def build(source: Source, precision: Literal["auto", "fp32", "bf16"], *, channels_last: bool) -> Trainer:
     """A trainer of the original recipe in the given number format and memory layout."""
     recipe = load_recipe("original")
     hardware = choose(precision=precision, channels_last=channels_last)

@@ -21,6 +21,7 @@ from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
     from pocket_resnet.data.source import Source, Which
+    from pocket_resnet.device import Precision
     from pocket_resnet.inference.classifier import Classifier
     from pocket_resnet.inference.evaluate import Evaluation
     from pocket_resnet.model.design import Design
@@ -97,6 +98,7 @@ def evaluate(
     data: str | Path | None = None,
     split: "Which | None" = None,
     views: int = 1,
+    precision: "Precision" = "fp32",
     data_dir: str | Path | None = None,
 ) -> "Evaluation":
     """Measure a model (see `load`) on a split, by default on the validation images of its own data.
@@ -104,9 +106,10 @@ def evaluate(
     `split` is "train", "val", "trainval" (both), "test", or "all" for a folder of images that has no splits.
     The result has accuracy with its 95% interval (Wilson), accuracy per class, confusion matrix, negative
     log-likelihood (nats) and expected calibration error; shares are 0 to 1. `views` is the number of views that are
-    averaged: 1, 2 (with the mirror image) or 6 (both also shifted). Classes are matched by name.
-    Raises UsageError for an invalid split or number of views, DataError if the data are missing, have changed since
-    the training, or have a class that the model does not know.
+    averaged: 1, 2 (with the mirror image) or 6 (both also shifted). `precision` is that of the network's arithmetic,
+    "fp32" or "bf16". Classes are matched by name.
+    Raises UsageError for an invalid split, number of views or precision, DataError if the data are missing, have
+    changed since the training, or have a class that the model does not know.
 
     Example:
 
@@ -115,7 +118,7 @@ def evaluate(
     """
     from pocket_resnet.inference.evaluate import evaluate_model
 
-    return evaluate_model(model, data=data, split=split, views=views, data_dir=data_dir)
+    return evaluate_model(model, data=data, split=split, views=views, precision=precision, data_dir=data_dir)
 
 
 def design(

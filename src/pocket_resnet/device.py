@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pocket_resnet.errors import EnvironmentFault, UsageError
 
 Network = TypeVar("Network", bound=nn.Module)
+Precision = Literal["fp32", "bf16"]
 
 # Options of mallopt(3), and the largest number of bytes that it takes.
 TRIM_THRESHOLD, MMAP_THRESHOLD, NO_LIMIT = -1, -3, 2**31 - 1
@@ -26,10 +27,10 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "am
 
 @dataclass(frozen=True)
 class Hardware:
-    """The choices made for one run; `precision` is fp32 or bf16."""
+    """The choices made for one run."""
 
     device: torch.device
-    precision: str
+    precision: Precision
     channels_last: bool
     num_threads: int = 0
     """Of the CPU; 0 leaves torch's number."""
@@ -67,7 +68,12 @@ class Hardware:
         return nullcontext()
 
 
-def choose(device: str = "auto", precision: str = "auto", channels_last: bool = True, num_threads: int = 0) -> Hardware:
+def choose(
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    channels_last: bool = True,
+    num_threads: int = 0,
+) -> Hardware:
     """The hardware for the wishes; UsageError where a wished device is not here. Changes no setting."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -94,7 +94,7 @@ def test_a_report_that_fails_is_said_and_with_debug_shown(
 def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> None:
     code, out, _ = run("evaluate", trained)
     assert code == 0
-    assert "of 6 images, split val, single view" in out
+    assert "of 6 images, split val, single view, fp32" in out
     found = json.loads(run("evaluate", trained, "--json")[1])
     expected = {"accuracy", "interval", "num_images", "split", "views", "per_class", "confusion", "nll", "ece"}
     assert found.keys() == expected | {"caveat"}

@@ -6,6 +6,7 @@ Shapes: N images, C channels, K classes.
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_views_are_averages_of_the_right_pictures(views: int, tiny_spec: Any, so
 def test_other_numbers_of_views_are_refused(tiny_model: ResNet, source: Source) -> None:
     with pytest.raises(UsageError, match="choose 1, 2 or 6"):
         class_probabilities(tiny_model, source.split("val").images_NCHW, CPU, 3)
+
+
+def test_precision(tiny_model: ResNet, source: Source) -> None:
+    """bf16 has 8 bits of precision: close to fp32, not equal. The default is fp32 on all hardware."""
+    split = source.split("val")
+    fp32_NK = class_probabilities(tiny_model, split.images_NCHW, CPU)
+    on_bf16 = replace(CPU, precision="bf16")
+    assert torch.equal(fp32_NK, class_probabilities(tiny_model, split.images_NCHW, on_bf16))
+    found = evaluate(tiny_model, split, NAMES, CPU, split_name="val", precision="bf16")
+    assert found.precision == found.to_json()["precision"] == "bf16"
+    assert 0 < (found.probabilities_NK - fp32_NK).abs().max() < 0.01
+    with pytest.raises(UsageError, match="choose fp32 or bf16"):
+        class_probabilities(tiny_model, split.images_NCHW, CPU, precision="int8")  # type: ignore[arg-type]
 
 
 def test_batches_sizes_and_modes_do_not_matter(tiny_model: ResNet) -> None:

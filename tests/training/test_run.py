@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pocket_resnet.model.resnet import whitening_filters
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, run
+from pocket_resnet.training.callbacks import Callback, RunState
 from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
@@ -60,6 +61,28 @@ def test_metrics(go: Callable[..., Result], tmp_path: Path) -> None:
     assert 0 < first["seconds"] <= last["seconds"]
     assert first["lr"] > last["lr"] > 0
     assert 0.5 < first["train_loss"] < 5
+
+
+def test_validation_is_in_the_trainings_precision_and_at_the_end_in_fp32(make_recipe: Any, tmp_path: Path) -> None:
+    """Also where a callback ends the run at a step that was not planned to be the last."""
+
+    class Seen(Callback):
+        def __init__(self, last_epoch: int) -> None:
+            self.last_epoch, self.precisions = last_epoch, list[str]()
+
+        def on_epoch(self, state: RunState, record: Mapping[str, Any]) -> None:
+            assert state.evaluation is not None
+            self.precisions.append(state.evaluation.precision)
+            if record["epoch"] == self.last_epoch:
+                state.stop()
+
+    recipe = make_recipe(epochs=3, hardware={"precision": "bf16"})
+    for last_epoch, precisions in ((3, ["bf16", "bf16", "fp32"]), (2, ["bf16", "bf16"])):
+        seen, name = Seen(last_epoch), f"to-{last_epoch}"
+        result = train(recipe, runs_dir=tmp_path, run=name, callbacks=[seen])
+        assert (seen.precisions, result.epochs) == (precisions, last_epoch)
+        found = evaluate_model(tmp_path / name)
+        assert (result.accuracy, result.nll) == (found.accuracy, pytest.approx(found.nll))
 
 
 def test_it_learns(go: Callable[..., Result], tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ class Evaluate:
         flag("Images to use (default: val, or all for a --data folder without train/).", "{val,test,all}"),
     ] = None
     views: Views = 1
+    precision: Annotated[
+        Literal["fp32", "bf16"], flag("Number format of multiplications. Cards are measured in fp32.")
+    ] = "fp32"
     data_dir: DataDir = None
     json: Json = False
     out: OutFile = None
@@ -46,7 +49,14 @@ class Evaluate:
         from pocket_resnet.inference.evaluate import evaluate_model
 
         output = JsonOutput(self.json, self.out)
-        found = evaluate_model(self.model, data=self.data, split=self.split, views=self.views, data_dir=self.data_dir)
+        found = evaluate_model(
+            self.model,
+            data=self.data,
+            split=self.split,
+            views=self.views,
+            precision=self.precision,
+            data_dir=self.data_dir,
+        )
         output.write(found.to_json(), lambda: console.evaluation(found.to_json(), found.caveat))
         if found.caveat and output.on_stdout:
             print(found.caveat, file=sys.stderr)

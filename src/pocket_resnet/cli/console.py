@@ -161,7 +161,7 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
     views = "single view" if found["views"] == 1 else f"{found['views']} views"
     print(
         f"accuracy {found['accuracy']:.2%} (95%: {low:.2%} to {high:.2%}) of {found['num_images']:,} images, "
-        f"split {found['split']}, {views}"
+        f"split {found['split']}, {views}, {found['precision']}"
     )
     if caveat:
         print(caveat)

@@ -6,7 +6,7 @@ Shapes: N images, B images per batch, K classes, V views of an image.
 from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.datasets import data_name, open_source
 from pocket_resnet.data.layout import unicode_form
 from pocket_resnet.data.source import Source, Split, Which
-from pocket_resnet.device import Hardware, choose
+from pocket_resnet.device import Hardware, Precision, choose
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.statistics import calibration_error, wilson_interval
 from pocket_resnet.inference.training_data import caveat, reopen
@@ -61,6 +61,7 @@ class Evaluation:
     num_images: int
     split: str
     views: int
+    precision: Precision
     per_class: tuple[ClassResult, ...]
     confusion: tuple[tuple[int, ...], ...]
     nll: float
@@ -103,6 +104,7 @@ def evaluate_model(
     data: str | Path | None = None,
     split: Which | None = None,
     views: int = 1,
+    precision: Precision = "fp32",
     data_dir: str | Path | None = None,
 ) -> Evaluation:
     """Measure the model in a directory on a split of a data set; classes are matched by name.
@@ -123,7 +125,15 @@ def evaluate_model(
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     hardware.use_threads()
-    found = evaluate(hardware.place(model), images, card.class_names, hardware, split_name=split_name, views=views)
+    found = evaluate(
+        hardware.place(model),
+        images,
+        card.class_names,
+        hardware,
+        split_name=split_name,
+        views=views,
+        precision=precision,
+    )
     return replace(found, caveat=caveat(path, card, source, split_name, images.images_NCHW))
 
 
@@ -155,22 +165,31 @@ def evaluate(
     *,
     split_name: str,
     views: int = 1,
+    precision: Precision = "fp32",
 ) -> Evaluation:
     """Classify every image of the split and count."""
-    probabilities_NK = class_probabilities(model, split.images_NCHW, hardware, views)
-    return summarise(probabilities_NK, split.labels_N, class_names, split_name, views)
+    probabilities_NK = class_probabilities(model, split.images_NCHW, hardware, views, precision=precision)
+    return summarise(probabilities_NK, split.labels_N, class_names, split_name, views, precision)
 
 
 @torch.inference_mode()
 def class_probabilities(
-    model: ResNet, images_NCHW: Tensor, hardware: Hardware, views: int = 1, image_size: int | None = None
+    model: ResNet,
+    images_NCHW: Tensor,
+    hardware: Hardware,
+    views: int = 1,
+    image_size: int | None = None,
+    precision: Precision = "fp32",
 ) -> Tensor:
     """Probabilities float32 [N, K] on the CPU for uint8 images, averaged over 1, 2 or 6 views.
 
-    Always in fp32, so that the same weights give the same figures on machines with and without bf16. `image_size` is
-    in pixels, by default the network's own.
+    `image_size` is in pixels, by default the network's own. The default precision is fp32, not the hardware's, so that
+    the same weights give the same figures on machines with and without bf16. The softmax is always in fp32.
     """
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision {precision!r}", hint="choose fp32 or bf16")
     was_training = model.training
+    hardware = replace(hardware, precision=precision)
     model.eval()
     parts = []
     for batch_BCHW in torch.split(images_NCHW, EVALUATION_BATCH):
@@ -178,7 +197,9 @@ def class_probabilities(
         x_BCHW = to_float(at_size, hardware.memory_format)
         probabilities_BK = torch.zeros((), device=hardware.device)
         for view_BCHW, weight in _views(x_BCHW, views):
-            probabilities_BK = probabilities_BK + weight * model(view_BCHW).softmax(1)
+            with hardware.autocast():
+                logits_BK = model(view_BCHW)
+            probabilities_BK = probabilities_BK + weight * logits_BK.float().softmax(1)
         parts.append(probabilities_BK.cpu())
     model.train(was_training)
     return torch.cat(parts)
@@ -206,7 +227,12 @@ def _views(x_BCHW: Tensor, views: int) -> list[tuple[Tensor, float]]:
 
 
 def summarise(
-    probabilities_NK: Tensor, labels_N: Tensor, class_names: tuple[str, ...], split_name: str, views: int
+    probabilities_NK: Tensor,
+    labels_N: Tensor,
+    class_names: tuple[str, ...],
+    split_name: str,
+    views: int,
+    precision: Precision = "fp32",
 ) -> Evaluation:
     """Count hits and measure calibration of predicted probabilities."""
     predicted_N = probabilities_NK.argmax(1)
@@ -220,6 +246,7 @@ def summarise(
         num_images=num_images,
         split=split_name,
         views=views,
+        precision=precision,
         per_class=tuple(_class_result(name, confusion_KK[k], k) for k, name in enumerate(class_names)),
         confusion=tuple(tuple(row) for row in confusion_KK.tolist()),
         nll=float(-of_truth_N.clamp(min=1e-12).log().mean()),

@@ -216,11 +216,13 @@ class _Run:
             yield
 
     def _validate(self) -> Evaluation:
-        val = self.state.val
+        """In the training's precision, which may be several times as fast; after the last step in fp32."""
+        precision = self.hardware.precision if self.trainer.step < self.state.plan.last_step else "fp32"
+        val, rows = self.state.val, self.processes.rows
         with self._as_released():
-            mine_nK = class_probabilities(self.trainer.model, val.images_NCHW[self.processes.rows], self.hardware)
+            mine_nK = class_probabilities(self.trainer.model, val.images_NCHW[rows], self.hardware, precision=precision)
         probabilities_NK = self.processes.gather_rows(mine_nK)
-        evaluation = summarise(probabilities_NK, val.labels_N, self.source.class_names, "val", views=1)
+        evaluation = summarise(probabilities_NK, val.labels_N, self.source.class_names, "val", 1, precision)
         self.state.probabilities_NK, self.state.evaluation = probabilities_NK, evaluation
         return evaluation
 
@@ -260,9 +262,11 @@ class _Run:
         trainer, full_size = self.trainer, self.recipe.model.image_size
         if (size := trainer.steps.image_size(trainer.step - 1)) < full_size:
             _log.warning(
-                f"the last steps trained at {size} pixels, but evaluation uses {full_size}: expect a lower accuracy"
+                f"the last steps trained at {size} pixels, but {full_size} are evaluated: expect less accuracy"
             )
-        evaluation = self.state.evaluation or self._validate()
+        evaluation = self.state.evaluation
+        if evaluation is None or evaluation.precision != "fp32":
+            evaluation = self._validate()
         result = result_of(
             trainer,
             evaluation,
