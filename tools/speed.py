@@ -8,8 +8,9 @@ Every round measures, for each recipe in turn, one whole training with the round
 before and after it this machine's convolution rate on the recipe's own shapes and a step of the original recipe as the
 course project computed it (contiguous, fp32, batches of 128); then each peer's script, whole. A training is compared
 with the mean of the two measurements around it, because a shared machine does not stay as fast as it was. Results are
-ratios, medians and n over the rounds; no single absolute time is one. The table goes to the terminal and, with every
-round and a plot of accuracy against time and operations, into the folder `--out`.
+ratios, medians and n over the rounds; no single absolute time is one. Single steps beside the machine's best
+convolution (tools/steps.py) come first. The tables go to the terminal and, with every round and a plot of accuracy
+against time and operations, into the folder `--out`.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from pocket_resnet.data.datasets import open_source
-from pocket_resnet.device import choose, machine
+from pocket_resnet.device import choose
 from pocket_resnet.io.files import json_bytes, write_bytes, write_text
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.prepare import fit_to_data, untrained
-from tools import process
+from tools import process, steps
 from tools.original_step import build, images_per_s
 from tools.peak import flops_per_s
 from tools.scatter import Cost, cost_figure, save
@@ -180,9 +181,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder for table.md, plot and rounds")
     arguments = parser.parse_args()
+    of_steps = steps.report(steps.RECIPES, arguments.data)
     measured, peers = measure(arguments.recipes, arguments.peer, arguments.data, arguments.seeds)
-    title = f"Medians of {arguments.seeds} rounds on {machine(choose())}, {arguments.data}, validation images."
-    text = "\n".join([title, "", *wanted_table(measured), "", *recipes_table(measured, peers), ""])
+    title = f"Medians of {arguments.seeds} rounds, {arguments.data}, validation images."
+    text = "\n".join([*of_steps, "", title, "", *wanted_table(measured), "", *recipes_table(measured, peers), ""])
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text(arguments.out / "table.md", text)
     write_bytes(arguments.out / "rounds.json", json_bytes({"recipes": [asdict(m) for m in measured], "peers": peers}))

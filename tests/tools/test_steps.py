@@ -1,0 +1,47 @@
+"""A step's rate, its limit and its kernels."""
+
+import io
+
+import pytest
+
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.device import choose
+from tools import steps
+
+LOG = """\
+onednn_verbose,v1,info,cpu,isa:Intel AVX2
+onednn_verbose,v1,primitive,exec,cpu,reorder,jit:uni,undef,src:f32 dst:f32,,,64x64x3x3,100
+onednn_verbose,v1,primitive,create_nested:cache_miss,cpu,convolution,brg_conv_fwd:avx2,forward_training,,,,mb8,100
+onednn_verbose,v1,primitive,exec,cpu,convolution,brg_conv_fwd:avx2,forward_training,,,,mb8,20.5
+onednn_verbose,v1,primitive,exec,cpu,convolution,jit:avx2,backward_weights,,,,mb8,60
+onednn_verbose,v1,primitive,exec,cpu,convolution,brg_conv_fwd:avx2,forward_training,,,,mb8,19.5
+"""
+
+
+def test_kernels_by_time() -> None:
+    """Only what was executed counts, and only convolutions."""
+    assert steps.most_used(io.StringIO(LOG)) == ("jit:avx2 60%", "brg_conv_fwd:avx2 40%")
+    assert steps.most_used(io.StringIO("")) == ()
+
+
+def test_a_measured_step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(steps, "BATCH_SIZE", 8)
+    monkeypatch.setattr(steps, "LIMIT_CHANNELS", (8, 16))
+    found = steps.measure("best:20k", open_source("digits"), choose("cpu", "fp32"))
+    assert 19_000 <= found.num_params <= 20_000
+    assert found.images_per_s > 0
+    assert found.gflops_per_s > 0
+    assert found.share_of_limit > 0
+    assert 0 < found.convolution_share < 1
+    assert found.kernels
+    assert "onednn" not in capfd.readouterr().out
+    [_, _, row] = steps.table([found])
+    assert row.startswith(f"| `best:20k` | {found.num_params:,} | ")
+
+
+def test_the_timed_step_is_of_the_whole_batch_at_full_size() -> None:
+    """`fast` otherwise begins with smaller images; `cpu94` skips images that it knows well."""
+    source = open_source("digits")
+    for name in ("fast", "cpu94"):
+        recipe = steps.at_full_size(name, source)
+        assert (recipe.batch_size, recipe.train_image_sizes, recipe.hard_fraction) == (steps.BATCH_SIZE, (), 1.0)

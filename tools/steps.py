@@ -1,0 +1,180 @@
+"""Training steps beside the machine's best convolution: how near is a step to the limit, and what takes its time?
+
+    python -m tools.steps                                   # fast, best at 1M and at 5M, about 2 minutes on two cores
+    python -m tools.steps --recipes cpu94 best:270k         # a recipe's name or file, and after a colon its budget
+
+A step trains 128 images at the network's full size and does all that a training step does. The limit is the fastest
+3 x 3 convolution of 128 or 256 channels on maps of 16 x 16, forward and backward, measured before and after the steps
+of each network. The kernels are those that oneDNN chose, by their share of the convolutions' time; a GPU has none.
+"""
+
+import argparse
+import ctypes
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+import torch
+from torch import nn
+from torch.autograd.profiler_util import EventList
+from torch.profiler import profile
+
+from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Source
+from pocket_resnet.device import Hardware, choose, instructions, machine
+from pocket_resnet.model.counts import num_params
+from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, with_choices
+from pocket_resnet.training.flops import flops_per_image
+from pocket_resnet.training.prepare import fit_to_data, new_trainer
+from pocket_resnet.training.trainer import Trainer
+from tools.peak import Convolution
+
+RECIPES = ("fast", "best:1M", "best:5M")
+BATCH_SIZE = 128
+NUM_STEPS = 2
+LIMIT_CHANNELS = (128, 256)
+LIMIT_SIDE = 16
+NUM_KERNELS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Steps of one network."""
+
+    name: str
+    num_params: int
+    images_per_s: float
+    gflops_per_s: float
+    share_of_limit: float
+    convolution_share: float
+    """Of a step's processor time; the rest is norms, activations, augmentation and the optimizer."""
+    kernels: tuple[str, ...]
+
+
+def measure(name: str, source: Source, hardware: Hardware) -> Measured:
+    """Time steps of one recipe between two measurements of the limit."""
+    trainer = new_trainer(at_full_size(name, source), source, source.split("train"), hardware)
+    trainer.train_step()  # to warm up
+    limits, times_s = [limit(hardware)], []
+    for _ in range(NUM_STEPS):
+        started_s = time.perf_counter()
+        trainer.train_step()
+        hardware.synchronize()
+        times_s.append(time.perf_counter() - started_s)
+    limits.append(limit(hardware))
+    images_per_s = trainer.recipe.batch_size / statistics.median(times_s)
+    flops_per_s = images_per_s * flops_per_image(trainer.model, trainer.model.spec.image_size)
+    return Measured(
+        name=name,
+        num_params=num_params(trainer.model.spec),
+        images_per_s=images_per_s,
+        gflops_per_s=flops_per_s / 1e9,
+        share_of_limit=flops_per_s / statistics.mean(limits),
+        convolution_share=convolution_share(trainer),
+        kernels=kernels(trainer),
+    )
+
+
+def at_full_size(name: str, source: Source) -> Recipe:
+    """The recipe, which trains on all images of a batch and at the network's own size alone."""
+    recipe, _, budget = name.partition(":")
+    changes = {"batch_size": BATCH_SIZE, "train_image_sizes": (), "hard_fraction": 1.0, "min_steps": 0}
+    chosen = with_choices(load_recipe(recipe), changes | ({"budget": budget} if budget else {}))
+    return fit_to_data(chosen, source, len(source.split("train")), quiet=True)
+
+
+def limit(hardware: Hardware) -> float:
+    """FLOP/s of the fastest of a few convolutions, forward and backward."""
+    rates = []
+    for channels in LIMIT_CHANNELS:
+        module = hardware.place(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        shape_BCHW = (BATCH_SIZE, channels, LIMIT_SIDE, LIMIT_SIDE)
+        seconds, flops = Convolution(module, shape_BCHW, needs_input_gradient=True).seconds_and_flops(hardware)
+        rates.append(flops / seconds)
+    return max(rates)
+
+
+def convolution_share(trainer: Trainer) -> float:
+    """The part of one step's time that its convolutions take, forward and backward."""
+    with profile() as profiled:
+        trainer.train_step()
+        trainer.hardware.synchronize()
+    events: EventList = profiled.key_averages()
+    on_gpu = trainer.hardware.device.type == "cuda"
+    times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}
+    return float(sum(spent for name, spent in times.items() if "conv" in name) / sum(times.values()))
+
+
+def kernels(trainer: Trainer) -> tuple[str, ...]:
+    """The implementations of convolutions that took the most time of one step, as oneDNN names them."""
+    with tempfile.TemporaryFile("w+") as log:
+        with redirected_stdout(log), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
+            trainer.train_step()
+        log.seek(0)
+        return most_used(log)
+
+
+def most_used(log: Iterator[str] | IO[str]) -> tuple[str, ...]:
+    """The convolution kernels of a oneDNN log that took the most time, each with its share of them all."""
+    times: dict[str, float] = defaultdict(float)
+    for line in log:
+        fields = line.split(",")
+        if fields[2:4] == ["primitive", "exec"] and fields[5] == "convolution":
+            times[fields[6]] += float(fields[-1])
+    by_time = sorted(times.items(), key=lambda pair: -pair[1])[:NUM_KERNELS]
+    return tuple(f"{name} {spent / sum(times.values()):.0%}" for name, spent in by_time)
+
+
+@contextmanager
+def redirected_stdout(file: IO[str]) -> Iterator[None]:
+    """Inside, what this process's libraries write to standard output goes to the file."""
+    libc = ctypes.CDLL(None)
+    saved = os.dup(1)
+    os.dup2(file.fileno(), 1)
+    try:
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def table(measured: Sequence[Measured]) -> list[str]:
+    """A row per network."""
+    lines = [
+        "| step of | parameters | images/s | GFLOP/s | of the limit | convolutions | kernels |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    return lines + [
+        f"| `{each.name}` | {each.num_params:,} | {each.images_per_s:,.0f} | {each.gflops_per_s:,.0f} "
+        f"| {each.share_of_limit:.0%} | {each.convolution_share:.0%} | {', '.join(each.kernels) or '-'} |"
+        for each in measured
+    ]
+
+
+def report(names: Sequence[str], data: str) -> list[str]:
+    """The table of these recipes' steps below a line that names the machine."""
+    source, hardware = open_source(data), choose()
+    hardware.use_threads()
+    measured = [measure(name, source, hardware) for name in names]
+    on = f"{machine(hardware)}; {', '.join(instructions())}"
+    return [f"Batches of {BATCH_SIZE}, medians of {NUM_STEPS} steps, on {on}.", "", *table(measured)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="NAME[:BUDGET]")
+    parser.add_argument("--data", default="cifar10")
+    arguments = parser.parse_args()
+    print(*report(arguments.recipes, arguments.data), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
