@@ -17,6 +17,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, stack, style
 from tools.labels import Label, write_labels
+from tools.ladder import LADDER, ladder
 from tools.results import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_single_view, read_rows, series
 from tools.results import studies as studies_of
 from tools.scatter import Cost, accuracy_height, cost_figure, draw_key, draw_point, dress_accuracy_axis, save
@@ -258,6 +259,7 @@ def main() -> None:
         "hero": lambda: hero(leaderboard, published),
         "cost": lambda: cost(leaderboard, published),
         "series": lambda: dial_series(leaderboard),
+        "ladder": lambda: ladder([*leaderboard, *read_rows(LADDER.name)]),
         "ablation": lambda: changes(studies_of(read_rows("ablation.csv"), "switched_off"), "switched off"),
         "regularisation": lambda: changes(studies_of(read_rows("regularisation.csv"), "added"), "added"),
         "shapes": lambda: shapes(studies_of(read_rows("shapes.csv"), "shape")),

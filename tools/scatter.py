@@ -78,11 +78,10 @@ def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
             draw_point(axes, getattr(cost, unit), cost.accuracy)
     dress_accuracy_axis(time_axes, min(cost.accuracy for cost in [*ours, *published]) - 3)
     _dress_log_axis(time_axes, time_axes.xaxis, [cost.seconds for cost in ours if cost.seconds], DURATIONS)
-    _dress_log_axis(work_axes, work_axes.xaxis, [cost.pflop for cost in [*ours, *published]], PFLOP_TICKS)
+    dress_pflop_axis(work_axes, [cost.pflop for cost in [*ours, *published]])
     time_axes.set_ylabel("accuracy on CIFAR-10")
     time_axes.set_xlabel("training time")
     draw_key(time_axes, published=bool(published), chosen_on_test=any("†" in cost.name for cost in published))
-    work_axes.set_xlabel("training operations, PFLOP (forward and backward)")
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
         named = {cost.name: cost for cost in reversed(ours)}  # several seeds of a recipe share one label
         labels = [_cost_label(cost, unit, OURS, "bold") for cost in reversed(named.values())]
@@ -101,6 +100,13 @@ def draw_point(axes: Axes, x: float | None, accuracy: float, *, hollow: bool = F
         face, edge = ("white", PUBLISHED) if hollow else (OURS, "white")
         style: dict[str, Any] = {"markersize": 8 if hollow else 11, "markeredgewidth": 1.5 if hollow else 1.0}
         axes.plot(x, accuracy_height(accuracy), "o", markerfacecolor=face, markeredgecolor=edge, **style)
+
+
+def dress_pflop_axis(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis of training operations that has room for labels around these values."""
+    axes.set_xscale("log")
+    _dress_log_axis(axes, axes.xaxis, values, PFLOP_TICKS)
+    axes.set_xlabel("training operations, PFLOP (forward and backward)")
 
 
 def _dress_log_axis(axes: Axes, axis: Axis, values: Sequence[float], names: dict[float, str]) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tools.ladder import LADDER, fit, frontier, rungs
 from tools.results import ALL_ON, RESULTS, Case, Rows, calibrations, read_rows, series, studies
 
 ROOT = Path(__file__).parents[1]
@@ -137,6 +138,30 @@ def series_table(leaderboard: Rows) -> str:
     )
 
 
+def ladder_table(rows: Rows) -> str:
+    """The runs of each size, cheap ones first, and the power law through those that no cheaper run beats."""
+    columns = {"at most": ">", "run": "<"} | dict.fromkeys(["parameters", "epochs", "PFLOP", "accuracy"], ">")
+    lines = [
+        [
+            size,
+            f"`{row['command'].removeprefix('pocket-resnet train ')}`",
+            f"{int(row['num_params']):,}",
+            row["epochs"],
+            _pflop(float(row["train_pflop"])),
+            _accuracy(row),
+        ]
+        for size, of_size in rungs(rows).items()
+        for row in of_size
+    ]
+    law = fit(frontier(rows))
+    text = (
+        f"The dashed line is a power law through the runs that no cheaper one beats: error = {law.at_1_pflop:.1f}% x "
+        f"PFLOP<sup>-{law.exponent:.2f}</sup>."
+    )
+    table = f"{markdown(columns, lines)}\n\n{text}"
+    return with_picture("ladder", "Accuracy against training operations, by size", table)
+
+
 def ablation_table(rows: Rows) -> str:
     """What each switch changes, the most useful first."""
     alt = "Change of validation accuracy when a switch of the original recipe is off"
@@ -219,6 +244,7 @@ def with_picture(name: str, alt: str, table: str, *, drawn: bool = True) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: leaderboard_table(read_leaderboard()),
     "series": lambda: series_table(read_leaderboard()),
+    "ladder": lambda: ladder_table([*read_leaderboard(), *read_leaderboard(LADDER)]),
     "ablation": lambda: ablation_table(read_rows("ablation.csv")),
     "regularisation": lambda: regularisation_table(read_rows("regularisation.csv")),
     "shapes": lambda: shapes_table(read_rows("shapes.csv")),

@@ -1,0 +1,112 @@
+"""What more training operations buy: error against PFLOP, by size of the network, and the power law through the best.
+
+`make plots` draws the picture and makes the table of docs/report.md.
+
+The rows are those of results/leaderboard.csv and, for runs that are no recipe to recommend, results/ladder.csv.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pocket_resnet.plots.style import COLORS, PUBLISHED, figure, style
+from tools.labels import Label, write_labels
+from tools.results import RESULTS, Rows, is_single_view
+from tools.scatter import accuracy_height, dress_accuracy_axis, dress_pflop_axis
+
+LADDER = RESULTS / "ladder.csv"
+SIZES = {
+    **{"50K": 50_000, "100K": 100_000, "270K": 270_000, "500K": 500_000},
+    **{"1M": 1_000_000, "2M": 2_000_000, "5M": 5_000_000},
+}
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """error in percent = at_1_pflop * PFLOP ** -exponent."""
+
+    at_1_pflop: float
+    exponent: float
+
+    def error(self, pflop: float) -> float:
+        """In percent."""
+        return self.at_1_pflop * math.exp(-self.exponent * math.log(pflop))
+
+
+def rungs(rows: Rows) -> dict[str, Rows]:
+    """The single-view rows of each size that has any, cheap runs first; a size holds what fits no smaller one."""
+    found: dict[str, Rows] = {size: [] for size in SIZES}
+    for row in sorted(filter(is_single_view, rows), key=lambda row: float(row["train_pflop"])):
+        size = next((size for size, most in SIZES.items() if int(row["num_params"]) <= most), None)
+        if size is not None:
+            found[size].append(row)
+    return {size: rows for size, rows in found.items() if rows}
+
+
+def frontier(rows: Rows) -> Rows:
+    """The runs that no run of as few operations beats, cheap ones first."""
+    best: Rows = []
+    for row in sorted(filter(is_single_view, rows), key=lambda row: float(row["train_pflop"])):
+        if not best or float(row["accuracy_mean"]) > float(best[-1]["accuracy_mean"]):
+            best.append(row)
+    return best
+
+
+def fit(rows: Sequence[dict[str, str]]) -> PowerLaw:
+    """The power law through runs, by least squares of the logarithms; of at least two."""
+    x = [math.log(float(row["train_pflop"])) for row in rows]
+    y = [math.log(error(row)) for row in rows]
+    slope, intercept = np.polyfit(x, y, 1)
+    return PowerLaw(math.exp(intercept), -float(slope))
+
+
+def points(rows: Rows) -> tuple[list[float], list[float]]:
+    """Operations and heights of the runs."""
+    return [float(row["train_pflop"]) for row in rows], [accuracy_height(100 - error(row)) for row in rows]
+
+
+def error(row: dict[str, str]) -> float:
+    """In percent."""
+    return 100 * (1 - float(row["accuracy_mean"]))
+
+
+@style()
+def ladder(rows: Rows) -> Figure | None:
+    """Accuracy against training operations: a line a size, and the power law through the best of any size.
+
+    Both leave out runs that a cheaper one (of the size, of any size) beats. The dial's runs have no names.
+    """
+    found = rungs(rows)
+    if not found:
+        return None
+    drawn, axes = figure(11, 6)
+    labels = []
+    for color, (size, of_size) in zip(COLORS, found.items(), strict=False):
+        x, y = points(of_size)
+        axes.plot(x, y, "o", color=color, markersize=8)
+        axes.plot(*points(frontier(of_size)), "o-", color=color, markersize=8, label=size)
+        labels += [
+            Label(x[number], y[number], f"{row['recipe']} {100 - error(row):.1f}%", color, "bold")
+            for number, row in enumerate(of_size)
+            if row["recipe"] != "best"
+        ]
+    every = [float(row["train_pflop"]) for of_size in found.values() for row in of_size]
+    law = fit(frontier(rows))
+    ends = min(every), max(every)
+    heights = [accuracy_height(100 - law.error(pflop)) for pflop in ends]
+    axes.plot(
+        ends,
+        heights,
+        color=PUBLISHED,
+        linestyle=(0, (4, 2)),
+        label=f"error {law.at_1_pflop:.1f}% at 1 PFLOP,\nexponent {-law.exponent:.2f}",
+    )
+    dress_pflop_axis(axes, every)
+    dress_accuracy_axis(axes, 100 - 1.2 * max(map(error, rows)), (100 - min(map(error, rows)) + 100) / 2)
+    axes.set_ylabel("validation accuracy, single view")
+    axes.legend(frameon=False, loc="lower right", title="parameters, at most", fontsize=10, title_fontsize=10)
+    write_labels(axes, labels)
+    return drawn
