@@ -18,7 +18,7 @@ ENDED = ("COMPLETE", "PRUNED")
 
 
 def runs_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if (path / "result.json").exists())
+    return sorted(path.name for path in folder.glob("*-seed*") if (path / "result.json").exists())
 
 
 def ended(study: Any) -> Counter[int]:

@@ -121,18 +121,16 @@ def prepare(request: Request) -> tuple[Settings, TrialContext]:
     context = open_context(Settings(Path(), recipe, Space({}), 0, data_dir=request.data_dir))
     source, untuned = context.source, context.untuned
     folder = request.folder or Path("searches") / f"{recipe.name}-{Path(source.name).name}"
-    num_untuned = num_params(untuned.model)
     changes: dict[str, object] = {"data.name": source.name}
     if recipe.budget is None:  # no trial may be larger than the untuned network
-        changes["budget"] = num_untuned
+        changes["budget"] = num_params(untuned.model)
     if not recipe.hardware.num_threads:
         changes["hardware.num_threads"] = max(1, num_cores() // request.num_workers)
     recipe = override(recipe, changes)
-    space = load_space(request.space, untuned)
     settings = Settings(
         folder=folder,
         recipe=recipe,
-        space=space if request.trade is None else space.with_budgets_up_to(num_untuned),
+        space=load_space(request.space, untuned),
         num_trials=request.num_trials,
         trade=request.trade,
         equal_cost=request.equal_cost,
@@ -141,6 +139,8 @@ def prepare(request: Request) -> tuple[Settings, TrialContext]:
         data_dir=request.data_dir,
         storage=request.storage,
     )
+    if request.trade is not None:
+        settings = replace(settings, space=settings.space.with_budgets_up_to(settings.budget))
     return settings, replace(context, settings=settings)
 
 
@@ -167,7 +167,7 @@ def _locked(settings: Settings, *, resume: bool) -> Iterator[None]:
 def first_trial(context: TrialContext) -> dict[str, Any]:
     """What a study records for a trial with the untuned recipe's values, as far as the space contains them."""
     settings, untuned = context.settings, context.untuned
-    budget = {} if settings.trade is None else {"budget": num_params(untuned.model)}
+    budget = {} if settings.trade is None else {"budget": settings.budget}
     return settings.space.params(untuned) | budget
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.tuning.space import Space
 
 Candidate = Literal["tuned", "untuned", "longer"]
@@ -39,6 +39,11 @@ class Settings:
     def name(self) -> str:
         """Name of the study, by which machines find it on a shared server."""
         return self.folder.name
+
+    @property
+    def budget(self) -> int:
+        """Most parameters that a trial's network may have."""
+        return parse_count(str(self.recipe.budget), "budget")
 
     @property
     def shares(self) -> tuple[float, ...]:
