@@ -180,7 +180,12 @@ def test_a_killed_worker_is_replaced(command: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("trade", "unit"),
-    [("latency", "milliseconds"), ("macs", "multiply-adds"), ("bytes", "bytes"), ("params", "parameters")],
+    [
+        ("latency", "milliseconds"),
+        ("params", "parameters"),
+        pytest.param("macs", "multiply-adds", marks=pytest.mark.slow),
+        pytest.param("bytes", "bytes", marks=pytest.mark.slow),
+    ],
 )
 def test_two_goals(command: Any, run: Any, tmp_path: Path, trade: str, unit: str) -> None:
     """The front has a recipe for each of its trials, none of which beats another; all are within the budget."""
