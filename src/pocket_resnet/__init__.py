@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from pocket_resnet.inference.classifier import Classifier
     from pocket_resnet.inference.evaluate import Evaluation
     from pocket_resnet.model.design import Design
+    from pocket_resnet.recipe.schema import Recipe
     from pocket_resnet.training.callbacks import Callback
     from pocket_resnet.training.result import Result
+    from pocket_resnet.tuning.search import SearchResult
+    from pocket_resnet.tuning.settings import Trade
 
-__all__ = ["Callback", "__version__", "design", "evaluate", "load", "open_data", "train", "write_report"]
+__all__ = ["Callback", "__version__", "design", "evaluate", "load", "open_data", "search", "train", "write_report"]
 
 
 def train(
@@ -54,16 +57,11 @@ def train(
         result = pocket_resnet.train("best", data="cifar10", budget="1M", epochs=10)
         print(f"{result.accuracy:.2%} with {result.num_params:,} parameters: {result.model}")
     """
-    from pocket_resnet.data.datasets import data_name
     from pocket_resnet.io.files import expanded
-    from pocket_resnet.recipe.toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe
 
-    values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}
-    if data is not None:
-        values["data.name"] = data_name(data)
     return train_recipe(
-        with_choices(load_recipe(os.fspath(recipe)), values),
+        _recipe(recipe, data, changes),
         data_dir=None if data_dir is None else expanded(data_dir),
         runs_dir=expanded(runs_dir),
         run=None if run is None else os.fspath(run),
@@ -71,6 +69,48 @@ def train(
         fork=fork,
         callbacks=callbacks,
     )
+
+
+def search(
+    recipe: str | Path = "fast",
+    *,
+    data: str | Path | None = None,
+    trials: int = 40,
+    hours: float | None = None,
+    workers: int = 1,
+    trade: "Trade | None" = None,
+    equal_cost: bool = False,
+    space: str | Path | None = None,
+    storage: str | None = None,
+    dir: str | Path | None = None,
+    resume: bool = False,
+    data_dir: str | Path | None = None,
+    **changes: Any,
+) -> "SearchResult":
+    """Search for a better recipe on your own data within a budget, as `pocket-resnet search` does (docs/search.md).
+
+    `recipe`, `data` and `changes` are as in `train`; the other arguments are the command's flags. `recipes` of the
+    result are the paths to train: the recommended recipe, or with `trade` the front's, cheapest first. `best` and
+    `front` are trials, `verdict` compares the winner with the untuned recipe, `record` is the content of search.json.
+    Needs the extra `search`. Raises UsageError, DataError, EnvironmentFault, and Stopped after a signal and a save.
+
+    Example:
+
+        result = pocket_resnet.search("fast", data="digits", budget="100K", trials=20, workers=2)
+        pocket_resnet.train(result.recipes[0])
+    """
+    from pocket_resnet.tuning.settings import require_optuna
+
+    require_optuna()
+    from pocket_resnet.tuning import search as tuning
+    from pocket_resnet.tuning.space import space_beside
+
+    beside = space_beside(recipe)
+    paths: dict[str, Any] = {"folder": _path(dir), "space": _path(space) or beside, "data_dir": _path(data_dir)}
+    limits: dict[str, Any] = {"num_trials": trials, "hours": hours, "num_workers": workers}
+    goals: dict[str, Any] = {"trade": trade, "equal_cost": equal_cost}
+    chosen = _recipe(recipe, data, changes)
+    return tuning.search(tuning.Request(chosen, **limits, **goals, **paths, storage=storage, resume=resume))
 
 
 def load(path: str | Path, device: str = "auto") -> "Classifier":
@@ -196,6 +236,24 @@ def __getattr__(name: str) -> Any:
 
         return Callback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _path(path: str | Path | None) -> Path | None:
+    """The path with `~` expanded."""
+    from pocket_resnet.io.files import expanded
+
+    return None if path is None else expanded(path)
+
+
+def _recipe(recipe: str | Path, data: str | Path | None, changes: dict[str, Any]) -> "Recipe":
+    """The recipe of that name or file, with the keyword arguments `changes` as its keys."""
+    from pocket_resnet.data.datasets import data_name
+    from pocket_resnet.recipe.toml import load_recipe, with_choices
+
+    values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}
+    if data is not None:
+        values["data.name"] = data_name(data)
+    return with_choices(load_recipe(os.fspath(recipe)), values)
 
 
 def _plain(value: Any) -> Any:

@@ -65,7 +65,7 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 """
 
 USE = """
-from pocket_resnet import load, train
+from pocket_resnet import load, search, train
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.training.saved_run import read_run
 from pocket_resnet.reporting.report import write_report
@@ -82,12 +82,13 @@ def refused():
         load("r")
     except Exception:
         pass
+def find(): search("fast", data="digits", trials=1, dir="s", max_steps=1, hardware__num_threads=1, **tiny)
 def predict():
     image = numpy.random.RandomState(0).randint(0, 255, (9, 9, 3)).astype(numpy.uint8)
     print(load("runs/r").predict(image)[0].label)
 uses = {"train": run, "fail": fail, "refused": refused, "predict": predict,
         "evaluate": lambda: evaluate_model("runs/r"), "read": lambda: read_run(Path("runs/r")),
-        "report": lambda: write_report("runs/r")}
+        "report": lambda: write_report("runs/r"), "search": find}
 """
 
 COMPARE = """
@@ -116,7 +117,7 @@ def test_the_caller_s_settings_are_the_same_afterwards(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     changed: dict[str, list[str]] = json.loads(done.stderr.splitlines()[-1])
     assert not [name for name in changed if changed[name]], changed
-    assert set(changed) == {"train", "fail", "refused", "predict", "evaluate", "read", "report"}
+    assert set(changed) == {"train", "fail", "refused", "predict", "evaluate", "read", "report", "search"}
 
 
 RESULTS = (

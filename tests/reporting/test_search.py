@@ -7,7 +7,16 @@ import pytest
 
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.reporting.report import write_report
-from pocket_resnet.tuning.record import Cost, FinalRecord, Rung, SearchRecord, TrialRecord, judged, write_record
+from pocket_resnet.tuning.record import (
+    NOTHING_TO_COMPARE,
+    Cost,
+    FinalRecord,
+    Rung,
+    SearchRecord,
+    TrialRecord,
+    verdict_of,
+    write_record,
+)
 
 SPACE = {
     "optim.lr": {"low": 0.01, "high": 1.0, "log": True},
@@ -43,7 +52,7 @@ def record() -> SearchRecord:
     return SearchRecord(
         name="fast-digits", recipe='name = "fast"\n', data="digits", space=SPACE, num_trials=12,
         trade=None, trials=trials, importance={"optim.lr": 0.7, "augment.crop_px": 0.3}, best=0, front=[],
-        finals=finals(0.1), verdict=judged(finals(0.1), 6), version="0.1.0",
+        finals=finals(0.1), verdict=verdict_of(finals(0.1)), version="0.1.0",
     )  # fmt: skip
 
 
@@ -64,9 +73,29 @@ def test_a_gain(record: SearchRecord, tmp_path: Path) -> None:
 
 
 def test_noise_recommends_the_untuned_recipe(record: SearchRecord, tmp_path: Path) -> None:
-    page = page_of(replace(record, finals=finals(0.005), verdict=judged(finals(0.005), 6)), tmp_path)
+    page = page_of(replace(record, finals=finals(0.005), verdict=verdict_of(finals(0.005))), tmp_path)
     assert "Stay with the untuned recipe" in page
     assert "more accurate beyond the noise" not in page
+
+
+def test_no_trial_beat_the_untuned_recipe(record: SearchRecord, tmp_path: Path) -> None:
+    page = page_of(replace(record, finals=[], verdict=NOTHING_TO_COMPARE), tmp_path)
+    assert "No trial beat the untuned recipe" in page
+    assert "untuned.toml" in page
+    assert "Tuned against untuned" not in page
+
+
+def test_what_the_search_costs(record: SearchRecord, tmp_path: Path) -> None:
+    """In all, in trainings of the untuned recipe, and against training that recipe longer."""
+    longer = [FinalRecord("longer", seed, 0.7 + 0.01 * seed, 0.6, Cost(900, 10**13, 9.0, 9.0)) for seed in (1, 2, 3)]
+    runs = [*finals(0.1), *longer]
+    costly = replace(record, finals=runs, verdict=verdict_of(runs), training_flops=4 * 10**12, longer_epochs=30)
+    page = " ".join(page_of(costly, tmp_path).split())
+    assert "The trials cost 0.012 PFLOP, the final comparison 0.036 PFLOP" in page
+    assert "so the trials cost 3.0 times that" in page
+    assert "trained for 30 epochs" in page
+    assert "+17.73 to +22.27 points" in page
+    assert "longer, all" in page
 
 
 def test_an_unfinished_search(record: SearchRecord, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """search.json: written, read, refused where damaged, and what it says of noise."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,15 @@ import pytest
 
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.tuning.record import (
+    NOTHING_TO_COMPARE,
     Cost,
     FinalRecord,
     Rung,
     SearchRecord,
     TrialRecord,
     is_search,
-    judged,
     read_record,
+    verdict_of,
     write_record,
 )
 
@@ -41,7 +43,7 @@ def record() -> SearchRecord:
     return SearchRecord(
         name="tiny", recipe='name = "tiny"\n', data="digits", space={"optim.lr": {"low": 0.1, "high": 1.0}},
         num_trials=2, trade=None, trials=[trial, stopped], importance={"optim.lr": 1.0}, best=0, front=[], finals=runs,
-        verdict=judged(runs, 6), version="0.1.0",
+        verdict=verdict_of(runs), version="0.1.0",
     )  # fmt: skip
 
 
@@ -50,9 +52,21 @@ def test_written_and_read(record: SearchRecord, tmp_path: Path) -> None:
     write_record(tmp_path, record)
     assert is_search(tmp_path)
     assert read_record(tmp_path) == record
-    assert record.train_flops == 10 + 5 + 6 * 10
-    assert record.seconds_total == 3 + 6 * 2
+    written = json.loads((tmp_path / "search.json").read_text())
+    assert (written["trials_flops"], written["finals_flops"]) == (10 + 5, 6 * 10)
+    assert written["seconds_total"] == 3 + 6 * 2
     assert record.mean_and_sd("tuned", "accuracy") == pytest.approx((0.91, 0.01))
+    assert record.compared == ["untuned", "tuned"]
+
+
+def test_recipes_to_train(record: SearchRecord) -> None:
+    """The recommended one; those of a front; none before the verdict."""
+    assert record.recipe_names == ["best.toml"]
+    noise = finals([0.8, 0.9, 1.0], [0.8, 0.9, 1.0])
+    assert replace(record, verdict=verdict_of(noise)).recipe_names == ["untuned.toml"]
+    assert replace(record, verdict=NOTHING_TO_COMPARE).recipe_names == ["untuned.toml"]
+    assert replace(record, verdict=None).recipe_names == []
+    assert replace(record, verdict=None, best=None, front=[1, 0]).recipe_names == ["front/0001.toml", "front/0000.toml"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +109,18 @@ def test_wrong_values_and_newer_formats(record: SearchRecord, tmp_path: Path) ->
     ],
 )
 def test_noise_is_no_gain(tuned: list[float], untuned: list[float], expected: str) -> None:
-    verdict = judged(finals(tuned, untuned), 6)
+    verdict = verdict_of(finals(tuned, untuned))
     assert verdict is not None
     assert verdict.recommended == expected
-    assert judged(finals(tuned, untuned)[1:], 6) is None
+    assert verdict_of(finals(tuned, untuned)[1:]) is None
+
+
+def test_training_longer_is_judged_too() -> None:
+    runs = finals([0.90, 0.91, 0.92], [0.80, 0.81, 0.82])
+    longer = [final("longer", seed, accuracy) for seed, accuracy in enumerate([0.95, 0.96, 0.97], 1)]
+    found, unfinished = verdict_of(runs + longer), verdict_of(runs + longer[1:])
+    assert found is not None
+    assert unfinished is not None
+    assert found.longer_difference == pytest.approx((-0.07267, -0.02733), abs=1e-5)
+    assert found.recommended == "tuned"
+    assert unfinished.longer_difference is None

@@ -16,14 +16,15 @@ import pytest
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.io.locks import lock_folder
-from pocket_resnet.recipe.toml import load_recipe
-from pocket_resnet.tuning.search import Request, prepare, search
+from pocket_resnet.model.counts import num_params
+from pocket_resnet.recipe.toml import load_recipe, with_choices
+from pocket_resnet.tuning.search import Request, first_trial, prepare, search
 
 pytestmark = pytest.mark.timeout(600)  # processes that import torch, a dozen of them
 
 SPACE = """
 [optim]
-lr = { low = 0.01, high = 0.2, log = true }
+lr = { low = 0.06, high = 0.2, log = true }  # without the recipe's 0.05, so no trial is the untuned recipe
 [model]
 num_blocks = { choices = [[1, 1], [2, 2]] }
 """
@@ -57,6 +58,8 @@ def test_from_trials_to_the_report(command: Any, run: Any, tmp_path: Path) -> No
     assert all(trial["cost"]["train_flops"] > 0 for trial in found["trials"])
     assert "untuned " in out
     assert "verdict " in out
+    recommended = {"tuned": "best.toml", "untuned": "untuned.toml"}[found["verdict"]["recommended"]]
+    assert f"next        pocket-resnet train {tmp_path / 's' / recommended}\n" in out
     assert "trial 0 (" in err
     best = load_recipe(str(tmp_path / "s/best.toml"))
     won = found["trials"][found["best"]]
@@ -78,6 +81,48 @@ def test_from_trials_to_the_report(command: Any, run: Any, tmp_path: Path) -> No
     code, _, err = run(*command("--resume", "--optim.momentum", 0.5))
     assert code == 2
     assert "the search began with other settings: optim.momentum: 0.9 -> 0.5" in err
+
+
+def test_the_untuned_recipe_wins(digits_recipe: Path, run: Any, tmp_path: Path) -> None:
+    """Nothing is compared; output, record, report and the next command recommend the untuned recipe, also resumed."""
+    (tmp_path / "space.toml").write_text("label_smoothing = { low = 0.0, high = 0.3 }")
+    words = "search", digits_recipe, "--trials", 1, "--dir", tmp_path / "s", "--space", tmp_path / "space.toml"
+    for again in ((), ("--resume",)):
+        code, out, err = run(*words, *again)
+        assert code == 0, err
+        assert "verdict     no trial beat the untuned recipe: stay with the untuned recipe\n" in out
+        assert f"next        pocket-resnet train {tmp_path / 's/untuned.toml'}\n" in out
+        assert not (tmp_path / "s/finals").exists()
+    found = json.loads((tmp_path / "s/search.json").read_text())
+    assert found["finals"] == []
+    assert found["verdict"]["recommended"] == "untuned"
+    assert found["trials_flops"] == found["training_flops"] > 0
+    assert "No trial beat the untuned recipe" in (tmp_path / "s/report.html").read_text()
+    assert "# No trial beat the untuned recipe" in (tmp_path / "s/best.toml").read_text()
+    assert load_recipe(str(tmp_path / "s/untuned.toml")).label_smoothing == 0.1
+
+
+PROGRAM = """
+import sys
+import pocket_resnet
+print("started")
+result = pocket_resnet.search(sys.argv[1], trials=2, dir="s", epochs=1, label_smoothing=0.05)
+print(result.best.number, result.verdict.recommended, result.recipes[0], result.front)
+"""
+
+
+def test_a_program_without_a_main_guard(recipe: Path, tmp_path: Path) -> None:
+    """Workers do not run the script again; the recipe's own space and the changes apply."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(recipe)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "s/search.json").read_text())
+    recommended = found["verdict"]["recommended"]
+    path = {"tuned": "s/best.toml", "untuned": "s/untuned.toml"}[recommended]
+    assert done.stdout == f"started\n{found['best']} {recommended} {path} []\n"
+    assert set(found["space"]) == {"optim.lr", "model.num_blocks"}
+    assert "label_smoothing = 0.05" in (tmp_path / path).read_text()
 
 
 @contextmanager
@@ -133,9 +178,18 @@ def test_a_killed_worker_is_replaced(command: Any, tmp_path: Path) -> None:
     assert [trial["number"] for trial in found["trials"]] == list(range(3))
 
 
-def test_two_goals(command: Any, run: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("trade", "unit"),
+    [
+        ("latency", "milliseconds"),
+        ("params", "parameters"),
+        pytest.param("macs", "multiply-adds", marks=pytest.mark.slow),
+        pytest.param("bytes", "bytes", marks=pytest.mark.slow),
+    ],
+)
+def test_two_goals(command: Any, run: Any, tmp_path: Path, trade: str, unit: str) -> None:
     """The front has a recipe for each of its trials, none of which beats another; all are within the budget."""
-    code, out, err = run(*command("--trials", 5, "--trade", "params"))
+    code, out, err = run(*command("--trials", 4, "--trade", trade))
     assert code == 0, err
     found = json.loads((tmp_path / "s/search.json").read_text())
     front = [found["trials"][number] for number in found["front"]]
@@ -144,10 +198,16 @@ def test_two_goals(command: Any, run: Any, tmp_path: Path) -> None:
     accuracies = [trial["rungs"][-1]["accuracy"] for trial in front]
     assert costs == sorted(costs)
     assert accuracies == sorted(accuracies)
-    assert {path.stem for path in (tmp_path / "s/front").iterdir()} == {f"{number:04d}" for number in found["front"]}
-    assert "front/" in out
     assert found["finals"] == []
+    recipes = {tmp_path / f"s/front/{trial['number']:04d}.toml": trial for trial in front}
+    assert set((tmp_path / "s/front").iterdir()) == set(recipes)
+    table = out.partition("recipe")[2]
+    assert unit in table
+    for path, trial in recipes.items():
+        assert f"{path} " in table
+        assert num_params(load_recipe(str(path)).model) == trial["cost"]["num_params"] <= 1_454
     assert (tmp_path / "s/plots/front.png").exists()
+    assert "front/" in (tmp_path / "s/report.html").read_text()
 
 
 def test_hours_end_a_search(command: Any, run: Any, tmp_path: Path) -> None:
@@ -165,6 +225,8 @@ def test_hours_end_a_search(command: Any, run: Any, tmp_path: Path) -> None:
         ({"num_workers": -1}, "--workers -1"),
         ({"hours": 0.0}, "--hours 0.0"),
         ({"hours": float("nan")}, "--hours nan"),
+        ({"trade": "speed"}, "--trade 'speed' is unknown"),
+        ({"trade": "macs", "equal_cost": True}, "--equal-cost"),
         ({"trade": "latency", "num_workers": 2}, "needs the machine to itself"),
         ({"trade": "latency", "storage": "postgresql://h/d"}, "needs the machine to itself"),
     ],
@@ -172,6 +234,11 @@ def test_hours_end_a_search(command: Any, run: Any, tmp_path: Path) -> None:
 def test_meaningless_requests(changes: dict[str, Any], what: str, make_recipe: Any) -> None:
     with pytest.raises(UsageError, match=what):
         search(Request(make_recipe(), **changes))
+
+
+def test_equal_cost_needs_epochs_that_count(make_recipe: Any) -> None:
+    with pytest.raises(UsageError, match="--equal-cost trains the untuned recipe for more epochs"):
+        search(Request(make_recipe(max_steps=3), equal_cost=True))
 
 
 def test_validation_images_must_be_left(make_recipe: Any) -> None:
@@ -192,6 +259,17 @@ def test_no_trial_may_exceed_the_untuned_network(digits_recipe: Path, tmp_path: 
     assert settings.recipe.hardware.num_threads == 1
     traded, _ = prepare(replace(request, trade="macs"))
     assert traded.space.to_json()["budget"] == {"low": 90, "high": 1454, "log": True}
+
+
+def test_the_first_trial_is_what_the_dial_chooses(tmp_path: Path) -> None:
+    """Not the recipe's values before the dial; also with a second goal."""
+    recipe = with_choices(load_recipe("best"), {"data.name": "digits", "budget": "50K", "epochs": 10})
+    for trade in (None, "macs"):
+        settings, context = prepare(Request(recipe, trade=trade, folder=tmp_path / "s"))
+        first = settings.space.values(first_trial(context))
+        assert first.keys() == settings.space.dimensions.keys()
+        assert context.fitted(first).model == context.untuned.model
+        assert context.fitted(first).train_image_sizes == context.untuned.train_image_sizes != ()
 
 
 def test_a_missing_extra_is_one_line(command: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,9 +123,20 @@ def test_too_many_choices_and_too_large_a_file(load: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["fast", "cpu94", "best", "original", "pocket-5m"])
 def test_the_default_space_suits_every_recipe(name: str, logged: pytest.LogCaptureFixture) -> None:
+    """All of the recipe's own values are in it."""
     recipe = load_recipe(name)
     space = load_space(None, recipe)
     assert 5 <= len(space.dimensions) <= 8
     assert ("optim.muon_lr" in space.dimensions) == (recipe.optim.name == "muon")
+    assert space.params(recipe).keys() == space.dimensions.keys()
     left_out = set(re.findall(r"not searched: ([\w.]+) ", logged.text))
     assert len(space.dimensions) + len(left_out) == 8
+
+
+def test_the_default_space_is_extended_to_the_recipe_s_own_values() -> None:
+    changes = {"optim.lr": 2.0, "augment.crop_px": 6, "train_image_sizes": (8, 32), "optim.weight_decay": 0.0}
+    dimensions = load_space(None, override(load_recipe("fast"), changes)).dimensions
+    assert dimensions["optim.lr"] == Range(low=0.02, high=2.0, log=True)
+    assert dimensions["augment.crop_px"] == Range(low=0, high=6)
+    assert dimensions["train_image_sizes"] == Choices(choices=[[8, 32], [], [24, 28, 32], [16, 24, 32]])
+    assert dimensions["optim.weight_decay"] == Range(low=1e-4, high=1e-2, log=True)  # a logarithm has no 0

@@ -8,12 +8,12 @@ import pytest
 from pocket_resnet.inference.latency import Latency
 from pocket_resnet.tuning import summary
 from pocket_resnet.tuning.record import Cost, Rung, SearchRecord, TrialRecord
-from pocket_resnet.tuning.summary import with_latencies_side_by_side
+from pocket_resnet.tuning.summary import with_latencies_side_by_side, write_results
 
 
-def test_the_front_is_measured_again_side_by_side(laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_is_measured_again_side_by_side(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that turns out slower than a more accurate one leaves the front."""
-    settings = laboratory.settings
+    settings = context.settings
     values = settings.space.values(settings.space.params(settings.recipe))
     trials = [
         TrialRecord(number, "complete", values, [Rung(4, 8, 0.5, accuracy)], Cost(), trade=number + 1.0)
@@ -29,7 +29,10 @@ def test_the_front_is_measured_again_side_by_side(laboratory: Any, monkeypatch: 
         "network_latencies",
         lambda networks, _: [Latency(ms / 1000, ms / 1000, 0, 51) for ms in milliseconds[: len(networks)]],
     )
-    found = with_latencies_side_by_side(record, laboratory)
+    found = with_latencies_side_by_side(record, context)
     assert found.front == [0, 2]
     assert [trial.trade for trial in found.trials] == pytest.approx([1.5, 4, 3, 4])
-    assert with_latencies_side_by_side(replace(record, front=[]), laboratory).front == []
+    write_results(record, context)
+    write_results(found, context)
+    assert sorted(path.name for path in (settings.folder / "front").iterdir()) == ["0000.toml", "0002.toml"]
+    assert with_latencies_side_by_side(replace(record, front=[]), context).front == []

@@ -41,11 +41,11 @@ def study() -> Any:
         yield study
 
 
-def test_rungs_are_one_schedule_and_each_is_judged(study: Any, laboratory: Any) -> None:
+def test_rungs_are_one_schedule_and_each_is_judged(study: Any, context: Any) -> None:
     """The last rung is the end of an ordinary run, whose folder, metrics and cost are kept."""
     trial = study.ask()
-    (nll,) = run_trial(trial, laboratory)
-    folder = laboratory.settings.trials / "0000"
+    (nll,) = run_trial(trial, context)
+    folder = context.settings.trials / "0000"
     rungs, result = trial.user_attrs["rungs"], json.loads((folder / "result.json").read_text())
     assert [rung["steps"] for rung in rungs] == [1, 2, 4]
     assert nll == rungs[-1]["nll"] == pytest.approx(read_metrics(folder / "metrics.jsonl")[-1]["val_nll"], abs=1e-6)
@@ -56,44 +56,44 @@ def test_rungs_are_one_schedule_and_each_is_judged(study: Any, laboratory: Any) 
     assert study.trials[0].intermediate_values == {1: rungs[0]["nll"], 3: rungs[1]["nll"], 9: rungs[2]["nll"]}
 
 
-def test_the_test_split_stays_closed(study: Any, laboratory: Any, synthetic: Any) -> None:
-    run_trial(study.ask(), laboratory)
+def test_the_test_split_stays_closed(study: Any, context: Any, synthetic: Any) -> None:
+    run_trial(study.ask(), context)
     assert synthetic.num_test_opened == 0
 
 
-def test_promoted_trials_are_resumed_exactly(study: Any, laboratory: Any) -> None:
+def test_promoted_trials_are_resumed_exactly(study: Any, context: Any) -> None:
     """Weights after three rungs are those of a run without rungs, to the bit."""
     trial = study.ask()
-    run_trial(trial, laboratory)
-    values = laboratory.settings.space.values(trial.params)
-    whole = laboratory.train(values, laboratory.settings.trials, "whole")
-    folder = laboratory.settings.trials
+    run_trial(trial, context)
+    values = context.settings.space.values(trial.params)
+    whole = context.train(values, context.settings.trials, "whole")
+    folder = context.settings.trials
     weights = [(folder / name / "model/model.safetensors").read_bytes() for name in ("0000", "whole")]
     assert weights[0] == weights[1]
     assert whole.steps == 4
 
 
-def test_small_images_are_judged_at_their_size(study: Any, laboratory: Any) -> None:
+def test_small_images_are_judged_at_their_size(study: Any, context: Any) -> None:
     trial = study.ask()
-    run_trial(trial, laboratory)
+    run_trial(trial, context)
     assert [rung["image_size"] for rung in trial.user_attrs["rungs"]] == [6, 6, 8]
 
 
-def test_who_is_behind_stops(study: Any, laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_trial(study.ask(), laboratory)
+def test_who_is_behind_stops(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_trial(study.ask(), context)
     rung, worse = trials._rung, iter([9.0])
     monkeypatch.setattr(trials, "_rung", lambda *arguments: rung(*arguments) | {"nll": next(worse)})
     trial = study.ask()
     with pytest.raises(optuna.TrialPruned):
-        run_trial(trial, laboratory)
-    folder = laboratory.settings.trials / "0001"
+        run_trial(trial, context)
+    folder = context.settings.trials / "0001"
     assert [rung["steps"] for rung in trial.user_attrs["rungs"]] == [1]
     assert {path.name for path in folder.iterdir()} >= {"recipe.toml", "metrics.jsonl", "result.json", "checkpoints"}
     assert trial.user_attrs["cost"]["train_flops"] > 0
     assert trial.user_attrs["cost"]["seconds_total"] > 0
 
 
-def test_a_worker_s_trial_goes_on_where_it_died(study: Any, laboratory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_s_trial_goes_on_where_it_died(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under its first number, from its last rung."""
     train, calls = trials.train, []
 
@@ -106,7 +106,7 @@ def test_a_worker_s_trial_goes_on_where_it_died(study: Any, laboratory: Any, mon
     monkeypatch.setattr(trials, "train", die_at_second_rung)
     first = study.ask()
     with pytest.raises(KeyboardInterrupt):
-        run_trial(first, laboratory)
+        run_trial(first, context)
     study.add_trial(
         optuna.create_trial(
             state=optuna.trial.TrialState.WAITING,
@@ -116,13 +116,13 @@ def test_a_worker_s_trial_goes_on_where_it_died(study: Any, laboratory: Any, mon
         )
     )
     again = [study.ask() for _ in range(3)][-1]
-    run_trial(again, laboratory)
+    run_trial(again, context)
     assert again.number == 3
     assert calls == [("0000", 1, False), ("0000", 2, True), ("0000", 2, True), ("0000", 4, True)]
     assert [rung["steps"] for rung in again.user_attrs["rungs"]] == [1, 2, 4]
 
 
-def test_diverging_and_impossible_trials_end_alone(study: Any, laboratory: Any, monkeypatch: Any) -> None:
+def test_diverging_and_impossible_trials_end_alone(study: Any, context: Any, monkeypatch: Any) -> None:
     def diverge(*_: Any, **__: Any) -> None:
         raise NonFiniteError("loss nan", where="step 1")
 
@@ -130,21 +130,21 @@ def test_diverging_and_impossible_trials_end_alone(study: Any, laboratory: Any, 
         patched.setattr(trials, "train", diverge)
         trial = study.ask()
         with pytest.raises(optuna.TrialPruned):
-            run_trial(trial, laboratory)
+            run_trial(trial, context)
     assert trial.user_attrs["error"] == "not finite, loss nan"
     assert trial.user_attrs["cost"]["steps"] == 1
     assert trial.user_attrs["cost"]["train_flops"] > 0
-    big = override(laboratory.settings.recipe, {"batch_size": 15})
+    big = override(context.settings.recipe, {"batch_size": 15})
     trial = study.ask()
     with pytest.raises(optuna.TrialPruned, match="batch_size 15"):
-        run_trial(trial, replace(laboratory, settings=replace(laboratory.settings, recipe=big)))
+        run_trial(trial, replace(context, settings=replace(context.settings, recipe=big)))
 
 
-def test_costs(laboratory: Any) -> None:
-    recipe = laboratory.settings.recipe
-    assert cost_of("params", recipe, laboratory.hardware) == 1_391
-    assert cost_of("bytes", recipe, laboratory.hardware) == 4 * 1_391
-    assert cost_of("macs", recipe, laboratory.hardware) > 1_391
+def test_costs(context: Any) -> None:
+    recipe = context.settings.recipe
+    assert cost_of("params", recipe, context.hardware) == 1_391
+    assert cost_of("bytes", recipe, context.hardware) == 4 * 1_391
+    assert cost_of("macs", recipe, context.hardware) > 1_391
     threads = torch.get_num_threads()
-    assert 0 < cost_of("latency", recipe, laboratory.hardware) < 1000
+    assert 0 < cost_of("latency", recipe, context.hardware) < 1000
     assert torch.get_num_threads() == threads

@@ -3,17 +3,22 @@
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault, Stopped
 from pocket_resnet.tuning import studies, trials
-from pocket_resnet.tuning.storage import JOURNAL_NAME, MAX_RETRIES, mend_journal, open_storage, quiet_optuna
+from pocket_resnet.tuning.storage import JOURNAL_NAME, MAX_RETRIES, open_storage, quiet_optuna, repair_journal
 from pocket_resnet.tuning.studies import number_of
 from pocket_resnet.tuning.workers import Worker
 
 ENDED = ("COMPLETE", "PRUNED")
+
+
+def runs_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*-seed*") if (path / "result.json").exists())
 
 
 def ended(study: Any) -> Counter[int]:
@@ -21,28 +26,15 @@ def ended(study: Any) -> Counter[int]:
     return Counter(number_of(trial) for trial in study.trials if trial.state.name in ENDED)
 
 
-def finals(settings: Any, study: Any) -> list[Any]:
-    from pocket_resnet.tuning.workers import winner_of
-
-    winner = winner_of(study)
-    assert winner is not None
-    with quiet_optuna():
-        found = studies.finals_study(settings, open_storage(settings), number_of(winner))
-    return [trial.user_attrs["final"] for trial in found.trials if trial.state.name == "COMPLETE"]
-
-
-def test_one_worker(make_settings: Any, begin: Any, work: Any) -> None:
+def test_one_worker(make_settings: Any, begin: Any, work: Any, let_win: Any) -> None:
     """The recipe's own values come first; at the end the winner meets the untuned recipe, seed by seed."""
     settings = make_settings()
+    let_win(2)
     study = begin(settings)
     work(settings)
     assert ended(study) == {0: 1, 1: 1, 2: 1, 3: 1}
     assert study.trials[0].params == settings.space.params(settings.recipe)
-    runs = finals(settings, study)
-    assert sorted((run["candidate"], run["seed"]) for run in runs) == [
-        (candidate, seed) for candidate in ("tuned", "untuned") for seed in (1, 2, 3)
-    ]
-    assert {path.name for path in settings.finals.iterdir()} >= {"tuned-seed1", "untuned-seed3"}
+    assert runs_in(settings.finals) == [f"{name}-seed{seed}" for name in ("0002", "untuned") for seed in (1, 2, 3)]
     work(settings)  # nothing is left
     assert len(study.trials) == 4
 
@@ -58,15 +50,16 @@ def test_the_same_search_twice(make_settings: Any, begin: Any, work: Any, tmp_pa
     assert len({str(each) for each, _ in params[0]}) == 3
 
 
-def test_two_workers_share_a_search(make_settings: Any, begin: Any, work: Any, start_child: Any) -> None:
+def test_two_workers_share_a_search(make_settings: Any, begin: Any, work: Any, start_child: Any, let_win: Any) -> None:
     settings = make_settings(num_trials=7)
+    let_win(3)
     study = begin(settings)
     children = [start_child(lambda index=index: work(settings, index)) for index in range(2)]
     assert [child.wait() for child in children] == [0, 0]
     assert ended(study) == dict.fromkeys(range(7), 1)
     assert len({str(trial.params) for trial in study.trials if trial.state.name in ENDED}) == 7
     assert len({trial.user_attrs["worker"] for trial in study.trials if "worker" in trial.user_attrs}) == 2
-    assert len(finals(settings, study)) == 6
+    assert len(runs_in(settings.finals)) == 6
 
 
 def test_a_killed_worker_s_trial_goes_on(
@@ -142,7 +135,7 @@ def test_a_trial_that_never_began_is_given_up(make_settings: Any, begin: Any, wo
     study = begin(settings)
     with quiet_optuna():
         study.ask()  # whose worker is killed before it says so
-    monkeypatch.setattr("pocket_resnet.tuning.workers.UNBORN_S", 0.5)
+    monkeypatch.setattr("pocket_resnet.tuning.workers.UNCLAIMED_S", 0.5)
     work(settings)
     assert ended(study) == {0: 1, 1: 1}
     assert study.trials[0].state.name == "FAIL"
@@ -161,13 +154,13 @@ def test_two_goals(make_settings: Any, begin: Any, work: Any) -> None:
     assert not settings.finals.exists()
 
 
-def test_a_torn_journal_is_mended(make_settings: Any, begin: Any, work: Any) -> None:
+def test_a_torn_journal_is_repaired(make_settings: Any, begin: Any, work: Any) -> None:
     settings = make_settings(num_trials=2)
     begin(settings)
     path = settings.folder / JOURNAL_NAME
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"op_code": 4, "work')
-    mend_journal(settings)
+    repair_journal(settings)
     assert path.read_bytes() == whole
     work(settings)
     with quiet_optuna():

@@ -118,41 +118,16 @@ def next_steps(model: str, report: Path | None) -> None:
     print(f"next        pocket-resnet evaluate {model}")
 
 
-def search(found: "SearchRecord", folder: Path) -> None:
-    """The winner against the untuned recipe, or the front; what it cost, and the command to try next."""
-    for name, text in _search_lines(found):
-        print(f"{name:12}{text}")
-    if found.front:
-        table = _table("recipe", "accuracy", _TRADES[found.trade or ""], "parameters")
-        for trial in map(found.trial, found.front):
-            cells = f"{trial.rungs[-1].accuracy:.2%}", f"{trial.trade:,.6g}", f"{trial.cost.num_params:,}"
-            table.add_row(f"{folder}/front/{trial.number:04d}.toml", *cells)
-        _print(table)
-    elif found.best is not None:
-        print(f"next        pocket-resnet train {folder}/best.toml")
+def search_front(found: "SearchRecord", recipes: Sequence[Path]) -> None:
+    """One row per trial of the front, with the file of its recipe."""
+    table = _table("recipe", "accuracy", _TRADES[found.trade or ""], "parameters")
+    for trial, path in zip(map(found.trial, found.front), recipes, strict=True):
+        cells = f"{trial.rungs[-1].accuracy:.2%}", f"{trial.trade:,.6g}", f"{trial.cost.num_params:,}"
+        table.add_row(str(path), *cells)
+    _print(table)
 
 
 _TRADES = {"latency": "milliseconds", "macs": "multiply-adds", "bytes": "bytes", "params": "parameters"}
-
-
-def _search_lines(found: "SearchRecord") -> Iterator[tuple[str, str]]:
-    outcomes = [trial.outcome for trial in found.trials]
-    yield "trials", f"{outcomes.count('complete')} trained to the end, {outcomes.count('pruned')} stopped earlier"
-    yield "cost", f"{found.train_flops / 1e12:,.2f} TFLOP, {found.seconds_total:,.0f} s over all workers"
-    if found.verdict is None:
-        return
-    for candidate in ("untuned", "tuned"):
-        accuracy, nll = found.mean_and_sd(candidate, "accuracy"), found.mean_and_sd(candidate, "nll")
-        seeds = len(found.measured(candidate, "accuracy"))
-        yield (
-            candidate,
-            f"{accuracy[0]:.2%} ± {accuracy[1]:.2%}, loss {nll[0]:.4f} ± {nll[1]:.4f} ({seeds} fresh seeds)",
-        )
-    low, high = found.verdict.accuracy_difference
-    yield "difference", f"{100 * low:+.2f} to {100 * high:+.2f} points of accuracy (95% Welch interval)"
-    noise = "a gain" if found.verdict.recommended == "tuned" else "no gain beyond noise"
-    advice = "use the tuned recipe" if found.verdict.recommended == "tuned" else "stay with the untuned recipe"
-    yield "verdict", f"{noise}: {advice}"
 
 
 def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:

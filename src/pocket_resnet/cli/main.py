@@ -15,12 +15,13 @@ import tyro
 
 from pocket_resnet.cli import console, streams
 from pocket_resnet.cli.commands import COMMANDS
-from pocket_resnet.cli.search_command import Search, space_beside
+from pocket_resnet.cli.search_command import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.cli.train_flags import parse_with_recipe
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.toml import load_recipe
+from pocket_resnet.tuning.space import space_beside
 from pocket_resnet.version import __version__
 
 DEFAULT_RECIPE, DEFAULT_FINE_TUNING = "fast", "finetune"

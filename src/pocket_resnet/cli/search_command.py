@@ -1,18 +1,20 @@
 """`pocket-resnet search`: its flags, and what it prints."""
 
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pocket_resnet.cli import console
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
-from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
+from pocket_resnet.tuning.settings import NUM_SEEDS
 
-STORAGE_VARIABLE = "POCKET_RESNET_STORAGE"
+if TYPE_CHECKING:
+    from pocket_resnet.tuning.record import SearchRecord
+    from pocket_resnet.tuning.search import SearchResult
 
 
 @dataclass
@@ -42,6 +44,9 @@ class Search:
             "{latency,macs,bytes,params}",
         ),
     ] = None
+    equal_cost: Annotated[
+        bool, flag("Compare also with the untuned recipe trained longer, at the cost of the search. Takes long.")
+    ] = False
     space: Annotated[
         Path | None,
         flag(
@@ -77,24 +82,68 @@ class Search:
             hours=self.hours,
             num_workers=self.workers,
             trade=self.trade,
+            equal_cost=self.equal_cost,
             space=self.space,
-            storage=self.storage or os.environ.get(STORAGE_VARIABLE) or None,
+            storage=self.storage,
             folder=self.dir,
             data_dir=self.data_dir,
             resume=self.resume,
         )
-        record, folder = search(request)
-        output.write(asdict(record), lambda: console.search(record, folder))
+        result = search(request)
+        output.write(result.record.to_json(), lambda: show(result))
         if self.report:
             from pocket_resnet.reporting.report import write_report
 
-            page = write_report(folder)
+            page = write_report(result.folder)
             if not output.on_stdout:
                 print(f"report      {page}")
 
 
-def space_beside(recipe: str) -> Path | None:
-    """RECIPE.space.toml, if the recipe was given as RECIPE.toml and there is one."""
-    path = expanded(recipe)
-    beside = path.with_suffix(".space.toml")
-    return beside if path.suffix == ".toml" and beside.is_file() else None
+def show(result: "SearchResult") -> None:
+    """Print what the trials cost, the comparison or the front, and the command to try next."""
+    record = result.record
+    for name, text in (*_cost_lines(record), *_comparison_lines(record)):
+        print(f"{name:12}{text}")
+    if record.front:
+        console.search_front(record, result.recipes)
+    elif result.recipes:
+        print(f"next        pocket-resnet train {result.recipes[0]}")
+    else:
+        print("no trial trained to the end: see the report, or search.json, for the reasons")
+
+
+def _cost_lines(record: "SearchRecord") -> Iterator[tuple[str, str]]:
+    outcomes = [trial.outcome for trial in record.trials]
+    yield "trials", f"{outcomes.count('complete')} trained to the end, {outcomes.count('pruned')} stopped earlier"
+    trials, finals, one = record.trials_flops, record.finals_flops, record.training_flops
+    total = f"{_operations(trials + finals)} in {record.seconds_total:,.0f} s over all workers"
+    yield "cost", total + (f" ({_operations(finals)} of it for the final comparison)" if finals else "")
+    if one:
+        yield "", f"trials: {trials / one:.1f} times one training of the untuned recipe, which costs {_operations(one)}"
+
+
+def _comparison_lines(record: "SearchRecord") -> Iterator[tuple[str, str]]:
+    for candidate in record.compared:
+        (accuracy, spread), (nll, nll_spread) = (record.mean_and_sd(candidate, what) for what in ("accuracy", "nll"))
+        text = f"{accuracy:.2%} ± {spread:.2%}, loss {nll:.4f} ± {nll_spread:.4f} (n = {NUM_SEEDS})"
+        longer = f", untuned for {record.longer_epochs} epochs: the cost of the trials and one training of the winner"
+        yield candidate, text + (longer if candidate == "longer" else "")
+    verdict = record.verdict
+    if verdict is None:
+        return
+    if verdict.accuracy_difference is None:
+        yield "verdict", "no trial beat the untuned recipe: stay with the untuned recipe"
+        return
+    yield "difference", f"tuned - untuned {_points(verdict.accuracy_difference)} (95% Welch interval)"
+    if verdict.longer_difference is not None:
+        yield "", f"tuned - longer {_points(verdict.longer_difference)}"
+    is_gain = verdict.recommended == "tuned"
+    yield "verdict", "a gain: use the tuned recipe" if is_gain else "no gain beyond noise: stay with the untuned recipe"
+
+
+def _points(interval: tuple[float, float]) -> str:
+    return f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f} points of accuracy"
+
+
+def _operations(flops: int) -> str:
+    return f"{flops / 1e15:.3g} PFLOP"

@@ -19,7 +19,7 @@ from pocket_resnet.plots.search_figures import (
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import read_limited
 from pocket_resnet.reporting.page import Picture
-from pocket_resnet.tuning.record import SearchRecord, TrialRecord, read_record
+from pocket_resnet.tuning.record import BEST_NAME, SearchRecord, TrialRecord, front_name, read_record
 
 TRADES = {
     "latency": "milliseconds per image",
@@ -57,7 +57,7 @@ def search_page(folder: Path) -> SearchPage:
     """All that the page shows. Figures without anything to draw are left out."""
     record = read_record(folder)
     drawn = {name: figure for name, figure in _figures(record).items() if figure is not None}
-    names = ["best.toml"] if record.best is not None else [f"front/{number:04d}.toml" for number in record.front]
+    names = [BEST_NAME] if record.best is not None else list(map(front_name, record.front))
     recipes = {name: read_limited(folder / name) for name in names if (folder / name).is_file()}
     return SearchPage(
         record=record,

@@ -23,19 +23,19 @@ class SearchProgress:
         for trial in record.trials:
             if trial.outcome in ("complete", "pruned") and ("trial", trial.number) not in self.reported:
                 self.reported.add(("trial", trial.number))
-                self._say(_line(trial, record))
+                self._print(_line(trial, record))
         for run in record.finals:
             if (run.candidate, run.seed) not in self.reported:
                 self.reported.add((run.candidate, run.seed))
-                self._say(f"final: {run.candidate}, seed {run.seed}  validation {run.accuracy:.2%}")
+                self._print(f"final: {run.candidate}, seed {run.seed}  validation {run.accuracy:.2%}")
         if self.bar is not None:
             ended = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
             best = "" if record.best is None else f"best: trial {record.best}, {_score(record.trial(record.best))}"
-            if ended >= record.num_trials and record.trade is None:
+            if ended >= record.num_trials and best:
                 best = f"final comparison: {len(record.finals)} runs, {best}"
             self.bar.update(self.tasks[0], completed=ended, total=record.num_trials, description=best or "trials")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         with contextlib.suppress(OSError):  # a terminal that was closed
             if self.bar is not None:
                 self.bar.console.print(line, highlight=False, markup=False)

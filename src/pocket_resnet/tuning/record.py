@@ -1,22 +1,23 @@
-"""search.json: everything that a search has found, so that a report needs neither its storage nor Optuna."""
+"""search.json: the whole result of a search, so that a report needs neither its storage nor Optuna."""
 
 import json
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.inference.statistics import welch_interval
 from pocket_resnet.io.files import json_bytes, write_bytes
-from pocket_resnet.tuning.settings import CANDIDATES
+from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate
 
-RECORD_NAME = "search.json"
+RECORD_NAME, BEST_NAME, UNTUNED_NAME = "search.json", "best.toml", "untuned.toml"
 FORMAT = 1
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
+Measure = Literal["accuracy", "nll"]
 Outcome = Literal["complete", "pruned", "running", "waiting"]
 
 
@@ -61,7 +62,7 @@ class TrialRecord:
 class FinalRecord:
     """One run of the final comparison."""
 
-    candidate: Literal["tuned", "untuned"]
+    candidate: Candidate
     seed: int
     accuracy: float
     nll: float
@@ -72,12 +73,18 @@ class FinalRecord:
 class Verdict:
     """The tuned recipe compared with the untuned one: 95% Welch intervals of the differences of means, tuned - untuned.
 
-    `recommended` is tuned only if the accuracy's interval lies above 0.
+    `recommended` is tuned only if the accuracy's interval lies above 0. The intervals are None if no trial beat the
+    untuned recipe, so that there was nothing to compare.
     """
 
-    accuracy_difference: tuple[float, float]
-    nll_difference: tuple[float, float]
+    accuracy_difference: tuple[float, float] | None
+    nll_difference: tuple[float, float] | None
     recommended: Literal["tuned", "untuned"]
+    longer_difference: tuple[float, float] | None = None
+    """In accuracy, tuned - longer; None if the untuned recipe was not trained longer."""
+
+
+NOTHING_TO_COMPARE: Final = Verdict(None, None, "untuned")
 
 
 @dataclass(frozen=True)
@@ -100,47 +107,83 @@ class SearchRecord:
     """Numbers of the trials that no other beats in both goals, cheapest first."""
     finals: list[FinalRecord]
     verdict: Verdict | None
+    training_flops: int | None = None
+    """Operations of one training with the untuned recipe."""
+    longer_epochs: int | None = None
+    """Epochs of the candidate `longer`, which cost about as much as all trials and one training with the winner."""
     format: int = FORMAT
     version: str = field(default="")
 
     @property
-    def train_flops(self) -> int:
-        """Operations of all trials and of the final comparison."""
-        return sum(cost.train_flops for cost in self._costs())
+    def trials_flops(self) -> int:
+        """Operations of all trials."""
+        return sum(trial.cost.train_flops for trial in self.trials)
+
+    @property
+    def finals_flops(self) -> int:
+        """Operations of the final comparison."""
+        return sum(run.cost.train_flops for run in self.finals)
 
     @property
     def seconds_total(self) -> float:
         """Seconds of all trials and of the final comparison, added up over parallel workers."""
-        return sum(cost.seconds_total for cost in self._costs())
+        costs = [trial.cost for trial in self.trials] + [run.cost for run in self.finals]
+        return sum(cost.seconds_total for cost in costs)
 
-    def _costs(self) -> list[Cost]:
-        return [trial.cost for trial in self.trials] + [run.cost for run in self.finals]
+    @property
+    def recipe_names(self) -> list[str]:
+        """Files of the recipes to train: the recommended one, or those of the front, cheapest first."""
+        if self.verdict is not None:
+            return [BEST_NAME if self.verdict.recommended == "tuned" else UNTUNED_NAME]
+        return [front_name(number) for number in self.front]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of search.json."""
+        sums = {name: getattr(self, name) for name in ("trials_flops", "finals_flops", "seconds_total")}
+        return asdict(self) | sums
 
     def trial(self, number: int) -> TrialRecord:
         """The trial of that number."""
         return next(each for each in self.trials if each.number == number)
 
-    def measured(self, candidate: str, what: Literal["accuracy", "nll"]) -> list[float]:
-        """The values of a candidate in the final comparison, one per seed."""
-        return [getattr(each, what) for each in self.finals if each.candidate == candidate]
+    @property
+    def compared(self) -> list[Candidate]:
+        """The candidates that have been trained with every seed of the final comparison."""
+        names: tuple[Candidate, ...] = ("untuned", "tuned", "longer")
+        return [name for name in names if len(measured(self.finals, name, "accuracy")) == NUM_SEEDS]
 
-    def mean_and_sd(self, candidate: str, what: Literal["accuracy", "nll"]) -> tuple[float, float]:
+    def mean_and_sd(self, candidate: Candidate, what: Measure) -> tuple[float, float]:
         """Over the seeds; the sample standard deviation."""
-        values = self.measured(candidate, what)
+        values = measured(self.finals, candidate, what)
         return statistics.fmean(values), statistics.stdev(values)
 
 
-def judged(finals: list[FinalRecord], num_expected: int) -> Verdict | None:
-    """The verdict; None until every run of the final comparison is finished."""
-    if len(finals) < num_expected:
+def front_name(number: int) -> str:
+    """The file with the recipe of this trial on the front."""
+    return f"front/{number:04d}.toml"
+
+
+def measured(finals: list[FinalRecord], candidate: Candidate, what: Measure) -> list[float]:
+    """The values of a candidate in the final comparison, one per seed."""
+    return [getattr(each, what) for each in finals if each.candidate == candidate]
+
+
+def verdict_of(finals: list[FinalRecord]) -> Verdict | None:
+    """The verdict; None until the tuned and the untuned recipe have been trained with every seed."""
+
+    def difference(other: Candidate, what: Measure) -> tuple[float, float] | None:
+        values = [measured(finals, name, what) for name in ("tuned", other)]
+        return welch_interval(*values) if {len(each) for each in values} == {NUM_SEEDS} else None
+
+    accuracy = difference("untuned", "accuracy")
+    if accuracy is None:
         return None
-
-    def difference(what: str) -> tuple[float, float]:
-        tuned, untuned = ([getattr(each, what) for each in finals if each.candidate == name] for name in CANDIDATES)
-        return welch_interval(tuned, untuned)
-
-    accuracy = difference("accuracy")
-    return Verdict(accuracy, difference("nll"), "tuned" if accuracy[0] > 0 else "untuned")
+    return Verdict(
+        accuracy_difference=accuracy,
+        nll_difference=difference("untuned", "nll"),
+        recommended="tuned" if accuracy[0] > 0 else "untuned",
+        longer_difference=difference("longer", "accuracy"),
+    )
 
 
 def is_search(folder: Path) -> bool:
@@ -150,7 +193,7 @@ def is_search(folder: Path) -> bool:
 
 def write_record(folder: Path, record: SearchRecord) -> None:
     """Write search.json."""
-    write_bytes(folder / RECORD_NAME, json_bytes(asdict(record)))
+    write_bytes(folder / RECORD_NAME, json_bytes(record.to_json()))
 
 
 def read_record(folder: Path) -> SearchRecord:

@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
 from optuna.storages import BaseStorage
 from optuna.study import Study
@@ -21,29 +23,32 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.tuning import studies
+from pocket_resnet.tuning.finals import Comparison, open_comparisons, trials_flops, winner_of
 from pocket_resnet.tuning.progress import SearchProgress, search_progress
-from pocket_resnet.tuning.record import SearchRecord, is_search
+from pocket_resnet.tuning.record import SearchRecord, TrialRecord, Verdict, is_search
 from pocket_resnet.tuning.settings import Settings, Trade
-from pocket_resnet.tuning.space import load_space
-from pocket_resnet.tuning.storage import JOURNAL_NAME, mend_journal, open_storage, quiet_optuna
+from pocket_resnet.tuning.space import Space, load_space
+from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, quiet_optuna, repair_journal
 from pocket_resnet.tuning.summary import summarise, with_latencies_side_by_side, write_results
-from pocket_resnet.tuning.trials import Laboratory, open_laboratory
-from pocket_resnet.tuning.workers import Workers, winner_of
+from pocket_resnet.tuning.trials import TrialContext, open_context
+from pocket_resnet.tuning.workers import Workers
 
 _log = logging.getLogger(__name__)
 
+STORAGE_VARIABLE = "POCKET_RESNET_STORAGE"
 WATCH_S = 1.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for; `folder` None is searches/RECIPE-DATA."""
+    """What a user asks for; `folder` None is searches/RECIPE-DATA, `storage` None is $POCKET_RESNET_STORAGE."""
 
     recipe: Recipe
     num_trials: int = 40
     hours: float | None = None
     num_workers: int = 1
     trade: Trade | None = None
+    equal_cost: bool = False
     space: Path | None = None
     storage: str | None = None
     folder: Path | None = None
@@ -51,61 +56,96 @@ class Request:
     resume: bool = False
 
 
-def search(request: Request) -> tuple[SearchRecord, Path]:
-    """Start or resume a search, and return its record (the content of search.json) and its folder.
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search: its folder and its record, the content of search.json."""
+
+    folder: Path
+    record: SearchRecord
+
+    @property
+    def recipes(self) -> list[Path]:
+        """Recipes for `train`: the recommended one, or those of the front, cheapest first; empty if no trial ended."""
+        return [self.folder / name for name in self.record.recipe_names]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial with the lowest validation loss; None with two goals."""
+        return None if self.record.best is None else self.record.trial(self.record.best)
+
+    @property
+    def front(self) -> list[TrialRecord]:
+        """The trials that no other beats in both goals, cheapest first; empty with one goal."""
+        return [self.record.trial(number) for number in self.record.front]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The winner compared with the untuned recipe; None with two goals."""
+        return self.record.verdict
+
+
+def search(request: Request) -> SearchResult:
+    """Start or resume a search, and return its result.
 
     Raises UsageError for settings that are invalid or differ from those the search began with, DataError for missing
     data, EnvironmentFault if the disk or the server fails, and Stopped after a signal, once the runs are saved.
     """
+    request = replace(request, storage=request.storage or os.environ.get(STORAGE_VARIABLE) or None)
     _refuse(request)
     with quiet_optuna():
-        settings, laboratory = prepare(request)
-        with _owned(settings, resume=request.resume):
-            return _Search(settings, laboratory).run(), settings.folder
+        settings, context = prepare(request)
+        with _locked(settings, resume=request.resume):
+            return SearchResult(settings.folder, _Search(settings, context).run())
 
 
 def _refuse(request: Request) -> None:
     for flag, value in (("trials", request.num_trials), ("workers", request.num_workers), ("hours", request.hours)):
         if value is not None and not value > 0:
             raise UsageError(f"--{flag} {value} is not above 0", hint=f"give --{flag} 1 or more")
+    if request.trade not in (None, *(names := get_args(Trade))):
+        raise UsageError(f"--trade {request.trade!r} is unknown", hint=f"choose one of {', '.join(names)}")
     if request.trade == "latency" and (request.num_workers > 1 or request.storage is not None):
         what = "--trade latency needs the machine to itself"
         raise UsageError(what, hint="omit --workers and --storage, or trade macs, which are the same everywhere")
+    if request.equal_cost and (request.trade is not None or request.recipe.max_steps is not None):
+        what = "--equal-cost trains the untuned recipe for more epochs, which --trade and --max-steps rule out"
+        raise UsageError(what, hint="omit --equal-cost or the other flag")
     if request.recipe.data.train_on != "train":
         what = "data.train_on trainval leaves no validation images, which choose among the trials"
         raise UsageError(what, hint="omit it; train the best recipe on all images afterwards")
 
 
-def prepare(request: Request) -> tuple[Settings, Laboratory]:
+def prepare(request: Request) -> tuple[Settings, TrialContext]:
     """The settings, completed from the recipe and the data: folder, budget, space, threads of each worker."""
     recipe = request.recipe
-    laboratory = open_laboratory(Settings(Path(), recipe, load_space(None, recipe), 0, data_dir=request.data_dir))
-    source = laboratory.source
+    context = open_context(Settings(Path(), recipe, Space({}), 0, data_dir=request.data_dir))
+    source, untuned = context.source, context.untuned
     folder = request.folder or Path("searches") / f"{recipe.name}-{Path(source.name).name}"
-    num_untuned = num_params(laboratory.fitted({}).model)
     changes: dict[str, object] = {"data.name": source.name}
     if recipe.budget is None:  # no trial may be larger than the untuned network
-        changes["budget"] = num_untuned
+        changes["budget"] = num_params(untuned.model)
     if not recipe.hardware.num_threads:
         changes["hardware.num_threads"] = max(1, num_cores() // request.num_workers)
     recipe = override(recipe, changes)
-    space = load_space(request.space, recipe)
     settings = Settings(
         folder=folder,
         recipe=recipe,
-        space=space if request.trade is None else space.with_budgets_up_to(num_untuned),
+        space=load_space(request.space, untuned),
         num_trials=request.num_trials,
         trade=request.trade,
+        equal_cost=request.equal_cost,
         hours=request.hours,
         num_workers=request.num_workers,
         data_dir=request.data_dir,
         storage=request.storage,
     )
-    return settings, replace(laboratory, settings=settings)
+    if request.trade is not None:
+        settings = replace(settings, space=settings.space.with_budgets_up_to(settings.budget))
+    return settings, replace(context, settings=settings)
 
 
 @contextlib.contextmanager
-def _owned(settings: Settings, *, resume: bool) -> Iterator[None]:
+def _locked(settings: Settings, *, resume: bool) -> Iterator[None]:
     """Lock the folder against other searches inside the block; machines that share a server may share it."""
     folder = settings.folder
     if settings.storage is not None:
@@ -120,18 +160,25 @@ def _owned(settings: Settings, *, resume: bool) -> Iterator[None]:
         if notice:
             _log.warning(notice)
         remove_temporaries(folder)
-        mend_journal(settings)
+        repair_journal(settings)
         yield
+
+
+def first_trial(context: TrialContext) -> dict[str, Any]:
+    """What a study records for a trial with the untuned recipe's values, as far as the space contains them."""
+    settings, untuned = context.settings, context.untuned
+    budget = {} if settings.trade is None else {"budget": settings.budget}
+    return settings.space.params(untuned) | budget
 
 
 class _Search:
     """A search whose folder this process may write."""
 
-    def __init__(self, settings: Settings, laboratory: Laboratory) -> None:
-        self.settings, self.laboratory = settings, laboratory
+    def __init__(self, settings: Settings, context: TrialContext) -> None:
+        self.settings, self.context = settings, context
         self.storage: BaseStorage = open_storage(settings)
-        self.study = studies.open_study(settings, self.storage, laboratory.source.fingerprint)
-        self.finals: dict[int, Study] = {}  # by winner
+        self.study = studies.open_study(settings, self.storage, context.source.fingerprint, first_trial(context))
+        self.comparisons: dict[tuple[int | None, int], list[Comparison]] = {}  # by winner and cost of the trials
         self.started_s = time.monotonic()
         self.written: SearchRecord | None = None
 
@@ -147,8 +194,8 @@ class _Search:
         if caught:
             raise self._stopped(caught[0], record)
         if self.settings.trade == "latency":
-            record = with_latencies_side_by_side(record, self.laboratory)
-            write_results(self.settings, record, self.laboratory)
+            record = with_latencies_side_by_side(record, self.context)
+            write_results(record, self.context)
         return record
 
     def _watch(self, workers: Workers, caught: list[int], progress: SearchProgress) -> None:
@@ -171,14 +218,18 @@ class _Search:
                 studies.requeue(study, trial)
 
     def _studies(self) -> list[Study]:
-        """The search's study, and that of the final comparison if it has begun."""
-        winner = winner_of(self.study) if self.settings.trade is None else None
-        if winner is None or not studies.is_complete(self.study):
-            return [self.study]
-        number = studies.number_of(winner)
-        if number not in self.finals:
-            self.finals[number] = studies.finals_study(self.settings, self.storage, number)
-        return [self.study, self.finals[number]]
+        """The search's study, and those of the final comparison if it has begun."""
+        return [self.study, *(comparison.study for comparison in self._comparisons() or ())]
+
+    def _comparisons(self) -> list[Comparison] | None:
+        """What is compared once the trials have ended; None until then. More trials may change it."""
+        if not studies.is_complete(self.study):
+            return None
+        winner = winner_of(self.study)
+        ended = None if winner is None else studies.number_of(winner), trials_flops(self.study)
+        if ended not in self.comparisons:
+            self.comparisons[ended] = open_comparisons(self.context, self.storage, self.study)
+        return self.comparisons[ended]
 
     def _end_in_time(self) -> None:
         """After --hours, start no more trials."""
@@ -193,11 +244,9 @@ class _Search:
 
     def _write(self, progress: SearchProgress) -> SearchRecord:
         """Write and show what is new."""
-        own_studies = self._studies()
-        finals = own_studies[1] if len(own_studies) > 1 else None
-        record = summarise(self.settings, self.study, finals, self.laboratory.source.public_name)
+        record = summarise(self.context, self.study, self._comparisons())
         if record != self.written:
-            write_results(self.settings, record, self.laboratory)
+            write_results(record, self.context)
             progress.show(record)
             self.written = record
         return record

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.tuning.space import Space
 
+Candidate = Literal["tuned", "untuned", "longer"]
 Trade = Literal["latency", "macs", "bytes", "params"]
 
 REDUCTION = 3  # of the trials that reach a rung, a third continues
 SHARES = (1 / REDUCTION**2, 1 / REDUCTION, 1.0)  # of the run's steps: the rungs
 NUM_SEEDS = 3  # of the final comparison
-CANDIDATES = ("tuned", "untuned")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Settings:
     space: Space
     num_trials: int
     trade: Trade | None = None
+    equal_cost: bool = False
+    """Whether the untuned recipe is also trained for as long as the search costs."""
     hours: float | None = None
     num_workers: int = 1
     data_dir: Path | None = None
@@ -37,6 +39,11 @@ class Settings:
     def name(self) -> str:
         """Name of the study, by which machines find it on a shared server."""
         return self.folder.name
+
+    @property
+    def budget(self) -> int:
+        """Most parameters that a trial's network may have."""
+        return parse_count(str(self.recipe.budget), "budget")
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.base import RecipeError, dotted, explain
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import line_of, override, read_limited
@@ -70,6 +71,11 @@ class Range(_Table):
             return self.model_copy(update={"low": low, "high": high, "step": step})
         return self
 
+    def including(self, value: Any) -> Self:
+        """The same range, extended to the value if that is a number that can be drawn."""
+        extended = self.model_copy(update={"low": min(self.low, value), "high": max(self.high, value)})
+        return self if extended.fault() else extended
+
     def extremes(self) -> tuple[Any, ...]:
         """The values that a recipe must accept."""
         return self.low, self.high
@@ -106,6 +112,12 @@ class Choices(_Table):
     def typed(self, present: Any) -> Self:  # noqa: ARG002
         """The same choices."""
         return self
+
+    def including(self, value: Any) -> Self:
+        """The same choices, and the value."""
+        if self.param(value) is not None:
+            return self
+        return self.model_copy(update={"choices": [list(value) if isinstance(value, tuple) else value, *self.choices]})
 
     def extremes(self) -> tuple[Any, ...]:
         """The values that a recipe must accept."""
@@ -150,8 +162,8 @@ class Space:
     def params(self, recipe: Recipe) -> dict[str, Any]:
         """What the study records for the recipe's own values, as far as the space contains them."""
         own = dotted(recipe.model_dump())
-        found = {key: dimension.param(own.get(key)) for key, dimension in self.dimensions.items()}
-        return {key: param for key, param in found.items() if param is not None}
+        params = {key: dimension.param(own.get(key)) for key, dimension in self.dimensions.items()}
+        return {key: param for key, param in params.items() if param is not None}
 
     def with_budgets_up_to(self, count: int) -> "Space":
         """The space with budgets from a sixteenth of this number of parameters up to all of it."""
@@ -162,23 +174,31 @@ class Space:
         return {key: each.model_dump(exclude_defaults=True) for key, each in self.dimensions.items()}
 
 
-def load_space(path: Path | None, recipe: Recipe) -> Space:
-    """The space in the file, or the default one without the keys that do not suit the recipe.
+def space_beside(recipe: str | Path) -> Path | None:
+    """RECIPE.space.toml, if the recipe was given as RECIPE.toml and there is one."""
+    path = expanded(recipe)
+    beside = path.with_suffix(".space.toml")
+    return beside if path.suffix == ".toml" and beside.is_file() else None
 
+
+def load_space(path: Path | None, recipe: Recipe) -> Space:
+    """The space in the file, or the default one for this recipe, which is resolved for the data.
+
+    The default space leaves out keys that do not suit the recipe, and is extended to contain the recipe's own values.
     Raises UsageError naming file, line and key for an unknown key, or a range that the recipe cannot have.
     """
     if path is not None:
         return Space(dict(_dimensions(read_limited(path, "search space"), path, recipe)))
     default = _tables(DEFAULT_SPACE.read_text(encoding="utf-8"), DEFAULT_SPACE, recipe)
-    found: dict[str, Dimension] = {}
+    own, dimensions = dotted(recipe.model_dump()), dict[str, Dimension]()
     for key, table in default.items():
         try:
             if key == "optim.muon_lr" and recipe.optim.name != "muon":
                 raise RecipeError(key, "optim.name is not muon")
-            found[key] = _dimension(key, table, recipe)
+            dimensions[key] = _dimension(key, table, recipe).including(own[key])
         except RecipeError as error:
             _log.info(f"not searched: {key} ({error.what})")
-    return Space(found)
+    return Space(dimensions)
 
 
 def _dimensions(text: str, path: Path, recipe: Recipe) -> Iterator[tuple[str, Dimension]]:

@@ -62,7 +62,7 @@ def open_storage(settings: Settings) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
 
 
-def mend_journal(settings: Settings) -> None:
+def repair_journal(settings: Settings) -> None:
     """Remove a half-written last line, which a full disk leaves behind; no worker of this search may be running."""
     path = settings.folder / JOURNAL_NAME
     content = path.read_bytes() if path.exists() else b""

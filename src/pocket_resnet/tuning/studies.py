@@ -14,19 +14,19 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.recipe.toml import differences, override, parse_recipe, to_toml
 from pocket_resnet.seeds import derive
-from pocket_resnet.tuning.settings import CANDIDATES, NUM_SEEDS, Settings
+from pocket_resnet.tuning.settings import Settings
 from pocket_resnet.tuning.storage import MAX_RETRIES, retry_callback
 
 ALIVE = (TrialState.RUNNING, TrialState.WAITING, TrialState.PRUNED, TrialState.COMPLETE)
-SETTLED_S, POLL_S = 30.0, 0.2  # how long another machine may take to describe the study that it has just created
+SETTINGS_WAIT_S, POLL_S = 30.0, 0.2  # how long another machine may take to describe the study that it has just created
 
 
 class Surplus(Exception):
     """A trial that is not in the queue: another worker took the last one a moment earlier."""
 
 
-def open_study(settings: Settings, storage: BaseStorage, fingerprint: str) -> Study:
-    """The search's study, created with the recipe's own values as its first trial, or checked against the settings.
+def open_study(settings: Settings, storage: BaseStorage, fingerprint: str, first: dict[str, Any]) -> Study:
+    """The search's study, created with the parameters `first` for its first trial, or checked against the settings.
 
     Raises UsageError naming the settings that differ from those the study was created with.
     """
@@ -40,21 +40,21 @@ def open_study(settings: Settings, storage: BaseStorage, fingerprint: str) -> St
     if settings.trade is not None:
         directions.insert(0, StudyDirection.MAXIMIZE)
     study, is_new = _create(settings.name, storage, directions)
-    if not is_new and (begun := _described(study)) is not None:
+    if not is_new and (begun := _recorded_settings(study)) is not None:
         _refuse_changes(settings, begun, asked)
-    _fill_queue(study, settings.num_trials, settings.space.params(settings.recipe))
+    _fill_queue(study, settings.num_trials, first)
     study.set_user_attr("num_trials", settings.num_trials)
     study.set_user_attr("settings", asked)  # last: from here on others may join
     return study
 
 
-def finals_study(settings: Settings, storage: BaseStorage, winner: int) -> Study:
-    """The study of the final comparison of this winner, one trial for each candidate and seed."""
-    study, is_new = _create(f"{settings.name}/winner-{winner}", storage, [StudyDirection.MINIMIZE])
-    if is_new or _described(study) is None:
-        _fill_queue(study, num_finals(), {})
-        study.set_user_attr("num_trials", num_finals())
-        study.set_user_attr("settings", {"winner": winner})
+def open_queue(name: str, storage: BaseStorage, num_trials: int) -> Study:
+    """The study of that name, created with so many trials that have no parameters."""
+    study, is_new = _create(name, storage, [StudyDirection.MINIMIZE])
+    if is_new or _recorded_settings(study) is None:
+        _fill_queue(study, num_trials, {})
+        study.set_user_attr("num_trials", num_trials)
+        study.set_user_attr("settings", {})
     return study
 
 
@@ -79,15 +79,15 @@ def load_study(name: str, storage: BaseStorage, sampler: TPESampler | None = Non
     return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=optuna.pruners.NopPruner())
 
 
-def _described(study: Study) -> dict[str, Any] | None:
+def _recorded_settings(study: Study) -> dict[str, Any] | None:
     """The settings the study was created with; None if its creator was killed before it recorded them."""
-    deadline_s = time.monotonic() + SETTLED_S
+    deadline_s = time.monotonic() + SETTINGS_WAIT_S
     while "settings" not in (attrs := study.user_attrs):
         if time.monotonic() > deadline_s:
             return None
         time.sleep(POLL_S)
-    found: dict[str, Any] = attrs["settings"]
-    return found
+    settings: dict[str, Any] = attrs["settings"]
+    return settings
 
 
 def _refuse_changes(settings: Settings, begun: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -103,11 +103,6 @@ def _refuse_changes(settings: Settings, begun: dict[str, Any], asked: dict[str, 
     if changed:
         what = "the search began with other settings: " + "; ".join(changed)
         raise UsageError(what, where=settings.name, hint="undo the changes, or choose another --dir")
-
-
-def num_finals() -> int:
-    """Number of runs in the final comparison."""
-    return len(CANDIDATES) * NUM_SEEDS
 
 
 def seeded_sampler(settings: Settings, study: Study, worker: int) -> TPESampler:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,30 +11,44 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pocket_resnet.inference.latency import network_latencies
-from pocket_resnet.io.files import write_text
+from pocket_resnet.io.files import explain_os_errors, write_text
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.tuning import studies
-from pocket_resnet.tuning.record import Cost, FinalRecord, Rung, SearchRecord, TrialRecord, judged, write_record
-from pocket_resnet.tuning.settings import Settings
+from pocket_resnet.tuning.finals import Comparison, winner_of
+from pocket_resnet.tuning.record import (
+    BEST_NAME,
+    NOTHING_TO_COMPARE,
+    UNTUNED_NAME,
+    Cost,
+    FinalRecord,
+    Rung,
+    SearchRecord,
+    TrialRecord,
+    front_name,
+    verdict_of,
+    write_record,
+)
+from pocket_resnet.tuning.settings import NUM_SEEDS, Settings
 from pocket_resnet.tuning.studies import number_of
-from pocket_resnet.tuning.trials import Laboratory
-from pocket_resnet.tuning.workers import winner_of
+from pocket_resnet.tuning.trials import TrialContext
 from pocket_resnet.version import __version__
 
 FEWEST_FOR_IMPORTANCE = 4  # complete trials
 
 
-def summarise(settings: Settings, study: Study, finals: Study | None, data: str) -> SearchRecord:
-    """The record of what the studies contain so far."""
+def summarise(context: TrialContext, study: Study, comparisons: Sequence[Comparison] | None) -> SearchRecord:
+    """The record of what the studies contain so far; `comparisons` are None until all trials have ended."""
+    settings = context.settings
     trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]
     best = winner_of(study) if settings.trade is None else None
-    runs = [] if finals is None else _finals(finals)
+    finals = [run for comparison in comparisons or () for run in _finals(comparison.study)]
+    is_untuned_best = best is not None and comparisons is not None and not comparisons
     return SearchRecord(
         name=settings.name,
         recipe=to_toml(settings.recipe),
-        data=data,
+        data=context.source.public_name,
         space=settings.space.to_json(),
         num_trials=study.user_attrs["num_trials"],
         trade=settings.trade,
@@ -41,8 +56,10 @@ def summarise(settings: Settings, study: Study, finals: Study | None, data: str)
         importance=_importance(study),
         best=None if best is None else number_of(best),
         front=[] if settings.trade is None else _front(study),
-        finals=runs,
-        verdict=judged(runs, studies.num_finals()),
+        finals=finals,
+        verdict=NOTHING_TO_COMPARE if is_untuned_best else verdict_of(finals),
+        training_flops=context.untuned_flops,
+        longer_epochs=_longer_epochs(comparisons or ()),
         version=__version__,
     )
 
@@ -67,15 +84,20 @@ def _cost(values: dict[str, Any]) -> Cost:
 
 
 def _finals(study: Study) -> list[FinalRecord]:
-    found = [
+    finals = [
         each.user_attrs["final"]
         for each in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if "final" in each.user_attrs
     ]
     return [
         FinalRecord(**{key: each[key] for key in ("candidate", "seed", "accuracy", "nll")}, cost=_cost(each))
-        for each in sorted(found, key=lambda each: (each["candidate"], each["seed"]))
+        for each in sorted(finals, key=lambda each: (each["candidate"], each["seed"]))
     ]
+
+
+def _longer_epochs(comparisons: Sequence[Comparison]) -> int | None:
+    contenders = [contender for comparison in comparisons for contender in comparison.contenders]
+    return next((each.changes["epochs"] for each in contenders if each.candidate == "longer"), None)
 
 
 def _importance(study: Study) -> dict[str, float]:
@@ -93,12 +115,12 @@ def _front(study: Study) -> list[int]:
     return [number_of(trial) for trial in best]
 
 
-def with_latencies_side_by_side(record: SearchRecord, laboratory: Laboratory) -> SearchRecord:
+def with_latencies_side_by_side(record: SearchRecord, context: TrialContext) -> SearchRecord:
     """The record with the front's latencies measured again in turns: over hours, a machine's speed drifts."""
-    networks = [ResNet(laboratory.fitted(record.trial(number).values).model) for number in record.front]
+    networks = [ResNet(context.fitted(record.trial(number).values).model) for number in record.front]
     with own_settings():
-        laboratory.hardware.use_threads()
-        measured = network_latencies(networks, laboratory.hardware) if networks else []
+        context.hardware.use_threads()
+        measured = network_latencies(networks, context.hardware) if networks else []
     milliseconds = {number: 1000 * each.median_s for number, each in zip(record.front, measured, strict=True)}
     front: list[int] = []
     for number in sorted(record.front, key=milliseconds.__getitem__):
@@ -109,21 +131,26 @@ def with_latencies_side_by_side(record: SearchRecord, laboratory: Laboratory) ->
     return replace(record, trials=trials, front=front)
 
 
-def write_results(settings: Settings, record: SearchRecord, laboratory: Laboratory) -> None:
-    """Write search.json, and the winner or the front as recipes."""
+def write_results(record: SearchRecord, context: TrialContext) -> None:
+    """Write search.json, and as recipes the untuned one and the winner, or the front."""
+    folder = context.settings.folder
+    texts = {front_name(number): _recipe(record, record.trial(number), context) for number in record.front}
     if record.best is not None:
-        text = _recipe(record, record.trial(record.best), laboratory)
-        write_text(settings.folder / "best.toml", text)
-    for number in record.front:
-        text = _recipe(record, record.trial(number), laboratory)
-        write_text(settings.folder / "front" / f"{number:04d}.toml", text)
-    write_record(settings.folder, record)
+        texts[BEST_NAME] = _recipe(record, record.trial(record.best), context)
+    texts[UNTUNED_NAME] = to_toml(override(context.untuned, {"hardware.num_threads": 0}))
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    with explain_os_errors(folder):
+        for path in folder.glob(front_name(0).replace("0000", "*")):
+            if f"front/{path.name}" not in texts:  # a better trial has taken its place
+                path.unlink(missing_ok=True)
+    write_record(folder, record)
 
 
-def _recipe(record: SearchRecord, trial: TrialRecord, laboratory: Laboratory) -> str:
+def _recipe(record: SearchRecord, trial: TrialRecord, context: TrialContext) -> str:
     """The trial's whole recipe with a comment that says where it comes from."""
     name = f"{record.name}-{trial.number:04d}"
-    recipe = override(laboratory.fitted(trial.values), {"name": name, "hardware.num_threads": 0})
+    recipe = override(context.fitted(trial.values), {"name": name, "hardware.num_threads": 0})
     last = trial.rungs[-1]
     chosen = ", ".join(f"{key} {value}" for key, value in trial.values.items())
     lines = [
@@ -139,7 +166,9 @@ def _recipe(record: SearchRecord, trial: TrialRecord, laboratory: Laboratory) ->
 def _verdict_lines(record: SearchRecord) -> list[str]:
     if record.verdict is None:
         return []
-    tuned, untuned = (record.mean_and_sd(candidate, "accuracy") for candidate in ("tuned", "untuned"))
+    if record.verdict == NOTHING_TO_COMPARE:
+        return ["No trial beat the untuned recipe, which this is."]
+    tuned, untuned = record.mean_and_sd("tuned", "accuracy"), record.mean_and_sd("untuned", "accuracy")
     against = f"{tuned[0]:.2%} ± {tuned[1]:.2%} against {untuned[0]:.2%} ± {untuned[1]:.2%} untuned"
-    advice = "a gain" if record.verdict.recommended == "tuned" else "within noise: the untuned recipe does as well"
-    return [f"With {len(record.measured('tuned', 'nll'))} fresh seeds: {against}; {advice}."]
+    advice = "a gain" if record.verdict.recommended == "tuned" else f"no gain beyond noise: train {UNTUNED_NAME}"
+    return [f"With {NUM_SEEDS} fresh seeds: {against}; {advice}."]

@@ -3,6 +3,7 @@
 Shapes: N validation images, K classes.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +27,10 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.flops import training_flops
-from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result
 from pocket_resnet.training.run import train
-from pocket_resnet.tuning.settings import CANDIDATES, REDUCTION, Settings
+from pocket_resnet.tuning.settings import REDUCTION, Settings
 from pocket_resnet.tuning.studies import number_of
 
 COSTS = ("num_params", "num_macs", "steps", "train_flops", "seconds", "seconds_total", "machine")
@@ -46,21 +46,37 @@ def survives(value: float, others: Sequence[float]) -> bool:
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class TrialContext:
     """What all trials of a worker share: the settings, the data and the hardware."""
 
     settings: Settings
     source: Source
     hardware: Hardware
 
-    @property
+    @functools.cached_property
     def num_images(self) -> int:
         """Number of training images."""
         return len(self.source.split("train"))
 
+    @functools.cached_property
+    def untuned(self) -> Recipe:
+        """The search's recipe as it is, resolved for the data."""
+        return self.fitted({})
+
     def fitted(self, changes: dict[str, Any]) -> Recipe:
         """The search's recipe with these changes, resolved for the data. Raises UsageError if it is impossible."""
         return fit_to_data(override(self.settings.recipe, changes), self.source, self.num_images, quiet=True)
+
+    @functools.cached_property
+    def untuned_flops(self) -> int:
+        """Operations of one training with the untuned recipe."""
+        return self.training_flops(self.untuned)
+
+    @own_settings()
+    def training_flops(self, recipe: Recipe) -> int:
+        """Operations of one training with this resolved recipe, until its `max_steps`."""
+        num_steps = min(recipe.max_steps or math.inf, Steps(self.num_images, recipe).total)
+        return training_flops(ResNet(recipe.model), recipe, self.num_images, int(num_steps))[1]
 
     def train(self, changes: dict[str, Any], runs_dir: Path, name: str) -> Result:
         """Train the changed recipe in that run's folder, or resume it there."""
@@ -69,7 +85,7 @@ class Laboratory:
         return train(recipe, data_dir=self.settings.data_dir, runs_dir=runs_dir, run=name, resume=begun)
 
 
-def open_laboratory(settings: Settings) -> Laboratory:
+def open_context(settings: Settings) -> TrialContext:
     """The data and the hardware of the settings."""
     recipe = settings.recipe
     source = open_source(
@@ -78,19 +94,19 @@ def open_laboratory(settings: Settings) -> Laboratory:
         image_size=recipe.model.image_size,
         num_workers=recipe.data.num_workers,
     )
-    return Laboratory(settings, source, choose(**recipe.hardware.model_dump(exclude={"compile"})))
+    return TrialContext(settings, source, choose(**recipe.hardware.model_dump(exclude={"compile"})))
 
 
-def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
+def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:
     """Train the trial's recipe, and return the study's values: likelihood, or accuracy and cost.
 
     Raises TrialPruned if it falls behind at a rung, is impossible or diverges.
     """
-    settings, number = laboratory.settings, number_of(trial)
+    settings, number = context.settings, number_of(trial)
     changes = settings.space.suggest(trial)
     try:
-        recipe = laboratory.fitted(changes)
-        steps = Steps(laboratory.num_images, recipe)
+        recipe = context.fitted(changes)
+        steps = Steps(context.num_images, recipe)
     except UsageError as error:
         raise _pruned(trial, error.what) from error
     rungs: list[dict[str, Any]] = list(trial.user_attrs.get("rungs", ()))  # of a worker that died
@@ -98,12 +114,12 @@ def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
         max_steps = math.ceil(share * min(recipe.max_steps or steps.total, steps.total))
         if index == len(rungs):
             try:
-                result = laboratory.train({**changes, "max_steps": max_steps}, settings.trials, f"{number:04d}")
+                result = context.train({**changes, "max_steps": max_steps}, settings.trials, f"{number:04d}")
             except NonFiniteError as error:
-                _keep_cost_of_diverged(trial, recipe, laboratory, max_steps)
+                _keep_cost_of_diverged(trial, override(recipe, {"max_steps": max_steps}), context)
                 raise _pruned(trial, f"not finite, {error.what}") from error
-            rungs.append(_rung(result, steps.image_size(result.steps - 1), laboratory))
-            trial.set_user_attr("cost", _costs(result))
+            rungs.append(_rung(result, steps.image_size(result.steps - 1), context))
+            trial.set_user_attr("cost", cost_of_run(result))
             trial.set_user_attr("rungs", rungs)
         if settings.trade is None:
             trial.report(rungs[index]["nll"], step=REDUCTION**index)
@@ -112,19 +128,7 @@ def run_trial(trial: Trial, laboratory: Laboratory) -> tuple[float, ...]:
     last = rungs[-1]
     if settings.trade is None:
         return (last["nll"],)
-    return last["accuracy"], cost_of(settings.trade, recipe, laboratory.hardware)
-
-
-def run_final(trial: Trial, laboratory: Laboratory, winner: dict[str, Any]) -> float:
-    """One run of the final comparison: the trial's number determines the candidate and the fresh seed."""
-    index = number_of(trial)
-    candidate, seed = CANDIDATES[index % 2], laboratory.settings.recipe.seed + 1 + index // 2
-    changes = (winner if candidate == "tuned" else {}) | {"seed": seed}
-    result = laboratory.train(changes, laboratory.settings.finals, f"{candidate}-seed{seed}")
-    nll = float(read_metrics(Path(result.model).parent / "metrics.jsonl")[-1]["val_nll"])
-    found = {"candidate": candidate, "seed": seed, "accuracy": result.accuracy, "nll": nll}
-    trial.set_user_attr("final", found | _costs(result))
-    return nll
+    return last["accuracy"], cost_of(settings.trade, recipe, context.hardware)
 
 
 def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
@@ -138,15 +142,15 @@ def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
 
 
 @own_settings()
-def _rung(result: Result, image_size: int, laboratory: Laboratory) -> dict[str, Any]:
+def _rung(result: Result, image_size: int, context: TrialContext) -> dict[str, Any]:
     """A run's state, evaluated at the image size it was last trained at: otherwise small sizes would look bad early."""
     model, card = load_model(Path(result.model))
-    laboratory.hardware.use_threads()
-    val = laboratory.source.split("val")
-    placed = laboratory.hardware.place(model)
-    probabilities_NK = class_probabilities(placed, val.images_NCHW, laboratory.hardware, image_size=image_size)
-    found = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
-    return {"steps": result.steps, "image_size": image_size, "nll": found.nll, "accuracy": found.accuracy}
+    context.hardware.use_threads()
+    val = context.source.split("val")
+    placed = context.hardware.place(model)
+    probabilities_NK = class_probabilities(placed, val.images_NCHW, context.hardware, image_size=image_size)
+    evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
+    return {"steps": result.steps, "image_size": image_size, "nll": evaluation.nll, "accuracy": evaluation.accuracy}
 
 
 def _rivals(trial: Trial, index: int) -> list[float]:
@@ -160,15 +164,16 @@ def _rivals(trial: Trial, index: int) -> list[float]:
     return list(others.values())
 
 
-def _costs(result: Result) -> dict[str, Any]:
+def cost_of_run(result: Result) -> dict[str, Any]:
+    """What a run has cost, as a study records it."""
     return {name: getattr(result, name) for name in COSTS}
 
 
-def _keep_cost_of_diverged(trial: Trial, recipe: Recipe, laboratory: Laboratory, num_steps: int) -> None:
+def _keep_cost_of_diverged(trial: Trial, recipe: Recipe, context: TrialContext) -> None:
     """Record the operations of all steps up to the rung that it did not reach, as an upper bound."""
-    _, flops = training_flops(ResNet(recipe.model), recipe, laboratory.num_images, num_steps)
     known = dict(trial.user_attrs.get("cost", {}))
-    trial.set_user_attr("cost", known | {"steps": num_steps, "train_flops": flops})
+    flops = context.training_flops(recipe)
+    trial.set_user_attr("cost", known | {"steps": recipe.max_steps, "train_flops": flops})
 
 
 def _pruned(trial: Trial, why: str) -> TrialPruned:

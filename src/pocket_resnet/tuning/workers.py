@@ -1,6 +1,7 @@
 """The processes that train trials: what one does, and how the search starts, watches and ends them."""
 
 import contextlib
+import functools
 import io
 import multiprocessing
 import os
@@ -9,9 +10,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 from typing import Any
 
 import optuna
@@ -21,15 +23,16 @@ from optuna.trial import Trial, TrialState
 from pocket_resnet.device import keep_freed_memory
 from pocket_resnet.errors import EnvironmentFault, PocketError, Stopped
 from pocket_resnet.tuning import studies
+from pocket_resnet.tuning.finals import open_comparisons
 from pocket_resnet.tuning.settings import Settings
 from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, quiet_optuna
-from pocket_resnet.tuning.studies import Surplus, number_of
-from pocket_resnet.tuning.trials import open_laboratory, run_final, run_trial
+from pocket_resnet.tuning.studies import Surplus
+from pocket_resnet.tuning.trials import open_context, run_trial
 
 POLL_S = 0.3
-UNBORN_S = 60.0  # a trial that has not begun by then never will: its worker died between two lines
+UNCLAIMED_S = 60.0  # after this long, the worker that took a trial without writing its name there is dead
 STOP_S = 60.0  # for saving a checkpoint
-LEFT_TO_US = (signal.SIGINT, signal.SIGHUP)  # what a terminal sends to all: the search passes it on as SIGTERM
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)  # what a terminal sends to all: the search passes it on as SIGTERM
 
 
 class Worker:
@@ -38,19 +41,16 @@ class Worker:
     def __init__(self, settings: Settings, index: int) -> None:
         self.settings, self.index = settings, index
         self.storage = open_storage(settings)
-        self.laboratory = open_laboratory(settings)
+        self.context = open_context(settings)
         self.name = f"{platform.node()}/{os.getpid()}"
-        self.unborn: dict[int, float] = {}  # trials without a worker's name, and when they were first seen
+        self.unclaimed: dict[int, float] = {}  # trials without a worker's name, and when they were first seen
 
     def work(self) -> None:
         """Train until the search is complete."""
         study = studies.load_study(self.settings.name, self.storage)
-        self._take_all(study, lambda trial: run_trial(trial, self.laboratory))
-        winner = winner_of(study) if self.settings.trade is None else None
-        if winner is not None:
-            finals = studies.finals_study(self.settings, self.storage, number_of(winner))
-            values = self.settings.space.values(winner.params)
-            self._take_all(finals, lambda trial: (run_final(trial, self.laboratory, values),))
+        self._take_all(study, functools.partial(run_trial, context=self.context))
+        for comparison in open_comparisons(self.context, self.storage, study):
+            self._take_all(comparison.study, functools.partial(comparison.run, context=self.context))
 
     def _take_all(self, study: Study, run: Callable[[Trial], tuple[float, ...]]) -> None:
         """Take trials of the study; at the end, wait for those of other workers, which may still die."""
@@ -72,16 +72,16 @@ class Worker:
             elif studies.is_complete(study):
                 return
             else:
-                self._give_up_unborn(study)
+                self._give_up_unclaimed(study)
                 time.sleep(POLL_S)
 
-    def _give_up_unborn(self, study: Study) -> None:
+    def _give_up_unclaimed(self, study: Study) -> None:
         now_s = time.monotonic()
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         nameless = [each for each in running if "worker" not in each.user_attrs]
-        self.unborn = {each.number: self.unborn.get(each.number, now_s) for each in nameless}
+        self.unclaimed = {each.number: self.unclaimed.get(each.number, now_s) for each in nameless}
         for each in nameless:
-            if now_s - self.unborn[each.number] > UNBORN_S:
+            if now_s - self.unclaimed[each.number] > UNCLAIMED_S:
                 studies.requeue(study, each)
 
 
@@ -95,17 +95,11 @@ def _optimize(study: Study, objective: Callable[[Trial], tuple[float, ...]]) -> 
         raise
 
 
-def winner_of(study: Study) -> optuna.trial.FrozenTrial | None:
-    """The completed trial with the lowest likelihood loss; None if none is complete."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return min(complete, key=lambda trial: (trial.values[0], trial.number), default=None)
-
-
 def run_worker(settings: Settings, index: int, errors: Connection) -> None:
     """The body of a worker's process; a user-facing error goes to the search through `errors`."""
-    for number in LEFT_TO_US:
+    for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_US)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     try:
@@ -143,9 +137,10 @@ class Workers:
         context = multiprocessing.get_context("spawn")  # a forked child hangs where its parent has computed
         errors, theirs = context.Pipe(duplex=False)
         process = context.Process(target=run_worker, args=(self.settings, index, theirs), daemon=True)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_US)  # until the child ignores them
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)  # until the child ignores them
         try:
-            process.start()
+            with _hidden_main():
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
@@ -183,6 +178,17 @@ class Workers:
             process.kill()
             process.join()
         self.running.clear()
+
+
+@contextlib.contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep a process that starts inside from running the caller's script again, as `spawn` otherwise makes it do."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _received(errors: Connection) -> PocketError | None:
