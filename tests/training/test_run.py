@@ -85,7 +85,7 @@ def test_validation_is_in_the_trainings_precision_and_at_the_end_in_fp32(make_re
     for last_epoch, precisions in ((3, ["bf16", "bf16", "fp32"]), (2, ["bf16", "bf16"])):
         seen = Seen(last_epoch)
         result = train(recipe, runs_dir=tmp_path, run=f"to-{last_epoch}", callbacks=[seen])
-        assert (seen.precisions, result.epochs) == (precisions, last_epoch)
+        assert (seen.precisions, result.steps) == (precisions, 2 * last_epoch)
         assert seen.at_the_end == "fp32"
 
 
