@@ -55,10 +55,11 @@ def train(
     """
     from pocket_resnet.data.datasets import data_name
     from pocket_resnet.io.files import expanded
+    from pocket_resnet.recipe.schema import recipe_key
     from pocket_resnet.recipe.toml import load_recipe, with_choices
     from pocket_resnet.training.run import train as train_recipe
 
-    values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}
+    values = {recipe_key(name): _plain(value) for name, value in changes.items()}
     if data is not None:
         values["data.name"] = data_name(data)
     return train_recipe(

@@ -4,12 +4,13 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.flags import Json, Model, OutFile, Views, flag, several
+from pocket_resnet.cli.flags import Json, Model, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
 
@@ -26,13 +27,13 @@ class Predict:
         Annotated[tuple[str, ...], several("Image files, folders, patterns, or - for one image's bytes.", "IMAGE")]
     ]
     top: int = 3
-    """Number of classes to list for each image."""
+    """Number of classes to list for each image, at most all of the model's."""
     views: Views = 1
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a CUDA GPU if there is one, otherwise the CPU."""
-    csv: Annotated[bool, flag("Print CSV on standard output, one line per image.")] = False
+    csv: Annotated[bool, flag("Print CSV, one line per image, instead of text; --out then writes CSV too.")] = False
     json: Json = False
-    out: OutFile = None
+    out: Annotated[Path | None, flag("Write the JSON object, or with --csv the CSV, to this file.", "FILE")] = None
 
     def execute(self) -> None:
         from pocket_resnet.inference.predict import predict_files

@@ -34,13 +34,18 @@ def recipes_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
+def is_recipe(name_or_path: str) -> bool:
+    """Whether this is the name of a recipe, or looks like the path of one."""
+    return expanded(name_or_path).suffix == ".toml" or (recipes_folder() / f"{name_or_path}.toml").is_file()
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
     path = expanded(name_or_path)
     try:
         if path.suffix != ".toml":
             path = recipes_folder() / f"{name_or_path}.toml"
-            if not path.is_file():
+            if not is_recipe(name_or_path):
                 known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
                 raise UsageError(
                     f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",

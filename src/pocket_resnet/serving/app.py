@@ -18,12 +18,10 @@ from pocket_resnet.serving import pages, problems, uploads
 from pocket_resnet.serving.batching import MAX_NUM_WORKERS, Batcher, Outcome
 from pocket_resnet.serving.guard import Guard, Hosts
 from pocket_resnet.serving.metrics import CONTENT_TYPE, Metrics
-from pocket_resnet.serving.problems import Problem, RequestError
+from pocket_resnet.serving.problems import MAX_TOP, Problem, RequestError
 from pocket_resnet.serving.served_model import ServedModel
 from pocket_resnet.serving.uploads import Uploads
 from pocket_resnet.version import __version__
-
-MAX_TOP = 1_000
 
 
 class RankedClass(BaseModel):
@@ -132,7 +130,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 async def predict(request: Request, top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 3) -> Predictions:
     """Classify one picture, sent as its bytes, or several, sent as the files of a form.
 
-    `top` is the number of classes to list for each picture.
+    `top` is the number of classes to list for each picture, at most all of the model's.
     """
     service: Service = request.app.state.service
     async with service.uploads.pictures(request) as contents:
