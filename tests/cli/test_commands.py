@@ -173,7 +173,10 @@ def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path,
     for top in (0, -1):
         code, _, err = run("predict", trained, picture, "--top", top)
         assert code == 2
-        assert "top" in err
+        assert f"top {top} is out of range\n  use 1 to 3 " in err
+    code, out, err = run("predict", trained, picture, "--top", 99)
+    assert (code, out.count("%")) == (0, 3)
+    assert "--top 99: the model has only 3 classes, so all are listed" in err
 
 
 def test_data(run: Run) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import tyro
@@ -125,4 +124,6 @@ def _right_line(words: Sequence[str], word: str) -> str | None:
 def _is_data(word: str) -> bool:
     from pocket_resnet.data.datasets import NAMES  # torch is needed for this one only
 
-    return word in NAMES or Path(expanded(word)).is_dir()
+    folder = expanded(word)
+    is_run = (folder / "recipe.toml").exists()
+    return word in NAMES or (folder.is_dir() and not is_run)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from pocket_resnet.cli import console
 from pocket_resnet.cli.flags import Json, Model, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Predict:
         output = JsonOutput(self.json or self.csv, self.out)
         with console.progress("images") as advance:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
+        if rows and (num_classes := len(rows[0]["top"])) < self.top:
+            _log.info(f"--top {self.top}: the model has only {num_classes} classes, so all are listed")
         table = _csv(rows) if self.csv else None
         output.write({"predictions": rows}, lambda: console.predictions(rows), table)
         if bad:

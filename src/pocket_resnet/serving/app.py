@@ -120,7 +120,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     403: {"model": Problem, "description": "A foreign host name or origin"},
     413: {"model": Problem, "description": f"Over {uploads.MAX_BODY_BYTES:,} bytes"},
     415: {"model": Problem, "description": "Another content type"},
-    422: {"model": Problem, "description": "A parameter out of range"},
+    422: {"model": Problem, "description": f"`top` is not a whole number from 1 to {MAX_TOP}"},
     500: {"model": Problem, "description": "An internal error, with an id for the server's log"},
     503: {"model": Problem, "description": "Too many pictures are waiting; Retry-After says when to try again"},
 }
