@@ -55,8 +55,7 @@ def train(
     """
     from pocket_resnet.data.datasets import data_name
     from pocket_resnet.io.files import expanded
-    from pocket_resnet.recipe.schema import recipe_key
-    from pocket_resnet.recipe.toml import load_recipe, with_choices
+    from pocket_resnet.recipe.toml import load_recipe, recipe_key, with_choices
     from pocket_resnet.training.run import train as train_recipe
 
     values = {recipe_key(name): _plain(value) for name, value in changes.items()}

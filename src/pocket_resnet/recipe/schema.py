@@ -24,7 +24,7 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import CATALOG
 from pocket_resnet.model.counts import layers
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.recipe.base import Count, Rate, RecipeError, Section, dotted, explain, known_keys, nearest_key
+from pocket_resnet.recipe.base import Count, Rate, RecipeError, Section, dotted, explain
 from pocket_resnet.recipe.sections import (
     AugmentRecipe,
     CheckpointRecipe,
@@ -192,14 +192,6 @@ class Recipe(Section):
         if self.batch_size < 2 or round(self.batch_size / self.hard_fraction) == self.batch_size:
             what = f"hard_fraction {self.hard_fraction:g} drops no image from batches of {self.batch_size}"
             raise RecipeError("hard_fraction", what, hint="use a smaller hard_fraction or a larger batch_size")
-
-
-def recipe_key(name: str) -> str:
-    """The recipe's key of a Python keyword: `optim.lr` of `optim__lr`. Raises RecipeError for an unknown one."""
-    known, key = known_keys(Recipe, "__"), name.replace("__", ".")
-    if "." not in key and key not in known:
-        raise RecipeError(name, f"unknown `{name}`{nearest_key(name, known, '__')}")
-    return key
 
 
 def parse_count(text: str, key: str = "budget") -> int:

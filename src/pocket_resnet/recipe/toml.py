@@ -12,7 +12,7 @@ from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.io.renamed import RECIPE_KEYS, current_name, with_current_names
 from pocket_resnet.model.catalog import named
-from pocket_resnet.recipe.base import RecipeError, dotted
+from pocket_resnet.recipe.base import RecipeError, dotted, known_keys, nearest_key
 from pocket_resnet.recipe.schema import Recipe
 
 MAX_RECIPE_BYTES = 1024 * 1024
@@ -151,6 +151,14 @@ def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
     return {"min_steps": 0} | changes if "epochs" in changes else changes
+
+
+def recipe_key(name: str) -> str:
+    """The recipe's key of a Python keyword: `optim.lr` of `optim__lr`. Raises RecipeError for an unknown one."""
+    known, key = known_keys(Recipe, "__"), name.replace("__", ".")
+    if "." not in key and key not in known:
+        raise RecipeError(name, f"unknown `{name}`{nearest_key(name, known, '__')}")
+    return key
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
