@@ -21,7 +21,7 @@ from children import start_child, start_ranks  # noqa: F401 - fixtures
 from hostile import CLASS_NAMES
 from painted import paint
 from pocket_resnet.cli.main import main
-from pocket_resnet.data.source import Source
+from pocket_resnet.data.source import Source, Verification
 from pocket_resnet.io.download import Patience, fetch_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
@@ -86,8 +86,8 @@ class Synthetic(Source):
         self._openings.append("test")
         return self._draw(NUM_TEST, seed=2)
 
-    def verify(self) -> tuple[str, ...]:
-        return ()
+    def verify(self) -> Verification:
+        return Verification(0)
 
     def _draw(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         draws = torch.Generator().manual_seed(seed)

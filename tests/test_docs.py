@@ -113,7 +113,7 @@ def test_fields_of_json_outputs(run: Path) -> None:
     assert fields("export") == figures - {"comparison"}
     assert fields("summary") == set(summarise(find_spec("fast")))
     assert fields("design") == set(designed({"budget": "1M"}))
-    assert fields("data") == set(describe(open_source("digits")))
+    assert fields("data") == {*describe(open_source("digits")), "verified"}
     assert fields("push") == {field.name for field in dataclasses.fields(Pushed)}
 
 

@@ -88,3 +88,13 @@ def test_design_takes_numbers_and_text() -> None:
     assert small.num_bytes <= 1_000_000
     with pytest.raises(UsageError, match="epochs"):
         pocket_resnet.design(epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "meant"),
+    [("optim_lr", "optim__lr"), ("learning_rate", "optim__lr"), ("lr", "optim__lr"), ("epoch", "epochs")],
+)
+def test_unknown_keywords_are_answered_with_the_right_one(keyword: str, meant: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"unknown `{keyword}`, did you mean `{meant}`?"):
+        pocket_resnet.train("fast", data="digits", runs_dir=tmp_path, **{keyword: 1})
+    assert not list(tmp_path.iterdir())

@@ -248,9 +248,9 @@ def _path(path: str | Path | None) -> Path | None:
 def _recipe(recipe: str | Path, data: str | Path | None, changes: dict[str, Any]) -> "Recipe":
     """The recipe of that name or file, with the keyword arguments `changes` as its keys."""
     from pocket_resnet.data.datasets import data_name
-    from pocket_resnet.recipe.toml import load_recipe, with_choices
+    from pocket_resnet.recipe.toml import load_recipe, recipe_key, with_choices
 
-    values = {key.replace("__", "."): _plain(value) for key, value in changes.items()}
+    values = {recipe_key(name): _plain(value) for name, value in changes.items()}
     if data is not None:
         values["data.name"] = data_name(data)
     return with_choices(load_recipe(os.fspath(recipe)), values)

@@ -28,11 +28,18 @@ def test_design(run: Run) -> None:
     code, out, _ = run("design", "--budget", "1M", "--max-macs", "50M")
     assert code == 0
     assert re.search(r"parameters +[\d,]+ \([\d.]+% of 1,000,000\)", out)
-    assert re.search(r"multiply-adds +[\d,]+ \([\d.]+% of 50,000,000\)", out)
+    assert re.search(r"multiply-adds +[\d,]+ per image \([\d.]+% of 50,000,000\)", out)
     assert "pocket-resnet train best --budget 1M --max-macs 50M" in out
     found = json.loads(run("design", "--budget", "1M", "--max-bytes", "1MB", "--json")[1])
     assert 0.97 * 250_000 <= found["num_params"] <= 250_000
     assert found["num_bytes"] == 4 * found["num_params"]
+    assert found["limits"] == {"parameters": 1_000_000, "bytes": 1_000_000}
+    out = run("design", "--budget", "1M", "--max-bytes", "1MB", "--epochs", "10")[1]
+    assert re.search(r"parameters +[\d,]+ \(2[45]\.\d% of 1,000,000\)", out)
+    assert re.search(r"bytes +[\d,]+ of fp32 weights \((9[789]\.\d|100\.0)% of 1,000,000\)", out)
+    assert (
+        "`best` uses this shape for 5 to 30 epochs: the most accurate of three that we trained for 6 and for 10" in out
+    )
     assert {"num_macs", "spec", "reasons"} <= set(found)
     assert run("design", "--budget", "5X")[0] == 2
     code, out, _ = run("design", "--budget", "1M", "--epochs", "200")
@@ -166,7 +173,10 @@ def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path,
     for top in (0, -1):
         code, _, err = run("predict", trained, picture, "--top", top)
         assert code == 2
-        assert "top" in err
+        assert f"top {top} is out of range\n  use 1 to 3 " in err
+    code, out, err = run("predict", trained, picture, "--top", 99)
+    assert (code, out.count("%")) == (0, 3)
+    assert "--top 99: the model has only 3 classes, so all are listed" in err
 
 
 def test_data(run: Run) -> None:
@@ -174,4 +184,22 @@ def test_data(run: Run) -> None:
     assert found["num_images"] == {"train": 1197, "val": 300, "test": 300}
     code, out, _ = run("data", "digits", "--verify")
     assert code == 0
-    assert "every file matches" in out
+    assert "verified     files: 1 as published or recorded before\n" in out
+
+
+def test_first_verification_of_a_folder_says_that_it_records(run: Run, tmp_path: Path) -> None:
+    for number in range(7):
+        folder = tmp_path / "pictures" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    words = ("data", tmp_path / "pictures", "--verify")
+    assert "verified     files: 7 new or changed, whose hashes are recorded now\n" in run(*words)[1]
+    assert "verified     files: 7 as published or recorded before\n" in run(*words)[1]
+    assert json.loads(run(*words, "--json")[1])["verified"] == {"num_files": 7, "num_recorded": 0}
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_report_prints_where_it_is(run: Run, trained: Path) -> None:
+    found = json.loads(run("report", trained, "--json")[1])
+    assert found == {"page": f"{trained}/report.html", "plots": f"{trained}/plots"}
+    assert Path(found["page"]).is_file()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.data.source import Source
+from pocket_resnet.data.source import Source, Verification
 from pocket_resnet.errors import DataError, EnvironmentFault
 
 
@@ -63,7 +63,8 @@ def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any
     """Its new pixels are trained on; `verify` of what was opened before names it."""
     root = make_folder({"a": 4, "b": 4})
     source = opened(root)
-    assert len(source.verify()) == 8
+    assert source.verify() == Verification(num_files=8, num_recorded=8)
+    assert opened(root).verify() == Verification(num_files=8)
     path = root / "a" / "1.png"
     status, whole = path.stat(), path.read_bytes()
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
@@ -85,7 +86,7 @@ def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any
     after = opened(root)
     assert after.fingerprint != source.fingerprint
     assert not torch.equal(after.split("all").images_NCHW, before)
-    assert len(after.verify()) == 8
+    assert after.verify() == Verification(num_files=8, num_recorded=1)
 
 
 def kept(root: Path) -> set[str]:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from pocket_resnet.data import digits
 from pocket_resnet.data.holdout import hold_out, proportional
+from pocket_resnet.data.source import Verification
 
 FILE = Path(digits.__file__).with_name("digits.npz")
 
@@ -70,7 +71,7 @@ def test_shown_as_rgb_of_32_px_in_blocks_of_4() -> None:
 
 
 def test_verify_reads_everything() -> None:
-    assert digits.Digits().verify() == ("digits.npz",)
+    assert digits.Digits().verify() == Verification(num_files=1)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,16 @@ def test_without_the_extra(digits_run: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "onnxruntime is not timed: it needs pip install 'pocket-resnet[export]'" in caplog.messages
 
 
-@pytest.mark.parametrize("wrong", [{"num_rounds": 1}, {"threads": [0]}])
-def test_wrong_numbers(wrong: dict[str, Any], digits_run: Path) -> None:
-    with pytest.raises(UsageError, match="at least 2 rounds and 1 thread"):
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"num_rounds": 0}, "rounds: 0 rounds are too few\n  use 2 or more"),
+        ({"num_rounds": 1}, "rounds: 1 rounds are too few\n  use 2 or more"),
+        ({"threads": [0]}, "threads: 0 threads cannot compute\n  use 1 or more"),
+    ],
+)
+def test_wrong_numbers(wrong: dict[str, Any], told: str, digits_run: Path) -> None:
+    with pytest.raises(UsageError, match=told):
         benchmark([digits_run], **wrong)
 
 

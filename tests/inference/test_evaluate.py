@@ -154,6 +154,11 @@ def test_classes_are_matched_by_name() -> None:
     with pytest.raises(DataError, match="does not know 'pink', 'x'") as raised:
         renumber(split, ("red", "pink", "x"), NAMES)
     assert "red, green, blue" in str(raised.value)
+    many = tuple(f"class {number}" for number in range(25))
+    with pytest.raises(DataError, match=r"does not know 'class 0', .*'class 19', … and 5 more"):
+        renumber(split, many, NAMES)
+    with pytest.raises(DataError, match=r"its classes are class 0, .*class 19, … and 5 more"):
+        renumber(split, ("red", "green"), many)
 
 
 def test_classes_are_matched_in_any_unicode_form() -> None:

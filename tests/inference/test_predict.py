@@ -157,7 +157,7 @@ def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
     for image in bad:
         with pytest.raises(DataError):
             classifier.predict(image)
-    with pytest.raises(UsageError, match="top 0"):
+    with pytest.raises(UsageError, match="top 0 is out of range\n  use 1 to 3 "):
         classifier.predict(np.zeros((4, 4, 3), np.uint8), top=0)
 
 

@@ -96,6 +96,17 @@ def test_run_folder_will_do(folder: Path, tmp_path: Path) -> None:
     assert resume_command(tmp_path / "run x") in str(raised.value)
 
 
+def test_what_has_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "recipe.toml").touch()
+    with pytest.raises(UsageError, match="this run has no model and no checkpoint yet") as raised:
+        find_model(tmp_path / "r")
+    assert resume_command(tmp_path / "r") in str(raised.value)
+    (tmp_path / "x.onnx").touch()
+    with pytest.raises(UsageError, match=r"pocket-resnet serve .*x\.onnx"):
+        find_model(tmp_path / "x.onnx")
+
+
 def test_resume_command() -> None:
     command = "pocket-resnet train runs/r/recipe.toml --resume --run r"
     assert resume_command(Path("runs/r")) == command
@@ -243,9 +254,11 @@ def test_released_model_by_name(
         find_model(Path("medium"))
     assert raised.value.hint is not None
     assert raised.value.hint.endswith("or a released model: large, small")
-    with pytest.raises(UsageError) as raised:
-        find_model(Path("./somewhere/large"))
-    assert "released" not in str(raised.value)
+    with pytest.raises(UsageError, match="no model here, did you mean `large`") as raised:
+        find_model(Path("lar-ge"))
+    Path("cat.jpg").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"cat\.jpg: this file is not a model\n .*a released model: large, small"):
+        find_model(Path("cat.jpg"))
     (tmp_path / "large").mkdir()
     with pytest.raises(UsageError):
         find_model(Path("large"))

@@ -67,7 +67,7 @@ def test_model_card_owns_up_to_validation_images_in_training(make_card: MakeCard
 
 def test_many_classes_are_cut_short(make_card: MakeCard) -> None:
     text = markdown(make_card(class_names=tuple(f"class-{k}" for k in range(100))))
-    assert "`class-19` …" in text
+    assert "`class-19`, … and 80 more" in text
     assert "class-20" not in text
 
 

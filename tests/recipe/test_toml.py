@@ -76,3 +76,11 @@ def test_epochs_of_a_recipe_of_ones_own_are_kept(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text('base = "fast"\nseed = 3\n')
     assert load_recipe(str(tmp_path / "mine.toml")).min_steps == 0
     assert load_recipe(str(tmp_path / "other.toml")).min_steps == 250
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("optim_lr", "optim.lr"), ("lr", "optim.lr"), ("learning_rate", "optim.lr")]
+)
+def test_a_key_outside_its_table_is_answered_with_its_table(key: str, meant: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"unknown `{key}`, did you mean `{meant}`?"):
+        parse_recipe(f"{key} = 0.1\n", tmp_path / "mine.toml")

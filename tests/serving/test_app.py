@@ -69,6 +69,7 @@ def test_top(process: Process) -> None:
         answer = process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"})
         assert answer.status == 422
         assert problem(answer)[1].startswith("top: input should be")
+        assert json.loads(answer.body)["hint"] == "use 1 to 1000"
 
 
 @pytest.mark.parametrize(

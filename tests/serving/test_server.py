@@ -127,9 +127,16 @@ def test_damaged_model(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert run("serve", tmp_path / "model.onnx")[0] == 4
 
 
-@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("127.0.0.1", -1), ("127.0.0.1", 65_536)])
-def test_invalid_addresses(host: str, port: int) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("host", "port", "told"),
+    [
+        ("no.such.host.invalid", 0, "no such host"),
+        ("127.0.0.1", -1, "port -1 is out of range\n  use 1 to 65535"),
+        ("127.0.0.1", 65_536, "port 65536 is out of range\n  use 1 to 65535"),
+    ],
+)
+def test_invalid_addresses(host: str, port: int, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
         listen(host, port, public=False)
 
 

@@ -134,6 +134,10 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
         assert str(checkpoints / "step-000004") in str(raised.value)
     with pytest.raises(UsageError, match="use the folder step-NNNNNN of a run"):
         go("fork", init_from=str(tmp_path / "nowhere"))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "recipe.toml").touch()
+    with pytest.raises(UsageError, match="this run has no checkpoint yet"):
+        go("fork", init_from=str(tmp_path / "new"))
     assert not (tmp_path / "fork" / "recipe.toml").exists()
     (checkpoints / "step-000003" / "tensors.safetensors").write_bytes(b"")
     with pytest.raises(ArtifactError, match="damaged"):

@@ -161,8 +161,10 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
 def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 17: what was really built is counted, should the dial ever be wrong."""
     monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
-    with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1K"):
+    with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1,000"):
         go(budget="1K")
+    with pytest.raises(UsageError, match=r"max_bytes: the network has 1,391 parameters, .*\n  give 5564 or more"):
+        go(max_bytes="4KB")
 
 
 @pytest.mark.usefixtures("synthetic")

@@ -22,11 +22,12 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.sections import AugmentRecipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, teacher
 from pocket_resnet.training.prepare import fit_to_data, new_trainer
 from pocket_resnet.training.run import train
-from pocket_resnet.training.teacher import Teacher, distillation_loss
+from pocket_resnet.training.teacher import Teacher, cache_name, distillation_loss, unwatched
 from pocket_resnet.training.trainer import Trainer
 
 CPU = choose("cpu", "fp32")
@@ -100,6 +101,12 @@ def test_views_repeat_and_are_answered_once(
     assert torch.equal(views_of(trainer.loader, 4), views_of(trainer.loader, 0))
 
     calls.clear()
+    logged.clear()
+    make_trainer(max_steps=1, augment={"flip": "none"}).train_step()
+    assert logged.messages == ["computing the teacher's predictions for epoch 1 of 1"]
+    assert sum(calls) == 14
+
+    calls.clear()
     another = make_trainer(
         epochs=1, model=replace(tiny_spec, widths=(8, 8)), augment={"flip": "random"}
     )  # a student of another size
@@ -141,6 +148,27 @@ def test_answers_that_cannot_be_cached_are_used(
     assert "not cached" in caplog.text
 
 
+def test_name_of_the_cache(make_recipe: Callable[..., Recipe], source: Source) -> None:
+    """It is the same for all versions, and another for each setting that changes the views."""
+
+    def name(**augment: Any) -> str:
+        return cache_name(make_recipe(seed=3, teacher={"model": "t", "sha256": "5a" * 32}, augment=augment), source)
+
+    assert name() == "5a5a5a5a5a5a-965dfd098399e89e267e6a61"
+    assert name(mixup=0.3, cutmix=1.0) == name()
+    other = AugmentRecipe(
+        normalize=False,
+        crop_px=3,
+        crop_fill="reflect",
+        flip="none",
+        trivial_augment=True,
+        cutout_px=3,
+        random_erasing=0.5,
+    )
+    names = {key: name(**{key: value}) for key, value in other if key not in ("mixup", "cutmix")}
+    assert len({name(), *names.values()}) == 1 + len(AugmentRecipe.model_fields) - 2
+
+
 def test_loss() -> None:
     logits_BK, teacher_BK = torch.randn(5, 4), torch.randn(5, 4)
     for temperature in (1.0, 3.0):
@@ -167,11 +195,14 @@ def test_classes_are_matched_by_name(
     """The folder lists its classes in another order than the teacher."""
     model, images_NCHW = load_model(trained)[0], torch.randint(0, 256, (4, 3, 8, 8)).to(torch.uint8)
     own_NK = answers(model, images_NCHW)
-    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1).logits(0, 4, lambda: [images_NCHW])
+    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1, unwatched).logits(0, 4, lambda: [images_NCHW])
     torch.testing.assert_close(found_NK, own_NK[:, [2, 0, 1]], atol=2e-3, rtol=1e-3)
 
     synthetic.class_names = ("red", "green", "violet")
     with pytest.raises(UsageError, match="blue, violet"):
+        train(make_recipe(teacher={"model": str(trained)}), runs_dir=tmp_path, run="s")
+    synthetic.class_names = tuple(f"class {number:02}" for number in range(30))
+    with pytest.raises(UsageError, match=r"blue, class 00, .*, … and 13 more"):
         train(make_recipe(teacher={"model": str(trained)}), runs_dir=tmp_path, run="s")
     assert not (tmp_path / "s").exists()
 

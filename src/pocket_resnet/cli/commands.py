@@ -4,7 +4,7 @@ Each command imports what it needs when it runs, so that --help answers at once.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,15 +79,25 @@ class Report:
     ]
     out: Annotated[
         Path | None,
-        flag("Folder for report.html and plots/ (default: the run's folder, or `report` beside the first run).", "DIR"),
+        flag(
+            "Folder for report.html and plots/ (default: the folder of the run or search; for several runs, `report` "
+            "beside the first one).",
+            "DIR",
+        ),
     ] = None
-    data: Annotated[str | None, flag("New location of the runs' data (default: as during training).", "DATA")] = None
+    data: Annotated[
+        str | None, flag("Where the runs' data are now (default: where they were in training).", "DATA")
+    ] = None
     data_dir: DataDir = None
+    json: Json = False
 
     def execute(self) -> None:
-        from pocket_resnet.reporting.report import write_report
+        from pocket_resnet.reporting.report import PLOTS_NAME, write_report
 
-        print(f"report      {write_report(self.runs, self.out, self.data_dir, self.data)}")
+        output = JsonOutput(self.json, None)
+        page = write_report(self.runs, self.out, self.data_dir, self.data)
+        written = {"page": str(page), "plots": str(page.parent / PLOTS_NAME)}
+        output.write(written, lambda: print(f"report      {page}"))
 
 
 @dataclass
@@ -167,10 +177,9 @@ class Data:
 
         output = JsonOutput(self.json, self.out)
         source = open_source(self.name, data_dir=self.data_dir)
-        if self.verify:
-            source.verify()
-        description = describe(source)
-        output.write(description, lambda: console.description(description, verified=self.verify))
+        verified = asdict(source.verify()) if self.verify else None
+        description = describe(source) | {"verified": verified}
+        output.write(description, lambda: console.description(description))
 
 
 COMMANDS: dict[str, Any] = {

@@ -190,17 +190,19 @@ def design(found: Mapping[str, Any]) -> None:
     spec = found["spec"]
     widths, num_blocks = ("-".join(map(str, spec[key])) for key in ("widths", "num_blocks"))
     print(f"network        {num_blocks} {spec['block']} blocks, {widths} channels, {spec['stem']} stem")
-    for what, count in (("parameters", found["num_params"]), ("multiply-adds", found["num_macs"])):
+    costs = {"parameters": found["num_params"], "multiply-adds": found["num_macs"], "bytes": found["num_bytes"]}
+    units = {"parameters": "", "multiply-adds": " per image", "bytes": " of fp32 weights"}
+    for what, count in costs.items():
         most = found["limits"].get(what)
-        print(f"{what:14} {count:,}" + (f" ({count / most:.1%} of {most:,})" if most else " per image"))
-    print(f"bytes          {found['num_bytes']:,} of fp32 weights")
+        share = f" ({count / most:.1%} of {most:,})" if most else ""
+        print(f"{what:14} {count:,}{units[what]}{share}")
     for reason in found["reasons"]:
         print(f"why            {reason}")
     flags = " ".join(f"--{key.replace('_', '-')} {text}" for key, text in found["flags"].items())
     print(f"next           pocket-resnet train best {flags}")
 
 
-def description(found: Mapping[str, Any], *, verified: bool) -> None:
+def description(found: Mapping[str, Any]) -> None:
     """The contents of a data set."""
     counts = {which: count for which, count in found["num_images"].items() if count is not None}
     print(f"{found['name']}: {len(found['classes'])} classes, {found['image_size']} x {found['image_size']} pixels")
@@ -208,12 +210,19 @@ def description(found: Mapping[str, Any], *, verified: bool) -> None:
     print(f"stored in    {found['where']}")
     print(f"mean, std    {_decimals(found['mean'])} and {_decimals(found['std'])} (R G B, 0 to 1, training images)")
     print(f"fingerprint  {found['fingerprint'][:16]}…")
-    if verified:
-        print("verified     every file matches its published or recorded hash")
+    if verified := found["verified"]:
+        print(f"verified     {_verified(**verified)}")
     table = _table("class", *counts)
     for name, row in found["per_class"].items():
         table.add_row(printable(name), *(str(row.get(which, "-")) for which in counts))
     _print(table)
+
+
+def _verified(num_files: int, num_recorded: int) -> str:
+    compared = num_files - num_recorded
+    parts = [f"{compared:,} as published or recorded before"] if compared else []
+    parts += [f"{num_recorded:,} new or changed, whose hashes are recorded now"] if num_recorded else []
+    return f"files: {', '.join(parts)}"
 
 
 def benchmark(found: Mapping[str, Any]) -> None:

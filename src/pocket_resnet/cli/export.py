@@ -19,6 +19,7 @@ class Export:
     With --format web, write one HTML page that classifies pictures in the visitor's browser, also offline.
 
     pocket-resnet export pocket-5m --precision int8
+
     pocket-resnet export pocket-5m --format web
 
     Needs the extra `export`: pip install 'pocket-resnet[export]'

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from pocket_resnet.cli import console, streams
 from pocket_resnet.cli.commands import COMMANDS
+from pocket_resnet.cli.parsing import parse, refuse_misplaced
 from pocket_resnet.cli.search_command import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.cli.train_flags import parse_with_recipe
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
-from pocket_resnet.recipe.toml import load_recipe
+from pocket_resnet.recipe.toml import is_recipe, load_recipe
 from pocket_resnet.tuning.space import space_beside
 from pocket_resnet.version import __version__
 
@@ -76,16 +75,19 @@ def _dispatch(arguments: list[str], debug: bool) -> None:
 
 
 def _parse(name: str, arguments: list[str]) -> Any:
-    """The command with its arguments filled in; tyro explains unknown flags and exits with 2."""
+    """The command with its arguments filled in."""
     if name in ("train", "search"):
         named = bool(arguments) and not arguments[0].startswith("-")
         fine_tunes = any(re.match("--from(=|$)", argument) for argument in arguments)
         usual = DEFAULT_FINE_TUNING if fine_tunes else DEFAULT_RECIPE
+        words = [name, *arguments]
+        if named and not is_recipe(arguments[0]):
+            refuse_misplaced(words, arguments[0])
         recipe = load_recipe(given := arguments.pop(0) if named else usual)
         default = Train(recipe) if name == "train" else Search(recipe, space=space_beside(given))
-        command: Any = parse_with_recipe(default, arguments, f"pocket-resnet {name} [RECIPE]")
+        command: Any = parse_with_recipe(default, words, arguments)
     else:
-        command = tyro.cli(COMMANDS[name], args=arguments, prog=f"pocket-resnet {name}")
+        command = parse(COMMANDS[name], [name, *arguments], arguments)
     for field in dataclasses.fields(command):
         setattr(command, field.name, _with_home(getattr(command, field.name)))
     return command

@@ -2,16 +2,20 @@
 
 import csv
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.flags import Json, Model, OutFile, Views, flag, several
+from pocket_resnet.cli.flags import Json, Model, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -26,13 +30,13 @@ class Predict:
         Annotated[tuple[str, ...], several("Image files, folders, patterns, or - for one image's bytes.", "IMAGE")]
     ]
     top: int = 3
-    """Number of classes to list for each image."""
+    """Number of classes to list for each image, at most all of the model's."""
     views: Views = 1
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a CUDA GPU if there is one, otherwise the CPU."""
-    csv: Annotated[bool, flag("Print CSV on standard output, one line per image.")] = False
+    csv: Annotated[bool, flag("Print CSV, one line per image, instead of text; --out then writes CSV too.")] = False
     json: Json = False
-    out: OutFile = None
+    out: Annotated[Path | None, flag("Write the JSON object, or with --csv the CSV, to this file.", "FILE")] = None
 
     def execute(self) -> None:
         from pocket_resnet.inference.predict import predict_files
@@ -42,6 +46,8 @@ class Predict:
         output = JsonOutput(self.json or self.csv, self.out)
         with console.progress("images") as advance:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
+        if rows and (num_classes := len(rows[0]["top"])) < self.top:
+            _log.info(f"--top {self.top}: the model has only {num_classes} classes, so all are listed")
         table = _csv(rows) if self.csv else None
         output.write({"predictions": rows}, lambda: console.predictions(rows), table)
         if bad:

@@ -5,10 +5,10 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-import tyro
 from pydantic import BaseModel
 
 from pocket_resnet.cli.flags import flag
+from pocket_resnet.cli.parsing import parse
 from pocket_resnet.cli.search_command import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.recipe.base import dotted
@@ -60,9 +60,9 @@ Flag = tuple[str, Any, Any]  # name, type with tyro's configuration, default
 Command = TypeVar("Command", bound=Train | Search)
 
 
-def parse_with_recipe(default: Command, arguments: Sequence[str], prog: str) -> Command:
-    """The command with these arguments filled in; tyro explains unknown flags and exits with 2."""
-    parsed = tyro.cli(_flags_class(default), args=arguments, prog=prog, description=inspect.getdoc(default))
+def parse_with_recipe(default: Command, words: Sequence[str], arguments: Sequence[str]) -> Command:
+    """The command with these arguments filled in; `words` are as in `parse`."""
+    parsed = parse(_flags_class(default), words, arguments, inspect.getdoc(default))
     parts = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}
     groups = [vars(parts.pop(name)) for name in ("common", "other", "recipe")]
     own = {field.name for field in dataclasses.fields(default)}

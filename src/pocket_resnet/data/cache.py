@@ -48,6 +48,8 @@ class PixelStore:
         root_hash = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
         self._index_path = self._folder / "index" / f"{root_hash}.json"
         self._num_workers = max(1, min(num_workers, num_cores()))
+        self.new = set[str]()
+        """Relative paths of files that `hashes` has recorded anew: they are new, or their content has changed."""
 
     def hashes(self, images: Sequence[ImageFile]) -> list[str]:
         """The SHA-256 of each file's content; unchanged files are not read.
@@ -60,6 +62,7 @@ class PixelStore:
         fresh = dict(zip((image.relative for image in unknown), self._map(self._hash, unknown), strict=True))
         if any(isinstance(result, ImageError) for result in fresh.values()):
             self._refuse(images)
+        self.new |= {relative for relative, content in fresh.items() if content != _recorded(index, relative)}
         found = known | {relative: str(result) for relative, result in fresh.items()}
         if any(index.get(image.relative) != _entry(image, found[image.relative]) for image in images):
             index |= {image.relative: _entry(image, found[image.relative]) for image in images}
@@ -226,6 +229,12 @@ def _entry(image: ImageFile, content: str) -> list[int | str]:
 def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
     entry = index.get(image.relative)
     return isinstance(entry, list) and len(entry) == 5 and entry[:4] == _stamp(image)
+
+
+def _recorded(index: dict[str, list[int | str]], relative: str) -> int | str | None:
+    """The hash that the file's content had before."""
+    entry = index.get(relative)
+    return entry[-1] if isinstance(entry, list) and entry else None
 
 
 def _size(path: Path) -> int | None:

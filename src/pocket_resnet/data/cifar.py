@@ -18,7 +18,7 @@ from torch import Tensor
 from pocket_resnet.data.archive import extract
 from pocket_resnet.data.published import Family, Layout
 from pocket_resnet.data.records import CHW
-from pocket_resnet.data.source import Source
+from pocket_resnet.data.source import Source, Verification
 from pocket_resnet.errors import DataError, EnvironmentFault
 from pocket_resnet.io import download, files
 
@@ -71,14 +71,15 @@ class Cifar(Source):
         """The test images and labels, in official order."""
         return self._load((self._layout.test,), self._family.num_test)
 
-    def verify(self) -> tuple[str, ...]:
-        """The names of all files there, after hashing each anew. Raises DataError showing both hashes."""
+    def verify(self) -> Verification:
+        """Hash every file that is there anew. Raises DataError showing both hashes."""
         stamps = _read_stamps(self._folder)
         there = [name for name in self._layout.members if (self._folder / name).is_file()]
+        num_recorded = sum(name not in self._layout.md5 and name not in stamps for name in there)
         for name in there:
             self._read(name, stamps, trust_stamp=False)
         _write_stamps(self._folder, stamps)
-        return tuple(there)
+        return Verification(len(there), num_recorded)
 
     def _load(self, names: tuple[str, ...], num_images: int) -> tuple[Tensor, Tensor]:
         """One file at a time into the final tensors: the peak is all images and one file more."""

@@ -17,7 +17,7 @@ from pocket_resnet.data.cache import PixelStore
 from pocket_resnet.data.holdout import Holdout
 from pocket_resnet.data.layout import Classes, read_layout
 from pocket_resnet.data.listing import ImageFile, Listing, printable
-from pocket_resnet.data.source import Source
+from pocket_resnet.data.source import Source, Verification
 from pocket_resnet.errors import DataError, UsageError, listed
 
 VAL_FRACTION = 0.1
@@ -68,12 +68,13 @@ class Folder(Source):
             raise DataError("it has no test/", where=printable(self.name), hint="add test/, one subfolder per class")
         return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
 
-    def verify(self) -> tuple[str, ...]:
-        """The names of all files, after decoding each anew. Raises DataError naming what has changed."""
+    def verify(self) -> Verification:
+        """Decode each file anew. Raises DataError naming what has changed."""
         self._store.verify(self._trainval, self._hashes)
         if self._test:
             self._store.verify(self._test, self._store.hashes(self._test))
-        return tuple(image.relative for image in (*self._trainval, *(self._test or ())))
+        images = [*self._trainval, *(self._test or ())]
+        return Verification(len(images), sum(image.relative in self._store.new for image in images))
 
     def changes_since(self, fingerprint: str) -> list[str]:
         """The files by which the training images differ from those of that fingerprint, as far as it is known."""

@@ -69,6 +69,11 @@ class Steps:
         """How many steps the run has, if nothing stops it."""
         return self.recipe.epochs * self.per_epoch
 
+    @property
+    def last(self) -> int:
+        """After how many steps the run ends: all of them, or `max_steps`."""
+        return min(self.recipe.max_steps or self.total, self.total)
+
     def epoch(self, step: int) -> int:
         """The epoch of that step, both from 0."""
         return step // self.per_epoch

@@ -34,6 +34,15 @@ class Split:
         return len(self.labels_N)
 
 
+@dataclass(frozen=True)
+class Verification:
+    """What `Source.verify` has read."""
+
+    num_files: int
+    num_recorded: int = 0
+    """How many of them, new or changed, had no published or recorded hash to match: theirs is recorded now."""
+
+
 class Source(ABC):
     """A data set. A new one is a subclass that sets these attributes and has the three abstract methods."""
 
@@ -65,8 +74,8 @@ class Source(ABC):
         """The test images and labels. Raises DataError where there are none."""
 
     @abstractmethod
-    def verify(self) -> tuple[str, ...]:
-        """The names of all its files, the test split's too, after reading and checking each anew.
+    def verify(self) -> Verification:
+        """Read and check each file anew, the test split's too.
 
         Raises DataError naming what is damaged or has changed.
         """

@@ -115,8 +115,10 @@ def benchmark(
     the same name or fewer than 2 rounds.
     """
     threads = sorted({*threads} or {1, num_cores()})
-    if num_rounds < 2 or threads[0] < 1:
-        raise UsageError(f"rounds {num_rounds}, threads {threads}", hint="use at least 2 rounds and 1 thread")
+    if num_rounds < 2:
+        raise UsageError(f"{num_rounds} rounds are too few", where="rounds", hint="use 2 or more")
+    if threads[0] < 1:
+        raise UsageError(f"{threads[0]} threads cannot compute", where="threads", hint="use 1 or more")
     loaded = {model_name(expanded(path)): (find_model(expanded(path)), *load_model(expanded(path))) for path in models}
     if len(loaded) < len(models):
         raise UsageError("two of the models have the same name", hint="name each model once")

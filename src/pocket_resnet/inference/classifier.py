@@ -45,12 +45,13 @@ class Classifier:
 
         An image is a path, an encoded file's bytes, an open file, a Pillow image, or an array or tensor: grey [H, W],
         RGB or RGBA [H, W, C] (tensors [C, H, W]), uint8 or fractions from 0 to 1. Averaged over 1, 2 or 6 `views`.
-        Raises DataError for what is not an image, UsageError where `top` is below 1, for several views where flipped
-        images mean something else, and for objects of other kinds.
+        A `top` above the number of classes gives all of them. Raises DataError for what is not an image, UsageError
+        where `top` is below 1, for several views where flipped images mean something else, and for other objects.
         """
         top, views = index(top), index(views)
         if top < 1:
-            raise UsageError(f"top {top}", hint="use 1 or more")
+            num_classes = len(self.card.class_names)
+            raise UsageError(f"top {top} is out of range", hint=f"use 1 to {num_classes} (all classes of the model)")
         refuse_mirroring(self.card, views)
         predictions: list[Prediction] = []
         remaining = several(images)  # a generator is the caller's code: it runs with the caller's settings

@@ -17,7 +17,7 @@ from pocket_resnet.data.datasets import data_name, open_source
 from pocket_resnet.data.layout import unicode_form
 from pocket_resnet.data.source import Source, Split, Which
 from pocket_resnet.device import Hardware, Precision, choose
-from pocket_resnet.errors import DataError, UsageError
+from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.inference.statistics import calibration_error, wilson_interval
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded
@@ -150,8 +150,8 @@ def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...])
     found = {name: known.get(name, known.get(unicode_form(name), -1)) for name in names}
     if unknown := [name for name in names if found[name] < 0]:
         raise DataError(
-            f"the model does not know {', '.join(map(repr, unknown[:5]))}",
-            hint=f"its classes are {', '.join(model_names[:20])}",
+            f"the model does not know {listed([repr(name) for name in unknown], ', ')}",
+            hint=f"its classes are {listed(model_names, ', ')}",
         )
     numbers = torch.tensor([found[name] for name in names])
     return Split(split.images_NCHW, numbers[split.labels_N])

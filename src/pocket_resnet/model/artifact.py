@@ -12,7 +12,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from pocket_resnet.errors import ArtifactError, UsageError, listed
+from pocket_resnet.errors import ArtifactError, UsageError, did_you_mean, listed
 from pocket_resnet.io.files import digest, expanded, is_listed, json_bytes, read_folder, write_folder
 from pocket_resnet.io.hub_address import is_address
 from pocket_resnet.io.renamed import CARD_FIELDS, with_current_names
@@ -98,12 +98,26 @@ def find_model(path: Path) -> Path:
     for folder in (path, path / "model", *([by_name[path.name]] if path.name in by_name else [])):
         if (folder / CONFIG_NAME).exists():
             return folder
+    raise _no_model(path)
+
+
+def _no_model(path: Path) -> UsageError:
+    """Why there is no model at the path, and what to give instead."""
     if (path / "checkpoints").is_dir():
-        raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
+        return UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
+    if (path / "recipe.toml").is_file():
+        hint = f"start it again with: {resume_command(path)}"
+        return UsageError("this run has no model and no checkpoint yet", where=path, hint=hint)
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        serve = shlex.join(["pocket-resnet", "serve", str(path)])
+        hint = f"give the model that it was exported from, or run {serve}"
+        return UsageError("an exported file, which only `serve` reads", where=path, hint=hint)
+    names = sorted(released())
     hint = "give a model directory or a finished run's directory"
-    if by_name:
-        hint += f", or a released model: {listed(sorted(by_name), ', ')}"
-    raise UsageError("no model here", where=path, hint=hint)
+    if names:
+        hint += f", or a released model: {listed(names, ', ')}"
+    what = "this file is not a model" if path.is_file() else f"no model here{did_you_mean(str(path), names)}"
+    return UsageError(what, where=path, hint=hint)
 
 
 def model_name(path: Path) -> str:

@@ -4,6 +4,7 @@ Shapes: B images, C channels (D after a change of shape), H x W pixels. Sources:
 He 2016 (arXiv:1603.05027), Hu 2017 (arXiv:1709.01507), Huang 2016 (arXiv:1603.09382).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import assert_never
 
@@ -84,7 +85,7 @@ class SqueezeExcite(nn.Module):
         return gated_BCHW
 
 
-class Drop(nn.Module):
+class Drop(nn.Module, ABC):
     """In training, random zeros; in evaluation, nothing. Draws from torch's default generator.
 
     What is kept is divided by its probability, so that evaluation needs no factor. Draws are made for a whole batch, of
@@ -104,9 +105,9 @@ class Drop(nn.Module):
             return x
         return x * self.factors(x, self.batch_size or len(x))[self.rows]
 
+    @abstractmethod
     def factors(self, x: Tensor, batch_size: int) -> Tensor:
         """What a whole batch like `x` is multiplied by."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"{self.drop_probability:g}"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from pocket_resnet.errors import listed
 from pocket_resnet.model.spec import NetworkSpec
 
 FORMAT = 2
@@ -209,5 +210,5 @@ def _table(card: Card) -> dict[str, str]:
         "machine": card.machine,
         "weights": card.weights,
         "input": f"RGB, {size} x {size} pixels, 0 to 1; the network normalises its input",
-        "classes": ", ".join(f"`{name}`" for name in card.class_names[:20]) + " …" * (len(card.class_names) > 20),
+        "classes": listed([f"`{name}`" for name in card.class_names], ", "),
     }

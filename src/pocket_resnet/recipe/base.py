@@ -1,7 +1,7 @@
 """The base class of a recipe's sections: strict and frozen, with errors that name the dotted key."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -42,7 +42,26 @@ class Section(BaseModel):
             return validate(values)
         except ValidationError as error:
             section = cls.__name__.removesuffix("Recipe").lower()
-            raise explain(error, section, list(cls.model_fields)) from error
+            raise explain(error, section, known_keys(cls)) from error
+
+
+def known_keys(section: type[Section], joint: str = ".") -> list[str]:
+    """The section's keys, and those of the sections in it, such as `optim.lr`."""
+    defaults = {name: field.default for name, field in section.model_fields.items()}
+    inner = {name: type(value) for name, value in defaults.items() if isinstance(value, Section)}
+    return [*defaults, *(f"{name}{joint}{key}" for name, kind in inner.items() for key in kind.model_fields)]
+
+
+def nearest_key(key: str, known: Collection[str], joint: str = ".") -> str:
+    """`, did you mean ...?` with the known key that ends in this one, or is most similar; or nothing."""
+    spellings = {name: name for name in known}
+    for synonym, usual in SYNONYMS.items():
+        spellings |= {name.removesuffix(usual) + synonym: name for name in known if name.rpartition(joint)[2] == usual}
+    same = [spelling for spelling in spellings if spelling.rpartition(joint)[2] == key]
+    hint = f", did you mean `{same[0]}`?" if same else did_you_mean(key, spellings)
+    for spelling, name in spellings.items():
+        hint = hint.replace(f"`{spelling}`", f"`{name}`")
+    return hint
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -63,9 +82,5 @@ def explain(error: ValidationError, section: str, known: list[str]) -> RecipeErr
     path = [part for part in first["loc"] if isinstance(part, str)]
     key = ".".join([section, *path] if section else path)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        synonyms = {synonym: name for synonym, name in SYNONYMS.items() if name in known}
-        hint = did_you_mean(path[-1], [*known, *synonyms])
-        for synonym, name in synonyms.items():
-            hint = hint.replace(synonym, name)
-        return RecipeError(key, f"unknown `{key}`{hint}")
+        return RecipeError(key, f"unknown `{key}`{nearest_key(path[-1], known)}")
     return RecipeError(key, f"`{key}` = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}")

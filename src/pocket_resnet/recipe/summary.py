@@ -12,7 +12,7 @@ from pocket_resnet.model.design import Budget, Design, design
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.dial import network
 from pocket_resnet.recipe.schema import parse_count
-from pocket_resnet.recipe.toml import load_recipe, recipes_folder
+from pocket_resnet.recipe.toml import is_recipe, load_recipe, recipes_folder
 
 
 def find_spec(name: str) -> NetworkSpec:
@@ -27,7 +27,7 @@ def find_spec(name: str) -> NetworkSpec:
         from pocket_resnet.model.artifact import load_card  # torch is needed for this one only
 
         return load_card(path).spec
-    if path.suffix == ".toml" or (recipes_folder() / f"{name}.toml").is_file():
+    if is_recipe(name):
         recipe = load_recipe(name)
         return network(recipe, recipe.model.num_classes)
     try:
@@ -71,4 +71,4 @@ def designed(limits: dict[str, str], epochs: int | None = None, num_classes: int
     found = find_design(limits, epochs, num_classes)
     flags = limits if epochs is None else limits | {"epochs": str(epochs)}
     costs = {key: value for key, value in summarise(found.spec).items() if key != "layers"}
-    return costs | {"limits": found.budget.limits(), "reasons": list(found.reasons), "flags": flags}
+    return costs | {"limits": found.budget.given(), "reasons": list(found.reasons), "flags": flags}

@@ -12,7 +12,7 @@ from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.io.renamed import RECIPE_KEYS, current_name, with_current_names
 from pocket_resnet.model.catalog import named
-from pocket_resnet.recipe.base import RecipeError, dotted
+from pocket_resnet.recipe.base import RecipeError, dotted, known_keys, nearest_key
 from pocket_resnet.recipe.schema import Recipe
 
 MAX_RECIPE_BYTES = 1024 * 1024
@@ -34,13 +34,18 @@ def recipes_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
+def is_recipe(name_or_path: str) -> bool:
+    """Whether this is the name of a recipe, or looks like the path of one."""
+    return expanded(name_or_path).suffix == ".toml" or (recipes_folder() / f"{name_or_path}.toml").is_file()
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe of that name, or in that TOML file. Raises UsageError naming file, line and key."""
     path = expanded(name_or_path)
     try:
         if path.suffix != ".toml":
             path = recipes_folder() / f"{name_or_path}.toml"
-            if not path.is_file():
+            if not is_recipe(name_or_path):
                 known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
                 raise UsageError(
                     f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
@@ -146,6 +151,14 @@ def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
     return {"min_steps": 0} | changes if "epochs" in changes else changes
+
+
+def recipe_key(name: str) -> str:
+    """The recipe's key of a Python keyword: `optim.lr` of `optim__lr`. Raises RecipeError for an unknown one."""
+    known, key = known_keys(Recipe, "__"), name.replace("__", ".")
+    if "." not in key and key not in known:
+        raise RecipeError(name, f"unknown `{name}`{nearest_key(name, known, '__')}")
+    return key
 
 
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -8,8 +8,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from pocket_resnet.io.templates import templates_of
 from pocket_resnet.training.metrics import duration
 
 SMALLEST_P = 1e-4
@@ -34,13 +33,7 @@ class Picture:
 
 def render(template: str, page: Any) -> str:
     """The page as HTML, rendered with templates/`template`.html.jinja."""
-    environment = Environment(
-        loader=PackageLoader("pocket_resnet.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_of("pocket_resnet.reporting")
     filters = (count, duration, fixed, interval, operations, p_value, percent, signed)
     environment.filters |= {each.__name__: each for each in filters}
     return environment.get_template(f"{template}.html.jinja").render(page=page)

@@ -18,12 +18,10 @@ from pocket_resnet.serving import pages, problems, uploads
 from pocket_resnet.serving.batching import MAX_NUM_WORKERS, Batcher, Outcome
 from pocket_resnet.serving.guard import Guard, Hosts
 from pocket_resnet.serving.metrics import CONTENT_TYPE, Metrics
-from pocket_resnet.serving.problems import Problem, RequestError
+from pocket_resnet.serving.problems import MAX_TOP, Problem, RequestError
 from pocket_resnet.serving.served_model import ServedModel
 from pocket_resnet.serving.uploads import Uploads
 from pocket_resnet.version import __version__
-
-MAX_TOP = 1_000
 
 
 class RankedClass(BaseModel):
@@ -122,7 +120,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     403: {"model": Problem, "description": "A foreign host name or origin"},
     413: {"model": Problem, "description": f"Over {uploads.MAX_BODY_BYTES:,} bytes"},
     415: {"model": Problem, "description": "Another content type"},
-    422: {"model": Problem, "description": "A parameter out of range"},
+    422: {"model": Problem, "description": f"`top` is not a whole number from 1 to {MAX_TOP}"},
     500: {"model": Problem, "description": "An internal error, with an id for the server's log"},
     503: {"model": Problem, "description": "Too many pictures are waiting; Retry-After says when to try again"},
 }
@@ -132,7 +130,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 async def predict(request: Request, top: Annotated[int, Query(ge=1, le=MAX_TOP)] = 3) -> Predictions:
     """Classify one picture, sent as its bytes, or several, sent as the files of a form.
 
-    `top` is the number of classes to list for each picture.
+    `top` is the number of classes to list for each picture, at most all of the model's.
     """
     service: Service = request.app.state.service
     async with service.uploads.pictures(request) as contents:

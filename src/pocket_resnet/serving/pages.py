@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from pocket_resnet.io.templates import templates_of
 from pocket_resnet.serving.served_model import ServedModel
 
 
@@ -22,13 +21,7 @@ STATIC = {
     name: StaticFile(files("pocket_resnet.serving").joinpath("static", name).read_bytes(), media_type)
     for name, media_type in {"page.js": "text/javascript", "page.css": "text/css"}.items()
 }
-_environment = Environment(
-    loader=PackageLoader("pocket_resnet.serving"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_environment = templates_of("pocket_resnet.serving")
 
 
 def classify(model: ServedModel) -> str:

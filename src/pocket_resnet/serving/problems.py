@@ -14,6 +14,7 @@ from pocket_resnet.errors import PocketError
 from pocket_resnet.serving.batching import BusyError
 
 RETRY_AFTER_S = 1
+MAX_TOP = 1_000  # classes that a request may ask for
 
 
 class Problem(BaseModel):
@@ -69,6 +70,7 @@ async def _of_routing(_: Request, error: Any) -> Response:
 
 
 async def _invalid(_: Request, error: Any) -> Response:
-    """A parameter out of range."""
+    """A parameter out of range: `top` is the only one."""
     found = error.errors()[0]
-    return answer(422, Problem(error=f"{found['loc'][-1]}: {found['msg'].lower()}"))
+    problem = Problem(error=f"{found['loc'][-1]}: {found['msg'].lower()}", hint=f"use 1 to {MAX_TOP}")
+    return answer(422, problem)

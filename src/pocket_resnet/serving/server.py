@@ -77,7 +77,7 @@ def configuration(app: object) -> uvicorn.Config:
 def listen(host: str, port: int, *, public: bool) -> socket.socket:
     """A listening socket; clients may connect from here on. Raises UsageError or EnvironmentFault."""
     if not 0 <= port <= 65_535:
-        raise UsageError(f"port {port}", hint="use 1 to 65535, or 0 for a free one")
+        raise UsageError(f"port {port} is out of range", hint="use 1 to 65535, or 0 for a free one")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:

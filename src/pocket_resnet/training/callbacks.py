@@ -155,10 +155,26 @@ class ProgressBar(Callback):
         Raises NonFiniteError if a loss or gradient on the device is not finite: showing progress waits for the device.
         """
         self.num_images += num_images
-        if time.monotonic() - self.spoken_s > (PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S):
+        if self._is_due():
             run.trainer.refuse_non_finite()
-            self.spoken_s = time.monotonic()
             self._show(run, self.spoken_s - self.started_s)
+
+    def on_teacher(self, text: str) -> None:
+        """Periodically show how far the teacher's predictions for an epoch are."""
+        if not self._is_due():
+            return
+        if self.bar is None:
+            self._say(text)
+            return
+        with _closed_terminal_ignored():
+            self.bar.update(self.task, description=text)
+
+    def _is_due(self) -> bool:
+        """Whether it is time to show progress again."""
+        if time.monotonic() - self.spoken_s <= (PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S):
+            return False
+        self.spoken_s = time.monotonic()
+        return True
 
     def _show(self, run: RunState, elapsed_s: float) -> None:
         step, num_steps, totals = run.step, run.plan.last_step, run.trainer.epoch_totals()

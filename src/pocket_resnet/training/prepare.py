@@ -11,7 +11,7 @@ from torch import Tensor
 from pocket_resnet.data.augment import to_float
 from pocket_resnet.data.loader import Loader, Steps
 from pocket_resnet.data.source import Source, Split
-from pocket_resnet.device import Hardware
+from pocket_resnet.device import Hardware, machine
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.counts import layers
@@ -22,7 +22,7 @@ from pocket_resnet.recipe.toml import override
 from pocket_resnet.seeds import generator
 from pocket_resnet.training.distributed import ALONE, Processes
 from pocket_resnet.training.pretrained import take_over
-from pocket_resnet.training.teacher import open_teacher, with_teacher
+from pocket_resnet.training.teacher import Watch, open_teacher, unwatched, with_teacher
 from pocket_resnet.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -78,9 +78,11 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     """
     model = ResNet(recipe.model)
     count = sum(parameter.numel() for parameter in model.parameters())
-    if count > budget_of(recipe).limits().get("parameters", count):
-        what = f"the network has {count:,} parameters, over the budget of {recipe.budget}"
-        raise UsageError(what, where="budget", hint=f"give {count} or more, or narrower widths")
+    budget = budget_of(recipe)
+    if count > (most := budget.limits().get("parameters", count)):
+        flag, needed = budget.asked("parameters", count)
+        what = f"the network has {count:,} parameters, over the budget of {most:,}"
+        raise UsageError(what, where=flag, hint=f"give {needed} or more, or narrower widths")
     initialise(model, recipe.init, generator(recipe.seed, "weights"), recipe.residual_gain)
     if recipe.pretrained.model is not None:
         take_over(model, Path(recipe.pretrained.model), source.class_names)
@@ -100,10 +102,11 @@ def new_trainer(
     hardware: Hardware,
     processes: Processes = ALONE,
     data_dir: Path | None = None,
+    watch_teacher: Watch = unwatched,
 ) -> Trainer:
     """The trainer of the untrained network, on the hardware, before its first step."""
     model = hardware.place(untrained(recipe, source, train_split))
-    teacher = open_teacher(recipe, source, hardware, data_dir)
+    teacher = open_teacher(recipe, source, Steps(len(train_split), recipe), hardware, data_dir, watch_teacher)
     answers = None if teacher is None else teacher.logits
     loader = Loader(train_split, recipe, hardware, model.normalize.mean, answers, rows=processes.rows)
     return Trainer(model, loader, processes)
@@ -112,3 +115,11 @@ def new_trainer(
 def sample(num_samples: int, num_images: int, seed: int) -> Tensor:
     """The indices of some training images, int64 [M], always the same: of all classes, which folders list in turn."""
     return torch.randperm(num_samples, generator=generator(seed, "sample"))[:num_images]
+
+
+def computed_on(hardware: Hardware, recipe: Recipe, processes: Processes) -> str:
+    """What the last bits of a run depend on."""
+    layout = "channels last" if recipe.hardware.channels_last else "contiguous"
+    compiled = ", compiled" if recipe.hardware.compile else ""
+    several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
+    return f"{machine(hardware)}, {layout}{compiled}{several}"

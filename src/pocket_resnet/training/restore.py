@@ -1,6 +1,7 @@
 """Restore a run's state: from its own newest checkpoint, or from another run's (`init_from`)."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.io.step_folders import STATE_NAME, newest_first
-from pocket_resnet.model.artifact import first_fault
+from pocket_resnet.model.artifact import first_fault, load_card, load_digests
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run_folder import RunFolder
@@ -102,10 +103,19 @@ def _restored(folder: RunFolder, state: CheckpointState, *, is_another_runs: boo
     )
 
 
+def have_unknown_images(models: Mapping[str, Path]) -> bool:
+    """Whether a model, by its role in the run, was trained on images whose digests are lost; warns of each."""
+    unknown = [role for role, model in models.items() if load_digests(model) is None or load_card(model).unknown_images]
+    for role in unknown:
+        _log.warning(f"the images that the {role} was trained on are unknown: it has no record of them all")
+    return bool(unknown)
+
+
 def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
     """The checkpoint. Raises UsageError where there is none, naming those of a run's folder."""
     if (path / STATE_NAME).is_file():
         return checkpoint.load(path)
     saved = newest_first(path / "checkpoints") or newest_first(path)
     hint = f"choose one of its checkpoints, for example {saved[0]}" if saved else "use the folder step-NNNNNN of a run"
-    raise UsageError("not a checkpoint", where=path, hint=hint)
+    is_empty_run = (path / "recipe.toml").is_file() and not saved
+    raise UsageError("this run has no checkpoint yet" if is_empty_run else "not a checkpoint", where=path, hint=hint)

@@ -11,24 +11,25 @@ from pathlib import Path
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Split
-from pocket_resnet.device import Hardware, choose, explained_memory, machine
+from pocket_resnet.device import Hardware, choose, explained_memory
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
 from pocket_resnet.inference.training_data import overlap
-from pocket_resnet.model.artifact import load_card, load_digests, resume_command
+from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.distributed import LostProcess, Processes, explained_loss, joined, only_rank_0_logs
+from pocket_resnet.training.distributed import LostProcess, explained_loss, joined, only_rank_0_logs
 from pocket_resnet.training.metrics import Plan
 from pocket_resnet.training.precise_bn import remeasured
-from pocket_resnet.training.prepare import fit_to_data, new_trainer, sample
+from pocket_resnet.training.prepare import computed_on, fit_to_data, new_trainer, sample
 from pocket_resnet.training.pretrained import with_pretrained
-from pocket_resnet.training.restore import restore
+from pocket_resnet.training.restore import have_unknown_images, restore
 from pocket_resnet.training.result import Result, card_of, result_of
 from pocket_resnet.training.run_folder import RunFolder, choose_folder, marks
 from pocket_resnet.training.signals import catch_signals
+from pocket_resnet.training.teacher import Teacher
 from pocket_resnet.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -70,12 +71,11 @@ def train(
         path = processes.on_writer(lambda: choose_folder(runs_dir, recipe, source, run, to_resume))
         processes.announce_writer(path)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, steps.total))
-        last_step = min(recipe.max_steps or steps.total, steps.total)
         with folder.locked(expected=to_resume):
-            if finished := folder.finished(last_step, fork=fork):
+            if finished := folder.finished(steps.last, fork=fork):
                 _log.info("this run is already finished")
                 return finished
-            return _Run(folder, hardware, train_split, last_step, started_s, data_dir, callbacks, fork=fork).train()
+            return _Run(folder, hardware, train_split, steps.last, started_s, data_dir, callbacks, fork=fork).train()
 
 
 class _Run:
@@ -96,18 +96,17 @@ class _Run:
         self.folder, self.hardware, self.started_s = folder, hardware, started_s
         self.recipe, self.source, self.processes = folder.recipe, folder.source, folder.processes
         self.resume_command = resume_command(folder.path, data_dir)
-        self.computed_on = _computed_on(hardware, self.recipe, self.processes)
+        self.computed_on = computed_on(hardware, self.recipe, self.processes)
         self.norm_indices_M = sample(len(train_split), self.recipe.norm_images, self.recipe.data_seed)
-        self.trainer = new_trainer(self.recipe, self.source, train_split, hardware, self.processes, data_dir)
+        self.trainer = new_trainer(
+            self.recipe, self.source, train_split, hardware, self.processes, data_dir, self._watch_teacher
+        )
         begun = restore(folder, self.trainer, self.computed_on, last_step, fork=fork)
         self.seconds = begun.seconds  # spent in training steps
         self.earlier_s = begun.seconds_total  # spent in all, in processes before this one
         self.is_another_runs = begun.is_another_runs
-        self.unknown_images = begun.unknown_images  # trained on, with digests that are lost
-        for role, model in self.recipe.models.items():
-            if load_digests(model) is None or load_card(model).unknown_images:
-                _log.warning(f"the images that the {role} was trained on are unknown: it has no record of them all")
-                self.unknown_images = True
+        # Whether it, a teacher or a pretrained model was trained on images whose digests are lost:
+        self.unknown_images = have_unknown_images(self.recipe.models) or begun.unknown_images
         if (step := self.trainer.step) > last_step:
             _log.warning(f"already at step {step}, past --max-steps {last_step}: nothing to train")
         val = self.source.split("val")
@@ -147,9 +146,22 @@ class _Run:
                 self._save()
                 saved_s = time.monotonic()
             if stopping:
-                number = trainer.signals[0] if trainer.signals else signal.SIGTERM  # which another process has had
-                what = f"stopped by {signal.Signals(number).name} after saving step {trainer.step}"
-                raise Stopped(number, what, hint=f"resume with: {self.resume_command}")
+                raise self._stopped()
+
+    def _watch_teacher(self, teacher: Teacher, done: str) -> None:
+        """Show how far the teacher's predictions for an epoch are; on a signal, save and stop."""
+        if self.processes.is_writer:
+            self.progress.on_teacher(done)
+        if self.trainer.signals:
+            self._save()
+            raise self._stopped(f"; the teacher's predictions for {teacher.num_cached} epoch(s) are cached")
+
+    def _stopped(self, also_kept: str = "") -> Stopped:
+        """The error that ends the run after a signal, when the current step is saved."""
+        signals = self.trainer.signals
+        number = signals[0] if signals else signal.SIGTERM  # which another process has had
+        what = f"stopped by {signal.Signals(number).name} after saving step {self.trainer.step}{also_kept}"
+        return Stopped(number, what, hint=f"resume with: {self.resume_command}")
 
     def _train_step(self) -> bool:
         """One step; whether it ends an epoch, or the run."""
@@ -290,11 +302,3 @@ def _built_in(folder: RunFolder, progress: ProgressBar) -> list[Callback]:
 
         callbacks.append(TensorBoard(folder.path / "tensorboard"))
     return callbacks
-
-
-def _computed_on(hardware: Hardware, recipe: Recipe, processes: Processes) -> str:
-    """What the last bits of a run depend on."""
-    layout = "channels last" if recipe.hardware.channels_last else "contiguous"
-    compiled = ", compiled" if recipe.hardware.compile else ""
-    several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
-    return f"{machine(hardware)}, {layout}{compiled}{several}"

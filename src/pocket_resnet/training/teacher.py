@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +24,16 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
-from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError, listed
 from pocket_resnet.io import files
 from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.model.artifact import identify, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.sections import AugmentRecipe
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
     folder, card, sha256 = identify(recipe.teacher.model, recipe.teacher.sha256, "teacher.sha256")
     if set(card.class_names) != set(source.class_names):
         differing = sorted(set(card.class_names) ^ set(source.class_names))
-        what = f"the teacher's classes are not those of {source.public_name}: {', '.join(differing[:5])}"
+        what = f"the teacher's classes are not those of {source.public_name}: {listed(differing, ', ')}"
         raise UsageError(what, where=folder, hint="choose a teacher that was trained on the same classes")
     return {"teacher.model": str(folder), "teacher.sha256": sha256}
 
@@ -65,6 +68,8 @@ class Teacher:
     hardware: Hardware
     num_epochs: int
     """How many epochs of views it is asked for."""
+    watch: "Watch"
+    """Is called after each batch of views, and may raise to stop before the next one."""
 
     def logits(self, epoch: int, num_images: int, views: Callable[[], Iterable[Tensor]]) -> Tensor:
         """The answers for the views of an epoch, float32 [N, K] on the device, in the order of the data's classes.
@@ -75,14 +80,29 @@ class Teacher:
         path = self.folder / f"epoch-{epoch:04d}"
         answers_NK = self._cached(path, num_images)
         if answers_NK is None:
-            _log.info(f"computing the teacher's predictions for epoch {epoch + 1} of {self.num_epochs}")
-            answers_NK = torch.cat([self._answer(view_BCHW) for view_BCHW in views()]).half().cpu()
+            answers_NK = self._answers(epoch, num_images, views())
             content = tensors_to_bytes({TENSOR_NAME: answers_NK.contiguous()})
             try:
                 files.write_folder(path, {ANSWERS_NAME: content})
             except EnvironmentFault as error:
                 files.warn_once(f"the teacher's predictions are not cached ({error.what})", self.folder)
         return answers_NK.to(self.hardware.device).float()
+
+    @property
+    def num_cached(self) -> int:
+        """The number of epochs whose answers are cached."""
+        return len(list(self.folder.glob("epoch-*")))
+
+    def _answers(self, epoch: int, num_images: int, views: Iterable[Tensor]) -> Tensor:
+        """The answers for the views of an epoch, float16 [N, K] on the CPU."""
+        what, num_done = f"the teacher's predictions for epoch {epoch + 1} of {self.num_epochs}", 0
+        _log.info(f"computing {what}")
+        answers: list[Tensor] = []
+        for view_BCHW in views:
+            answers.append(self._answer(view_BCHW).half().cpu())
+            num_done += len(view_BCHW)
+            self.watch(self, f"{what}: {num_done:,} of {num_images:,} images")
+        return torch.cat(answers)
 
     def _cached(self, path: Path, num_images: int) -> Tensor | None:
         max_bytes = 2 * num_images * len(self.order_K) + HEADER_BYTES
@@ -101,23 +121,52 @@ class Teacher:
         return logits_BK[:, self.order_K]
 
 
-def open_teacher(recipe: Recipe, source: Source, hardware: Hardware, data_dir: Path | None) -> Teacher | None:
+Watch = Callable[[Teacher, str], None]
+"""(teacher, how far an epoch's predictions are, in words) -> nothing."""
+
+
+def unwatched(teacher: Teacher, done: str) -> None:
+    """A `Watch` that does nothing."""
+
+
+def open_teacher(
+    recipe: Recipe, source: Source, steps: Steps, hardware: Hardware, data_dir: Path | None, watch: Watch
+) -> Teacher | None:
     """The recipe's teacher, as `with_teacher` completed it; None where it has none."""
     if recipe.teacher.model is None:
         return None
     model, card = load_model(Path(recipe.teacher.model))
-    folder = (data_dir or default_data_dir()) / "teachers" / _key(recipe, source)
+    folder = (data_dir or default_data_dir()) / "teachers" / cache_name(recipe, source)
     order_K = [card.class_names.index(name) for name in source.class_names]
-    num_epochs = min(recipe.epochs, recipe.teacher.epochs)
-    return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs)
+    num_epochs = min(steps.epoch(steps.last - 1) + 1, recipe.teacher.epochs)
+    return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs, watch)
 
 
-def _key(recipe: Recipe, source: Source) -> str:
-    """A name for all that an epoch's answers are a function of, beside the epoch."""
-    views = recipe.augment.model_dump(exclude={"mixup", "cutmix"})
+def cache_name(recipe: Recipe, source: Source) -> str:
+    """The name of the folder of cached answers: all that an epoch's answers are a function of, beside the epoch.
+
+    docs/formats.md describes it.
+    """
     data = [source.fingerprint, recipe.data.train_on, recipe.model.image_size, recipe.data_seed]
-    text = json.dumps([FORMAT, recipe.teacher.sha256, data, views], sort_keys=True)
+    text = json.dumps([FORMAT, recipe.teacher.sha256, data, _view_settings(recipe.augment)], sort_keys=True)
     return f"{recipe.teacher.sha256:.12}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def _view_settings(augment: AugmentRecipe) -> dict[str, Any]:
+    """The settings that decide what a view looks like, under names that belong to the cache and never change.
+
+    A key of the recipe that is renamed keeps its name here. A new one is added only where it has an effect, so that
+    answers cached before stay valid.
+    """
+    return {
+        "normalize": augment.normalize,
+        "crop_px": augment.crop_px,
+        "crop_fill": augment.crop_fill,
+        "flip": augment.flip,
+        "trivial_augment": augment.trivial_augment,
+        "cutout_px": augment.cutout_px,
+        "random_erasing": augment.random_erasing,
+    }
 
 
 def distillation_loss(logits_BK: Tensor, probabilities_BK: Tensor, temperature: float) -> Tensor:

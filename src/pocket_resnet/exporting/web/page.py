@@ -15,13 +15,13 @@ from importlib import resources
 from pathlib import Path
 
 import onnx
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.export import Exported, Exporter, licence
 from pocket_resnet.exporting.parity import Precision
 from pocket_resnet.exporting.web.samples import Samples, choose_samples
+from pocket_resnet.io.templates import templates_of
 from pocket_resnet.torch_settings import own_settings
 
 RUNTIME_VERSION = "1.30.0"
@@ -89,20 +89,17 @@ def render(page: Page, content: bytes) -> bytes:
     """The page as HTML. `content` is an exported file."""
     style = _template("page.css")
     script = "\n".join(_template(name) for name in _SCRIPTS)
-    environment = Environment(
-        loader=PackageLoader("pocket_resnet.exporting.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html: str = environment.get_template("page.html.jinja").render(
-        page=page,
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        parts=_runtime_parts() | {"network": _packed(with_resized_output(content))},
-        runtime_version=RUNTIME_VERSION,
+    html: str = (
+        templates_of("pocket_resnet.exporting.web")
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            policy=_policy(style, script),
+            style=Markup(style),
+            script=Markup(script),
+            parts=_runtime_parts() | {"network": _packed(with_resized_output(content))},
+            runtime_version=RUNTIME_VERSION,
+        )
     )
     return html.encode()
 

@@ -1,0 +1,129 @@
+"""Parses a command's arguments with tyro, and words its errors like all others: what is wrong, and how to fix it."""
+
+import contextlib
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+import tyro
+
+from pocket_resnet.errors import UsageError, did_you_mean
+from pocket_resnet.io.files import expanded
+from pocket_resnet.recipe.schema import parse_count
+from pocket_resnet.recipe.toml import is_recipe
+
+TAKE_RECIPE = ("train", "search")
+TAKE_DATA = ("train", "search", "evaluate", "report", "export")
+TAKE_BUDGET = ("train", "search", "design")
+
+
+def parse(kind: Any, words: Sequence[str], arguments: Sequence[str], description: str | None = None) -> Any:
+    """An object of this class with its fields from the arguments.
+
+    `words` are the command's name and all that follows it, for hints. Raises UsageError for a wrong value or word.
+    Tyro explains an unknown flag and exits with 2, as it does after --help.
+    """
+    prog = f"pocket-resnet {words[0]}{' [RECIPE]' * (words[0] in TAKE_RECIPE)}"
+    with _explained(words):
+        return tyro.cli(kind, args=arguments, prog=prog, description=description)
+
+
+def refuse_misplaced(words: Sequence[str], word: str) -> None:
+    """Raise UsageError with the right command line if the word is data or a count that belongs after a flag."""
+    if line := _right_line(words, word):
+        raise UsageError(f"`{word}` is not expected here", hint=f"you may mean: {line}")
+
+
+@contextlib.contextmanager
+def _explained(words: Sequence[str]) -> Iterator[None]:
+    """Inside the block, tyro's errors are UsageErrors; the hook is private, and without it, tyro's own text appears."""
+    hooks: Any = getattr(tyro, "_errors", None)
+    if hooks is None:
+        yield
+        return
+    with hooks.on_parse_error(lambda event: _refuse(event, words)):
+        yield
+
+
+def _refuse(event: Any, words: Sequence[str]) -> None:
+    """Raise UsageError for what tyro found; an unknown flag is left to tyro, which shows similar ones."""
+    see_help = f"see pocket-resnet {words[0]} --help"
+    if words[0] == "summary" and (budget := _value(words, "--budget")):
+        raise UsageError(
+            "summary has no --budget", hint=f"for the network of a budget: pocket-resnet design --budget {budget}"
+        )
+    match type(event).__name__:
+        case "UnrecognizedArgs" if not any(token.startswith("-") for token in event.tokens):
+            refuse_misplaced(words, event.tokens[0])
+            raise UsageError(f"`{event.tokens[0]}` is not expected here", hint=see_help)
+        case "InvalidChoice":
+            choices = sorted({*event.choices} - {"None"})
+            what = f"`{event.value}` is not possible{did_you_mean(event.value, choices)}"
+            raise UsageError(what, where=_name(event.argument), hint=f"choose one of {', '.join(choices)}")
+        case "InstantiationFailure" if event.argument is not None:
+            raise _wrong_value(event, words, see_help)
+        case "MissingArgs":
+            missing = " and ".join(_name(each.arg) for each in event.missing_arguments)
+            raise UsageError(f"missing: {missing}", hint=see_help)
+        case "BadValue" if event.argument.is_positional():
+            raise UsageError(f"missing: {_name(event.argument)}", hint=see_help)
+        case "BadValue":
+            raise UsageError("the value is missing", where=_name(event.argument), hint=see_help)
+
+
+def _wrong_value(event: Any, words: Sequence[str], see_help: str) -> UsageError:
+    flag, leaves = _name(event.argument), _leaves(event.argument.field.type)
+    kind = "whole number" if int in leaves else "number" if float in leaves else None
+    value = _value(words, flag)
+    if kind is None or value is None:
+        return UsageError(event.message.partition("\n")[0], where=flag, hint=see_help)
+    if event.argument.lowered.nargs != 1:
+        return UsageError(f"`{value}` are not {kind}s", where=flag, hint=see_help)
+    hint = f"write all digits: {flag} {parse_count(value)}" if re.fullmatch(r"\d+[kKmM]", value) else see_help
+    return UsageError(f"`{value}` is not a {kind}", where=flag, hint=hint)
+
+
+def _name(argument: Any) -> str:
+    """The flag, or the name of a positional argument in the help."""
+    return str(argument.lowered.metavar if argument.is_positional() else argument.lowered.name_or_flags[-1])
+
+
+def _value(words: Sequence[str], flag: str) -> str | None:
+    """The words that follow the flag, up to the next flag."""
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") == flag:
+            following = " ".join(words[number + 1 :])
+            return value if equals else re.split(r"(?:^| )--", following)[0] or None
+    return None
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types that a type consists of: int of `Annotated[tuple[int, ...] | None, ...]`."""
+    inner = get_args(annotation)
+    return set().union(*map(_leaves, inner)) if inner else {annotation} if isinstance(annotation, type) else set()
+
+
+def _right_line(words: Sequence[str], word: str) -> str | None:
+    """The command line with the word in its place: RECIPE first, data after --data, a count after --budget."""
+    name, *rest = words
+    if word not in rest:
+        return None
+    rest.remove(word)
+    has_recipe = bool(rest) and not rest[0].startswith("-")
+    if name in TAKE_RECIPE and is_recipe(word):
+        return None if has_recipe else shlex.join(["pocket-resnet", name, word, *rest])
+    if name in TAKE_DATA and _is_data(word):
+        return shlex.join(["pocket-resnet", name, *rest, "--data", word])
+    if name in TAKE_BUDGET and re.fullmatch(r"\d[\d_.]*[kKmMgG]?", word):
+        return shlex.join(["pocket-resnet", name, *rest, "--budget", word])
+    return None
+
+
+def _is_data(word: str) -> bool:
+    from pocket_resnet.data.datasets import NAMES  # torch is needed for this one only
+
+    folder = expanded(word)
+    is_run = (folder / "recipe.toml").exists()
+    return word in NAMES or (folder.is_dir() and not is_run)
