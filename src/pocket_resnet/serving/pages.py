@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from pocket_resnet.exporting.web import template
+from pocket_resnet.exporting.web.samples import drawings
 from pocket_resnet.serving.served_model import ServedModel
+
+_PACKAGE = "pocket_resnet.serving"
 
 
 @dataclass(frozen=True)
@@ -18,22 +20,19 @@ class StaticFile:
     media_type: str
 
 
+_network = (files(_PACKAGE) / "templates" / "server.js").read_text(encoding="utf-8")
 STATIC = {
-    name: StaticFile(files("pocket_resnet.serving").joinpath("static", name).read_bytes(), media_type)
-    for name, media_type in {"page.js": "text/javascript", "page.css": "text/css"}.items()
+    "page.js": StaticFile(template.script(_network).encode(), "text/javascript"),
+    "page.css": StaticFile(template.style().encode(), "text/css"),
 }
-_environment = Environment(
-    loader=PackageLoader("pocket_resnet.serving"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_environment = template.environment(_PACKAGE)
 
 
 def classify(model: ServedModel) -> str:
-    """The page that uploads a picture and shows its classes."""
-    return _environment.get_template("classify.html.jinja").render(model=model)
+    """The page that sends a picture to this server and shows its classes."""
+    facts = {name.replace("_", " ").capitalize(): text for name, text in model.facts.items()}
+    page = template.Page("PocketResNet", model.class_names, model.image_size, facts, drawings(model.class_names))
+    return _environment.get_template("classify.html.jinja").render(page=page)
 
 
 def docs(description: Mapping[str, Any]) -> str:
