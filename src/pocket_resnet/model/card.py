@@ -107,7 +107,7 @@ def facts(card: Card) -> dict[str, str]:
 
 def stated_accuracy(text: str) -> tuple[float, str, int] | None:
     """Accuracy, split and number of images in the `accuracy` of `facts`; None if another program wrote the text."""
-    found = re.match(r"([01]\.\d{4}) on (\d{1,9}) images \((\w{1,20})\)", text)
+    found = re.match(r"(0\.\d{4}|1\.0000) on (\d{1,9}) images \((\w{1,20})\)", text)
     return None if found is None else (float(found[1]), found[3], int(found[2]))
 
 
