@@ -60,7 +60,7 @@ class Train:
         Literal["onnx-fp32", "onnx-fp16", "onnx-int8", "web-fp32", "web-fp16", "web-int8"] | None,
         flag(
             "Export the model to the run's folder at the end, as `export` does: onnx-int8 is an ONNX file in int8, "
-            "web-int8 a page for the browser.",
+            "web-int8 a page for the browser. Repeat it with --resume.",
             "{onnx,web}-{fp32,fp16,int8}",
         ),
     ] = None
