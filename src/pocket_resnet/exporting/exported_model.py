@@ -68,7 +68,7 @@ def open_exported(path: str | Path, num_threads: int = 1) -> ExportedModel:
         what = "not a valid ONNX file" if isinstance(error, DecodeError) else first_fault(error)
         raise ArtifactError(what, where=path, hint=HINT) from error
     try:
-        content = model.SerializeToString()
+        content = model.SerializeToString(deterministic=True)
         session = Session(content, num_threads)
     except Exception as error:  # onnxruntime's errors have no common class
         raise ArtifactError(f"onnxruntime cannot load it: {first_fault(error)}", where=path, hint=HINT) from error
