@@ -1,8 +1,7 @@
-"""Pages in Chromium: what they say and request, and what the visitor of an exported page sees."""
+"""Pages in Chromium: what they say and request, and what their visitor sees."""
 
 import base64
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PATIENCE_MS = 120_000
+DROP = """([type, name, base64]) => {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const files = new DataTransfer();
+  files.items.add(new File([bytes], name, { type: "image/png" }));
+  const options = { bubbles: true, cancelable: true, dataTransfer: files, clipboardData: files };
+  const event = type === "paste" ? new ClipboardEvent(type, options) : new DragEvent(type, options);
+  document.getElementById("stage").dispatchEvent(event);
+}"""
 
 
 def watched(view: Any) -> tuple[list[str], list[str]]:
@@ -23,21 +30,31 @@ def watched(view: Any) -> tuple[list[str], list[str]]:
     return said, asked
 
 
-class Visit:
-    """An open page, without a network; `said` has its console messages, errors and dialogs, `asked` its requests."""
+def offline(browser: Any, **options: Any) -> Any:
+    """A browser context without a network."""
+    context = browser.new_context(**options)
+    context.set_offline(True)
+    return context
 
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
-        context = browser.new_context(**options)
-        context.set_offline(True)
+
+class Visit:
+    """An open page; `said` has its console messages, errors and dialogs, `asked` its requests."""
+
+    def __init__(self, context: Any, url: str) -> None:
         self.view = context.new_page()
         self.view.set_default_timeout(PATIENCE_MS)
         self.said, self.asked = watched(self.view)
-        self.view.goto(path.as_uri())
+        self.view.goto(url)
         self.view.wait_for_selector("body.ready")
 
     def choose(self, name: str, content: bytes) -> None:
         """Pick the file and wait for its result."""
         self.view.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": content})
+        self.wait_for(name)
+
+    def drop(self, kind: str, name: str, content: bytes) -> None:
+        """Drop or paste (`kind`) the file and wait for its result."""
+        self.view.evaluate(DROP, [kind, name, base64.b64encode(content).decode()])
         self.wait_for(name)
 
     def wait_for(self, name: str) -> None:

@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from image_files import encoded, png
 from pocket_resnet.data import image as image_module
-from pocket_resnet.data.image import ImageError, decode
+from pocket_resnet.data.image import ImageError, decode, read_file
 
 
 def test_too_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +72,15 @@ def crafted_headers() -> list[bytes]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_a_small_file_takes_little_memory(picture: Path) -> None:
+    """Not the 64 MiB that a file may have."""
+    tracemalloc.start()
+    assert read_file(picture) == picture.read_bytes()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
 def test_refusals_take_less_than_100_mb(tmp_path: Path) -> None:
     """Row 23: a process of its own that does nothing else; getrusage would start from the peak of this one."""
     for number, content in enumerate(crafted_headers()):

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from pocket_resnet.cli.main import main
-from pocket_resnet.errors import UsageError
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.exporting import benchmark as benchmark_module
+from pocket_resnet.exporting import requirements
 from pocket_resnet.exporting.benchmark import benchmark
+from pocket_resnet.exporting.export import Exported
+from pocket_resnet.exporting.graph import network_graph, with_preprocessing
 from pocket_resnet.exporting.memory import peak_bytes
 from pocket_resnet.model.artifact import load_model
 
@@ -45,6 +48,62 @@ def test_without_the_extra(digits_run: Path, monkeypatch: pytest.MonkeyPatch, ca
     found = benchmark([digits_run], threads=[1], num_rounds=2)
     assert [timing.runtime for timing in found.timings] == ["torch fp32"]
     assert "onnxruntime is not timed: it needs pip install 'pocket-resnet[export]'" in caplog.messages
+
+
+def test_exported_files(
+    exports: dict[str, Exported], digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are named as they are stored, with the precision and accuracy that they state."""
+    plot, files = tmp_path / "speed.png", [Path(exports[name].file) for name in ("int8", "fp16")]
+    flags = ["--threads", "1", "--rounds", "2"]
+    main(["benchmark", *map(str, files), *flags, "--plot", str(plot), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    rows = found["timings"]
+    assert [(row["model"], row["runtime"]) for row in rows] == [
+        ("digits-int8.onnx", "onnxruntime int8"),
+        ("digits-fp16.onnx", "onnxruntime fp16"),
+    ]
+    assert [row["num_bytes"] for row in rows] == [file.stat().st_size for file in files]
+    assert all(row["images_per_s"] > 0 and row["peak_bytes"] > 10e6 for row in rows)
+    _, card = load_model(digits_run)
+    stated = {"accuracy": round(card.accuracy, 4), "split": "val", "num_images": card.num_images}
+    assert found["models"]["digits-int8.onnx"] == {"num_params": None, "num_macs": None, **stated}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    main(["benchmark", str(files[0]), str(digits_run), *flags])
+    shown = capsys.readouterr().out
+    assert f"digits-int8.onnx: accuracy of the model in fp32 {card.accuracy:.2%} (val" in shown
+    assert f"digits: {card.num_params:,} parameters" in shown
+
+
+def test_a_file_that_states_little(
+    exports: dict[str, Exported], digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, card = load_model(digits_run)
+    metadata = {"class_names": json.dumps(card.class_names), "precision": "\x1b[31mint8", "accuracy": "perfect"}
+    file = tmp_path / "own.onnx"
+    file.write_bytes(with_preprocessing(network_graph(model), card.spec.image_size, metadata).SerializeToString())
+    main(["benchmark", str(file), "--threads", "1", "--rounds", "2"])
+    shown = capsys.readouterr().out
+    assert "own.onnx: an exported file that states no accuracy" in shown
+    assert "\x1b" not in shown
+    found = benchmark([file], threads=[1], num_rounds=2)
+    assert [timing.runtime for timing in found.timings] == ["onnxruntime"]
+    with pytest.raises(UsageError, match="do not state their accuracy"):
+        found.points()
+    both = benchmark([file, exports["fp32"].file], threads=[1], num_rounds=2)
+    assert [point[:2] for point in both.points()] == [("digits-fp32.onnx", "onnxruntime fp32")]
+
+
+def test_files_that_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text.onnx"
+    text.write_text("not a network")
+    with pytest.raises(ArtifactError, match="not a valid ONNX file"):
+        benchmark([text])
+    with pytest.raises(UsageError, match="no such file"):
+        benchmark([tmp_path / "none.onnx"])
+    monkeypatch.setattr(requirements, "find_spec", lambda _: None)
+    with pytest.raises(EnvironmentFault, match="onnxruntime, which is not installed"):
+        benchmark([text])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from pydantic import ValidationError
 
-from pocket_resnet.model.card import Card, front_matter, markdown
+from pocket_resnet.model.card import Card, facts, front_matter, markdown, stated_accuracy
 from pocket_resnet.model.spec import NetworkSpec
 
 MakeCard = Callable[..., Card]
@@ -117,3 +117,11 @@ def test_front_matter_of_odd_names(name: str, make_card: MakeCard) -> None:
     [entry] = matter["model-index"]
     assert entry["name"] == f"- x: [ on {name}"
     assert entry["results"][0]["dataset"]["name"] == (name.rstrip("/") or "/")
+
+
+def test_the_accuracy_that_an_exported_file_states(make_card: MakeCard) -> None:
+    """As a sentence, from which the numbers can be read again; other sentences have none."""
+    assert stated_accuracy(facts(make_card(accuracy=0.93216))["accuracy"]) == (0.9322, "val", 5000)
+    assert stated_accuracy(facts(make_card(accuracy=1.0))["accuracy"]) == (1.0, "val", 5000)
+    for text in ("", "0.9", "very accurate", "0.9322 on many images (val)", "2.0000 on 1 images (val)"):
+        assert stated_accuracy(text) is None

@@ -1,70 +1,71 @@
-"""The page in a browser: a picture is chosen, dropped or pasted, and its classes are shown."""
+"""The page in a browser: a picture is chosen, dropped or pasted, and its classes are shown.
+
+tests/exporting/web has the tests of what it shares with exported pages.
+"""
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from hostile import CLASS_NAMES
-from page_visit import watched
+from page_visit import Visit, file_of
+from pocket_resnet.data.image import MAX_NUM_FRAMES, decode
 
 from .conftest import Server, picture
 
-DROP = """([content, kind]) => {
-  const picture = new File([new Uint8Array(content)], "picture.png", { type: "image/png" });
-  const transfer = new DataTransfer();
-  transfer.items.add(picture);
-  const event = kind === "drop" ? new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true })
-    : new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true });
-  document.body.dispatchEvent(event);
-}"""
+PHONE = {"viewport": {"width": 360, "height": 700}}
 
 
-@pytest.fixture
-def view(browser: Any) -> Any:
-    return browser.new_page(viewport={"width": 360, "height": 700})
+def visit(browser: Any, server: Server) -> Visit:
+    return Visit(browser.new_context(**PHONE), f"http://localhost:{server.port}/")
 
 
-def shown(view: Any) -> dict[str, str]:
-    """The classes in their order, once they are there."""
-    view.locator("#classes li").first.wait_for()
-    rows = [row.locator("span").all_inner_texts() for row in view.locator("#classes li").all()]
-    return {name: share for name, share in rows}  # noqa: C416
-
-
-def test_page(start: Callable[..., Server], view: Any, tmp_path: Path) -> None:
+def test_page(start: Callable[..., Server], browser: Any) -> None:
     """No message on the console, no request elsewhere; names of any kind are shown as text."""
     server = start(names=CLASS_NAMES)
-    said, asked = watched(view)
-    view.goto(f"http://localhost:{server.port}/")
-    contents = [picture(seed) for seed in range(3)]
-    (tmp_path / "picture.png").write_bytes(contents[0])
-    for number, content in enumerate(contents):
-        view.evaluate("() => document.querySelector('#classes').replaceChildren()")
-        if number == 0:
-            view.set_input_files("#file", tmp_path / "picture.png")
-        else:
-            view.evaluate(DROP, [list(content), ("drop", "paste")[number - 1]])
-        top = json.loads(server.send("POST", "/v1/predict?top=10", content, {"Content-Type": "image/png"}).body)
-        expected = {each["label"]: each["probability"] for each in top["predictions"][0]["top"]}
-        found = shown(view)
-        assert list(found) == list(expected)
-        assert [float(share.rstrip("%")) for share in found.values()] == pytest.approx(
-            [100 * probability for probability in expected.values()], abs=0.051
-        )
-    assert view.locator("#preview").evaluate("image => image.naturalWidth") == 8
-    assert view.evaluate("document.documentElement.scrollWidth") <= 360
-    assert said == []
-    origins = (f"http://localhost:{server.port}/", f"blob:http://localhost:{server.port}/", "data:")
-    assert all(url.startswith(origins) for url in asked)
+    page = visit(browser, server)
+    contents = [file_of(Image.fromarray(decode(picture(seed, size=4))).resize((40, 30))) for seed in range(3)]
+    page.choose("0.png", contents[0])
+    for number, kind in enumerate(("drop", "paste"), start=1):
+        page.drop(kind, f"{number}.png", contents[number])
+        [answer] = json.loads(server.predict(contents[number]).body)["predictions"]
+        expected = {each["label"]: each["probability"] for each in answer["top"]}
+        assert list(page.probabilities()) == list(expected)
+        assert page.best == answer["label"]
+        for label, probability in page.probabilities().items():
+            assert probability == pytest.approx(expected[label], abs=0.00051)
+        difference = page.seen().astype(int) - decode(contents[number], len(page.seen()))
+        assert np.abs(difference).mean() < 8
+    assert page.view.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.said == []
+    origins = (f"http://localhost:{server.port}/", "data:")
+    assert all(url.startswith(origins) for url in page.asked)
 
 
-def test_what_is_no_picture(start: Callable[..., Server], view: Any, tmp_path: Path) -> None:
+def test_samples(start: Callable[..., Server], browser: Any) -> None:
+    """The server does not read drawings: the page sends them as PNG."""
+    page = visit(browser, start(names=("ship", "x", "frog")))
+    page.view.click("#samples button >> nth=1")
+    page.wait_for("Drawing of frog")
+    assert page.best in ("ship", "x", "frog")
+    assert page.said == []
+
+
+def test_what_the_server_refuses(start: Callable[..., Server], browser: Any) -> None:
+    """Its reason is shown, and the last answer stays; so it is if the server is gone."""
     server = start()
-    view.goto(f"http://localhost:{server.port}/")
-    (tmp_path / "picture.png").write_bytes(b"no picture")
-    view.set_input_files("#file", tmp_path / "picture.png")
-    view.get_by_text("Not classified: not an image").wait_for()
-    assert view.locator("#classes li").count() == 0
+    page, error = visit(browser, server), "#error:not([hidden])"
+    page.choose("good.png", picture())
+    best = page.best
+    frames = [Image.new("L", (1, 1), 255 * (number % 2)) for number in range(MAX_NUM_FRAMES + 1)]
+    film = file_of(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    page.view.set_input_files("#file", {"name": "film.gif", "mimeType": "image/gif", "buffer": film})
+    page.view.wait_for_selector(f"{error}:text('1,001 frames are over the limit of 1,000; send a whole picture')")
+    assert page.best == best
+    server.stop()
+    page.view.set_input_files("#file", {"name": "late.png", "mimeType": "image/png", "buffer": picture()})
+    page.view.wait_for_selector(f"{error}:text('The server does not answer.')")

@@ -17,13 +17,17 @@ class Benchmark:
     """Measure size, memory, latency and throughput of models on this machine, in torch and in onnxruntime.
 
     pocket-resnet benchmark pocket-5m cpu94 --plot speed.png
+    pocket-resnet benchmark exports/pocket-5m-int8.onnx
 
     Latency is that of one decoded image of the network's size. All models and runtimes take turns, so a machine that
     slows down slows all of them. onnxruntime needs the extra `export`: pip install 'pocket-resnet[export]'
     """
 
     models: tyro.conf.Positional[
-        Annotated[tuple[Path, ...], several("Model directories, runs, or names of released models.", "MODEL")]
+        Annotated[
+            tuple[Path, ...],
+            several("Model directories, runs, names of released models, or .onnx files that `export` wrote.", "MODEL"),
+        ]
     ]
     threads: Annotated[tuple[int, ...], flag("Numbers of threads (default: 1 and all cores).", "N ...")] = ()
     rounds: Annotated[int, flag("Timed calls of each model, runtime and number of threads.", "N")] = 50

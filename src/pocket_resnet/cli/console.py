@@ -228,11 +228,14 @@ def _verified(num_files: int, num_recorded: int) -> str:
 def benchmark(found: Mapping[str, Any]) -> None:
     """The processor, the networks' sizes, and a row for each runtime and number of threads."""
     print(f"processor  {found['machine']}; {' '.join(found['instructions']) or 'no vector instructions known'}")
-    for name, model in found["models"].items():
-        print(
-            f"{printable(name)}: {model['num_params']:,} parameters, {model['num_macs']:,} multiply-adds per image, "
-            f"accuracy {model['accuracy']:.2%} ({model['split']}, n = {model['num_images']:,})"
-        )
+    for name, facts in found["models"].items():
+        known = []
+        if facts["num_params"] is not None:
+            known += [f"{facts['num_params']:,} parameters", f"{facts['num_macs']:,} multiply-adds per image"]
+        if facts["accuracy"] is not None:
+            of = "" if known else " of the model in fp32"
+            known.append(f"accuracy{of} {facts['accuracy']:.2%} ({facts['split']}, n = {facts['num_images']:,})")
+        print(f"{printable(name)}: {', '.join(known) or 'an exported file that states no accuracy'}")
     table = _table("model", "runtime", "threads", "bytes", "peak memory", "median", "p90", "spread", "images/s")
     for row in found["timings"]:
         times = (f"{row['median_ms']:.2f} ms", f"{row['p90_ms']:.2f} ms", f"{row['spread']:.0%}")

@@ -63,8 +63,12 @@ class Export:
 
         require_extra("export")
         output = JsonOutput(self.json, None)
-        found = (self._export_page() if self.format == "web" else self._export_onnx()).to_json()
-        output.write(found, lambda: _print(found))
+        found = self.write_file().to_json()
+        output.write(found, lambda: show(found))
+
+    def write_file(self) -> "Exported":
+        """Export the model in the format."""
+        return self._export_page() if self.format == "web" else self._export_onnx()
 
     def _export_onnx(self) -> "Exported":
         from pocket_resnet.exporting.export import export_onnx
@@ -86,8 +90,8 @@ class Export:
         return {name: getattr(self, name) for name in names}
 
 
-def _print(found: Mapping[str, Any]) -> None:
-    """The file and its comparison with the model."""
+def show(found: Mapping[str, Any]) -> None:
+    """Print the file and its comparison with the model."""
     print(f"file        {found['file']}")
     print(f"bytes       {found['num_bytes']:,} ({found['bytes_per_param']:.3f} per parameter)")
     print(f"logits      differ from the model's by at most {found['largest_difference']:.2g}")

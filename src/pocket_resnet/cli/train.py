@@ -3,15 +3,19 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.export import Export, show
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.errors import PocketError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,15 +56,26 @@ class Train:
     resume: Annotated[bool, flag("Resume an interrupted run, or start it if it does not exist.")] = False
     fork: Annotated[bool, flag("Resume even if the recipe or the data has changed since the run started.")] = False
     report: Annotated[bool, flag("Write an HTML report to the run's folder at the end.")] = True
+    export: Annotated[
+        Literal["onnx-fp32", "onnx-fp16", "onnx-int8", "web-fp32", "web-fp16", "web-int8"] | None,
+        flag(
+            "Export the model to the run's folder at the end, as `export` does: onnx-int8 is an ONNX file in int8, "
+            "web-int8 a page for the browser. Repeat it with --resume.",
+            "{onnx,web}-{fp32,fp16,int8}",
+        ),
+    ] = None
     json: Json = False
     out: OutFile = None
     debug: ClassVar[bool] = False
 
     def execute(self) -> None:
         from pocket_resnet.device import keep_freed_memory
+        from pocket_resnet.exporting.requirements import require_extra
         from pocket_resnet.training.distributed import is_writer
         from pocket_resnet.training.run import train
 
+        if self.export:
+            require_extra("export")
         output = JsonOutput(self.json, self.out)
         if not is_writer():  # only rank 0 logs
             logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
@@ -82,9 +97,16 @@ class Train:
         )
         if is_writer():
             output.write(result.__dict__, lambda: console.result(result.__dict__))
-            page = self._write_report(Path(result.model).parent) if self.report else None
-            if not output.on_stdout:
-                console.next_steps(result.model, page)
+            self._write_extras(Path(result.model), output)
+
+    def _write_extras(self, model: Path, output: JsonOutput) -> None:
+        """Write what is made of a finished run."""
+        page = self._write_report(model.parent) if self.report else None
+        exported = self._write_export(self.export, model.parent) if self.export else None
+        if not output.on_stdout:
+            if exported:
+                show(exported)
+            console.next_steps(str(model), page)
 
     def _write_report(self, folder: Path) -> Path | None:
         """The report's page. The run is already saved, so a failure here only prints a line."""
@@ -95,3 +117,15 @@ class Train:
         except Exception as error:
             console.no_report(error, folder, debug=self.debug)
             return None
+
+    def _write_export(self, choice: str, folder: Path) -> dict[str, Any]:
+        """The exported file's figures. The run is already saved, so a failure does not lose it."""
+        kind: Any
+        precision: Any
+        kind, precision = choice.split("-")
+        try:
+            export = Export(folder, kind, precision, out=folder, data_dir=self.data_dir)
+            return export.write_file().to_json()
+        except PocketError:
+            _log.warning("%s: the run is finished and saved, but not exported", folder)
+            raise

@@ -29,6 +29,7 @@ COMMON = {
         "resume",
         "runs_dir",
         "report",
+        "export",
     ),
     Search: (
         "data",

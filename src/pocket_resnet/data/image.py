@@ -57,7 +57,7 @@ def read_file(path: Path) -> bytes:
                 raise ImageError("not a regular file", where=path)
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path)
-            return file.read(MAX_FILE_BYTES)
+            return file.read(status.st_size)  # the limit would be allocated for every file: 64 MiB
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}", where=path) from error
 
@@ -87,6 +87,8 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
 
 def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """A uint8 array, grey [H, W], RGB or RGBA [H, W, C], brought to [size, size, 3] as `decode` brings a file."""
+    if pixels_HWC.shape == (size, size, 3):
+        return pixels_HWC
     return _resized(_to_rgb(Image.fromarray(pixels_HWC)), size)
 
 

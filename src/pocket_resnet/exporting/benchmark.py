@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,15 +19,15 @@ from pocket_resnet.data.augment import to_float
 from pocket_resnet.device import choose, instructions, machine, num_cores
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.memory import classify_with_onnxruntime, classify_with_torch, peak_bytes
-from pocket_resnet.exporting.requirements import missing_packages
+from pocket_resnet.exporting.requirements import is_exported, missing_packages, require_extra
 from pocket_resnet.inference.latency import NUM_WARM_UPS, Latency, latencies
 from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.model.artifact import find_model, load_model, model_name
-from pocket_resnet.model.card import Card
+from pocket_resnet.model.card import stated_accuracy
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
 
-Runtime = Literal["torch fp32", "onnxruntime fp32", "onnxruntime int8"]
+Runtime = Literal["torch fp32", "onnxruntime fp32", "onnxruntime fp16", "onnxruntime int8", "onnxruntime"]
 Classify = Callable[[int], object]  # classifies that many images
 
 BATCH_SIZE = 64  # for throughput
@@ -60,33 +60,50 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What is known about a model or an exported file; an exported file does not state its sizes."""
+
+    num_params: int | None = None
+    num_macs: int | None = None
+    accuracy: float | None = None
+    split: str | None = None
+    num_images: int | None = None
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """All timings of a call, and what they were measured on."""
 
     machine: str
     instructions: tuple[str, ...]
     """Instruction sets of the processor that decide the speed of small networks, such as avx512_vnni."""
-    cards: dict[str, Card]
+    models: dict[str, Facts]
+    """Name of each model or file -> what is known about it."""
     timings: tuple[Timing, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints; times are in milliseconds."""
-        keys = ("num_params", "num_macs", "accuracy", "split", "num_images")
         return {
             "machine": self.machine,
             "instructions": list(self.instructions),
-            "models": {name: {key: getattr(card, key) for key in keys} for name, card in self.cards.items()},
+            "models": {name: vars(facts) for name, facts in self.models.items()},
             "timings": [timing.to_json() for timing in self.timings],
         }
 
     def points(self) -> list[tuple[str, str, float, float]]:
-        """Model, runtime, seconds and accuracy (0 to 1) of the timings with the fewest threads, for a plot."""
+        """Model, runtime, seconds and accuracy (0 to 1) of the timings with the fewest threads, for a plot.
+
+        Raises UsageError if no accuracy is known.
+        """
         fewest = min(timing.num_threads for timing in self.timings)
-        return [
-            (timing.model, timing.runtime, timing.latency.median_s, self.cards[timing.model].accuracy)
+        points: list[tuple[str, str, float, float]] = [
+            (timing.model, timing.runtime, timing.latency.median_s, accuracy)
             for timing in self.timings
-            if timing.num_threads == fewest
+            if timing.num_threads == fewest and (accuracy := self.models[timing.model].accuracy) is not None
         ]
+        if not points:
+            raise UsageError("the files do not state their accuracy, which the plot shows", hint="omit --plot")
+        return points
 
 
 @dataclass(frozen=True)
@@ -110,27 +127,33 @@ def benchmark(
 ) -> Benchmark:
     """Time the models one image at a time and in batches, all taking turns.
 
-    `models` are as in `load`; `threads` are the numbers of threads (default: 1 and all cores). Without the extra
-    `export`, only torch is timed. `track` may show the progress over a range of rounds. Raises UsageError for models of
-    the same name or fewer than 2 rounds.
+    `models` are as in `load`, or .onnx files that `export` wrote; `threads` are the numbers of threads (default: 1 and
+    all cores). A model is timed in every runtime, a file only in onnxruntime. Without the extra `export`, models are
+    timed only in torch. `track` may show the progress over a range of rounds. Raises UsageError for models of the same
+    name or fewer than 2 rounds, EnvironmentFault for a file without the extra.
     """
     threads = sorted({*threads} or {1, num_cores()})
     if num_rounds < 2:
         raise UsageError(f"{num_rounds} rounds are too few", where="rounds", hint="use 2 or more")
     if threads[0] < 1:
         raise UsageError(f"{threads[0]} threads cannot compute", where="threads", hint="use 1 or more")
-    loaded = {model_name(expanded(path)): (find_model(expanded(path)), *load_model(expanded(path))) for path in models}
-    if len(loaded) < len(models):
-        raise UsageError("two of the models have the same name", hint="name each model once")
+    paths = {_name(path): path for path in map(expanded, models)}
+    if len(paths) < len(models):
+        raise UsageError("two of the models have the same name", hint="give each once, and rename files")
+    facts: dict[str, Facts] = {}
+    programs: list[_Program] = []
     with tempfile.TemporaryDirectory() as folder:
-        programs = [
-            program
-            for name, (path, model, card) in loaded.items()
-            for program in _programs(name, path, model, card, threads, Path(folder))
-        ]
+        for name, path in paths.items():
+            _log.info("preparing %s", name)
+            open_path = _open_file if is_exported(path) else _open_model
+            facts[name], runnable = open_path(path, threads, Path(folder))
+            programs += runnable
         timings = _time(programs, num_rounds, track)
-    cards = {name: card for name, (_, _, card) in loaded.items()}
-    return Benchmark(machine(choose("cpu", "fp32")), instructions(), cards, tuple(timings))
+    return Benchmark(machine(choose("cpu", "fp32")), instructions(), facts, tuple(timings))
+
+
+def _name(path: Path) -> str:
+    return path.name if is_exported(path) else model_name(path)
 
 
 def _time(programs: list[_Program], num_rounds: int, track: Callable[[range], Iterable[int]]) -> list[Timing]:
@@ -153,22 +176,36 @@ def _time(programs: list[_Program], num_rounds: int, track: Callable[[range], It
     ]
 
 
-def _programs(name: str, path: Path, model: ResNet, card: Card, threads: Sequence[int], folder: Path) -> list[_Program]:
+def _open_model(path: Path, threads: Sequence[int], folder: Path) -> tuple[Facts, list[_Program]]:
     """The model in every runtime that is installed."""
-    _log.info("preparing %s", name)
-    images_NCSS = _random_images(model)
+    name, (model, card) = model_name(path), load_model(path)
+    images_NCSS = _random_images(card.spec.image_size)
     in_torch: dict[int, Classify] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
-    peak = peak_bytes(classify_with_torch, path)
+    peak = peak_bytes(classify_with_torch, find_model(path))
     programs = [_Program(name, "torch fp32", 4 * card.num_params, peak, in_torch)]
+    facts = Facts(card.num_params, card.num_macs, card.accuracy, card.split, card.num_images)
     if missing_packages("export"):
         _log.warning("onnxruntime is not timed: it needs pip install 'pocket-resnet[export]'")
-        return programs
+        return facts, programs
     for runtime, content in _exported(model).items():
-        file = folder / f"{name}-{runtime.split()[1]}.onnx"
-        write_bytes(file, content)
-        peak = peak_bytes(classify_with_onnxruntime, file)
-        programs.append(_Program(name, runtime, len(content), peak, _in_onnxruntime(content, images_NCSS, threads)))
-    return programs
+        programs.append(_in_onnxruntime(name, runtime, content, folder, images_NCSS, threads))
+    return facts, programs
+
+
+def _open_file(path: Path, threads: Sequence[int], folder: Path) -> tuple[Facts, list[_Program]]:
+    """The exported file in onnxruntime. Raises UsageError and ArtifactError as `open_exported`."""
+    require_extra("export")
+    from pocket_resnet.exporting.exported_model import open_exported
+
+    exported = open_exported(path)
+    precision = exported.metadata.get("precision", "").partition(",")[0]
+    runtime: Any = f"onnxruntime {precision}"
+    if runtime not in get_args(Runtime):
+        runtime = "onnxruntime"
+    stated = stated_accuracy(exported.metadata.get("accuracy", ""))
+    facts = Facts() if stated is None else Facts(None, None, *stated)
+    images_NCSS = _random_images(exported.image_size)
+    return facts, [_in_onnxruntime(path.name, runtime, exported.content, folder, images_NCSS, threads)]
 
 
 def _exported(model: ResNet) -> dict[Runtime, bytes]:
@@ -185,16 +222,23 @@ def _exported(model: ResNet) -> dict[Runtime, bytes]:
     return {runtime: with_preprocessing(each, size, {}).SerializeToString() for runtime, each in networks.items()}
 
 
-def _in_onnxruntime(content: bytes, images_NCSS: Tensor, threads: Sequence[int]) -> dict[int, Classify]:
+def _in_onnxruntime(
+    name: str, runtime: Runtime, content: bytes, folder: Path, images_NCSS: Tensor, threads: Sequence[int]
+) -> _Program:
+    """The exported file in onnxruntime; `folder` is for temporary files."""
     from pocket_resnet.exporting.session import Session
 
+    file = folder / "measured.onnx"
+    write_bytes(file, content)
+    peak = peak_bytes(classify_with_onnxruntime, file)
     sessions = {number: Session(content, number) for number in threads}
     images_NSSC = images_NCSS.permute(0, 2, 3, 1).contiguous().numpy()
 
     def classify(session: Session, count: int) -> object:
         return session.probabilities(images_NSSC[:count], count)
 
-    return {number: partial(classify, session) for number, session in sessions.items()}
+    calls: dict[int, Classify] = {number: partial(classify, session) for number, session in sessions.items()}
+    return _Program(name, runtime, len(content), peak, calls)
 
 
 @torch.inference_mode()
@@ -204,6 +248,5 @@ def _run_torch(model: ResNet, images_NCSS: Tensor, num_threads: int, count: int)
     model(to_float(images_NCSS[:count], torch.channels_last)).softmax(1)
 
 
-def _random_images(model: ResNet) -> Tensor:
-    size = model.spec.image_size
+def _random_images(size: int) -> Tensor:
     return torch.randint(0, 256, (BATCH_SIZE, 3, size, size), dtype=torch.uint8, generator=torch.Generator())

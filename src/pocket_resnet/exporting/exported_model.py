@@ -39,6 +39,8 @@ class ExportedModel:
     """The height and width that the graph resizes its input to."""
     metadata: dict[str, str]
     """Everything that `export` says about the model; docs/deploy.md lists the keys."""
+    content: bytes
+    """The file as it was checked: without the fields that this version of onnx does not know."""
 
 
 def open_exported(path: str | Path, num_threads: int = 1) -> ExportedModel:
@@ -66,10 +68,11 @@ def open_exported(path: str | Path, num_threads: int = 1) -> ExportedModel:
         what = "not a valid ONNX file" if isinstance(error, DecodeError) else first_fault(error)
         raise ArtifactError(what, where=path, hint=HINT) from error
     try:
-        session = Session(model, num_threads)
+        content = model.SerializeToString(deterministic=True)
+        session = Session(content, num_threads)
     except Exception as error:  # onnxruntime's errors have no common class
         raise ArtifactError(f"onnxruntime cannot load it: {first_fault(error)}", where=path, hint=HINT) from error
-    return ExportedModel(session, class_names, image_size, metadata)
+    return ExportedModel(session, class_names, image_size, metadata, content)
 
 
 def _check_parts(model: onnx.ModelProto) -> None:

@@ -1,6 +1,7 @@
-"""The packages of the extras `export` and `serve`. This file imports none of them."""
+"""The packages of the extras `export` and `serve`, and the files that need them. This file imports none of them."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from pocket_resnet.errors import EnvironmentFault
@@ -23,3 +24,8 @@ def require_extra(name: Extra) -> None:
     if missing := missing_packages(name):
         what = f"{name} needs {' and '.join(missing)}, which is not installed"
         raise EnvironmentFault(what, hint=f"pip install 'pocket-resnet[{name}]'")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the path is that of an ONNX file, not of a model directory or run."""
+    return path.suffix.lower() == ".onnx" and not path.is_dir()

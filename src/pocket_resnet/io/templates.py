@@ -1,12 +1,12 @@
-"""Jinja2 templates of a package, as pages use them: every text is escaped, and an unknown name is an error."""
+"""Jinja2 templates of packages, as pages use them: every text is escaped, and an unknown name is an error."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
-def templates_of(package: str) -> Environment:
-    """The templates in the package's folder templates/."""
+def templates_of(*packages: str) -> Environment:
+    """The templates in the packages' folders templates/; of two with one name, that of the package named first."""
     return Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,6 +1,7 @@
 """The description of a trained network: config.json, validated when read, and the model card generated from it."""
 
 import json
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
@@ -103,6 +104,12 @@ def facts(card: Card) -> dict[str, str]:
         "recipe": f"{card.recipe}, seed {card.seed}",
         "trained_by": f"PocketResNet {card.version}",
     }
+
+
+def stated_accuracy(text: str) -> tuple[float, str, int] | None:
+    """Accuracy, split and number of images in the `accuracy` of `facts`; None if another program wrote the text."""
+    found = re.match(r"(0\.\d{4}|1\.0000) on (\d{1,9}) images \((\w{1,20})\)", text)
+    return None if found is None else (float(found[1]), found[3], int(found[2]))
 
 
 def front_matter(card: Card, licence: str = UNKNOWN_LICENCE) -> str:

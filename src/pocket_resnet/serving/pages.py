@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from pocket_resnet.io.templates import templates_of
+from pocket_resnet.exporting.web import template
+from pocket_resnet.exporting.web.samples import drawings
 from pocket_resnet.serving.served_model import ServedModel
+
+_PACKAGE = "pocket_resnet.serving"
 
 
 @dataclass(frozen=True)
@@ -17,16 +20,19 @@ class StaticFile:
     media_type: str
 
 
+_network = (files(_PACKAGE) / "templates" / "server.js").read_text(encoding="utf-8")
 STATIC = {
-    name: StaticFile(files("pocket_resnet.serving").joinpath("static", name).read_bytes(), media_type)
-    for name, media_type in {"page.js": "text/javascript", "page.css": "text/css"}.items()
+    "page.js": StaticFile(template.script(_network).encode(), "text/javascript"),
+    "page.css": StaticFile(template.style().encode(), "text/css"),
 }
-_environment = templates_of("pocket_resnet.serving")
+_environment = template.environment(_PACKAGE)
 
 
 def classify(model: ServedModel) -> str:
-    """The page that uploads a picture and shows its classes."""
-    return _environment.get_template("classify.html.jinja").render(model=model)
+    """The page that sends a picture to this server and shows its classes."""
+    facts = {name.replace("_", " ").capitalize(): text for name, text in model.facts.items()}
+    page = template.Page("PocketResNet", model.class_names, model.image_size, facts, drawings(model.class_names))
+    return _environment.get_template("classify.html.jinja").render(page=page)
 
 
 def docs(description: Mapping[str, Any]) -> str:

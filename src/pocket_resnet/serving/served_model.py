@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
+from pocket_resnet.exporting.requirements import is_exported
 from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
@@ -44,7 +45,7 @@ def open_served(path: str | Path) -> ServedModel:
     is damaged.
     """
     path = expanded(path)
-    if path.suffix.lower() == ".onnx" and not path.is_dir():
+    if is_exported(path):
         return _open_exported(path)
     try:
         model, card = load_model(path)

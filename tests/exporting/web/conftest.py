@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from page_visit import Visit
+from page_visit import Visit, offline
 from pocket_resnet.exporting.export import Exported
 from pocket_resnet.exporting.web.page import export_page
 
@@ -24,7 +24,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
     visits: list[Visit] = []
 
     def start(path: str | Path, **options: Any) -> Visit:
-        visits.append(Visit(browser, Path(path), **options))
+        visits.append(Visit(offline(browser, **options), Path(path).as_uri()))
         return visits[-1]
 
     yield start

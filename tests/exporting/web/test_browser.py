@@ -1,6 +1,5 @@
 """The page in headless Chromium: every way to give it a picture leads to the model's answer, and nothing leaves it."""
 
-import base64
 import os
 import re
 import time
@@ -15,7 +14,7 @@ from PIL import Image
 
 import pocket_resnet
 from hostile import CLASS_NAMES
-from page_visit import Visit, file_of
+from page_visit import Visit, file_of, offline
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
 from pocket_resnet.exporting.export import Exported
@@ -26,14 +25,6 @@ from pocket_resnet.exporting.web.samples import Sample, Samples, choose_samples
 from pocket_resnet.model.artifact import load_model
 
 REAL_DATA = os.environ.get("POCKET_RESNET_DATA")  # before a fixture hides it
-DROP = """([type, name, base64]) => {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  const files = new DataTransfer();
-  files.items.add(new File([bytes], name, { type: "image/png" }));
-  const options = { bubbles: true, cancelable: true, dataTransfer: files, clipboardData: files };
-  const event = type === "paste" ? new ClipboardEvent(type, options) : new DragEvent(type, options);
-  document.getElementById("stage").dispatchEvent(event);
-}"""
 
 OpenPage = Callable[..., Visit]
 
@@ -104,8 +95,7 @@ def test_drop_and_paste(visit: OpenPage, fp32_page: Exported, digits_run: Path) 
     page = visit(fp32_page.file)
     for number, kind in enumerate(("drop", "paste")):
         content = file_of(digit(number))
-        page.view.evaluate(DROP, [kind, f"{kind}.png", base64.b64encode(content).decode()])
-        page.wait_for(f"{kind}.png")
+        page.drop(kind, f"{kind}.png", content)
         assert page.best == pocket_resnet.load(digits_run).predict(content)[0].label
 
 
@@ -171,7 +161,7 @@ def test_layout_and_keyboard(width_px: int, touch: bool, visit: OpenPage, fp32_p
 
 
 def test_policy_forbids_what_is_not_in_the_page(browser: Any, fp32_page: Exported) -> None:
-    page = Visit(browser, Path(fp32_page.file))
+    page = Visit(offline(browser), Path(fp32_page.file).as_uri())
     page.view.evaluate("""() => {
       const script = document.createElement("script");
       script.textContent = "window.ran = true";

@@ -1,15 +1,13 @@
 """A model as one HTML page that classifies pictures in the visitor's browser, with nothing but what the page holds.
 
 The page consists of templates/: the HTML with its style and scripts, and of the exported file, ONNX Runtime Web and its
-licences, each as base64 of gzip. A policy in its head forbids everything else: the page makes no request. Texts are
-escaped by Jinja2, or put in place by the script as text.
+licences, each as base64 of gzip. A policy in its head forbids everything else: the page makes no request.
 """
 
 import base64
 import gzip
 import hashlib
 import lzma
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,13 +18,13 @@ from markupsafe import Markup
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.export import Exported, Exporter, licence
 from pocket_resnet.exporting.parity import Precision
-from pocket_resnet.exporting.web.samples import Samples, choose_samples
-from pocket_resnet.io.templates import templates_of
+from pocket_resnet.exporting.web import template
+from pocket_resnet.exporting.web.samples import choose_samples
+from pocket_resnet.exporting.web.template import Page
 from pocket_resnet.torch_settings import own_settings
 
 RUNTIME_VERSION = "1.30.0"
 _FOLDER = resources.files("pocket_resnet.exporting.web")
-_SCRIPTS = ("network.js", "picture.js", "page.js")
 
 
 @own_settings()
@@ -72,26 +70,13 @@ def _facts(exporter: Exporter, precision: Precision) -> dict[str, str]:
     return facts | ({"Note": card.caveat} if card.caveat else {})
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the page says beside the network's answers."""
-
-    name: str
-    """The model's name."""
-    class_names: tuple[str, ...]
-    image_size: int
-    facts: dict[str, str]
-    """Heading -> text, about the network."""
-    samples: Samples
-
-
 def render(page: Page, content: bytes) -> bytes:
     """The page as HTML. `content` is an exported file."""
-    style = _template("page.css")
-    script = "\n".join(_template(name) for name in _SCRIPTS)
+    style = template.style()
+    script = template.script((_FOLDER / "templates/network.js").read_text(encoding="utf-8"))
     html: str = (
-        templates_of("pocket_resnet.exporting.web")
-        .get_template("page.html.jinja")
+        template.environment()
+        .get_template("exported.html.jinja")
         .render(
             page=page,
             policy=_policy(style, script),
@@ -140,10 +125,6 @@ def _policy(style: str, script: str) -> str:
 
 def _source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _template(name: str) -> str:
-    return (_FOLDER / "templates" / name).read_text(encoding="utf-8")
 
 
 def _packed(content: bytes) -> str:

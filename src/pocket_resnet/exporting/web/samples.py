@@ -47,8 +47,7 @@ def choose_samples(source: Source, val: Split, class_names: tuple[str, ...], num
         return Samples(_images(val, class_names, num_images or NUM_DIGITS), note)
     if num_images:
         return Samples(_images(val, class_names, num_images), "The sample pictures are validation images.")
-    note = "The sample pictures are drawings made for this page. The network was trained on other pictures."
-    return Samples(_drawings(class_names), note)
+    return drawings(class_names)
 
 
 def _images(val: Split, class_names: tuple[str, ...], count: int) -> tuple[Sample, ...]:
@@ -68,14 +67,16 @@ def _images(val: Split, class_names: tuple[str, ...], count: int) -> tuple[Sampl
     )
 
 
-def _drawings(class_names: tuple[str, ...]) -> tuple[Sample, ...]:
+def drawings(class_names: tuple[str, ...]) -> Samples:
     """Drawings of the classes that have one."""
     drawn = {file.name.removesuffix(".svg"): file for file in _DRAWINGS.iterdir()}
-    return tuple(
+    pictures = tuple(
         Sample(_data_uri("image/svg+xml", drawn[name].read_bytes()), f"Drawing of {name}")
         for name in class_names
         if name in drawn
     )
+    note = "The sample pictures are drawings made for this page. The network was trained on other pictures."
+    return Samples(pictures, note)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

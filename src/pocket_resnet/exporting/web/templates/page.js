@@ -1,19 +1,18 @@
-// What the visitor does, and what the page shows.
+// What the visitor does, and what the page shows. The page's network is in another script, whose `loadNetwork` gives:
+// - status: text for the visitor
+// - classify(bitmap, source): resolves to {classes, seen, milliseconds, note}: the MAX_BARS most probable classes in
+//   order, [{label, probability}]; the network's input as ImageData; the time taken; words about the picture, if any
 
 const MAX_BARS = 10;
 const SHOWN_SIDE_PX = 960;
 const { classNames, imageSize } = JSON.parse(document.getElementById("model").textContent);
 const find = (id) => document.getElementById(id);
-const smallestSide = Math.max(1024, 4 * imageSize); // the network's own resize does the rest
 let latest = 0; // only the latest picture is shown, however long an earlier one takes
 
-const loadingStarted = performance.now();
-const network = loadNetwork().catch(({ message }) => {
-  throw new VisitorError(`This browser cannot run the network (${message}). Chrome, Edge, Firefox and Safari since 2023 can.`);
-});
+const network = loadNetwork();
 network.then(
-  () => {
-    find("status").textContent = `Ready, loaded in ${((performance.now() - loadingStarted) / 1000).toFixed(1)} s`;
+  ({ status }) => {
+    find("status").textContent = status;
     document.body.classList.add("ready");
   },
   (error) => {
@@ -30,17 +29,15 @@ async function show(source, name) {
   let bitmap;
   try {
     bitmap = await decode(source);
-    const classify = await network;
+    const { classify } = await network;
     if (turn !== latest) return;
-    const { rgb, side, step } = readSquare(bitmap, smallestSide);
-    const result = await classify(rgb, side);
+    const { classes, seen, milliseconds, note = "" } = await classify(bitmap, source);
     if (turn !== latest) return;
     drawPicture(bitmap, name);
-    drawSeen(result);
-    listClasses(result.probabilities);
-    find("time").textContent = `${result.milliseconds.toFixed(1)} ms`;
-    const averaged = step > 1 ? `, averaged in blocks of ${step} × ${step} first` : "";
-    find("size").textContent = `${bitmap.width} × ${bitmap.height} pixels${averaged}`;
+    drawSeen(seen);
+    listClasses(classes);
+    find("time").textContent = `${milliseconds.toFixed(1)} ms`;
+    find("size").textContent = `${bitmap.width} × ${bitmap.height} pixels${note}`;
     document.body.classList.add("classified");
     find("headline").scrollIntoView({ block: "nearest" });
   } catch (error) {
@@ -79,35 +76,28 @@ function drawPicture(bitmap, name) {
   canvas.classList.toggle("small", Math.max(width, height) < 200);
 }
 
-/** The network's input: `seen` has all reds, then all greens, then all blues. */
-function drawSeen({ seen, seenSide }) {
+/** The network's input. */
+function drawSeen(pixels) {
   const canvas = find("seen");
-  canvas.width = canvas.height = seenSide;
-  const pixels = new ImageData(seenSide, seenSide);
-  const area = seenSide ** 2;
-  for (let i = 0; i < area; i++) {
-    pixels.data.set([seen[i], seen[area + i], seen[2 * area + i], 255], 4 * i);
-  }
+  canvas.width = canvas.height = imageSize;
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
 /** The most probable classes as bars, and one sentence for screen readers. */
-function listClasses(probabilities) {
-  const ranked = Array.from(probabilities, (probability, index) => ({ name: classNames[index], probability }));
-  ranked.sort((a, b) => b.probability - a.probability);
-  find("best").textContent = ranked[0].name;
-  find("best-probability").textContent = percent(ranked[0].probability);
-  find("classes").replaceChildren(...ranked.slice(0, MAX_BARS).map(bar));
-  const rest = ranked.slice(MAX_BARS);
-  const restSum = rest.reduce((sum, { probability }) => sum + probability, 0);
-  find("rest").textContent = rest.length ? `${rest.length} more classes: ${percent(restSum)} together` : "";
-  const [first, second] = ranked.map(({ name, probability }) => `${name}, ${percent(probability)}`);
+function listClasses(classes) {
+  find("best").textContent = classes[0].label;
+  find("best-probability").textContent = percent(classes[0].probability);
+  find("classes").replaceChildren(...classes.map(bar));
+  const numMore = classNames.length - classes.length;
+  const rest = classes.reduce((left, { probability }) => left - probability, 1);
+  find("rest").textContent = numMore ? `${numMore} more classes: ${percent(Math.max(0, rest))} together` : "";
+  const [first, second] = classes.map(({ label, probability }) => `${label}, ${percent(probability)}`);
   find("summary").textContent = `Most probable: ${first}. Then: ${second}.`;
 }
 
-function bar({ name, probability }) {
+function bar({ label, probability }) {
   const row = find("bar").content.cloneNode(true);
-  row.querySelector(".name").textContent = name;
+  row.querySelector(".name").textContent = label;
   row.querySelector(".fill").style.width = `${100 * probability}%`;
   row.querySelector(".percent").textContent = percent(probability);
   return row;
@@ -158,8 +148,4 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   showFirst(event.dataTransfer.files);
-});
-
-find("licences").addEventListener("toggle", async () => {
-  find("licence-text").textContent ||= new TextDecoder().decode(await unpack("notices"));
 });

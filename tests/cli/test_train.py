@@ -1,0 +1,75 @@
+"""`train --export`: the finished run's model as a file in the run's folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pocket_resnet
+from pocket_resnet.exporting import parity, requirements
+from pocket_resnet.exporting.exported_model import open_exported
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(recipe_path: Path, pictures: Path, tmp_path: Path) -> tuple[object, ...]:
+    """Two steps on ten pictures of each of two classes."""
+    words = ("train", recipe_path, "--data", pictures, "--max-steps", 2, "--min-steps", 0, "--no-report")
+    return (*words, "--runs-dir", tmp_path, "--run", "r", "--export")
+
+
+def test_the_file_is_the_models(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
+    """People also get its comparison with the model, before the command to try next."""
+    code, out, err = run(*command, "onnx-int8")
+    assert code == 0, err
+    exported = open_exported(tmp_path / "r" / "r-int8.onnx")
+    assert exported.class_names == pocket_resnet.load(tmp_path / "r").card.class_names == ("blue", "red")
+    assert exported.metadata["precision"] == "int8, target any"
+    assert f"file        {tmp_path}/r/r-int8.onnx\n" in out
+    assert "agreement   100.00% of " in out
+    assert out.splitlines()[-1].startswith("next ")
+
+
+def test_a_resumed_run_is_exported_too(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
+    """So is one that has nothing left to train; --json still prints the run's result alone."""
+    assert run(*command[:-1], "--max-steps", 1)[0] == 0
+    for choice, name in [("onnx-fp16", "r-fp16.onnx"), ("web-int8", "r-int8.html")]:
+        code, out, err = run(*command, choice, "--resume", "--json")
+        assert code == 0, err
+        assert json.loads(out)["steps"] == 2
+        assert (tmp_path / "r" / name).exists()
+
+
+def test_a_failed_export_does_not_lose_the_run(
+    run: Run, command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        never = parity.Limit(largest_difference=-1, agreement=1, loss=0)
+        patch.setattr(parity, "LIMITS", {"int8": never})
+        code, _, err = run(*command, "onnx-int8")
+    assert code == 4
+    assert f"{tmp_path}/r: the run is finished and saved, but not exported" in err
+    assert "the int8 file differs from the model" in err
+    assert not list(tmp_path.rglob("*.onnx"))
+    assert run("evaluate", tmp_path / "r")[0] == 0
+    assert run(*command, "onnx-int8", "--resume")[0] == 0
+    assert (tmp_path / "r" / "r-int8.onnx").exists()
+
+
+def test_without_the_extra_nothing_is_trained(
+    run: Run, command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requirements, "find_spec", lambda _: None)
+    code, _, err = run(*command, "onnx-int8")
+    assert code == 5
+    assert "pip install 'pocket-resnet[export]'" in err
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_unknown_format(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
+    code, out, err = run(*command, "pte-int8")
+    assert code == 2
+    assert "onnx-int8" in out + err
+    assert not (tmp_path / "r").exists()
