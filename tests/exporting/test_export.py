@@ -22,7 +22,7 @@ from PIL import Image
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.exporting import export, exporter, parity, requirements
+from pocket_resnet.exporting import export, exporter, parity
 from pocket_resnet.exporting.export import export_onnx
 from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.parity import ParityError
@@ -227,23 +227,6 @@ def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
         assert (code, out) == (2, "")
         assert what in err
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_without_the_extra_for_programs(run: Run, digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "executorch" else name)
-    code, out, err = run("export", digits_run, "--format", "pte")
-    assert (code, out) == (5, "")
-    hint = "pip install 'pocket-resnet[executorch]'"
-    assert err == f"pocket-resnet: --format pte needs executorch, which is not installed\n  {hint}\n"
-
-
-def test_without_the_extra(run: Run, digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "onnxscript" else name)
-    code, out, err = run("export", digits_run)
-    assert (code, out) == (5, "")
-    assert (
-        err == "pocket-resnet: export needs onnxscript, which is not installed\n  pip install 'pocket-resnet[export]'\n"
-    )
 
 
 @pytest.fixture

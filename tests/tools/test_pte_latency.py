@@ -14,7 +14,7 @@ def test_measure(tmp_path: Path) -> None:
     from pocket_resnet.exporting.pte.program import program
     from tools.pte_latency import measure
 
-    model = ResNet(NetworkSpec(num_classes=2, num_blocks=(1,), widths=(8,), stem_width=8)).eval()
+    model = ResNet(NetworkSpec(num_classes=2, num_blocks=(1, 1, 1), widths=(8, 8, 8), stem_width=8)).eval()
     (tmp_path / "tiny-fp32.pte").write_bytes(program(model, model.spec.image_size, {}))
     found = measure(model, [tmp_path / "tiny-fp32.pte"], num_rounds=3)
     assert list(found) == ["torch", "tiny-fp32.pte"]

@@ -78,18 +78,8 @@ def test_metadata(programs: dict[str, Exported]) -> None:
     assert found["precision"] == ["int8"]
     forward = program.metadata("forward")
     assert forward.input_tensor_meta(0).sizes() == (1, 32, 32, 3)
-    assert forward.input_tensor_meta(0).dtype() == torch.uint8
+    assert forward.input_tensor_meta(0).dtype() == 0, "uint8"
     assert [forward.output_tensor_meta(index).sizes() for index in range(forward.num_outputs())] == [(1, 10)] * 2
-
-
-def test_texts_may_have_any_character() -> None:
-    from pocket_resnet.exporting.pte.program import program
-
-    names = ("naïve 猫", '"quoted"\n', "x" * 300)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 3))
-    loaded = runtime.Runtime.get().load_program(program(network, 4, {"class_names": names, "license": "ö"}))
-    assert loaded.load_method("class_names").execute([]) == list(names)
-    assert loaded.load_method("license").execute([]) == ["ö"]
 
 
 def test_the_same_model_gives_the_same_file(programs: dict[str, Exported], digits_run: Path, tmp_path: Path) -> None:
@@ -136,7 +126,6 @@ def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
         (("--precision", "fp16"), "a .pte file has no fp16"),
         (("--target", "vnni"), "a .pte file has no target"),
         (("--samples", "3"), "only a page has samples"),
-        (("--max-bytes", "10KB"), "no file fits in 10,000 bytes: fp32 takes"),
     ]:
         code, out, err = run("export", digits_run, "--format", "pte", "--out", tmp_path / "out", *arguments)
         assert (code, out) == (2, "")

@@ -17,7 +17,9 @@ def layers(num_classes: int) -> tuple[list[Any], list[torch.Tensor]]:
     from pocket_resnet.exporting.pte.quantization import quantized
 
     torch.manual_seed(0)
-    model = ResNet(NetworkSpec(num_classes=num_classes, num_blocks=(1, 1), widths=(32, 64), stem_width=16)).eval()
+    model = ResNet(
+        NetworkSpec(num_classes=num_classes, num_blocks=(1, 1, 1), widths=(16, 32, 64), stem_width=16)
+    ).eval()
     images_NCSS = np.random.default_rng(0).random((8, 3, 32, 32), np.float32)
     network: Any = quantized(model, images_NCSS)
     kinds = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
