@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import describe
-from pocket_resnet.exporting.export import Exported
+from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.parity import Comparison
 from pocket_resnet.hub import Pushed
 from pocket_resnet.inference.evaluate import evaluate_model

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import pocket_resnet
-from pocket_resnet.exporting.export import Exported, export_onnx
+from pocket_resnet.exporting.export import export_onnx
+from pocket_resnet.exporting.exporter import Exported
 
 
 @pytest.fixture(scope="session")

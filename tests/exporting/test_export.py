@@ -22,8 +22,9 @@ from PIL import Image
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.exporting import export, parity, requirements
-from pocket_resnet.exporting.export import Exported, export_onnx
+from pocket_resnet.exporting import export, exporter, parity
+from pocket_resnet.exporting.export import export_onnx
+from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.parity import ParityError
 from pocket_resnet.model.artifact import load_model
 
@@ -151,9 +152,9 @@ def test_metadata(exports: dict[str, Exported]) -> None:
 def test_licence(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a released model, by its name or by its path from anywhere; not of one's own."""
     monkeypatch.chdir(DEPLOY.parents[1])
-    found = [export.licence(Path(path)) for path in ("cpu94", "models/cpu94", DEPLOY.parents[1] / "models/cpu94")]
+    found = [exporter.licence(Path(path)) for path in ("cpu94", "models/cpu94", DEPLOY.parents[1] / "models/cpu94")]
     assert found == ["MIT"] * 3
-    assert export.licence(digits_run) == "not stated"
+    assert exporter.licence(digits_run) == "not stated"
 
 
 def test_the_same_model_gives_the_same_file(exports: dict[str, Exported], digits_run: Path, tmp_path: Path) -> None:
@@ -226,15 +227,6 @@ def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
         assert (code, out) == (2, "")
         assert what in err
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_without_the_extra(run: Run, digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "onnxscript" else name)
-    code, out, err = run("export", digits_run)
-    assert (code, out) == (5, "")
-    assert (
-        err == "pocket-resnet: export needs onnxscript, which is not installed\n  pip install 'pocket-resnet[export]'\n"
-    )
 
 
 @pytest.fixture

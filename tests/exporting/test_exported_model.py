@@ -13,8 +13,8 @@ from onnx.external_data_helper import set_external_data
 
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.exporting import exported_model
-from pocket_resnet.exporting.export import Exported
 from pocket_resnet.exporting.exported_model import open_exported
+from pocket_resnet.exporting.exporter import Exported
 
 Model = onnx.ModelProto
 SECRET = helper.make_tensor("secret", TensorProto.FLOAT, [1], [0.0])

@@ -10,28 +10,31 @@ from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import UsageError
 
 if TYPE_CHECKING:
-    from pocket_resnet.exporting.export import Exported
+    from pocket_resnet.exporting.exporter import Exported
 
 
 @dataclass
 class Export:
     """Write a model as one ONNX file for other runtimes: pictures in, probabilities out, compared with the model.
     With --format web, write one HTML page that classifies pictures in the visitor's browser, also offline.
+    With --format pte, write a program for ExecuTorch, PyTorch's runtime for phones and small boards.
 
     pocket-resnet export pocket-5m --precision int8
 
     pocket-resnet export pocket-5m --format web
 
-    Needs the extra `export`: pip install 'pocket-resnet[export]'
+    Needs the extra `export`, for --format pte the extra `executorch`: pip install 'pocket-resnet[export,executorch]'
     """
 
     model: Model
-    format: Annotated[Literal["onnx", "web"], flag("File format: an ONNX file, or an HTML page.")] = "onnx"
+    format: Annotated[
+        Literal["onnx", "pte", "web"], flag("File format: an ONNX file, an ExecuTorch program, or an HTML page.")
+    ] = "onnx"
     precision: Annotated[
         Literal["fp32", "fp16", "int8"] | None,
         flag(
-            "Number format of the weights. fp16 takes half the bytes and computes in fp32; int8 takes a quarter "
-            "(default: fp32, for a page int8; with --max-bytes the most exact that fits).",
+            "Number format of the weights. fp16 takes half the bytes and computes in fp32, but not in pte; int8 takes "
+            "a quarter (default: fp32, for a page int8; with --max-bytes the most exact that fits).",
             "{fp32,fp16,int8}",
         ),
     ] = None
@@ -61,31 +64,40 @@ class Export:
     def execute(self) -> None:
         from pocket_resnet.exporting.requirements import require_extra
 
-        require_extra("export")
+        if self.format == "pte":
+            require_extra("executorch", "--format pte")
+        else:
+            require_extra("export")
         output = JsonOutput(self.json, None)
         found = self.write_file().to_json()
         output.write(found, lambda: show(found))
 
     def write_file(self) -> "Exported":
         """Export the model in the format."""
-        return self._export_page() if self.format == "web" else self._export_onnx()
+        if self.samples and self.format != "web":
+            raise UsageError("only a page has samples", hint="omit --samples, or add --format web")
+        if self.target == "vnni" and self.format != "onnx":
+            what = {"web": "a page has no target: its visitors have any processor", "pte": "a .pte file has no target"}
+            raise UsageError(what[self.format], hint="omit --target")
+        return {"onnx": self._write_onnx, "pte": self._write_pte, "web": self._write_page}[self.format]()
 
-    def _export_onnx(self) -> "Exported":
+    def _write_onnx(self) -> "Exported":
         from pocket_resnet.exporting.export import export_onnx
 
-        if self.samples:
-            raise UsageError("only a page has samples", hint="omit --samples, or add --format web")
         return export_onnx(self.model, target=self.target, **self._choices())
 
-    def _export_page(self) -> "Exported":
+    def _write_pte(self) -> "Exported":
+        from pocket_resnet.exporting.pte.export import export_pte
+
+        return export_pte(self.model, **self._choices())
+
+    def _write_page(self) -> "Exported":
         from pocket_resnet.exporting.web.page import export_page
 
-        if self.target == "vnni":
-            raise UsageError("a page has no target: its visitors have any processor", hint="omit --target")
         return export_page(self.model, num_samples=self.samples, **self._choices())
 
     def _choices(self) -> dict[str, Any]:
-        """What both formats have."""
+        """What all formats have."""
         names = ("precision", "max_bytes", "out", "data", "data_dir")
         return {name: getattr(self, name) for name in names}
 
@@ -97,7 +109,7 @@ def show(found: Mapping[str, Any]) -> None:
     print(f"logits      differ from the model's by at most {found['largest_difference']:.2g}")
     print(f"agreement   {found['agreement']:.2%} of {found['num_images']:,} validation images get the model's class")
     print(
-        f"accuracy    {found['accuracy_exported']:.2%} in onnxruntime, {found['accuracy']:.2%} in torch "
+        f"accuracy    {found['accuracy_exported']:.2%} with the file, {found['accuracy']:.2%} with the model "
         f"({found['num_lost']} lost, {found['num_won']} won)"
     )
     if found["caveat"]:

@@ -3,8 +3,9 @@
 Shapes: N images, B images per batch, H x W pixels of any size, S x S pixels of the network, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.image import fit
 from pocket_resnet.data.source import Split
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.exporting.session import Session
 from pocket_resnet.model.resnet import ResNet
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -26,6 +26,13 @@ MAX_PROBABILITY_DIFFERENCE = 0.03
 MARGINS_PX = ((0, 0), (3, 0), (0, 3), (2, 0), (0, 13))  # rows and columns outside the centre square
 MAGNIFICATIONS = (1, 2, 5)
 SPARE_IMAGES = 2  # allowed beyond each limit: 0.7% of 300 images are two images
+
+
+class Runnable(Protocol):
+    """An exported file, ready to run."""
+
+    def logits(self, images: NDArray[Any], batch_size: int) -> NDArray[np.float32]:
+        """The logits, float [N, K], of uint8 images [N, H, W, C], given to the file `batch_size` at a time."""
 
 
 class ParityError(ArtifactError):
@@ -65,7 +72,7 @@ class Comparison:
     accuracy: float
     """Accuracy of the model, in torch."""
     accuracy_exported: float
-    """Accuracy of the file, in onnxruntime."""
+    """Accuracy of the file, in its runtime."""
     num_lost: int
     """Images that only the model classifies correctly."""
     num_won: int
@@ -83,13 +90,18 @@ def model_logits(model: ResNet, images_NCSS: Tensor) -> NDArray[np.float32]:
     return logits_NK
 
 
-def compare(session: Session, logits_NK: NDArray[np.float32], split: Split) -> Comparison:
-    """The file and the model, whose logits are `logits_NK`, on every image; the first 500 also in small batches."""
+def compare(
+    file: Runnable, logits_NK: NDArray[np.float32], split: Split, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> Comparison:
+    """The file and the model, whose logits are `logits_NK`, on every image in batches of the last size.
+
+    The file also gets the first 500 images in batches of the other sizes.
+    """
     images_NSSC = split.images_NCHW.permute(0, 2, 3, 1).numpy()
-    found_NK = session.logits(images_NSSC, BATCH_SIZES[-1])
+    found_NK = file.logits(images_NSSC, batch_sizes[-1])
     differences = [np.abs(found_NK - logits_NK).max()]
-    for batch_size in BATCH_SIZES[:-1]:
-        few_NK = session.logits(images_NSSC[:NUM_SMALL_BATCH_IMAGES], batch_size)
+    for batch_size in batch_sizes[:-1]:
+        few_NK = file.logits(images_NSSC[:NUM_SMALL_BATCH_IMAGES], batch_size)
         differences.append(np.abs(few_NK - logits_NK[: len(few_NK)]).max())
     predicted_N, exported_N, labels_N = logits_NK.argmax(1), found_NK.argmax(1), split.labels_N.numpy()
     hit_N, exported_hit_N = predicted_N == labels_N, exported_N == labels_N
@@ -124,7 +136,7 @@ def check(found: Comparison, precision: Precision) -> None:
     raise ParityError(what, hint=hint)
 
 
-def check_preprocessing(session: Session, model: ResNet, images_NCSS: Tensor) -> float:
+def check_preprocessing(file: Runnable, model: ResNet, images_NCSS: Tensor) -> float:
     """The largest difference of a probability between pictures prepared by `data/image.py` and by the graph.
 
     The pictures are images of the split, magnified, with odd and even margins. Raises ParityError if the difference is
@@ -139,7 +151,7 @@ def check_preprocessing(session: Session, model: ResNet, images_NCSS: Tensor) ->
         picture_HWC = np.pad(larger_HWC, (*above_beside, (0, 0)), mode="wrap")
         native_CSS = torch.from_numpy(fit(picture_HWC, model.spec.image_size)).permute(2, 0, 1)
         [expected_K] = _softmax(model_logits(model, native_CSS[None]))
-        [found_K] = _softmax(session.logits(picture_HWC[None], 1))
+        [found_K] = _softmax(file.logits(picture_HWC[None], 1))
         largest = float(np.maximum(largest, np.abs(found_K - expected_K).max()))  # keeps NaN
     if not largest <= MAX_PROBABILITY_DIFFERENCE:
         raise ParityError(f"the file prepares pictures differently: a probability differs by {largest:.3f}")

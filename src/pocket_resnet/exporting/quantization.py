@@ -22,12 +22,12 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
+from pocket_resnet.exporting.exporter import MAX_FP32_HEAD
 from pocket_resnet.exporting.quiet import quiet
 from pocket_resnet.exporting.session import Session, batches
 
 PERCENTILES = (99.999, 99.9999, 100.0)
 QUANTIZED = ("Conv", "MaxPool", "Gemm")
-MAX_FP32_HEAD = 0.01  # a head with at most this share of all weights stays in fp32
 _BATCH = 50
 
 

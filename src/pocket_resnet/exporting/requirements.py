@@ -1,4 +1,4 @@
-"""The packages of the extras `export` and `serve`, and the files that need them. This file imports none of them."""
+"""The packages of the extras `export`, `executorch` and `serve`, and files that need them. This file imports none."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import Literal
 
 from pocket_resnet.errors import EnvironmentFault
 
-Extra = Literal["export", "serve"]
+Extra = Literal["export", "executorch", "serve"]
 
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "executorch": ("executorch", "torchao"),
     "serve": ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "onnx", "onnxruntime"),
 }
 
@@ -19,10 +20,10 @@ def missing_packages(name: Extra) -> list[str]:
     return [package for package in PACKAGES[name] if find_spec(package) is None]
 
 
-def require_extra(name: Extra) -> None:
-    """Raise EnvironmentFault if a package of the extra is not installed."""
+def require_extra(name: Extra, needed_by: str | None = None) -> None:
+    """Raise EnvironmentFault if a package of the extra is not installed. The default of `needed_by` is its name."""
     if missing := missing_packages(name):
-        what = f"{name} needs {' and '.join(missing)}, which is not installed"
+        what = f"{needed_by or name} needs {' and '.join(missing)}, which is not installed"
         raise EnvironmentFault(what, hint=f"pip install 'pocket-resnet[{name}]'")
 
 

@@ -158,8 +158,7 @@ class _Run:
 
     def _stopped(self, also_kept: str = "") -> Stopped:
         """The error that ends the run after a signal, when the current step is saved."""
-        signals = self.trainer.signals
-        number = signals[0] if signals else signal.SIGTERM  # which another process has had
+        number = next(iter(self.trainer.signals), signal.SIGTERM)  # which another process has had
         what = f"stopped by {signal.Signals(number).name} after saving step {self.trainer.step}{also_kept}"
         return Stopped(number, what, hint=f"resume with: {self.resume_command}")
 
@@ -264,11 +263,6 @@ class _Run:
         """From start to now, reading, validating and saving included, in this process and those it went on from."""
         return self.earlier_s + time.monotonic() - self.started_s
 
-    def _caveat(self) -> str | None:
-        """Whether validation tells of unseen images: a fork or another run may have trained on them before."""
-        val = self.state.val
-        return overlap(len(val), self.folder.trained_on(val.images_NCHW), unknown_images=self.unknown_images)
-
     def _finish(self) -> Result:
         """Evaluate the last state, write model and result."""
         trainer, full_size = self.trainer, self.recipe.model.image_size
@@ -279,13 +273,15 @@ class _Run:
         evaluation = self.state.evaluation
         if evaluation is None or evaluation.precision != "fp32":
             evaluation = self._validate()
+        val = self.state.val
+        num_trained_on = self.folder.trained_on(val.images_NCHW)  # by the run that this one forked or went on from
         result = result_of(
             trainer,
             evaluation,
             seconds=self.seconds,
             seconds_total=self._seconds_total(),
             model=self.folder.model,
-            caveat=self._caveat(),
+            caveat=overlap(len(val), num_trained_on, unknown_images=self.unknown_images),
         )
         card = card_of(result, self.recipe, self.source, evaluation, unknown_images=self.unknown_images)
         with self._as_released():

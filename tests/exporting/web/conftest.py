@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from page_visit import Visit, offline
-from pocket_resnet.exporting.export import Exported
+from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.web.page import export_page
 
 

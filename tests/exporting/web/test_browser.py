@@ -17,8 +17,8 @@ from hostile import CLASS_NAMES
 from page_visit import Visit, file_of, offline
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.exporting.export import Exported
 from pocket_resnet.exporting.exported_model import open_exported
+from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.graph import network_graph, with_preprocessing
 from pocket_resnet.exporting.web.page import Page, export_page, render
 from pocket_resnet.exporting.web.samples import Sample, Samples, choose_samples

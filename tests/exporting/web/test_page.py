@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from pocket_resnet.exporting.export import Exported
+from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.web import page
 
 Run = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,8 @@ import onnx
 from markupsafe import Markup
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exporting.export import Exported, Exporter, licence
+from pocket_resnet.exporting.export import OnnxExporter
+from pocket_resnet.exporting.exporter import Exported, Exporter, licence
 from pocket_resnet.exporting.parity import Precision
 from pocket_resnet.exporting.web import template
 from pocket_resnet.exporting.web.samples import choose_samples
@@ -45,7 +46,7 @@ def export_page(
     """
     if num_samples < 0:
         raise UsageError(f"{num_samples} samples are not possible", hint="give 0 or more")
-    exporter = Exporter(path, out=out, max_bytes=max_bytes, target="any", data=data, data_dir=data_dir)
+    exporter = OnnxExporter(path, out=out, max_bytes=max_bytes, target="any", data=data, data_dir=data_dir)
     card = exporter.card
     samples = choose_samples(exporter.source, exporter.val, card.class_names, num_samples)
 
