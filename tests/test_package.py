@@ -62,6 +62,7 @@ def test_wheel_has_what_is_no_python(tmp_path: Path) -> None:
     assert {path.rpartition(".")[2] for path in needed} >= {"jinja", "css", "js", "svg", "xz", "npz", "typed"}
     assert needed <= names
     assert {f"pocket_resnet/recipes/{path.name}" for path in ROOT.glob("recipes/*.toml")} <= names
+    assert {f"pocket_resnet/{path.relative_to(ROOT)}" for path in ROOT.glob("models/pocket-100k/*")} <= names
 
 
 def test_from_data_to_report(tmp_path: Path) -> None:
