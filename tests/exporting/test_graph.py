@@ -12,7 +12,7 @@ import torch
 from onnx import parser
 
 from pocket_resnet.data.image import fit
-from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing
+from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing, with_short_names
 from pocket_resnet.exporting.session import Session
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
@@ -42,6 +42,19 @@ def test_every_kind_of_network_gives_its_logits(kind: dict[str, Any], tiny_spec:
     for batch_size in (1, 4, 9):
         found_NK = Session(network).logits(images_NCHW.numpy(), batch_size)
         np.testing.assert_allclose(found_NK, expected_NK, atol=1e-5)
+
+
+def test_short_names_change_nothing_else(tiny_spec: NetworkSpec) -> None:
+    network = network_graph(ResNet(replace(tiny_spec, squeeze_excite="block")))
+    short = with_short_names(network)
+    size = tiny_spec.image_size
+    images_NCHW = np.random.default_rng(0).random((3, 3, size, size), np.float32)
+    np.testing.assert_array_equal(Session(short).logits(images_NCHW, 3), Session(network).logits(images_NCHW, 3))
+    assert [value.name for value in (*short.graph.input, *short.graph.output)] == ["pixels", "logits"]
+    names = {name for node in short.graph.node for name in (node.name, *node.input, *node.output)}
+    assert {name for name in names if len(name) > 3} == {"pixels", "logits"}
+    before = {name for node in network.graph.node for name in (*node.input, *node.output)}
+    assert len(names - {""}) == len(before - {""})
 
 
 @pytest.fixture(scope="module")

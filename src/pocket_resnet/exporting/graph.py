@@ -5,7 +5,7 @@ It repeats `data/image.py` and `ResNet.forward`: centre square, resize, scale to
 Shapes: B images, H x W pixels of any size, S x S pixels of the network, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -105,6 +105,28 @@ def with_half_weights(network: onnx.ModelProto) -> onnx.ModelProto:
             halved.graph.initializer.append(tensor)
     halved.graph.node.extend(network.graph.node)
     return halved
+
+
+def with_short_names(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with numbers for the names inside it; those of its inputs and outputs stay.
+
+    In int8, a network of 100,000 parameters would have two thirds of a byte of names per parameter.
+    """
+    short = onnx.ModelProto()
+    short.CopyFrom(network)
+    graph = short.graph
+    numbers = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}  # "" is an absent input
+
+    def renamed(names: Iterable[str]) -> list[str]:
+        return [numbers.setdefault(name, f"{len(numbers):x}") for name in names]
+
+    for node in graph.node:
+        node.ClearField("name")
+        node.input[:], node.output[:] = renamed(node.input), renamed(node.output)
+    for tensor in graph.initializer:
+        [tensor.name] = renamed([tensor.name])
+    del graph.value_info[:]
+    return short
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -2,8 +2,9 @@
 
 Activations are unsigned with a zero point; weights are signed with one scale per channel (QDQ format). Additions, the
 first convolution and a small head stay in fp32: the last two have few weights and cost the most accuracy when
-quantised. The range of an activation is a percentile of its values. The percentile is the one with the smallest error
-of the logits on other training images. docs/log.md has the figures.
+quantised. So do convolutions with a few hundred weights, as in the squeeze-and-excitation of narrow networks: the nodes
+around them would take more bytes and time than they save. The range of an activation is a percentile of its values. The
+percentile is the one with the smallest error of the logits on other training images. docs/log.md has the figures.
 
 Source: Nagel et al. 2021 (arXiv:2106.08295), sections 2 and 3. Shapes: N images, C channels, S x S pixels, K classes.
 """
@@ -23,11 +24,13 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from pocket_resnet.exporting.exporter import MAX_FP32_HEAD
+from pocket_resnet.exporting.graph import with_short_names
 from pocket_resnet.exporting.quiet import quiet
 from pocket_resnet.exporting.session import Session, batches
 
 PERCENTILES = (99.999, 99.9999, 100.0)
 QUANTIZED = ("Conv", "MaxPool", "Gemm")
+MAX_FP32_WEIGHTS = 256  # of a convolution that stays in fp32
 _BATCH = 50
 
 
@@ -57,7 +60,7 @@ def quantized(
         prepared = load_model_with_shape_infer(path)
         all_ranges = _ranges(path, calibration_NCSS)
         candidates = [_quantize(prepared, ranges, reduce_range) for ranges in all_ranges]
-    return min(candidates, key=error)
+    return with_short_names(min(candidates, key=error))
 
 
 def _ranges(path: Path, images_NCSS: NDArray[np.float32]) -> list[TensorsData]:
@@ -97,12 +100,13 @@ def _quantize(prepared: onnx.ModelProto, ranges: TensorsData, reduce_range: bool
 
 
 def _left_in_fp32(prepared: onnx.ModelProto) -> list[str]:
-    """The names of the first convolution and, if it is small, of the head."""
+    """The names of the first convolution, of tiny ones and, if it is small, of the head."""
     num_weights = {tensor.name: math.prod(tensor.dims) for tensor in prepared.graph.initializer}
     most = MAX_FP32_HEAD * sum(num_weights.values())
-    first_conv = next(node.name for node in prepared.graph.node if node.op_type == "Conv")
-    head = (node for node in prepared.graph.node if node.op_type == "Gemm")
-    return [first_conv, *(node.name for node in head if num_weights[node.input[1]] <= most)]
+    first, *others = (node for node in prepared.graph.node if node.op_type == "Conv")
+    tiny = (conv.name for conv in others if num_weights[conv.input[1]] <= MAX_FP32_WEIGHTS)
+    heads = (node for node in prepared.graph.node if node.op_type == "Gemm")
+    return [first.name, *tiny, *(head.name for head in heads if num_weights[head.input[1]] <= most)]
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
