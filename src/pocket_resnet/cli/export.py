@@ -34,7 +34,8 @@ class Export:
         Literal["fp32", "fp16", "int8"] | None,
         flag(
             "Number format of the weights. fp16 takes half the bytes and computes in fp32, but not in pte; int8 takes "
-            "a quarter (default: fp32, for a page int8; with --max-bytes the most exact that fits).",
+            "a quarter (default: fp32, for a page int8 if it agrees with the model; with --max-bytes the most exact "
+            "that fits).",
             "{fp32,fp16,int8}",
         ),
     ] = None

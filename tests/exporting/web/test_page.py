@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import onnx
 import pytest
 
+from pocket_resnet.exporting import parity
 from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.web import page
 
@@ -87,6 +89,22 @@ def test_command(run: Run, digits_run: Path, tmp_path: Path) -> None:
     assert text.count("<img ") == 3
     for said in ("19,937, stored as int8", "validation images, measured in fp32", "not stated", "CC BY 4.0"):
         assert said in text
+
+
+def test_fp16_where_int8_differs_too_much(
+    run: Run, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unless int8 was asked for."""
+    monkeypatch.setitem(parity.LIMITS, "int8", replace(parity.LIMITS["int8"], agreement=1.1))
+    out = ("--out", tmp_path / "out")
+    code, printed, _ = run("export", digits_run, "--format", "web", "--json", *out)
+    assert (code, Path(json.loads(printed)["file"]).name) == (0, "digits-fp16.html")
+    assert "differs from the model" in caplog.text
+    assert "the page contains fp16 instead" in caplog.text
+    code, _, err = run("export", digits_run, "--format", "web", "--precision", "int8", *out)
+    assert code == 4
+    assert "differs from the model" in err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["digits-fp16.html"]
 
 
 def test_too_small_for_a_page(run: Run, digits_run: Path, tmp_path: Path) -> None:

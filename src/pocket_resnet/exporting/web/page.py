@@ -7,6 +7,7 @@ licences, each as base64 of gzip. A policy in its head forbids everything else: 
 import base64
 import gzip
 import hashlib
+import logging
 import lzma
 from functools import cache
 from importlib import resources
@@ -18,11 +19,13 @@ from markupsafe import Markup
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.export import OnnxExporter
 from pocket_resnet.exporting.exporter import Exported, Exporter, licence
-from pocket_resnet.exporting.parity import Precision
+from pocket_resnet.exporting.parity import ParityError, Precision
 from pocket_resnet.exporting.web import template
 from pocket_resnet.exporting.web.samples import choose_samples
 from pocket_resnet.exporting.web.template import Page
 from pocket_resnet.torch_settings import own_settings
+
+_log = logging.getLogger(__name__)
 
 RUNTIME_VERSION = "1.30.0"
 _FOLDER = resources.files("pocket_resnet.exporting.web")
@@ -41,8 +44,9 @@ def export_page(
 ) -> Exported:
     """Write `out`/NAME-PRECISION.html, whose network was compared with the model as by `export_onnx`.
 
-    The default precision is int8, or with `max_bytes` the most exact one whose page fits. With `num_samples`, the page
-    has that many validation images as sample pictures. Raises ParityError and UsageError as `export_onnx`.
+    The default precision is int8, or fp16 if the int8 file differs too much from the model; with `max_bytes`, it is the
+    most exact one whose page fits. With `num_samples`, the page has that many validation images as sample pictures.
+    Raises ParityError and UsageError as `export_onnx`.
     """
     if num_samples < 0:
         raise UsageError(f"{num_samples} samples are not possible", hint="give 0 or more")
@@ -54,7 +58,13 @@ def export_page(
         facts = _facts(exporter, precision)
         return render(Page(exporter.name, card.class_names, card.spec.image_size, facts, samples), network)
 
-    return exporter.write(precision, default="int8", wrap=wrap, extension="html")
+    try:
+        return exporter.write(precision, default="int8", wrap=wrap, extension="html")
+    except ParityError as error:
+        if precision or max_bytes:
+            raise
+        _log.warning("%s; the page contains fp16 instead", error.what)
+        return exporter.write("fp16", default="fp16", wrap=wrap, extension="html")
 
 
 def _facts(exporter: Exporter, precision: Precision) -> dict[str, str]:
