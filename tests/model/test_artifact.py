@@ -236,6 +236,15 @@ def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, ma
         assert model.state_dict()[name].dtype == value.dtype
 
 
+def test_released_model_that_the_package_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The list of such models is that of models/, but for the packaged one."""
+    checkout = {path.parent.name for path in Path(__file__).parents[2].glob("models/*/config.json")}
+    assert set(artifact.NOT_PACKAGED) == checkout - {"pocket-100k"}
+    monkeypatch.setattr(artifact, "released", lambda: {"pocket-100k": tmp_path})
+    with pytest.raises(UsageError, match=r"not in the package\n  clone the repository.*, or use pocket-100k$"):
+        artifact.find_model(Path("pocket-5m"))
+
+
 def test_released_model_by_name(
     tiny_model: ResNet, make_card: Callable[..., Card], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

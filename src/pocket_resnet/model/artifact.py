@@ -37,6 +37,9 @@ FILES = {  # of a model directory, beside SHA256SUMS: most bytes
 }
 
 
+NOT_PACKAGED = ("cpu94", "cpu95", "pocket-5m")  # released models that only a checkout has
+
+
 class NewerFormatError(ArtifactError):
     """A model or checkpoint of a later version of this program: not damaged, so nothing older takes its place."""
 
@@ -113,6 +116,9 @@ def _no_model(path: Path) -> UsageError:
         hint = f"give the model that it was exported from, or run {serve}"
         return UsageError("an exported file, which only `serve` reads", where=path, hint=hint)
     names = sorted(released())
+    if str(path) in NOT_PACKAGED:
+        hint = f"clone the repository, which has it in models/, or use {listed(names, ', ')}"
+        return UsageError("this released model is not in the package", where=path, hint=hint)
     hint = "give a model directory or a finished run's directory"
     if names:
         hint += f", or a released model: {listed(names, ', ')}"
