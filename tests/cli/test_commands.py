@@ -103,8 +103,8 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert code == 0
     assert "of 6 images, split val, single view, fp32" in out
     found = json.loads(run("evaluate", trained, "--json")[1])
-    expected = {"accuracy", "interval", "num_images", "split", "views", "per_class", "confusion", "nll", "ece"}
-    assert found.keys() == expected | {"caveat"}
+    expected = {"accuracy", "interval", "num_images", "split", "views", "precision", "per_class", "confusion", "nll"}
+    assert found.keys() == expected | {"ece", "caveat"}
     assert found["per_class"].keys() == {"red", "green", "blue"}
     assert synthetic.num_test_opened == 0
     code, out, _ = run("evaluate", trained, "--out", tmp_path / "e.json", "--split", "test", "--views", 6)
