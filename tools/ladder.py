@@ -1,27 +1,23 @@
 """What more training operations buy: error against PFLOP, by size of the network, and the power law through the best.
 
-`make plots` draws the picture and makes the table of docs/report.md.
-
-The rows are those of results/leaderboard.csv and, for runs that are no recipe to recommend, results/ladder.csv.
+`make plots` draws the picture and makes the table of docs/report.md. The rows are those of results/leaderboard.csv and,
+for runs that we do not recommend as recipes, results/ladder.csv.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from pocket_resnet.plots.style import COLORS, PUBLISHED, figure, style
+from pocket_resnet.recipe.schema import parse_count
 from tools.labels import Label, write_labels
 from tools.results import RESULTS, Rows, is_single_view
 from tools.scatter import accuracy_height, dress_accuracy_axis, dress_pflop_axis
 
 LADDER = RESULTS / "ladder.csv"
-SIZES = {
-    **{"50K": 50_000, "100K": 100_000, "270K": 270_000, "500K": 500_000},
-    **{"1M": 1_000_000, "2M": 2_000_000, "5M": 5_000_000},
-}
+SIZES = {name: parse_count(name) for name in ("50K", "100K", "270K", "500K", "1M", "2M", "5M")}
 
 
 @dataclass(frozen=True)
@@ -38,16 +34,16 @@ class PowerLaw:
 
 def rungs(rows: Rows) -> dict[str, Rows]:
     """The single-view rows of each size that has any, cheap runs first; a size holds what fits no smaller one."""
-    found: dict[str, Rows] = {size: [] for size in SIZES}
+    by_size: dict[str, Rows] = {size: [] for size in SIZES}
     for row in sorted(filter(is_single_view, rows), key=lambda row: float(row["train_pflop"])):
         size = next((size for size, most in SIZES.items() if int(row["num_params"]) <= most), None)
         if size is not None:
-            found[size].append(row)
-    return {size: rows for size, rows in found.items() if rows}
+            by_size[size].append(row)
+    return {size: rows for size, rows in by_size.items() if rows}
 
 
 def frontier(rows: Rows) -> Rows:
-    """The runs that no run of as few operations beats, cheap ones first."""
+    """The runs that no cheaper run beats, cheap ones first."""
     best: Rows = []
     for row in sorted(filter(is_single_view, rows), key=lambda row: float(row["train_pflop"])):
         if not best or float(row["accuracy_mean"]) > float(best[-1]["accuracy_mean"]):
@@ -55,8 +51,8 @@ def frontier(rows: Rows) -> Rows:
     return best
 
 
-def fit(rows: Sequence[dict[str, str]]) -> PowerLaw:
-    """The power law through runs, by least squares of the logarithms; of at least two."""
+def fit(rows: Rows) -> PowerLaw:
+    """The power law through at least two runs, by least squares of the logarithms."""
     x = [math.log(float(row["train_pflop"])) for row in rows]
     y = [math.log(error(row)) for row in rows]
     slope, intercept = np.polyfit(x, y, 1)
@@ -77,14 +73,15 @@ def error(row: dict[str, str]) -> float:
 def ladder(rows: Rows) -> Figure | None:
     """Accuracy against training operations: a line a size, and the power law through the best of any size.
 
-    Both leave out runs that a cheaper one (of the size, of any size) beats. The dial's runs have no names.
+    A size's line leaves out runs that a cheaper one of that size beats, and the power law those that any cheaper one
+    beats. The dial's runs have no labels.
     """
-    found = rungs(rows)
-    if not found:
+    by_size = rungs(rows)
+    if not by_size:
         return None
     drawn, axes = figure(11, 6)
     labels = []
-    for color, (size, of_size) in zip(COLORS, found.items(), strict=False):
+    for color, (size, of_size) in zip(COLORS, by_size.items(), strict=False):
         x, y = points(of_size)
         axes.plot(x, y, "o", color=color, markersize=8)
         axes.plot(*points(frontier(of_size)), "o-", color=color, markersize=8, label=size)
@@ -93,7 +90,7 @@ def ladder(rows: Rows) -> Figure | None:
             for number, row in enumerate(of_size)
             if row["recipe"] != "best"
         ]
-    every = [float(row["train_pflop"]) for of_size in found.values() for row in of_size]
+    every = [float(row["train_pflop"]) for of_size in by_size.values() for row in of_size]
     law = fit(frontier(rows))
     ends = min(every), max(every)
     heights = [accuracy_height(100 - law.error(pflop)) for pflop in ends]

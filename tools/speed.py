@@ -1,6 +1,6 @@
 """Our recipes beside their ceilings and their peers, measured interleaved, in one run on one machine.
 
-    python -m tools.speed                                   # fast, about 4 minutes on two cores
+    python -m tools.speed                                   # fast, about 6 minutes on two cores
     python -m tools.speed --recipes fast mine.toml --seeds 3
     python -m tools.speed --peer ../airbench/train.py       # a script of one's own beside ours
 

@@ -62,7 +62,7 @@ def train(
 
     return train_recipe(
         _recipe(recipe, data, changes),
-        data_dir=None if data_dir is None else expanded(data_dir),
+        data_dir=_path(data_dir),
         runs_dir=expanded(runs_dir),
         run=None if run is None else os.fspath(run),
         resume=resume,
@@ -105,8 +105,8 @@ def search(
     from pocket_resnet.tuning import search as tuning
     from pocket_resnet.tuning.space import space_beside
 
-    beside = space_beside(recipe)
-    paths: dict[str, Any] = {"folder": _path(dir), "space": _path(space) or beside, "data_dir": _path(data_dir)}
+    where = _path(space) or space_beside(recipe)
+    paths: dict[str, Any] = {"folder": _path(dir), "space": where, "data_dir": _path(data_dir)}
     limits: dict[str, Any] = {"num_trials": trials, "hours": hours, "num_workers": workers}
     goals: dict[str, Any] = {"trade": trade, "equal_cost": equal_cost}
     chosen = _recipe(recipe, data, changes)
@@ -239,14 +239,14 @@ def __getattr__(name: str) -> Any:
 
 
 def _path(path: str | Path | None) -> Path | None:
-    """The path with `~` expanded."""
+    """The path with `~` expanded; None stays None."""
     from pocket_resnet.io.files import expanded
 
     return None if path is None else expanded(path)
 
 
 def _recipe(recipe: str | Path, data: str | Path | None, changes: dict[str, Any]) -> "Recipe":
-    """The recipe of that name or file, with the keyword arguments `changes` as its keys."""
+    """The recipe of that name or file, with its data and the keys `changes`, named as keyword arguments."""
     from pocket_resnet.data.datasets import data_name
     from pocket_resnet.recipe.toml import load_recipe, recipe_key, with_choices
 

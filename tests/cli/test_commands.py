@@ -103,8 +103,8 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert code == 0
     assert "of 6 images, split val, single view, fp32" in out
     found = json.loads(run("evaluate", trained, "--json")[1])
-    expected = {"accuracy", "interval", "num_images", "split", "views", "per_class", "confusion", "nll", "ece"}
-    assert found.keys() == expected | {"caveat"}
+    expected = {"accuracy", "interval", "num_images", "split", "views", "precision", "per_class", "confusion", "nll"}
+    assert found.keys() == expected | {"ece", "caveat"}
     assert found["per_class"].keys() == {"red", "green", "blue"}
     assert synthetic.num_test_opened == 0
     code, out, _ = run("evaluate", trained, "--out", tmp_path / "e.json", "--split", "test", "--views", 6)
@@ -184,7 +184,7 @@ def test_data(run: Run) -> None:
     assert found["num_images"] == {"train": 1197, "val": 300, "test": 300}
     code, out, _ = run("data", "digits", "--verify")
     assert code == 0
-    assert "verified     files: 1 as published or recorded before\n" in out
+    assert "verified     files: 1 with the published or recorded hash\n" in out
 
 
 def test_first_verification_of_a_folder_says_that_it_records(run: Run, tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_first_verification_of_a_folder_says_that_it_records(run: Run, tmp_path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
     words = ("data", tmp_path / "pictures", "--verify")
-    assert "verified     files: 7 new or changed, whose hashes are recorded now\n" in run(*words)[1]
-    assert "verified     files: 7 as published or recorded before\n" in run(*words)[1]
+    assert "verified     files: 7 new or changed (hash recorded now)\n" in run(*words)[1]
+    assert "verified     files: 7 with the published or recorded hash\n" in run(*words)[1]
     assert json.loads(run(*words, "--json")[1])["verified"] == {"num_files": 7, "num_recorded": 0}
 
 

@@ -15,10 +15,11 @@ WRONG = {
     "train fast --epochs 30k": "--epochs: `30k` is not a whole number\n  write all digits: --epochs 30000",
     "train fast --epochs=3.5": "--epochs: `3.5` is not a whole number\n  see pocket-resnet train --help",
     "train fast --optim.lr high": "--optim.lr: `high` is not a number\n  see pocket-resnet train --help",
-    "train fast --train-image-sizes 16 x --seed 1": "--train-image-sizes: `16 x` are not whole numbers\n  see ",
+    "train fast --train-image-sizes 16 x --seed 1": "--train-image-sizes: `16 x` is not a list of whole numbers\n",
     "train fast --epochs": "--epochs: the value is missing\n  see pocket-resnet train --help",
     "search fast --hours soon": "--hours: `soon` is not a number\n  see pocket-resnet search --help",
-    "benchmark m --threads all": "--threads: `all` are not whole numbers\n  see pocket-resnet benchmark --help",
+    "benchmark m --threads all": "--threads: `all` is not a list of whole numbers\n  see pocket-resnet benchmark ",
+    "predict --top x m cat.jpg": "--top: `x` is not a whole number\n  see pocket-resnet predict --help",
     "export m --precision int4": "`int4` is not possible, did you mean `int8`?\n  choose one of fp16, fp32, int8",
     "evaluate m --views 3": "--views: `3` is not possible\n  choose one of 1, 2, 6",
     "evaluate": "missing: MODEL\n  see pocket-resnet evaluate --help",
@@ -34,6 +35,7 @@ WRONG = {
     "design 1M --epochs 30": "you may mean: pocket-resnet design --epochs 30 --budget 1M",
     "summary fast --budget 1M": "for the network of a budget: pocket-resnet design --budget 1M",
     "summary --budget 1M": "for the network of a budget: pocket-resnet design --budget 1M",
+    "summary --budget 1M fast": "for the network of a budget: pocket-resnet design --budget 1M\n",
     "data digits fast": "`fast` is not expected here\n  see pocket-resnet data --help",
 }
 

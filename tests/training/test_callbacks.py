@@ -224,7 +224,7 @@ def test_plain_lines_now_and_then(
     for step in range(1, 11):
         now_s, run.step = now_s + 10, step
         bar.on_step(run, 64)
-    bar._say("[bold]as it is[/bold]")
+    bar._print("[bold]as it is[/bold]")
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [

@@ -17,6 +17,7 @@ class Benchmark:
     """Measure size, memory, latency and throughput of models on this machine, in torch and in onnxruntime.
 
     pocket-resnet benchmark pocket-5m cpu94 --plot speed.png
+
     pocket-resnet benchmark exports/pocket-5m-int8.onnx
 
     Latency is that of one decoded image of the network's size. All models and runtimes take turns, so a machine that

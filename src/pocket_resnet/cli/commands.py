@@ -49,7 +49,7 @@ class Evaluate:
         from pocket_resnet.inference.evaluate import evaluate_model
 
         output = JsonOutput(self.json, self.out)
-        found = evaluate_model(
+        evaluation = evaluate_model(
             self.model,
             data=self.data,
             split=self.split,
@@ -57,9 +57,9 @@ class Evaluate:
             precision=self.precision,
             data_dir=self.data_dir,
         )
-        output.write(found.to_json(), lambda: console.evaluation(found.to_json(), found.caveat))
-        if found.caveat and output.on_stdout:
-            print(found.caveat, file=sys.stderr)
+        output.write(evaluation.to_json(), lambda: console.evaluation(evaluation.to_json(), evaluation.caveat))
+        if evaluation.caveat and output.on_stdout:
+            print(evaluation.caveat, file=sys.stderr)
 
 
 @dataclass

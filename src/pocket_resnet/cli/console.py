@@ -220,8 +220,8 @@ def description(found: Mapping[str, Any]) -> None:
 
 def _verified(num_files: int, num_recorded: int) -> str:
     compared = num_files - num_recorded
-    parts = [f"{compared:,} as published or recorded before"] if compared else []
-    parts += [f"{num_recorded:,} new or changed, whose hashes are recorded now"] if num_recorded else []
+    parts = [f"{compared:,} with the published or recorded hash"] if compared else []
+    parts += [f"{num_recorded:,} new or changed (hash recorded now)"] if num_recorded else []
     return f"files: {', '.join(parts)}"
 
 

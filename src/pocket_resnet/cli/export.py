@@ -70,8 +70,8 @@ class Export:
         else:
             require_extra("export")
         output = JsonOutput(self.json, None)
-        found = self.write_file().to_json()
-        output.write(found, lambda: show(found))
+        exported = self.write_file().to_json()
+        output.write(exported, lambda: show(exported))
 
     def write_file(self) -> "Exported":
         """Export the model in the format."""
@@ -98,7 +98,7 @@ class Export:
         return export_page(self.model, num_samples=self.samples, **self._choices())
 
     def _choices(self) -> dict[str, Any]:
-        """What all formats have."""
+        """The arguments that all formats take."""
         names = ("precision", "max_bytes", "out", "data", "data_dir")
         return {name: getattr(self, name) for name in names}
 

@@ -1,6 +1,7 @@
 """Parses a command's arguments with tyro, and words its errors like all others: what is wrong, and how to fix it."""
 
 import contextlib
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -49,9 +50,9 @@ def _explained(words: Sequence[str]) -> Iterator[None]:
 def _refuse(event: Any, words: Sequence[str]) -> None:
     """Raise UsageError for what tyro found; an unknown flag is left to tyro, which shows similar ones."""
     see_help = f"see pocket-resnet {words[0]} --help"
-    if words[0] == "summary" and (budget := _value(words, "--budget")):
+    if words[0] == "summary" and (budget := _values(words, "--budget")):
         raise UsageError(
-            "summary has no --budget", hint=f"for the network of a budget: pocket-resnet design --budget {budget}"
+            "summary has no --budget", hint=f"for the network of a budget: pocket-resnet design --budget {budget[0]}"
         )
     match type(event).__name__:
         case "UnrecognizedArgs" if not any(token.startswith("-") for token in event.tokens):
@@ -75,11 +76,12 @@ def _refuse(event: Any, words: Sequence[str]) -> None:
 def _wrong_value(event: Any, words: Sequence[str], see_help: str) -> UsageError:
     flag, leaves = _name(event.argument), _leaves(event.argument.field.type)
     kind = "whole number" if int in leaves else "number" if float in leaves else None
-    value = _value(words, flag)
-    if kind is None or value is None:
+    values = _values(words, flag)
+    if kind is None or not values:
         return UsageError(event.message.partition("\n")[0], where=flag, hint=see_help)
     if event.argument.lowered.nargs != 1:
-        return UsageError(f"`{value}` are not {kind}s", where=flag, hint=see_help)
+        return UsageError(f"`{' '.join(values)}` is not a list of {kind}s", where=flag, hint=see_help)
+    value = values[0]
     hint = f"write all digits: {flag} {parse_count(value)}" if re.fullmatch(r"\d+[kKmM]", value) else see_help
     return UsageError(f"`{value}` is not a {kind}", where=flag, hint=hint)
 
@@ -89,14 +91,14 @@ def _name(argument: Any) -> str:
     return str(argument.lowered.metavar if argument.is_positional() else argument.lowered.name_or_flags[-1])
 
 
-def _value(words: Sequence[str], flag: str) -> str | None:
-    """The words that follow the flag, up to the next flag."""
+def _values(words: Sequence[str], flag: str) -> list[str]:
+    """The words that follow the flag, up to the next flag; of a flag with one value, the first is the value."""
     for number, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name.replace("_", "-") == flag:
-            following = " ".join(words[number + 1 :])
-            return value if equals else re.split(r"(?:^| )--", following)[0] or None
-    return None
+            following = itertools.takewhile(lambda each: not each.startswith("--"), words[number + 1 :])
+            return [value] if equals else list(following)
+    return []
 
 
 def _leaves(annotation: Any) -> set[Any]:

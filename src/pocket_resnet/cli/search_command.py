@@ -45,7 +45,7 @@ class Search:
         ),
     ] = None
     equal_cost: Annotated[
-        bool, flag("Compare also with the untuned recipe trained longer, at the cost of the search. Takes long.")
+        bool, flag("Also compare with the untuned recipe trained longer, at the same cost as the search. Slow.")
     ] = False
     space: Annotated[
         Path | None,

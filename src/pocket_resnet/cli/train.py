@@ -100,7 +100,7 @@ class Train:
             self._write_extras(Path(result.model), output)
 
     def _write_extras(self, model: Path, output: JsonOutput) -> None:
-        """Write what is made of a finished run."""
+        """Write the report and the exported file of a finished run."""
         page = self._write_report(model.parent) if self.report else None
         exported = self._write_export(self.export, model.parent) if self.export else None
         if not output.on_stdout:

@@ -71,7 +71,7 @@ class Steps:
 
     @property
     def last(self) -> int:
-        """After how many steps the run ends: all of them, or `max_steps`."""
+        """The number of steps after which the run ends: all of them, or `max_steps`."""
         return min(self.recipe.max_steps or self.total, self.total)
 
     def epoch(self, step: int) -> int:

@@ -36,11 +36,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `Source.verify` has read."""
+    """The result of `Source.verify`."""
 
     num_files: int
+    """Files that were read."""
     num_recorded: int = 0
-    """How many of them, new or changed, had no published or recorded hash to match: theirs is recorded now."""
+    """Those that are new or have changed: they had no hash to compare with, and theirs is recorded now."""
 
 
 class Source(ABC):

@@ -55,7 +55,7 @@ class OnnxExporter(Exporter):
 
     @cached_property
     def network(self) -> onnx.ModelProto:
-        """The fp32 graph without preprocessing, which has been checked. Raises ParityError."""
+        """The fp32 graph without preprocessing. Raises ParityError if the preprocessing differs too much from ours."""
         _log.info("building the graph")
         network = network_graph(self.model)
         session = Session(self._complete(network, "fp32"), torch.get_num_threads())

@@ -1,6 +1,6 @@
 """Builds the files of one model and writes one of them, after comparing it with the model.
 
-`export.py` and `pte/export.py` say how a format's files are built and run.
+`export.py` (ONNX) and `pte/export.py` (ExecuTorch) build and run the files of their format.
 
 Shapes: N images, C channels, S x S pixels.
 """
@@ -68,7 +68,7 @@ class Exporter(ABC):
 
     extension: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
-    """Those that the format has, most exact first."""
+    """The format's precisions, most exact first."""
     batch_sizes: ClassVar[tuple[int, ...]]
     """Numbers of images at once that the comparison tries, largest last."""
 
@@ -115,8 +115,8 @@ class Exporter(ABC):
 
         `wrap` makes the file's content from the file that is compared with the model; its name ends in `extension`.
         """
-        wanted = (precision,) if precision else self.precisions if self.limit else (default,)
-        chosen, network, content = self._first_that_fits(wanted, wrap or (lambda network, _: network))
+        precisions = (precision,) if precision else self.precisions if self.limit else (default,)
+        chosen, network, content = self._first_that_fits(precisions, wrap or (lambda network, _: network))
         comparison = self._compare(network, chosen)
         target = self._target_of(chosen)
         suffix = f"{'-vnni' if target == 'vnni' else ''}.{extension or self.extension}"
@@ -133,10 +133,10 @@ class Exporter(ABC):
             caveat=caveat(self.path, self.card, self.source, "val", self.val.images_NCHW),
         )
 
-    def _first_that_fits(self, wanted: tuple[Precision, ...], wrap: Wrap) -> tuple[Precision, bytes, bytes]:
+    def _first_that_fits(self, precisions: tuple[Precision, ...], wrap: Wrap) -> tuple[Precision, bytes, bytes]:
         """The first precision whose file fits in the limit, the file, and the wrapped file. Raises UsageError."""
         sizes: dict[str, int] = {}
-        for precision in wanted:
+        for precision in precisions:
             network = self.build(precision)
             content = wrap(network, precision)
             if self.limit is None or len(content) <= self.limit:
@@ -152,8 +152,8 @@ class Exporter(ABC):
     def _compare(self, network: bytes, precision: Precision) -> Comparison:
         """The file and the model on all validation images. Raises ParityError if they differ too much."""
         _log.info("comparing the file with the model on %s validation images", f"{len(self.val):,}")
-        wanted_NK = model_logits(self.model, self.val.images_NCHW)
-        comparison = compare(self.runnable(network), wanted_NK, self.val, self.batch_sizes)
+        logits_NK = model_logits(self.model, self.val.images_NCHW)
+        comparison = compare(self.runnable(network), logits_NK, self.val, self.batch_sizes)
         check(comparison, precision)
         return comparison
 
@@ -175,7 +175,7 @@ class Exporter(ABC):
         return calibration_NCSS, choice_NCSS
 
     def metadata(self, precision: Precision) -> dict[str, str]:
-        """What a file says about the model, but its class names, input and outputs."""
+        """The description of the model in a file; each format adds class names, input and outputs."""
         return {"precision": precision, "license": licence(self.path), **facts(self.card)}
 
 

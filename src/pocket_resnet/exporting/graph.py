@@ -110,15 +110,15 @@ def with_half_weights(network: onnx.ModelProto) -> onnx.ModelProto:
 def with_short_names(network: onnx.ModelProto) -> onnx.ModelProto:
     """The network with numbers for the names inside it; those of its inputs and outputs stay.
 
-    In int8, a network of 100,000 parameters would have two thirds of a byte of names per parameter.
+    In an int8 file of 100,000 parameters, the long names would take two thirds of a byte per parameter.
     """
     short = onnx.ModelProto()
     short.CopyFrom(network)
     graph = short.graph
-    numbers = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}  # "" is an absent input
+    new_names = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}  # "" is an absent input
 
     def renamed(names: Iterable[str]) -> list[str]:
-        return [numbers.setdefault(name, f"{len(numbers):x}") for name in names]
+        return [new_names.setdefault(name, f"{len(new_names):x}") for name in names]
 
     for node in graph.node:
         node.ClearField("name")

@@ -98,12 +98,12 @@ def compare(
     The file also gets the first 500 images in batches of the other sizes.
     """
     images_NSSC = split.images_NCHW.permute(0, 2, 3, 1).numpy()
-    found_NK = file.logits(images_NSSC, batch_sizes[-1])
-    differences = [np.abs(found_NK - logits_NK).max()]
+    exported_NK = file.logits(images_NSSC, batch_sizes[-1])
+    differences = [np.abs(exported_NK - logits_NK).max()]
     for batch_size in batch_sizes[:-1]:
         few_NK = file.logits(images_NSSC[:NUM_SMALL_BATCH_IMAGES], batch_size)
         differences.append(np.abs(few_NK - logits_NK[: len(few_NK)]).max())
-    predicted_N, exported_N, labels_N = logits_NK.argmax(1), found_NK.argmax(1), split.labels_N.numpy()
+    predicted_N, exported_N, labels_N = logits_NK.argmax(1), exported_NK.argmax(1), split.labels_N.numpy()
     hit_N, exported_hit_N = predicted_N == labels_N, exported_N == labels_N
     return Comparison(
         num_images=len(labels_N),

@@ -125,7 +125,7 @@ def evaluate_model(
     images = renumber(source.split(split_name), source.class_names, card.class_names)
     hardware = choose()
     hardware.use_threads()
-    found = evaluate(
+    evaluation = evaluate(
         hardware.place(model),
         images,
         card.class_names,
@@ -134,7 +134,7 @@ def evaluate_model(
         views=views,
         precision=precision,
     )
-    return replace(found, caveat=caveat(path, card, source, split_name, images.images_NCHW))
+    return replace(evaluation, caveat=caveat(path, card, source, split_name, images.images_NCHW))
 
 
 def refuse_mirroring(card: Card, views: int) -> None:
@@ -184,7 +184,8 @@ def class_probabilities(
     """Probabilities float32 [N, K] on the CPU for uint8 images, averaged over 1, 2 or 6 views.
 
     `image_size` is in pixels, by default the network's own. The default precision is fp32, not the hardware's, so that
-    the same weights give the same figures on machines with and without bf16. The softmax is always in fp32.
+    the same weights give the same figures on machines with and without bf16. The softmax is always in fp32. Raises
+    UsageError for an unknown precision or number of views.
     """
     if precision not in get_args(Precision):
         raise UsageError(f"precision {precision!r}", hint="choose fp32 or bf16")

@@ -112,9 +112,8 @@ def _no_model(path: Path) -> UsageError:
         hint = f"start it again with: {resume_command(path)}"
         return UsageError("this run has no model and no checkpoint yet", where=path, hint=hint)
     if path.suffix.lower() == ".onnx" and path.is_file():
-        serve = shlex.join(["pocket-resnet", "serve", str(path)])
-        hint = f"give the model that it was exported from, or run {serve}"
-        return UsageError("an exported file, which only `serve` reads", where=path, hint=hint)
+        hint = f"give the model that it was exported from, or run {shlex.join(['pocket-resnet', 'serve', str(path)])}"
+        return UsageError("an exported file, which only `serve` and `benchmark` read", where=path, hint=hint)
     names = sorted(released())
     if str(path) in NOT_PACKAGED:
         hint = f"clone the repository, which has it in models/, or use {listed(names, ', ')}"
@@ -134,7 +133,7 @@ def model_name(path: Path) -> str:
 
 
 def resume_command(run: Path, data_dir: Path | None = None) -> str:
-    """What to type to go on with the run in this folder; its recipe.toml has all that was asked for."""
+    """The command that resumes the run in this folder; its recipe.toml has every setting."""
     words = ["pocket-resnet", "train", str(run / "recipe.toml"), "--resume", "--run", run.name]
     if run.parent != Path("runs"):
         words += ["--runs-dir", str(run.parent)]

@@ -108,8 +108,8 @@ def facts(card: Card) -> dict[str, str]:
 
 def stated_accuracy(text: str) -> tuple[float, str, int] | None:
     """Accuracy, split and number of images in the `accuracy` of `facts`; None if another program wrote the text."""
-    found = re.match(r"(0\.\d{4}|1\.0000) on (\d{1,9}) images \((\w{1,20})\)", text)
-    return None if found is None else (float(found[1]), found[3], int(found[2]))
+    match = re.match(r"(0\.\d{4}|1\.0000) on (\d{1,9}) images \((\w{1,20})\)", text)
+    return None if match is None else (float(match[1]), match[3], int(match[2]))
 
 
 def front_matter(card: Card, licence: str = UNKNOWN_LICENCE) -> str:

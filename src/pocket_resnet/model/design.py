@@ -142,7 +142,7 @@ def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> Net
 
 
 def _shape(epochs: int) -> tuple[NetworkSpec, str]:
-    """The shape that makes most of parameters in so many epochs, and why (docs/report.md has the measurements)."""
+    """The most accurate shape for this number of epochs, and why (docs/report.md has the measurements)."""
     if epochs <= SHORT_RUN:
         shape, lengths = POOLED, f"up to {SHORT_RUN}"
         why = "the most accurate of 16 that we trained for 3 epochs (CIFAR-10, 100,000 parameters)"

@@ -129,13 +129,13 @@ class ProgressBar(Callback):
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        self.started_s = self.spoken_s = time.monotonic()
+        self.started_s = self.shown_s = time.monotonic()
         self.first_step = self.num_images = 0
         self.bar: Progress | None = None
         self.task = TaskID(0)
 
     def on_start(self, run: RunState) -> None:
-        self.started_s = self.spoken_s = time.monotonic()
+        self.started_s = self.shown_s = time.monotonic()
         self.first_step, num_steps = run.step, run.plan.last_step
         if self.console.is_terminal:
             columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
@@ -143,7 +143,7 @@ class ProgressBar(Callback):
             self.bar.start()
             self.task = self.bar.add_task("starting", total=num_steps, completed=self.first_step)
         recipe, trainer = run.recipe, run.trainer
-        self._say(
+        self._print(
             f"{recipe.name} on {recipe.data.name}: {num_params(recipe.model):,} parameters, "
             f"{num_macs(recipe.model):,} multiply-adds per image, {trainer.steps.num_samples:,} training images, "
             f"{num_steps:,} steps on {machine(trainer.hardware)}"
@@ -157,23 +157,23 @@ class ProgressBar(Callback):
         self.num_images += num_images
         if self._is_due():
             run.trainer.refuse_non_finite()
-            self._show(run, self.spoken_s - self.started_s)
+            self._show(run, self.shown_s - self.started_s)
 
     def on_teacher(self, text: str) -> None:
         """Periodically show how far the teacher's predictions for an epoch are."""
         if not self._is_due():
             return
         if self.bar is None:
-            self._say(text)
+            self._print(text)
             return
         with _closed_terminal_ignored():
             self.bar.update(self.task, description=text)
 
     def _is_due(self) -> bool:
-        """Whether it is time to show progress again."""
-        if time.monotonic() - self.spoken_s <= (PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S):
+        """Whether it is time to show progress again; if so, the next interval begins now."""
+        if time.monotonic() - self.shown_s <= (PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S):
             return False
-        self.spoken_s = time.monotonic()
+        self.shown_s = time.monotonic()
         return True
 
     def _show(self, run: RunState, elapsed_s: float) -> None:
@@ -188,11 +188,11 @@ class ProgressBar(Callback):
                 self.bar.update(self.task, completed=step, description=text)
         else:
             left_s = elapsed_s / max(1, step - self.first_step) * (num_steps - step)
-            self._say(f"step {step}/{num_steps}  {text}  {duration(left_s)} left")
+            self._print(f"step {step}/{num_steps}  {text}  {duration(left_s)} left")
 
     def on_epoch(self, run: RunState, record: Record) -> None:
         if "val_accuracy" in record:
-            self._say(
+            self._print(
                 f"epoch {record['epoch']}/{run.recipe.epochs}  {run.trainer.steps.image_size(run.step - 1)} px  "
                 f"loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}  "
                 f"validation {record['val_accuracy']:.2%}  {duration(record['seconds'])}"
@@ -203,7 +203,7 @@ class ProgressBar(Callback):
             with _closed_terminal_ignored():
                 self.bar.stop()
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         """Print a line above the bar."""
         with _closed_terminal_ignored():
             if self.bar is not None:

@@ -105,7 +105,7 @@ class _Run:
         self.seconds = begun.seconds  # spent in training steps
         self.earlier_s = begun.seconds_total  # spent in all, in processes before this one
         self.is_another_runs = begun.is_another_runs
-        # Whether it, a teacher or a pretrained model was trained on images whose digests are lost:
+        # Whether this run, its teacher or its pretrained model was trained on images whose digests are lost:
         self.unknown_images = have_unknown_images(self.recipe.models) or begun.unknown_images
         if (step := self.trainer.step) > last_step:
             _log.warning(f"already at step {step}, past --max-steps {last_step}: nothing to train")
@@ -260,7 +260,7 @@ class _Run:
                 callback.on_checkpoint(self.state, path)
 
     def _seconds_total(self) -> float:
-        """From start to now, reading, validating and saving included, in this process and those it went on from."""
+        """From start to now, reading, validating and saving included, in this process and those it continues."""
         return self.earlier_s + time.monotonic() - self.started_s
 
     def _finish(self) -> Result:
@@ -268,13 +268,13 @@ class _Run:
         trainer, full_size = self.trainer, self.recipe.model.image_size
         if (size := trainer.steps.image_size(trainer.step - 1)) < full_size:
             _log.warning(
-                f"the last steps trained at {size} pixels, but {full_size} are evaluated: expect less accuracy"
+                f"the last steps trained at {size} pixels, but evaluation uses {full_size}: expect lower accuracy"
             )
         evaluation = self.state.evaluation
         if evaluation is None or evaluation.precision != "fp32":
             evaluation = self._validate()
         val = self.state.val
-        num_trained_on = self.folder.trained_on(val.images_NCHW)  # by the run that this one forked or went on from
+        num_trained_on = self.folder.trained_on(val.images_NCHW)  # before a fork, or by the run in `init_from`
         result = result_of(
             trainer,
             evaluation,

@@ -1,6 +1,6 @@
 """The final comparison: the winner and the untuned recipe, each trained again with the same fresh seeds.
 
-With equal cost, it adds the untuned recipe trained for as many epochs as the search's operations would have paid for.
+With equal cost, it adds the untuned recipe trained for more epochs, with about as many operations as the search.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate
 from pocket_resnet.tuning.studies import number_of
 from pocket_resnet.tuning.trials import TrialContext, cost_of_run
 
-NUM_ADJUSTMENTS = 3  # of the number of epochs, for which the dial may choose another network
+NUM_ADJUSTMENTS = 3  # of a number of epochs, because the dial may choose another network for another number
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe of the comparison: what it changes in the untuned one, and how its runs' folders begin."""
+    """A recipe of the comparison: its changes to the untuned one, and the beginning of its runs' folder names."""
 
     candidate: Candidate
     changes: dict[str, Any]

@@ -222,7 +222,7 @@ class _Search:
         return [self.study, *(comparison.study for comparison in self._comparisons() or ())]
 
     def _comparisons(self) -> list[Comparison] | None:
-        """What is compared once the trials have ended; None until then. More trials may change it."""
+        """The comparisons that follow the trials; None until those have ended. More trials may change them."""
         if not studies.is_complete(self.study):
             return None
         winner = winner_of(self.study)
@@ -255,4 +255,4 @@ class _Search:
         ended = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
         what = f"stopped by {signal.Signals(number).name} after {ended} of {record.num_trials} trials"
         again = "run the same command again" + ("" if self.settings.storage else " with --resume")
-        return Stopped(number, what, hint=f"to go on, {again}")
+        return Stopped(number, what, hint=f"to continue, {again}")

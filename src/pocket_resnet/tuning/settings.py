@@ -28,7 +28,7 @@ class Settings:
     num_trials: int
     trade: Trade | None = None
     equal_cost: bool = False
-    """Whether the untuned recipe is also trained for as long as the search costs."""
+    """Whether the untuned recipe is also trained longer, with about as many operations as the search."""
     hours: float | None = None
     num_workers: int = 1
     data_dir: Path | None = None

@@ -72,7 +72,7 @@ class Range(_Table):
         return self
 
     def including(self, value: Any) -> Self:
-        """The same range, extended to the value if that is a number that can be drawn."""
+        """The same range, extended to the value, unless no number could then be drawn (a log scale from 0)."""
         extended = self.model_copy(update={"low": min(self.low, value), "high": max(self.high, value)})
         return self if extended.fault() else extended
 

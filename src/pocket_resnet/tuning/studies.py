@@ -49,7 +49,7 @@ def open_study(settings: Settings, storage: BaseStorage, fingerprint: str, first
 
 
 def open_queue(name: str, storage: BaseStorage, num_trials: int) -> Study:
-    """The study of that name, created with so many trials that have no parameters."""
+    """The study of that name, created with `num_trials` trials that have no parameters."""
     study, is_new = _create(name, storage, [StudyDirection.MINIMIZE])
     if is_new or _recorded_settings(study) is None:
         _fill_queue(study, num_trials, {})

@@ -167,7 +167,7 @@ def _verdict_lines(record: SearchRecord) -> list[str]:
     if record.verdict is None:
         return []
     if record.verdict == NOTHING_TO_COMPARE:
-        return ["No trial beat the untuned recipe, which this is."]
+        return ["This is the untuned recipe: no trial beat it."]
     tuned, untuned = record.mean_and_sd("tuned", "accuracy"), record.mean_and_sd("untuned", "accuracy")
     against = f"{tuned[0]:.2%} ± {tuned[1]:.2%} against {untuned[0]:.2%} ± {untuned[1]:.2%} untuned"
     advice = "a gain" if record.verdict.recommended == "tuned" else f"no gain beyond noise: train {UNTUNED_NAME}"

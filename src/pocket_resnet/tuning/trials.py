@@ -75,8 +75,8 @@ class TrialContext:
     @own_settings()
     def training_flops(self, recipe: Recipe) -> int:
         """Operations of one training with this resolved recipe, until its `max_steps`."""
-        num_steps = min(recipe.max_steps or math.inf, Steps(self.num_images, recipe).total)
-        return training_flops(ResNet(recipe.model), recipe, self.num_images, int(num_steps))[1]
+        num_steps = Steps(self.num_images, recipe).last
+        return training_flops(ResNet(recipe.model), recipe, self.num_images, num_steps)[1]
 
     def train(self, changes: dict[str, Any], runs_dir: Path, name: str) -> Result:
         """Train the changed recipe in that run's folder, or resume it there."""
@@ -111,7 +111,7 @@ def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:
         raise _pruned(trial, error.what) from error
     rungs: list[dict[str, Any]] = list(trial.user_attrs.get("rungs", ()))  # of a worker that died
     for index, share in enumerate(settings.shares):
-        max_steps = math.ceil(share * min(recipe.max_steps or steps.total, steps.total))
+        max_steps = math.ceil(share * steps.last)
         if index == len(rungs):
             try:
                 result = context.train({**changes, "max_steps": max_steps}, settings.trials, f"{number:04d}")
@@ -165,7 +165,7 @@ def _rivals(trial: Trial, index: int) -> list[float]:
 
 
 def cost_of_run(result: Result) -> dict[str, Any]:
-    """What a run has cost, as a study records it."""
+    """The cost of a run, as a study records it."""
     return {name: getattr(result, name) for name in COSTS}
 
 

@@ -30,7 +30,7 @@ from pocket_resnet.tuning.studies import Surplus
 from pocket_resnet.tuning.trials import open_context, run_trial
 
 POLL_S = 0.3
-UNCLAIMED_S = 60.0  # after this long, the worker that took a trial without writing its name there is dead
+UNCLAIMED_S = 60.0  # if a running trial has no worker's name after this long, the worker that took it is dead
 STOP_S = 60.0  # for saving a checkpoint
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)  # what a terminal sends to all: the search passes it on as SIGTERM
 

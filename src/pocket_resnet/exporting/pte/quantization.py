@@ -1,10 +1,10 @@
 """Static quantisation of a network to 8-bit weights and activations for XNNPACK, calibrated on training images.
 
 Activations are signed with a zero point; weights are signed with one scale per channel. Additions, activation
-functions, the first convolution and a small head stay in fp32, as in an ONNX file. The range of an activation is the
-one with the smallest squared error of its values: for cpu94 the logits' error on other training images is then 0.030
-(root mean square), with the whole range of the values 0.040. XNNPACK adds products in 32 bits on every processor, so
-that no sum saturates.
+functions, the first convolution and a small head stay in fp32. The range of an activation is the one with the smallest
+squared error of its values. For cpu94, the logits' error on other training images is then 0.030 (root mean square);
+with the whole range of the values, it is 0.040. XNNPACK adds products in 32 bits on every processor, so no sum
+saturates.
 
 Source: Nagel et al. 2021 (arXiv:2106.08295), sections 2 and 3. Shapes: N images, C channels, S x S pixels, K classes.
 """
@@ -29,7 +29,7 @@ _BATCH = 50
 
 
 def quantized(model: ResNet, calibration_NCSS: NDArray[np.float32]) -> nn.Module:
-    """The network with 8-bit weights and activations, which `calibration_NCSS`, from 0 to 1, give their ranges."""
+    """The network with 8-bit weights and activations, calibrated on `calibration_NCSS`, float from 0 to 1."""
     size = model.spec.image_size
     example_BCSS = torch.zeros(2, 3, size, size)
     with quiet(), torch.no_grad():

@@ -1,6 +1,6 @@
 """A model as one HTML page that classifies pictures in the visitor's browser, with nothing but what the page holds.
 
-The page consists of templates/: the HTML with its style and scripts, and of the exported file, ONNX Runtime Web and its
+The page consists of HTML, style and scripts from templates/, and of the exported file, ONNX Runtime Web and its
 licences, each as base64 of gzip. A policy in its head forbids everything else: the page makes no request.
 """
 
