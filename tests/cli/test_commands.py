@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pocket_resnet.data.datasets import open_source
+from pocket_resnet.inference import predict
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -177,6 +178,14 @@ def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path,
     code, out, err = run("predict", trained, picture, "--top", 99)
     assert (code, out.count("%")) == (0, 3)
     assert "--top 99: the model has only 3 classes, so all are listed" in err
+
+
+def test_the_default_of_top_needs_no_remark_about_two_classes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}]
+    row = {"image": "a.png", "label": "cat", "probability": 0.75, "top": top}
+    monkeypatch.setattr(predict, "predict_files", lambda *_: ([row], []))
+    assert run("predict", "model", "a.png") == (0, "a.png: cat 75.0%, dog 25.0%\n", "")
+    assert "has only 2 classes" in run("predict", "model", "a.png", "--top", 4)[2]
 
 
 def test_data(run: Run) -> None:

@@ -17,6 +17,8 @@ from pocket_resnet.errors import DataError, UsageError, listed
 
 _log = logging.getLogger(__name__)
 
+DEFAULT_TOP = 3
+
 
 @dataclass
 class Predict:
@@ -29,7 +31,7 @@ class Predict:
     images: tyro.conf.Positional[
         Annotated[tuple[str, ...], several("Image files, folders, patterns, or - for one image's bytes.", "IMAGE")]
     ]
-    top: int = 3
+    top: int = DEFAULT_TOP
     """Number of classes to list for each image, at most all of the model's."""
     views: Views = 1
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -46,7 +48,7 @@ class Predict:
         output = JsonOutput(self.json or self.csv, self.out)
         with console.progress("images") as advance:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
-        if rows and (num_classes := len(rows[0]["top"])) < self.top:
+        if rows and (num_classes := len(rows[0]["top"])) < self.top != DEFAULT_TOP:
             _log.info(f"--top {self.top}: the model has only {num_classes} classes, so all are listed")
         table = _csv(rows) if self.csv else None
         output.write({"predictions": rows}, lambda: console.predictions(rows), table)

@@ -23,7 +23,8 @@ def missing_packages(name: Extra) -> list[str]:
 def require_extra(name: Extra, needed_by: str | None = None) -> None:
     """Raise EnvironmentFault if a package of the extra is not installed. The default of `needed_by` is its name."""
     if missing := missing_packages(name):
-        what = f"{needed_by or name} needs {' and '.join(missing)}, which is not installed"
+        are = "is" if len(missing) == 1 else "are"
+        what = f"{needed_by or name} needs {' and '.join(missing)}, which {are} not installed"
         raise EnvironmentFault(what, hint=f"pip install 'pocket-resnet[{name}]'")
 
 
