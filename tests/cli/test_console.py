@@ -24,6 +24,7 @@ EVALUATION: dict[str, Any] = {
     "num_images": 4,
     "split": "val",
     "views": 1,
+    "precision": "fp32",
     "nll": 0.5,
     "ece": 0.25,
     "per_class": {

@@ -102,7 +102,7 @@ def test_files_that_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match="no such file"):
         benchmark([tmp_path / "none.onnx"])
     monkeypatch.setattr(requirements, "find_spec", lambda _: None)
-    with pytest.raises(EnvironmentFault, match="onnxruntime, which is not installed"):
+    with pytest.raises(EnvironmentFault, match="onnxruntime, which are not installed"):
         benchmark([text])
 
 

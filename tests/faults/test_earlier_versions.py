@@ -97,4 +97,5 @@ def test_released_models_are_read(folder: Path) -> None:
     """Row 10."""
     model, card = load_model(folder)
     assert card.num_params == sum(parameter.numel() for parameter in model.parameters())
-    assert (card.format, card.init_from, len(card.class_names)) == (FORMAT, None, 10)
+    assert (card.format, len(card.class_names)) == (FORMAT, 10)
+    assert card.init_from is None or "/" not in card.init_from.replace("/step-", "", 1)  # no place on some machine

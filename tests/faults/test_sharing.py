@@ -95,9 +95,9 @@ def test_each_works_on_its_share(train_apart: Any, monkeypatch: pytest.MonkeyPat
         augmented.append(len(images_BCHW))
         return augment(self, images_BCHW, *rest)
 
-    def note_validated(model: Any, images_NCHW: Tensor, hardware: Any) -> Tensor:
+    def note_validated(model: Any, images_NCHW: Tensor, hardware: Any, **choices: Any) -> Tensor:
         validated.append(len(images_NCHW))
-        return validate(model, images_NCHW, hardware)
+        return validate(model, images_NCHW, hardware, **choices)
 
     def write(self: Any) -> Any:
         numbers = {"augmented": torch.tensor(augmented), "validated": torch.tensor(validated)}

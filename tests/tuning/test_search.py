@@ -98,7 +98,7 @@ def test_the_untuned_recipe_wins(digits_recipe: Path, run: Any, tmp_path: Path) 
     assert found["verdict"]["recommended"] == "untuned"
     assert found["trials_flops"] == found["training_flops"] > 0
     assert "No trial beat the untuned recipe" in (tmp_path / "s/report.html").read_text()
-    assert "# No trial beat the untuned recipe" in (tmp_path / "s/best.toml").read_text()
+    assert "# This is the untuned recipe: no trial beat it." in (tmp_path / "s/best.toml").read_text()
     assert load_recipe(str(tmp_path / "s/untuned.toml")).label_smoothing == 0.1
 
 
