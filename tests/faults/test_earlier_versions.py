@@ -97,5 +97,5 @@ def test_released_models_are_read(folder: Path) -> None:
     """Row 10."""
     model, card = load_model(folder)
     assert card.num_params == sum(parameter.numel() for parameter in model.parameters())
-    assert (card.format, len(card.class_names)) == (FORMAT, 10)
-    assert card.init_from is None or "/" not in card.init_from.replace("/step-", "", 1)  # no place on some machine
+    begun_from = {"pocket-100k": "pocket-100k-b-0/step-009539"}.get(folder.name)
+    assert (card.format, card.init_from, len(card.class_names)) == (FORMAT, begun_from, 10)

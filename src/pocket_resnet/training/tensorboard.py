@@ -36,10 +36,10 @@ def require_tensorboard() -> None:
 
 
 class TensorBoard(Callback):
-    """Event files in a folder, one a sitting of the run.
+    """Event files in a folder, one for each process of the run.
 
-    TensorBoard drops what earlier sittings recorded beyond the step that a resumed run stands at. Epochs trained
-    without tracking between two tracked sittings stay missing here; metrics.jsonl has them.
+    TensorBoard drops what earlier processes recorded beyond the step from which a run resumes. Epochs trained
+    without tracking between two tracked processes stay missing here; metrics.jsonl has them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class TensorBoard(Callback):
         self.last: Record = {}
 
     def on_start(self, run: RunState) -> None:
-        """Records that earlier sittings do not have are added: all, where the run was not tracked until now."""
+        """Records that earlier processes do not have are added: all, where the run was not tracked until now."""
         from torch.utils.tensorboard import SummaryWriter
 
         is_new = not any(self.folder.glob("events.*"))
