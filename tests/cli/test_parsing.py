@@ -54,8 +54,10 @@ def test_a_folder_in_the_wrong_place(run: Run, tmp_path: Path) -> None:
     code, _, err = run("train", "fast", tmp_path / "my pictures")
     assert code == 2
     assert f"you may mean: pocket-resnet train fast --data '{tmp_path}/my pictures'" in err
-    (tmp_path / "my pictures" / "recipe.toml").touch()  # it is a run
-    assert "unknown recipe" in run("train", tmp_path / "my pictures", "--resume")[2]
+    (tmp_path / "my pictures" / "recipe.toml").touch()
+    _, _, err = run("train", tmp_path / "my pictures", "--resume")
+    assert "my pictures: a run, not a recipe" in err
+    assert f"resume it with: pocket-resnet train '{tmp_path}/my pictures/recipe.toml' --resume" in err
 
 
 def test_another_version_of_tyro_explains_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

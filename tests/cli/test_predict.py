@@ -55,11 +55,13 @@ def test_images_are_named_as_they_were_given(run: Run, trained: Path, given: lis
 
 @pytest.mark.usefixtures("here")
 def test_csv_has_a_line_an_image(run: Run, trained: Path, tmp_path: Path) -> None:
-    """As many classes as were asked for, the same as in JSON, also in a file."""
+    """As many classes as were asked for, the same as in JSON; in a file, it is not printed too."""
     words = ("predict", trained, "a.png", "many", "--top", 2)
-    code, out, _ = run(*words, "--csv", "--out", tmp_path / "p.csv")
+    code, out, _ = run(*words, "--csv")
     assert code == 0
+    _, printed, _ = run(*words, "--csv", "--out", tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text(encoding="utf-8") == out
+    assert printed == run(*words)[1]
     rows = list(csv.DictReader(io.StringIO(out)))
     assert list(rows[0]) == ["image", "label", "probability", "label_2", "probability_2"]
     expected = json.loads(run(*words, "--json")[1])["predictions"]

@@ -36,7 +36,7 @@ class Predict:
     views: Views = 1
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a CUDA GPU if there is one, otherwise the CPU."""
-    csv: Annotated[bool, flag("Print CSV, one line per image, instead of text; --out then writes CSV too.")] = False
+    csv: Annotated[bool, flag("Print CSV, one line per image, instead of text; with --out, write it there.")] = False
     json: Json = False
     out: Annotated[Path | None, flag("Write the JSON object, or with --csv the CSV, to this file.", "FILE")] = None
 
@@ -45,7 +45,7 @@ class Predict:
 
         if self.csv and self.json:
             raise UsageError("--csv and --json cannot be combined", hint="choose one")
-        output = JsonOutput(self.json or self.csv, self.out)
+        output = JsonOutput(self.json or (self.csv and self.out is None), self.out)
         with console.progress("images") as advance:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
         if rows and (num_classes := len(rows[0]["top"])) < self.top != DEFAULT_TOP:

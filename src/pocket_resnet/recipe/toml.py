@@ -46,14 +46,26 @@ def load_recipe(name_or_path: str) -> Recipe:
         if path.suffix != ".toml":
             path = recipes_folder() / f"{name_or_path}.toml"
             if not is_recipe(name_or_path):
-                known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
-                raise UsageError(
-                    f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
-                    hint=f"choose one of {', '.join(known)}, or give the path of a .toml file",
-                )
+                raise _unknown(name_or_path)
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         raise _unreadable(path, error) from error
     return parse_recipe(read_limited(path), path)
+
+
+def _unknown(name_or_path: str) -> UsageError:
+    if ((folder := expanded(name_or_path)) / "recipe.toml").is_file():
+        from pocket_resnet.model.artifact import resume_command  # imports torch
+
+        return UsageError(
+            "a run, not a recipe",
+            where=name_or_path,
+            hint=f"resume it with: {resume_command(folder)}; or fine-tune its model with --from {name_or_path}",
+        )
+    known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+    return UsageError(
+        f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
+        hint=f"choose one of {', '.join(known)}, or give the path of a .toml file",
+    )
 
 
 def read_limited(path: Path, kind: str = "recipe") -> str:
