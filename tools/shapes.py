@@ -45,6 +45,7 @@ SHAPES: dict[str, NetworkSpec] = {
     # where the blocks stand
     "4-3-2": staged((4, 3, 2), (1, 2, 4)),
     "2-3-4": staged((2, 3, 4), (1, 2, 4)),
+    "1-2-3": staged((1, 2, 3), (4, 9, 18)),
     "2-2-2-2": staged((2, 2, 2, 2), (1, 2, 4, 8)),
     # how fast they widen
     "3-3-3 1:1:1": staged((3, 3, 3), (1, 1, 1)),
