@@ -42,6 +42,13 @@ def test_a_resumed_run_is_exported_too(run: Run, command: tuple[object, ...], tm
         assert (tmp_path / "r" / name).exists()
 
 
+def test_pte(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
+    pytest.importorskip("executorch.runtime", reason="executorch is not installed")
+    code, _, err = run(*command, "pte-fp32")
+    assert code == 0, err
+    assert (tmp_path / "r" / "r-fp32.pte").exists()
+
+
 def test_a_failed_export_does_not_lose_the_run(
     run: Run, command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,14 +69,15 @@ def test_without_the_extra_nothing_is_trained(
     run: Run, command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requirements, "find_spec", lambda _: None)
-    code, _, err = run(*command, "onnx-int8")
-    assert code == 5
-    assert "pip install 'pocket-resnet[export]'" in err
-    assert not (tmp_path / "r").exists()
+    for choice, extra in [("onnx-int8", "export"), ("pte-int8", "executorch")]:
+        code, _, err = run(*command, choice)
+        assert code == 5
+        assert f"pip install 'pocket-resnet[{extra}]'" in err
+        assert not (tmp_path / "r").exists()
 
 
 def test_an_unknown_format(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
-    code, out, err = run(*command, "pte-int8")
+    code, out, err = run(*command, "onnx-int4")
     assert code == 2
     assert "onnx-int8" in out + err
     assert not (tmp_path / "r").exists()

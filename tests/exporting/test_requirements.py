@@ -12,7 +12,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.mark.parametrize(
     ("format_", "package", "needed_by", "extra"),
-    [("onnx", "onnxscript", "export", "export"), ("pte", "executorch", "--format pte", "executorch")],
+    [("onnx", "onnxscript", "export", "export"), ("pte", "executorch", "the format pte", "executorch")],
 )
 def test_without_the_extra(
     format_: str, package: str, needed_by: str, extra: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -63,12 +63,7 @@ class Export:
     json: Json = False
 
     def execute(self) -> None:
-        from pocket_resnet.exporting.requirements import require_extra
-
-        if self.format == "pte":
-            require_extra("executorch", "--format pte")
-        else:
-            require_extra("export")
+        require_packages(self.format)
         output = JsonOutput(self.json, None)
         exported = self.write_file().to_json()
         output.write(exported, lambda: show(exported))
@@ -101,6 +96,16 @@ class Export:
         """The arguments that all formats take."""
         names = ("precision", "max_bytes", "out", "data", "data_dir")
         return {name: getattr(self, name) for name in names}
+
+
+def require_packages(file_format: str) -> None:
+    """Raise EnvironmentFault if a package that writes the format is not installed."""
+    from pocket_resnet.exporting.requirements import require_extra
+
+    if file_format == "pte":
+        require_extra("executorch", "the format pte")
+    else:
+        require_extra("export")
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.export import Export, show
+from pocket_resnet.cli.export import Export, require_packages, show
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import PocketError
@@ -57,11 +57,12 @@ class Train:
     fork: Annotated[bool, flag("Resume even if the recipe or the data has changed since the run started.")] = False
     report: Annotated[bool, flag("Write an HTML report to the run's folder at the end.")] = True
     export: Annotated[
-        Literal["onnx-fp32", "onnx-fp16", "onnx-int8", "web-fp32", "web-fp16", "web-int8"] | None,
+        Literal["onnx-fp32", "onnx-fp16", "onnx-int8", "web-fp32", "web-fp16", "web-int8", "pte-fp32", "pte-int8"]
+        | None,
         flag(
             "Export the model to the run's folder at the end, as `export` does: onnx-int8 is an ONNX file in int8, "
-            "web-int8 a page for the browser. Repeat it with --resume.",
-            "{onnx,web}-{fp32,fp16,int8}",
+            "web-int8 a page for the browser, pte-int8 an ExecuTorch program. Repeat it with --resume.",
+            "{onnx,web,pte}-{fp32,fp16,int8}",
         ),
     ] = None
     json: Json = False
@@ -70,12 +71,11 @@ class Train:
 
     def execute(self) -> None:
         from pocket_resnet.device import keep_freed_memory
-        from pocket_resnet.exporting.requirements import require_extra
         from pocket_resnet.training.distributed import is_writer
         from pocket_resnet.training.run import train
 
         if self.export:
-            require_extra("export")
+            require_packages(self.export.partition("-")[0])
         output = JsonOutput(self.json, self.out)
         if not is_writer():  # only rank 0 logs
             logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
