@@ -22,7 +22,7 @@ NUM_ADJUSTMENTS = 3  # of a number of epochs, because the dial may choose anothe
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe of the comparison: its changes to the untuned one, and the beginning of its runs' folder names."""
+    """A recipe of the comparison: its changes to the untuned one, and the prefix of its runs' folder names."""
 
     candidate: Candidate
     changes: dict[str, Any]

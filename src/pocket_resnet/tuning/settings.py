@@ -52,12 +52,12 @@ class Settings:
 
     @property
     def trials(self) -> Path:
-        """Where the runs of the trials are."""
+        """The folder of the trials' runs."""
         return self.folder / "trials"
 
     @property
     def finals(self) -> Path:
-        """Where the runs of the final comparison are."""
+        """The folder of the runs of the final comparison."""
         return self.folder / "finals"
 
 
