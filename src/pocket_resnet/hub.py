@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pushed:
-    """What `push` sent, or in a dry run would send."""
+    """The result of `push`."""
 
     address: str
     """The address that `load` accepts."""

@@ -222,7 +222,7 @@ class Loader:
         return self._ahead[step]
 
     def _view(self, indices_B: Tensor, epoch: int, visit_B: Tensor | None = None) -> Tensor:
-        """Those samples as that epoch augments them, at full size: uint8 [B, C, H, W]."""
+        """These samples with that epoch's augmentation, at full size: uint8 [B, C, H, W]."""
         self.augmenter.begin_epoch(self._view_epoch(epoch))
         images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
         return self.augmenter(images_BCHW, indices_B, visit_B)

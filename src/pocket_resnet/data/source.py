@@ -56,7 +56,7 @@ class Source(ABC):
     fingerprint: str
     """Identifies the training content."""
     where: str
-    """Where it is stored."""
+    """Its location: a folder or file."""
     num_val: int
     """Number of training images, the last ones, that are held out for validation."""
     num_test: int | None

@@ -43,7 +43,7 @@ class ParityError(ArtifactError):
 
 @dataclass(frozen=True)
 class Limit:
-    """How much a file may differ from its model, on all images but SPARE_IMAGES."""
+    """Limits on the differences between a file and its model, on all images but SPARE_IMAGES."""
 
     largest_difference: float
     """Maximum difference of a logit."""

@@ -71,7 +71,7 @@ class Evaluation:
     probabilities_NK: Tensor = field(repr=False, compare=False)
     """The probability of each class for each image, float32 on the CPU."""
     caveat: str | None = None
-    """Why the accuracy may not be one on unseen images, otherwise None."""
+    """Why the accuracy is not, or may not be, measured on unseen images; otherwise None."""
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints; `confusion[true][predicted]` counts images."""

@@ -11,7 +11,7 @@ from pocket_resnet.model.resnet import ResNet
 
 
 def gradcam(model: ResNet, x_BCHW: Tensor, classes_B: Tensor) -> Tensor:
-    """How much each pixel supports the image's class, float [B, H, W] from 0 to 1 on the images' device.
+    """The support of each pixel for the image's class, float [B, H, W] from 0 to 1 on the images' device.
 
     Computed from the last stage's output and resized to the images, which are float, 0 to 1. The largest value per
     image is 1, or 0 if nothing supports the class. The model's mode is restored.

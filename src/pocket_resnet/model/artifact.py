@@ -29,7 +29,7 @@ MAX_CONFIG_BYTES = 4 * 1024**2
 MAX_DIGESTS_BYTES = 128 * 1024**2
 MAX_CARD_BYTES = 1024**2
 MAX_NUM_ENTRIES = 100
-FILES = {  # of a model directory, besides SHA256SUMS: maximum size in bytes
+FILES = {  # the files of a model directory except SHA256SUMS, and their maximum size in bytes
     WEIGHTS_NAME: MAX_WEIGHTS_BYTES,
     CONFIG_NAME: MAX_CONFIG_BYTES,
     CARD_NAME: MAX_CARD_BYTES,

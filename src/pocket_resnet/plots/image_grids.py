@@ -25,7 +25,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, shown, style
 from pocket_resnet.torch_settings import own_settings
 
-LETTERS = 10  # of a class name in a caption, such as "automobile"
+LETTERS = 10  # per class name in a caption, such as "automobile"
 LABEL_LETTERS, CAPTION_LETTERS = 15, 17  # per line: of a training label, of any caption
 WIDTH_IN, CAPTION = 5.0, 10.0  # text in points
 MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4

@@ -223,7 +223,7 @@ class RunFolder:
         return [*earlier, *(unpacked(packed_digests) for packed_digests in models if packed_digests)]
 
     def trained_on(self, images_NCHW: Tensor) -> int:
-        """How many of the images the weights were trained on, in this run or earlier, as far as digests are known."""
+        """The number of these images that the weights were trained on, in this run or earlier, by known digests."""
         return self.processes.on_writer(lambda: count_among(images_NCHW, read_digests(self._digests)))
 
     def _prune(self, step: int) -> None:

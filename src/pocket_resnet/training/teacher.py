@@ -37,7 +37,7 @@ from pocket_resnet.recipe.sections import AugmentRecipe
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1  # of cached logits; increase it if augmentation or the stored values change
+FORMAT = 1  # version of cached logits; increase it if augmentation or the stored values change
 LOGITS_NAME, TENSOR_NAME = "answers.safetensors", "logits"
 HEADER_BYTES = 4096  # upper limit of a file's header
 

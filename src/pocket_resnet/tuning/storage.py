@@ -25,7 +25,7 @@ from pocket_resnet.tuning.settings import Settings
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_S, GRACE_S = 15, 60  # a worker that has been silent for this long counts as dead
-MAX_RETRIES = 3  # of a trial whose worker died: the trial may be the cause
+MAX_RETRIES = 3  # per trial whose worker died: the trial may be the cause
 PATIENCE_S = 300.0  # with a server that does not answer
 PATIENCE_VARIABLE = "POCKET_RESNET_STORAGE_WAIT_S"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0

@@ -18,7 +18,7 @@ from pocket_resnet.tuning.settings import Settings
 from pocket_resnet.tuning.storage import MAX_RETRIES, retry_callback
 
 ALIVE = (TrialState.RUNNING, TrialState.WAITING, TrialState.PRUNED, TrialState.COMPLETE)
-SETTINGS_WAIT_S, POLL_S = 30.0, 0.2  # how long another machine may take to describe the study that it has just created
+SETTINGS_WAIT_S, POLL_S = 30.0, 0.2  # maximum time for another machine to describe a study that it has just created
 
 
 class Surplus(Exception):
