@@ -1,11 +1,11 @@
-"""What each switch of the original recipe is worth: short trainings with one of them off in turn, a row each.
+"""Measures the effect of each part of the original recipe: short trainings, each with one part switched off.
 
     python -m tools.ablation
     python -m tools.ablation --budget 300k --epochs 2 --seeds 3 --only nothing crop flip
 
-The recipe is `original`, its network scaled down to the budget and its schedule to the epochs, so that a CPU can do it;
-all else is as in recipes/original.toml. Rows are added to results/ablation.csv. A short training says little about a
-long one: regularisation, for example, costs accuracy at first.
+The recipe is `original`, with its network scaled down to the budget and its schedule to the epochs, so that a CPU is
+enough. Rows are added to results/ablation.csv. A short training says little about a long one: regularisation, for
+example, costs accuracy at first.
 """
 
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.recipe.toml import load_recipe, override
 from tools import study
 
-SWITCHES: dict[str, dict[str, Any]] = {  # what is off -> the keys that switch it off
+SWITCHES: dict[str, dict[str, Any]] = {  # part -> the keys that switch it off
     "nothing": {},
     "squeeze-and-excitation": {"model.squeeze_excite": "none"},
     "batch norm": {"model.batch_norm": False},
@@ -31,7 +31,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # what is off -> the keys that switch i
 
 
 def recipe_without(switch: str, budget: str, epochs: int) -> Recipe:
-    """The original recipe in short, with the switch off; what is left of its network stays as wide as it was."""
+    """The shortened original recipe with one part off; the widths of its network are unchanged."""
     original = load_recipe("original")
     small = fill_budget(original.model, Budget(num_params=parse_count(budget)))
     recipe = override(original, {"model": asdict(small), "epochs": epochs})

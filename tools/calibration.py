@@ -1,10 +1,10 @@
-"""How well confidence and accuracy agree in finished runs, bin by bin of confidence, into results/calibration.csv.
+"""Writes the calibration of finished runs, one row per bin of confidence, to results/calibration.csv.
 
     pocket-resnet train fast --data cifar10 --run smoothed
     pocket-resnet train fast --data cifar10 --label-smoothing 0 --run sharp
     python -m tools.calibration runs/smoothed runs/sharp
 
-The bins are those of the reliability diagram in a run's report. The file holds the runs given, and no others.
+The bins are those of the reliability diagram in a run's report. The file is replaced.
 """
 
 import argparse
@@ -19,10 +19,10 @@ COLUMNS = ("recipe", "label_smoothing", "seed", "num_images", "confidence", "acc
 
 
 def rows(run: Path, open_data: Opener) -> list[dict[str, object]]:
-    """A row a bin that has images."""
-    found = read_run(run, open_data)
-    recipe = (found.recipe.name, found.recipe.label_smoothing, found.recipe.seed)
-    bins = calibration_bins(found.confidence_N, found.hit_N)
+    """One row per bin with images."""
+    finished = read_run(run, open_data)
+    recipe = (finished.recipe.name, finished.recipe.label_smoothing, finished.recipe.seed)
+    bins = calibration_bins(finished.confidence_N, finished.hit_N)
     values = [(*recipe, each.num_images, round(each.confidence, 6), round(each.accuracy, 6)) for each in bins]
     return [dict(zip(COLUMNS, row, strict=True)) for row in values]
 

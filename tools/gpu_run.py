@@ -1,13 +1,14 @@
-"""Train on one GPU for as many epochs as fit a deadline, and leave a model to release.
+"""Trains on one GPU for as many epochs as fit before a deadline, and writes a model for release.
 
     python -m tools.gpu_run recipes/pocket-5m.toml --minutes 8 --out gpu/
 
-Steps are timed at every image size first (that compiles them too); the epochs follow. Every minute the averaged weights
-go to OUT/partial.safetensors, in fp16; at the end OUT/model is the model, OUT/run.tar the run's recipe, metrics, result
-and what was timed. A run that is not done by the deadline is stopped, and OUT/partial.safetensors is what is left.
+First, steps are timed at every image size, which also compiles the network; then the epochs are trained. The averaged
+weights are written to OUT/partial.safetensors every minute, in fp16. At the end, OUT/model is the model, and
+OUT/run.tar has the run's recipe, metrics and result. A run that is not done by the deadline is stopped; only
+OUT/partial.safetensors remains of it.
 
---timings FILE keeps the timings; where the file exists, they are read from it.
---only-time ends after the timings, which then need no data.
+--timings FILE stores the timings, or reads them if the file exists.
+--only-time ends after the timings, which need no data.
 """
 
 import argparse
@@ -47,13 +48,13 @@ WARM_UP_STEPS, TIMED_STEPS = 20, 60
 MATRIX = 8192
 START_S = 45.0  # to read the data and to compile again from the cache
 END_S = 25.0  # to save, and to measure the released model over one, two and six views
-SAFETY = 0.9  # share of the remaining time that is planned: a run took 1.07 times what the timed steps foretold
+SAFETY = 0.9  # share of the remaining time to plan for: a run took 1.07 times the predicted time
 PARTIAL_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
 class Timings:
-    """What was measured before the run: seconds a step by image size, and the GPU's own rate."""
+    """Measurements before the run: seconds per step by image size, and the GPU's own rate."""
 
     machine: str
     step_s: dict[str, float]
@@ -63,13 +64,13 @@ class Timings:
 
     @property
     def share(self) -> float:
-        """The part of the GPU's bf16 matrix rate that training steps reach."""
+        """The share of the GPU's bf16 matrix rate that training steps reach."""
         return self.flops_per_s / self.matrix_flops_per_s
 
 
 @own_settings(benchmark=True)
 def measure(recipe: Recipe, hardware: Hardware) -> Timings:
-    """Time training steps of the recipe on random images, at every image size that it trains at."""
+    """Time training steps of the recipe on random images, at every image size of the recipe."""
     hardware.use_threads()
     model = ResNet(recipe.model)
     initialise(model, recipe.init, torch.Generator().manual_seed(0))
@@ -86,7 +87,7 @@ def measure(recipe: Recipe, hardware: Hardware) -> Timings:
         _steps(trainer, WARM_UP_STEPS)
         compiled_s = time.monotonic() - started_s
         step_s[str(size)] = _steps(trainer, TIMED_STEPS)
-        print(f"{size} px: {step_s[str(size)] * 1e3:.2f} ms a step, first steps {compiled_s:.1f} s", flush=True)
+        print(f"{size} px: {step_s[str(size)] * 1e3:.2f} ms per step, first steps {compiled_s:.1f} s", flush=True)
     mean_s = sum(share * step_s[str(size)] for size, share in shares.items())
     flops = sum(share * flops_per_image(model, size) for size, share in shares.items())
     images_per_s = recipe.batch_size / mean_s
@@ -100,7 +101,7 @@ def _shares(recipe: Recipe) -> dict[int, float]:
 
 
 def _steps(trainer: Trainer, count: int) -> float:
-    """Seconds a step, over so many steps."""
+    """Mean seconds per step over `count` steps."""
     trainer.hardware.synchronize()
     started_s = time.monotonic()
     for _ in range(count):
@@ -124,7 +125,7 @@ def _matrix_flops_per_s(hardware: Hardware) -> float:
 
 
 def epochs_that_fit(recipe: Recipe, timings: Timings, seconds: float, num_images: int = NUM_IMAGES) -> int:
-    """How many epochs of training fit into so many seconds; at least one."""
+    """The number of training epochs that fit into `seconds`; at least one."""
     mean_s = sum(share * timings.step_s[str(size)] for size, share in _shares(recipe).items())
     epoch_s = mean_s * Steps(num_images, recipe).per_epoch
     return max(1, int(SAFETY * (seconds - START_S - END_S) / epoch_s))
@@ -133,11 +134,11 @@ def epochs_that_fit(recipe: Recipe, timings: Timings, seconds: float, num_images
 def write_partial(run: Path, out: Path) -> None:
     """Write the averaged weights of the run's newest checkpoint to `out`/partial.safetensors, in fp16."""
     try:
-        found = checkpoint.load_newest(run / "checkpoints")
+        newest = checkpoint.load_newest(run / "checkpoints")
     except (PocketError, OSError):  # it is just being pruned
         return
-    if found is not None:
-        state, tensors = found
+    if newest is not None:
+        state, tensors = newest
         part = "ema." if any(name.startswith("ema.") for name in tensors) else "model."
         halves = {name.removeprefix(part): value.half() for name, value in tensors.items() if name.startswith(part)}
         write_bytes(out / "partial.safetensors", tensors_to_bytes(halves, {"step": str(state.step)}))
@@ -145,9 +146,9 @@ def write_partial(run: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def watched(run: Path, out: Path, deadline_s: float) -> Iterator[None]:
-    """Inside, partial weights are written every minute, and SIGTERM comes at the deadline.
+    """Inside the block, write partial weights every minute, and send SIGTERM at the deadline.
 
-    It raises Stopped, also while data are read and after the last step.
+    The signal raises Stopped, also while data are read and after the last step.
     """
     stopping = threading.Event()
 
@@ -173,7 +174,7 @@ def watched(run: Path, out: Path, deadline_s: float) -> Iterator[None]:
 
 
 def train_until(deadline_s: float, recipe: Recipe, data_dir: Path | None, runs_dir: Path, out: Path) -> None:
-    """Train, keep what a cut-off would lose, release the model into `out`. Raises Stopped at the deadline."""
+    """Train, save partial results, and release the model into `out`. Raises Stopped at the deadline."""
     run = runs_dir / RUN
     try:
         with watched(run, out, deadline_s - END_S):
@@ -191,11 +192,11 @@ def train_until(deadline_s: float, recipe: Recipe, data_dir: Path | None, runs_d
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="a recipe's name or file, with its network spelled out: no dial")
+    parser.add_argument("recipe", help="a recipe's name or file, with an explicit network: no dial")
     parser.add_argument("--minutes", type=float, default=8.0, help="from the start to the released model")
-    parser.add_argument("--epochs", type=int, help="train as many, and time nothing (default: as many as fit)")
+    parser.add_argument("--epochs", type=int, help="number of epochs, without timing steps (default: as many as fit)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--teacher", help="a trained model whose answers the network learns")
+    parser.add_argument("--teacher", help="a trained model whose predictions the network learns")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
@@ -220,7 +221,7 @@ def main() -> None:
 
 
 def _timed_epochs(recipe: Recipe, arguments: argparse.Namespace, deadline_s: float) -> int:
-    """Time the recipe's steps, and how many epochs of them fit until the deadline."""
+    """Time the recipe's steps, and return the number of epochs that fit before the deadline."""
     hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
     if arguments.timings is not None and arguments.timings.exists():
         timings = Timings(**json.loads(arguments.timings.read_text()))

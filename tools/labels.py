@@ -1,4 +1,4 @@
-"""Names beside the points of a scatter plot, placed so that they cover as little as possible."""
+"""Places the labels of a scatter plot so that they overlap as little as possible."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ LABEL_PLACES = (  # offset in points, horizontal and vertical alignment; the fir
     ((5, -5), "left", "top"),
     ((-5, -5), "right", "top"),
 )
-LABEL_RIM = np.array([-7, -3, 7, 3])  # pixels that a label keeps from others where it can
-LABEL_PREFERENCE = 2  # square pixels that a place may cover more than the one before it
+LABEL_RIM = np.array([-7, -3, 7, 3])  # preferred distance in pixels from other labels
+LABEL_PREFERENCE = 2  # square pixels of overlap that each less preferred place must save
 LABEL_STARTS, LABEL_ROUNDS = 40, 4
 
 
@@ -41,10 +41,10 @@ class Label:
 
 @style()
 def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write each label beside its point, so that they cover each other and what is drawn already as little as can be.
+    """Write each label beside its point, with as little overlap with labels and drawn objects as possible.
 
-    To be called last, when limits and layout are settled. Axes of the arrays: L labels, P places, M marks, 4 the left,
-    lower, right and upper end of a box in pixels.
+    Call it last, when limits and layout are final. Shapes: L labels, P places, M marks, 4 the left, lower, right and
+    upper end of a box in pixels.
     """
     drawn = axes.get_figure(root=True)
     assert isinstance(drawn, Figure)
@@ -64,9 +64,9 @@ def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def _arranged(costs_LP: Any, pairs_LPLP: Any) -> list[int]:
-    """The place of each label for which the costs of places and of pairs of places are least, of many descents."""
+    """The place of each label, by coordinate descent from many starts on the costs of places and of pairs of places."""
     draws, rows = np.random.default_rng(0), np.arange(len(costs_LP))
-    found: list[tuple[float, int, list[int]]] = []
+    results: list[tuple[float, int, list[int]]] = []
     for start in range(LABEL_STARTS):
         chosen_L = draws.integers(costs_LP.shape[1], size=len(rows)) * (start > 0)
         for label in np.tile(rows, LABEL_ROUNDS):
@@ -75,8 +75,8 @@ def _arranged(costs_LP: Any, pairs_LPLP: Any) -> list[int]:
             chosen_L[label] = totals_P.argmin()
         shared_LL = pairs_LPLP[rows, chosen_L][:, rows, chosen_L]
         total = costs_LP[rows, chosen_L].sum() + (shared_LL.sum() - shared_LL.trace()) / 2
-        found.append((float(total), start, chosen_L.tolist()))
-    return min(found)[2]
+        results.append((float(total), start, chosen_L.tolist()))
+    return min(results)[2]
 
 
 def _write(axes: Axes, label: Label, place: int) -> Annotation:
@@ -95,7 +95,7 @@ def _extent(axes: Axes, label: Label, place: int) -> Any:
 
 
 def _boxes(line: Line2D, dpi: float) -> Any:
-    """What a line covers, in pixels: a box around each point, and around points between them that are close enough."""
+    """The area of a line in pixels: a box around each point, and around many points between them."""
     points = line.get_transform().transform(np.column_stack(line.get_data()).astype(float))
     steps = np.linspace(0, 1, 100)[:, None]
     between = [start + steps * (end - start) for start, end in itertools.pairwise(points)]
@@ -106,5 +106,5 @@ def _boxes(line: Line2D, dpi: float) -> Any:
 
 def _shared(boxes_4: Any, others_4: Any) -> Any:
     """Square pixels that boxes have in common, broadcast over all but the last axis."""
-    sides_2 = np.minimum(boxes_4[..., 2:], others_4[..., 2:]) - np.maximum(boxes_4[..., :2], others_4[..., :2])
-    return sides_2.clip(min=0).prod(-1)
+    size_2 = np.minimum(boxes_4[..., 2:], others_4[..., 2:]) - np.maximum(boxes_4[..., :2], others_4[..., :2])
+    return size_2.clip(min=0).prod(-1)

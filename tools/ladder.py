@@ -1,7 +1,7 @@
-"""What more training operations buy: error against PFLOP, by size of the network, and the power law through the best.
+"""Plots error against training PFLOP by size of the network, with a power law through the best runs.
 
-`make plots` draws the picture and makes the table of docs/report.md. The rows are those of results/leaderboard.csv and,
-for runs that we do not recommend as recipes, results/ladder.csv.
+`make plots` draws the picture and writes the table in docs/report.md. The rows come from results/leaderboard.csv and,
+for runs that we do not recommend as recipes, from results/ladder.csv.
 """
 
 import math
@@ -28,12 +28,12 @@ class PowerLaw:
     exponent: float
 
     def error(self, pflop: float) -> float:
-        """In percent."""
+        """The error in percent."""
         return self.at_1_pflop * math.exp(-self.exponent * math.log(pflop))
 
 
 def rungs(rows: Rows) -> dict[str, Rows]:
-    """The single-view rows of each size that has any, cheap runs first; a size holds what fits no smaller one."""
+    """The single-view rows by size, cheap runs first; a row belongs to the smallest size that it fits."""
     by_size: dict[str, Rows] = {size: [] for size in SIZES}
     for row in sorted(filter(is_single_view, rows), key=lambda row: float(row["train_pflop"])):
         size = next((size for size, most in SIZES.items() if int(row["num_params"]) <= most), None)
@@ -43,7 +43,7 @@ def rungs(rows: Rows) -> dict[str, Rows]:
 
 
 def frontier(rows: Rows) -> Rows:
-    """The runs that no cheaper run beats, cheap ones first."""
+    """The runs that no cheaper run beats, cheapest first."""
     best: Rows = []
     for row in sorted(filter(is_single_view, rows), key=lambda row: float(row["train_pflop"])):
         if not best or float(row["accuracy_mean"]) > float(best[-1]["accuracy_mean"]):
@@ -65,16 +65,16 @@ def points(rows: Rows) -> tuple[list[float], list[float]]:
 
 
 def error(row: dict[str, str]) -> float:
-    """In percent."""
+    """The error in percent."""
     return 100 * (1 - float(row["accuracy_mean"]))
 
 
 @style()
 def ladder(rows: Rows) -> Figure | None:
-    """Accuracy against training operations: a line a size, and the power law through the best of any size.
+    """Accuracy against training operations: one line per size, and the power law through the best runs of all sizes.
 
-    A size's line leaves out runs that a cheaper one of that size beats, and the power law those that any cheaper one
-    beats. The dial's runs have no labels.
+    A size's line omits runs that a cheaper one of that size beats, and the power law those that any cheaper one beats.
+    The dial's runs have no labels.
     """
     by_size = rungs(rows)
     if not by_size:

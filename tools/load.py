@@ -1,4 +1,4 @@
-"""Measures the server's requests a second and their times, with its queue and without it.
+"""Measures the server's requests per second and their latency, with and without its queue.
 
 python -m tools.load exports/cpu94-int8.onnx
 
@@ -39,7 +39,7 @@ HEADERS = {"Content-Type": "image/jpeg"}
 
 @dataclass(frozen=True)
 class Target:
-    """A server that runs."""
+    """A running server."""
 
     port: int
     pid: int
@@ -51,7 +51,7 @@ class Target:
 
 
 class Alone:
-    """Takes the place of the batcher: no queue, no batches."""
+    """Replaces the batcher: no queue, no batches."""
 
     def __init__(self, classify: Classify, image_size: int, num_workers: int, on_batch: Callable[[int], None]) -> None:
         del num_workers
@@ -77,7 +77,7 @@ class Measured:
 
     latencies_s: list[float] = field(default_factory=list)
     processor_s: float = 0.0
-    """The server's, in all its threads: other work on the machine changes it little."""
+    """The server's processor time, over all threads: other work on the machine hardly changes it."""
     rates: list[float] = field(default_factory=list)
     num_errors: int = 0
 
@@ -105,7 +105,7 @@ def main() -> None:
                     load(target, num_connections, arguments.seconds, measured[variant])
             report(num_connections, measured)
         for variant, target in targets.items():
-            print(f"{variant:6} pictures a batch: {mean_batch(target.port):.1f}")
+            print(f"{variant:6} pictures per batch: {mean_batch(target.port):.1f}")
 
 
 def run_server(model: Path, variant: str) -> None:
@@ -118,7 +118,7 @@ def run_server(model: Path, variant: str) -> None:
 
 
 def start_server(stack: ExitStack, model: Path, variant: str) -> Target:
-    """A server in a process of its own, which ends with the stack."""
+    """A server in a separate process, which ends with the stack."""
     command = [sys.executable, "-m", "tools.load", str(model), "--variant", variant]
     process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
     stack.callback(process.terminate)
@@ -127,7 +127,7 @@ def start_server(stack: ExitStack, model: Path, variant: str) -> Target:
 
 
 def load(target: Target, num_connections: int, seconds: float, measured: Measured) -> None:
-    """Send requests over this many connections, each as soon as the last one is answered."""
+    """Send requests over this many connections, each as soon as the last one has its response."""
     pictures, end_s = make_pictures(), time.perf_counter() + seconds
     latencies_s: list[float] = []
     failed: list[int] = []
@@ -170,14 +170,14 @@ def make_pictures() -> list[bytes]:
 
 
 def report(num_connections: int, measured: dict[str, Measured]) -> None:
-    """The figures of both, and the median over rounds of their ratio."""
-    for variant, found in measured.items():
-        median_s, slow_s = np.quantile(found.latencies_s, (0.5, 0.99))
+    """Print the figures of both, and the median over rounds of their ratio."""
+    for variant, requests in measured.items():
+        median_s, slow_s = np.quantile(requests.latencies_s, (0.5, 0.99))
         print(
-            f"{variant:6} {num_connections:2} connections: {np.median(found.rates):6.1f} requests/s, "
+            f"{variant:6} {num_connections:2} connections: {np.median(requests.rates):6.1f} requests/s, "
             f"median {median_s * 1e3:.0f} ms, p99 {slow_s * 1e3:.0f} ms, "
-            f"processor {found.processor_s / len(found.latencies_s) * 1e3:.2f} ms a request, "
-            f"{len(found.latencies_s):,} requests, {found.num_errors} errors"
+            f"processor {requests.processor_s / len(requests.latencies_s) * 1e3:.2f} ms per request, "
+            f"{len(requests.latencies_s):,} requests, {requests.num_errors} errors"
         )
     with_queue, alone = (np.array(measured[variant].rates) for variant in VARIANTS)
     ratios = with_queue / alone

@@ -1,4 +1,4 @@
-"""Run main.ipynb from its first cell to its last and put the outputs into it: `make notebook`."""
+"""Runs main.ipynb and stores its outputs in it: `make notebook`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ NOTEBOOK = Path(__file__).parents[1] / "main.ipynb"
 def executed(notebook: NotebookNode, folder: Path) -> NotebookNode:
     """The notebook with new outputs, run in the folder; without times, which would differ with every run.
 
-    Raises nbclient.exceptions.CellExecutionError where a cell fails.
+    Raises nbclient.exceptions.CellExecutionError if a cell fails.
     """
     resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, timeout=3600, record_timing=False, coalesce_streams=True, resources=resources)

@@ -1,10 +1,10 @@
-"""The original recipe's training step: ours beside the reference's, interleaved in one run.
+"""Compares our training step of the original recipe with the reference's, interleaved in one run.
 
     python -m tools.original_step --data cifar10 --rounds 5
 
 Both train the same network on the same batches of 128 with the same optimizer. The reference's step keeps images and
-filters contiguous and multiplies in fp32, as the course project did; ours uses what `--hardware.* auto` picks on this
-machine. Prints images/s (medians over the rounds) and their ratio, as JSON with `--json`.
+filters contiguous and multiplies in fp32, as the course project did; ours uses the choices of `--hardware.* auto` on
+this machine. Prints images/s (medians over the rounds) and their ratio, as JSON with `--json`.
 """
 
 import argparse
@@ -65,18 +65,18 @@ def main() -> None:
         for name, trainer in trainers.items():
             rates[name].append(images_per_s(trainer, arguments.steps))
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    found = {
+    measured = {
         "images_per_s": medians,
         "ratio": medians["ours"] / medians["reference"],
         "rounds": arguments.rounds,
         "machine": machine(trainers["ours"].hardware),
     }
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(measured, indent=2))
     else:
         for name, value in medians.items():
             print(f"{name:10} {value:8.1f} images/s (median of {arguments.rounds})")
-        print(f"ratio      {found['ratio']:8.2f}\nmachine    {found['machine']}")
+        print(f"ratio      {measured['ratio']:8.2f}\nmachine    {measured['machine']}")
 
 
 if __name__ == "__main__":

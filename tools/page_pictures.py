@@ -26,7 +26,7 @@ class Shot:
     size_px: tuple[int, int]
     scheme: Literal["light", "dark"]
     sample: str
-    """Its description begins so."""
+    """The beginning of its description."""
     on_a_phone: bool = False
 
 
@@ -57,7 +57,7 @@ def take(browser: Browser, page: Path, shot: Shot) -> bytes:
     view = context.new_page()
     view.goto(page.as_uri())
     view.wait_for_selector("body.ready")
-    for _ in range(2):  # the second time is closer to a visitor's, without the browser's start
+    for _ in range(2):  # the second time does not include the browser's start
         view.click(f"#samples img[alt^='{shot.sample}']")
         view.wait_for_selector("body.classified:not(.busy)")
     content = io.BytesIO()

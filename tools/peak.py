@@ -1,4 +1,4 @@
-"""How fast this machine's convolutions are, on the very shapes that a recipe trains: the ceiling for its run.
+"""Measures this machine's convolutions on the shapes that a recipe trains: the upper limit of its speed.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -29,7 +29,7 @@ class Convolution:
     needs_input_gradient: bool
 
     def seconds_and_flops(self, hardware: Hardware) -> tuple[float, int]:
-        """Median time of forward and backward alone, and the floating-point operations in it."""
+        """Median time of forward and backward pass, and their floating-point operations."""
         x_BCHW = torch.randn(self.shape_BCHW, device=hardware.device).to(memory_format=hardware.memory_format)
         x_BCHW.requires_grad_(self.needs_input_gradient)
         with FlopCounterMode(display=False) as counter:
@@ -49,29 +49,29 @@ class Convolution:
         y_BDHW.backward(torch.ones_like(y_BDHW))
 
 
-def convolutions(model: ResNet, side: int, batch_size: int) -> list[Convolution]:
-    """The network's trained convolutions, with the shapes that an image side gives them."""
-    found: list[Convolution] = []
+def convolutions(model: ResNet, image_size: int, batch_size: int) -> list[Convolution]:
+    """The network's trained convolutions, with their shapes for this image size."""
+    trained: list[Convolution] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
         if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
-            found.append(Convolution(module, (batch_size, *inputs[0].shape[1:]), needs_input_gradient=bool(found)))
+            trained.append(Convolution(module, (batch_size, *inputs[0].shape[1:]), needs_input_gradient=bool(trained)))
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     with torch.no_grad():
-        model(torch.zeros(2, 3, side, side, device=model.normalize.mean.device))
+        model(torch.zeros(2, 3, image_size, image_size, device=model.normalize.mean.device))
     for hook in hooks:
         hook.remove()
-    return found
+    return trained
 
 
 def flops_per_s(model: ResNet, recipe: Recipe, num_images: int, hardware: Hardware) -> float:
-    """The rate that a run of the recipe would have if it did nothing but its convolutions."""
+    """The rate of a run of the recipe that computed only its convolutions."""
     steps = Steps(num_images, recipe)
     seconds, flops = 0.0, 0.0
-    for (side, _), count in images_by_cost(steps, steps.total).items():
+    for (image_size, _), count in images_by_cost(steps, steps.total).items():
         num_batches = count / recipe.batch_size
-        for convolution in convolutions(model, side, recipe.batch_size):
+        for convolution in convolutions(model, image_size, recipe.batch_size):
             one_s, one_flops = convolution.seconds_and_flops(hardware)
             seconds += num_batches * one_s
             flops += num_batches * one_flops

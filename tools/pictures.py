@@ -1,10 +1,10 @@
-"""Draw every picture of README.md and docs/report.md from the CSV files.
+"""Draws every picture of README.md and docs/report.md from the CSV files.
 
     python -m tools.pictures [FOLDER]     # default: docs/pictures/
 
-A picture whose table has no rows is left out, and removed where there was one. Filled circles are rows of ours
-(CIFAR-10, validation images, single view), hollow ones those of docs/pictures/published.csv. Axes of accuracy are
-logarithmic in the error, so that 96 to 98% is as far as 92 to 96%.
+A picture whose table has no rows is not drawn, and an existing one is removed. Filled circles are our rows (CIFAR-10,
+validation images, single view), hollow ones those of docs/pictures/published.csv. Axes of accuracy are logarithmic in
+the error, so 96 to 98% is as long as 92 to 96%.
 """
 
 import sys
@@ -62,7 +62,7 @@ def hero(leaderboard: Rows, published: Rows) -> Figure | None:
 
 
 def by_epochs(rows: Rows) -> dict[int, Rows]:
-    """The rows of each number of epochs, the shortest first."""
+    """The rows by number of epochs, fewest first."""
     return {
         epochs: [row for row in rows if int(row["epochs"]) == epochs]
         for epochs in sorted({int(row["epochs"]) for row in rows})
@@ -79,7 +79,7 @@ def draw_ours(axes: Axes, rows: Rows) -> None:
 
 
 def our_labels(rows: Rows, form: str) -> list[Label]:
-    """A label a row, by the given form of recipe and accuracy in percent."""
+    """One label per row, formatted from recipe and accuracy in percent."""
     return [
         Label(int(row["num_params"]), accuracy_height(accuracy), form.format(**row, accuracy=accuracy), OURS, "bold")
         for row in rows
@@ -88,19 +88,19 @@ def our_labels(rows: Rows, form: str) -> list[Label]:
 
 
 def published_labels(rows: Rows) -> list[Label]:
-    """A label a row."""
+    """One label per row."""
     return [
         Label(int(row["num_params"]), accuracy_height(float(row["accuracy"])), marked(row), PUBLISHED) for row in rows
     ]
 
 
 def marked(row: dict[str, str]) -> str:
-    """A published network's short name, with a dagger where the best epoch was chosen on the test images."""
+    """A published network's short name, with a dagger if the best epoch was chosen on the test images."""
     return row["label"] + (f" {DAGGER}" if row["chosen_on_test"] == "yes" else "")
 
 
 def dress_params_axis(axes: Axes, counts: Sequence[int], room: float = 1.35) -> None:
-    """A logarithmic axis of parameters with room for labels, on the right up to so many times the largest count."""
+    """A logarithmic axis of parameters with room for labels, on the right up to `room` times the largest count."""
     low, high = min(counts) / 1.45, max(counts) * room
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -113,7 +113,7 @@ def dress_params_axis(axes: Axes, counts: Sequence[int], room: float = 1.35) -> 
 
 @style()
 def cost(leaderboard: Rows, published: Rows) -> Figure | None:
-    """Accuracy of the named recipes against training time and operations; published networks where these are known."""
+    """Accuracy of the named recipes against training time and operations; published networks if these are known."""
     dial = series(leaderboard)
     ours = [
         Cost(with_gpu(row), percentages(row)[0], float(row["train_pflop"]), float(row["seconds_mean"]))
@@ -125,14 +125,14 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
 
 
 def with_gpu(row: dict[str, str]) -> str:
-    """The recipe's name, and the GPU where one trained it: the others' times are a CPU's."""
+    """The recipe's name, with the GPU if it was trained on one; other times are a CPU's."""
     gpu = row["machine"].partition(",")[0].removeprefix("NVIDIA ")
     return f"{row['recipe']} ({gpu})" if row["machine"].startswith("NVIDIA") else row["recipe"]
 
 
 @style()
 def dial_series(leaderboard: Rows) -> Figure | None:
-    """Accuracy of the dial's networks against their parameters: a line a number of epochs."""
+    """Accuracy of the dial's networks against their parameters: one line per number of epochs."""
     rows = series(leaderboard)
     if len(rows) < 2:
         return None
@@ -152,27 +152,27 @@ def dial_series(leaderboard: Rows) -> Figure | None:
 
 @style()
 def changes(studies: dict[Setting, list[Case]], when: str) -> Figure | None:
-    """Bars of what the accuracy changes by, compared with the case "nothing"; a dot a seed where there are several."""
+    """Bars of the change in accuracy compared with the case "nothing"; one dot per seed if there are several."""
     settings = {setting: [case for case in cases if case.name != ALL_ON] for setting, cases in studies.items()}
     settings = {setting: cases for setting, cases in settings.items() if any(case.differences for case in cases)}
     if not settings:
         return None
     drawn, panels = stack(11, [0.42 * len(cases) + 1.0 for cases in settings.values()])
     for axes, (setting, cases) in zip(panels, settings.items(), strict=True):
-        axes.set_title(f"{setting}, {seeds_told([len(case.differences) for case in cases])}", loc="left", fontsize=12)
+        axes.set_title(f"{setting}, {seeds_text([len(case.differences) for case in cases])}", loc="left", fontsize=12)
         draw_bars(axes, sorted(cases, key=lambda case: case.difference if case.differences else float("-inf")))
     panels[-1].set_xlabel(f"change of validation accuracy when {when}, percentage points, same seeds")
     return drawn
 
 
-def seeds_told(counts: Sequence[int]) -> str:
-    """`1 seed`, `2 seeds`, or `1 to 2 seeds` where cases differ; those without any are not counted."""
+def seeds_text(counts: Sequence[int]) -> str:
+    """`1 seed`, `2 seeds`, or `1 to 2 seeds` if cases differ; cases without seeds do not count."""
     fewest, most = min(filter(None, counts)), max(counts)
     return f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def draw_bars(axes: Axes, cases: Sequence[Case]) -> None:
-    """A horizontal bar a case from 0 to its mean difference, written at its end."""
+    """One horizontal bar per case from 0 to its mean difference, which is written at the end."""
     dress_rows(axes, [case.name for case in cases])
     axes.axvline(0, color="black", linewidth=1)
     for height, case in enumerate(cases):
@@ -192,7 +192,7 @@ def draw_bars(axes: Axes, cases: Sequence[Case]) -> None:
 
 
 def dress_rows(axes: Axes, names: Sequence[str]) -> None:
-    """A row a name, the first at the top."""
+    """One row per name, the first at the top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -203,7 +203,7 @@ def dress_rows(axes: Axes, names: Sequence[str]) -> None:
 
 @style()
 def shapes(studies: dict[Setting, list[Case]]) -> Figure | None:
-    """Accuracy of shapes that have the same number of parameters, the best first, with their multiply-adds."""
+    """Accuracy of shapes with the same number of parameters, best first, with their multiply-adds."""
     settings = {setting: [case for case in cases if case.accuracies] for setting, cases in studies.items()}
     settings = {setting: cases for setting, cases in settings.items() if cases}
     if not settings:
@@ -211,7 +211,7 @@ def shapes(studies: dict[Setting, list[Case]]) -> Figure | None:
     drawn, panels = stack(11, [0.33 * len(cases) + 1.0 for cases in settings.values()])
     for axes, (setting, cases) in zip(panels, settings.items(), strict=True):
         cases = sorted(cases, key=lambda case: -case.accuracy)
-        axes.set_title(f"{setting}, {seeds_told([len(case.accuracies) for case in cases])}", loc="left", fontsize=12)
+        axes.set_title(f"{setting}, {seeds_text([len(case.accuracies) for case in cases])}", loc="left", fontsize=12)
         axes.set_title("multiply-adds", loc="right", fontsize=12)
         dress_rows(axes, [case.name for case in cases])
         for height, case in enumerate(cases):
@@ -229,13 +229,13 @@ def shapes(studies: dict[Setting, list[Case]]) -> Figure | None:
 
 
 @style()
-def calibration(found: list[Calibration]) -> Figure | None:
-    """Accuracy against confidence, a line a run, and how many images are that confident."""
-    if not found:
+def calibration(runs: list[Calibration]) -> Figure | None:
+    """Accuracy against confidence, one line per run, and the share of images at each confidence."""
+    if not runs:
         return None
     drawn, (axes, counts) = stack(8, (4.6, 1.6))
     axes.plot([0, 100], [0, 100], color=PUBLISHED, linestyle=(0, (4, 2)), label="perfect calibration")
-    for color, each in zip(COLORS, found, strict=False):
+    for color, each in zip(COLORS, runs, strict=False):
         x = [100 * confidence for _, confidence, _ in each.bins]
         label = f"{each.name}: error {100 * each.error:.1f} points"
         axes.plot(x, [100 * accuracy for *_, accuracy in each.bins], "o-", color=color, label=label)
@@ -251,7 +251,7 @@ def calibration(found: list[Calibration]) -> Figure | None:
 
 
 def main() -> None:
-    """Draw all into the folder given."""
+    """Draw all pictures into the folder."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
     leaderboard = [row for row in read_rows("leaderboard.csv") if is_single_view(row)]
     published = read_rows("published.csv", TARGET)

@@ -1,4 +1,4 @@
-"""One command in a process of its own: its output, its time and its peak memory."""
+"""Runs a command in a separate process, and measures its time and peak memory."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left; `peak_gib` is the most memory that its process had resident."""
+    """A finished command; `peak_gib` is the peak resident memory of its process."""
 
     output: str
     seconds: float
@@ -20,10 +20,10 @@ class Finished:
 
 
 def run(command: list[str]) -> Finished:
-    """Run a command to its end. Raises subprocess.CalledProcessError where it fails.
+    """Run a command to its end. Raises subprocess.CalledProcessError if it fails.
 
-    The peak is asked of /proc while the process lives: what wait4 tells afterwards is at least the memory of the
-    process that started it, because a child begins as its copy.
+    The peak is read from /proc while the process runs: the figure of wait4 is at least the memory of the process that
+    started it, because a child begins as its copy.
     """
     started_s, peak_gib = time.monotonic(), 0.0
     with tempfile.TemporaryFile("w+") as output:
@@ -41,7 +41,7 @@ def run(command: list[str]) -> Finished:
 
 def _high_water_gib(pid: int) -> float:
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:  # it has just ended
         return 0.0
-    return int(found[1]) / 2**20 if found else 0.0
+    return int(match[1]) / 2**20 if match else 0.0

@@ -47,12 +47,12 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--rounds", type=int, default=100)
-    given = parser.parse_args()
-    model, _ = load_model(given.model)
-    found = measure(model, given.files, given.rounds)
+    arguments = parser.parse_args()
+    model, _ = load_model(arguments.model)
+    measured = measure(model, arguments.files, arguments.rounds)
     print(machine(choose("cpu", "fp32")), *instructions())
-    for name, each in found.items():
-        share = each.median_s / found["torch"].median_s
+    for name, each in measured.items():
+        share = each.median_s / measured["torch"].median_s
         print(f"{name:24} {1e3 * each.median_s:8.2f} {1e3 * each.p90_s:8.2f} ms {share:6.2f} of torch")
 
 

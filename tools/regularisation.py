@@ -1,10 +1,10 @@
-"""What regularisation is worth in a run of so many epochs: one thing added to the same training, a row each.
+"""Measures the effect of regularisation in short runs: one method is added to the same training in turn.
 
     python -m tools.regularisation --budget 300k --epochs 10
     python -m tools.regularisation --epochs 30 --only nothing "TrivialAugment, erasing"
 
-The network is the dial's cheap shape, filled to the budget; the rates are those of `best`, and the image side grows
-as the dial lets it. Rows are added to results/regularisation.csv.
+The network is the dial's cheap shape, filled to the budget; the rates are those of `best`, and the image size grows
+as the dial chooses. Rows are added to results/regularisation.csv.
 """
 
 from dataclasses import asdict
@@ -28,7 +28,7 @@ ADDED: dict[str, dict[str, Any]] = {  # to crops of 2 pixels and alternating fli
 
 
 def recipe_with(added: str, budget: str, epochs: int) -> Recipe:
-    """A run of the dial's cheap shape, undistorted but for small shifts and flips, and the one thing added."""
+    """A run of the dial's cheap shape with small shifts and flips, and the one addition."""
     spec = fill_budget(POOLED, Budget(num_params=parse_count(budget)))
     rates = {"optim.norm_bias_lr_scale": POOLED_SCALE, "optim.head_lr_scale": POOLED_SCALE}
     run = {"dial": (), "budget": None, "epochs": epochs, "train_image_sizes": growing_image_sizes(32, epochs)}

@@ -1,4 +1,4 @@
-"""A finished run -> a model directory to release: weights in fp16, accuracy over one, two and six views on the card.
+"""Turns a finished run into a model directory for release: fp16 weights, accuracy over 1, 2 and 6 views on the card.
 
     pocket-resnet train cpu94 --data cifar10 --seed 2 --run cpu94-2
     python -m tools.release runs/cpu94-2 models/cpu94
@@ -18,9 +18,9 @@ from pocket_resnet.training.saved_run import command, opener, read_run
 
 
 def release(run: Path, target: Path, data_dir: Path | None = None, data: str | None = None) -> Card:
-    """Write the model directory, over an earlier one; returns its card, which names no place on this machine.
+    """Write the model directory, over an earlier one; returns its card, which contains no path of this machine.
 
-    `data` says where the run's data lie now. Raises PocketError for what cannot be read.
+    `data` is the current location of the run's data. Raises PocketError if run or data cannot be read.
     """
     model, card = load_model(run)
     finished, digests = read_run(run, opener(data_dir), data), load_digests(run)
@@ -29,20 +29,19 @@ def release(run: Path, target: Path, data_dir: Path | None = None, data: str | N
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "trial"
         save_model(trial, model, halved)
-        found = {
+        evaluations = {
             views: evaluate_model(trial, data=finished.source.name, split="val", views=views, data_dir=data_dir)
             for views in ((1, 2, 6) if card.flip_invariant else (1,))
         }
-    several = {
-        f"accuracy_{name}_views": found[views].accuracy for name, views in (("two", 2), ("six", 6)) if views in found
-    }
-    released = halved.model_copy(update={"accuracy": found[1].accuracy, "interval": found[1].interval, **several})
+    names = {1: "accuracy", 2: "accuracy_two_views", 6: "accuracy_six_views"}
+    accuracies = {names[views]: evaluation.accuracy for views, evaluation in evaluations.items()}
+    released = halved.model_copy(update=accuracies | {"interval": evaluations[1].interval})
     save_model(target, model, released, digests, licence="mit")  # of LICENSE
     return released
 
 
 def in_short(card: Card) -> str:
-    """What was measured of a released model, on one line."""
+    """The measurements of a released model, on one line."""
     several = "".join(f", {accuracy:.2%} over {name} views" for name, accuracy in several_views(card).items())
     return f"{card.accuracy:.2%}{several}, weights in {card.weights}"
 
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("target", type=Path, help="the model directory to write")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--data", help="where the run's data lie now, if they were moved")
+    parser.add_argument("--data", help="current location of the run's data, if they were moved")
     arguments = parser.parse_args()
     print(
         f"{arguments.target}: {in_short(release(arguments.run, arguments.target, arguments.data_dir, arguments.data))}"

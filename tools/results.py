@@ -1,4 +1,4 @@
-"""Rows of results/*.csv -> means over seeds, differences and calibration, which tables and pictures share."""
+"""Computes means over seeds, differences and calibration from results/*.csv, for tables and pictures."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ Rows = list[dict[str, str]]
 
 
 def read_rows(name: str, folder: Path = RESULTS) -> Rows:
-    """The rows of a CSV file by column name; none where there is no file yet."""
+    """The rows of a CSV file by column name; none if there is no file yet."""
     path = folder / name
     if not path.exists():
         return []
@@ -25,7 +25,7 @@ def read_rows(name: str, folder: Path = RESULTS) -> Rows:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cases of a study share."""
+    """The settings that all cases of a study share."""
 
     data: str
     budget: str
@@ -33,7 +33,7 @@ class Setting:
 
     @classmethod
     def of(cls, row: dict[str, str]) -> "Setting":
-        """That of a study's row."""
+        """The setting of a study's row."""
         return cls(row["data"], row["budget"], int(row["epochs"]))
 
     @property
@@ -55,7 +55,7 @@ class Case:
     differences: tuple[float, ...]
     """Accuracy minus that of the case "nothing", for the seeds that both have, in points; empty without that case."""
     num_failed: int
-    """Trainings that met NaN or infinity."""
+    """Number of trainings that reached NaN or infinity."""
     num_params: int
     num_macs: int
     nll: float
@@ -63,17 +63,17 @@ class Case:
 
     @property
     def accuracy(self) -> float:
-        """Mean over the seeds."""
+        """The mean over the seeds."""
         return statistics.fmean(self.accuracies)
 
     @property
     def difference(self) -> float:
-        """Mean over the seeds."""
+        """The mean over the seeds."""
         return statistics.fmean(self.differences)
 
 
 def studies(rows: Rows, variable: str) -> dict[Setting, list[Case]]:
-    """The cases of each setting, small budgets and short runs first; `variable` is the column that tells them apart."""
+    """The cases of each setting, small budgets and short runs first; `variable` is the column in which they differ."""
     settings = sorted({Setting.of(row) for row in rows}, key=lambda each: (each.data, each.num_params, each.epochs))
     return {setting: _cases(setting, rows, variable) for setting in settings}
 
@@ -104,7 +104,7 @@ def _case(name: str, rows: Rows, all_on: dict[str, float]) -> Case:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How confidence and accuracy of one run agree, bin by bin; shares are 0 to 1."""
+    """Confidence and accuracy of one run by bin; shares are 0 to 1."""
 
     recipe: str
     label_smoothing: float
@@ -123,12 +123,12 @@ class Calibration:
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified right."""
+        """Share of correctly classified images."""
         return self._mean([accuracy for *_, accuracy in self.bins])
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean distance of confidence and accuracy in a bin."""
+        """Expected calibration error: the mean difference of confidence and accuracy in a bin."""
         return self._mean([abs(confidence - accuracy) for _, confidence, accuracy in self.bins])
 
     def _mean(self, values: list[float]) -> float:
@@ -137,13 +137,13 @@ class Calibration:
 
 
 def calibrations(rows: Rows) -> list[Calibration]:
-    """One a run, in the order of their first rows."""
+    """One per run, in the order of their first rows."""
     keys = ("recipe", "label_smoothing", "seed")
-    found: dict[tuple[str, ...], list[tuple[int, float, float]]] = {}
+    bins_of: dict[tuple[str, ...], list[tuple[int, float, float]]] = {}
     for row in rows:
         values = int(row["num_images"]), float(row["confidence"]), float(row["accuracy"])
-        found.setdefault(tuple(row[key] for key in keys), []).append(values)
-    return [Calibration(key[0], float(key[1]), int(key[2]), tuple(bins)) for key, bins in found.items()]
+        bins_of.setdefault(tuple(row[key] for key in keys), []).append(values)
+    return [Calibration(key[0], float(key[1]), int(key[2]), tuple(bins)) for key, bins in bins_of.items()]
 
 
 def is_single_view(row: dict[str, str]) -> bool:
@@ -158,6 +158,6 @@ def series(leaderboard: Rows) -> Rows:
 
 
 def budget(row: dict[str, str]) -> str:
-    """What the row's command gives as --budget; empty where it gives none."""
-    found = re.search(r"--budget[ =](\S+)", row["command"])
-    return found[1] if found else ""
+    """The value of --budget in the row's command; empty if there is none."""
+    match = re.search(r"--budget[ =](\S+)", row["command"])
+    return match[1] if match else ""

@@ -1,4 +1,4 @@
-"""The scatter plots of the documents: the axis of accuracy, points and their key, and accuracy against cost."""
+"""Scatter plots of the documents: the accuracy axis, points and their key, and accuracy against cost."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ PFLOP_TICKS = {10.0**power: f"{10.0**power:g}" for power in range(-5, 4)}
 
 @dataclass(frozen=True)
 class Cost:
-    """What an accuracy (in percent) cost: seconds of training where they are ours, and operations in 1e15."""
+    """An accuracy (in percent) and its cost: seconds of training for our own runs, and operations in 1e15."""
 
     name: str
     accuracy: float
@@ -39,12 +39,12 @@ def save(drawn: Figure, target: Path) -> None:
 
 
 def accuracy_height(percent: float) -> float:
-    """Where an accuracy stands on a vertical axis that is logarithmic in the error."""
+    """The position of an accuracy on a vertical axis that is logarithmic in the error."""
     return -math.log10(100 - percent)
 
 
 def dress_accuracy_axis(axes: Axes, lowest: float, highest: float = 98.5) -> None:
-    """Ticks in percent from below `lowest` to `highest`; errors of 8, 4 and 2 percent stand equally far apart."""
+    """Ticks in percent from below `lowest` to `highest`; errors of 8, 4 and 2 percent are equally far apart."""
     axes.set_ylim(accuracy_height(lowest), accuracy_height(highest))
     ticks = [tick for tick in ACCURACY_TICKS if lowest <= tick <= highest]
     axes.yaxis.set_major_locator(FixedLocator([accuracy_height(tick) for tick in ticks]))
@@ -54,7 +54,7 @@ def dress_accuracy_axis(axes: Axes, lowest: float, highest: float = 98.5) -> Non
 
 @style()
 def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False) -> None:
-    """What filled circles mean, and hollow ones and a dagger where there are some; above the axes."""
+    """The key of filled circles, and of hollow ones and daggers if there are any, above the axes."""
     axes.plot([], [], "o", markersize=11, color=OURS, label="this package: validation images, last epoch")
     if published:
         label = "published: test images"
@@ -67,7 +67,7 @@ def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False
 
 @style()
 def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
-    """Accuracy against training time (ours alone: times are of one machine) and against training operations."""
+    """Accuracy against training time (only ours, on one machine) and against training operations."""
     drawn = canvas(11, 5, layout="constrained")
     time_axes, work_axes = map(dressed, drawn.subplots(1, 2, sharey=True))
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
@@ -95,7 +95,7 @@ def _cost_label(cost: Cost, unit: str, color: str, weight: str) -> Label:
 
 
 def draw_point(axes: Axes, x: float | None, accuracy: float, *, hollow: bool = False) -> None:
-    """A circle at an accuracy in percent, filled for a result of ours, hollow for a published one; x None: nothing."""
+    """A circle at an accuracy in percent, filled for our results, hollow for published ones; nothing if x is None."""
     if x is not None:
         face, edge = ("white", PUBLISHED) if hollow else (OURS, "white")
         style: dict[str, Any] = {"markersize": 8 if hollow else 11, "markeredgewidth": 1.5 if hollow else 1.0}
@@ -103,7 +103,7 @@ def draw_point(axes: Axes, x: float | None, accuracy: float, *, hollow: bool = F
 
 
 def dress_pflop_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis of training operations that has room for labels around these values."""
+    """A logarithmic axis of training operations with room for labels around these values."""
     axes.set_xscale("log")
     _dress_log_axis(axes, axes.xaxis, values, PFLOP_TICKS)
     axes.set_xlabel("training operations, PFLOP (forward and backward)")

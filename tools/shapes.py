@@ -1,12 +1,12 @@
-"""Which shape of network makes most of a parameter budget: short trainings of many shapes, one row each.
+"""Compares network shapes with the same number of parameters in short trainings, one row per training.
 
     python -m tools.shapes --budget 100k --epochs 6 --seeds 1
     python -m tools.shapes --budget 1M --epochs 3 --only 3-3-3 "pooled 1:2:4"
 
-Every shape is filled to the budget and trained with the rates of `best`, the image side growing from 16 to 32; pooled
-shapes with the scales of `fast`, which staged ones cannot bear (docs/log.md). Rows are added to results/shapes.csv;
-what stands there already is not trained again, so an interrupted study goes on.
-The shapes are judged by validation accuracy; likelihood is beside it because it is less noisy.
+Every shape is filled to the budget and trained with the rates of `best`, with image sizes from 16 to 32. Pooled shapes
+use the scales of `fast`, which are too high for staged ones (docs/log.md). Rows are added to results/shapes.csv;
+existing rows are not measured again, so an interrupted study can be resumed.
+Shapes are compared by validation accuracy; the likelihood is recorded too because it is less noisy.
 """
 
 from dataclasses import asdict, replace
@@ -24,7 +24,7 @@ PLAIN = NetworkSpec(num_blocks=(3, 3, 3), stem_width=16, widths=(16, 32, 64))
 
 
 def staged(num_blocks: tuple[int, ...], ratio: tuple[int, ...], **changes: Any) -> NetworkSpec:
-    """Stages of basic blocks with widths in that ratio; the stem is as wide as the first."""
+    """Stages of basic blocks with widths in that ratio; the stem has the width of the first stage."""
     ones, threes = (1,) * len(ratio), (3,) * len(ratio)
     widths = tuple(16 * part for part in ratio)
     shape: dict[str, Any] = {
@@ -42,16 +42,16 @@ SHAPES: dict[str, NetworkSpec] = {
     "1-1-1": staged((1, 1, 1), (1, 2, 4)),
     "2-2-2": staged((2, 2, 2), (1, 2, 4)),
     "5-5-5": staged((5, 5, 5), (1, 2, 4)),
-    # where the blocks stand
+    # distribution of the blocks
     "4-3-2": staged((4, 3, 2), (1, 2, 4)),
     "2-3-4": staged((2, 3, 4), (1, 2, 4)),
     "1-2-3": staged((1, 2, 3), (4, 9, 18)),
     "2-2-2-2": staged((2, 2, 2, 2), (1, 2, 4, 8)),
-    # how fast they widen
+    # growth of the widths
     "3-3-3 1:1:1": staged((3, 3, 3), (1, 1, 1)),
     "3-3-3 1:2:2": staged((3, 3, 3), (1, 2, 2)),
     "3-3-3 1:3:6": staged((3, 3, 3), (1, 3, 6)),
-    # what a block is
+    # type of block
     "3-3-3 pre-activation": replace(PLAIN, preactivation=True),
     "3-3-3 squeeze-excite": replace(PLAIN, squeeze_excite="block"),
     "3-3-3 bottleneck": replace(PLAIN, block="bottleneck"),
@@ -67,12 +67,12 @@ SHAPES: dict[str, NetworkSpec] = {
 
 
 def recipe_of(shape: str, budget: str, epochs: int) -> Recipe:
-    """The shape, filled to the budget, and the rates of `best` with the scales that suit its kind (docs/log.md)."""
+    """The shape, filled to the budget, with the rates of `best` and the scales for its kind (docs/log.md)."""
     spec = fill_budget(SHAPES[shape], Budget(num_params=parse_count(budget)))
-    sides = [16 + round(16 * epoch / max(1, epochs - 1) / 4) * 4 for epoch in range(epochs)]
+    image_sizes = [16 + round(16 * epoch / max(1, epochs - 1) / 4) * 4 for epoch in range(epochs)]
     scale = 1.0 if spec.downsample == "stride" else POOLED_SCALE
     rates = {"optim.norm_bias_lr_scale": scale, "optim.head_lr_scale": scale}
-    changes = {"dial": (), "budget": None, "epochs": epochs, "train_image_sizes": sides, "model": asdict(spec)}
+    changes = {"dial": (), "budget": None, "epochs": epochs, "train_image_sizes": image_sizes, "model": asdict(spec)}
     return override(load_recipe("best"), rates | changes)
 
 

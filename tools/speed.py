@@ -1,16 +1,16 @@
-"""Our recipes beside their ceilings and their peers, measured interleaved, in one run on one machine.
+"""Compares our recipes with their upper limits and with peers, interleaved in one run on one machine.
 
     python -m tools.speed                                   # fast, about 6 minutes on two cores
     python -m tools.speed --recipes fast mine.toml --seeds 3
-    python -m tools.speed --peer ../airbench/train.py       # a script of one's own beside ours
+    python -m tools.speed --peer ../airbench/train.py       # another training script for comparison
 
-Every round measures, for each recipe in turn, one whole training with the round's seed in a process of its own, and
-before and after it this machine's convolution rate on the recipe's own shapes and a step of the original recipe as the
-course project computed it (contiguous, fp32, batches of 128); then each peer's script, whole. A training is compared
-with the mean of the two measurements around it, because a shared machine does not stay as fast as it was. Results are
-ratios, medians and n over the rounds; no single absolute time is one. Single steps beside the machine's best
-convolution (tools/steps.py) come first. The tables go to the terminal and, with every round and a plot of accuracy
-against time and operations, into the folder `--out`.
+Every round measures, for each recipe in turn, a whole training with the round's seed in a separate process. Before and
+after it, it measures this machine's convolution rate on the recipe's shapes, and a step of the original recipe as the
+course project computed it (contiguous, fp32, batches of 128). Then each peer's script is run. A training is compared
+with the mean of the two measurements around it, because the speed of a shared machine varies. Results are ratios,
+medians and n over the rounds, never a single absolute time. First, single steps are compared with the machine's
+fastest convolution (tools/steps.py). The tables are printed and, with every round and a plot of accuracy against time
+and operations, written to the folder `--out`.
 """
 
 import argparse
@@ -38,13 +38,13 @@ OURS = [sys.executable, "-m", "pocket_resnet"]
 
 @dataclass(frozen=True)
 class Round:
-    """One whole training beside what was measured just before and after it."""
+    """One whole training, compared with the measurements just before and after it."""
 
     seed: int
     accuracy: float
     accuracy_six_views: float
     seconds: float
-    """Training alone."""
+    """Training only."""
     seconds_total: float
     images_per_s: float
     pflop: float
@@ -72,7 +72,7 @@ class Measured:
 
 
 class Benchmark:
-    """What is set up once and used in every round."""
+    """Data, hardware and reference that all rounds use."""
 
     def __init__(self, data: str, runs_dir: Path) -> None:
         self.data, self.runs_dir = data, runs_dir
@@ -80,25 +80,25 @@ class Benchmark:
         self.reference = build(self.source, "fp32", channels_last=False)
 
     def round(self, name: str, seed: int) -> Round:
-        """Training of one recipe with one seed, between two measurements of its ceiling and of the reference's step."""
+        """Train one recipe with one seed, between two measurements of its upper limit and of the reference's step."""
         before = self._speeds(name)
-        found, peak_gib, run_dir = self._train(name, seed)
+        result, peak_gib, run_dir = self._train(name, seed)
         ceiling, reference = (statistics.mean(pair) for pair in zip(before, self._speeds(name), strict=True))
         return Round(
             seed=seed,
-            accuracy=found["accuracy"],
+            accuracy=result["accuracy"],
             accuracy_six_views=self._six_views(run_dir),
-            seconds=found["seconds"],
-            seconds_total=found["seconds_total"],
-            images_per_s=found["images_per_s"],
-            pflop=found["train_flops"] / 1e15,
-            share_of_reference_epoch=found["seconds"] * reference / PEER_EPOCH,
-            share_of_convolution_rate=found["train_flops"] / found["seconds"] / ceiling,
+            seconds=result["seconds"],
+            seconds_total=result["seconds_total"],
+            images_per_s=result["images_per_s"],
+            pflop=result["train_flops"] / 1e15,
+            share_of_reference_epoch=result["seconds"] * reference / PEER_EPOCH,
+            share_of_convolution_rate=result["train_flops"] / result["seconds"] / ceiling,
             peak_gib=peak_gib,
         )
 
     def _speeds(self, name: str) -> tuple[float, float]:
-        """FLOP/s of the recipe's convolutions alone, and images/s of the reference's step, now."""
+        """Current FLOP/s of the recipe's convolutions, and images/s of the reference's step."""
         split = self.source.split("train")
         recipe = fit_to_data(load_recipe(name), self.source, len(split))
         model = self.hardware.place(untrained(recipe, self.source, split))
@@ -116,7 +116,7 @@ class Benchmark:
 
 
 def measure(recipes: list[str], peers: list[Path], data: str, num_seeds: int) -> tuple[list[Measured], dict[str, Any]]:
-    """All rounds of the recipes, and the wall-clock seconds and last line of each peer's."""
+    """All rounds of the recipes, and the wall-clock seconds and last line of each peer's runs."""
     measured = [Measured(name) for name in recipes]
     peer_rounds: dict[str, Any] = {str(peer): [] for peer in peers}
     with tempfile.TemporaryDirectory() as runs_dir:
@@ -133,11 +133,11 @@ def measure(recipes: list[str], peers: list[Path], data: str, num_seeds: int) ->
     return measured, peer_rounds
 
 
-def wanted_table(measured: list[Measured]) -> list[str]:
-    """The project's four aims in speed, beside what this run measured."""
-    found = {Path(each.recipe).stem: each for each in measured}
+def goals_table(measured: list[Measured]) -> list[str]:
+    """The project's four speed goals and the measurements."""
+    by_name = {Path(each.recipe).stem: each for each in measured}
     lines = ["| what | measured | at least | goal |", "| --- | ---: | ---: | ---: |"]
-    if fast := found.get("fast"):
+    if fast := by_name.get("fast"):
         share = 1 / fast.median("share_of_reference_epoch")
         rate = fast.median("share_of_convolution_rate")
         lines += [
@@ -145,14 +145,14 @@ def wanted_table(measured: list[Measured]) -> list[str]:
             f"| `fast`: its rate, of the convolution rate on its shapes | {rate:.0%} | 80% | 90% |",
             f"| `fast`: peak memory of the process | {fast.median('peak_gib'):.2f} GiB | 1.6 GiB | 1.0 GiB |",
         ]
-    if cpu94 := found.get("cpu94"):
+    if cpu94 := by_name.get("cpu94"):
         what = f"`cpu94`: operations for {cpu94.accuracy('accuracy_six_views')}, six views ({cpu94.accuracy()}, single)"
         lines.append(f"| {what} | {cpu94.median('pflop'):.3f} PFLOP | 0.24 PFLOP | 0.13 PFLOP |")
     return lines
 
 
 def recipes_table(measured: list[Measured], peers: dict[str, Any]) -> list[str]:
-    """A row a recipe or peer; times are medians."""
+    """One row per recipe or peer; times are medians."""
     lines = [
         "| recipe | accuracy, single view | six views | PFLOP | images/s | time, of the original's epoch "
         "| of the convolution rate | peak memory | time |",
@@ -184,7 +184,7 @@ def main() -> None:
     of_steps = steps.report(steps.RECIPES, arguments.data)
     measured, peers = measure(arguments.recipes, arguments.peer, arguments.data, arguments.seeds)
     title = f"Medians of {arguments.seeds} rounds, {arguments.data}, validation images."
-    text = "\n".join([*of_steps, "", title, "", *wanted_table(measured), "", *recipes_table(measured, peers), ""])
+    text = "\n".join([*of_steps, "", title, "", *goals_table(measured), "", *recipes_table(measured, peers), ""])
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_text(arguments.out / "table.md", text)
     write_bytes(arguments.out / "rounds.json", json_bytes({"recipes": [asdict(m) for m in measured], "peers": peers}))

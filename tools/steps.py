@@ -1,11 +1,11 @@
-"""Training steps beside the machine's best convolution: how near is a step to the limit, and what takes its time?
+"""Compares training steps with the machine's fastest convolution, and lists the slowest kernels.
 
     python -m tools.steps                                   # fast, best at 1M and at 5M, about 2 minutes on two cores
     python -m tools.steps --recipes cpu94 best:270k         # a recipe's name or file, and after a colon its budget
 
-A step trains 128 images at the network's full size and does all that a training step does. The limit is the fastest
+A step trains 128 images at the network's full size and is a complete training step. The limit is the fastest
 3 x 3 convolution of 128 or 256 channels on maps of 16 x 16, forward and backward, measured before and after the steps
-of each network. The kernels are those that oneDNN chose, by their share of the convolutions' time; a GPU has none.
+of each network. The kernels are those of oneDNN, by their share of the convolutions' time; a GPU has none.
 """
 
 import argparse
@@ -40,7 +40,7 @@ RECIPES = ("fast", "best:1M", "best:5M")
 BATCH_SIZE = 128
 NUM_STEPS = 2
 LIMIT_CHANNELS = (128, 256)
-LIMIT_SIDE = 16
+LIMIT_IMAGE_SIZE = 16
 NUM_KERNELS = 3
 
 
@@ -54,7 +54,7 @@ class Measured:
     gflops_per_s: float
     share_of_limit: float
     convolution_share: float
-    """Of a step's processor time; the rest is norms, activations, augmentation and the optimizer."""
+    """Share of a step's processor time; the rest is norms, activations, augmentation and the optimizer."""
     kernels: tuple[str, ...]
 
 
@@ -83,7 +83,7 @@ def measure(name: str, source: Source, hardware: Hardware) -> Measured:
 
 
 def at_full_size(name: str, source: Source) -> Recipe:
-    """The recipe, which trains on all images of a batch and at the network's own size alone."""
+    """The recipe, changed to train all images of a batch, at the network's own size only."""
     recipe, _, budget = name.partition(":")
     changes = {"batch_size": BATCH_SIZE, "train_image_sizes": (), "hard_fraction": 1.0, "min_steps": 0}
     chosen = with_choices(load_recipe(recipe), changes | ({"budget": budget} if budget else {}))
@@ -95,14 +95,14 @@ def limit(hardware: Hardware) -> float:
     rates = []
     for channels in LIMIT_CHANNELS:
         module = hardware.place(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
-        shape_BCHW = (BATCH_SIZE, channels, LIMIT_SIDE, LIMIT_SIDE)
+        shape_BCHW = (BATCH_SIZE, channels, LIMIT_IMAGE_SIZE, LIMIT_IMAGE_SIZE)
         seconds, flops = Convolution(module, shape_BCHW, needs_input_gradient=True).seconds_and_flops(hardware)
         rates.append(flops / seconds)
     return max(rates)
 
 
 def convolution_share(trainer: Trainer) -> float:
-    """The part of one step's time that its convolutions take, forward and backward."""
+    """The share of one step's time in its convolutions, forward and backward."""
     with profile() as profiled:
         trainer.train_step()
         trainer.hardware.synchronize()
@@ -113,7 +113,7 @@ def convolution_share(trainer: Trainer) -> float:
 
 
 def kernels(trainer: Trainer) -> tuple[str, ...]:
-    """The implementations of convolutions that took the most time of one step, as oneDNN names them."""
+    """The implementations of convolutions that took the most time in one step, with oneDNN's names."""
     with tempfile.TemporaryFile("w+") as log:
         with redirected_stdout(log), torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):  # type: ignore[no-untyped-call]
             trainer.train_step()
@@ -122,7 +122,7 @@ def kernels(trainer: Trainer) -> tuple[str, ...]:
 
 
 def most_used(log: Iterator[str] | IO[str]) -> tuple[str, ...]:
-    """The convolution kernels of a oneDNN log that took the most time, each with its share of them all."""
+    """The convolution kernels of a oneDNN log that took the most time, each with its share of the total."""
     times: dict[str, float] = defaultdict(float)
     for line in log:
         fields = line.split(",")
@@ -134,7 +134,7 @@ def most_used(log: Iterator[str] | IO[str]) -> tuple[str, ...]:
 
 @contextmanager
 def redirected_stdout(file: IO[str]) -> Iterator[None]:
-    """Inside, what this process's libraries write to standard output goes to the file."""
+    """Inside the block, the standard output of this process, including its libraries, goes to the file."""
     libc = ctypes.CDLL(None)
     saved = os.dup(1)
     os.dup2(file.fileno(), 1)
@@ -147,7 +147,7 @@ def redirected_stdout(file: IO[str]) -> Iterator[None]:
 
 
 def table(measured: Sequence[Measured]) -> list[str]:
-    """A row per network."""
+    """One row per network."""
     lines = [
         "| step of | parameters | images/s | GFLOP/s | of the limit | convolutions | kernels |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",

@@ -1,7 +1,7 @@
-"""A study: many short trainings that differ in one thing, one row of a CSV file each.
+"""Runs a study: many short trainings that differ in one thing, each with one row in a CSV file.
 
-Rows are added as they are measured. What stands there already is not trained again, so that an interrupted study goes
-on, and more seeds or cases are added by asking for them. An empty accuracy: training met NaN or infinity.
+Rows are added as they are measured. Existing rows are not measured again, so an interrupted study can be resumed, or
+extended by more seeds or cases. An empty accuracy means that training reached NaN or infinity.
 """
 
 import argparse
@@ -29,12 +29,12 @@ MEASURED = ("num_params", "num_macs", "accuracy", "nll", "pflop", "seconds", "ma
 
 
 def parser(description: str | None, target: str, *, budget: str, epochs: int) -> argparse.ArgumentParser:
-    """The options that every study has, with its own defaults; `target` is its file in results/."""
+    """The options of every study, with its own defaults; `target` is its file in results/."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--budget", default=budget, help=f"parameters of each network (default: {budget})")
     options.add_argument("--epochs", type=int, default=epochs, help=f"default: {epochs}")
-    options.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
-    options.add_argument("--only", nargs="+", metavar="CASE", help="leave the other cases out")
+    options.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on")
+    options.add_argument("--only", nargs="+", metavar="CASE", help="measure only these cases")
     options.add_argument("--data", default="cifar10")
     options.add_argument("--data-dir", type=Path)
     options.add_argument("--out", type=Path, default=RESULTS / target, help=f"default: results/{target}")
@@ -42,7 +42,7 @@ def parser(description: str | None, target: str, *, budget: str, epochs: int) ->
 
 
 def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
-    """The columns MEASURED after a training of the recipe, on as many threads as torch has now."""
+    """The columns MEASURED after a training of the recipe, with torch's current number of threads."""
     keep_freed_memory()
     threads = torch.get_num_threads()
     recipe = override(recipe, {"hardware.num_threads": threads})
@@ -54,7 +54,7 @@ def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
             print(error, file=sys.stderr)
             return sizes
         except Stopped:
-            sys.exit("stopped; the same command goes on")
+            sys.exit("stopped; the same command continues")
         sizes |= {"num_params": result.num_params, "num_macs": result.num_macs}  # with the data's number of classes
         nll = evaluate_model(Path(result.model), split="val", data_dir=data_dir).nll
     return sizes | {
@@ -67,7 +67,7 @@ def measure(recipe: Recipe, data_dir: Path | None) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The working tree's commit, with "+" where it was changed since; empty outside of a repository."""
+    """The working tree's commit, with "+" if files have changed since; empty outside a repository."""
     command = ["git", "-C", str(RESULTS), "describe", "--always", "--exclude=*", "--dirty=+"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -92,17 +92,17 @@ def run(
 
 
 def add_rows(
-    out: Path, wanted: list[dict[str, Any]], recipe_of: Callable[[dict[str, Any]], Recipe], data_dir: Path | None
+    out: Path, requested: list[dict[str, Any]], recipe_of: Callable[[dict[str, Any]], Recipe], data_dir: Path | None
 ) -> None:
-    """Measure the recipe of each of these rows that the file does not have yet, and add it with what was measured."""
-    keys = tuple(wanted[0])
+    """Measure the recipe of each of these rows that the file does not have yet, and add the row to the file."""
+    keys = tuple(requested[0])
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines())) if out.exists() else []
     done = {tuple(row[key] for key in keys) for row in rows}
     with out.open("a", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, (*keys, *MEASURED), lineterminator="\n")
         if not rows:
             writer.writeheader()
-        for row in wanted:
+        for row in requested:
             if tuple(map(str, row.values())) not in done:
                 measured = row | measure(recipe_of(row), data_dir)
                 writer.writerow(measured)

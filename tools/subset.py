@@ -1,4 +1,4 @@
-"""A data set's first training images of each class as a folder of PNG files, for studies of few images.
+"""Writes the first training images of each class to a folder of PNG files, for studies with few images.
 
     python -m tools.subset cifar10 5000 subset
 
@@ -15,7 +15,7 @@ from pocket_resnet.data.source import Source
 
 
 def write_subset(source: Source, num_images: int, folder: Path) -> int:
-    """Write train/ with so many images, as many of each class, and val/; returns how many train/ has."""
+    """Write train/ with `num_images` images, equally many per class, and val/; returns the number in train/."""
     num_per_class = num_images // len(source.class_names)
     train, val = source.split("train"), source.split("val")
     chosen = [(train.labels_N == label).nonzero().flatten()[:num_per_class] for label in range(len(source.class_names))]
@@ -31,7 +31,7 @@ def write_subset(source: Source, num_images: int, folder: Path) -> int:
 
 
 def main(name: str, num_images: str, folder: str, data_dir: str | None = None) -> None:
-    """Write the folder that the command line asks for."""
+    """Write the folder."""
     source = open_source(name, data_dir=None if data_dir is None else Path(data_dir))
     print(f"{folder}: {write_subset(source, int(num_images), Path(folder)):,} training images")
 

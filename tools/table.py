@@ -1,9 +1,9 @@
-"""The tables of README.md and docs/report.md, made from the CSV files; nobody types a number into them.
+"""Generates the tables of README.md and docs/report.md from the CSV files.
 
-python -m tools.table            # print the leaderboard, and put every table into its document
-python -m tools.table --check    # exit with 1 where a document has another one
+python -m tools.table            # print the leaderboard, and write every table into its document
+python -m tools.table --check    # exit with 1 if a document has another table
 
-A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is a key of TABLES.
+A table is between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is a key of TABLES.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def read_leaderboard(path: Path = LEADERBOARD) -> list[dict[str, str]]:
 
 def _check_row(row: dict[str, str], where: str) -> None:
     if None in row or None in row.values():
-        raise ValueError(f"{where}: has not {len(COLUMNS)} columns (quote what holds a comma)")
+        raise ValueError(f"{where}: has not {len(COLUMNS)} columns (quote values with a comma)")
     for column, pattern in PATTERNS.items():
         if not re.fullmatch(pattern, row[column]):
             raise ValueError(f"{where}: {column} = {row[column]!r} does not match {pattern}")
@@ -67,14 +67,14 @@ def _check_row(row: dict[str, str], where: str) -> None:
 
 
 def markdown(columns: dict[str, str], rows: list[list[str]]) -> str:
-    """A Markdown table; `columns` maps each heading to `<` or `>`, the side that its cells stand at."""
-    rules = ["---" if side == "<" else "---:" for side in columns.values()]
+    """A Markdown table; `columns` maps each heading to `<` or `>`, the alignment of its cells."""
+    rules = ["---" if alignment == "<" else "---:" for alignment in columns.values()]
     lines = [list(columns), rules, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else NOTHING
 
 
 def leaderboard_table(rows: Rows) -> str:
-    """A line a training, in the leaderboard's order; those of the dial have a table of their own."""
+    """One line per training, in the leaderboard's order; those of the dial have a separate table."""
     columns = {"command": "<", "parameters": ">", "single view": ">", "six views": ">", "training": ">", "machine": "<"}
     by_training: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for row in rows:
@@ -106,7 +106,7 @@ def _accuracy(row: dict[str, str]) -> str:
 
 
 def _pflop(value: float) -> str:
-    """Two digits, and all of a whole number's."""
+    """The value with two digits, or all digits from 10 on."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
@@ -139,7 +139,7 @@ def series_table(leaderboard: Rows) -> str:
 
 
 def ladder_table(rows: Rows) -> str:
-    """The runs of each size, cheap ones first, and the power law through those that no cheaper run beats."""
+    """The runs of each size, cheapest first, and the power law through those that no cheaper run beats."""
     columns = {"at most": ">", "run": "<"} | dict.fromkeys(["parameters", "epochs", "PFLOP", "accuracy"], ">")
     lines = [
         [
@@ -163,19 +163,19 @@ def ladder_table(rows: Rows) -> str:
 
 
 def ablation_table(rows: Rows) -> str:
-    """What each switch changes, the most useful first."""
+    """The effect of each switch, the most useful first."""
     alt = "Change of validation accuracy when a switch of the original recipe is off"
     return with_picture("ablation", alt, changes_table(rows, "switched_off"))
 
 
 def regularisation_table(rows: Rows) -> str:
-    """What each way of regularisation changes, the most harmful first."""
+    """The effect of each regularisation method, the most harmful first."""
     alt = "Change of validation accuracy when one thing is added to a short run"
     return with_picture("regularisation", alt, changes_table(rows, "added"))
 
 
 def changes_table(rows: Rows, variable: str) -> str:
-    """A table a setting: the cases by what they change, the first case above them; empty where there are no rows."""
+    """One table per setting: the case "nothing", then the others by their change; empty without rows."""
     columns = {variable.replace("_", " "): "<", "accuracy": ">", "change, same seeds, points": ">", "n": ">"}
     tables = []
     for setting, cases in studies(rows, variable).items():
@@ -198,7 +198,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def shapes_table(rows: Rows) -> str:
-    """The shapes of each setting, the most accurate first."""
+    """The shapes of each setting, most accurate first."""
     names = ["parameters", "multiply-adds", "PFLOP", "accuracy", "nll (lower is better)", "n"]
     columns = {"shape": "<"} | dict.fromkeys(names, ">")
     tables = []
@@ -220,7 +220,7 @@ def _shape_line(case: Case) -> list[str]:
 
 
 def calibration_table(rows: Rows) -> str:
-    """Confidence beside accuracy, run by run."""
+    """Confidence and accuracy of each run."""
     columns = {"run": "<"} | dict.fromkeys(["accuracy", "mean confidence", "expected calibration error"], ">")
     lines = [
         [
@@ -235,7 +235,7 @@ def calibration_table(rows: Rows) -> str:
 
 
 def with_picture(name: str, alt: str, table: str, *, drawn: bool = True) -> str:
-    """The picture that tools/pictures.py draws of the same rows, and the table; or that there is nothing yet."""
+    """The picture that tools/pictures.py draws of the same rows, and the table; or NOTHING."""
     if not table:
         return NOTHING
     return f"![{alt}](pictures/{name}.png)\n\n{table}" if drawn and table != NOTHING else table
@@ -253,7 +253,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(document: str) -> str:
-    """The document with the present tables between its markers. Raises ValueError where one has no end."""
+    """The document with the current tables between its markers. Raises ValueError if a marker has no end."""
     for name, make in TABLES.items():
         before, begin, rest = document.partition(f"<!-- {name} -->")
         _, end, after = rest.partition(f"<!-- /{name} -->")
@@ -266,7 +266,7 @@ def filled(document: str) -> str:
 def main() -> None:
     """Update or check the documents."""
     parser = argparse.ArgumentParser(description="Make the tables of README.md and docs/report.md.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 where a document differs")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document differs")
     is_check: bool = parser.parse_args().check
     print(TABLES["results"]())
     for path in DOCUMENTS:

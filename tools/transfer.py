@@ -1,14 +1,13 @@
-"""What pretraining is worth: a network fine-tuned from other classes against one trained from scratch, a row each.
+"""Compares networks fine-tuned from other classes with networks trained from scratch, one row per training.
 
     python -m tools.transfer --data-dir DIR --seeds 3
-    python -m tools.transfer --data-dir DIR --only pictures pretrained       # what the trainings need, and no training
+    python -m tools.transfer --data-dir DIR --only pictures pretrained       # only the data and the pretrained network
     python -m tools.transfer --data-dir DIR --seeds 1 --only "50 a class"
 
-The classes of a data set are cut in two: a network of the budget learns the first half of them, then the second half
-is learned from few images a class, and the digits from all of theirs (1,197). Images are drawn anew for each seed;
-validation is on all validation images of those classes. Rows are added to results/transfer.csv; what stands there is
-not trained again, and an interrupted pretraining resumes. Each training is also a plain command on the folders in
-`--work`:
+The classes of a data set are divided in two halves: a network of the budget learns the first half, and is fine-tuned on
+few images per class of the second half, and on all 1,197 digits. Each seed draws other images; validation uses all
+validation images of those classes. Rows are added to results/transfer.csv; existing rows are not measured
+again, and an interrupted pretraining is resumed. Each training is also a plain command on the folders in `--work`:
 
     pocket-resnet train best --budget 1M --epochs 32 --data runs/transfer/pictures/first --run pretrained
     pocket-resnet train --from runs/pretrained --epochs 40 --data runs/transfer/pictures/50-seed0
@@ -36,7 +35,7 @@ from pocket_resnet.seeds import generator
 from pocket_resnet.training.run import train
 from tools import study
 
-STARTS: dict[str, dict[str, Any]] = {  # how a training begins -> epochs as a multiple, share of them frozen
+STARTS: dict[str, dict[str, Any]] = {  # start of a training -> its length as a factor, and the share of frozen epochs
     "from scratch": {"length": 1},
     "from scratch, 4 times as long": {"length": 4},
     "fine-tuned": {"length": 1},
@@ -46,7 +45,7 @@ DIGITS = "digits"
 
 
 def lengths(options: argparse.Namespace) -> dict[str, int]:
-    """The data of the trainings by name, and how many epochs a fine-tuning on them has: few images get more."""
+    """The number of fine-tuning epochs by name of the data: few images get more."""
     few, many = options.counts
     return {f"{few} a class": 4 * options.epochs, f"{many} a class": options.epochs, DIGITS: options.epochs}
 
@@ -60,7 +59,7 @@ def write_pictures(source: Source, folder: Path, counts: list[int], num_seeds: i
 
 
 def _write(source: Source, folder: Path, classes: range, count: int | None, seed: int) -> None:
-    """Up to `count` training images of each of the classes, drawn by the seed, and all of validation."""
+    """Write up to `count` training images per class, drawn by the seed, and all validation images."""
     if folder.is_dir():
         return
     unfinished = folder.with_name(f"{folder.name}.part")
@@ -84,7 +83,7 @@ def _drawn(split: Split, label: int, count: int | None, seed: int) -> list[int]:
 
 
 def pretrained(options: argparse.Namespace, pictures: Path) -> Path:
-    """The run that has learned the first half of the classes; trained, or resumed, where it is not finished."""
+    """The model that has learned the first half of the classes; trained or resumed if it is not finished."""
     changes = {"budget": options.budget, "epochs": options.pretrain_epochs, "min_steps": 0}
     changes |= {"validate_every": options.pretrain_epochs, "data.name": str(pictures / "first")}
     changes |= {"hardware.num_threads": torch.get_num_threads()}
@@ -92,12 +91,12 @@ def pretrained(options: argparse.Namespace, pictures: Path) -> Path:
     try:
         result = train(recipe, data_dir=options.data_dir, runs_dir=options.work, run="pretrained", resume=True)
     except Stopped:
-        sys.exit("stopped; the same command goes on")
+        sys.exit("stopped; the same command continues")
     return Path(result.model)
 
 
 def recipe_of(row: dict[str, Any], model: Path, pictures: Path) -> Recipe:
-    """The training of that row: the recipe `finetune`, or `best` with the pretrained network's shape and batch size."""
+    """The recipe of that row: `finetune`, or `best` with the pretrained network's shape and batch size."""
     count, seed = str(row["data"]).partition(" ")[0], row["seed"]
     start, epochs = STARTS[row["start"]], row["epochs"]
     name = DIGITS if row["data"] == DIGITS else str(pictures / f"{count}-seed{seed}")
@@ -113,10 +112,10 @@ def recipe_of(row: dict[str, Any], model: Path, pictures: Path) -> Recipe:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Those of every study, and how long, on how many images."""
+    """The options of every study, and those of the pretraining and the images."""
     options = study.parser(__doc__, "transfer.csv", budget="1M", epochs=10)
     options.add_argument("--pretrain-epochs", type=int, default=32, help="default: 32")
-    options.add_argument("--counts", type=int, nargs=2, default=[50, 500], help="images a class (default: 50 500)")
+    options.add_argument("--counts", type=int, nargs=2, default=[50, 500], help="images per class (default: 50 500)")
     options.add_argument("--work", type=Path, default=Path("runs/transfer"), help="folder for pictures and the run")
     return options
 
@@ -131,11 +130,11 @@ def main(options: argparse.Namespace) -> None:
     if options.only == ["pictures"]:
         return
     model = pretrained(options, pictures)
-    wanted = itertools.product(range(options.seeds), [name for name in options.only or known if name in known], STARTS)
+    names = [name for name in options.only or known if name in known]
     rows = [
         {"budget": options.budget, "pretrain_epochs": options.pretrain_epochs, "data": data, "start": start}
         | {"epochs": known[data] * STARTS[start]["length"], "seed": seed}
-        for seed, data, start in wanted
+        for seed, data, start in itertools.product(range(options.seeds), names, STARTS)
     ]
     if rows:
         study.add_rows(options.out, rows, lambda row: recipe_of(row, model, pictures), options.data_dir)

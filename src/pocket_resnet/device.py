@@ -1,4 +1,4 @@
-"""What this machine offers: device, number format, memory layout, and how to name it in a results table."""
+"""The hardware of a run: device, number format, memory layout, and the machine's name for results tables."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ from pocket_resnet.errors import EnvironmentFault, UsageError
 Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["fp32", "bf16"]
 
-# Options of mallopt(3), and the largest number of bytes that it takes.
+# Options of mallopt(3), and their largest value in bytes.
 TRIM_THRESHOLD, MMAP_THRESHOLD, NO_LIMIT = -1, -3, 2**31 - 1
 
-# As Linux names them: x86 first, then ARM.
+# Linux's names, x86 first, then ARM.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 
 
@@ -33,7 +33,7 @@ class Hardware:
     precision: Precision
     channels_last: bool
     num_threads: int = 0
-    """Of the CPU; 0 leaves torch's number."""
+    """Number of CPU threads; 0 keeps torch's."""
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -46,7 +46,7 @@ class Hardware:
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether the device works on while Python goes on."""
+        """Whether the device computes while Python continues."""
         return self.device.type != "cpu"
 
     def synchronize(self) -> None:
@@ -57,12 +57,12 @@ class Hardware:
             torch.mps.synchronize()
 
     def use_threads(self) -> None:
-        """Compute with that many threads from here on; `own_settings` gives the caller's number back."""
+        """Set torch's number of threads; `own_settings` restores the caller's."""
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Multiply in bf16 inside this context where the precision says so; weights stay fp32."""
+        """Within this context, multiply in bf16 if that is the precision; weights stay fp32."""
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
@@ -74,7 +74,7 @@ def choose(
     channels_last: bool = True,
     num_threads: int = 0,
 ) -> Hardware:
-    """The hardware for the wishes; UsageError where a wished device is not here. Changes no setting."""
+    """The hardware for these choices; changes no setting. Raises UsageError if the device is not available."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -88,14 +88,14 @@ def choose(
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; a GPU fetches it out of pinned memory while Python goes on."""
+    """The tensor on the device; a GPU copies it from pinned memory while Python continues."""
     if device.type == "cuda" and x.device.type == "cpu":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
 
 def num_cores() -> int:
-    """The cores this process may use: those it is bound to, within a container's quota."""
+    """Number of cores this process may use: those it is bound to, within a container's quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota_us, period_us = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -105,7 +105,7 @@ def num_cores() -> int:
 
 
 def _multiplies_bf16(device: str) -> bool:
-    """Whether bf16 multiplications are an instruction there: there `fast` steps 1.65 times as fast (docs/log.md)."""
+    """Whether the device has instructions for bf16, which make a step of `fast` 1.65 times as fast (docs/log.md)."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     features = _cpu_features()
@@ -122,21 +122,21 @@ def _cpu_features() -> set[str]:
 
 @contextmanager
 def explained_memory() -> Iterator[None]:
-    """Inside, running out of memory becomes an EnvironmentFault."""
+    """Within this context, running out of memory raises EnvironmentFault."""
     try:
         yield
-    except RuntimeError as error:  # on the CPU torch has no class of its own for it
+    except RuntimeError as error:  # torch has no error class for this on the CPU
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise EnvironmentFault("out of memory", hint="free some memory, or use a smaller --batch-size") from error
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep memory that tensors free, for the next step, instead of giving it back (Linux, glibc).
+    """Make the C library keep freed memory for the next step instead of returning it to the system (Linux, glibc).
 
-    A step's activations are tens of megabytes a tensor; fetched anew from the system, each page costs a fault: a fifth
-    of a step of `fast` at full size (docs/log.md). Elsewhere this does nothing. It holds for the whole process and
-    cannot be taken back, so the command does it, and a program that trains may.
+    A step's activations have tens of megabytes per tensor. Requesting them anew from the system costs a fault per page:
+    a fifth of a step of `fast` at full size (docs/log.md). Elsewhere this does nothing. It affects the whole process
+    and cannot be undone, so the command does it, not the library.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -154,7 +154,7 @@ def machine(hardware: Hardware) -> str:
 
 
 def instructions() -> tuple[str, ...]:
-    """The processor's instruction sets that decide how fast it runs small networks, in the order of INSTRUCTIONS."""
+    """The processor's instruction sets that determine its speed for small networks, in the order of INSTRUCTIONS."""
     return tuple(name for name in INSTRUCTIONS if name in _cpu_features())
 
 

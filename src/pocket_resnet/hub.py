@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pushed:
-    """What `push` has sent, or would send."""
+    """The result of `push`."""
 
     address: str
     """The address that `load` accepts."""
@@ -49,7 +49,7 @@ def push(path: Path, repository: str, *, private: bool = False, dry_run: bool = 
 
 
 def _contents(folder: Path, card: Card) -> dict[str, bytes]:
-    """The known files of the model by name, verified; the card with front matter, also one of an earlier version.
+    """The known files of the model by name, verified; front matter is added to a card of an earlier version.
 
     The digests of a folder's images are not uploaded: with them, anyone with an image could tell whether it was used.
     """
@@ -96,7 +96,7 @@ def _upload(repository: str, contents: Mapping[str, bytes], private: bool, messa
         try:
             commit = api.create_commit(repository, operations, commit_message=message)
         except ValueError as error:
-            if not isinstance(error.__cause__, BadRequestError):  # which is the answer to the check of the card
+            if not isinstance(error.__cause__, BadRequestError):  # raised when the hub rejects the card
                 raise
             what = f"the hub does not accept the front matter of {CARD_NAME}"
             hint = "correct it, see https://huggingface.co/docs/hub/model-cards, or remove it: a new one is made"

@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of where they are used, so that no generator state is ever saved.
+"""Random numbers as pure functions of their place of use, so no generator state is ever saved.
 
 `generator(seed, "crop", epoch)` gives the same stream on every machine, process and resume.
 """

@@ -1,7 +1,7 @@
-"""Torch's global settings: ours inside, the caller's again afterwards.
+"""Sets torch's global settings for our computations, and restores the caller's afterwards.
 
 A program that imports this package has its own threads, number formats, defaults and random numbers. They must not
-reach our results, and ours must not stay behind.
+affect our results, and ours must not affect the program.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ _num_inside = 0
 
 @contextlib.contextmanager
 def own_settings(*, benchmark: bool = False) -> Iterator[None]:
-    """Inside, torch computes as a fresh process does, in true fp32; on leaving, every setting is the caller's again.
+    """Within this context, torch computes as in a fresh process, in true fp32; then the caller's settings are restored.
 
-    Restored: threads, fp32 precision, default type and device, random generators, gradient modes and autocast. What
-    all threads of a program share is restored when the last of them leaves. Works as a decorator too.
+    Restored: threads, fp32 precision, default type and device, random generators, gradient modes and autocast.
+    Settings that all threads of a program share are restored when the last thread leaves. Also works as a decorator.
 
-    `benchmark` has cuDNN time its kernels once for each shape and take the fastest. It may choose others next time, so
-    the same work on the same GPU then differs in the last bits; for training, whose shapes repeat.
+    `benchmark` makes cuDNN time its kernels once for each shape and use the fastest, for training, whose shapes repeat.
+    It may choose others next time, so repeated work on the same GPU may differ in the last bits.
     """
     num_threads = torch.get_num_threads()
     try:
@@ -46,7 +46,7 @@ def own_settings(*, benchmark: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shared_settings() -> Iterator[None]:
-    """What all threads share: set by the first that enters, restored by the last that leaves."""
+    """Settings that all threads share: set by the first thread to enter, restored by the last to leave."""
     global _num_inside
     with _lock:
         if _num_inside == 0:
@@ -78,9 +78,9 @@ def _defaults() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _generators() -> Iterator[None]:
-    """On leaving, random numbers go on as if none had been drawn inside.
+    """Restore the random generators, as if no numbers had been drawn within this context.
 
-    Before CUDA starts, torch queues seeds for its generators. They are queued again, or set where CUDA has started.
+    Before CUDA starts, torch queues seeds for its generators. They are queued again, or set if CUDA has started.
     """
     queue: Any = torch.cuda._lazy_seed_tracker
     had_started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -98,15 +98,15 @@ def _generators() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _true_fp32() -> Iterator[None]:
-    """Inside, fp32 means fp32, not TF32 or bf16: the same results on every device.
+    """Within this context, fp32 means fp32, not TF32 or bf16.
 
-    Where the caller has used torch's newer switches, its older ones raise RuntimeError and are left alone.
+    If the caller has used torch's newer switches, the older ones raise RuntimeError and are left alone.
     """
     backends: Any = torch.backends
     cudnn, mkldnn = backends.cudnn, backends.mkldnn
     operations = (cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.rnn, mkldnn.matmul)
     places = (backends, cudnn, mkldnn, *operations)  # operations without a setting of their own follow the first three
-    found = [place.fp32_precision for place in places]
+    precisions = [place.fp32_precision for place in places]
     older = _older_switches()
     if older is not None:
         _set_older_switches("highest", False)
@@ -118,7 +118,7 @@ def _true_fp32() -> Iterator[None]:
     finally:
         if older is not None:
             _set_older_switches(*older)
-        for place, precision in zip(places, found, strict=True):
+        for place, precision in zip(places, precisions, strict=True):
             if place.fp32_precision != precision:
                 place.fp32_precision = precision
 

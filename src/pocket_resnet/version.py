@@ -1,3 +1,3 @@
-"""The release, in one place: the package, model cards and `--version` read it here."""
+"""The version of the package."""
 
 __version__ = "0.1.0"

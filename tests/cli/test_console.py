@@ -37,7 +37,7 @@ EVALUATION: dict[str, Any] = {
 
 
 def test_evaluation_names_the_worst_mistake_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
-    console.evaluation(EVALUATION)
+    console.print_evaluation(EVALUATION)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0][:5] == ["accuracy", "75.00%", "(95%:", "50.00%", "to"]
     rows = {words[0]: words[1:] for words in lines if words}
@@ -47,7 +47,7 @@ def test_evaluation_names_the_worst_mistake_of_each_class(capsys: pytest.Capture
 
 def test_predictions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     top = [{"label": "cat", "probability": 0.9}, {"label": "dog", "probability": 0.1}]
-    console.predictions([{"image": "a.png", "top": top}, {"image": "b.png", "top": top[:1]}])
+    console.print_predictions([{"image": "a.png", "top": top}, {"image": "b.png", "top": top[:1]}])
     assert capsys.readouterr().out == "a.png: cat 90.0%, dog 10.0%\nb.png: cat 90.0%\n"
 
 
@@ -57,14 +57,14 @@ def test_tables_are_whole_where_the_output_is_no_terminal(
     """A pipe has no width; nothing is cut off."""
     monkeypatch.setenv("COLUMNS", "20")
     spec = find_spec("original")
-    console.summary("original", summarise(spec))
+    console.print_summary("original", summarise(spec))
     out = capsys.readouterr().out
     assert "original: 4,697,742 parameters" in out
     assert "…" not in out
 
 
 def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> None:
-    console.description(describe(open_source("digits")) | {"verified": {"num_files": 1, "num_recorded": 0}})
+    console.print_description(describe(open_source("digits")) | {"verified": {"num_files": 1, "num_recorded": 0}})
     out = capsys.readouterr().out
     assert "digits: 10 classes" in out
     assert "1,197 train, 300 val, 300 test" in out
@@ -74,14 +74,14 @@ def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> No
 def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("[red]", "[/x]", ":cat:", "two\nlines")
     found = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
-    console.evaluation(found.to_json())
+    console.print_evaluation(found.to_json())
     out = capsys.readouterr().out
     assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
 
 
 def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     """Row 53: a line an image, whatever its name and class."""
-    console.predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
+    console.print_predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
     assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
 
 
@@ -97,7 +97,7 @@ def test_narrow_terminals_keep_names(
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.evaluation(found.to_json())
+    console.print_evaluation(found.to_json())
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "…" not in "".join(lines)
     if columns < 140:
@@ -109,7 +109,7 @@ def test_narrow_terminals_keep_names(
 
 def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.evaluation(found.to_json())
+    console.print_evaluation(found.to_json())
     lines = capsys.readouterr().out.splitlines()
     assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
 
@@ -118,7 +118,7 @@ def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     """Row 59: a line each."""
     names = tuple(f"class {number}" for number in range(1_000))
     found = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
-    console.evaluation(found.to_json())
+    console.print_evaluation(found.to_json())
     assert capsys.readouterr().out.count("\n") < 1_010
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pocket_resnet.cli.search_command import show
+from pocket_resnet.cli.search_command import print_search
 from pocket_resnet.tuning.record import (
     NOTHING_TO_COMPARE,
     Cost,
@@ -41,7 +41,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
             name="s", recipe="", data="digits", space={}, num_trials=1, trade=None, trials=[TRIAL], importance={},
             best=0, front=[], finals=[], verdict=None, training_flops=2 * 10**12,
         )  # fmt: skip
-        show(SearchResult(Path("s"), replace(record, **changes)))
+        print_search(SearchResult(Path("s"), replace(record, **changes)))
         return capsys.readouterr().out
 
     return show_record

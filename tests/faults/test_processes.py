@@ -235,7 +235,7 @@ def test_a_process_that_never_comes(
 ) -> None:
     """Row 55: exit code 5 after the deadline; a rank is said by its place, from 1."""
     monkeypatch.setenv("POCKET_RESNET_WAIT_S", "0.5")
-    monkeypatch.setattr("pocket_resnet.training.torchrun.TOLD_AFTER_S", 0.1)
+    monkeypatch.setattr("pocket_resnet.training.torchrun.FIRST_MESSAGE_S", 0.1)
     arguments = command("alone")
     ranks = start_ranks(lambda mine: main(arguments) if mine == rank else None)
     assert [each.wait() for each in ranks] == [5 if mine == rank else 0 for mine in (0, 1)]

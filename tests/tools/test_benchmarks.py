@@ -49,7 +49,7 @@ def measured(name: str, *accuracies: float) -> speed.Measured:
 
 def test_tables_hold_medians_and_spread() -> None:
     both = [measured("fast", 0.86, 0.87, 0.88), measured("cpu94", 0.93)]
-    wanted = "\n".join(speed.wanted_table(both))
+    wanted = "\n".join(speed.goals_table(both))
     assert "87.00% ± 1.00 (n=3)): time, of the original's epoch | 1/41.0 | 1/30 | 1/48 |" in wanted
     assert "| 70% | 80% | 90% |" in wanted
     assert "94.00% (n=1), six views (93.00% (n=1), single) | 0.011 PFLOP | 0.24 PFLOP | 0.13 PFLOP |" in wanted

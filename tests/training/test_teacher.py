@@ -91,8 +91,8 @@ def test_views_repeat_and_are_answered_once(
 ) -> None:
     """And the log says so, once an epoch that is computed."""
     calls: list[int] = []
-    answer = Teacher._answer
-    monkeypatch.setattr(Teacher, "_answer", lambda self, x: (calls.append(len(x)), answer(self, x))[1])
+    answer = Teacher._forward
+    monkeypatch.setattr(Teacher, "_forward", lambda self, x: (calls.append(len(x)), answer(self, x))[1])
     trainer = make_trainer(epochs=5, train_image_sizes=(), augment={"flip": "random"})
     for _ in range(trainer.steps.total):
         trainer.train_step()
@@ -119,7 +119,7 @@ def test_views_repeat_and_are_answered_once(
 @pytest.mark.parametrize("damage", ["cut", "other numbers", "no sums"])
 def test_damaged_answers_are_computed_again(damage: str, make_loader: Callable[..., Loader], tmp_path: Path) -> None:
     expected_BK = make_loader().batch(0).targets.teacher_BK
-    [file] = tmp_path.glob(f"data/teachers/*/epoch-0000/{teacher.ANSWERS_NAME}")
+    [file] = tmp_path.glob(f"data/teachers/*/epoch-0000/{teacher.LOGITS_NAME}")
     content = file.read_bytes()
     if damage == "no sums":
         (file.parent / "SHA256SUMS").unlink()

@@ -23,14 +23,14 @@ NUM_IMAGES, BATCH = 14, 5  # three batches an epoch
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that the teacher has predicted."""
     sizes: list[int] = []
-    answer = Teacher._answer
+    answer = Teacher._forward
 
     def note(self: Teacher, view_BCHW: Tensor) -> Tensor:
         sizes.append(len(view_BCHW))
         return answer(self, view_BCHW)
 
     monkeypatch.setattr("pocket_resnet.data.loader.TEACHER_BATCH", BATCH)
-    monkeypatch.setattr(Teacher, "_answer", note)
+    monkeypatch.setattr(Teacher, "_forward", note)
     return sizes
 
 

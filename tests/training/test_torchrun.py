@@ -100,7 +100,7 @@ def test_who_is_missing_is_said_until_the_deadline(
     rank: int, missing: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 55: rank 0 knows who has not come; the others wait for it first."""
-    monkeypatch.setattr(torchrun, "TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(torchrun, "FIRST_MESSAGE_S", 0.0)
     with pytest.raises(
         EnvironmentFault, match=rf"^{missing} of 3 did not connect to 127\.0\.0\.1:{port} within 0\.2 s"
     ):

@@ -44,10 +44,9 @@ class Benchmark:
 
         output = JsonOutput(self.json, self.out)
         measured = benchmark(self.models, threads=self.threads, num_rounds=self.rounds, track=_tracked)
-        found = measured.to_json()
         if self.plot is not None:
             write_through(self.plot, png(accuracy_latency(measured.points())))
-        output.write(found, lambda: console.benchmark(found))
+        output.write(measured.to_json(), lambda: console.print_benchmark(measured.to_json()))
 
 
 def _tracked(rounds: range) -> Iterable[int]:

@@ -57,7 +57,7 @@ class Evaluate:
             precision=self.precision,
             data_dir=self.data_dir,
         )
-        output.write(evaluation.to_json(), lambda: console.evaluation(evaluation.to_json(), evaluation.caveat))
+        output.write(evaluation.to_json(), lambda: console.print_evaluation(evaluation.to_json(), evaluation.caveat))
         if evaluation.caveat and output.on_stdout:
             print(evaluation.caveat, file=sys.stderr)
 
@@ -123,8 +123,8 @@ class Summary:
         from pocket_resnet.recipe.summary import find_spec, summarise
 
         output = JsonOutput(self.json, self.out)
-        found = summarise(find_spec(self.network))
-        output.write(found, lambda: console.summary(self.network, found))
+        summary = summarise(find_spec(self.network))
+        output.write(summary, lambda: console.print_summary(self.network, summary))
 
 
 @dataclass
@@ -150,9 +150,10 @@ class Design:
         from pocket_resnet.recipe.summary import designed
 
         output = JsonOutput(self.json, self.out)
-        limits = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
-        found = designed({key: text for key, text in limits.items() if text is not None}, self.epochs, self.num_classes)
-        output.write(found, lambda: console.design(found))
+        flags = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
+        limits = {key: text for key, text in flags.items() if text is not None}
+        design = designed(limits, self.epochs, self.num_classes)
+        output.write(design, lambda: console.print_design(design))
 
 
 @dataclass
@@ -179,7 +180,7 @@ class Data:
         source = open_source(self.name, data_dir=self.data_dir)
         verified = asdict(source.verify()) if self.verify else None
         description = describe(source) | {"verified": verified}
-        output.write(description, lambda: console.description(description))
+        output.write(description, lambda: console.print_description(description))
 
 
 COMMANDS: dict[str, Any] = {

@@ -42,10 +42,10 @@ class _TerminalHandler(logging.Handler):
 
 
 class _RequestHandler(logging.StreamHandler[TextIO]):
-    """Prints every message, also those that are equal."""
+    """Prints every message, including repeated ones."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Go on serving when the terminal was closed."""
+        """Keep serving after the terminal was closed."""
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def log_to_terminal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_requests_to_terminal() -> Iterator[None]:
-    """Inside, standard error shows each request to the server, with its time of day; equal lines are all printed."""
+    """Within this context, standard error shows each request to the server with its time of day, repeats included."""
     logger, handler = logging.getLogger("pocket_resnet.requests"), _RequestHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
@@ -76,8 +76,8 @@ def log_requests_to_terminal() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def overview(commands: Mapping[str, str]) -> None:
-    """The help of the whole command."""
+def print_overview(commands: Mapping[str, str]) -> None:
+    """Print the help of the whole command."""
     print("Give it a parameter budget, get the most accurate residual network that fits.\n")
     print("usage: pocket-resnet COMMAND ...     (pocket-resnet COMMAND --help explains one, with an example)\n")
     for name, does in commands.items():
@@ -86,22 +86,22 @@ def overview(commands: Mapping[str, str]) -> None:
     print("\nFor example:\n\n  pocket-resnet train fast --data digits      # works offline")
 
 
-def result(found: Mapping[str, Any]) -> None:
-    """The result of a training run."""
-    low, high = found["interval"]
-    print(f"parameters  {found['num_params']:,} ({found['num_macs']:,} multiply-adds per image)")
-    unseen = "validation" if found["train_on"] == "train" else "validation images that it was trained on (no estimate)"
-    print(f"accuracy    {found['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
-    if found.get("caveat") and found["train_on"] == "train":
-        print(f"            {found['caveat']}")
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print the result of a training run."""
+    low, high = result["interval"]
+    print(f"parameters  {result['num_params']:,} ({result['num_macs']:,} multiply-adds per image)")
+    unseen = "validation" if result["train_on"] == "train" else "validation images that it was trained on (no estimate)"
+    print(f"accuracy    {result['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
+    if result.get("caveat") and result["train_on"] == "train":
+        print(f"            {result['caveat']}")
     print(
-        f"training    {found['seconds']:.1f} s for {found['steps']:,} steps, {found['images_per_s']:,.0f} images/s, "
-        f"{found['train_flops'] / 1e12:,.2f} TFLOP ({found['seconds_total']:.1f} s in total)"
+        f"training    {result['seconds']:.1f} s for {result['steps']:,} steps, {result['images_per_s']:,.0f} images/s, "
+        f"{result['train_flops'] / 1e12:,.2f} TFLOP ({result['seconds_total']:.1f} s in total)"
     )
-    print(f"model       {found['model']}", flush=True)
+    print(f"model       {result['model']}", flush=True)
 
 
-def no_report(error: Exception, run: Path, *, debug: bool) -> None:
+def print_no_report(error: Exception, run: Path, *, debug: bool) -> None:
     """Print on standard error why a finished run has no report; `debug` adds the traceback."""
     if debug:
         traceback.print_exception(error)
@@ -111,17 +111,17 @@ def no_report(error: Exception, run: Path, *, debug: bool) -> None:
     print(f"no report: {what} (try again: pocket-resnet report {run})", file=sys.stderr)
 
 
-def next_steps(model: str, report: Path | None) -> None:
-    """The path of the report, and the command to try next."""
+def print_next_steps(model: str, report: Path | None) -> None:
+    """Print the path of the report, and the command to try next."""
     if report is not None:
         print(f"report      {report}")
     print(f"next        pocket-resnet evaluate {model}")
 
 
-def search_front(found: "SearchRecord", recipes: Sequence[Path]) -> None:
-    """One row per trial of the front, with the file of its recipe."""
-    table = _table("recipe", "accuracy", _TRADES[found.trade or ""], "parameters")
-    for trial, path in zip(map(found.trial, found.front), recipes, strict=True):
+def print_search_front(record: "SearchRecord", recipes: Sequence[Path]) -> None:
+    """Print one row per trial of the front, with the file of its recipe."""
+    table = _table("recipe", "accuracy", _TRADES[record.trade or ""], "parameters")
+    for trial, path in zip(map(record.trial, record.front), recipes, strict=True):
         cells = f"{trial.rungs[-1].accuracy:.2%}", f"{trial.trade:,.6g}", f"{trial.cost.num_params:,}"
         table.add_row(str(path), *cells)
     _print(table)
@@ -130,24 +130,24 @@ def search_front(found: "SearchRecord", recipes: Sequence[Path]) -> None:
 _TRADES = {"latency": "milliseconds", "macs": "multiply-adds", "bytes": "bytes", "params": "parameters"}
 
 
-def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
-    """Accuracy and calibration, then a row per class with its most frequent mistake."""
-    low, high = found["interval"]
-    views = "single view" if found["views"] == 1 else f"{found['views']} views"
+def print_evaluation(evaluation: Mapping[str, Any], caveat: str | None = None) -> None:
+    """Print accuracy and calibration, then a row per class with its most frequent mistake."""
+    low, high = evaluation["interval"]
+    views = "single view" if evaluation["views"] == 1 else f"{evaluation['views']} views"
     print(
-        f"accuracy {found['accuracy']:.2%} (95%: {low:.2%} to {high:.2%}) of {found['num_images']:,} images, "
-        f"split {found['split']}, {views}, {found['precision']}"
+        f"accuracy {evaluation['accuracy']:.2%} (95%: {low:.2%} to {high:.2%}) of {evaluation['num_images']:,} images, "
+        f"split {evaluation['split']}, {views}, {evaluation['precision']}"
     )
     if caveat:
         print(caveat)
-    print(f"negative log-likelihood {found['nll']:.4f}, expected calibration error {found['ece']:.4f}")
-    names = list(found["per_class"])
+    print(f"negative log-likelihood {evaluation['nll']:.4f}, expected calibration error {evaluation['ece']:.4f}")
+    names = list(evaluation["per_class"])
     table = _table("class", "images", "accuracy", "95% interval", "most often mistaken for")
-    for k, (name, row) in enumerate(found["per_class"].items()):
+    for k, (name, row) in enumerate(evaluation["per_class"].items()):
         if row["num_images"] == 0:
             table.add_row(printable(name), "0", "-", "-", "-")
             continue
-        mistakes = [*found["confusion"][k]]
+        mistakes = [*evaluation["confusion"][k]]
         mistakes[k] = 0
         most = max(mistakes)
         taken_for = f"{printable(names[mistakes.index(most)])} ({most})" if most else "-"
@@ -159,7 +159,7 @@ def evaluation(found: Mapping[str, Any], caveat: str | None = None) -> None:
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Inside, calls with (done, total) move a bar on standard error, if that is a terminal."""
+    """Yields a function of (done, total) that moves a bar on standard error, if that is a terminal."""
     console = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -167,53 +167,56 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def predictions(rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line per image, most probable classes first."""
+def print_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print one line per image, most probable classes first."""
     for row in rows:
         ranking = ", ".join(f"{printable(entry['label'])} {entry['probability']:.1%}" for entry in row["top"])
         print(f"{printable(row['image'])}: {ranking}")
 
 
-def summary(name: str, found: Mapping[str, Any]) -> None:
-    """One row per layer, then the totals."""
+def print_summary(name: str, summary: Mapping[str, Any]) -> None:
+    """Print one row per layer, then the totals."""
     table = _table("layer", "kind", "output", "parameters", "multiply-adds")
-    for layer in found["layers"]:
+    for layer in summary["layers"]:
         shape = " x ".join(str(size) for size in layer["out_shape"])
         table.add_row(layer["name"], layer["kind"], shape, f"{layer['num_params']:,}", f"{layer['num_macs']:,}")
     _print(table)
-    print(f"{name}: {found['num_params']:,} parameters, {found['num_macs']:,} multiply-adds per image")
-    print(f"{found['num_bytes']:,} bytes of fp32 weights, {found['peak_activation_bytes']:,} bytes of fp32 activations")
+    print(f"{name}: {summary['num_params']:,} parameters, {summary['num_macs']:,} multiply-adds per image")
+    num_bytes, num_activation_bytes = summary["num_bytes"], summary["peak_activation_bytes"]
+    print(f"{num_bytes:,} bytes of fp32 weights, {num_activation_bytes:,} bytes of fp32 activations")
 
 
-def design(found: Mapping[str, Any]) -> None:
-    """The network chosen for a budget, its costs against the limits, and the reasons."""
-    spec = found["spec"]
+def print_design(design: Mapping[str, Any]) -> None:
+    """Print the network chosen for a budget, its costs compared with the limits, and the reasons."""
+    spec = design["spec"]
     widths, num_blocks = ("-".join(map(str, spec[key])) for key in ("widths", "num_blocks"))
     print(f"network        {num_blocks} {spec['block']} blocks, {widths} channels, {spec['stem']} stem")
-    costs = {"parameters": found["num_params"], "multiply-adds": found["num_macs"], "bytes": found["num_bytes"]}
+    costs = {"parameters": design["num_params"], "multiply-adds": design["num_macs"], "bytes": design["num_bytes"]}
     units = {"parameters": "", "multiply-adds": " per image", "bytes": " of fp32 weights"}
     for what, count in costs.items():
-        most = found["limits"].get(what)
+        most = design["limits"].get(what)
         share = f" ({count / most:.1%} of {most:,})" if most else ""
         print(f"{what:14} {count:,}{units[what]}{share}")
-    for reason in found["reasons"]:
+    for reason in design["reasons"]:
         print(f"why            {reason}")
-    flags = " ".join(f"--{key.replace('_', '-')} {text}" for key, text in found["flags"].items())
+    flags = " ".join(f"--{key.replace('_', '-')} {text}" for key, text in design["flags"].items())
     print(f"next           pocket-resnet train best {flags}")
 
 
-def description(found: Mapping[str, Any]) -> None:
-    """The contents of a data set."""
-    counts = {which: count for which, count in found["num_images"].items() if count is not None}
-    print(f"{found['name']}: {len(found['classes'])} classes, {found['image_size']} x {found['image_size']} pixels")
+def print_description(description: Mapping[str, Any]) -> None:
+    """Print the contents of a data set."""
+    counts = {which: count for which, count in description["num_images"].items() if count is not None}
+    size = f"{description['image_size']} x {description['image_size']} pixels"
+    print(f"{description['name']}: {len(description['classes'])} classes, {size}")
     print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
-    print(f"stored in    {found['where']}")
-    print(f"mean, std    {_decimals(found['mean'])} and {_decimals(found['std'])} (R G B, 0 to 1, training images)")
-    print(f"fingerprint  {found['fingerprint'][:16]}…")
-    if verified := found["verified"]:
+    print(f"stored in    {description['where']}")
+    mean, std = _decimals(description["mean"]), _decimals(description["std"])
+    print(f"mean, std    {mean} and {std} (R G B, 0 to 1, training images)")
+    print(f"fingerprint  {description['fingerprint'][:16]}…")
+    if verified := description["verified"]:
         print(f"verified     {_verified(**verified)}")
     table = _table("class", *counts)
-    for name, row in found["per_class"].items():
+    for name, row in description["per_class"].items():
         table.add_row(printable(name), *(str(row.get(which, "-")) for which in counts))
     _print(table)
 
@@ -225,10 +228,10 @@ def _verified(num_files: int, num_recorded: int) -> str:
     return f"files: {', '.join(parts)}"
 
 
-def benchmark(found: Mapping[str, Any]) -> None:
-    """The processor, the networks' sizes, and a row for each runtime and number of threads."""
-    print(f"processor  {found['machine']}; {' '.join(found['instructions']) or 'no vector instructions known'}")
-    for name, facts in found["models"].items():
+def print_benchmark(benchmark: Mapping[str, Any]) -> None:
+    """Print the processor, the networks' sizes, and a row for each runtime and number of threads."""
+    print(f"processor  {benchmark['machine']}; {' '.join(benchmark['instructions']) or 'no vector instructions known'}")
+    for name, facts in benchmark["models"].items():
         known = []
         if facts["num_params"] is not None:
             known += [f"{facts['num_params']:,} parameters", f"{facts['num_macs']:,} multiply-adds per image"]
@@ -237,7 +240,7 @@ def benchmark(found: Mapping[str, Any]) -> None:
             known.append(f"accuracy{of} {facts['accuracy']:.2%} ({facts['split']}, n = {facts['num_images']:,})")
         print(f"{printable(name)}: {', '.join(known) or 'an exported file that states no accuracy'}")
     table = _table("model", "runtime", "threads", "bytes", "peak memory", "median", "p90", "spread", "images/s")
-    for row in found["timings"]:
+    for row in benchmark["timings"]:
         times = (f"{row['median_ms']:.2f} ms", f"{row['p90_ms']:.2f} ms", f"{row['spread']:.0%}")
         memory = f"{row['peak_bytes'] / 1e6:,.0f} MB"
         sizes = (str(row["num_threads"]), f"{row['num_bytes']:,}", memory)

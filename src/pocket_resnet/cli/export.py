@@ -66,7 +66,7 @@ class Export:
         require_packages(self.format)
         output = JsonOutput(self.json, None)
         exported = self.write_file().to_json()
-        output.write(exported, lambda: show(exported))
+        output.write(exported, lambda: print_exported(exported))
 
     def write_file(self) -> "Exported":
         """Export the model in the format."""
@@ -108,15 +108,16 @@ def require_packages(file_format: str) -> None:
         require_extra("export")
 
 
-def show(found: Mapping[str, Any]) -> None:
+def print_exported(exported: Mapping[str, Any]) -> None:
     """Print the file and its comparison with the model."""
-    print(f"file        {found['file']}")
-    print(f"bytes       {found['num_bytes']:,} ({found['bytes_per_param']:.3f} per parameter)")
-    print(f"logits      differ from the model's by at most {found['largest_difference']:.2g}")
-    print(f"agreement   {found['agreement']:.2%} of {found['num_images']:,} validation images get the model's class")
+    print(f"file        {exported['file']}")
+    print(f"bytes       {exported['num_bytes']:,} ({exported['bytes_per_param']:.3f} per parameter)")
+    print(f"logits      differ from the model's by at most {exported['largest_difference']:.2g}")
+    num_images = f"{exported['num_images']:,} validation images"
+    print(f"agreement   {exported['agreement']:.2%} of {num_images} get the model's class")
     print(
-        f"accuracy    {found['accuracy_exported']:.2%} with the file, {found['accuracy']:.2%} with the model "
-        f"({found['num_lost']} lost, {found['num_won']} won)"
+        f"accuracy    {exported['accuracy_exported']:.2%} with the file, {exported['accuracy']:.2%} with the model "
+        f"({exported['num_lost']} lost, {exported['num_won']} won)"
     )
-    if found["caveat"]:
-        print(f"            {found['caveat']}")
+    if exported["caveat"]:
+        print(f"            {exported['caveat']}")

@@ -1,4 +1,4 @@
-"""How the commands declare their flags: help texts, and the flags that several commands share."""
+"""Help texts of flags, and the flags that several commands share."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -32,7 +32,7 @@ class JsonOutput:
         `csv_text` replaces the JSON in both places.
         """
         if self.file is not None:
-            _check(self.file)  # by now, the run that it may belong to exists
+            _check(self.file)  # again: the run that it may belong to exists by now
             content = json_bytes(value) if csv_text is None else csv_text.encode(errors="backslashreplace")
             write_through(self.file, content)
             print(f"wrote {self.file}", file=sys.stderr)

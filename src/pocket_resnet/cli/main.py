@@ -63,7 +63,7 @@ def _exit_code(arguments: list[str]) -> int:
 def _dispatch(arguments: list[str], debug: bool) -> None:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
-        console.overview({name: (command.__doc__ or "").splitlines()[0] for name, command in COMMANDS.items()})
+        console.print_overview({name: (command.__doc__ or "").splitlines()[0] for name, command in COMMANDS.items()})
     elif name == "--version":
         print(f"pocket-resnet {__version__}")
     elif name in COMMANDS:
@@ -94,7 +94,7 @@ def _parse(name: str, arguments: list[str]) -> Any:
 
 
 def _with_home(value: Any) -> Any:
-    """A flag's value with `~` expanded in paths, which shells do not do in `--out=~/found.json`."""
+    """A flag's value with `~` expanded in paths, which shells do not do in `--out=~/result.json`."""
     if isinstance(value, tuple):
         return tuple(map(_with_home, value))
     return expanded(value) if isinstance(value, Path) else value

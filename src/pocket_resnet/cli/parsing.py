@@ -22,7 +22,7 @@ TAKE_BUDGET = ("train", "search", "design")
 def parse(kind: Any, words: Sequence[str], arguments: Sequence[str], description: str | None = None) -> Any:
     """An object of this class with its fields from the arguments.
 
-    `words` are the command's name and all that follows it, for hints. Raises UsageError for a wrong value or word.
+    `words` are the command's name and all its arguments, for hints. Raises UsageError for a wrong value or word.
     Tyro explains an unknown flag and exits with 2, as it does after --help.
     """
     prog = f"pocket-resnet {words[0]}{' [RECIPE]' * (words[0] in TAKE_RECIPE)}"
@@ -48,7 +48,7 @@ def _explained(words: Sequence[str]) -> Iterator[None]:
 
 
 def _refuse(event: Any, words: Sequence[str]) -> None:
-    """Raise UsageError for what tyro found; an unknown flag is left to tyro, which shows similar ones."""
+    """Raise UsageError for an error that tyro reports; tyro itself explains an unknown flag, with similar ones."""
     see_help = f"see pocket-resnet {words[0]} --help"
     if words[0] == "summary" and (budget := _values(words, "--budget")):
         raise UsageError(
@@ -124,7 +124,7 @@ def _right_line(words: Sequence[str], word: str) -> str | None:
 
 
 def _is_data(word: str) -> bool:
-    from pocket_resnet.data.datasets import NAMES  # torch is needed for this one only
+    from pocket_resnet.data.datasets import NAMES  # imports torch, which nothing else here needs
 
     folder = expanded(word)
     is_run = (folder / "recipe.toml").exists()

@@ -1,4 +1,4 @@
-"""The command `predict`: its flags, and its lines, CSV or JSON."""
+"""The command `predict`: its flags, and its output as text, CSV or JSON."""
 
 import csv
 import io
@@ -51,7 +51,7 @@ class Predict:
         if rows and (num_classes := len(rows[0]["top"])) < self.top != DEFAULT_TOP:
             _log.info(f"--top {self.top}: the model has only {num_classes} classes, so all are listed")
         table = _csv(rows) if self.csv else None
-        output.write({"predictions": rows}, lambda: console.predictions(rows), table)
+        output.write({"predictions": rows}, lambda: console.print_predictions(rows), table)
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
             raise DataError(what, hint="check the paths, save the files again as images, or omit them")

@@ -1,4 +1,4 @@
-"""The command `push`: a class whose fields are its flags, and what it prints."""
+"""The command `push`."""
 
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any

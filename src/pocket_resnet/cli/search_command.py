@@ -1,4 +1,4 @@
-"""`pocket-resnet search`: its flags, and what it prints."""
+"""The command `search`: its flags and its output."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class Search:
             resume=self.resume,
         )
         result = search(request)
-        output.write(result.record.to_json(), lambda: show(result))
+        output.write(result.record.to_json(), lambda: print_search(result))
         if self.report:
             from pocket_resnet.reporting.report import write_report
 
@@ -99,13 +99,13 @@ class Search:
                 print(f"report      {page}")
 
 
-def show(result: "SearchResult") -> None:
-    """Print what the trials cost, the comparison or the front, and the command to try next."""
+def print_search(result: "SearchResult") -> None:
+    """Print the cost of the trials, the comparison or the front, and the command to try next."""
     record = result.record
     for name, text in (*_cost_lines(record), *_comparison_lines(record)):
         print(f"{name:12}{text}")
     if record.front:
-        console.search_front(record, result.recipes)
+        console.print_search_front(record, result.recipes)
     elif result.recipes:
         print(f"next        pocket-resnet train {result.recipes[0]}")
     else:

@@ -25,7 +25,7 @@ def prepare() -> None:
             setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "r" if number == 0 else "w"), encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            with contextlib.suppress(OSError):  # if another file has its descriptor
+            with contextlib.suppress(OSError):  # another file has its descriptor
                 stream.reconfigure(errors="backslashreplace")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.export import Export, require_packages, show
+from pocket_resnet.cli.export import Export, print_exported, require_packages
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import PocketError
@@ -96,7 +96,7 @@ class Train:
             fork=self.fork,
         )
         if is_writer():
-            output.write(result.__dict__, lambda: console.result(result.__dict__))
+            output.write(result.__dict__, lambda: console.print_result(result.__dict__))
             self._write_extras(Path(result.model), output)
 
     def _write_extras(self, model: Path, output: JsonOutput) -> None:
@@ -105,8 +105,8 @@ class Train:
         exported = self._write_export(self.export, model.parent) if self.export else None
         if not output.on_stdout:
             if exported:
-                show(exported)
-            console.next_steps(str(model), page)
+                print_exported(exported)
+            console.print_next_steps(str(model), page)
 
     def _write_report(self, folder: Path) -> Path | None:
         """The report's page. The run is already saved, so a failure here only prints a line."""
@@ -115,7 +115,7 @@ class Train:
 
             return write_report([folder], data_dir=self.data_dir)
         except Exception as error:
-            console.no_report(error, folder, debug=self.debug)
+            console.print_no_report(error, folder, debug=self.debug)
             return None
 
     def _write_export(self, choice: str, folder: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ COMMON = {
     ),
 }
 SECTIONS = tuple(name for name, field in Recipe.model_fields.items() if isinstance(field.default, BaseModel))
-METAVARS = {  # for optional keys, where tyro would print {None}|STR
+METAVARS = {  # for optional keys, for which tyro would print {None}|STR
     "budget": "COUNT",
     "max_macs": "COUNT",
     "max_bytes": "BYTES",

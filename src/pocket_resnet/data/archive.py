@@ -1,7 +1,7 @@
-"""Take expected files out of a .tar.gz, and nothing else, whatever the archive tries.
+"""Extracts the expected files from an untrusted .tar.gz, and nothing else.
 
-The whole archive is looked through first. One entry that is a link or a device, or whose name leaves the
-folder, refuses all of it; so does more data than the limits allow. Then only the named files are written.
+The whole archive is checked first. It is refused if an entry is a link or a device, if a name leads outside the
+folder, or if there are more data than the limits allow. Then only the named files are written.
 """
 
 import gzip
@@ -17,14 +17,14 @@ from pocket_resnet.io import files
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_TOTAL_BYTES = 512 * 2**20
 MAX_NUM_MEMBERS = 1_000
-MAX_RATIO = 100  # unpacked to packed bytes; photographs stay near 1
+MAX_RATIO = 100  # unpacked to packed bytes; near 1 for photographs
 MAX_HEADER_BYTES = 2**20
 _AGAIN = "delete it and try again"
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 class _BoundedGzip(gzip.GzipFile):
-    """Unpacks only in pieces: tarfile reads an extended header at once, however large it claims to be."""
+    """Limits each read: tarfile reads an extended header at once, whatever size it states."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= MAX_HEADER_BYTES:
@@ -33,10 +33,9 @@ class _BoundedGzip(gzip.GzipFile):
 
 
 def extract(archive: Path, members: Mapping[str, Path]) -> None:
-    """Write each named member to its path, one atomic file after the other.
+    """Write each named member to its path, each file atomically.
 
-    Raises DataError where the archive is damaged, unsafe, over the limits, or lacks a member; then nothing
-    has been written.
+    Raises DataError before writing anything if the archive is damaged, unsafe, over the limits, or lacks a member.
     """
     try:
         _check(archive, members)
@@ -50,7 +49,7 @@ def extract(archive: Path, members: Mapping[str, Path]) -> None:
 
 def _check(archive: Path, members: Mapping[str, Path]) -> None:
     max_total = min(MAX_TOTAL_BYTES, MAX_RATIO * archive.stat().st_size)
-    num_bytes, found = 0, set()
+    num_bytes, names = 0, set()
     with _BoundedGzip(archive) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
         for number, entry in enumerate(tar, 1):
             num_bytes += entry.size
@@ -62,8 +61,8 @@ def _check(archive: Path, members: Mapping[str, Path]) -> None:
                 raise _unsafe(archive, f"{entry.name!r} is a link, a device or another special file")
             if PurePosixPath(entry.name).is_absolute() or ".." in PurePosixPath(entry.name).parts:
                 raise _unsafe(archive, f"{entry.name!r} would be written outside the folder")
-            found.add(entry.name)
-    if missing := sorted(set(members) - found):
+            names.add(entry.name)
+    if missing := sorted(set(members) - names):
         raise DataError(f"does not contain {', '.join(missing)}", where=archive, hint=_AGAIN)
 
 

@@ -28,7 +28,7 @@ ERASED_RATIO = (0.3, 3.3)
 class Targets:
     """Training targets of a batch: weight `share` on class `labels_B`, and the rest on `others_B`.
 
-    `teacher_BK` are a teacher's probabilities for it, where there is one.
+    `teacher_BK` are the teacher's probabilities, if there is a teacher.
     """
 
     labels_B: Tensor
@@ -41,7 +41,7 @@ class Augmenter:
     """Applies a recipe's augmentation to batches of the training set."""
 
     def __init__(self, recipe: AugmentRecipe, num_samples: int, seed: int, fill_C: Tensor) -> None:
-        """`fill_C`: the colour (uint8 per channel) that stands where pixels are blanked."""
+        """`fill_C` is the colour of blanked pixels, uint8 per channel."""
         self.recipe, self.num_samples, self.seed = recipe, num_samples, seed
         self.fill_1C11 = fill_C.view(1, -1, 1, 1)
         self.first_flip_N = torch.rand(num_samples, generator=generator(seed, "flip")) < 0.5
@@ -49,7 +49,7 @@ class Augmenter:
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw the epoch's tables, unless they are its own already."""
+        """Draw the epoch's tables, unless the current ones are of this epoch."""
         if epoch == self.epoch:
             return
         self.epoch, N = epoch, self.num_samples
@@ -73,7 +73,7 @@ class Augmenter:
     def __call__(self, images_BCHW: Tensor, indices_B: Tensor, visit_B: Tensor | None = None) -> Tensor:
         """The batch of samples `indices_B` (on the CPU), augmented: uint8 [B, C, H, W].
 
-        `visit_B`: how often each of them was trained before, where that is not once in every epoch.
+        `visit_B` counts how often each was trained before; None if each is trained once per epoch.
         """
         x_BCHW = images_BCHW
         if self.recipe.crop_px or self.recipe.flip != "none":
@@ -99,7 +99,7 @@ class Augmenter:
         return torch.where(inside_B1HW, self.fill_1C11, x_BCHW)
 
     def partners(self, num_images: int, step: int) -> Tensor | None:
-        """With which image of the step's batch each is mixed, a permutation int64 [B]; None where nothing is mixed."""
+        """The image of the step's batch that each is mixed with, a permutation int64 [B]; None without mixing."""
         if not (self.recipe.mixup or self.recipe.cutmix):
             return None
         return torch.randperm(num_images, generator=generator(self.seed, "partner", step))
@@ -107,7 +107,7 @@ class Augmenter:
     def mix(
         self, x_NCHW: Tensor, labels_N: Tensor, partner_B: Tensor | None, step: int, teacher_NK: Tensor | None = None
     ) -> tuple[Tensor, Targets]:
-        """Mixup or CutMix, as the recipe says: the first B of N float images, each with its partner among the N.
+        """Mix each of the first B float images with its partner among the N, by mixup or CutMix.
 
         A teacher's probabilities are mixed by the same share.
         """
@@ -127,10 +127,9 @@ class Augmenter:
 
 
 def crop_and_flip(images_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, reach: int, fill: str) -> Tensor:
-    """Cut each image out of its padded self at (row, column) `shift_B2`, each in 0..2 x reach, then mirror some.
+    """Pad each image by `reach`, crop it at (row, column) `shift_B2` in 0..2 x reach, and mirror those in `flip_B`.
 
-    Both are one gather of rows and one of columns: a fifth of the time of padding, windows and a `where`
-    (docs/log.md).
+    One gather of rows and one of columns take a fifth of the time of padding, windows and a `where` (docs/log.md).
     """
     (B, C, H, W), device = images_BCHW.shape, images_BCHW.device
     shift_B2, flip_B = sent(shift_B2, device), sent(flip_B, device)
@@ -155,13 +154,13 @@ def _reflected(size: int, reach: int, device: torch.device) -> Tensor:
     return torch.minimum(folded, period - folded)
 
 
-def resize(images_BCHW: Tensor, side: int) -> Tensor:
-    """The batch at `side` x `side` pixels, bilinear with antialiasing; uint8 stays uint8."""
-    if images_BCHW.shape[-1] == side and images_BCHW.shape[-2] == side:
+def resize(images_BCHW: Tensor, size: int) -> Tensor:
+    """The batch at `size` x `size` pixels, bilinear with antialiasing; uint8 stays uint8."""
+    if images_BCHW.shape[-1] == size and images_BCHW.shape[-2] == size:
         return images_BCHW
-    if images_BCHW.device.type == "cpu":  # has a uint8 kernel: 2.1 against 5.3 ms for 512 images to 24 px
-        return F.interpolate(images_BCHW, (side, side), mode="bilinear", antialias=True)
-    resized_BCHW = F.interpolate(images_BCHW.float(), (side, side), mode="bilinear", antialias=True)
+    if images_BCHW.device.type == "cpu":  # it has a uint8 kernel: 2.1 instead of 5.3 ms for 512 images to 24 px
+        return F.interpolate(images_BCHW, (size, size), mode="bilinear", antialias=True)
+    resized_BCHW = F.interpolate(images_BCHW.float(), (size, size), mode="bilinear", antialias=True)
     return resized_BCHW.round().to(images_BCHW.dtype)
 
 
@@ -170,11 +169,11 @@ def to_float(images_BCHW: Tensor, memory_format: torch.memory_format = torch.con
     return images_BCHW.to(torch.float32, memory_format=memory_format).div_(255)
 
 
-def cutout_boxes(images_BCHW: Tensor, centre_B2: Tensor, side: int) -> tuple[Tensor, Tensor]:
+def cutout_boxes(images_BCHW: Tensor, centre_B2: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Squares around uniformly drawn centres, cut at the border as in the paper."""
     size_2 = torch.tensor(images_BCHW.shape[-2:])
-    low_B2 = (centre_B2 * size_2).long() - side // 2
-    return low_B2, low_B2 + side
+    low_B2 = (centre_B2 * size_2).long() - size // 2
+    return low_B2, low_B2 + size
 
 
 def random_erasing_boxes(images_BCHW: Tensor, draws_B5: Tensor, chance: float) -> tuple[Tensor, Tensor]:
@@ -183,10 +182,10 @@ def random_erasing_boxes(images_BCHW: Tensor, draws_B5: Tensor, chance: float) -
     area_B = size_2.prod() * (ERASED_AREA[0] + draws_B5[:, 1] * (ERASED_AREA[1] - ERASED_AREA[0]))
     log_low, log_high = torch.tensor(ERASED_RATIO).log()
     ratio_B = torch.exp(log_low + draws_B5[:, 2] * (log_high - log_low))
-    side_B2 = torch.stack([(area_B * ratio_B).sqrt(), (area_B / ratio_B).sqrt()], dim=1).round()
-    side_B2 = torch.minimum(side_B2, size_2 - 1) * (draws_B5[:, :1] < chance)
-    low_B2 = (draws_B5[:, 3:] * (size_2 - side_B2 + 1)).floor()
-    return low_B2.long(), (low_B2 + side_B2).long()
+    size_B2 = torch.stack([(area_B * ratio_B).sqrt(), (area_B / ratio_B).sqrt()], dim=1).round()
+    size_B2 = torch.minimum(size_B2, size_2 - 1) * (draws_B5[:, :1] < chance)
+    low_B2 = (draws_B5[:, 3:] * (size_2 - size_B2 + 1)).floor()
+    return low_B2.long(), (low_B2 + size_B2).long()
 
 
 def _inside(images_BCHW: Tensor, low_B2: Tensor, high_B2: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Decode a folder's images once: hashes by (path, size, times, inode) and pixels by content stay in the data folder.
+"""Caches a folder's decoded images in the data folder: hashes by (path, size, times, inode), pixels by content.
 
-`folders/index/*.json` says which content a file had, so that an unchanged file is not read again.
-`folders/KEY/images.npy` holds the pixels, `files.json` beside it says of which files; KEY is a hash over names,
-contents, size and decoder, so changed data never meets old pixels. Where all of them would take more than
-`MAX_KEPT_BYTES`, the least recently used are removed first.
+`folders/index/*.json` records the hash of each file's content, so an unchanged file is not read again.
+`folders/KEY/images.npy` has the pixels, and `files.json` beside it lists their files. KEY is a hash of names, contents,
+size and decoder, so changed data never get old pixels. If the cache would exceed `MAX_KEPT_BYTES`, the least recently
+used sets are removed.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class PixelStore:
     def hashes(self, images: Sequence[ImageFile]) -> list[str]:
         """The SHA-256 of each file's content; unchanged files are not read.
 
-        Raises DataError naming all files that are no usable images, as soon as one cannot even be read.
+        If a file cannot be read, raises DataError naming all files that are not usable images.
         """
         index = self._read_index()
         known = {image.relative: str(index[image.relative][-1]) for image in images if _is_in(index, image)}
@@ -63,39 +63,39 @@ class PixelStore:
         if any(isinstance(result, ImageError) for result in fresh.values()):
             self._refuse(images)
         self.new |= {relative for relative, content in fresh.items() if content != _recorded(index, relative)}
-        found = known | {relative: str(result) for relative, result in fresh.items()}
-        if any(index.get(image.relative) != _entry(image, found[image.relative]) for image in images):
-            index |= {image.relative: _entry(image, found[image.relative]) for image in images}
+        hashes_by_path = known | {relative: str(result) for relative, result in fresh.items()}
+        if any(index.get(image.relative) != _entry(image, hashes_by_path[image.relative]) for image in images):
+            index |= {image.relative: _entry(image, hashes_by_path[image.relative]) for image in images}
             with contextlib.suppress(EnvironmentFault):  # hashed again next time
                 files.write_bytes(self._index_path, json.dumps(index).encode())
-        return [found[image.relative] for image in images]
+        return [hashes_by_path[image.relative] for image in images]
 
     def key(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> str:
-        """What the pixels are a function of, as one hash: names and contents in this order, size, decoder."""
+        """A hash of everything that determines the pixels: names and contents in this order, size, decoder."""
         lines = [f"{image.relative}\0{content}" for image, content in zip(images, hashes, strict=True)]
         text = "\0\0".join([f"{self._image_size} px, decoder {DECODER_VERSION}", *lines])
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def changes(self, key: str, images: Sequence[ImageFile], hashes: Sequence[str]) -> list[str]:
-        """`path (new, changed or gone)` for each file by which the images differ from those once kept under the key."""
+        """`path (new, changed or gone)` for each difference between these images and those cached under the key."""
         now = {image.relative: content for image, content in zip(images, hashes, strict=True)}
         try:
             before = dict(json.loads((self._folder / Path(key).name / _LIST_NAME).read_bytes()))
             differing = sorted({relative for relative, _ in before.items() ^ now.items()})
         except (OSError, ValueError, TypeError):
-            return []  # it is not known any more
+            return []  # no longer cached
         return [
             f"{printable(relative)} ({'gone' if relative not in now else 'changed' if relative in before else 'new'})"
             for relative in differing
         ]
 
     def make_room(self, key: str, num_images: int) -> None:
-        """Remove sets until that of the key fits too, the least recently used first.
+        """Remove the least recently used sets until there is room for that of the key.
 
-        The key's own stays, and so do those that a process has open.
+        The key's own set and sets that a process has open are kept.
         """
-        found = {path: _size(path) for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
-        kept = {path: size for path, size in found.items() if size is not None}
+        sizes = {path: _size(path) for path in self._folder.glob(f"*/{_PIXELS_NAME}") if path.parent.name != key}
+        kept = {path: size for path, size in sizes.items() if size is not None}
         total, removed = sum(kept.values()) + num_images * 3 * self._image_size**2, 0
         for path in sorted(kept, key=_last_use):
             if total <= MAX_KEPT_BYTES:
@@ -107,15 +107,15 @@ class PixelStore:
             _log.info("%s: removed the %d least recently used set(s) from %s", limit, removed, self._folder)
 
     def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
-        """Images [N, 3, size, size], memory-mapped, decoded first where they are not kept yet.
+        """Images [N, 3, size, size], memory-mapped, decoded first if they are not cached yet.
 
-        Raises DataError naming all files that are no usable images, EnvironmentFault where the data folder
-        cannot be written.
+        Raises DataError naming all files that are not usable images, EnvironmentFault if the data folder cannot be
+        written.
         """
         path = self._folder / self.key(images, hashes) / _PIXELS_NAME
         while not self._hold(path):
             with download.exclusive(path):
-                if not path.is_file():  # another process may have made it meanwhile
+                if not path.is_file():  # another process may have created it
                     self._build(path, images, hashes)
         shape = (len(images), 3, self._image_size, self._image_size)
         try:
@@ -127,7 +127,7 @@ class PixelStore:
         return torch.from_numpy(pixels_NCHW)
 
     def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
-        """Decode every file anew and compare with what is kept. Raises DataError naming what differs."""
+        """Decode every file again and compare it with the cache. Raises DataError naming the files that differ."""
         kept_NCHW = self.load(images, hashes).numpy()
         fresh = self._map(self._decode, list(zip(images, hashes, strict=True)))
         changed = []
@@ -144,7 +144,7 @@ class PixelStore:
             )
 
     def _hold(self, path: Path) -> bool:
-        """Note that the pixels are used, now and until this store is gone; False where they are not there."""
+        """Mark the pixels as used until this store is deleted; False if they are not cached."""
         try:
             descriptor = os.open(path, os.O_RDONLY)
             weakref.finalize(self, os.close, descriptor)
@@ -152,7 +152,7 @@ class PixelStore:
             os.utime(path.with_name(_LIST_NAME))
         except BlockingIOError:  # another process is removing them
             return False
-        except OSError:  # not there; or a file system without locks, a folder that cannot be written
+        except OSError:  # missing, no locks in the file system, or a read-only folder
             return path.is_file()
         return True
 
@@ -193,18 +193,18 @@ class PixelStore:
             return error
 
     def _decode(self, pair: tuple[ImageFile, str]) -> NDArray[np.uint8] | ImageError:
-        """Pixels [3, size, size], or why there are none; the content must be as hashed."""
-        image, wanted = pair
+        """Pixels [3, size, size], or the error; the content must match the hash."""
+        image, expected = pair
         try:
             content = read_file(self._root / image.relative)
-            if wanted and hashlib.sha256(content).hexdigest() != wanted:
+            if expected and hashlib.sha256(content).hexdigest() != expected:
                 return ImageError("changed since it was listed; try again")
             return decode(content, self._image_size).transpose(2, 0, 1)
         except ImageError as error:
             return error
 
     def _map(self, function: Callable[..., Result], items: Sequence[object]) -> Iterator[Result]:
-        """Results in order, on all workers; not more than a batch of them waits in memory."""
+        """Results in order, computed by all workers; at most one batch of them is in memory."""
         with ThreadPoolExecutor(self._num_workers) as pool:
             for start in range(0, len(items), _BATCH):
                 yield from pool.map(function, items[start : start + _BATCH])
@@ -232,13 +232,13 @@ def _is_in(index: dict[str, list[int | str]], image: ImageFile) -> bool:
 
 
 def _recorded(index: dict[str, list[int | str]], relative: str) -> int | str | None:
-    """The hash that the file's content had before."""
+    """The last recorded hash of the file's content."""
     entry = index.get(relative)
     return entry[-1] if isinstance(entry, list) and entry else None
 
 
 def _size(path: Path) -> int | None:
-    """None where another process removed the file meanwhile."""
+    """The file's size; None if another process has removed it."""
     try:
         return path.stat().st_size
     except OSError:
@@ -246,7 +246,7 @@ def _size(path: Path) -> int | None:
 
 
 def _last_use(path: Path) -> float:
-    """When `load` last asked for these pixels."""
+    """The time when `load` last used these pixels."""
     try:
         return path.with_name(_LIST_NAME).stat().st_mtime
     except OSError:
@@ -254,7 +254,7 @@ def _last_use(path: Path) -> float:
 
 
 def _remove_unused(path: Path) -> bool:
-    """Whether the pixels are gone; they stay where a process holds them or nobody can tell."""
+    """Remove the pixels unless a process may be using them; whether they are gone."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:

@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 from either official archive, unpacked or not, or from their official address.
 
-Every file is held to its published MD5: once, then remembered beside it by size, times and inode (where the folder
-can be written), until `verify`. For CIFAR-100's binary files none is published: they are held to the MD5
-they had when first seen, which is at extraction from the archive, whose MD5 is published.
+The MD5 of every file is compared with the published one. If the folder can be written, the result is recorded there
+with size, times and inode, and the file is not hashed again until `verify`. For CIFAR-100's binary files, only the
+MD5 of the archive is published; their own are recorded at extraction.
 """
 
 import contextlib
@@ -31,40 +31,40 @@ Stamp = list[int | str]
 
 
 def urls(layout: Layout) -> list[str]:
-    """Where the archive can be had: the official address, or what POCKET_RESNET_MIRROR says instead."""
+    """The archive's addresses: the official one, or those in POCKET_RESNET_MIRROR instead."""
     mirrors = os.environ.get(MIRROR_VARIABLE, "").split() or MIRRORS
     return [f"{mirror.rstrip('/')}/{layout.archive}" for mirror in mirrors]
 
 
 def is_here(family: Family, data_dir: Path) -> bool:
-    """Whether the data set can be had offline. Raises DataError where only a part of it is there."""
+    """Whether the data set or its archive is in this folder. Raises DataError if it is incomplete."""
     return bool(_find_archive(family, data_dir) or _find_folder(family, data_dir))
 
 
 class Cifar(Source):
-    """One of the families as found under the data folder, else unpacked or downloaded into it.
+    """CIFAR-10 or CIFAR-100 from the data folder; if it is missing, it is unpacked or downloaded into the folder.
 
-    Raises DataError where it is incomplete or not there, EnvironmentFault where it cannot be downloaded.
+    Raises DataError if it is missing or incomplete, EnvironmentFault if it cannot be downloaded.
     """
 
     def __init__(self, family: Family, data_dir: Path, allow_download: bool = True) -> None:
         self.name, self.class_names, self.num_val = family.name, family.class_names, family.num_val
         self._family = family
-        found = _find_folder(family, data_dir)
-        if found is None:
+        folder_and_layout = _find_folder(family, data_dir)
+        if folder_and_layout is None:
             _obtain(family, data_dir, allow_download)
-            found = _find_folder(family, data_dir)
-            assert found is not None
-            self._folder, self._layout = found
+            folder_and_layout = _find_folder(family, data_dir)
+            assert folder_and_layout is not None
+            self._folder, self._layout = folder_and_layout
             self.verify()
-        self._folder, self._layout = found
+        self._folder, self._layout = folder_and_layout
         self.where = str(self._folder)
         self.num_test = family.num_test if (self._folder / self._layout.test).is_file() else None
         published = [(layout.archive_md5, sorted(layout.md5.items())) for layout in family.layouts]
         self.fingerprint = hashlib.sha256(repr((family.name, published)).encode()).hexdigest()
 
     def trainval(self) -> tuple[Tensor, Tensor]:
-        """All training images [N, 3, 32, 32] and labels, in official order; the last `num_val` validate."""
+        """All training images [N, 3, 32, 32] and labels, in official order; the last `num_val` are for validation."""
         return self._load(self._layout.train, self._family.num_trainval)
 
     def test(self) -> tuple[Tensor, Tensor]:
@@ -72,17 +72,17 @@ class Cifar(Source):
         return self._load((self._layout.test,), self._family.num_test)
 
     def verify(self) -> Verification:
-        """Hash every file that is there anew. Raises DataError showing both hashes."""
+        """Hash every existing file again. Raises DataError showing both hashes of a wrong file."""
         stamps = _read_stamps(self._folder)
-        there = [name for name in self._layout.members if (self._folder / name).is_file()]
-        num_recorded = sum(name not in self._layout.md5 and name not in stamps for name in there)
-        for name in there:
+        existing = [name for name in self._layout.members if (self._folder / name).is_file()]
+        num_recorded = sum(name not in self._layout.md5 and name not in stamps for name in existing)
+        for name in existing:
             self._read(name, stamps, trust_stamp=False)
         _write_stamps(self._folder, stamps)
-        return Verification(len(there), num_recorded)
+        return Verification(len(existing), num_recorded)
 
     def _load(self, names: tuple[str, ...], num_images: int) -> tuple[Tensor, Tensor]:
-        """One file at a time into the final tensors: the peak is all images and one file more."""
+        """Reads one file at a time into the final tensors, so the peak memory is all images and one file."""
         images_NCHW = torch.empty((num_images, *CHW), dtype=torch.uint8)
         labels_N = torch.empty(num_images, dtype=torch.int64)
         stamps, start = _read_stamps(self._folder), 0
@@ -105,7 +105,7 @@ class Cifar(Source):
         return images_NCHW, labels_N
 
     def _read(self, name: str, stamps: dict[str, Stamp], trust_stamp: bool = True) -> bytes:
-        """The file's content, which has the right MD5; notes that in the stamps."""
+        """The file's content, whose MD5 is right; updates the stamps."""
         path = self._folder / name
         hint = f"put the official file there, or delete {self._folder} to download all of it again"
         try:
@@ -119,14 +119,14 @@ class Cifar(Source):
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}", where=path, hint=hint) from error
         last_md5 = stamps.get(name, [""])[-1]
-        wanted = self._layout.md5.get(name, str(last_md5))
+        expected = self._layout.md5.get(name, str(last_md5))
         now: Stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        if not (trust_stamp and stamps.get(name) == [*now, wanted]):
-            found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            if wanted and found != wanted:
+        if not (trust_stamp and stamps.get(name) == [*now, expected]):
+            md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if expected and md5 != expected:
                 known = "is published" if name in self._layout.md5 else "was recorded first"
-                raise DataError(f"wrong MD5: it is {found}, {wanted} {known}", where=path, hint=hint)
-            stamps[name] = [*now, found]
+                raise DataError(f"wrong MD5: it is {md5}, {expected} {known}", where=path, hint=hint)
+            stamps[name] = [*now, md5]
         return content
 
 
@@ -153,9 +153,9 @@ def _find_archive(family: Family, data_dir: Path) -> Layout | None:
 
 
 def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
-    """Unpack the archive in the data folder, after downloading it where it is not there.
+    """Unpack the archive in the data folder, downloading it first if it is missing.
 
-    An archive that is there stays as it is. Raises DataError showing both hashes where it is not the official one.
+    An existing archive is kept. Raises DataError showing both hashes if it is not the official one.
     """
     layout = _find_archive(family, data_dir) or family.layouts[0]
     path = data_dir / layout.archive
@@ -164,24 +164,24 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
     with download.exclusive(data_dir / layout.folder):
         if _find_folder(family, data_dir):
             return  # another process was faster
-        is_ours = not path.is_file()
-        if is_ours:
+        is_downloaded = not path.is_file()
+        if is_downloaded:
             download.fetch(urls(layout), path, layout.archive_md5)
-        elif (found := files.digest(path, "md5")) != layout.archive_md5:
-            what = f"wrong MD5: it is {found}, {layout.archive_md5} is published"
+        elif (md5 := files.digest(path, "md5")) != layout.archive_md5:
+            what = f"wrong MD5: it is {md5}, {layout.archive_md5} is published"
             raise DataError(what, where=path, hint=f"remove it, or put {urls(layout)[0]} in its place")
         _unpack(path, layout, data_dir / layout.folder)
-        if is_ours:
+        if is_downloaded:
             path.unlink()
 
 
 def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
-    """All files appear in one step, so that a process without the lock never sees a part of them.
+    """Move all files to the folder in one step, so that a process without the lock never sees only some of them.
 
-    A file that is there stays as it is: `verify` refuses it where it is not the official one.
+    Existing files are kept: `verify` refuses them if they are not the official ones.
     """
     staged = folder.with_name(f"{files.TEMPORARY_PREFIX}{folder.name}")
-    shutil.rmtree(staged, ignore_errors=True)  # what a killed process left of it
+    shutil.rmtree(staged, ignore_errors=True)  # left by a killed process
     extract(archive, {f"{layout.folder}/{name}": staged / name for name in layout.members})
     with files.explain_os_errors(folder):
         if not folder.exists():
@@ -198,7 +198,7 @@ def _read_stamps(folder: Path) -> dict[str, Stamp]:
         stamps = json.loads((folder / _RECORD_NAME).read_bytes())
         return {str(name): [*map(int, numbers), str(md5)] for name, (*numbers, md5) in stamps.items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # nothing is remembered: verify again
+        return {}  # nothing is recorded: verify again
 
 
 def _write_stamps(folder: Path, stamps: dict[str, Stamp]) -> None:

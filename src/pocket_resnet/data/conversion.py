@@ -1,7 +1,7 @@
 """Convert images from Python programs to uint8 RGB [size, size, 3], with the decoder that training uses.
 
-Converted where the meaning is plain: paths, encoded files in memory, Pillow images, and arrays or tensors that are
-grey, RGB or RGBA, of whole numbers from 0 to 255 or of fractions from 0 to 1. Everything else is refused.
+Accepts paths, encoded files in memory, Pillow images, and arrays or tensors that are grey, RGB or RGBA, with whole
+numbers from 0 to 255 or fractions from 0 to 1. Refuses everything else.
 """
 
 import io
@@ -26,7 +26,7 @@ _NUM_CHANNELS = (1, 3, 4)
 
 
 def several(images: Any) -> Iterator[Any]:
-    """The images one by one: of a list, generator, pandas column or batch of arrays, or the only one."""
+    """The images of a list, generator, pandas column or batch of arrays, or the only image."""
     if isinstance(images, np.ndarray | Tensor):
         is_batch = images.ndim == 4 or (
             images.ndim == 1 and isinstance(images, np.ndarray) and images.dtype.kind in "OU"
@@ -41,7 +41,7 @@ def several(images: Any) -> Iterator[Any]:
 
 
 def pixels(image: Any, size: int) -> NDArray[np.uint8]:
-    """The image as uint8 RGB [size, size, 3]. Raises ImageError or UsageError saying what is accepted."""
+    """The image as uint8 RGB [size, size, 3]. Raises ImageError or UsageError naming what is accepted."""
     if isinstance(image, str | os.PathLike):
         return decode(expanded(image), size)
     if isinstance(image, bytes | bytearray | memoryview):
@@ -63,7 +63,7 @@ def _is_one(images: Any) -> bool:
 
 
 def _content(file: Any) -> bytes:
-    """All of an open file, from its start."""
+    """The whole content of an open file."""
     content = file.getvalue() if isinstance(file, io.BytesIO) else _read(file)
     if not isinstance(content, bytes):
         raise UsageError("a file opened as text is not an image", hint="open it with mode 'rb'")
@@ -79,32 +79,32 @@ def _read(file: Any) -> Any:
 
 
 def _array(image: Tensor) -> NDArray[Any]:
-    at_hand = image.detach().cpu()
-    array: NDArray[Any] = (at_hand.float() if at_hand.dtype == torch.bfloat16 else at_hand).numpy()
+    on_cpu = image.detach().cpu()
+    array: NDArray[Any] = (on_cpu.float() if on_cpu.dtype == torch.bfloat16 else on_cpu).numpy()
     return array
 
 
 def _whole_numbers(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The values as 0 to 255. Raises ImageError where they may mean something else."""
-    found = f"an array of {array.dtype} {array.shape}"
+    """The values as 0 to 255. Raises ImageError if their range is unclear."""
+    array_text = f"an array of {array.dtype} {array.shape}"
     if not array.size:
-        raise ImageError(f"{found} is empty", hint=ACCEPTED)
+        raise ImageError(f"{array_text} is empty", hint=ACCEPTED)
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind not in "fiu" or array.dtype == np.uint16:
-        raise ImageError(f"{found} has no known value range", hint=ACCEPTED)
+        raise ImageError(f"{array_text} has no known value range", hint=ACCEPTED)
     low, high = array.min(), array.max()
     most = 1 if array.dtype.kind == "f" else 255
     if not (low >= 0 and high <= most):  # NaN too
-        raise ImageError(f"{found} has values from {low:g} to {high:g}, outside of 0 to {most}", hint=ACCEPTED)
+        raise ImageError(f"{array_text} has values from {low:g} to {high:g}, outside of 0 to {most}", hint=ACCEPTED)
     scaled: NDArray[np.uint8] = np.rint(array * (255 // most)).astype(np.uint8)
     return scaled
 
 
 def _channels_last(array: NDArray[np.uint8], *, first: bool) -> NDArray[np.uint8]:
-    """[H, W] or [H, W, C]; `first` decides where both ends could be the channels. Raises ImageError otherwise."""
+    """The array as [H, W] or [H, W, C]; `first` decides if both ends could be channels. Raises ImageError otherwise."""
     if array.ndim == 2:
         return array
     if array.ndim == 3:

@@ -62,12 +62,12 @@ def data_name(data: str | os.PathLike[str]) -> str:
 
 
 def is_there(name: str) -> bool:
-    """Whether the name is a built-in data set's, or leads to a folder."""
+    """Whether this is a built-in data set's name, or the path of a folder."""
     return name in NAMES or Path(name).is_dir()
 
 
 def _choose(data_dir: Path | None, allow_download: bool) -> str:
-    """The data set that `auto` stands for: CIFAR-10, or the digits where it can neither be found nor downloaded."""
+    """The data set that `auto` means: CIFAR-10, or digits if CIFAR-10 is missing and cannot be downloaded."""
     try:
         data_dir = data_dir or default_data_dir()
     except EnvironmentFault as fault:

@@ -1,9 +1,9 @@
-"""1,797 real handwritten digits that come with the package, so that everything runs offline.
+"""1,797 real handwritten digits, included in the package so that everything works offline.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository,
 1998 (https://doi.org/10.24432/C50P49, CC BY 4.0), as in scikit-learn's `load_digits`. digits.npz holds 8 x 8
-images of 0 to 16 with their labels and rows in `load_digits`, cut once by `holdout` into 1,197 for training,
-300 for validation (the last of `trainval`) and 300 for testing; each class has its share in each.
+images of 0 to 16 with their labels and rows in `load_digits`, split once by `holdout` into 1,197 for training,
+300 for validation (the last of `trainval`) and 300 for testing, each with the same shares of the classes.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Digits(Source):
         return self._load("test")
 
     def verify(self) -> Verification:
-        """Read the whole file, which has a sum of each part. Raises DataError where it is damaged."""
+        """Read the whole file, which has a checksum of each part. Raises DataError if it is damaged."""
         self.trainval()
         self.test()
         return Verification(1)
@@ -57,7 +57,7 @@ class Digits(Source):
         try:
             with np.load(io.BytesIO(self._content), allow_pickle=False) as arrays:
                 small_N88, labels_N = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-        except Exception as error:  # zip, zlib and npy each have their own
+        except Exception as error:  # zip, zlib and npy raise different ones
             raise DataError(f"damaged: {error}", where=self.where, hint="reinstall the package") from error
         grey_N88 = (small_N88.astype(np.uint16) * 255 + _MAX_VALUE // 2) // _MAX_VALUE
         grey_NHW = grey_N88.astype(np.uint8).repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)

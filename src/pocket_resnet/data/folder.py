@@ -1,7 +1,7 @@
 """A folder of your own images, one subfolder per class, optionally under train/, val/ and test/; see `layout`.
 
-Classes are sorted by name as text; the order then travels with the model. Without val/, about 10% of the images
-(of a class one at least, but never its only one) are held out by content; see `Holdout`. val/ and test/ must
+Classes are sorted by name as text; a model records the order. Without val/, about 10% of the images (at least one per
+class, but never its only one) are held out by content; see `Holdout`. val/ and test/ must
 have the classes of train/, matched by name. Files under test/ are listed, but not opened for training.
 """
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Folder(Source):
     """An image folder as training, validation and test images of one size.
 
-    Raises DataError where classes are missing, empty or contradict each other, or files are no usable images.
+    Raises DataError if classes are missing, empty or contradict each other, or if files are not usable images.
     """
 
     def __init__(self, root: Path, data_dir: Path, image_size: int, num_workers: int) -> None:
@@ -63,13 +63,13 @@ class Folder(Source):
         return self._store.load(self._trainval, self._hashes), self._labels(self._trainval)
 
     def test(self) -> tuple[Tensor, Tensor]:
-        """Images and labels of test/. Raises DataError where there is none."""
+        """Images and labels of test/. Raises DataError if there is none."""
         if self._test is None:
             raise DataError("it has no test/", where=printable(self.name), hint="add test/, one subfolder per class")
         return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
 
     def verify(self) -> Verification:
-        """Decode each file anew. Raises DataError naming what has changed."""
+        """Decode each file again. Raises DataError naming the changed files."""
         self._store.verify(self._trainval, self._hashes)
         if self._test:
             self._store.verify(self._test, self._store.hashes(self._test))
@@ -77,7 +77,7 @@ class Folder(Source):
         return Verification(len(images), sum(image.relative in self._store.new for image in images))
 
     def changes_since(self, fingerprint: str) -> list[str]:
-        """The files by which the training images differ from those of that fingerprint, as far as it is known."""
+        """The files that differ between the training images and those of that fingerprint; empty if it is not known."""
         return self._store.changes(fingerprint, self._trainval, self._hashes)
 
     def _labels(self, images: Sequence[ImageFile]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Image formats that are not read, by name, so that an error can say what to convert."""
+"""Recognises unsupported image formats, so that an error can name the format."""
 
 _BRANDS = {
     b"avif": "AVIF",
@@ -23,12 +23,12 @@ _MAGIC = {
     b"%PDF-": "PDF",
     b"v/1\x01": "OpenEXR",
 }
-_CR2 = (b"II*\0", 8, b"CR")  # a TIFF but for this
+_CR2 = (b"II*\0", 8, b"CR")  # a TIFF apart from this
 _DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
 
 
 def name_of(content: bytes) -> str | None:
-    """The format, where it is a known one that is not read."""
+    """The format's name, if it is a known unsupported format."""
     if content[4:8] == b"ftyp":
         brands = [content[8:12], *(content[at : at + 4] for at in range(16, min(len(content), 64), 4))]
         names = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
@@ -46,5 +46,5 @@ def is_raw_tiff(tags: dict[int, object]) -> bool:
 
 
 def refusal(name: str) -> str:
-    """What an error says about a file of this format."""
+    """The error message about a file of this format."""
     return f"{name} is not supported: convert it to PNG or JPEG"

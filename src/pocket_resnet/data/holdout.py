@@ -1,7 +1,7 @@
-"""Which samples are held out of training: the same ones on every machine and in every run.
+"""Chooses the samples to hold out of training: the same ones on every machine and in every run.
 
-`Holdout` decides a folder's images by content alone: each on its own, so that a folder may grow and no image changes
-sides, and copies of one image are always on the same side. `hold_out` selects exact numbers; it split the digits.
+`Holdout` decides about each image of a folder by its content alone: no image changes sides when the folder grows, and
+copies of an image are on the same side. `hold_out` selects exact numbers; it was used to split the digits.
 """
 
 from collections import Counter
@@ -13,19 +13,19 @@ from pocket_resnet import seeds
 
 Label = TypeVar("Label", int, str)
 
-HOLDOUT_SEED = 20_090_408  # fixed: the run's seed must not change what is validated on
+HOLDOUT_SEED = 20_090_408  # fixed: the run's seed must not change the validation images
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """The contents held out of training, and the classes in which a few images made an exception necessary."""
+    """The contents held out of training, and the small classes that needed an exception."""
 
     contents: frozenset[str]
     exceptions: tuple[str, ...]
 
     @classmethod
     def of(cls, classes: Mapping[str, Iterable[str]], share: float) -> Self:
-        """From the contents (as hashes) of each class, about that share of them.
+        """Hold out about this share of the contents (hashes) of each class.
 
         A content is held out if its rank is below the share, with two exceptions. If a class has two or more contents
         and none is held out, its lowest-ranked one is. If all of them are held out, its highest-ranked one is trained

@@ -1,8 +1,8 @@
-"""Decode image files to pixels: the only decoder, for training and prediction.
+"""Decodes image files to pixels, for training and prediction alike.
 
-The content decides what a file is, never its name. Limits are checked in the header, before any pixel is
-decoded, and a picture is either whole or refused: nothing is filled up with grey. Damage outside of the picture
-does not matter. All of Pillow lives here.
+A file's format is determined by its content, never by its name. Limits are checked in the header, before any pixel is
+decoded. Incomplete pictures are refused instead of filled with grey. Damage outside the picture does not matter.
+Only this file uses Pillow.
 """
 
 import io
@@ -20,13 +20,13 @@ from pocket_resnet.errors import DataError
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
-MAX_JPEG_PIXELS = 150_000_000  # where a JPEG is decoded by rows, to MAX_PIXELS at most
+MAX_JPEG_PIXELS = 150_000_000  # if a JPEG is decoded by rows, to at most MAX_PIXELS
 MAX_SIDE_PX = 30_000
 MAX_NUM_FRAMES = 1_000
 DECODER_VERSION = 2  # increase it if decoded pixels change, so that cached pixels are rebuilt
 
-_DRAFT_FACTOR = 4  # a JPEG is decoded at 1/2 to 1/8 where that leaves this many times the wanted size
-_UPRIGHT = {  # EXIF orientation -> what turns the picture upright
+_DRAFT_FACTOR = 4  # a JPEG is decoded at 1/2 to 1/8 if that is still this many times the target size
+_UPRIGHT = {  # EXIF orientation -> transposition that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -48,7 +48,7 @@ class ImageError(DataError):
 def read_file(path: Path) -> bytes:
     """The content of a regular file of at most MAX_FILE_BYTES.
 
-    Raises ImageError; a FIFO or a device is refused, never waited for.
+    Raises ImageError, also for a FIFO or device, without waiting for it.
     """
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -57,7 +57,7 @@ def read_file(path: Path) -> bytes:
                 raise ImageError("not a regular file", where=path)
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path)
-            return file.read(status.st_size)  # the limit would be allocated for every file: 64 MiB
+            return file.read(status.st_size)  # a read of the limit would allocate 64 MiB for every file
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}", where=path) from error
 
@@ -65,8 +65,8 @@ def read_file(path: Path) -> bytes:
 def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
     """The picture as 8-bit RGB [H, W, 3]; with a size, its centre square as [size, size, 3].
 
-    Resized bicubically with antialiasing; turned upright by its EXIF orientation; alpha lies over white;
-    of 16 bits the high byte is kept; of an animation the first frame. Raises ImageError saying what is wrong.
+    Resized bicubically with antialiasing; turned upright by the EXIF orientation; transparency becomes white; 16 bits
+    are reduced to the high byte; only an animation's first frame is decoded. Raises ImageError.
     """
     where = source if isinstance(source, Path) else None
     content = source if isinstance(source, bytes) else read_file(source)
@@ -86,23 +86,23 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
 
 
 def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A uint8 array, grey [H, W], RGB or RGBA [H, W, C], brought to [size, size, 3] as `decode` brings a file."""
+    """A uint8 array, grey [H, W], RGB or RGBA [H, W, C], converted to [size, size, 3] as `decode` converts a file."""
     if pixels_HWC.shape == (size, size, 3):
         return pixels_HWC
     return _resized(_to_rgb(Image.fromarray(pixels_HWC)), size)
 
 
 def from_picture(picture: Picture, size: int) -> NDArray[np.uint8]:
-    """A Pillow image, opened or made, brought to [size, size, 3] as `decode` brings a file. Raises ImageError."""
+    """A Pillow image converted to [size, size, 3] as `decode` converts a file. Raises ImageError."""
     try:
         _check_header(picture, MAX_PIXELS)
         with pillow_warnings.ignored():
-            loaded = picture.copy()  # the caller's stays as it is
+            loaded = picture.copy()  # leaves the caller's unchanged
             loaded.format = picture.format  # _scale_to_8_bits needs it: a PGM stores grey in 0..65535
             return _upright(loaded, _orientation(loaded), size)
     except ImageError:
         raise
-    except Exception as error:  # a file behind it that is closed or damaged
+    except Exception as error:  # its file is closed or damaged
         raise ImageError(f"a damaged image: {error}") from error
 
 
@@ -114,7 +114,7 @@ def to_png(pixels_HWC: NDArray[np.uint8]) -> bytes:
 
 
 def _decode_salvaged(content: bytes, size: int | None) -> NDArray[np.uint8]:
-    """As `_decode_content`, but a PNG's metadata are left out where they are what cannot be read."""
+    """Like `_decode_content`; if that fails for a PNG, it is decoded without its metadata."""
     try:
         return _decode_content(content, size)
     except ImageError:
@@ -142,7 +142,7 @@ def _decode_content(content: bytes, size: int | None) -> NDArray[np.uint8]:
 
 
 def _upright(loaded: Image.Image, orientation: int | None, size: int | None) -> NDArray[np.uint8]:
-    """A loaded picture in RGB, turned as its metadata say, at its own size or at `size`."""
+    """A loaded picture in RGB, turned upright, at its own size or at `size`."""
     picture = _to_rgb(loaded)
     if orientation in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[orientation])
@@ -150,7 +150,7 @@ def _upright(loaded: Image.Image, orientation: int | None, size: int | None) -> 
 
 
 def _load_jpeg(image: Image.Image, content: bytes, size: int | None) -> Image.Image:
-    """The picture at 1/1 to 1/8 of its sides, as Pillow's draft mode chooses, or smaller where it is very large."""
+    """The picture at 1/1 to 1/8 of its size, as Pillow's draft mode chooses, or smaller if it is very large."""
     width, height = image.size
     scale = _jpeg_scale(width, height, size)
     is_by_rows = scale > 1 and jpeg.is_read_by_rows(content)
@@ -166,7 +166,7 @@ def _load_jpeg(image: Image.Image, content: bytes, size: int | None) -> Image.Im
 
 
 def _jpeg_scale(width: int, height: int, size: int | None) -> int:
-    """The largest scale that leaves _DRAFT_FACTOR times the size, or the size itself beyond MAX_PIXELS."""
+    """The largest scale that leaves _DRAFT_FACTOR times the size, or just the size if it exceeds MAX_PIXELS."""
     if size is None:
         return 1
     side = min(width, height)
@@ -178,7 +178,7 @@ def _jpeg_scale(width: int, height: int, size: int | None) -> int:
 def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     """The centre square at [size, size, 3], bicubic with antialiasing.
 
-    Cut first, at whole pixels: what lies outside of the square has no influence, and exported files do the same.
+    Cropped first, at whole pixels, so pixels outside the square have no influence; exported files do the same.
     """
     if picture.width != picture.height:
         picture = picture.crop(_centre_square(*picture.size))
@@ -201,7 +201,7 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation; None where the block cannot be read: editors often damage it."""
+    """The EXIF orientation; None if the block cannot be read: editors often damage it."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
@@ -219,17 +219,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Deep grey by its high byte, as Pillow takes deep colour. PGM's arrives as 32 bits in 0..65535."""
+    """The high byte of 16-bit grey, as Pillow does for colour. Pillow reads a PGM as 32 bits in 0..65535."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise ImageError(f"pixel mode {image.mode} has no defined white; save the image with 8 or 16 bits per channel")
     deep_HW = np.asarray(image)
     if (transparent := image.info.get("transparency")) is not None:
-        deep_HW = np.where(deep_HW == transparent, 0xFFFF, deep_HW)  # alpha lies over white
+        deep_HW = np.where(deep_HW == transparent, 0xFFFF, deep_HW)  # transparency becomes white
     return Image.fromarray((deep_HW >> 8).astype(np.uint8))
 
 
 def _centre_square(width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom; where the margins cannot be equal, left or top has one pixel less."""
+    """Left, top, right, bottom; if the margins cannot be equal, left or top is one pixel smaller."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side

@@ -1,7 +1,7 @@
-"""The pixels of a JPEG: all of them, or an error.
+"""Decodes a whole JPEG, or raises an error.
 
-Pillow fills what is missing with grey and hides the decoder's warnings. simplejpeg has the same decoder,
-libjpeg-turbo, and raises them. All of simplejpeg lives here.
+Pillow fills missing parts with grey and hides the decoder's warnings. simplejpeg uses the same decoder, libjpeg-turbo,
+and raises them. Only this file uses simplejpeg.
 """
 
 import re
@@ -11,31 +11,31 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-FORMATS = ("JPEG", "MPO")  # as Pillow names them; an MPO is a JPEG with further ones behind it
+FORMATS = ("JPEG", "MPO")  # Pillow's names; an MPO is a JPEG followed by others
 SCALES = (8, 4, 2, 1)  # a side is decoded at 1/scale
-_MAX_STRAY_BYTES = 16  # before the end marker; more of them are what damage leaves, unless they are zeros
+_MAX_STRAY_BYTES = 16  # before the end marker; more of them mean damage, unless they are zeros
 _MAX_REPAIRS = 4
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _NO_END = "Premature end of JPEG file"
 _BAD_HEADER = re.compile(r"unknown JFIF revision|extraneous bytes before marker 0x(?!d9)")
 _STRAY_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _UNKNOWN_SAMPLING = "Could not determine subsampling"
-_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # what else follows 0xff is data, padding or a restart
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # any other byte after 0xff means data, padding or a restart
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _OTHER_FRAMES = (0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _SCAN, _APP0, _START_CODE, _END_CODE = 0xDA, 0xE0, 0xD8, 0xD9
 
 
 class UnknownSamplingError(ValueError):
-    """The chroma sampling is one that simplejpeg does not know, as 4:1:0."""
+    """simplejpeg does not support the chroma sampling, for example 4:1:0."""
 
 
 def read_pixels(content: bytes, width: int, height: int, *, scale: int = 1, is_cmyk: bool = False) -> NDArray[np.uint8]:
     """RGB [H, W, 3], or CMYK [H, W, 4], of an image of this size, each side divided by the scale and rounded up.
 
-    Raises ValueError where the decoder warns of damage. A file that lacks its end marker and nothing else is read.
-    What stands behind the marker does not matter, nor do an odd JFIF version, stray bytes in the header, and a few
-    stray bytes, or any number of zeros, before the end marker.
+    Raises ValueError if the decoder warns of damage. Accepted are a missing end marker,
+    bytes after it, an unknown JFIF version, stray bytes in the header, and a few stray bytes or any number of zeros
+    before the end marker.
     """
     for _ in range(_MAX_REPAIRS):
         try:
@@ -51,7 +51,7 @@ def read_pixels(content: bytes, width: int, height: int, *, scale: int = 1, is_c
 
 
 def is_read_by_rows(content: bytes) -> bool:
-    """Whether the first scan holds everything. Progressive files and others are held in memory as a whole."""
+    """Whether the first scan has all components. Others, such as progressive files, need memory for the whole."""
     num_components = 0
     for marker, segment, _ in _segments(content):
         if marker == _SCAN:
@@ -64,24 +64,24 @@ def is_read_by_rows(content: bytes) -> bool:
 
 
 def _repaired(content: bytes, warning: str) -> bytes | None:
-    """The same picture without what the decoder warns of, to be decoded again; None where the warning is of damage."""
+    """The file without the cause of the decoder's warning, to be decoded again; None if the warning means damage."""
     if _NO_END in warning:
         return content + _END if _has_all_scans(content) else None
     if _BAD_HEADER.search(warning):
         return _with_clean_header(content)
-    if found := _STRAY_BYTES.search(warning):
-        return _without_stray_bytes(content, int(found[1]))
+    if match := _STRAY_BYTES.search(warning):
+        return _without_stray_bytes(content, int(match[1]))
     return None
 
 
 def _has_all_scans(content: bytes) -> bool:
     """Whether there is a scan for every bit of every coefficient: a progressive file may be cut between two scans."""
-    missing: dict[int, list[int]] = {}  # the bits of each coefficient that are still to come, by component
+    missing: dict[int, list[int]] = {}  # bits of each coefficient that are still missing, by component
     for marker, segment, _ in _segments(content):
         if marker in (*_SEQUENTIAL, _PROGRESSIVE):
             missing = {component: [8] * 64 for component in segment[10::3]}
         elif marker in _OTHER_FRAMES:
-            return False  # of arithmetic coding the decoder never says that data are missing
+            return False  # with arithmetic coding, the decoder does not report missing data
         elif marker == _SCAN and len(segment) == 8 + 2 * segment[4]:
             first, last, bits = segment[-3:]
             for component in segment[5:-3:2]:
@@ -90,7 +90,7 @@ def _has_all_scans(content: bytes) -> bool:
 
 
 def _with_clean_header(content: bytes) -> bytes | None:
-    """Everything up to the first scan without bytes between segments, and with a JFIF version that is known."""
+    """The file with a known JFIF version and without bytes between the segments before the first scan."""
     parts = [_START]
     for marker, segment, end in _segments(content):
         is_jfif = marker == _APP0 and segment[4:9] == b"JFIF\0"
@@ -101,9 +101,9 @@ def _with_clean_header(content: bytes) -> bytes | None:
 
 
 def _without_stray_bytes(content: bytes, num_bytes: int) -> bytes | None:
-    """The file without the bytes before its end marker: all zeros, or else so many, where they are few.
+    """The file without stray bytes before its end marker: all zeros, or `num_bytes` other bytes if they are few.
 
-    A picture whose end was overwritten with zeros is too short without them, which the decoder then says.
+    A picture whose end was overwritten with zeros is too short without them, so the decoder reports it.
     """
     end = next((end for marker, _, end in _segments(content) if marker == _END_CODE), 0) - len(_END)
     if end < 0:
@@ -115,10 +115,10 @@ def _without_stray_bytes(content: bytes, num_bytes: int) -> bytes | None:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, bytes and end of each segment after the start marker, up to the end marker; data of scans are passed."""
+    """Marker, bytes and end of each segment after the start marker, up to the end marker; skips the data of scans."""
     end = len(_START) if content.startswith(_START) else len(content)
-    while found := _MARKER.search(content, end):
-        start, marker = found.start(), content[found.start() + 1]
+    while match := _MARKER.search(content, end):
+        start, marker = match.start(), content[match.start() + 1]
         has_length = marker not in (_START_CODE, _END_CODE)
         end = start + 2 + (int.from_bytes(content[start + 2 : start + 4]) if has_length else 0)
         yield marker, content[start:end], end

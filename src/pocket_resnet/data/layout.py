@@ -1,6 +1,6 @@
-"""Which folders of a data set are splits, and which are classes.
+"""Recognises which folders of a data set are splits and which are classes.
 
-A split may have one of several names, in any case. Ambiguous layouts are errors that say how to resolve them.
+Splits have one of several names, in upper or lower case. Ambiguous layouts are errors that say how to resolve them.
 """
 
 import logging
@@ -26,15 +26,15 @@ Classes = Mapping[str, list[ImageFile]]
 
 @dataclass(frozen=True)
 class Layout:
-    """The classes of each split, `train` at least, under the names that train's folders have."""
+    """The classes of each split, at least of `train`, with the names of train's folders."""
 
     splits: Mapping[str, Classes]
     is_plain: bool
-    """Whether the class folders lie in the data set itself, without splits."""
+    """Whether the data set has class folders only, without splits."""
 
 
 def read_layout(listing: Listing) -> Layout:
-    """The splits and classes of a folder. Raises DataError where they are missing, empty, contradictory or unclear."""
+    """The splits and classes of a folder. Raises DataError if they are missing, empty, contradictory or unclear."""
     folders = listing.folders(listing.root)
     like_splits = [name for name in folders if name.casefold() in _SPLIT_OF]
     nested = [name for name in like_splits if listing.folders(listing.root / name)]
@@ -46,9 +46,9 @@ def read_layout(listing: Listing) -> Layout:
 def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], nested: list[str]) -> Layout:
     root = listing.root
     names = _by_split(root, like_splits)
-    if strangers := [name for name in folders if name not in like_splits]:
-        what = f"{_folders(strangers)} {'is' if len(strangers) == 1 else 'are'} next to {_folders(like_splits)}"
-        it = "it" if len(strangers) == 1 else "them"
+    if others := [name for name in folders if name not in like_splits]:
+        what = f"{_folders(others)} {'is' if len(others) == 1 else 'are'} next to {_folders(like_splits)}"
+        it = "it" if len(others) == 1 else "them"
         hint = f"move {it} into {names.get('train', 'train')}/ or out of the data set"
         raise DataError(what, where=root, hint=hint)
     if "train" not in names:
@@ -63,8 +63,8 @@ def _with_splits(listing: Listing, folders: list[str], like_splits: list[str], n
     train_name = names["train"]
     splits: dict[str, Classes] = {}
     for split, name in names.items():
-        found = listing.classes(root / name)
-        classes, in_other_form = _named_as(root / name, found, splits.get("train", found))
+        listed_classes = listing.classes(root / name)
+        classes, in_other_form = _named_as(root / name, listed_classes, splits.get("train", listed_classes))
         _check_depth(listing, root / name, list(classes))
         if split == "test" and _is_unlabelled(classes, splits["train"]):
             _log.warning("%s/ has one folder, which is not a class of %s/: ignored", name, train_name)
@@ -100,19 +100,19 @@ def _without_splits(listing: Listing, folders: list[str], like_splits: list[str]
 
 def _by_split(root: Path, like_splits: list[str]) -> dict[str, str]:
     """Split -> its folder, in the order of SPLITS."""
-    found: dict[str, str] = {}
+    folder_of: dict[str, str] = {}
     for split in SPLITS:
         names = [name for name in like_splits if _SPLIT_OF[name.casefold()] == split]
         if len(names) > 1:
             what = f"{_folders(names)} could each be {split}/"
             raise DataError(what, where=root, hint="merge them, or move all but one elsewhere")
         if names:
-            found[split] = names[0]
-    return found
+            folder_of[split] = names[0]
+    return folder_of
 
 
 def _named_as(part: Path, classes: Classes, train: Classes) -> tuple[Classes, list[str]]:
-    """The classes under train's names, where only the Unicode form differs; which these are."""
+    """The classes, with train's names if only the Unicode form differs, and the names that did differ."""
     counts = Counter(map(unicode_form, classes))
     if twice := [name for name in classes if counts[unicode_form(name)] > 1]:
         what = f"class folders whose names differ only in their Unicode form: {', '.join(map(ascii, twice))}"
@@ -127,18 +127,18 @@ def _named_as(part: Path, classes: Classes, train: Classes) -> tuple[Classes, li
 
 
 def _is_unlabelled(test: Classes, train: Classes) -> bool:
-    """Whether this is one folder for all, as some loaders want it."""
+    """Whether test/ has one folder for all images, as some loaders require."""
     known = {name.casefold() for name in train}
     return len(test) == 1 and len(train) > 1 and not any(name.casefold() in known for name in test)
 
 
 def unicode_form(name: str) -> str:
-    """The name in the one form (NFC) in which equal text is equal: file systems keep it or not."""
+    """The name in Unicode's normal form C, since file systems may change the form."""
     return unicodedata.normalize("NFC", name)
 
 
 def _check_depth(listing: Listing, part: Path, names: list[str]) -> None:
-    """Refuse one folder around the class folders, or several inside each other."""
+    """Raise DataError if the class folders are inside one more folder, or several nested ones."""
     if len(names) != 1:
         return
     folder, inner = part, names
@@ -158,19 +158,19 @@ def _check_classes(listing: Listing, part: Path, classes: Classes, train: Classe
     if not classes:
         what = "; ".join(["no class folders", *skipped])
         raise DataError(what, where=part, hint="give every class a subfolder with its images")
-    strangers = [name for name in classes if name not in train]
+    unknown = [name for name in classes if name not in train]
     cases = {name.casefold(): name for name in train}
-    like = {name: cases[name.casefold()] for name in strangers if name.casefold() in cases}
+    like = {name: cases[name.casefold()] for name in unknown if name.casefold() in cases}
     problems = {
         "class folders without an image": [name for name, images in classes.items() if not images],
-        f"classes that {train_name}/ does not have": strangers,
+        f"classes that {train_name}/ does not have": unknown,
         f"classes of {train_name}/ missing": [name for name in train if name not in classes],
         "names that differ only in upper and lower case": [f"{name} and {other}" for name, other in like.items()],
         "class names that are not valid text": [name for name in classes if not _is_text(name)],
     }
-    found = [f"{what}: {listed([*map(printable, names)], ', ')}" for what, names in problems.items() if names]
-    if found:
-        what = "; ".join([*found, *skipped])
+    lines = [f"{what}: {listed([*map(printable, names)], ', ')}" for what, names in problems.items() if names]
+    if lines:
+        what = "; ".join([*lines, *skipped])
         raise DataError(what, where=part, hint="add images, or rename or remove the folders")
 
 

@@ -1,8 +1,8 @@
-"""The image files of a folder with one subfolder per class, listed without opening or following anything odd.
+"""Lists the image files of a folder with one subfolder per class, without opening them.
 
-Hidden files, and files that operating systems and this package create, are ignored. Links are
-followed inside the data set. Other links, FIFOs, sockets and devices are skipped and reported, so nothing loops,
-escapes or hangs.
+Hidden files, and files that operating systems and this package create, are ignored. Links inside the data set are
+followed. Other links, FIFOs, sockets and devices are skipped and reported, so listing never loops, leaves the data set
+or hangs.
 """
 
 import os
@@ -34,7 +34,7 @@ LEFT_BEHIND = frozenset(
         "@__thumb",
         "__pycache__",
     }
-)  # in any case; what begins with a dot is left out as well
+)  # compared without case; names that begin with a dot are ignored as well
 _OURS = (  # folders that this package writes (run, model, report), recognised by all names of any one set
     {"recipe.toml", "checkpoints"},
     {"recipe.toml", "plots"},
@@ -43,7 +43,7 @@ _OURS = (  # folders that this package writes (run, model, report), recognised b
     {"report.html", "plots"},
 )
 _OUR_DATA = ("folders", "index")  # in a data folder
-_LOCK = {".lock"}  # all that a run leaves which fails at once
+_LOCK = {".lock"}  # the only file of a run that failed at once
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff")
 _OUTSIDE = "links that leave the data set are not followed"
 _MAX_SHOWN = 5
@@ -68,7 +68,7 @@ class Listing:
     root: Path
     skipped: dict[str, str] = field(default_factory=dict)
     _top: list[os.DirEntry[str]] | None = None
-    """What is visible in the root, which is looked at again and again."""
+    """The visible entries of the root, which are needed several times."""
 
     def folders(self, folder: Path) -> list[str]:
         """The sorted names of the visible subfolders, and of links to folders inside the data set."""
@@ -90,12 +90,12 @@ class Listing:
         return sorted(self.root / image.relative for image in self._walk(self.root, ""))
 
     def has_files(self, folder: Path) -> bool:
-        """Whether a visible file lies directly in this folder."""
+        """Whether this folder itself contains a visible file."""
         real = folder.resolve()
         return any(not self._folder(entry, real) for entry in self._visible(folder))
 
     def skipped_lines(self) -> list[str]:
-        """A line about links that lead out of the data set, and one about what else was skipped so far."""
+        """A line about links that leave the data set, and one about other skipped files so far."""
         links = [path for path, why in self.skipped.items() if why == _OUTSIDE]
         others = [f"{path} ({why})" for path, why in self.skipped.items() if why != _OUTSIDE]
         return [
@@ -121,7 +121,7 @@ class Listing:
                     yield ImageFile(prefix + entry.name, class_name, *stamp)
 
     def _visible(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What lies in the folder and may be of the data set, sorted by name."""
+        """The folder's entries that may belong to the data set, sorted by name."""
         if folder == self.root and self._top is not None:
             return self._top
         visible = [entry for entry in self._scan(folder) if not self._skip_ours(entry)]
@@ -142,7 +142,7 @@ class Listing:
         """The real path of a folder or of a link to one inside the data set; skips links to others."""
         if not entry.is_symlink():
             return real_parent / entry.name if entry.is_dir() else None
-        if not os.path.isdir(entry.path):  # noqa: PTH112, since Path.is_dir may raise where links loop
+        if not os.path.isdir(entry.path):  # noqa: PTH112, since Path.is_dir may raise if links loop
             return None
         target = Path(entry.path).resolve()
         if target.is_relative_to(self.root) and not real_parent.is_relative_to(target):
@@ -170,12 +170,12 @@ class Listing:
         return is_ours
 
     def _skip(self, path: str | Path, why: str) -> None:
-        """The first reason stays."""
+        """Record why the path is skipped; the first reason is kept."""
         self.skipped.setdefault(printable(str(Path(path).relative_to(self.root))), why)
 
 
 def printable(text: str) -> str:
-    """The text on one line: newlines and bytes that are no text are shown as escapes."""
+    """The text on one line: newlines and bytes that are not text are escaped."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
@@ -184,7 +184,7 @@ def _is_left_behind(name: str) -> bool:
 
 
 def _is_ours(folder: str) -> bool:
-    """Whether this is what this package wrote, or a folder that holds such folders and nothing else."""
+    """Whether this package wrote the folder, or it contains only such folders."""
     try:
         entries = _entries(folder)
         rest = [entry for entry in entries if not (_is_left_behind(entry.name) or entry.is_symlink())]
@@ -200,7 +200,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _is_marked(folder: str, entries: list[os.DirEntry[str]]) -> bool:
-    """Whether the package writes what is in the folder; a folder with pictures in it is never ours."""
+    """Whether these entries are those of a folder that the package writes; never if there are pictures among them."""
     names = {entry.name for entry in entries}
     if any(name.casefold().endswith(_PICTURES) for name in names):
         return False

@@ -23,21 +23,21 @@ from pocket_resnet.errors import UsageError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.seeds import generator
 
-STEPS_AHEAD = 16  # whose images a GPU augments at once: a batch is too small for it, and each launch takes time
-NORM_BATCH = 500  # images of a forward pass that measures batch-norm statistics
-TEACHER_BATCH = 1000  # images that a teacher answers at once
+STEPS_AHEAD = 16  # a GPU augments the images of so many steps at once, to launch fewer small kernels
+NORM_BATCH = 500  # images per forward pass when measuring batch-norm statistics
+TEACHER_BATCH = 1000  # images per forward pass of a teacher
 EVERY_ROW = slice(None)
 
-Answers = Callable[[int, int, Callable[[], Iterable[Tensor]]], Tensor]
-"""A teacher's: (epoch, N, gives the N views of that epoch in batches, uint8 [B, C, H, W]) -> logits, float [N, K]."""
+TeacherLogits = Callable[[int, int, Callable[[], Iterable[Tensor]]], Tensor]
+"""A teacher: (epoch, N, function that yields the epoch's N views, uint8 [B, C, H, W]) -> logits, float [N, K]."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How a run of the recipe over so many samples is cut into optimizer steps.
+    """The optimizer steps of a run of the recipe on this number of samples.
 
-    Where only the images with the highest losses are trained, a step looks at more candidates than it trains. Raises
-    UsageError where a step needs more images than there are.
+    With hard-example mining, a step has more candidates than it trains. Raises UsageError if a step needs more images
+    than there are.
     """
 
     num_samples: int
@@ -55,18 +55,18 @@ class Steps:
 
     @property
     def num_candidates(self) -> int:
-        """How many images a step looks at, but for the last of an epoch."""
+        """The number of candidates of a step, except for the last step of an epoch."""
         return round(self.recipe.batch_size / self.recipe.hard_fraction)
 
     @property
     def per_epoch(self) -> int:
-        """How many steps an epoch has."""
+        """The number of steps of an epoch."""
         whole, rest = divmod(self.num_samples, self.num_candidates)
         return whole + (rest > 1)
 
     @property
     def total(self) -> int:
-        """How many steps the run has, if nothing stops it."""
+        """The number of steps of the whole run."""
         return self.recipe.epochs * self.per_epoch
 
     @property
@@ -79,25 +79,25 @@ class Steps:
         return step // self.per_epoch
 
     def is_frozen(self, step: int) -> bool:
-        """Whether that step trains a pretrained network's head alone."""
+        """Whether that step trains only a pretrained network's head."""
         return step < self.recipe.pretrained.freeze_epochs * self.per_epoch
 
     def image_size(self, step: int) -> int:
-        """The image size in pixels at that step: `train_image_sizes` cut the run into equal parts."""
+        """The image size in pixels at that step: `train_image_sizes` divide the run into equal parts."""
         sizes = self.recipe.train_image_sizes or (self.recipe.model.image_size,)
         return sizes[min(step * len(sizes) // self.total, len(sizes) - 1)]
 
     def candidates(self, order_N: Tensor, step: int) -> Tensor:
-        """The sample indices that the step looks at, int64 [C], in the order of its epoch."""
+        """The step's candidates, sample indices int64 [C], in the order of its epoch."""
         start = step % self.per_epoch * self.num_candidates
         return order_N[start : start + self.num_candidates]
 
     def share(self, step: int) -> float:
-        """The share of its candidates that the step trains: hard examples, from `hard_until` on all of them."""
+        """The share of its candidates that the step trains: `hard_fraction`, and 1 from `hard_until` on."""
         return self.recipe.hard_fraction if step < round(self.recipe.hard_until * self.total) else 1.0
 
     def num_trained(self, step: int) -> int:
-        """How many images the step trains: two at the least where there are two, for batch norm."""
+        """The number of images that the step trains: at least two if there are two, for batch norm."""
         num_left = self.num_samples - step % self.per_epoch * self.num_candidates
         count = min(self.num_candidates, num_left)
         return max(min(2, count), round(count * self.share(step)))
@@ -105,7 +105,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains: the images that this process trains, and the samples of all processes."""
+    """One step's batch: the images that this process trains, and the samples of all processes."""
 
     x_BCHW: Tensor
     """Augmented and mixed, at the step's image size, float on the 0..1 scale."""
@@ -114,12 +114,12 @@ class Batch:
     """The samples of the whole step, int64 on the CPU."""
 
     def __len__(self) -> int:
-        """How many images the whole step trains."""
+        """The number of images that the whole step trains."""
         return len(self.indices_B)
 
 
 class Loader:
-    """The batches of a run, on its device. Its state is `tensors()`: none, unless only hard examples are trained."""
+    """The batches of a run, on its device. Its state is `tensors()`, empty without hard-example mining."""
 
     def __init__(
         self,
@@ -127,26 +127,26 @@ class Loader:
         recipe: Recipe,
         hardware: Hardware,
         mean_C11: Tensor,
-        answers: Answers | None = None,
+        teacher_logits: TeacherLogits | None = None,
         *,
         selects: bool = True,
         rows: slice = EVERY_ROW,
     ) -> None:
-        """`mean_C11`: the colour, 0..1, that stands where pixels are blanked; `answers`: a teacher's.
+        """`mean_C11` is the colour of blanked pixels, 0..1.
 
-        `selects`: False where no losses are known, as after a run: a step then has all of its candidates.
-        `rows`: those of each batch that this process trains.
+        `selects` is False if no losses are known, as after a run: a step then trains all of its candidates.
+        `rows` are the rows of each batch that this process trains.
         """
-        self.recipe, self.hardware, self.answers, self.rows = recipe, hardware, answers, rows
+        self.recipe, self.hardware, self.teacher_logits, self.rows = recipe, hardware, teacher_logits, rows
         self.images_NCHW = split.images_NCHW.to(hardware.device)
         self.labels_N = split.labels_N.to(hardware.device)
         self.steps = Steps(len(split), recipe)
         self.selection = Selection(len(split), hardware.device) if selects and recipe.hard_fraction < 1 else None
         fill_C = (mean_C11.flatten() * 255).round().to(hardware.device, torch.uint8)
         self.augmenter = Augmenter(recipe.augment, len(split), recipe.data_seed, fill_C)
-        # The hard examples of a step are known only when it comes.
+        # A step's hard examples depend on the steps before it.
         self.steps_ahead = STEPS_AHEAD if hardware.is_asynchronous and self.selection is None else 1
-        # Of one epoch, kept until another is asked for:
+        # These belong to one epoch, and are kept until another is requested:
         self._order: tuple[int, Tensor] | None = None
         self._logits: tuple[int, Tensor] | None = None
         self._ahead: dict[int, Tensor] = {}
@@ -162,9 +162,9 @@ class Loader:
         return Batch(*self.augmenter.mix(x_MCHW, labels_M, partner_B, step, teacher_MK), indices_B)
 
     def _needed(self, indices_B: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-        """The samples that make up this process's share of the step, int64 [M], and each one's partner among them.
+        """The samples of this process's share of the step, int64 [M], and each one's partner among them.
 
-        Where several processes share a batch that is mixed, the partners follow the B images that are trained here.
+        If several processes share a batch with mixing, the partners follow the B images that are trained here.
         """
         partner_B = self.augmenter.partners(len(indices_B), step)
         if partner_B is None or self.rows == EVERY_ROW:
@@ -197,7 +197,7 @@ class Loader:
             yield self._view(indices_B, epoch)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that resuming needs."""
+        """The state needed to resume."""
         return {} if self.selection is None else self.selection.tensors()
 
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
@@ -211,7 +211,7 @@ class Loader:
         return resize(self._view(indices_B, self.steps.epoch(step), visit_B), self.steps.image_size(step))
 
     def _augmented_ahead(self, step: int) -> Tensor:
-        """The step's images out of those of several steps, which are augmented together."""
+        """The step's images; those of several steps are augmented together."""
         if step not in self._ahead:
             size, end = self.steps.image_size(step), (self.steps.epoch(step) + 1) * self.steps.per_epoch
             coming = range(step, min(step + self.steps_ahead, end))
@@ -222,22 +222,22 @@ class Loader:
         return self._ahead[step]
 
     def _view(self, indices_B: Tensor, epoch: int, visit_B: Tensor | None = None) -> Tensor:
-        """Those samples as that epoch augments them, at full size: uint8 [B, C, H, W]."""
+        """These samples with that epoch's augmentation, at full size: uint8 [B, C, H, W]."""
         self.augmenter.begin_epoch(self._view_epoch(epoch))
         images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
         return self.augmenter(images_BCHW, indices_B, visit_B)
 
     def _view_epoch(self, epoch: int) -> int:
-        """The epoch whose augmentation that epoch has: a teacher's epochs repeat."""
+        """The epoch whose augmentation is used: with a teacher, `teacher.epochs` epochs repeat."""
         return epoch if self.recipe.teacher.model is None else epoch % self.recipe.teacher.epochs
 
     def _teacher_probabilities(self, indices_B: Tensor, epoch: int) -> Tensor | None:
         """The teacher's probabilities for those samples as that epoch augments them, float [B, K]."""
-        if self.answers is None:
+        if self.teacher_logits is None:
             return None
         view_epoch = self._view_epoch(epoch)
         if self._logits is None or self._logits[0] != view_epoch:
-            logits_NK = self.answers(view_epoch, self.steps.num_samples, lambda: self.views(view_epoch))
+            logits_NK = self.teacher_logits(view_epoch, self.steps.num_samples, lambda: self.views(view_epoch))
             self._logits = view_epoch, logits_NK
         logits_BK = self._logits[1][sent(indices_B, self.labels_N.device)]
         return (logits_BK / self.recipe.teacher.temperature).softmax(1)
@@ -249,5 +249,5 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def _suggested(num_samples: int) -> int:
-    """A power of two that gives an epoch at least four steps where there are images enough."""
+    """A power of two that gives an epoch at least four steps if there are enough images."""
     return max(2, min(64, 1 << max(1, (num_samples // 4).bit_length() - 1)))

@@ -1,6 +1,6 @@
-"""Pillow's warnings, ignored while it decodes for us and by nobody else.
+"""Ignores Pillow's warnings, only while it decodes for us.
 
-Pillow warns of very large images, all of which our own limits refuse, and of damaged EXIF blocks, which do not matter.
+Pillow warns about very large images, which our own limits refuse, and about damaged EXIF blocks, which do not matter.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ _num_decoding = 0
 
 @contextlib.contextmanager
 def ignored() -> Iterator[None]:
-    """Inside, Pillow's warnings are ignored. When the last thread leaves, the caller's filters are back.
+    """Ignore Pillow's warnings within this context; the last thread to leave restores the caller's filters.
 
-    `warnings.catch_warnings` alone would leave its filter behind where two threads overlap.
+    `warnings.catch_warnings` alone would leave its filter behind if two threads overlap.
     """
     global _num_decoding
     with _lock:

@@ -1,6 +1,6 @@
-"""Remove metadata from PNG files, and check the checksums of their pixel data.
+"""Removes metadata from PNG files, and verifies the checksums of their pixel data.
 
-Pillow refuses a whole file for a long text, a large profile or one wrong sum in either. Source: the PNG
+Pillow refuses a whole file because of a long text, a large profile or a wrong checksum in either. Source: the PNG
 specification, third edition, sections 5 and 11.
 """
 
@@ -11,12 +11,12 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _TRANSPARENCY = b"tRNS"
 _PIXELS = b"IDAT"
-_ANCILLARY = 0x20  # this bit of a chunk's first letter: the picture can be shown without it
-_FRAME = 12  # bytes of length, name and sum
+_ANCILLARY = 0x20  # bit of a chunk's first letter: the picture can be shown without the chunk
+_FRAME = 12  # bytes of length, name and checksum
 
 
 def without_metadata(content: bytes) -> bytes:
-    """The file without texts, profiles, and ancillary chunks whose sum is wrong; transparency stays in any case."""
+    """The file without texts, profiles, and ancillary chunks with a wrong checksum; transparency is always kept."""
     start = len(SIGNATURE)
     chunks = list(_chunks(content))
     rest = content[start + sum(map(len, chunks)) :]
@@ -24,12 +24,12 @@ def without_metadata(content: bytes) -> bytes:
 
 
 def has_wrong_pixels(content: bytes) -> bool:
-    """Whether a whole chunk of pixels has a wrong sum, which Pillow does not look at."""
+    """Whether a complete chunk of pixels has a wrong checksum, which Pillow does not verify."""
     return any(chunk[4:8] == _PIXELS and not _is_right(chunk) for chunk in _chunks(content))
 
 
 def _chunks(content: bytes) -> Iterator[bytes]:
-    """All that are complete: length, name, content, sum."""
+    """The complete chunks, each with length, name, content and checksum."""
     at = len(SIGNATURE)
     while at + _FRAME <= len(content):
         stop = at + _FRAME + int.from_bytes(content[at : at + 4])

@@ -1,4 +1,4 @@
-"""What CIFAR-10 and CIFAR-100 officially are: archives, files, MD5s, class names, counts.
+"""The official CIFAR-10 and CIFAR-100: archives, files, MD5s, class names, counts.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html; A. Krizhevsky, Learning Multiple Layers of Features from
 Tiny Images, 2009.
@@ -13,7 +13,7 @@ from pocket_resnet.data.records import Records, parse_binary, parse_python
 
 @dataclass(frozen=True)
 class Layout:
-    """One official archive: its names, its MD5s, and how content is read (with class count and where)."""
+    """One official archive: its names, MD5s and parser (content, number of classes, where)."""
 
     archive: str
     archive_md5: str

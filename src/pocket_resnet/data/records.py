@@ -1,4 +1,4 @@
-"""CIFAR's two official formats, from bytes to arrays; nothing here touches a file.
+"""Parses CIFAR's two official formats, from bytes to arrays, without reading files.
 
 Binary: records of one label byte (CIFAR-100: coarse, then fine), then 1,024 red, 1,024 green and 1,024 blue
 bytes, row by row. Python: a pickle of 2009 with `data` [N, 3072] in the same order and a list of labels.
@@ -26,9 +26,9 @@ Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def parse_binary(content: bytes, num_classes: int, where: str, num_label_bytes: int) -> Records:
-    """Images [N, C, H, W], a view of the content, and labels [N], of which the last label byte counts.
+    """Images [N, C, H, W], a view of the content, and labels [N], the last label byte of each record.
 
-    Raises DataError naming `where` and the record that is cut short or has a label out of range.
+    Raises DataError naming `where` and a record that is cut short or has an invalid label.
     """
     record_bytes = num_label_bytes + NUM_PIXEL_BYTES
     num_whole, rest = divmod(len(content), record_bytes)
@@ -41,9 +41,9 @@ def parse_binary(content: bytes, num_classes: int, where: str, num_label_bytes: 
 
 
 def parse_python(content: bytes, num_classes: int, where: str, label_key: str) -> Records:
-    """Images [N, C, H, W] and labels [N] of a pickled batch, read without running anything it asks for.
+    """Images [N, C, H, W] and labels [N] of a pickled batch, read without running any code in the pickle.
 
-    Raises DataError naming `where`.
+    Raises DataError naming `where` if it is not a CIFAR batch.
     """
     try:
         _refuse_far_slots(content)
@@ -70,14 +70,14 @@ def _check_labels(labels_N: NDArray[np.int64], num_classes: int, where: str) -> 
 
 
 def _refuse_far_slots(content: bytes) -> None:
-    """Raise UnpicklingError where a value is put in memo slot 2**32, say: the unpickler would make that many."""
+    """Raise UnpicklingError for a memo slot such as 2**32: the unpickler would allocate that many slots."""
     for opcode, slot, _ in pickletools.genops(content):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(slot or 0) > len(content):
             raise pickle.UnpicklingError(f"memo slot {slot:,}")
 
 
 class _Array:
-    """Stands in for numpy.ndarray in a pickle: uint8 and nothing else, so NumPy is never called."""
+    """Replaces numpy.ndarray in a pickle; accepts only uint8 and never calls NumPy's unpickling."""
 
     array: NDArray[np.uint8]
 
@@ -89,14 +89,14 @@ class _Array:
 
 
 class _Uint8:
-    """Stands in for numpy.dtype; the only one there is."""
+    """Replaces numpy.dtype in a pickle; accepts only uint8."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         if code not in ("u1", b"u1"):
             raise pickle.UnpicklingError(f"an array of {code!r}")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and the like: a byte has none."""
+        """Ignore the state, such as the byte order, which a byte does not have."""
 
 
 def _reconstruct(*_: object) -> _Array:
@@ -119,7 +119,7 @@ _STAND_INS: dict[tuple[str, str], object] = {
 
 
 class _CifarUnpickler(pickle.Unpickler):
-    """Knows strings, bytes, numbers, lists, dicts and uint8 arrays; refuses every other name, runs none."""
+    """Reads strings, bytes, numbers, lists, dicts and uint8 arrays; refuses all other names."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _STAND_INS:

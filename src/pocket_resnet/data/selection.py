@@ -18,11 +18,11 @@ UNSEEN = torch.finfo(torch.float32).max  # images that were never trained come f
 
 
 class Selection:
-    """The last loss of every training image, the choice that follows from it, and how often each was trained."""
+    """Selects candidates by the last loss of every training image, and counts how often each was trained."""
 
     def __init__(self, num_samples: int, device: torch.device) -> None:
         self.loss_N = torch.full((num_samples,), UNSEEN, device=device)
-        self.visits_N = torch.zeros(num_samples, dtype=torch.int32)  # on the CPU, where augmentation is decided
+        self.visits_N = torch.zeros(num_samples, dtype=torch.int32)  # on the CPU, which draws the augmentation
 
     def __call__(self, candidates_C: Tensor, count: int) -> Tensor:
         """The `count` candidates with the highest losses (sample indices on the CPU), in their order.
@@ -36,16 +36,16 @@ class Selection:
         return candidates_C[chosen_B.sort().values]
 
     def note(self, chosen_B: Tensor, loss_B: Tensor) -> None:
-        """Remember the losses that the chosen images had when they were trained just now."""
+        """Record the losses of the images that were just trained."""
         self.loss_N[sent(chosen_B, self.loss_N.device)] = loss_B
         self.visits_N[chosen_B] += 1
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that resuming needs."""
+        """The state needed to resume."""
         return {"loss": self.loss_N, "visits": self.visits_N}
 
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave; nothing where it is of another number of images, or there is none."""
+        """Restore the state that `tensors` returned; skips tensors that are missing or have another length."""
         for name, kept in self.tensors().items():
             if len(saved.get(name, ())) == len(kept):
                 kept.copy_(saved[name])

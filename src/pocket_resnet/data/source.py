@@ -1,4 +1,4 @@
-"""What every data set offers: its classes and names, its splits as tensors, their statistics.
+"""The interface of all data sets: classes and names, splits as tensors, and their statistics.
 
 All images are read through `Source.split`. Apart from `verify`, only `split("test")` reads the test split.
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pocket_resnet.errors import DataError, UsageError
 
-MIN_STD = 1 / 255  # a channel without contrast is not blown up
-_CHUNK_VALUES = 2**22  # at once, while computing statistics
+MIN_STD = 1 / 255  # avoids amplifying a channel without contrast
+_CHUNK_VALUES = 2**22  # processed at once when computing statistics
 _NUM_LEVELS = 256  # of uint8
 
 Which = Literal["train", "val", "trainval", "test", "all"]
@@ -41,14 +41,14 @@ class Verification:
     num_files: int
     """Files that were read."""
     num_recorded: int = 0
-    """Those that are new or have changed: they had no hash to compare with, and theirs is recorded now."""
+    """New or changed files: there was no hash to compare with, so theirs is recorded now."""
 
 
 class Source(ABC):
-    """A data set. A new one is a subclass that sets these attributes and has the three abstract methods."""
+    """A data set. A subclass sets these attributes and implements the three abstract methods."""
 
     name: str
-    """What opens it again: a built-in data set's name, or a folder's path."""
+    """The name that opens it again: a built-in data set's name, or a folder's path."""
     class_names: tuple[str, ...]
     """In the order of the labels."""
     image_size: int = 32
@@ -56,13 +56,13 @@ class Source(ABC):
     fingerprint: str
     """Identifies the training content."""
     where: str
-    """Where it is stored."""
+    """Its location: a folder or file."""
     num_val: int
-    """How many training images, the last ones, are held out for validation."""
+    """Number of training images, the last ones, that are held out for validation."""
     num_test: int | None
-    """How many test images there are, counted without opening them; None without a test split."""
+    """Number of test images, counted without opening them; None without a test split."""
     flip_invariant: bool = True
-    """Whether a flipped image means the same."""
+    """Whether a mirrored image has the same meaning."""
     is_plain: bool = False
     """Whether it has no splits of its own, so that all of it can be evaluated."""
 
@@ -72,24 +72,24 @@ class Source(ABC):
 
     @abstractmethod
     def test(self) -> tuple[Tensor, Tensor]:
-        """The test images and labels. Raises DataError where there are none."""
+        """The test images and labels. Raises DataError if there are none."""
 
     @abstractmethod
     def verify(self) -> Verification:
-        """Read and check each file anew, the test split's too.
+        """Read and check every file again, including the test split.
 
-        Raises DataError naming what is damaged or has changed.
+        Raises DataError naming damaged or changed files.
         """
 
     def changes_since(self, fingerprint: str) -> list[str]:  # noqa: ARG002
-        """The files by which the training images differ from those of that fingerprint, where it is known."""
+        """The files that differ between the training images and those of that fingerprint; empty if it is not known."""
         return []
 
     def split(self, which: Which) -> Split:
         """One split; `trainval` is all training images; `all` is every image of a folder without splits.
 
-        train, val and trainval share memory, so do not write into them. Raises DataError where the split is
-        not there or damaged.
+        train, val and trainval share memory, so do not write into them. Raises DataError if the split is
+        missing or damaged.
         """
         if which not in get_args(Which):
             raise UsageError(f"no split {which!r}", hint=f"choose one of {', '.join(get_args(Which))}")
@@ -135,12 +135,12 @@ class Source(ABC):
 
 
 def public_name(name: str) -> str:
-    """A built-in data set's name as it is; of a folder's path the last part, and a slash to tell the two apart."""
+    """The name of a built-in data set, or the last part of a folder's path with a slash, to tell the two apart."""
     return f"{Path(name).name}/" if "/" in name else name
 
 
 def describe(source: Source) -> dict[str, Any]:
-    """What the data set holds, ready for JSON; the test split is counted, but not opened."""
+    """The data set's description for JSON; the test split is counted, but not opened."""
     counts = {}
     for which in ("train", "val"):
         labels_N = source.split(which).labels_N if which == "train" or source.num_val else torch.zeros(0).long()

@@ -24,7 +24,7 @@ MIN_BITS = 2
 
 
 def trivial_augment(images_BCHW: Tensor, operation_B: Tensor, strength_B: Tensor, sign_B: Tensor) -> Tensor:
-    """The batch with each image's operation applied; draws lie on the CPU, strengths in 0..30, signs are ±1."""
+    """The batch with each image's operation applied; draws are on the CPU, strengths in 0..30, signs ±1."""
     result_BCHW = images_BCHW.clone()
     for number, operation in enumerate(_OPERATIONS):
         chosen_b = (operation_B == number).nonzero().squeeze(1)
@@ -76,7 +76,7 @@ def _affine(
         value if isinstance(value, Tensor) else torch.full((b,), value, device=x.device)
         for value in (angle, shear_x, shear_y, right_px, down_px)
     )
-    # grid_sample asks where each output pixel comes from, in units of half an image
+    # grid_sample needs the source position of each output pixel, in units of half an image
     to_source = torch.stack(
         [
             torch.stack([angle.cos(), angle.sin() * H / W - shear_x * H / W, -2 * right_px / W], 1),
@@ -89,7 +89,7 @@ def _affine(
 
 
 def _blend(degenerate: Tensor, x: Tensor, signed_b: Tensor) -> Tensor:
-    """Pillow's enhancement: 1 + signed of the way from the degenerate image to the original and beyond."""
+    """Pillow's enhancement: (1 + signed) of the way from the degenerate image to the original."""
     factor = (1 + signed_b * MAX_BLEND).view(-1, 1, 1, 1)
     return (degenerate + factor * (x.float() - degenerate)).round().clamp(0, 255).to(torch.uint8)
 
@@ -127,7 +127,7 @@ def _posterize(x: Tensor, share_b: Tensor, _signed_b: Tensor) -> Tensor:
 
 
 def _solarize(x: Tensor, share_b: Tensor, _signed_b: Tensor) -> Tensor:
-    threshold_b = (256 * (1 - share_b)).view(-1, 1, 1, 1)  # at strength 0 even white stays
+    threshold_b = (256 * (1 - share_b)).view(-1, 1, 1, 1)  # strength 0 changes nothing, not even white
     return torch.where(x >= threshold_b, 255 - x, x)
 
 

@@ -44,13 +44,13 @@ class Timing:
     runtime: Runtime
     num_threads: int
     num_bytes: int
-    """Of the weights (torch) or the file (onnxruntime)."""
+    """Size of the weights (torch) or the file (onnxruntime)."""
     peak_bytes: int
     """Peak memory of a process that loads the model and classifies one image, interpreter included."""
     latency: Latency
-    """Of one image of the network's size, already decoded."""
+    """Latency of one decoded image of the network's size."""
     images_per_s: float
-    """In batches of BATCH_SIZE."""
+    """Throughput in batches of BATCH_SIZE."""
 
     def to_json(self) -> dict[str, Any]:
         """One flat row; times are in milliseconds."""
@@ -61,7 +61,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about a model or an exported file; an exported file does not state its sizes."""
+    """The known figures of a model or an exported file; an exported file does not state its sizes."""
 
     num_params: int | None = None
     num_macs: int | None = None
@@ -72,13 +72,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All timings of a call, and what they were measured on."""
+    """All timings of a call, and the machine and models that were measured."""
 
     machine: str
     instructions: tuple[str, ...]
-    """Instruction sets of the processor that decide the speed of small networks, such as avx512_vnni."""
+    """Instruction sets of the processor that determine the speed of small networks, such as avx512_vnni."""
     models: dict[str, Facts]
-    """Name of each model or file -> what is known about it."""
+    """The known figures by name of the model or file."""
     timings: tuple[Timing, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def benchmark(
     num_rounds: int = 50,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> Benchmark:
-    """Time the models one image at a time and in batches, all taking turns.
+    """Time the models for single images and for batches, in turns.
 
     `models` are as in `load`, or .onnx files that `export` wrote; `threads` are the numbers of threads (default: 1 and
     all cores). A model is timed in every runtime, a file only in onnxruntime. Without the extra `export`, models are

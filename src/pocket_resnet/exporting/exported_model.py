@@ -38,9 +38,9 @@ class ExportedModel:
     image_size: int
     """The height and width that the graph resizes its input to."""
     metadata: dict[str, str]
-    """Everything that `export` says about the model; docs/deploy.md lists the keys."""
+    """The file's description of the model; docs/deploy.md lists the keys."""
     content: bytes
-    """The file as it was checked: without the fields that this version of onnx does not know."""
+    """The checked file, without fields that this version of onnx does not know."""
 
 
 def open_exported(path: str | Path, num_threads: int = 1) -> ExportedModel:
@@ -121,12 +121,12 @@ def _check_signature(graph: onnx.GraphProto) -> int:
 
 
 def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """The size of each axis; 0 where any size is possible."""
+    """The size of each axis; 0 if any size is possible."""
     return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
 
 
 def _image_size(graph: onnx.GraphProto) -> int:
-    """The network's input size. Raises ValueError if the constant that `export` writes for it is not there."""
+    """The network's input size. Raises ValueError if the constant that `export` writes for it is missing."""
     sizes = [
         tuple(attribute.ints)
         for node in graph.node

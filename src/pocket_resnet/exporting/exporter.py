@@ -63,14 +63,14 @@ class Exported:
 class Exporter(ABC):
     """Builds the files of one model in one format in memory, and writes one of them.
 
-    A format is a subclass that sets these attributes and has the two abstract methods.
+    A format is a subclass that sets these attributes and implements the two abstract methods.
     """
 
     extension: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
     """The format's precisions, most exact first."""
     batch_sizes: ClassVar[tuple[int, ...]]
-    """Numbers of images at once that the comparison tries, largest last."""
+    """Batch sizes of the comparison, largest last."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The memory that a program needs to classify one image, measured in a process of its own.
+"""The memory that a program needs to classify one image, measured in a separate process.
 
 Imports what it measures inside the functions: a program that runs an exported file does not load torch.
 """

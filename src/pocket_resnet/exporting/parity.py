@@ -43,7 +43,7 @@ class ParityError(ArtifactError):
 
 @dataclass(frozen=True)
 class Limit:
-    """How much a file may differ from its model, on all images but SPARE_IMAGES."""
+    """Limits on the differences between a file and its model, on all images but SPARE_IMAGES."""
 
     largest_difference: float
     """Maximum difference of a logit."""
@@ -93,7 +93,7 @@ def model_logits(model: ResNet, images_NCSS: Tensor) -> NDArray[np.float32]:
 def compare(
     file: Runnable, logits_NK: NDArray[np.float32], split: Split, batch_sizes: Sequence[int] = BATCH_SIZES
 ) -> Comparison:
-    """The file and the model, whose logits are `logits_NK`, on every image in batches of the last size.
+    """Compare the file with the model, whose logits are `logits_NK`, on every image in batches of the last size.
 
     The file also gets the first 500 images in batches of the other sizes.
     """
@@ -116,21 +116,23 @@ def compare(
     )
 
 
-def check(found: Comparison, precision: Precision) -> None:
+def check(comparison: Comparison, precision: Precision) -> None:
     """Raise ParityError with the figures if they are beyond the precision's limits."""
-    limit, num_images = LIMITS[precision], found.num_images
-    num_differing = round((1 - found.agreement) * num_images)
-    is_near = found.largest_difference <= limit.largest_difference  # NaN is not
+    limit, num_images = LIMITS[precision], comparison.num_images
+    num_differing = round((1 - comparison.agreement) * num_images)
+    is_near = comparison.largest_difference <= limit.largest_difference  # NaN is not
     agrees = num_differing <= (1 - limit.agreement) * num_images + SPARE_IMAGES
-    keeps = found.num_lost - found.num_won <= limit.loss * num_images + SPARE_IMAGES
+    keeps = comparison.num_lost - comparison.num_won <= limit.loss * num_images + SPARE_IMAGES
     if is_near and agrees and keeps:
         return
     most = f" (at most {limit.largest_difference:g})" if np.isfinite(limit.largest_difference) else ""
     what = (
-        f"the {precision} file differs from the model: largest logit difference {found.largest_difference:.2g}{most}, "
-        f"the same class for {found.agreement:.2%} of {num_images:,} images (at least {limit.agreement:.2%}), "
-        f"accuracy {found.accuracy_exported:.2%} instead of {found.accuracy:.2%} (at most {limit.loss:.2%} less), "
-        f"{found.num_lost} images lost and {found.num_won} won"
+        f"the {precision} file differs from the model: largest logit difference "
+        f"{comparison.largest_difference:.2g}{most}, "
+        f"the same class for {comparison.agreement:.2%} of {num_images:,} images (at least {limit.agreement:.2%}), "
+        f"accuracy {comparison.accuracy_exported:.2%} instead of {comparison.accuracy:.2%} "
+        f"(at most {limit.loss:.2%} less), "
+        f"{comparison.num_lost} images lost and {comparison.num_won} won"
     )
     hint = None if precision == "fp32" else "nothing was written; export with a higher --precision"
     raise ParityError(what, hint=hint)
@@ -151,8 +153,8 @@ def check_preprocessing(file: Runnable, model: ResNet, images_NCSS: Tensor) -> f
         picture_HWC = np.pad(larger_HWC, (*above_beside, (0, 0)), mode="wrap")
         native_CSS = torch.from_numpy(fit(picture_HWC, model.spec.image_size)).permute(2, 0, 1)
         [expected_K] = _softmax(model_logits(model, native_CSS[None]))
-        [found_K] = _softmax(file.logits(picture_HWC[None], 1))
-        largest = float(np.maximum(largest, np.abs(found_K - expected_K).max()))  # keeps NaN
+        [actual_K] = _softmax(file.logits(picture_HWC[None], 1))
+        largest = float(np.maximum(largest, np.abs(actual_K - expected_K).max()))  # keeps NaN
     if not largest <= MAX_PROBABILITY_DIFFERENCE:
         raise ParityError(f"the file prepares pictures differently: a probability differs by {largest:.3f}")
     return largest

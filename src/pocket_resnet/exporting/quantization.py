@@ -44,15 +44,15 @@ def quantized(
 ) -> onnx.ModelProto:
     """The network with 8-bit weights and activations.
 
-    `calibration_NCSS` give the ranges of activations, `choice_NCSS` choose one of PERCENTILES. With `reduce_range`
+    `calibration_NCSS` determine the ranges of activations, and `choice_NCSS` one of PERCENTILES. With `reduce_range`
     weights have 7 bits: processors with AVX2 or AVX-512 but without VNNI add two products in 16 bits, which would
     saturate with 8.
     """
-    wanted_NK = Session(network, num_threads).logits(choice_NCSS, _BATCH)
+    expected_NK = Session(network, num_threads).logits(choice_NCSS, _BATCH)
 
     def error(candidate: onnx.ModelProto) -> float:
-        found_NK = Session(candidate, num_threads).logits(choice_NCSS, _BATCH)
-        return float(np.square(found_NK - wanted_NK).mean())
+        actual_NK = Session(candidate, num_threads).logits(choice_NCSS, _BATCH)
+        return float(np.square(actual_NK - expected_NK).mean())
 
     with quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"

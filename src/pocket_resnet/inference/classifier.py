@@ -1,6 +1,6 @@
-"""Images -> classes: the one way from a file or array to a prediction.
+"""Predicts the classes of images from files or arrays.
 
-Decode to RGB, bring to the network's size, uint8 to 0..1; the network normalises by itself.
+Images are decoded to RGB, resized to the network's size and converted to 0..1; the network normalises them.
 """
 
 from collections.abc import Iterable
@@ -41,12 +41,12 @@ class Classifier:
         self.card, self.hardware = card, hardware
 
     def predict(self, images: Any, *, top: int = 5, views: int = 1) -> list[Prediction]:
-        """A prediction for each image of a list, generator, column or batch of arrays, or for the only one.
+        """A prediction for each image of a list, generator, column or batch of arrays, or for a single image.
 
         An image is a path, an encoded file's bytes, an open file, a Pillow image, or an array or tensor: grey [H, W],
         RGB or RGBA [H, W, C] (tensors [C, H, W]), uint8 or fractions from 0 to 1. Averaged over 1, 2 or 6 `views`.
-        A `top` above the number of classes gives all of them. Raises DataError for what is not an image, UsageError
-        where `top` is below 1, for several views where flipped images mean something else, and for other objects.
+        A `top` above the number of classes gives all of them. Raises DataError if an image cannot be decoded,
+        UsageError for other objects, for `top` below 1, and for several views if flipping changes the meaning.
         """
         top, views = index(top), index(views)
         if top < 1:
@@ -76,6 +76,6 @@ class Classifier:
 
 @own_settings()
 def load(path: str | Path, device: str = "auto") -> Classifier:
-    """The classifier in a model directory or finished run. Raises UsageError or ArtifactError where it cannot."""
+    """The classifier in a model directory or finished run. Raises UsageError or ArtifactError if there is none."""
     model, card = load_model(expanded(path))
     return Classifier(model, card, choose(device))

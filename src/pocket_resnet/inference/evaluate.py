@@ -1,4 +1,4 @@
-"""A network on a split: accuracy with its interval, per class, confusion matrix, likelihood and calibration.
+"""Evaluates a network on a split: accuracy with its interval, per class, confusion matrix, likelihood, calibration.
 
 Shapes: N images, B images per batch, K classes, V views of an image.
 """
@@ -32,7 +32,7 @@ VIEW_SHIFT_PX = 1
 
 @dataclass(frozen=True)
 class ClassResult:
-    """How one class fared."""
+    """The result for one class."""
 
     name: str
     num_images: int
@@ -41,7 +41,7 @@ class ClassResult:
 
 
 class Confusion(NamedTuple):
-    """How many images of a class were taken for another, and their share of the class."""
+    """Number of images of one class predicted as another, and their share of the class."""
 
     true: str
     predicted: str
@@ -51,7 +51,7 @@ class Confusion(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's answers on a split, and what they amount to; shares are 0 to 1.
+    """A network's predictions for a split and their statistics; shares are 0 to 1.
 
     `confusion[true][predicted]` counts images; `ece` is the expected calibration error over 15 bins of confidence.
     """
@@ -71,10 +71,10 @@ class Evaluation:
     probabilities_NK: Tensor = field(repr=False, compare=False)
     """The probability of each class for each image, float32 on the CPU."""
     caveat: str | None = None
-    """On images that the model was trained on."""
+    """Why the accuracy is not, or may not be, measured on unseen images; otherwise None."""
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it; `confusion[true][predicted]` counts images."""
+        """The object that `--json` prints; `confusion[true][predicted]` counts images."""
         classes = {
             result.name: {
                 "num_images": result.num_images,
@@ -87,14 +87,14 @@ class Evaluation:
         return {key: value for key, value in vars(self).items() if key not in left_out} | {"per_class": classes}
 
     def confusions(self, count: int = 10) -> list[Confusion]:
-        """The `count` most frequent mistakes, a pair of classes each."""
-        found = [
+        """The `count` most frequent mistakes, each a pair of classes."""
+        mistakes = [
             Confusion(true.name, predicted.name, num_images, num_images / true.num_images)
             for true, row in zip(self.per_class, self.confusion, strict=True)
             for predicted, num_images in zip(self.per_class, row, strict=True)
             if num_images and true is not predicted
         ]
-        return sorted(found, key=lambda pair: -pair.num_images)[:count]
+        return sorted(mistakes, key=lambda pair: -pair.num_images)[:count]
 
 
 @own_settings()
@@ -109,9 +109,9 @@ def evaluate_model(
 ) -> Evaluation:
     """Measure the model in a directory on a split of a data set; classes are matched by name.
 
-    By default on validation of the data it was trained on, which its run finds by path and holds to their content;
-    of a folder given as `data` that has no splits, on every image. Raises DataError where the data has a class that
-    the model does not know, and where its own are not there or have changed.
+    By default these are the validation images of its own data, at the path that its run recorded, or all images of a
+    folder without splits given as `data`. Raises DataError if the data have a class that the model does not know, or
+    if its own data are missing or have changed.
     """
     path, data, views = fetched(expanded(path)), None if data is None else data_name(data), index(views)
     model, card = load_model(path)
@@ -138,22 +138,22 @@ def evaluate_model(
 
 
 def refuse_mirroring(card: Card, views: int) -> None:
-    """Raise UsageError where several views are asked of a model whose images must not be flipped."""
+    """Raise UsageError for several views if flipping changes the meaning of the model's images."""
     if views > 1 and not card.flip_invariant:
         raise UsageError(f"{views} views mirror the images, which changes their meaning here", hint="use --views 1")
 
 
 def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...]) -> Split:
-    """The split with the model's class numbers, matched by name. Raises DataError naming the class without one."""
+    """The split with the model's class numbers, matched by name. Raises DataError naming classes without one."""
     known = {unicode_form(name): number for number, name in enumerate(model_names)}
     known |= {name: number for number, name in enumerate(model_names)}
-    found = {name: known.get(name, known.get(unicode_form(name), -1)) for name in names}
-    if unknown := [name for name in names if found[name] < 0]:
+    number_of = {name: known.get(name, known.get(unicode_form(name), -1)) for name in names}
+    if unknown := [name for name in names if number_of[name] < 0]:
         raise DataError(
             f"the model does not know {listed([repr(name) for name in unknown], ', ')}",
             hint=f"its classes are {listed(model_names, ', ')}",
         )
-    numbers = torch.tensor([found[name] for name in names])
+    numbers = torch.tensor([number_of[name] for name in names])
     return Split(split.images_NCHW, numbers[split.labels_N])
 
 
@@ -167,7 +167,7 @@ def evaluate(
     views: int = 1,
     precision: Precision = "fp32",
 ) -> Evaluation:
-    """Classify every image of the split and count."""
+    """Classify every image of the split and summarise the predictions."""
     probabilities_NK = class_probabilities(model, split.images_NCHW, hardware, views, precision=precision)
     return summarise(probabilities_NK, split.labels_N, class_names, split_name, views, precision)
 
@@ -183,7 +183,7 @@ def class_probabilities(
 ) -> Tensor:
     """Probabilities float32 [N, K] on the CPU for uint8 images, averaged over 1, 2 or 6 views.
 
-    `image_size` is in pixels, by default the network's own. The default precision is fp32, not the hardware's, so that
+    `image_size` is in pixels, by default the network's own. The default precision is fp32, not the hardware's, so
     the same weights give the same figures on machines with and without bf16. The softmax is always in fp32. Raises
     UsageError for an unknown precision or number of views.
     """
@@ -207,7 +207,7 @@ def class_probabilities(
 
 
 def _views(x_BCHW: Tensor, views: int) -> list[tuple[Tensor, float]]:
-    """The image; with its mirror image; or both, half the weight on them and half on copies shifted along a diagonal.
+    """The views with their weights: the image; also its mirror image; or both and their diagonally shifted copies.
 
     Source: Jordan 2024 (arXiv:2404.00498), section 3.5.
     """
@@ -235,7 +235,7 @@ def summarise(
     views: int,
     precision: Precision = "fp32",
 ) -> Evaluation:
-    """Count hits and measure calibration of predicted probabilities."""
+    """The evaluation of these predicted probabilities."""
     predicted_N = probabilities_NK.argmax(1)
     num_classes = len(class_names)
     confusion_KK = torch.bincount(labels_N * num_classes + predicted_N, minlength=num_classes**2).view(num_classes, -1)
@@ -258,7 +258,7 @@ def summarise(
 
 
 def surest_mistakes(probabilities_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """The indices of the images that were classified wrong, most confident first."""
+    """The indices of wrongly classified images, most confident first."""
     confidence_N, predicted_N = probabilities_NK.max(1)
     wrong_M = (predicted_N != labels_N).nonzero().flatten()
     return wrong_M[confidence_N[wrong_M].argsort(descending=True, stable=True)]

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in an image the network found what speaks for a class.
+"""Grad-CAM: the parts of an image that support a class.
 
 Shapes: B images, C channels, H x W pixels. Source: Selvaraju et al. 2016 (arXiv:1610.02391), section 3.
 """
@@ -11,10 +11,10 @@ from pocket_resnet.model.resnet import ResNet
 
 
 def gradcam(model: ResNet, x_BCHW: Tensor, classes_B: Tensor) -> Tensor:
-    """How much each place speaks for the image's class, float [B, H, W] from 0 to 1 on the images' device.
+    """The support of each pixel for the image's class, float [B, H, W] from 0 to 1 on the images' device.
 
-    From the last stage's output, brought to the images' size; images are float, 0 to 1, and an image's largest value
-    is 1, or 0 where nothing speaks for the class. The model is left as it was.
+    Computed from the last stage's output and resized to the images, which are float, 0 to 1. The largest value per
+    image is 1, or 0 if nothing supports the class. The model's mode is restored.
     """
     was_training = model.training
     model.eval()

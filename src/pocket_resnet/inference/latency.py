@@ -1,4 +1,4 @@
-"""Time calls fairly on a machine whose speed varies: all take turns, so a slow moment slows all of them alike.
+"""Times calls fairly on a machine whose speed varies: the calls alternate, so slow moments affect all of them.
 
 Shapes: B images, H x W pixels.
 """
@@ -22,7 +22,7 @@ NUM_WARM_UPS = 5
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of a call."""
+    """The time of a call in seconds."""
 
     median_s: float
     p90_s: float
@@ -43,7 +43,7 @@ def latencies(calls: Mapping[Key, Callable[[], object]], rounds: Iterable[int]) 
             call()
             if number >= NUM_WARM_UPS:
                 seconds[key].append(time.perf_counter() - start)
-    return {key: _latency(found) for key, found in seconds.items()}
+    return {key: _latency(values) for key, values in seconds.items()}
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Image files, folders and patterns -> rows, as `predict --json` prints them."""
+"""Predicts image files, folders and patterns; returns the rows that `predict --json` prints."""
 
 import glob
 import logging
@@ -34,9 +34,9 @@ def predict_files(
     device: str = "auto",
     advance: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows for images as `list_images` finds them, as `predict --json` prints them; what cannot be read, and why.
+    """The rows of `predict --json` for the images that `list_images` lists, and lines about unreadable files.
 
-    `advance` hears how many of how many are done.
+    `advance(done, total)` is called after each batch.
     """
     classifier, names = load(model, device), list_images(images)
     num_workers = classifier.hardware.num_threads or torch.get_num_threads()
@@ -46,17 +46,17 @@ def predict_files(
     bad: list[str] = []
     # A small network keeps several threads busier with a batch each than with one batch that they share.
     with ThreadPoolExecutor(num_workers) as pool:
-        for found, unreadable in pool.map(lambda batch: _answers(alone, batch, top, views), batches):
-            rows += found
+        for predicted, unreadable in pool.map(lambda batch: _predict_batch(alone, batch, top, views), batches):
+            rows += predicted
             bad += unreadable
             advance(len(rows) + len(bad), len(names))
     return rows, bad
 
 
-def _answers(
+def _predict_batch(
     classifier: Classifier, names: Sequence[str], top: int, views: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows for one batch, and what of it cannot be read."""
+    """The rows of one batch, and lines about its unreadable files."""
     readable: dict[str, NDArray[np.uint8]] = {}
     bad: list[str] = []
     for name in names:
@@ -74,9 +74,9 @@ def _answers(
 
 
 def list_images(images: Sequence[str]) -> list[str]:
-    """The names of all files meant, each once: files, all files in folders, what a pattern matches, - as it is.
+    """The names of all files, each once: given files, all files in folders and matches of patterns; - is kept.
 
-    A name begins as it was given. Warnings tell what was skipped in folders.
+    A folder's files begin with the folder as given. Logs warnings about skipped files.
     """
     names: dict[str, None] = {}
     for image in images:
@@ -89,10 +89,10 @@ def list_images(images: Sequence[str]) -> list[str]:
 def _in_folder(folder: str) -> list[str]:
     """The files at any depth."""
     listing = Listing(Path(os.path.realpath(expanded(folder))))
-    found = [os.path.join(folder, file.relative_to(listing.root)) for file in listing.files()]  # noqa: PTH118 (keeps ./)
-    for line in (*listing.skipped_lines(), *(() if found else ("no images",))):
+    names = [os.path.join(folder, file.relative_to(listing.root)) for file in listing.files()]  # noqa: PTH118 (keeps ./)
+    for line in (*listing.skipped_lines(), *(() if names else ("no images",))):
         _log.warning("%s: %s", printable(folder), line)
-    return found
+    return names
 
 
 def _standard_input() -> Any:

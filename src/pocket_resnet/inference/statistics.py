@@ -1,4 +1,4 @@
-"""Intervals of shares and of differences, calibration, and whether two networks differ.
+"""Confidence intervals, calibration, and a test of whether two networks differ.
 
 Shapes: N images, M bins.
 """
@@ -42,7 +42,7 @@ def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[flo
 def t_quantile_95(freedom: float) -> float:
     """Student's t that is exceeded in size with 5% probability, for at least one degree of freedom.
 
-    With t = sqrt(freedom) tan(angle) its density is proportional to cos(angle)^(freedom - 1): summed until 95%.
+    With t = sqrt(freedom) tan(angle), its density is proportional to cos(angle)^(freedom - 1), summed up to 95%.
     """
     num_bins = 100_000
     width = math.pi / 2 / num_bins
@@ -56,7 +56,7 @@ def t_quantile_95(freedom: float) -> float:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Images of about the same confidence: how many, how confident on average, and the share classified right."""
+    """Images of similar confidence: their number, mean confidence, and share of correct predictions."""
 
     num_images: int
     confidence: float
@@ -64,7 +64,7 @@ class CalibrationBin:
 
 
 def calibration_bins(confidence_N: Tensor, hit_N: Tensor) -> list[CalibrationBin]:
-    """The bins that have images, of 15 equal ones from 0 to 1, each without its lower bound and with its upper."""
+    """The non-empty ones of 15 equal bins from 0 to 1; a bin includes its upper bound, not its lower."""
     bins_N = (confidence_N.double() * NUM_CALIBRATION_BINS).ceil().long().clamp(1, NUM_CALIBRATION_BINS) - 1
     sums_3M = torch.zeros(3, NUM_CALIBRATION_BINS, dtype=torch.float64)
     for sums_M, values_N in zip(sums_3M, (torch.ones_like(confidence_N), confidence_N, hit_N), strict=True):
@@ -74,15 +74,13 @@ def calibration_bins(confidence_N: Tensor, hit_N: Tensor) -> list[CalibrationBin
 
 def calibration_error(confidence_N: Tensor, hit_N: Tensor) -> float:
     """Expected calibration error over 15 equal bins of confidence (Guo et al. 2017, arXiv:1706.04599, section 2)."""
-    gaps = (
-        found.num_images * abs(found.accuracy - found.confidence) for found in calibration_bins(confidence_N, hit_N)
-    )
+    gaps = (each.num_images * abs(each.accuracy - each.confidence) for each in calibration_bins(confidence_N, hit_N))
     return sum(gaps) / len(confidence_N)
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Two networks on the same images: how many only the one got right, how many only the other, and p."""
+    """Two networks on the same images: numbers that only one classified correctly, and the p-value."""
 
     num_only_first: int
     num_only_second: int
@@ -92,8 +90,8 @@ class PairedDifference:
 def paired_difference(first_hit_N: Tensor, second_hit_N: Tensor) -> PairedDifference:
     """Whether two networks differ in accuracy: McNemar's exact two-sided test (1947, Psychometrika 12).
 
-    p is the chance of a split at least as uneven of the images that only one got right, if each were as likely to go
-    to either; 1 where there are none.
+    p is the probability of a split at least as uneven of the images that only one classified correctly, if both
+    networks were equally accurate; 1 if there are none.
     """
     only_first, only_second = int((first_hit_N & ~second_hit_N).sum()), int((second_hit_N & ~first_hit_N).sum())
     total = only_first + only_second

@@ -1,4 +1,4 @@
-"""The data that a model was trained on: found again, held to their fingerprint, and images of them known again.
+"""Opens and verifies the data that a model was trained on, and recognises images it was trained on.
 
 Shapes: N images, C channels, H x W pixels.
 """
@@ -19,14 +19,14 @@ from pocket_resnet.model.artifact import find_model, load_digests
 from pocket_resnet.model.card import Card
 from pocket_resnet.recipe.toml import load_recipe
 
-MOST_BY_CHANCE = 0.01  # published data have a few images twice: their share leaves an accuracy what it is
+MOST_BY_CHANCE = 0.01  # published data have a few duplicates, too few to change an accuracy
 
 
 def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source:
-    """The data that the model in this directory, or of this run, was trained on, opened by their name.
+    """Open the data that the model in this directory, or of this run, was trained on, by their recorded name.
 
-    Raises DataError where they are not there any more, where their content is another one, and for a model directory
-    away from its run whose data were a folder.
+    Raises DataError if they are missing, if their content has changed, or if they were a folder and the model directory
+    is no longer in its run's folder.
     """
     run = Path(os.path.realpath(find_model(path))).parent
     name = _recorded_name(path, run, card)
@@ -37,7 +37,7 @@ def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source
             raise
         what = f"its training data are not at {printable(name)}"
         raise DataError(what, where=path, hint="give their new location with --data") from error
-    if (changed := told_changes(source, trained_fingerprint(run, card, source))) is not None:
+    if (changed := changes_text(source, trained_fingerprint(run, card, source))) is not None:
         raise DataError(
             f"the data in {printable(source.name)} differ from those it was trained on{changed}",
             where=path,
@@ -47,18 +47,18 @@ def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source
 
 
 def trained_fingerprint(run: Path, card: Card, source: Source) -> str | None:
-    """That of the data that the model of this run was trained on; None where it is not known.
+    """The fingerprint of the data that the model of this run was trained on; None if it is not known.
 
-    Checkpoints may be deleted, and of earlier versions only those on built-in data sets tell: other images of a folder
-    were held out then, which is part of its fingerprint.
+    Models of earlier versions have it only in their checkpoints, which may be deleted. For folders it is useless,
+    as other images were held out then, which changes the fingerprint.
     """
     if card.data_fingerprint is not None or source.name not in NAMES:
         return card.data_fingerprint
     return recorded_fingerprint(run / "checkpoints")
 
 
-def told_changes(source: Source, fingerprint: str | None) -> str | None:
-    """How the data differ from those of the fingerprint, `: a file, another` or nothing; None where they do not."""
+def changes_text(source: Source, fingerprint: str | None) -> str | None:
+    """The files that differ from those of the fingerprint, `: a file, another`, or empty; None if none differ."""
     if fingerprint in (None, source.fingerprint):
         return None
     changes = source.changes_since(str(fingerprint))
@@ -71,7 +71,7 @@ def is_renamed(old: str, source: Source) -> bool:
 
 
 def _recorded_name(path: Path, run: Path, card: Card) -> str:
-    """What the run calls its data; a model directory alone knows a built-in data set's name."""
+    """The name of the data in the run's recipe, or of a built-in data set in the model's card."""
     try:
         name = load_recipe(str(run / "recipe.toml")).data.name
         if card.data in (name, public_name(name)):
@@ -85,7 +85,7 @@ def _recorded_name(path: Path, run: Path, card: Card) -> str:
 
 
 def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW: Tensor) -> str | None:
-    """A sentence on how many of the images the model was trained on, by their pixels; None where on none of them."""
+    """A sentence about images that the model was trained on, recognised by their pixels; None if there are none."""
     known = load_digests(path)
     if known is None:
         return _caveat_by_name(card, source, split_name)
@@ -94,9 +94,9 @@ def caveat(path: Path, card: Card, source: Source, split_name: str, images_NCHW:
 
 
 def overlap(num_images: int, num_trained_on: int, *, unknown_images: bool) -> str | None:
-    """A sentence on how many of the images the model was trained on; None where on none of them.
+    """A sentence about the images that the model was trained on; None if there are none.
 
-    `unknown_images`: it was trained on others too, which are not known.
+    `unknown_images` means that it was also trained on images that are not known.
     """
     if num_trained_on <= MOST_BY_CHANCE * num_images and unknown_images:
         return "possibly no estimate: the model was also trained on unknown images"
@@ -109,7 +109,7 @@ def overlap(num_images: int, num_trained_on: int, *, unknown_images: bool) -> st
 
 
 def _caveat_by_name(card: Card, source: Source, split_name: str) -> str | None:
-    """For models of versions that kept no digests: whether these are the data it names."""
+    """The same for models of versions that stored no digests, by the name of the data."""
     if not (source.name == card.data or is_renamed(card.data, source)) or split_name == "test":
         return None
     if card.train_on == "trainval":

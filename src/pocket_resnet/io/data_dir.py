@@ -1,4 +1,4 @@
-"""Where data sets, and what is downloaded or computed once, are kept."""
+"""The folder for data sets and other files that are downloaded or computed once."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ DATA_VARIABLE = "POCKET_RESNET_DATA"
 def default_data_dir() -> Path:
     """POCKET_RESNET_DATA, else `pocket-resnet` in the user's cache folder.
 
-    Raises EnvironmentFault where the user has no home folder.
+    Raises EnvironmentFault if the user has no home folder.
     """
     if chosen := os.environ.get(DATA_VARIABLE):
         return expanded(chosen)

@@ -1,10 +1,10 @@
-"""Fetch one file over the network: the right one or none.
+"""Downloads single files and verifies them.
 
-A file takes its place only after its hash is right, so what is there can be believed. Every address is tried
-in turn, several rounds long, until a deadline. Of two processes that want the same file, one waits.
+A file is moved to its place only after its hash was checked. The addresses are tried in turn, for several rounds,
+until a deadline. If two processes need the same file, one waits.
 
-requests and not pooch, whose downloader knows neither a deadline nor a connection that drips: a read there
-returns only once a whole piece has come, here (`read1`) after whatever has.
+This uses requests because pooch has no deadline and does not detect a trickling connection: its reads return only
+after a whole piece has arrived, `read1` returns what is there.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ DEADLINE_S = 3600.0
 NUM_ROUNDS = 3
 BACKOFF_S = 2.0  # doubled after every round
 MAX_BYTES = 512 * 2**20
-PASSING_STATUSES = (408, 425, 429)  # too slow, too early, too many requests
+TEMPORARY_STATUSES = (408, 425, 429)  # too slow, too early, too many requests
 _PIECE_BYTES = 2**16
 _LINE_EVERY_S = 10.0
 
@@ -36,7 +36,7 @@ Progress = Callable[[int], None]
 
 
 class Patience(NamedTuple):
-    """How long to wait for what, in seconds, and how many rounds over all addresses to make."""
+    """Timeouts in seconds, and the number of rounds over all addresses."""
 
     connect_s: float = CONNECT_TIMEOUT_S
     stall_s: float = STALL_TIMEOUT_S
@@ -49,11 +49,11 @@ PATIENCE = Patience()
 
 
 class _AttemptError(Exception):
-    """Why one attempt at one address gave no good file."""
+    """The reason why one attempt at one address failed."""
 
 
 class RefusedError(_AttemptError):
-    """The server understood and refused: HTTP status 401, 403, 404 or another that does not pass by waiting."""
+    """The server refused the request: HTTP status 401, 403, 404 or another that is not temporary."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP status {status}")
@@ -61,9 +61,9 @@ class RefusedError(_AttemptError):
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATIENCE) -> bool:
-    """Have the file with this MD5 at the target; True where it was downloaded, False where it was there.
+    """Download the file with this MD5 to the target; False if it was already there.
 
-    Raises EnvironmentFault naming addresses, reasons, target and how to do it by hand.
+    Raises EnvironmentFault naming addresses, reasons, target and how to download it by hand.
     """
     deadline = time.monotonic() + patience.deadline_s
     with exclusive(target, patience.deadline_s):
@@ -77,9 +77,9 @@ def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATI
                     return True
                 except _AttemptError as failure:
                     reasons[url] = str(failure)
-    said = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
+    reasons_text = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
     raise EnvironmentFault(
-        f"cannot be downloaded ({said})",
+        f"cannot be downloaded ({reasons_text})",
         where=target,
         hint=f"download {urls[0]} yourself and put it in {target.parent}",
     )
@@ -88,9 +88,9 @@ def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATI
 def fetch_bytes(
     url: str, num_bytes: int, headers: Mapping[str, str], advance: Progress, patience: Patience = PATIENCE
 ) -> bytes:
-    """The content of the address, which has this many bytes; the caller knows whether it is the right one.
+    """The content of the address, which has this many bytes; the caller verifies it.
 
-    Raises RefusedError with the HTTP status where the server refuses, EnvironmentFault for all other faults.
+    Raises RefusedError with the HTTP status if the server refuses, EnvironmentFault for all other failures.
     """
     deadline = time.monotonic() + patience.deadline_s
     reason = ""
@@ -105,7 +105,7 @@ def fetch_bytes(
 
 
 def _rounds(patience: Patience, deadline: float) -> Iterator[None]:
-    """One item for each round of attempts; waits before each but the first, longer each time, until the deadline."""
+    """Yields once per round of attempts until the deadline, after a wait that grows from round to round."""
     for round_number in range(patience.num_rounds):
         if round_number > 0:
             if time.monotonic() >= deadline:
@@ -116,10 +116,10 @@ def _rounds(patience: Patience, deadline: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
-    """Hold the path against other processes and threads; the kernel lets go of it when a process dies.
+    """Lock the path against other processes and threads; the kernel releases the lock when a process ends.
 
-    What a killed process left of this file, under a temporary name, is removed first. Raises EnvironmentFault
-    where the folder cannot be written or another process holds it for too long.
+    First removes temporary files that a killed process left of this path. Raises EnvironmentFault if the folder
+    cannot be written, or if another process holds the lock for too long.
     """
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + wait_s
@@ -147,13 +147,13 @@ def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
 def _remove_temporaries(path: Path) -> None:
     name = re.compile(rf"{re.escape(files.TEMPORARY_PREFIX)}\d+-{re.escape(path.name)}")
     with files.explain_os_errors(path):
-        for beside in path.parent.iterdir():
-            if name.fullmatch(beside.name) and beside.is_file():
-                beside.unlink()
+        for sibling in path.parent.iterdir():
+            if name.fullmatch(sibling.name) and sibling.is_file():
+                sibling.unlink()
 
 
 def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
-    """Whether the address answers as a file does: without an error, a login page or a long wait."""
+    """Whether the address seems to offer a file: no error, no login page, and a quick response."""
     try:
         with requests.head(url, timeout=timeout_s, allow_redirects=True) as response:
             return response.ok and not _is_page(response)
@@ -162,24 +162,24 @@ def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
 
 
 def _download(url: str, target: Path, md5: str, patience: Patience, deadline: float) -> None:
-    """Raises _AttemptError; a full disk is an EnvironmentFault of `files.replacing`: no mirror helps."""
+    """Raises _AttemptError, but EnvironmentFault if the disk is full, as another address would not help."""
     with contextlib.closing(_open(url, patience)) as response:
-        num_bytes: int = response.raw.length_remaining or 0  # as Content-Length says
+        num_bytes: int = response.raw.length_remaining or 0  # from Content-Length
         if num_bytes > MAX_BYTES:
             raise _AttemptError(f"{num_bytes:,} bytes, over the limit of {MAX_BYTES:,}")
-        found, received = hashlib.md5(usedforsecurity=False), 0
+        md5_hash, received = hashlib.md5(usedforsecurity=False), 0
         with files.replacing(target, num_bytes or None) as file, progress(url, num_bytes) as advance:
             for piece in _pieces(response, deadline):
                 file.write(piece)
-                found.update(piece)
+                md5_hash.update(piece)
                 received += len(piece)
                 advance(len(piece))
                 if received > MAX_BYTES:
                     raise _AttemptError(f"more than the limit of {MAX_BYTES:,} bytes")
             if received < num_bytes:
                 raise _AttemptError(f"cut off after {received:,} of {num_bytes:,} bytes")
-            if found.hexdigest() != md5:
-                raise _AttemptError(f"wrong file: its MD5 is {found.hexdigest()} instead of {md5}")
+            if md5_hash.hexdigest() != md5:
+                raise _AttemptError(f"wrong file: its MD5 is {md5_hash.hexdigest()} instead of {md5}")
 
 
 def _read(
@@ -210,13 +210,13 @@ def _open(url: str, patience: Patience, headers: Mapping[str, str] | None = None
             headers={"Accept-Encoding": "identity", **(headers or {})},
         )
     except requests.RequestException as error:
-        raise _AttemptError(_plainly(error)) from error
+        raise _AttemptError(_in_words(error)) from error
     if response.ok and not _is_page(response):
         return response
     response.close()
     if response.ok:
         raise _AttemptError("the server sent a web page instead of the file (a login page or proxy?)")
-    if response.status_code < 500 and response.status_code not in PASSING_STATUSES:
+    if response.status_code < 500 and response.status_code not in TEMPORARY_STATUSES:
         raise RefusedError(response.status_code)
     raise _AttemptError(f"HTTP status {response.status_code}")
 
@@ -232,10 +232,10 @@ def _pieces(response: requests.Response, deadline: float) -> Iterator[bytes]:
                 raise _AttemptError("too slow: the download ran out of time")
             yield piece
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _AttemptError(_plainly(error)) from error
+        raise _AttemptError(_in_words(error)) from error
 
 
-def _plainly(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError | TimeoutError):
         return "the server did not answer in time"
     if isinstance(error, urllib3.exceptions.ProtocolError):
@@ -245,7 +245,7 @@ def _plainly(error: Exception) -> str:
 
 @contextlib.contextmanager
 def progress(url: str, num_bytes: int) -> Iterator[Progress]:
-    """A bar on a terminal, else a line now and then; on standard error, as standard output may be JSON."""
+    """Yields a function that counts bytes: a bar on a terminal, otherwise occasional lines; on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar

@@ -1,7 +1,7 @@
-"""The only way anything reaches the disk: written beside its place, synced, renamed.
+"""Writes all files and folders: under a temporary name first, then synced and renamed.
 
-A crash at any moment leaves the old file, the new file, or a `.tmp-*` that the next owner of the folder
-removes; never half a file. Folders that must be believed later carry a SHA256SUMS file, verified on reading.
+A crash leaves the old file or the new one, never half a file, and possibly a `.tmp-*` file that the next owner of the
+folder removes. Folders whose content must be verified later contain a SHA256SUMS file.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ TEMPORARY_PREFIX = ".tmp-"
 SUMS_NAME = "SHA256SUMS"
 MAX_SUMS_BYTES = 64 * 1024
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# How file systems say that they cannot do something at all: FUSE, Google Drive's folder in Colab, some NFS.
+# Errors of file systems that do not support an operation: FUSE, Google Drive's folder in Colab, some NFS.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 _log = logging.getLogger(__name__)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with `~` replaced by the user's home; as it is where there is no such user or home."""
+    """The path with `~` replaced by the user's home; unchanged if there is no such user or home."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises without one)
 
 
@@ -39,7 +39,7 @@ def explain_os_errors(path: Path, num_bytes: int | None = None, hint: str | None
     """Turn an OSError raised inside into an EnvironmentFault that names the path (and the bytes needed)."""
     try:
         yield
-    except BrokenPipeError:  # the reader of a FIFO has gone, which is no fault of the machine
+    except BrokenPipeError:  # the reader of a FIFO has gone: not a problem of the machine
         raise
     except OSError as error:
         needed = "" if num_bytes is None else f" ({num_bytes:,} bytes needed)"
@@ -55,7 +55,7 @@ def explain_os_errors(path: Path, num_bytes: int | None = None, hint: str | None
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside the folder survive a power cut, where the file system can."""
+    """Make renames inside the folder survive a power cut, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _sync(descriptor, folder)
@@ -73,7 +73,7 @@ def _sync(descriptor: int, path: Path) -> None:
 
 
 def warn_once(what: str, path: Path) -> None:
-    """Log a warning about the file system under the path; the same warning comes once a process."""
+    """Log a warning about the path's file system, each warning once per process."""
     if what not in _warned:
         _warned.add(what)
         _log.warning("%s: %s", path, what)
@@ -94,7 +94,7 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to the file's end, where it survives a power cut. Raises EnvironmentFault where it cannot."""
+    """Append a line to the file and sync it. Raises EnvironmentFault if that fails."""
     content = f"{line}\n".encode()
     with explain_os_errors(path, len(content)), path.open("ab") as file:
         file.write(content)
@@ -103,7 +103,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace the file in one step. Raises EnvironmentFault and leaves the old one where it cannot."""
+    """Replace the file in one step. Raises EnvironmentFault and keeps the old one if that fails."""
     temporary = _temporary_sibling(path)
     with explain_os_errors(path, len(content)):
         try:
@@ -118,7 +118,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BinaryIO]:
-    """A file to write in pieces; it takes the path's place in one step where the block ends without an error."""
+    """Yields a file to write in pieces; it replaces the path in one step if the block ends without an error."""
     temporary = _temporary_sibling(path)
     with explain_os_errors(path, num_bytes):
         try:
@@ -136,9 +136,9 @@ def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BinaryIO]:
 
 
 def is_replaced(path: Path) -> bool:
-    """Whether `write_through` puts a new file there; it writes into a FIFO or character device.
+    """Whether `write_through` replaces the path by a new file; it writes into an existing FIFO or character device.
 
-    Raises UsageError for what is no file to write.
+    Raises UsageError if the path is not a writable kind of file.
     """
     try:
         mode = path.stat().st_mode
@@ -151,7 +151,7 @@ def is_replaced(path: Path) -> bool:
 
 
 def write_through(path: Path, content: bytes) -> None:
-    """Replace a regular file in one step, also where a link leads to it; write into other files, see `is_replaced`."""
+    """Replace a regular file in one step, also through a link; write into other kinds of files, see `is_replaced`."""
     with explain_os_errors(path, len(content)):
         if is_replaced(path):
             write_bytes(Path(os.path.realpath(path)), content)
@@ -166,7 +166,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """The value as JSON in UTF-8; NaN and infinity are refused, they are not JSON."""
+    """The value as JSON in UTF-8. Raises ValueError for NaN and infinity, which JSON does not have."""
     return json_text(value).encode()
 
 
@@ -199,17 +199,17 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove the folder so that a crash on the way leaves it whole or named as a temporary."""
-    doomed = _temporary_sibling(folder)
+    """Remove the folder; a crash leaves it whole or under a temporary name."""
+    temporary = _temporary_sibling(folder)
     with explain_os_errors(folder):
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+        folder.rename(temporary)
+        shutil.rmtree(temporary)
 
 
 def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict[str, bytes]:
     """These files of a folder made by `write_folder`, each checked against its SHA-256; others are not opened.
 
-    Raises ArtifactError naming the file that is missing, too large, not summed or not what was written.
+    Raises ArtifactError for a file that is missing, too large, not in SHA256SUMS or has another hash.
     """
     recorded = _read_sums(folder)
     contents = {}
@@ -223,7 +223,7 @@ def read_folder(folder: Path, required: tuple[str, ...], max_bytes: int) -> dict
 
 
 def is_listed(folder: Path, name: str) -> bool:
-    """Whether the folder's SHA256SUMS has the file. Raises ArtifactError where it cannot be read."""
+    """Whether the folder's SHA256SUMS has the file. Raises ArtifactError if it cannot be read."""
     return name in _read_sums(folder)
 
 
@@ -233,7 +233,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
 
 
 def read_limited(path: Path, max_bytes: int) -> bytes:
-    """The file's content; refused from its size, before reading, where it is over the limit."""
+    """The file's content. Raises ArtifactError before reading if the file is larger than the limit."""
     try:
         num_bytes = path.stat().st_size
         if not path.is_file():
@@ -248,9 +248,9 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
 
 
 def remove_temporaries(folder: Path) -> int:
-    """Remove what a crashed writer left directly in the folder; call it under the folder's lock. Returns how many.
+    """Remove temporary files and folders of a crashed writer, and return their number; call it under the folder's lock.
 
-    A folder that was moved aside for a new one which never came goes back to its place.
+    A folder that was moved aside for a new one is moved back if the new one is missing.
     """
     stale = list(folder.glob(f"{TEMPORARY_PREFIX}*"))
     for path in stale:
@@ -265,9 +265,9 @@ def remove_temporaries(folder: Path) -> int:
 
 
 def point_to(link: Path, target: str) -> None:
-    """Make or move a symbolic link in one step; something that is no link is left alone.
+    """Create or replace a symbolic link in one step; anything else under its name is left alone.
 
-    It is a convenience: where it cannot be made, a warning says so.
+    Links are a convenience: a failure only logs a warning.
     """
     if link.exists() and not link.is_symlink():
         return

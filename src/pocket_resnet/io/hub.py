@@ -1,6 +1,6 @@
 """Finds, downloads and verifies models from the Hugging Face hub, and keeps them in the data folder.
 
-huggingface_hub says which commit an address means, which files it has, and what the user's token is. The files are
+huggingface_hub resolves an address to a commit, lists its files, and provides the user's token. The files are
 downloaded by io/download.py and written only after their checksums match: the library's own download has no deadline,
 and writes files before they are checked.
 """
@@ -42,8 +42,8 @@ class Layout(NamedTuple):
     """The files that every model has."""
 
 
-class _Found(NamedTuple):
-    """What the hub says about an address."""
+class _Files(NamedTuple):
+    """The known files of a model on the hub."""
 
     commit: str
     num_bytes: dict[str, int]
@@ -64,25 +64,25 @@ def fetch_model(path: Path, layout: Layout) -> Path:
     require_hub()
     named = kept / "revisions" / quote(address.revision, safe="")
     try:
-        found = _look_up(address, layout)
+        files = _look_up(address, layout)
     except UnreachableFault as fault:
         folder = kept / _read_commit(named)
         if not _is_whole(folder, layout):
             raise
         _log.warning("%s: %s; using the copy of commit %.12s in %s", address, fault.what, folder.name, folder)
         return folder
-    folder = kept / found.commit
+    folder = kept / files.commit
     if not _is_whole(folder, layout):
         with exclusive(kept):
             remove_temporaries(kept)
             if not _is_whole(folder, layout):  # another process may have been faster
-                write_folder(folder, _download(address, found, layout))
-    if _read_commit(named) != found.commit:
-        write_text(named, found.commit)
+                write_folder(folder, _download(address, files, layout))
+    if _read_commit(named) != files.commit:
+        write_text(named, files.commit)
     return folder
 
 
-def _look_up(address: Address, layout: Layout) -> _Found:
+def _look_up(address: Address, layout: Layout) -> _Files:
     """The commit and the sizes of its known files, all of which are within their limits."""
     from huggingface_hub import HfApi
 
@@ -102,7 +102,7 @@ def _look_up(address: Address, layout: Layout) -> _Found:
         if type(size) is not int or not 0 <= size <= limits[name]:
             what = f"{name} has {size!r} bytes, the limit is {limits[name]:,}"
             raise ArtifactError(what, where=str(address), hint="use another model")
-    return _Found(commit, known)  # type: ignore[arg-type]
+    return _Files(commit, known)  # type: ignore[arg-type]
 
 
 def _no_model(address: Address, missing: list[str], pickles: list[str]) -> ArtifactError:
@@ -113,15 +113,15 @@ def _no_model(address: Address, missing: list[str], pickles: list[str]) -> Artif
     return ArtifactError(what, where=str(address), hint="use a model that was uploaded with `pocket-resnet push`")
 
 
-def _download(address: Address, found: _Found, layout: Layout) -> dict[str, bytes]:
+def _download(address: Address, files: _Files, layout: Layout) -> dict[str, bytes]:
     """The content of the known files by name, verified; without their SHA256SUMS, which `write_folder` writes again."""
     from huggingface_hub import constants
 
-    place, sent = f"{constants.ENDPOINT}/{address.repository}/resolve/{found.commit}", headers()
+    place, sent = f"{constants.ENDPOINT}/{address.repository}/resolve/{files.commit}", headers()
     contents = {}
     try:
-        with progress(str(address), sum(found.num_bytes.values())) as advance:
-            for name, num_bytes in found.num_bytes.items():
+        with progress(str(address), sum(files.num_bytes.values())) as advance:
+            for name, num_bytes in files.num_bytes.items():
                 contents[name] = fetch_bytes(f"{place}/{name}", num_bytes, sent, advance)
     except RefusedError as refusal:
         raise refused(refusal.status, str(address)) from refusal

@@ -27,7 +27,7 @@ _REFUSALS = {
 
 
 class UnreachableFault(EnvironmentFault):
-    """The hub does not answer, or something else answers in its place: a copy on this machine may be used."""
+    """The hub does not answer, or something else answers in its place: a local copy may be used."""
 
 
 def require_hub() -> None:
@@ -78,13 +78,13 @@ def explained(where: str) -> Iterator[None]:
         fault = UnreachableFault(
             "the hub cannot be reached", where=where, hint="check the network, proxy settings and HF_ENDPOINT"
         )
-    except (ValueError, LookupError, TypeError, AttributeError):  # of an answer that is no JSON, or another JSON
+    except (ValueError, LookupError, TypeError, AttributeError):  # the response is not JSON, or unexpected JSON
         fault = UnreachableFault(
             "the hub's answer cannot be read: it may be a web page of a login or proxy",
             where=where,
             hint="check the network and HF_ENDPOINT",
         )
-    except RuntimeError as error:  # of an upload; the cause is the server's answer
+    except RuntimeError as error:  # from an upload; its cause has the server's response
         response = getattr(error.__cause__, "response", None)
         fault = EnvironmentFault("the upload failed", where=where, hint="try again: what has arrived is kept")
         if response is not None:

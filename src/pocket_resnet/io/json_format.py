@@ -1,6 +1,6 @@
-"""Values as JSON for people and programs: a line for each field, and lists of plain values on one line.
+"""Readable JSON: a line for each field, and lists of plain values on one line.
 
-So that the confusion matrix of 1,000 classes is 1,000 lines and not a million.
+The confusion matrix of 1,000 classes has 1,000 lines instead of a million.
 """
 
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def json_text(value: Any, encoding: str = "utf-8") -> str:
-    """The value as JSON; characters that the encoding cannot hold are escaped. Raises ValueError for NaN and infinity.
+    """The value as JSON; characters that the encoding lacks are escaped. Raises ValueError for NaN and infinity.
 
     File names that are not UTF-8 have such characters: lone surrogates, which Python's json reads back.
     """

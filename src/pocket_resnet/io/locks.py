@@ -1,4 +1,4 @@
-"""Locks that the kernel drops with their process, so that there is nothing to clean up after a crash."""
+"""File locks that the kernel releases when their process ends, so a crash leaves nothing to clean up."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ class HeldError(Exception):
 
 
 def lock(file: IO[Any]) -> bool:
-    """Lock the open file; False where its file system has no locks. Raises HeldError where another process has it."""
+    """Lock the open file; False if its file system has no locks. Raises HeldError if another process has the lock."""
     try:
         is_ours = lock_descriptor(file.fileno(), blocking=False)
     except OSError:
@@ -30,28 +30,28 @@ def lock(file: IO[Any]) -> bool:
 
 
 class PatientLock:
-    """A lock on a file that is waited for; what a killed process had locked is free again."""
+    """A lock on a file; `acquire` waits for it. The kernel releases the lock of a killed process."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a+")
 
     def acquire(self) -> bool:
-        """Wait for the lock and take it. Without locks in the file system there is nothing to wait for."""
+        """Wait for the lock and take it. Returns at once if the file system has no locks."""
         with contextlib.suppress(OSError):
             lock_descriptor(self._file.fileno(), blocking=True)
         return True
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release the lock."""
         with contextlib.suppress(OSError):
             unlock_descriptor(self._file.fileno())
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, hint: str = "wait for it, or choose another --run name") -> Iterator[str | None]:
-    """Hold the folder for this process; yields a warning where a dead process left its lock, or there are no locks.
+    """Lock the folder for this process; yields a warning if a dead process left its lock, or there are no locks.
 
-    Raises EnvironmentFault naming the process that holds the folder.
+    Raises EnvironmentFault naming the process that has the lock.
     """
     path = folder / ".lock"
     with explain_os_errors(path):

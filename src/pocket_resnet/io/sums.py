@@ -28,7 +28,7 @@ def parse(text: bytes, where: str | Path) -> dict[str, str]:
 
 
 def check(content: bytes, recorded: str, where: str | Path) -> None:
-    """Raise ArtifactError where the file's content has another SHA-256 than the recorded one."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != recorded:
-        raise ArtifactError(f"damaged: SHA-256 is {found[:12]}…, {recorded[:12]}… was written", where=where)
+    """Raise ArtifactError if the SHA-256 of the file's content differs from the recorded one."""
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != recorded:
+        raise ArtifactError(f"damaged: SHA-256 is {actual[:12]}…, {recorded[:12]}… was written", where=where)

@@ -1,4 +1,4 @@
-"""Model directories: weights, config.json and card, written whole and verified on loading."""
+"""Model directories: weights, config.json and card, written in one step and verified on loading."""
 
 import json
 import re
@@ -29,7 +29,7 @@ MAX_CONFIG_BYTES = 4 * 1024**2
 MAX_DIGESTS_BYTES = 128 * 1024**2
 MAX_CARD_BYTES = 1024**2
 MAX_NUM_ENTRIES = 100
-FILES = {  # of a model directory, beside SHA256SUMS: most bytes
+FILES = {  # the files of a model directory except SHA256SUMS, and their maximum size in bytes
     WEIGHTS_NAME: MAX_WEIGHTS_BYTES,
     CONFIG_NAME: MAX_CONFIG_BYTES,
     CARD_NAME: MAX_CARD_BYTES,
@@ -41,14 +41,14 @@ NOT_PACKAGED = ("cpu94", "cpu95", "pocket-5m")  # released models that only a ch
 
 
 class NewerFormatError(ArtifactError):
-    """A model or checkpoint of a later version of this program: not damaged, so nothing older takes its place."""
+    """A model or checkpoint of a later version of this program: not damaged, so no older checkpoint replaces it."""
 
 
 def refuse_newer_format(values: Any, kind: str, newest: int, where: Path) -> None:
-    """Raise NewerFormatError where the JSON object says that it is of a later format than this program reads."""
-    found = values.get("format") if isinstance(values, dict) else None
-    if isinstance(found, int) and found > newest:
-        what = f"{kind} format {found} is newer than this program's {newest}"
+    """Raise NewerFormatError if the JSON object has a later format than this program reads."""
+    number = values.get("format") if isinstance(values, dict) else None
+    if isinstance(number, int) and number > newest:
+        what = f"{kind} format {number} is newer than this program's {newest}"
         hint = f"upgrade pocket-resnet to {values.get('version', 'a newer version')} or later"
         raise NewerFormatError(what, where=where, hint=hint)
 
@@ -56,10 +56,10 @@ def refuse_newer_format(values: Any, kind: str, newest: int, where: Path) -> Non
 def save_model(
     folder: Path, model: ResNet, card: Card, digests: bytes | None = None, licence: str = UNKNOWN_LICENCE
 ) -> None:
-    """Write the model directory in one step, parameters as `card.weights` says.
+    """Write the model directory in one step, with parameters in the number format `card.weights`.
 
     `digests` are those of the images it was trained on, as `data/digests.py` packs them; `licence` is the weights'.
-    Raises EnvironmentFault where the disk refuses.
+    Raises EnvironmentFault if it cannot be written.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if card.weights == "fp16":
@@ -75,17 +75,17 @@ def save_model(
 
 
 def released() -> dict[str, Path]:
-    """The released models at hand by name: those inside the package, and those of a checkout."""
+    """The folders of the released models by name: those in the package, and those of a checkout."""
     package = Path(__file__).parents[1]
     configs = [*package.glob(f"models/*/{CONFIG_NAME}"), *package.parents[1].glob(f"models/*/{CONFIG_NAME}")]
     return {config.parent.name: config.parent for config in reversed(configs)}
 
 
 def fetched(path: Path) -> Path:
-    """The path itself; of an address on the hub, `hf://user/name`, the folder with its verified copy."""
+    """The path itself; for an address on the hub, `hf://user/name`, the folder of its verified copy."""
     if not is_address(path):
         return path
-    from pocket_resnet.io.hub import Layout, fetch_model  # requests is needed for this one only
+    from pocket_resnet.io.hub import Layout, fetch_model  # imports requests, which nothing else here needs
 
     return fetch_model(path, Layout(FILES, required=(WEIGHTS_NAME, CONFIG_NAME)))
 
@@ -93,8 +93,8 @@ def fetched(path: Path) -> Path:
 def find_model(path: Path) -> Path:
     """The model directory at the path, which may also be a run's, the name of a released model, or `hf://user/name`.
 
-    What exists at the path comes before a released model of that name. Raises UsageError where there is none, and
-    what `fetch_model` raises for an address on the hub.
+    An existing path takes precedence over a released model of that name. Raises UsageError if there is no model, and
+    the errors of `fetch_model` for an address on the hub.
     """
     path = fetched(path)
     by_name = released() if len(path.parts) == 1 and not path.exists() else {}
@@ -105,7 +105,7 @@ def find_model(path: Path) -> Path:
 
 
 def _no_model(path: Path) -> UsageError:
-    """Why there is no model at the path, and what to give instead."""
+    """The error for a path without a model, with a hint what to give instead."""
     if (path / "checkpoints").is_dir():
         return UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
     if (path / "recipe.toml").is_file():
@@ -126,7 +126,7 @@ def _no_model(path: Path) -> UsageError:
 
 
 def model_name(path: Path) -> str:
-    """A short name for the model at the path: that of its folder, of its run, or on the hub."""
+    """A short name for the model at the path: the name of its folder, of its run, or on the hub."""
     folder = find_model(path).resolve()
     names = (each.name for each in (folder, *folder.parents))
     return next(name for name in names if name != "model" and not re.fullmatch(r"[0-9a-f]{40}", name))
@@ -143,7 +143,7 @@ def resume_command(run: Path, data_dir: Path | None = None) -> str:
 
 
 def load_model(path: Path) -> tuple[ResNet, Card]:
-    """The network, in evaluation mode on the CPU, and its card. Raises ArtifactError naming what is wrong."""
+    """The network, in evaluation mode on the CPU, and its card. Raises ArtifactError if it is damaged."""
     folder = find_model(path)
     card, content = _read(folder)
     try:
@@ -158,25 +158,25 @@ def load_model(path: Path) -> tuple[ResNet, Card]:
 
 
 def load_card(path: Path) -> Card:
-    """The card alone; the weights beside it are held to their sum. Raises ArtifactError naming what is wrong."""
+    """Only the card; the SHA-256 of the weights is verified too. Raises ArtifactError if it is damaged."""
     return _read(find_model(path))[0]
 
 
 def identify(path: str, sha256: str | None, key: str) -> tuple[Path, Card, str]:
     """The model directory with links resolved, its card, and the SHA-256 of its weights.
 
-    Raises UsageError where the recipe's `key` says that they are others, ArtifactError where the model is damaged.
+    Raises UsageError if that differs from `sha256`, the recipe's `key`, and ArtifactError if the model is damaged.
     """
     folder = find_model(expanded(path)).resolve()
-    card, found = load_card(folder), digest(folder / WEIGHTS_NAME)
-    if sha256 not in (None, found):
-        what = f"the model's weights have changed: SHA-256 {found[:12]}… instead of {sha256:.12}…"
+    card, actual = load_card(folder), digest(folder / WEIGHTS_NAME)
+    if sha256 not in (None, actual):
+        what = f"the model's weights have changed: SHA-256 {actual[:12]}… instead of {sha256:.12}…"
         raise UsageError(what, where=folder, hint=f"restore the old model, or remove {key}")
-    return folder, card, found
+    return folder, card, actual
 
 
 def load_digests(path: Path) -> bytes | None:
-    """The packed digests of the images it was trained on; None for models of versions that kept none."""
+    """The packed digests of the images it was trained on; None for models of versions that stored none."""
     folder = find_model(path)
     if not is_listed(folder, DIGESTS_NAME):
         return None
@@ -187,7 +187,7 @@ def load_digests(path: Path) -> bytes | None:
 
 
 def parse_tensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises ValueError for whatever is none."""
+    """The tensors of a safetensors file. Raises ValueError for other content."""
     _header(content)
     try:
         return tensors_from_bytes(content)
@@ -198,16 +198,16 @@ def parse_tensors(content: bytes) -> dict[str, Tensor]:
 
 
 def first_fault(error: Exception) -> str:
-    """What is wrong, on one line: of all that a validation or torch found the first, with the field's name."""
+    """The first error of a validation or of torch on one line, with the field's name."""
     if isinstance(error, ValidationError):
-        found = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        return f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+        detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
     first, _, rest = str(error).partition("\n")
     return rest.partition("\n")[0].strip() if first.endswith(":") else first
 
 
 def _header(content: bytes) -> bytes:
-    """The JSON at the beginning, which a hostile file makes long or says to be long."""
+    """The JSON header. Raises ValueError if it is larger than the limit, as in a hostile file."""
     num_bytes = int.from_bytes(content[:8], "little")
     if num_bytes > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {num_bytes:,} bytes, over the limit of {MAX_HEADER_BYTES:,}")
@@ -215,11 +215,11 @@ def _header(content: bytes) -> bytes:
 
 
 def _read(folder: Path) -> tuple[Card, bytes]:
-    """The card, and the content of the weights' file, which is about as large as the card's network."""
+    """The card, and the content of the weights' file, whose size must be plausible for the card's network."""
     config = read_folder(folder, (CONFIG_NAME,), MAX_CONFIG_BYTES)[CONFIG_NAME]
     card = _parse_card(config, folder / CONFIG_NAME)
     num_params = sum(layer.num_params for layer in layers(card.spec))
-    # At most 4 bytes a weight, and as many for batch norm's statistics.
+    # At most 4 bytes per weight, and as many for batch norm's statistics.
     content = read_folder(folder, (WEIGHTS_NAME,), min(MAX_WEIGHTS_BYTES, 8 * num_params + MAX_HEADER_BYTES))
     if len(content[WEIGHTS_NAME]) < num_params:
         raise ArtifactError("too small for the network of config.json", where=folder / WEIGHTS_NAME)
@@ -227,12 +227,12 @@ def _read(folder: Path) -> tuple[Card, bytes]:
 
 
 def _check_names(content: bytes, spec: NetworkSpec) -> None:
-    """Raise ValueError where the tensors' names are not the network's, before thousands of layers are built for it."""
-    names, wanted = json.loads(_header(content)), [f"{layer.name}.weight" for layer in layers(spec)]
-    if not isinstance(names, dict) or not names.keys() >= set(wanted):
-        raise ValueError(f"not all of its {len(wanted):,} layers are there")
-    if len(names) > MAX_NUM_ENTRIES + 5 * len(wanted):
-        raise ValueError(f"{len(names):,} tensors for {len(wanted):,} layers")
+    """Raise ValueError if the tensors' names are not the network's, before thousands of layers are built for it."""
+    names, expected = json.loads(_header(content)), [f"{layer.name}.weight" for layer in layers(spec)]
+    if not isinstance(names, dict) or not names.keys() >= set(expected):
+        raise ValueError(f"not all of its {len(expected):,} layers are there")
+    if len(names) > MAX_NUM_ENTRIES + 5 * len(expected):
+        raise ValueError(f"{len(names):,} tensors for {len(expected):,} layers")
 
 
 def _parse_card(content: bytes, where: Path) -> Card:
@@ -240,7 +240,7 @@ def _parse_card(content: bytes, where: Path) -> Card:
         values = json.loads(content)
         _refuse_bulk(values)
         refuse_newer_format(values, "model", FORMAT, where)
-        card = Card.model_validate_json(_in_present_format(content, values))
+        card = Card.model_validate_json(_in_current_format(content, values))
     except (ValidationError, ValueError, RecursionError, UsageError) as error:
         raise ArtifactError(f"not a model's configuration: {first_fault(error)}", where=where) from error
     if len(card.class_names) != card.spec.num_classes or len(set(card.class_names)) != len(card.class_names):
@@ -248,15 +248,15 @@ def _parse_card(content: bytes, where: Path) -> Card:
     return card
 
 
-def _in_present_format(content: bytes, values: Any) -> bytes:
-    """The content of config.json, of whose values an earlier format's are named as in the present one."""
+def _in_current_format(content: bytes, values: Any) -> bytes:
+    """The content of config.json; one of an earlier format gets the current names."""
     if isinstance(values, dict) and type(values.get("format")) is int and 1 <= values["format"] <= FORMAT:
         return json_bytes(with_current_names(values, CARD_FIELDS) | {"format": FORMAT})
     return content
 
 
 def _refuse_bulk(values: Any) -> None:
-    """Raise ValueError where there is far more than a card holds: validation would explain each superfluous entry."""
+    """Raise ValueError for far too many entries, since validation would explain each one."""
     sections = [values, values.get("spec")] if isinstance(values, dict) else []
     for section in (section for section in sections if isinstance(section, dict)):
         lists = [value for name, value in section.items() if name != "class_names" and isinstance(value, list | dict)]

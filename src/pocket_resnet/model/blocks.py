@@ -16,13 +16,13 @@ from pocket_resnet.model.spec import NetworkSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
-FEWEST_CHANNELS = 8  # that torch's strided 1 x 1 convolution is safe with: see SubsampledConv2d
+FEWEST_CHANNELS = 8  # for which torch's strided 1 x 1 convolution is safe: see SubsampledConv2d
 
 
 def activation(spec: NetworkSpec) -> Callable[[Tensor], Tensor]:
-    """The spec's activation function; ReLU in place, but in pre-activated networks.
+    """The spec's activation function; ReLU works in place, except in pre-activated networks.
 
-    There a shortcut may read its input too, elsewhere nothing does. Other gradients than ReLU's need their input.
+    There, a shortcut may read its input too. The gradients of other activations need their input.
     """
     in_place = spec.activation == "relu" and not spec.preactivation
     return F.relu_ if in_place else ACTIVATIONS[spec.activation]
@@ -31,7 +31,7 @@ def activation(spec: NetworkSpec) -> Callable[[Tensor], Tensor]:
 def conv2d(
     spec: NetworkSpec, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """A convolution that keeps the image's size at stride 1, with a bias only where no norm supplies one."""
+    """A convolution that keeps the image's size at stride 1, with a bias only if no norm has one."""
     kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS else nn.Conv2d
     return kind(
         in_channels,
@@ -48,7 +48,7 @@ class SubsampledConv2d(nn.Conv2d):
     """A strided 1 x 1 convolution, computed with stride 1 on the pixels that the stride keeps.
 
     The result is the same. On processors with AVX2 and no AVX-512, torch 2.13's own strided form writes beyond its
-    memory in the backward pass where images are channels last and have fewer than 8 channels.
+    memory in the backward pass if images are channels last and have fewer than 8 channels.
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def norm2d(spec: NetworkSpec, channels: int) -> nn.Module:
 
 
 def normed(conv: nn.Module, norm: nn.Module) -> list[nn.Module]:
-    """The convolution, where what follows it is a norm and not nothing."""
+    """A list with the convolution if a norm follows it, otherwise an empty list."""
     return [conv] if isinstance(norm, nn.BatchNorm2d) else []
 
 
@@ -86,19 +86,19 @@ class SqueezeExcite(nn.Module):
 
 
 class Drop(nn.Module, ABC):
-    """In training, random zeros; in evaluation, nothing. Draws from torch's default generator.
+    """Sets random values to zero in training; does nothing in evaluation. Draws from torch's default generator.
 
-    What is kept is divided by its probability, so that evaluation needs no factor. Draws are made for a whole batch, of
-    which the network may have only some rows: so several processes that share it drop what one would.
+    Kept values are divided by their probability, so evaluation needs no factor. Draws are made for a whole batch, of
+    which the network may have only some rows, so several processes that share it drop the same values as one would.
     """
 
     def __init__(self, drop_probability: float) -> None:
         super().__init__()
         self.drop_probability = drop_probability
         self.batch_size = 0
-        """Images of the whole batch; 0: the network has all of them."""
+        """Number of images in the whole batch; 0 if the network has all of them."""
         self.rows = slice(None)
-        """Which of them the network has."""
+        """The rows of the batch that the network has."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.drop_probability == 0:
@@ -107,14 +107,14 @@ class Drop(nn.Module, ABC):
 
     @abstractmethod
     def factors(self, x: Tensor, batch_size: int) -> Tensor:
-        """What a whole batch like `x` is multiplied by."""
+        """The factors for a whole batch of values like `x`."""
 
     def extra_repr(self) -> str:
         return f"{self.drop_probability:g}"
 
 
 class DropPath(Drop):
-    """Drops whole branches, each image's with `drop_probability`. Source: Huang 2016, section 3."""
+    """Drops whole branches, for each image with `drop_probability`. Source: Huang 2016, section 3."""
 
     def factors(self, x: Tensor, batch_size: int) -> Tensor:
         draw_B111 = torch.rand(batch_size, 1, 1, 1, device=x.device)
@@ -138,7 +138,7 @@ class Projection(nn.Module):
         self.norm = nn.Identity() if spec.preactivation else norm2d(spec, channels)
 
     def normed_convs(self) -> list[nn.Module]:
-        """The convolutions whose output only a norm reads: their filters' scale changes nothing in training."""
+        """The convolutions whose output only a norm reads: the scale of their filters has no effect in training."""
         return normed(self.conv, self.norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class PaddedIdentity(nn.Module):
 class ResidualBlock(nn.Module):
     """The parts of a block: a branch of convolutions, each with its norm, and a shortcut around it.
 
-    Subclasses say in which order the parts act. `stride` other than 1 divides height and width, rounding up.
+    Subclasses define the order of the parts. `stride` other than 1 divides height and width, rounding up.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ class PostActivationBlock(ResidualBlock):
     """
 
     def normed_convs(self) -> list[nn.Module]:
-        """All of the branch, each by its norm; see Projection for the shortcut's."""
-        return [found for pair in zip(self.convs, self.norms, strict=True) for found in normed(*pair)]
+        """All convolutions of the branch; see Projection for the shortcut's."""
+        return [conv for pair in zip(self.convs, self.norms, strict=True) for conv in normed(*pair)]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branch = x_BCHW
@@ -215,8 +215,8 @@ class PreActivationBlock(ResidualBlock):
     """
 
     def normed_convs(self) -> list[nn.Module]:
-        """All of the branch but the last, each by the next one's norm; the last is added to the shortcut as it is."""
-        return [found for pair in zip(self.convs[:-1], self.norms[1:], strict=True) for found in normed(*pair)]
+        """All convolutions of the branch except the last, which is added to the shortcut without a norm."""
+        return [conv for pair in zip(self.convs[:-1], self.norms[1:], strict=True) for conv in normed(*pair)]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branch = active = self.act(self.norms[0](x_BCHW))

@@ -10,7 +10,7 @@ from pocket_resnet.errors import listed
 from pocket_resnet.model.spec import NetworkSpec
 
 FORMAT = 2
-UNKNOWN_LICENCE = "unknown"  # the hub's word where nobody has chosen one
+UNKNOWN_LICENCE = "unknown"  # the hub's word if nobody has chosen one
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 SPLITS = {"val": "validation"}  # the other splits have their common names
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]
@@ -115,7 +115,7 @@ def stated_accuracy(text: str) -> tuple[float, str, int] | None:
 def front_matter(card: Card, licence: str = UNKNOWN_LICENCE) -> str:
     """The card's YAML for the Hugging Face hub, between its `---` lines.
 
-    Its figures are the card's. A model that was trained on the images it was measured on, or may have been, gets none.
+    It has the card's figures, but none if the model was or may have been trained on the images it was measured on.
     """
     dataset = HUB_DATASETS.get(card.data)
     datasets = "" if dataset is None else f"datasets:\n- {dataset}\n"

@@ -1,4 +1,4 @@
-"""Networks with a name: `named("wrn-16-4")` is what the literature calls so, for 32 x 32 RGB images."""
+"""Networks by the names that the literature uses, such as `named("wrn-16-4")`, for 32 x 32 RGB images."""
 
 import re
 
@@ -41,7 +41,7 @@ CATALOG: dict[str, NetworkSpec] = {
         head_scale=1 / 9,
     ),
     **{f"resnet{depth}": _resnet_cifar(depth) for depth in (20, 32, 44, 56, 110)},
-    # He 2015, table 1, with the 3 x 3 stem and no stem pool that are usual at 32 pixels.
+    # He 2015, table 1, with a 3 x 3 stem and no stem pool, as usual for 32 pixels.
     "resnet18": NetworkSpec(
         num_blocks=(2, 2, 2, 2),
         widths=(64, 128, 256, 512),

@@ -1,6 +1,6 @@
-"""Exactly how many parameters and multiply-adds a network has, without building it.
+"""Exact numbers of parameters and multiply-adds of a network, without building it.
 
-The counting rule. Every weight and bias counts, trained or frozen; BatchNorm's running statistics and other
+Counting rule: every weight and bias counts, trained or frozen; BatchNorm's running statistics and other
 buffers do not. A multiply-add (MAC) is one product of a convolution or linear layer, squeeze-and-excitation
 included, for one image; biases, normalisation, activations and pooling are not counted. 1 MAC = 2 FLOP.
 """
@@ -18,10 +18,10 @@ FP32_BYTES = 4
 
 
 class Layer(NamedTuple):
-    """One layer with weights, under its name in the built network.
+    """One layer with weights; `name` is its name in the built network.
 
-    `out_shape` is channels, height, width. `num_live_values` are held while it runs on one image: its input,
-    its output, and what a shortcut or gate still needs, with norm and activation done in place.
+    `out_shape` is channels, height, width. `num_live_values` is the number of values in memory while it runs on one
+    image: its input, its output, and values that a shortcut or gate still needs; norm and activation work in place.
     """
 
     name: str
@@ -43,12 +43,12 @@ def num_macs(spec: "NetworkSpec", image_size: int | None = None) -> int:
 
 
 def peak_activation_values(spec: "NetworkSpec", image_size: int | None = None) -> int:
-    """Most values held at once in inference on one image: the largest `num_live_values` of any layer."""
+    """Maximum number of values in memory in inference on one image: the largest `num_live_values` of any layer."""
     return max(layer.num_live_values for layer in layers(spec, image_size))
 
 
 def layers(spec: "NetworkSpec", image_size: int | None = None) -> list[Layer]:
-    """Every layer with weights, from image to logits; raises UsageError where the image becomes too small."""
+    """Every layer with weights, from image to logits. Raises UsageError if the image becomes too small."""
     walk = _Walk(spec, spec.image_size if image_size is None else image_size)
     walk.stem()
     for stage in range(len(spec.widths)):
@@ -78,7 +78,7 @@ def _branch(spec: "NetworkSpec", stage: int, stride: int) -> list[_Conv]:
 
 
 class _Walk:
-    """Follows one image through the network: `shape` is what it is now, `layers` what it has passed."""
+    """Follows one image through the network: `shape` is its current shape, `layers` the layers so far."""
 
     def __init__(self, spec: "NetworkSpec", size: int) -> None:
         self.spec = spec
@@ -121,7 +121,7 @@ class _Walk:
             hint = 'Use widths that grow from the stem on, or set shortcut to "projection".'
             raise UsageError(what, where="widths", hint=hint)
         for index, conv in enumerate(_branch(spec, stage, stride)):
-            # The first convolution and the shortcut read the same values, unless a norm stands between.
+            # The first convolution and the shortcut read the same values, unless a norm comes between.
             shared = index == 0 and (not spec.preactivation or projects)
             if spec.preactivation:
                 self._norm(f"{name}.norms.{index}")

@@ -1,4 +1,4 @@
-"""The dial: a budget and a number of epochs -> the network that makes most of them."""
+"""The dial: chooses the most accurate network for a budget and a number of epochs."""
 
 import bisect
 import itertools
@@ -13,59 +13,59 @@ from pocket_resnet.model.counts import FP32_BYTES, num_macs, num_params
 from pocket_resnet.model.spec import MAX_CHANNELS, NetworkSpec
 
 FLAGS = {"parameters": "budget", "multiply-adds": "max_macs"}
-# Staged: three stages of basic blocks, widths 1:2:4. Pooled: a convolution and max-pool before each stage; for as many
-# parameters it needs 0.60 of the operations at 100,000 parameters, 0.38 at a million, 0.34 at five.
+# DEEP and SHALLOW: three stages of basic blocks, widths 1:2:4. POOLED: a convolution and max-pool before each stage; it
+# needs 0.60 of the operations of a network as large at 100,000 parameters, 0.38 at a million, 0.34 at five million.
 DEEP = replace(CATALOG["resnet20"], shortcut="projection")
 SHALLOW = replace(DEEP, num_blocks=(2, 2, 2))
 POOLED = replace(CATALOG["fast"], downsample="pool", widths=(32, 64, 128), activation="gelu")
-# Of fast widths: by which factor they may differ from those that fill the budget exactly, how many are
-# tried a stage, the ratio of neighbouring stages, the share of the budget to use, from SMALL_PARAMS on and below.
+# Fast widths: the factor by which they may differ from those that fill the budget exactly, the number tried per
+# stage, the ratio of neighbouring stages, and the share of the budget to use, from SMALL_PARAMS on and below.
 NEAR, NUM_NEAR, LEAST_RATIO, MOST_RATIO = 1.3, 16, 1.5, 2.67
 SMALL_PARAMS, LEAST_USED, LEAST_USED_SMALL = 50_000, 0.97, 0.95
-SHORT_RUN = 4  # epochs up to which POOLED is taken: the best of 16 shapes after three, not after six (docs/report.md)
-LONG_RUN = 30  # epochs beyond which DEEP is taken, the best published; up to there SHALLOW, better than it after ten
+SHORT_RUN = 4  # epochs up to which POOLED is used: the best of 16 shapes after 3 epochs, not after 6 (docs/report.md)
+LONG_RUN = 30  # epochs from which DEEP, the best published, is used; SHALLOW is better after 10 epochs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The most that a network may cost: parameters, multiply-adds an image, bytes of fp32 weights; None: any."""
+    """Limits on a network: parameters, multiply-adds per image, bytes of fp32 weights; None means no limit."""
 
     num_params: int | None = None
     num_macs: int | None = None
     num_bytes: int | None = None
 
     def given(self) -> dict[str, int]:
-        """The limits as they were set: what, in words, and to how many."""
+        """The limits as they were set, by name of the cost."""
         all_three = {"parameters": self.num_params, "multiply-adds": self.num_macs, "bytes": self.num_bytes}
         return {what: most for what, most in all_three.items() if most is not None}
 
     def limits(self) -> dict[str, int]:
-        """What is limited, in words, and to how many; bytes count as the parameters they hold."""
+        """The limits by name of the cost; a limit on bytes becomes one on parameters."""
         in_bytes = None if self.num_bytes is None else self.num_bytes // FP32_BYTES
         params = [most for most in (self.num_params, in_bytes) if most is not None]
         macs = [] if self.num_macs is None else [self.num_macs]
         return {what: min(most) for what, most in (("parameters", params), ("multiply-adds", macs)) if most}
 
-    def asked(self, what: str, count: int) -> tuple[str, int]:
-        """The flag that limits `what`, and what it says for that count: bytes where those bind."""
+    def flag_for(self, what: str, count: int) -> tuple[str, int]:
+        """The flag that limits `what`, and its value for that count, in bytes if the limit on bytes binds."""
         in_bytes = None if self.num_bytes is None else self.num_bytes // FP32_BYTES
         if what == "parameters" and in_bytes is not None and in_bytes == self.limits()[what] != self.num_params:
             return "max_bytes", count * FP32_BYTES
         return FLAGS[what], count
 
     def fits(self, spec: NetworkSpec) -> bool:
-        """Whether the network exceeds nothing."""
+        """Whether the network exceeds no limit."""
         return all(cost(spec, what) <= most for what, most in self.limits().items())
 
     def is_filled_by(self, spec: NetworkSpec) -> bool:
-        """Whether the network fits and uses at least 97% of what binds: 95% of fewer than 50,000 parameters."""
+        """Whether the network fits and uses at least 97% of a limit, or 95% below 50,000 parameters."""
         least = LEAST_USED if self.limits().get("parameters", SMALL_PARAMS) >= SMALL_PARAMS else LEAST_USED_SMALL
         return self.fits(spec) and any(cost(spec, what) >= least * most for what, most in self.limits().items())
 
 
 @dataclass(frozen=True)
 class Design:
-    """A network for a budget, and a few lines that say why it is this one."""
+    """A network for a budget, with the reasons for the choice."""
 
     spec: NetworkSpec
     budget: Budget
@@ -88,7 +88,7 @@ class Design:
 
 
 def cost(spec: NetworkSpec, what: str) -> int:
-    """What the network takes of a limit of `Budget.limits`."""
+    """The network's cost of a kind that `Budget.limits` names."""
     return num_params(spec) if what == "parameters" else num_macs(spec)
 
 
@@ -100,26 +100,25 @@ def design(
     image_size: int = 32,
     fixed: Mapping[str, Any] | None = None,
 ) -> Design:
-    """The largest network within the budget, of the shape that is most accurate after so many epochs.
+    """The largest network within the budget, of the shape that is most accurate after this number of epochs.
 
-    Other `fixed` fields of the spec stay as they are given. Where multiply-adds bind, it is the pooled shape, which
-    needs fewer. The budget must limit parameters or bytes. From 50,000 to 30,000,000 parameters at least 97% of them
-    are used, below that 95%, or 94% of the multiply-adds where those bind; nothing is ever exceeded. Raises UsageError
-    where no network fits.
+    `fixed` fields of the spec keep their values. If multiply-adds bind, the shape is the pooled one, which needs fewer.
+    The budget must limit parameters or bytes. From 50,000 to 30,000,000 parameters, at least 97% of them are used, and
+    95% below; if multiply-adds bind, 94% of those. No limit is ever exceeded. Raises UsageError if no network fits.
     """
     if "parameters" not in budget.limits():
         raise UsageError("neither parameters nor bytes are limited", where="budget", hint="give a budget, such as 5M")
     shape, reason = _shape(epochs)
     fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
-    found = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
-    if not budget.fits(found):
+    spec = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
+    if not budget.fits(spec):
         shape, reason = POOLED, "the multiply-add limit binds: this shape needs fewer of them per parameter"
-        found = _filled(_fixed(shape, fixed), budget, fixed)
-    return Design(found, budget, (reason,))
+        spec = _filled(_fixed(shape, fixed), budget, fixed)
+    return Design(spec, budget, (reason,))
 
 
 def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
-    """The shape with these fields; its own widths grow alike to those that identity shortcuts need after the stem."""
+    """The shape with these fields; with identity shortcuts, its own widths grow to at least the stem's."""
     if "widths" in fixed or fixed.get("shortcut", shape.shortcut) == "projection":
         return replace(shape, **fixed)
     free = replace(shape, **{**fixed, "shortcut": "projection"})
@@ -129,13 +128,13 @@ def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:
 
 
 def _filled(shape: NetworkSpec, budget: Budget, fixed: Mapping[str, Any]) -> NetworkSpec:
-    """The shape scaled to the budget, but for a fixed stem; with fixed widths as it is, where that exceeds nothing."""
+    """The shape scaled to the budget, without a fixed stem; fixed widths must fit the budget as they are."""
     if "widths" not in fixed:
         filled = fill_budget(shape, budget, fixed_stem="stem_width" in fixed)
         return _with_fast_widths(filled, shape, budget, fixed_stem="stem_width" in fixed)
     for what, most in budget.limits().items():
         if (count := cost(shape, what)) > most:
-            flag, least = budget.asked(what, count)
+            flag, least = budget.flag_for(what, count)
             error = f"a network of widths {shape.widths} has {count:,} {what}, over the budget of {most:,}"
             raise UsageError(error, where=flag, hint=f"give at least {least}, or narrower widths")
     return shape
@@ -156,9 +155,9 @@ def _shape(epochs: int) -> tuple[NetworkSpec, str]:
 
 
 def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) -> NetworkSpec:
-    """The network of the same shape, all widths scaled alike, that is the largest within the budget.
+    """The largest network of the same shape within the budget, with all widths scaled by one factor.
 
-    A conv stem is scaled with them, unless `fixed_stem`. Raises UsageError for a budget that no network of the shape
+    A conv stem is scaled too, unless `fixed_stem`. Raises UsageError for a budget that no network of the shape
     can fill, stating the smallest or the largest possible count.
     """
     smallest, largest = _scaled(spec, 0.0, fixed_stem), _scaled(spec, float(MAX_CHANNELS), fixed_stem)
@@ -166,14 +165,14 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
         if cost(smallest, what) > most:
             fewest = cost(smallest, what)
             error = f"no network of this shape has as few as {most:,} {what}; the smallest has {fewest:,}"
-            flag, least = budget.asked(what, fewest)
+            flag, least = budget.flag_for(what, fewest)
             raise UsageError(error, where=flag, hint=f"give at least {least}")
     if budget.fits(largest):
         what, most = next(iter(budget.limits().items()))
         if (count := cost(largest, what)) == most:
             return largest
         error = f"no network of this shape has as many as {most:,} {what}; the largest has {count:,}"
-        flag, largest_count = budget.asked(what, count)
+        flag, largest_count = budget.flag_for(what, count)
         raise UsageError(error, where=flag, hint=f"give at most {largest_count}")
     low, high = 0.0, float(MAX_CHANNELS)
     for _ in range(60):
@@ -185,16 +184,16 @@ def fill_budget(spec: NetworkSpec, budget: Budget, *, fixed_stem: bool = False) 
 def _with_fast_widths(filled: NetworkSpec, shape: NetworkSpec, budget: Budget, *, fixed_stem: bool) -> NetworkSpec:
     """The filled network with widths that processors and GPUs compute fast, in nearly the shape's proportions.
 
-    Of all such widths near the filled ones that fill the budget too, those whose ratios are nearest to the shape's.
-    Where there are none, and where groups or identity shortcuts bind the widths, they stay as they are.
+    Of all such widths near the filled ones that fill the budget too, chooses those whose ratios are nearest to the
+    shape's. If there are none, or if groups or identity shortcuts bind the widths, returns the network unchanged.
     """
     if shape.groups > 1 or shape.shortcut == "identity":
         return filled
-    wanted = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(shape.widths)]
+    target_ratios = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(shape.widths)]
 
     def rank(spec: NetworkSpec) -> tuple[float, int]:
         ratios = [math.log(wide / narrow) for narrow, wide in itertools.pairwise(spec.widths)]
-        distance = sum(abs(ratio - own) for ratio, own in zip(ratios, wanted, strict=True))
+        distance = sum(abs(ratio - own) for ratio, own in zip(ratios, target_ratios, strict=True))
         return -round(distance, 6), num_params(spec)
 
     near = [_with_widths(filled, widths, fixed_stem) for widths in _fast_widths_near(filled, budget, fixed_stem)]
@@ -214,9 +213,9 @@ def _fast_widths_near(filled: NetworkSpec, budget: Budget, fixed_stem: bool) -> 
 
 
 def _fast_near(width: int) -> list[int]:
-    """Up to NUM_NEAR numbers of channels that fill matrix units, which take 16 at a time, ascending.
+    """Up to NUM_NEAR numbers of channels, ascending, that fill matrix units, which process 16 at a time.
 
-    Memory bounds narrow layers, so those may be less even.
+    Narrow layers are bound by memory, so multiples of 8 or 2 are enough for them.
     """
     near = range(math.ceil(width / NEAR), min(int(width * NEAR), MAX_CHANNELS) + 1)
     fast = [other for other in near if other % (16 if other >= 128 else 8 if other >= 48 else 2) == 0]
@@ -228,13 +227,13 @@ def _ratios_are_allowed(widths: tuple[int, ...]) -> bool:
 
 
 def _with_widths(spec: NetworkSpec, widths: tuple[int, ...], fixed_stem: bool) -> NetworkSpec:
-    """A conv stem is as wide as the first stage, unless it is fixed."""
+    """The network with these widths; a conv stem gets the width of the first stage, unless it is fixed."""
     keeps_stem = fixed_stem or spec.stem != "conv"
     return replace(spec, widths=widths, stem_width=spec.stem_width if keeps_stem else widths[0])
 
 
 def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
-    """All widths times the factor, rounded down to what the groups divide, within what the shape allows."""
+    """The network with all widths times the factor, rounded down to multiples of the groups, as far as possible."""
     unit = least = spec.groups
     keeps_stem = fixed_stem or spec.stem != "conv"
     if keeps_stem and spec.shortcut == "identity" and spec.downsample == "stride":  # no stage is narrower than the stem
@@ -243,15 +242,15 @@ def _scaled(spec: NetworkSpec, factor: float, fixed_stem: bool) -> NetworkSpec:
     widths = tuple(max(least, int(min(width * factor, MAX_CHANNELS)) // unit * unit) for width in spec.widths)
     stem_width = spec.stem_width
     if spec.stem == "conv" and not fixed_stem:
-        unit = 1 if spec.block == "bottleneck" else unit  # whose first convolution has no groups
+        unit = 1 if spec.block == "bottleneck" else unit  # a bottleneck's first convolution has no groups
         stem_width = max(unit, int(min(stem_width * factor, MAX_CHANNELS)) // unit * unit)
-        if spec.shortcut == "identity":  # which cannot make fewer channels than the stem has
+        if spec.shortcut == "identity":  # an identity shortcut cannot reduce the stem's channels
             stem_width = min(stem_width, widths[0] * spec.stage_channels[0] // spec.widths[0])
     return replace(spec, widths=widths, stem_width=stem_width)
 
 
 def _widen_one_by_one(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
-    """Spend what rounding left over, on the last stages first."""
+    """Widen stages by single steps as far as the budget allows, the last stages first."""
     for stage in reversed(range(len(spec.widths))):
         while wider := _widened(spec, stage, budget):
             spec = wider
@@ -259,11 +258,11 @@ def _widen_one_by_one(spec: NetworkSpec, budget: Budget) -> NetworkSpec:
 
 
 def _widened(spec: NetworkSpec, stage: int, budget: Budget) -> NetworkSpec | None:
-    """The network with one more channel a group in that stage; None where it cannot be built or is over budget."""
+    """The network with one more channel per group in that stage; None if it cannot be built or is over budget."""
     widths = list(spec.widths)
     widths[stage] += spec.groups
     try:
         wider = replace(spec, widths=tuple(widths))
-    except UsageError:  # wider than the next stage where shortcuts have no weights, or than any layer may be
+    except UsageError:  # wider than an identity shortcut or the maximum allows
         return None
     return wider if budget.fits(wider) else None

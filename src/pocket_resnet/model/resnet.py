@@ -32,10 +32,10 @@ Initialisation = Literal["default", "dirac"]
 
 
 class ResNet(nn.Module):
-    """Logits of images by the network that `spec` describes; images are RGB, float, on the 0 to 1 scale.
+    """The network that `spec` describes: RGB images, float on the 0 to 1 scale -> logits.
 
-    Normalisation is part of the network, so that preprocessing travels with the weights. Parameters and
-    multiply-adds are those of `counts.num_params` and `counts.num_macs`.
+    Normalisation is part of the network, so it is saved with the weights. `counts.num_params` and `counts.num_macs`
+    are its exact parameters and multiply-adds.
     """
 
     def __init__(self, spec: NetworkSpec) -> None:
@@ -59,14 +59,14 @@ class ResNet(nn.Module):
         return logits_BK
 
     def body(self) -> list[nn.Module]:
-        """All that has weights but the head: what fine-tuning may freeze."""
+        """All parts with weights except the head; fine-tuning may freeze them."""
         return [self.stem, self.stages, self.norm]
 
     def normed_convs(self) -> list[nn.Module]:
-        """The convolutions whose output only a norm reads: their filters' scale changes nothing in training.
+        """The convolutions whose output only a norm reads: the scale of their filters has no effect in training.
 
-        A pre-activated network's stem is one of them where the first block's shortcut is a projection, which reads
-        the first norm too; elsewhere the stem's output is added to the branch as it is.
+        A pre-activated network's stem is one of them if the first block's shortcut is a projection, which reads the
+        first norm too; other shortcuts add the stem's output to the branch without a norm.
         """
         kinds = (Entry, PostActivationBlock, PreActivationBlock, Projection, Stem)
         convs = chain.from_iterable(part.normed_convs() for part in self.modules() if isinstance(part, kinds))
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
 
     @torch.no_grad()
     def set_whitening(self, images_NCHW: Tensor) -> None:
-        """Install the whitening filters of these images (0 to 1 scale), normalised as in `forward`.
+        """Set the stem's filters to the whitening filters of these images (0 to 1 scale), normalised as in `forward`.
 
         Raises UsageError unless the spec's stem is "whitening".
         """
@@ -112,11 +112,11 @@ class Normalize(nn.Module):
 
 
 class Stem(nn.Module):
-    """The first convolution, and what follows it until the stages.
+    """The first convolution and the layers before the stages.
 
-    conv: same-padded, then norm and activation, both left to the first block in a pre-activated network.
-    whitening: frozen, unpadded filters, then activation but no norm. A trained bias, usual elsewhere, needs the
-    gradient at the first stage's input: an eighth of all operations where that stage pools, for nothing measurable
+    conv: same-padded, then norm and activation; in a pre-activated network, the first block has these.
+    whitening: frozen, unpadded filters, then activation but no norm. There is no trained bias: it would need the
+    gradient at the first stage's input, an eighth of all operations if that stage pools, without a measurable gain
     (docs/log.md).
     """
 
@@ -144,7 +144,7 @@ class Stem(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width, halving height and width on entry: see NetworkSpec.downsample."""
+    """Blocks of one width; height and width are halved on entry, see NetworkSpec.downsample."""
 
     def __init__(self, spec: NetworkSpec, stage: int, in_channels: int) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class Entry(nn.Module):
         self.act = activation(spec)
 
     def normed_convs(self) -> list[nn.Module]:
-        """The convolution: a max-pool between it and its norm keeps its scale."""
+        """The convolution: the max-pool before its norm does not change this."""
         return normed(self.conv, self.norm)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ def whitening_filters(images_NCHW: Tensor, kernel_size: int, eps: float = 5e-4) 
     total_D = torch.zeros(num_values, dtype=torch.float64)
     moment_DD = torch.zeros(num_values, num_values, dtype=torch.float64)
     num_patches = 0
-    for chunk_NCHW in torch.split(images_NCHW, 64):  # bounds the memory: a pixel lies in k x k patches
+    for chunk_NCHW in torch.split(images_NCHW, 64):  # limits the memory: a pixel is part of k x k patches
         patches_DP = F.unfold(chunk_NCHW.cpu().double(), kernel_size).transpose(0, 1).flatten(1)
         total_D += patches_DP.sum(dim=1)
         moment_DD += patches_DP @ patches_DP.T
@@ -218,9 +218,9 @@ def whitening_filters(images_NCHW: Tensor, kernel_size: int, eps: float = 5e-4) 
 def initialise(model: ResNet, how: Initialisation, generator: torch.Generator, residual_gain: float = 1.0) -> None:
     """Draw every weight from `generator` alone (a CPU one, for a model on the CPU), and reset the norms.
 
-    default: PyTorch's uniform in +-1/sqrt(fan-in), weights and biases. dirac: the same, but the first filters
-    of every convolution in the stages, as many as it has inputs, pass their input on. `residual_gain`: of the last
-    norm of every block (Goyal 2017, arXiv:1706.02677, section 5.1); dirac blocks of gain 1 double what passes through.
+    default: PyTorch's uniform in +-1/sqrt(fan-in), weights and biases. dirac: the same, but the first filters of every
+    convolution in the stages, as many as it has inputs, are identities. `residual_gain` is the gain of every block's
+    last norm (Goyal 2017, arXiv:1706.02677, section 5.1); dirac blocks of gain 1 double their input.
     Overwrites whitening filters: call `set_whitening` afterwards. Source: Jordan 2024 (arXiv:2404.00498), section 3.2.
     """
     for module in model.modules():
@@ -234,7 +234,7 @@ def initialise(model: ResNet, how: Initialisation, generator: torch.Generator, r
     if how == "dirac":
         for name, module in model.stages.named_modules():
             if isinstance(module, nn.Conv2d) and "squeeze_excite" not in name:
-                _pass_inputs_on(module)
+                _make_identity(module)
     elif how != "default":
         assert_never(how)
     for module in model.modules():
@@ -242,6 +242,6 @@ def initialise(model: ResNet, how: Initialisation, generator: torch.Generator, r
             last.weight.fill_(residual_gain)
 
 
-def _pass_inputs_on(conv: nn.Conv2d) -> None:
+def _make_identity(conv: nn.Conv2d) -> None:
     for filters in conv.weight.chunk(conv.groups):
         nn.init.dirac_(filters[: filters.shape[1]])

@@ -15,11 +15,11 @@ MAX_STAGES = 12
 MAX_CHANNELS = 65_536
 PER_STAGE = ("num_blocks", "widths", "kernel_sizes", "shortcut_kernel_sizes")
 
-# Upper limits: a hostile or mistyped file must not ask for more memory than any machine has.
+# Upper limits: a hostile or mistyped file must not need more memory than any machine has.
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 KernelSize = Annotated[int, Field(ge=1, le=31)]
 Probability = Annotated[float, Field(ge=0, le=0.95)]
-_Sequence = Field(strict=False)  # a list too, as TOML and JSON have it; becomes a tuple
+_Sequence = Field(strict=False)  # also accepts a list, as in TOML and JSON; becomes a tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -81,7 +81,7 @@ class NetworkSpec:
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_clearly(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise UsageError with the field's range or choices if the value is not among them."""
+        """Raise UsageError with the field's range or choices if the value is not allowed."""
         try:
             return validate(values)
         except ValidationError as error:

@@ -234,9 +234,9 @@ def reliability_diagram(evaluation: Evaluation) -> Figure:
     bins = calibration_bins(confidence_N, predicted_N == evaluation.labels_N)
     drawn, (axes, counts) = stack(WIDTH_IN, (3.9, 1.4))
     axes.plot([0, 100], [0, 100], color=PUBLISHED, linestyle=(0, (4, 2)), linewidth=1.2, label="perfect calibration")
-    x = [100 * found.confidence for found in bins]
-    y = [100 * found.accuracy for found in bins]
-    intervals = [wilson_interval(round(found.accuracy * found.num_images), found.num_images) for found in bins]
+    x = [100 * each.confidence for each in bins]
+    y = [100 * each.accuracy for each in bins]
+    intervals = [wilson_interval(round(each.accuracy * each.num_images), each.num_images) for each in bins]
     for at, (low, high) in zip(x, intervals, strict=True):
         axes.plot([at, at], [100 * low, 100 * high], color=OURS, linewidth=2.2, alpha=0.45)
     axes.plot(x, y, "o-", color=OURS, markersize=6, linewidth=1.4, label="validation, with 95% interval")
@@ -247,9 +247,7 @@ def reliability_diagram(evaluation: Evaluation) -> Figure:
     axes.set_xlim(-2, 102)
     width = 100 / NUM_CALIBRATION_BINS
     centres = [width * (min(NUM_CALIBRATION_BINS, int(each / width) + 1) - 0.5) for each in x]
-    counts.bar(
-        centres, [100 * found.num_images / evaluation.num_images for found in bins], width=0.9 * width, color=OURS
-    )
+    counts.bar(centres, [100 * each.num_images / evaluation.num_images for each in bins], width=0.9 * width, color=OURS)
     counts.set_ylabel("images (%)")
     counts.set_xlabel("confidence: probability of the predicted class (%)", fontsize=11)
     drawn.align_ylabels()

@@ -1,6 +1,6 @@
 """Grids of images: with captions, with predictions, with Grad-CAM, as augmented for training.
 
-The public functions come first, then the tiles and the sheet that they are drawn on.
+The public functions come first, then the grid's cells and the drawing.
 
 Shapes: N images, B images per batch, K classes, C channels, H x W pixels.
 """
@@ -25,7 +25,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, shown, style
 from pocket_resnet.torch_settings import own_settings
 
-LETTERS = 10  # of a class name in a caption, such as "automobile"
+LETTERS = 10  # per class name in a caption, such as "automobile"
 LABEL_LETTERS, CAPTION_LETTERS = 15, 17  # per line: of a training label, of any caption
 WIDTH_IN, CAPTION = 5.0, 10.0  # text in points
 MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4
@@ -35,7 +35,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Tile:
+class Cell:
     """Images side by side with lines of text below; if `marked`, the first line is coloured."""
 
     images: tuple[Pixels, ...]
@@ -52,7 +52,7 @@ def image_grid(images_NCHW: Tensor, captions: Sequence[str]) -> Figure:
         plots.image_grid(split.images_NCHW[:8], [f"a {digit}" for digit in split.labels_N[:8].tolist()])
     """
     pairs = zip(images_NCHW, captions, strict=True)
-    return contact_sheet([Tile((_pixels(image_CHW),), (shown(text, CAPTION_LETTERS),)) for image_CHW, text in pairs])
+    return contact_sheet([Cell((_pixels(image_CHW),), (shown(text, CAPTION_LETTERS),)) for image_CHW, text in pairs])
 
 
 def mistake_grid(evaluation: Evaluation, images_NCHW: Tensor, count: int = 8) -> Figure:
@@ -86,7 +86,8 @@ def gradcam_overlay(classifier: Classifier, images_NCHW: Tensor) -> Figure:
     names = [classifier.card.class_names[k] for k in predicted_N.tolist()]
     overlays = explained(classifier.model, classifier.hardware, images_NCHW, predicted_N)
     rows = zip(images_NCHW, names, confidence_N.tolist(), overlays, strict=True)
-    return contact_sheet([judged(_pixels(image), name, name, sure, overlay) for image, name, sure, overlay in rows], 2)
+    cells = [prediction_cell(_pixels(image), name, name, sure, overlay) for image, name, sure, overlay in rows]
+    return contact_sheet(cells, columns=2)
 
 
 def explained(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N: Tensor) -> list[Pixels]:
@@ -97,22 +98,22 @@ def explained(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N:
     return [overlaid(_pixels(image_CHW), map_HW) for image_CHW, map_HW in pairs]
 
 
-def judged(pixels_HWC: Pixels, predicted: str, true: str, probability: float, *more: Pixels) -> Tile:
+def prediction_cell(pixels_HWC: Pixels, predicted: str, true: str, probability: float, *more: Pixels) -> Cell:
     """An image with its predicted class and, if that is wrong, its true class; `more` images are drawn beside it."""
     lines = [f"{shown(predicted, LETTERS)}, {probability:.0%}"]
     if predicted != true:
         lines.append(f"is {shown(true, LETTERS + 1)}")
-    return Tile((pixels_HWC, *more), tuple(lines), marked=predicted != true)
+    return Cell((pixels_HWC, *more), tuple(lines), marked=predicted != true)
 
 
-def mistakes(split: Split, probabilities_NK: Tensor, class_names: Sequence[str], count: int) -> list[Tile]:
+def mistakes(split: Split, probabilities_NK: Tensor, class_names: Sequence[str], count: int) -> list[Cell]:
     """The misclassified images of the split, most confident first."""
     confidence_N, predicted_N = probabilities_NK.max(1)
-    tiles = []
+    cells = []
     for index in surest_mistakes(probabilities_NK, split.labels_N)[:count].tolist():
         predicted, true = class_names[int(predicted_N[index])], class_names[int(split.labels_N[index])]
-        tiles.append(judged(_pixels(split.images_NCHW[index]), predicted, true, float(confidence_N[index])))
-    return tiles
+        cells.append(prediction_cell(_pixels(split.images_NCHW[index]), predicted, true, float(confidence_N[index])))
+    return cells
 
 
 def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tuple[Tensor, list[str]]:
@@ -125,10 +126,10 @@ def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tu
     return pixels_BHWC, labels
 
 
-def batch(pixels_BHWC: Tensor, labels: Sequence[str]) -> list[Tile]:
-    """The tiles for the result of `as_shown`."""
+def batch(pixels_BHWC: Tensor, labels: Sequence[str]) -> list[Cell]:
+    """The cells for the result of `as_shown`."""
     return [
-        Tile((pixels_HWC.numpy(),), tuple(shown(line, LABEL_LETTERS) for line in label.split("\n")))
+        Cell((pixels_HWC.numpy(),), tuple(shown(line, LABEL_LETTERS) for line in label.split("\n")))
         for pixels_HWC, label in zip(pixels_BHWC, labels, strict=True)
     ]
 
@@ -139,26 +140,26 @@ def _pixels(image_CHW: Tensor) -> Pixels:
 
 
 @style()
-def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
-    """The tiles in rows, each image as wide as fits, with square pixels. Without tiles, the figure is white."""
-    num_lines = max((len(tile.lines) for tile in tiles), default=0)
-    tile_px = round((WIDTH_IN - 2 * MARGIN_IN - GAP_IN * (columns - 1)) / columns * DPI)
-    num_images = len(tiles[0].images) if tiles else 1
-    side_px = (tile_px - SEAM_PX * (num_images - 1)) // num_images
-    row_px = side_px + round((num_lines * LINE_IN + 2 * GAP_IN) * DPI)
-    margin_px, step_px = round(MARGIN_IN * DPI), tile_px + round(GAP_IN * DPI)
-    width_px, height_px = round(WIDTH_IN * DPI), row_px * max(1, -(-len(tiles) // columns))
+def contact_sheet(cells: Sequence[Cell], columns: int = 4) -> Figure:
+    """The cells in rows, each image as wide as fits, with square pixels. Without cells, the figure is white."""
+    num_lines = max((len(cell.lines) for cell in cells), default=0)
+    cell_px = round((WIDTH_IN - 2 * MARGIN_IN - GAP_IN * (columns - 1)) / columns * DPI)
+    num_images = len(cells[0].images) if cells else 1
+    image_px = (cell_px - SEAM_PX * (num_images - 1)) // num_images
+    row_px = image_px + round((num_lines * LINE_IN + 2 * GAP_IN) * DPI)
+    margin_px, step_px = round(MARGIN_IN * DPI), cell_px + round(GAP_IN * DPI)
+    width_px, height_px = round(WIDTH_IN * DPI), row_px * max(1, -(-len(cells) // columns))
     sheet_HWC = np.full((height_px, width_px, 3), 255, np.uint8)
     drawn = canvas(WIDTH_IN, height_px / DPI)
-    for number, tile in enumerate(tiles):
+    for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
         left_px, top_px = margin_px + column * step_px, margin_px + row * row_px
-        for index, pixels_HWC in enumerate(tile.images):
-            start_px = left_px + index * (side_px + SEAM_PX)
-            sheet_HWC[top_px : top_px + side_px, start_px : start_px + side_px] = _enlarged(pixels_HWC, side_px)
-        for index, line in enumerate(tile.lines):
-            y_px = top_px + side_px + round((0.04 + index * LINE_IN) * DPI)
-            color = PUBLISHED if index else LIMIT if tile.marked else "black"
+        for index, pixels_HWC in enumerate(cell.images):
+            start_px = left_px + index * (image_px + SEAM_PX)
+            sheet_HWC[top_px : top_px + image_px, start_px : start_px + image_px] = _enlarged(pixels_HWC, image_px)
+        for index, line in enumerate(cell.lines):
+            y_px = top_px + image_px + round((0.04 + index * LINE_IN) * DPI)
+            color = PUBLISHED if index else LIMIT if cell.marked else "black"
             place = (left_px / width_px, 1 - y_px / height_px)
             drawn.text(*place, line, va="top", fontsize=CAPTION, color=color)
     axes = drawn.add_axes((0, 0, 1, 1))
@@ -167,15 +168,15 @@ def contact_sheet(tiles: Sequence[Tile], columns: int = 4) -> Figure:
     return drawn
 
 
-def _enlarged(pixels_HWC: Pixels, side_px: int) -> Pixels:
-    """The image at that many pixels per side, by repeating pixels."""
-    rows, columns = (np.arange(side_px) * size // side_px for size in pixels_HWC.shape[:2])
+def _enlarged(pixels_HWC: Pixels, image_px: int) -> Pixels:
+    """The image enlarged to that many pixels per side by repeating pixels."""
+    rows, columns = (np.arange(image_px) * size // image_px for size in pixels_HWC.shape[:2])
     large_HWC: Pixels = pixels_HWC[rows][:, columns]
     return large_HWC
 
 
 def overlaid(pixels_HWC: Pixels, map_HW: NDArray[np.float32]) -> Pixels:
-    """The image in grey, the more orange the stronger the map."""
+    """The image in grey, coloured orange in proportion to the map."""
     grey_HW1 = pixels_HWC.mean(axis=2, keepdims=True) / 255
     share_HW1 = OVERLAY * map_HW[..., None]
     mixed_HWC: NDArray[np.float64] = (1 - share_HW1) * grey_HW1 + share_HW1 * np.array(to_rgb(GLOW))

@@ -28,13 +28,13 @@ class Part:
 
 def parts(spec: NetworkSpec) -> list[Part]:
     """The parts of the network from stem to head. Their costs add up to those of the network."""
-    found = []
+    network_parts = []
     for name, group in groupby(layers(spec), key=_part_of):
         inside = list(group)
         shape = [layer.out_shape for layer in inside if "squeeze_excite" not in layer.name][-1]
         cost = sum(layer.num_params for layer in inside), sum(layer.num_macs for layer in inside)
-        found.append(Part(name, _described(spec, name), shape, *cost))
-    return found
+        network_parts.append(Part(name, _described(spec, name), shape, *cost))
+    return network_parts
 
 
 def _part_of(layer: Layer) -> str:

@@ -1,4 +1,4 @@
-"""Charts of a search: its trials in order, what mattered, which values did well, and the front of two goals."""
+"""Charts of a search: its trials in order, the importance of keys, the best values, and the front of two goals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ NUM_HIGHLIGHTED = 3
 
 @dataclass(frozen=True)
 class TrialPoint:
-    """A trial in a chart: its validation loss (nats) when it was last judged, and whether it ran to the end."""
+    """A trial in a chart: its last validation loss (nats), and whether it ran to the end."""
 
     number: int
     nll: float
@@ -26,7 +26,7 @@ class TrialPoint:
 
 @dataclass(frozen=True)
 class Column:
-    """A searched key: where each trial's value lies between 0 and 1, and the text of its two ends."""
+    """A searched key: the position of each trial's value from 0 to 1, and the text of its two ends."""
 
     key: str
     low: str
@@ -67,7 +67,7 @@ def search_history(points: Sequence[TrialPoint]) -> Figure:
 
 @style()
 def key_importance(importance: Mapping[str, float]) -> Figure:
-    """A bar for each key: its share in how much the trials' results differ, most important first."""
+    """A bar for each key: its share of the variation between trials, most important first."""
     ordered = sorted(importance.items(), key=lambda item: -item[1])
     drawn, axes = figure(WIDTH_IN, 1.0 + 0.36 * len(ordered))
     bars = axes.barh(range(len(ordered)), [100 * share for _, share in ordered], height=0.62, color=OURS)

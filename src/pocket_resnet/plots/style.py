@@ -31,8 +31,8 @@ SETTINGS: Any = {
 def style() -> Iterator[None]:
     """Draw with the project's matplotlib settings inside the block, and restore the user's afterwards.
 
-    Every function that draws is decorated with it, as matplotlib looks at some settings when something is added to a
-    figure and at others when it is rendered.
+    Every function that draws is decorated with it, since matplotlib reads some settings when something is added to a
+    figure and others when it is rendered.
     """
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a class name in another script
@@ -42,7 +42,7 @@ def style() -> Iterator[None]:
 
 
 class Chart(Figure):
-    """A figure that pyplot does not know of, so that it needs no closing, and that a notebook shows by itself."""
+    """A figure independent of pyplot, so it need not be closed; a notebook shows it by itself."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return png(self), {"width": round(self.get_figwidth() * self.dpi)}
@@ -70,7 +70,7 @@ def canvas(width_in: float, height_in: float, layout: Literal["constrained"] | N
 
 
 def dressed(axes: Axes) -> Axes:
-    """The axes with a grid behind what is drawn, without a frame."""
+    """The axes with a grid in the background and without a frame."""
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -97,6 +97,6 @@ def pixels(drawn: Figure) -> NDArray[np.uint8]:
 
 
 def shown(text: str, most: int = 14) -> str:
-    """Text of unknown origin for a picture: one line, at most so many characters, nothing unprintable, no formula."""
+    """Untrusted text for a picture: one line of at most `most` characters, without unprintable ones or formulas."""
     line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")

@@ -66,14 +66,14 @@ def nearest_key(key: str, known: Collection[str], joint: str = ".") -> str:
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as one flat table with dotted keys; from a Section, only the keys that were given."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Section):
             value = {name: getattr(value, name) for name in value.model_fields_set}
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = dataclasses.asdict(value)
-        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def explain(error: ValidationError, section: str, known: list[str]) -> RecipeError:

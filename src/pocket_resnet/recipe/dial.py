@@ -1,7 +1,7 @@
 """The dial: the network and the settings that follow from a recipe's budget and number of epochs.
 
-A network sees too little to need regularisation in a short run, and a small network cannot fit what a large one can.
-Both are one number here: `strength`, the epochs scaled by the size of the network. The thresholds are a first guess
+A network needs no regularisation in a short run, and a small network needs less of it than a large one. Both are
+combined in one number, `strength`: the epochs scaled by the size of the network. The thresholds are a first guess
 from published recipes; only that ten epochs are too short for cutout is measured (docs/log.md).
 """
 
@@ -22,7 +22,7 @@ DISTORT_FROM = 24  # strength from which TrivialAugment and random erasing are u
 MIX_FROM = 100  # strength from which mixup, CutMix, EMA and warm-up are used
 EMA_WINDOW = 0.04  # share of such a run that the averaged weights cover; published recipes use 3 to 4%
 FINE_TUNING_LR, FINE_TUNING_MUON_LR = 0.05, 0.02  # a quarter of those of `best` (docs/log.md)
-INSTEAD = {"ema.window": "ema.decay"}  # keys that take the place of a dialled one
+INSTEAD = {"ema.window": "ema.decay"}  # keys that replace a dialled one
 
 
 def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
@@ -47,7 +47,7 @@ def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
 def _refuse_too_costly(spec: NetworkSpec, budget: Budget) -> None:
     for what, most in budget.limits().items():
         if (count := cost(spec, what)) > most:
-            flag, needed = budget.asked(what, count)
+            flag, needed = budget.flag_for(what, count)
             hint = f"choose a smaller model, or set {flag} to {needed} or more"
             raise UsageError(f"the pretrained network has {count:,} {what}, over {most:,}", where=flag, hint=hint)
 

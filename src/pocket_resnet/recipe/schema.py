@@ -99,7 +99,7 @@ class Recipe(Section):
     track: bool = False
     """Log scalars and images for TensorBoard in runs/NAME/tensorboard (needs pip install tensorboard)."""
     init: Literal["default", "dirac"] = "default"
-    """Initial weights. dirac: filters start as identities where shapes allow (Jordan 2024, section 3.2)."""
+    """Initial weights. dirac: filters start as identities if shapes allow (Jordan 2024, section 3.2)."""
     residual_gain: Rate = 1.0
     """Initial gain of each block's last norm. 0: blocks start as their shortcut (arXiv:1706.02677, section 5.1)."""
     init_from: str | None = None
@@ -118,11 +118,11 @@ class Recipe(Section):
 
     @property
     def explicit(self) -> frozenset[str]:
-        """Dotted keys set by a file, flag or program. The dial keeps them, even where they equal the default."""
+        """Dotted keys set by a file, flag or program. The dial keeps them, even if they equal the default."""
         return self._explicit
 
     def with_explicit(self, keys: Collection[str]) -> "Recipe":
-        """The same recipe, with these keys marked as set."""
+        """The same recipe with these keys marked as set."""
         recipe = self.model_copy()
         recipe._explicit = frozenset(keys)
         return recipe
@@ -172,21 +172,21 @@ class Recipe(Section):
         return self
 
     def _check_image_sizes(self) -> None:
-        if any(side > self.model.image_size for side in self.train_image_sizes):
+        if any(size > self.model.image_size for size in self.train_image_sizes):
             what = f"train_image_sizes {self.train_image_sizes} exceed model.image_size {self.model.image_size}"
             raise RecipeError("train_image_sizes", what)
-        for side in () if "model" in self.dial else set(self.train_image_sizes):  # whose network is not known yet
+        for size in () if "model" in self.dial else set(self.train_image_sizes):  # a dialled network is not known yet
             try:
-                layers(self.model, side)
+                layers(self.model, size)
             except UsageError as error:
-                what = f"train_image_sizes: {side} pixels: {error.what}"
+                what = f"train_image_sizes: {size} pixels: {error.what}"
                 raise RecipeError("train_image_sizes", what, hint="use larger sizes") from error
 
     def _check_hard_examples(self) -> None:
         if self.teacher.model is not None:  # flips follow each sample's visits, so views differ from the teacher's
             what = "hard_fraction below 1 cannot be combined with teacher.model"
             raise RecipeError("hard_fraction", what, hint="remove one of them")
-        if self.augment.mixup or self.augment.cutmix:  # whose loss is more of the partner than of the image
+        if self.augment.mixup or self.augment.cutmix:  # the loss of a mixed image may be mostly its partner's
             what = "hard_fraction below 1 cannot be combined with augment.mixup or augment.cutmix"
             raise RecipeError("hard_fraction", what, hint="set both to 0")
         if self.batch_size < 2 or round(self.batch_size / self.hard_fraction) == self.batch_size:

@@ -134,7 +134,7 @@ class TeacherRecipe(Section):
 
 
 class PretrainedRecipe(Section):
-    """Fine-tuning: start from a trained model's weights, with a new head where the classes are others."""
+    """Fine-tuning: start from a trained model's weights, with a new head for other classes."""
 
     model: str | None = None
     """The model directory to start from. The network is that model's; classes of the same name keep their weights."""

@@ -1,4 +1,4 @@
-"""A network's size, layer by layer, without building it; and the network that a budget buys."""
+"""The exact size of a network, layer by layer, and the network for a budget, without building either."""
 
 import dataclasses
 from typing import Any
@@ -16,15 +16,15 @@ from pocket_resnet.recipe.toml import is_recipe, load_recipe, recipes_folder
 
 
 def find_spec(name: str) -> NetworkSpec:
-    """The network of a model directory, a recipe (by name or .toml) or the catalog, in this order of looking.
+    """The network of a model directory, a recipe (by name or .toml) or the catalog; the first match in this order.
 
-    A recipe's is the one that it trains on CIFAR-10: as large as its budget allows.
+    A recipe's network is the one it trains on CIFAR-10, scaled to its budget.
 
-    Raises UsageError where there is none of that name.
+    Raises UsageError if nothing has that name.
     """
     path = expanded(name)
     if path.is_dir() or is_address(path):
-        from pocket_resnet.model.artifact import load_card  # torch is needed for this one only
+        from pocket_resnet.model.artifact import load_card  # imports torch, which nothing else here needs
 
         return load_card(path).spec
     if is_recipe(name):
@@ -41,7 +41,7 @@ def find_spec(name: str) -> NetworkSpec:
 
 
 def summarise(spec: NetworkSpec) -> dict[str, Any]:
-    """Counts, bytes and a row a layer, as `summary --json` prints them."""
+    """Counts, bytes and a row per layer, as printed by `summary --json`."""
     return {
         "num_params": num_params(spec),
         "num_macs": num_macs(spec),
@@ -53,10 +53,10 @@ def summarise(spec: NetworkSpec) -> dict[str, Any]:
 
 
 def find_design(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> Design:
-    """The network for the limits (budget, max_macs, max_bytes as a recipe writes them).
+    """The network for the limits (budget, max_macs, max_bytes as in a recipe).
 
-    `epochs` is how long it will be trained (default: as in the recipe `best`). Raises UsageError for a limit that is no
-    number, or that no network fits.
+    `epochs` is the planned number of epochs (default: as in the recipe `best`). Raises UsageError for a limit that is
+    not a number, or that no network fits.
     """
     if epochs is not None and epochs < 1:
         raise UsageError(f"{epochs} is not a valid number of epochs", where="epochs", hint="give 1 or more")
@@ -67,8 +67,8 @@ def find_design(limits: dict[str, str], epochs: int | None = None, num_classes: 
 
 
 def designed(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> dict[str, Any]:
-    """What `design --json` prints of `find_design`."""
-    found = find_design(limits, epochs, num_classes)
+    """The result of `find_design` as printed by `design --json`."""
+    chosen = find_design(limits, epochs, num_classes)
     flags = limits if epochs is None else limits | {"epochs": str(epochs)}
-    costs = {key: value for key, value in summarise(found.spec).items() if key != "layers"}
-    return costs | {"limits": found.budget.given(), "reasons": list(found.reasons), "flags": flags}
+    costs = {key: value for key, value in summarise(chosen.spec).items() if key != "layers"}
+    return costs | {"limits": chosen.budget.given(), "reasons": list(chosen.reasons), "flags": flags}

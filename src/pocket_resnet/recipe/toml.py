@@ -1,4 +1,4 @@
-"""Recipes and TOML: read by name or path, overridden by key, written whole, compared."""
+"""Reads, overrides, writes and compares recipes in TOML."""
 
 import dataclasses
 import json
@@ -16,20 +16,20 @@ from pocket_resnet.recipe.base import RecipeError, dotted, known_keys, nearest_k
 from pocket_resnet.recipe.schema import Recipe
 
 MAX_RECIPE_BYTES = 1024 * 1024
-# How and where a run computes may change when it goes on; what it computes may not.
+# A resumed run may change how and where it computes, but not what.
 FREE_TO_CHANGE: Any = {
     "hardware": True,
     "checkpoint": True,
     "max_steps": True,
     "track": True,
     "data": {"num_workers"},
-    "teacher": {"model"},  # a place; teacher.sha256 says which model
+    "teacher": {"model"},  # its location; teacher.sha256 identifies the model
     "pretrained": {"model"},
 }
 
 
 def recipes_folder() -> Path:
-    """Where the named recipes lie: inside an installed package, or beside src/ in a checkout."""
+    """The folder of the named recipes: in an installed package, or beside src/ in a checkout."""
     installed = Path(__file__).parents[1] / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
@@ -69,7 +69,7 @@ def _unknown(name_or_path: str) -> UsageError:
 
 
 def read_limited(path: Path, kind: str = "recipe") -> str:
-    """The text of a recipe file, or of another `kind`. Raises UsageError where it is no text, or too much of it."""
+    """The text of a recipe file, or of another `kind`. Raises UsageError if it is not text or too large."""
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise UsageError(
@@ -79,7 +79,7 @@ def read_limited(path: Path, kind: str = "recipe") -> str:
     except FileNotFoundError as error:
         names = ", or a name from recipes/" if kind == "recipe" else ""
         raise UsageError(f"no such {kind} file", where=path, hint=f"give its path{names}") from error
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or NUL in the name
         raise _unreadable(path, error) from error
 
 
@@ -89,15 +89,15 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 
 
 def parse_recipe(text: str, path: Path) -> Recipe:
-    """The recipe that the TOML text spells out; what it says counts as explicit, see `Recipe.explicit`.
+    """The recipe in the TOML text; its keys are explicit, see `Recipe.explicit`.
 
-    `base = "NAME"` starts from another recipe, `[model] network = "NAME"` from a network of the catalog; what neither
-    says is as in the recipe `original`. Names of earlier versions are read as the present ones.
+    `base = "NAME"` starts from another recipe, `[model] network = "NAME"` from a network of the catalog; all other keys
+    are those of the recipe `original`. Names of earlier versions are replaced by the current ones.
     """
     try:
         values: dict[str, Any] = {"name": path.stem} | _parsed(text, path)
         base = load_recipe(values.pop("base")) if isinstance(values.get("base"), str) else None
-    except ValueError as error:  # also for a number of thousands of digits
+    except ValueError as error:  # also raised for a number with thousands of digits
         raise UsageError(f"not TOML: {error}", where=path, hint="fix the syntax") from error
     except RecursionError as error:
         raise UsageError(
@@ -107,20 +107,20 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         model = values.get("model")
         if isinstance(model, dict) and isinstance(model.get("network"), str):
             values["model"] = dataclasses.asdict(named(model.pop("network"))) | model
-        return _laid_over(base, _with_epochs_kept(values)) if base else Recipe.model_validate(_with_tuples(values))
+        return _updated(base, _with_epochs_kept(values)) if base else Recipe.model_validate(_with_tuples(values))
     except RecipeError as error:
         raise RecipeError(error.key, error.what, where=line_of(error.key, text, path), hint=error.hint) from error
-    except UsageError as error:  # of the network, whose field `where` is
+    except UsageError as error:  # from the network; `where` is its field
         key = f"model.{error.where}"
         raise RecipeError(
             key, f"{error.where}: {error.what}", where=line_of(key, text, path), hint=error.hint
         ) from error
-    except RecursionError as error:  # dotted keys nest without end
+    except RecursionError as error:  # dotted keys nested too deeply
         raise UsageError("nested too deeply", where=path, hint="a key has at most two parts") from error
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
-    """The TOML text's tables, under present names."""
+    """The TOML text's tables, with current names."""
     values = tomllib.loads(text)
     try:
         values = with_current_names(values, RECIPE_KEYS)
@@ -131,8 +131,8 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
     return values
 
 
-def _laid_over(base: Recipe, values: dict[str, Any]) -> Recipe:
-    """The base with these nested values in place of its own, validated again; what either sets is explicit."""
+def _updated(base: Recipe, values: dict[str, Any]) -> Recipe:
+    """The base updated with these nested values, and validated again; keys that either has set are explicit."""
     merged = _merged(base.model_dump(mode="json"), values)
     return Recipe.model_validate(_with_tuples(merged)).with_explicit(base.explicit | dotted(values).keys())
 
@@ -147,9 +147,9 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_flags(base: Recipe, parsed: Mapping[str, Any], words: Sequence[str]) -> Recipe:
-    """The base with the parsed values, by dotted key, of those keys whose flags occur in these words.
+    """The base updated with those parsed values, by dotted key, whose flags occur in these words.
 
-    The parser gives every key a value; only the words of the command line show which of them the user has set.
+    The parser gives every key a value; only the words of the command line show which keys the user has set.
     """
     flags = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
     given = flags | {re.sub(r"(^|\.)no_(\w+)$", r"\1\2", flag) for flag in flags}
@@ -157,7 +157,7 @@ def with_flags(base: Recipe, parsed: Mapping[str, Any], words: Sequence[str]) ->
 
 
 def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with what a user has chosen; chosen epochs are kept, so `min_steps` adds none to them."""
+    """The recipe with a user's choices; if the user chose `epochs`, `min_steps` no longer increases it."""
     return override(recipe, _with_epochs_kept(changes))
 
 
@@ -176,7 +176,7 @@ def recipe_key(name: str) -> str:
 def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with values replaced by dotted key, for example `{"optim.lr": 0.1}`, validated again.
 
-    These keys then count as explicit, beside those that did before.
+    These keys become explicit too.
     """
     values: dict[str, Any] = {}
     for key, value in changes.items():
@@ -187,7 +187,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
                 target[section] = {}
             target = target[section]
         target[leaf] = value
-    return _laid_over(recipe, values)
+    return _updated(recipe, values)
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -199,14 +199,14 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 def to_toml(recipe: Recipe) -> str:
     """The whole recipe as TOML that `parse_recipe` reads back to an equal recipe.
 
-    Raises UsageError for a path that is not UTF-8, which TOML cannot hold.
+    Raises UsageError for a path that is not UTF-8, which TOML cannot represent.
     """
     texts = {"name": recipe.name, "data.name": recipe.data.name, "init_from": recipe.init_from}
     texts |= {"teacher.model": recipe.teacher.model, "pretrained.model": recipe.pretrained.model}
     for key, text in texts.items():
         if text is not None and text.encode(errors="replace").decode() != text:
             raise UsageError(f"{key} {text!a} is not UTF-8", hint="rename it, or use a link with another name")
-    # Not by tomli-w 1.2, which gives each value of an array its own line: `widths = [64, 128, 256]` would take five.
+    # tomli-w 1.2 would write each value of an array on its own line: five lines for `widths = [64, 128, 256]`.
     values = recipe.model_dump(mode="json", exclude_none=True)
     sections = {key: value for key, value in values.items() if isinstance(value, dict)}
     lines = [f"{key} = {_literal(value)}" for key, value in values.items() if key not in sections]
@@ -216,12 +216,12 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _literal(value: Any) -> str:
-    """The value in TOML, which is JSON but for one character: delete must be escaped."""
+    """The value in TOML, which differs from JSON in one character: delete must be escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _with_tuples(value: Any, key: str = "") -> Any:
-    """TOML's arrays as the tuples that a frozen recipe holds; its whole numbers have 64 bits."""
+    """The value with tuples instead of TOML's arrays. Raises RecipeError for integers of more than 64 bits."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise RecipeError(key, f"`{key}`: a whole number of more than 64 bits")
     if isinstance(value, dict):
@@ -230,7 +230,7 @@ def _with_tuples(value: Any, key: str = "") -> Any:
 
 
 def line_of(key: str, text: str, path: Path) -> str:
-    """`file:line` of the dotted key in the TOML text, else of the table it belongs in, or the file alone."""
+    """`file:line` of the dotted key in the TOML text, or of its table; only the file if neither occurs."""
     section, lines = "", dict[str, int]()
     for number, line in enumerate(text.split("\n"), 1):
         if header := re.match(r"\s*\[{1,2}([^]#]+)\]", line):

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
-from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, judged
+from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, prediction_cell
 from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.reporting.page import Picture
 from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
 
-NUM_TILES, NUM_BATCH_TILES, NUM_MAPS = 12, 16, 8
+NUM_IMAGES, NUM_BATCH_IMAGES, NUM_MAPS = 12, 16, 8
 
 
-class Answer(NamedTuple):
+class Outcome(NamedTuple):
     """The predicted class, the true class, and the probability of the prediction."""
 
     predicted: str
@@ -48,9 +48,9 @@ class RunPage:
     recipe: str
     mean_confidence: float
     most_bars: int
-    mistakes: list[Answer]
-    doubts: list[Answer]
-    explained: list[Answer]
+    mistakes: list[Outcome]
+    doubts: list[Outcome]
+    explained: list[Outcome]
     batch: TrainingBatch
     parts: list[Part]
     pictures: dict[str, Picture]
@@ -63,10 +63,10 @@ class RunPage:
 
 def run_page(run: FinishedRun) -> RunPage:
     """The content of the page. A figure without content, such as mistakes when there are none, is left out."""
-    mistakes_M, doubts_M = run.surest_mistakes(NUM_TILES), run.doubtful_hits(NUM_TILES)
+    mistakes_M, doubts_M = run.surest_mistakes(NUM_IMAGES), run.doubtful_hits(NUM_IMAGES)
     explained_M = _worth_explaining(run)
     overlays = explained(run.model, run.hardware, run.val.images_NCHW[explained_M], run.predicted_N[explained_M])
-    pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_TILES)
+    pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_IMAGES)
     drawn = {
         **_charts(run),
         "mistakes": _sheet(run, mistakes_M),
@@ -81,9 +81,9 @@ def run_page(run: FinishedRun) -> RunPage:
         recipe=to_toml(run.recipe),
         mean_confidence=float(run.confidence_N.double().mean()),
         most_bars=MOST_BARS,
-        mistakes=_answers(run, mistakes_M),
-        doubts=_answers(run, doubts_M),
-        explained=_answers(run, explained_M),
+        mistakes=_outcomes(run, mistakes_M),
+        doubts=_outcomes(run, doubts_M),
+        explained=_outcomes(run, explained_M),
         batch=TrainingBatch(labels, step, pixels_BHWC.shape[1], share),
         parts=parts(run.recipe.model),
         pictures={name: Picture(png(figure)) for name, figure in drawn.items() if figure is not None},
@@ -91,13 +91,13 @@ def run_page(run: FinishedRun) -> RunPage:
 
 
 def _charts(run: FinishedRun) -> dict[str, Figure | None]:
-    found = run.evaluation
-    few_classes = len(found.per_class) <= MOST_CLASSES_DRAWN
+    evaluation = run.evaluation
+    few_classes = len(evaluation.per_class) <= MOST_CLASSES_DRAWN
     return {
         "learning": figures.learning_curves({run.name: [run.metrics]}) if run.metrics else None,
-        "reliability": figures.reliability_diagram(found),
-        "confusion": figures.confusion_matrix(found) if few_classes else None,
-        "classes": figures.class_accuracies(found),
+        "reliability": figures.reliability_diagram(evaluation),
+        "confusion": figures.confusion_matrix(evaluation) if few_classes else None,
+        "classes": figures.class_accuracies(evaluation),
     }
 
 
@@ -113,14 +113,14 @@ def _worth_explaining(run: FinishedRun) -> Tensor:
 
 def _sheet(run: FinishedRun, chosen_M: Tensor, beside: list[Pixels] | None = None, columns: int = 4) -> Figure | None:
     """The chosen images with their predictions, each with the image `beside` it; None without images."""
-    tiles = []
-    for position, (index, answer) in enumerate(zip(chosen_M.tolist(), _answers(run, chosen_M), strict=True)):
+    cells = []
+    for position, (index, outcome) in enumerate(zip(chosen_M.tolist(), _outcomes(run, chosen_M), strict=True)):
         pixels_HWC = run.val.images_NCHW[index].permute(1, 2, 0).numpy()
-        tiles.append(judged(pixels_HWC, *answer, *([beside[position]] if beside else [])))
-    return contact_sheet(tiles, columns) if tiles else None
+        cells.append(prediction_cell(pixels_HWC, *outcome, *([beside[position]] if beside else [])))
+    return contact_sheet(cells, columns) if cells else None
 
 
-def _answers(run: FinishedRun, chosen_M: Tensor) -> list[Answer]:
+def _outcomes(run: FinishedRun, chosen_M: Tensor) -> list[Outcome]:
     names = run.card.class_names
     numbers = zip(run.predicted_N[chosen_M], run.val.labels_N[chosen_M], run.confidence_N[chosen_M], strict=True)
-    return [Answer(names[int(predicted)], names[int(true)], float(sure)) for predicted, true, sure in numbers]
+    return [Outcome(names[int(predicted)], names[int(true)], float(sure)) for predicted, true, sure in numbers]

@@ -1,4 +1,4 @@
-"""What the page about a search shows: templates/search.html.jinja puts it into words."""
+"""The figures and facts of the report on a search; templates/search.html.jinja has the words."""
 
 import json
 import math
@@ -40,7 +40,7 @@ class SearchPage:
 
     @property
     def title(self) -> str:
-        """What was searched."""
+        """The search's name and its data."""
         return f"Search {self.record.name} on {self.record.data}"
 
     @property
@@ -54,7 +54,7 @@ class SearchPage:
 
 
 def search_page(folder: Path) -> SearchPage:
-    """All that the page shows. Figures without anything to draw are left out."""
+    """The content of the page, without empty figures."""
     record = read_record(folder)
     drawn = {name: figure for name, figure in _figures(record).items() if figure is not None}
     names = [BEST_NAME] if record.best is not None else list(map(front_name, record.front))
@@ -68,9 +68,9 @@ def search_page(folder: Path) -> SearchPage:
 
 
 def _figures(record: SearchRecord) -> dict[str, Figure | None]:
-    judged = [trial for trial in record.trials if trial.rungs]
+    evaluated = [trial for trial in record.trials if trial.rungs]
     complete = [trial for trial in record.trials if trial.outcome == "complete" and trial.rungs]
-    points = [TrialPoint(each.number, each.rungs[-1].nll, each.outcome == "complete") for each in judged]
+    points = [TrialPoint(each.number, each.rungs[-1].nll, each.outcome == "complete") for each in evaluated]
     columns = [_column(key, limits, complete) for key, limits in record.space.items()] if complete else []
     costs = [(each.trade, each.rungs[-1].accuracy, each.number in record.front) for each in complete if each.trade]
     return {
@@ -82,7 +82,7 @@ def _figures(record: SearchRecord) -> dict[str, Figure | None]:
 
 
 def _column(key: str, limits: dict[str, Any], trials: list[TrialRecord]) -> Column:
-    """Where each trial's value lies between the ends of what was searched."""
+    """Each trial's value as a position between the ends of the searched range."""
     values = [trial.values[key] for trial in trials]
     if "choices" in limits:
         choices = limits["choices"]

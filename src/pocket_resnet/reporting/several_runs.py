@@ -87,14 +87,14 @@ def _compared(name: str, run: FinishedRun, first: FinishedRun) -> Compared:
 
 def _grouped(rows: Sequence[Compared]) -> list[Group]:
     """Runs grouped by recipe, in the order of the first run of each group."""
-    found: list[list[Compared]] = []
+    groups: list[list[Compared]] = []
     for row in rows:
-        same = [group for group in found if without_seed(group[0].run.recipe) == without_seed(row.run.recipe)]
+        same = [group for group in groups if without_seed(group[0].run.recipe) == without_seed(row.run.recipe)]
         if same:
             same[0].append(row)
         else:
-            found.append([row])
-    return [_group(group, rows[0].run) for group in found]
+            groups.append([row])
+    return [_group(group, rows[0].run) for group in groups]
 
 
 def _group(rows: list[Compared], first: FinishedRun) -> Group:

@@ -180,10 +180,10 @@ async def docs(request: Request) -> Response:
 @router.get("/static/{name}", include_in_schema=False)
 async def static(name: str) -> Response:
     """The script and the style of the pages."""
-    found = pages.STATIC.get(name)
-    if found is None:
+    file = pages.STATIC.get(name)
+    if file is None:
         raise RequestError(404, "not found", hint="see /docs")
-    return Response(found.content, media_type=found.media_type)
+    return Response(file.content, media_type=file.media_type)
 
 
 def _probabilities(outcome: Outcome, where: str) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ MAX_NUM_WORKERS = 8  # each may hold a picture of 50 megapixels; one event loop 
 STOP_TIMEOUT_S = 3.0
 
 Outcome = NDArray[np.float32] | Exception
-"""The probabilities [K] of a picture, or why there are none."""
+"""The probabilities [K] of a picture, or the error."""
 
 
 class BusyError(Exception):
@@ -86,9 +86,9 @@ class Batcher:
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            found = self._outcomes([job.content for job in batch])
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the requests
-                batch[0].future.get_loop().call_soon_threadsafe(_deliver, batch, found)
+            outcomes = self._outcomes([job.content for job in batch])
+            with contextlib.suppress(RuntimeError):  # the loop and its requests have ended
+                batch[0].future.get_loop().call_soon_threadsafe(_deliver, batch, outcomes)
 
     def _next_batch(self) -> list[_Job]:
         """The waiting jobs, at least one; an empty list when it is time to stop."""
@@ -102,7 +102,7 @@ class Batcher:
             except Empty:
                 return batch
         if batch:
-            self._jobs.put(None)  # the stop is seen again after this batch
+            self._jobs.put(None)  # to stop after this batch
         return batch
 
     def _outcomes(self, contents: Sequence[bytes]) -> list[Outcome]:
@@ -113,7 +113,7 @@ class Batcher:
         try:
             self._on_batch(len(images))
             rows = iter(self._classify(np.stack(images)))
-        except Exception as error:  # a bug, or a lack of memory: the requests answer with it, and the worker lives
+        except Exception as error:  # a bug, or no memory: the requests fail, the worker continues
             return [error] * len(contents)
         return [image if isinstance(image, Exception) else next(rows) for image in decoded]
 
@@ -124,7 +124,7 @@ class Batcher:
             return error
 
 
-def _deliver(batch: Sequence[_Job], found: Sequence[Outcome]) -> None:
-    for job, outcome in zip(batch, found, strict=True):
+def _deliver(batch: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
+    for job, outcome in zip(batch, outcomes, strict=True):
         if not job.future.done():  # cancelled when the server stops
             job.future.set_result(outcome)

@@ -1,4 +1,4 @@
-"""Wraps every request: refuses foreign hosts and origins, adds security headers, answers bugs with an id, logs.
+"""Wraps every request: refuses foreign hosts and origins, adds security headers, reports bugs with an id, logs.
 
 Otherwise a page from another site could send requests here from a visitor's browser, under its own origin or, by DNS
 rebinding, under its own host name.
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pocket_resnet.serving.metrics import Metrics
-from pocket_resnet.serving.problems import Problem, answer, internal_error
+from pocket_resnet.serving.problems import Problem, internal_error, respond
 
 CLIENT_GONE = 499  # only in the log: nobody receives it
 POLICY = (
@@ -51,17 +51,17 @@ class Hosts:
         authority = headers.get("host", "").lower()
         if not self._is_own(authority):
             hint = "use an address of this server, or start it with --hostname NAME"
-            return answer(403, Problem(error="not a host name of this server", hint=hint))
+            return respond(403, Problem(error="not a host name of this server", hint=hint))
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{authority}", f"https://{authority}"):
-            return answer(403, Problem(error="a request from a page of another server"))
+            return respond(403, Problem(error="a request from a page of another server"))
         return None
 
     def _is_own(self, authority: str) -> bool:
-        found = _AUTHORITY.fullmatch(authority)
-        if found is None:
+        match = _AUTHORITY.fullmatch(authority)
+        if match is None:
             return False
-        return found[1] in self.names or (self.any_address and _is_address(found[1]))
+        return match[1] in self.names or (self.any_address and _is_address(match[1]))
 
 
 class Guard:
@@ -91,7 +91,7 @@ class Guard:
         except Exception:
             error_id, response = internal_error()
             _log.exception("internal error %s", error_id)
-            if status:  # part of an answer has been sent: the connection is closed
+            if status:  # part of a response has been sent: the connection is closed
                 raise
             await response(scope, receive, send_guarded)
         finally:

@@ -1,4 +1,4 @@
-"""What /metrics shows: requests, their times, the sizes of batches, waiting pictures."""
+"""The metrics of /metrics: requests, their times, batch sizes, waiting pictures."""
 
 from collections.abc import Callable
 

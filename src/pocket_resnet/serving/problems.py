@@ -1,4 +1,4 @@
-"""Errors as the API returns them: JSON that says what is wrong and how to fix it, and nothing about the server."""
+"""The API's errors: JSON with the problem and how to fix it, but without details of the server."""
 
 import secrets
 from typing import Any
@@ -14,7 +14,7 @@ from pocket_resnet.errors import PocketError
 from pocket_resnet.serving.batching import BusyError
 
 RETRY_AFTER_S = 1
-MAX_TOP = 1_000  # classes that a request may ask for
+MAX_TOP = 1_000  # maximum of the parameter `top`
 
 
 class Problem(BaseModel):
@@ -36,7 +36,7 @@ class RequestError(PocketError):
         self.status = status
 
 
-def answer(status: int, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+def respond(status: int, problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The response for a problem."""
     return JSONResponse(problem.model_dump(exclude_none=True), status, headers)
 
@@ -44,7 +44,7 @@ def answer(status: int, problem: Problem, headers: dict[str, str] | None = None)
 def internal_error() -> tuple[str, Response]:
     """An id for the log, and a response that reveals nothing else."""
     error_id = secrets.token_hex(4)
-    return error_id, answer(500, Problem(error="internal error", hint="ask the server's operator", id=error_id))
+    return error_id, respond(500, Problem(error="internal error", hint="ask the server's operator", id=error_id))
 
 
 def install(app: FastAPI) -> None:
@@ -56,21 +56,21 @@ def install(app: FastAPI) -> None:
 
 
 async def _refused(_: Request, error: Any) -> Response:
-    return answer(error.status, Problem(error=error.what, hint=error.hint))
+    return respond(error.status, Problem(error=error.what, hint=error.hint))
 
 
 async def _busy(_: Request, __: Exception) -> Response:
     problem = Problem(error="too many pictures are waiting", hint="try again later")
-    return answer(503, problem, {"Retry-After": str(RETRY_AFTER_S)})
+    return respond(503, problem, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def _of_routing(_: Request, error: Any) -> Response:
     """No such path or method."""
-    return answer(error.status_code, Problem(error=str(error.detail).lower(), hint="see /docs"), error.headers)
+    return respond(error.status_code, Problem(error=str(error.detail).lower(), hint="see /docs"), error.headers)
 
 
 async def _invalid(_: Request, error: Any) -> Response:
     """A parameter out of range: `top` is the only one."""
-    found = error.errors()[0]
-    problem = Problem(error=f"{found['loc'][-1]}: {found['msg'].lower()}", hint=f"use 1 to {MAX_TOP}")
-    return answer(422, problem)
+    detail = error.errors()[0]
+    problem = Problem(error=f"{detail['loc'][-1]}: {detail['msg'].lower()}", hint=f"use 1 to {MAX_TOP}")
+    return respond(422, problem)

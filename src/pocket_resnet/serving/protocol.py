@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_NUM_CONNECTIONS = 512
 REQUEST_DEADLINE_S = 30.0
 """For a whole request, headers and body, from its first byte; for a new connection's first byte; and for a client to
-read an answer."""
+read a response."""
 
 TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -34,7 +34,7 @@ class DeadlineProtocol(H11Protocol):
             self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Cancel the deadline."""
         self._stop_deadline()
         super().connection_lost(exc)
 
@@ -44,17 +44,17 @@ class DeadlineProtocol(H11Protocol):
         self._update_deadline()
 
     def pause_writing(self) -> None:
-        """Note that the client has stopped reading its answer."""
+        """Start the deadline: the client has stopped reading its response."""
         super().pause_writing()
         self._update_deadline()
 
     def resume_writing(self) -> None:
-        """Note that the client reads again."""
+        """Update the deadline: the client reads again."""
         super().resume_writing()
         self._update_deadline()
 
     def send_400_response(self, msg: str) -> None:
-        """Also log what is not HTTP; if the request already has an answer, only close the connection."""
+        """Also log the invalid request; if a response has begun, only close the connection."""
         _log.info("%s not an HTTP request 400", self.client[0] if self.client else "-")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
@@ -62,7 +62,7 @@ class DeadlineProtocol(H11Protocol):
             self.transport.abort()
 
     def _update_deadline(self) -> None:
-        """Run the deadline while the client has sent only part of a request or does not read its answer."""
+        """Run the deadline while the client has sent only part of a request or does not read its response."""
         state = self.conn.their_state
         has_part = state is h11.SEND_BODY or (state is h11.IDLE and bool(self.conn.trailing_data[0]))
         if has_part or self.flow.write_paused:

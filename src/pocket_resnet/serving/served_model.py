@@ -1,4 +1,4 @@
-"""Opens what `serve` serves: a model directory with torch, an exported file with onnxruntime.
+"""Opens the model for `serve`: a model directory with torch, an exported file with onnxruntime.
 
 Shapes: B images per batch, S x S pixels of the network, K classes.
 """
@@ -28,7 +28,7 @@ EXPORTED_FACTS = ("accuracy", "recipe", "training_data", "trained_by", "precisio
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is ready to classify, and what the API says about it."""
+    """A model that is ready to classify, and its description for the API."""
 
     classify: Classify
     class_names: tuple[str, ...]

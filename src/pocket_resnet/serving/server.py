@@ -17,7 +17,7 @@ from pocket_resnet.serving.served_model import open_served
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.signals import catch_signals
 
-GRACE_S = 3  # for requests that are being answered when a signal arrives
+GRACE_S = 3  # for requests in progress when a signal arrives
 KEEP_ALIVE_S = 5
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def serve(path: Path, host: str, port: int, *, public: bool = False, hostnames: 
 
 
 def configuration(app: object) -> uvicorn.Config:
-    """How uvicorn runs the app: our protocol and logs, no name or version in its answers."""
+    """The configuration of uvicorn: our protocol and logs, no name or version in its responses."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=DeadlineProtocol,
@@ -75,7 +75,7 @@ def configuration(app: object) -> uvicorn.Config:
 
 
 def listen(host: str, port: int, *, public: bool) -> socket.socket:
-    """A listening socket; clients may connect from here on. Raises UsageError or EnvironmentFault."""
+    """A listening socket; clients can connect once it is returned. Raises UsageError or EnvironmentFault."""
     if not 0 <= port <= 65_535:
         raise UsageError(f"port {port} is out of range", hint="use 1 to 65535, or 0 for a free one")
     try:
@@ -84,7 +84,7 @@ def listen(host: str, port: int, *, public: bool) -> socket.socket:
         raise UsageError(f"no such host: {host!r}", hint="use --host 127.0.0.1") from error
     if not public and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise UsageError(f"other machines could connect to {host}", hint="allow that with --public")
-    # asyncio turns Nagle's algorithm off only where TCP is named: with it on, each answer waits 40 ms for the client.
+    # asyncio disables Nagle's algorithm only if TCP is named; otherwise, each response waits 40 ms for the client.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""Checkpoints: saved whole, verified on loading, pruned by number.
+"""Checkpoints: saved in one step, verified on loading, pruned by number.
 
 A checkpoint is a folder `step-000123` with `tensors.safetensors`, `state.json` and `SHA256SUMS`; docs/formats.md
-describes them. Nothing here is ever unpickled.
+describes them. Nothing is unpickled.
 """
 
 import json
@@ -29,30 +29,30 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class CheckpointState(BaseModel):
-    """What a checkpoint holds beside tensors."""
+    """The content of a checkpoint apart from tensors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     format: int = FORMAT
     """Version of this layout."""
     version: str = ""
-    """The program that wrote it, where it says so."""
+    """Version of the program that wrote it; empty if unknown."""
     step: Annotated[int, Field(ge=0)]
     """Optimizer steps done."""
     seconds: Seconds
-    """Time spent in training so far, evaluation and saving aside."""
+    """Time spent in training so far, without evaluation and saving."""
     seconds_total: Seconds = 0.0
-    """Time since the start in all, over every process that went on with the run."""
+    """Total time so far, summed over all processes that continued the run."""
     hardware: str
-    """Device, threads, precision, torch and layout; on another one it resumes, but not bit for bit."""
+    """Device, threads, precision, torch and layout; on other hardware the run resumes, but not bit-exactly."""
     data_fingerprint: str
-    """Which data set, by content."""
+    """Identifies the content of the data set."""
     unknown_images: bool = False
     """Whether it was also trained on images whose digests are lost."""
 
 
 def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor]) -> Path:
-    """Write `folder`/step-NNNNNN in one step and return it. Raises EnvironmentFault where the disk refuses."""
+    """Write `folder`/step-NNNNNN in one step and return it. Raises EnvironmentFault if it cannot be written."""
     path = folder / f"step-{state.step:06d}"
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_folder(path, {TENSORS_NAME: tensors_to_bytes(on_cpu), STATE_NAME: json_bytes(state.model_dump())})
@@ -60,30 +60,30 @@ def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor]) -> Pa
 
 
 def load(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
-    """A checkpoint's state and tensors, on the CPU. Raises ArtifactError naming the file that is not as written."""
+    """A checkpoint's state and tensors, on the CPU. Raises ArtifactError naming the damaged file."""
     state = read_folder(path, (STATE_NAME,), MAX_STATE_BYTES)[STATE_NAME]
     tensors = read_folder(path, (TENSORS_NAME,), MAX_CHECKPOINT_BYTES)[TENSORS_NAME]
     try:
         values = json.loads(state)
         refuse_newer_format(values, "checkpoint", FORMAT, path)
-        found = CheckpointState.model_validate(values)
-        if found.step != step_of(path):
-            raise ValueError(f"its state is of step {found.step}")
+        parsed = CheckpointState.model_validate(values)
+        if parsed.step != step_of(path):
+            raise ValueError(f"its state is of step {parsed.step}")
         named = {current_name(name, TENSORS): value for name, value in parse_tensors(tensors).items()}
-        return found.model_copy(update={"format": FORMAT}), named
+        return parsed.model_copy(update={"format": FORMAT}), named
     except (ValidationError, ValueError, RecursionError) as error:
         raise ArtifactError(f"not a checkpoint: {first_fault(error)}", where=path) from error
 
 
 def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | None:
-    """The newest checkpoint that verifies; a warning names each newer one that does not. None where there is none.
+    """The newest undamaged checkpoint; warns of each newer, damaged one. None if there are no checkpoints.
 
-    Raises ArtifactError where there are checkpoints and not one verifies, or where one is of a newer format.
+    Raises ArtifactError if all checkpoints are damaged, or if one has a newer format.
     """
     damaged: list[str] = []
     for path in newest_first(folder):
         try:
-            found = load(path)
+            loaded = load(path)
         except NewerFormatError:
             raise
         except ArtifactError as error:
@@ -91,7 +91,7 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | Non
             continue
         for line in damaged:
             _log.warning(line)
-        return found
+        return loaded
     if damaged:
         raise ArtifactError(
             "every checkpoint is damaged: " + "; ".join(damaged),
@@ -102,9 +102,9 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | Non
 
 
 def prune(folder: Path, step: int, keep: int, marks: Collection[int] = ()) -> None:
-    """Remove what lies beyond `step`, where nothing verified, and all but the `keep` newest up to it.
+    """Remove the checkpoints after `step`, which are damaged, and all but the `keep` newest of the others.
 
-    The first at or after each of the `marks` stays too.
+    The first checkpoint at or after each of the `marks` is kept too.
     """
     paths = newest_first(folder)
     beyond = [path for path in paths if step_of(path) > step]

@@ -1,4 +1,4 @@
-"""Several processes training one network together, started by torchrun; rank 0 alone writes files.
+"""Trains one network in several processes, started by torchrun; only rank 0 writes files.
 
 Each process trains every world_size-th image of the batch, starting at its rank. DistributedDataParallel averages
 the gradients, batch norm uses the statistics of the whole batch, and dropout is drawn for the whole batch, so that
@@ -63,7 +63,7 @@ class Processes(Launch):
         return [shares[n % self.world_size][n // self.world_size] for n in range(sum(map(len, shares)))]
 
     def gather_rows(self, share_bK: Tensor) -> Tensor:
-        """The same for the rows of a matrix on the CPU, float [B, K]."""
+        """Like `gather`, for the rows of a matrix on the CPU, float [B, K]."""
         return torch.from_numpy(np.stack(self.gather(list(share_bK.numpy()))))
 
     def check(self, recipe: Recipe, steps: Steps, fingerprint: str) -> None:
@@ -114,14 +114,14 @@ ALONE = Processes()
 class DataParallel:
     """Forward and backward pass of a network whose batches all processes share.
 
-    A step's report, a few numbers, is summed along with the gradients, as the gradient of one more parameter, so a step
-    needs no other exchange.
+    A step's report, a few numbers, is summed together with the gradients, as the gradient of an extra parameter, so a
+    step needs only one exchange.
     """
 
     def __init__(self, model: nn.Module, network: nn.Module, report_size: int, processes: Processes) -> None:
-        """`network` is the model, or the model compiled; the model's norms become global ones."""
+        """`network` is the model or its compiled form; the model's norms are replaced by global ones."""
         self.network, self.world_size = network, processes.world_size
-        self.drops: list[Drop] = []  # those that know only a share of the batch
+        self.drops: list[Drop] = []  # modules that see only a share of the batch
         self.report_R = nn.Parameter(torch.zeros(report_size, device=next(model.parameters()).device))
         if self.world_size == 1:
             return
@@ -131,7 +131,7 @@ class DataParallel:
             drop.rows = processes.rows
         with_report = nn.Sequential(network)
         with_report.register_parameter("report_R", self.report_R)
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.13 has another name for it
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.13 renames it
             self.network = DistributedDataParallel(with_report, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def forward(self, x_bCHW: Tensor, batch_size: int) -> Tensor:
@@ -142,11 +142,11 @@ class DataParallel:
         return output
 
     def backward(self, loss: Tensor, report_R: Tensor) -> Tensor:
-        """Leave the gradients of the sum of all processes' losses, and return the sum of their reports."""
+        """Compute the gradients of the sum of all processes' losses, and return the sum of their reports."""
         if self.world_size == 1:
             loss.backward()  # type: ignore[no-untyped-call]
             return report_R
-        # DistributedDataParallel takes means.
+        # DistributedDataParallel averages.
         torch.autograd.backward((self.world_size * loss, self.report_R), (None, self.world_size * report_R))
         assert self.report_R.grad is not None
         summed_R = self.report_R.grad.clone()
@@ -199,7 +199,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 @contextlib.contextmanager
 def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
-    """Inside the block, CUDA's current device is this process's own; afterwards it is the caller's again."""
+    """Inside the block, CUDA's current device is this process's own; afterwards the caller's is restored."""
     if device.type != "cuda":
         yield
         return
@@ -223,7 +223,7 @@ def explained_loss() -> Iterator[None]:
     """Turn errors from a connection that another process broke into LostProcess inside the block."""
     try:
         yield
-    except RuntimeError as error:  # gloo has no class of its own for it
+    except RuntimeError as error:  # gloo has no error class for this
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         happened = "does not answer" if "timed out" in str(error).lower() else "has ended"

@@ -10,7 +10,7 @@ from pocket_resnet.recipe.sections import EmaRecipe
 
 
 def decay_of(recipe: EmaRecipe, num_steps: int) -> float:
-    """The share of the average that a step of a run of so many keeps: a window of W steps keeps 1 - 1 / W."""
+    """The decay per step in a run of `num_steps` steps; for a window of W steps it is 1 - 1 / W."""
     window_steps = recipe.window * num_steps
     return 1 - 1 / window_steps if window_steps > 1 else recipe.decay
 
@@ -27,14 +27,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step `step` (from 0); early steps count more, see EmaRecipe."""
+        """Add the weights after optimizer step `step` (from 0); early steps weigh more, see EmaRecipe."""
         if self.decay:
             kept = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(list(self.shadow.values()), [self.live[name] for name in self.shadow], 1 - kept)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
+        """Inside the block, the model has the averaged weights."""
         with torch.no_grad():
             kept = {name: self.live[name].clone() for name in self.shadow}
             for name, value in self.shadow.items():
@@ -47,11 +47,11 @@ class Average:
                     self.live[name].copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The average by name, all that resuming needs."""
+        """The average by name: the state needed to resume."""
         return self.shadow
 
     @torch.no_grad()
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave; where there was no average, begin with the weights as they are."""
+        """Restore the state that `tensors` returned; a missing average begins with the current weights."""
         for name, value in self.shadow.items():
             value.copy_(saved.get(name, self.live[name]))

@@ -1,10 +1,10 @@
-"""Batch norm over the batches of several processes together.
+"""Batch norm over the whole batch of several processes.
 
-On a GPU this is torch's SyncBatchNorm. It has no CPU version; there each process sends count, mean and variance
-of its values, and all merge them as in Chan, Golub & LeVeque 1983 ("Algorithms for computing the sample variance",
-section 2). E[x²] - E[x]² would lose the variance of values far from 0 to rounding.
+On a GPU this is torch's SyncBatchNorm, which has no CPU version. On the CPU, each process sends count, mean and
+variance of its values, and all merge them as in Chan, Golub & LeVeque 1983 ("Algorithms for computing the sample
+variance", section 2). E[x²] - E[x]² would lose the variance of values far from 0 to rounding.
 
-Shapes: B images, those of this process, C channels, H x W pixels, P processes.
+Shapes: B images of this process, C channels, H x W pixels, P processes.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d on the CPU with training statistics over all processes, which must all call it equally often.
 
-    With `momentum` None, and in evaluation, it is BatchNorm2d.
+    With `momentum` None and in evaluation, it works like BatchNorm2d.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -39,20 +39,20 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 class GpuGlobalBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
-    """The same on a GPU."""
+    """GlobalBatchNorm2d on a GPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         return nn.BatchNorm2d.forward(self, input) if self.momentum is None else super().forward(input)
 
 
 def global_statistics(x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How many values a channel has in all processes, their mean and their biased variance, float32 [C]."""
+    """Number of values per channel in all processes, their mean and their biased variance, float32 [C]."""
     C, unused_C = x_BCHW.shape[1], torch.zeros(x_BCHW.shape[1])
     mean_C, var_C = torch.batch_norm_update_stats(x_BCHW, unused_C, unused_C, 0.0)  # 100 times as fast as var_mean
     here = torch.cat((mean_C.new_tensor([x_BCHW.numel() // C]), mean_C, var_C)).double()
-    everyones = [torch.empty_like(here) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyones, here)
-    count_P1, mean_PC, var_PC = torch.stack(everyones).tensor_split((1, C + 1), dim=1)
+    of_all_processes = [torch.empty_like(here) for _ in range(dist.get_world_size())]
+    dist.all_gather(of_all_processes, here)
+    count_P1, mean_PC, var_PC = torch.stack(of_all_processes).tensor_split((1, C + 1), dim=1)
     total = count_P1.sum()
     share_P1 = count_P1 / total
     mean_C = (share_P1 * mean_PC).sum(0)
@@ -84,7 +84,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         x_BCHW, weight_C, mean_C, var_C, total = context.saved_tensors
-        # As if mean and variance were constants; what follows is their share of the gradient.
+        # As if mean and variance were constants; their share of the gradient is added below.
         x_slope_BCHW, weight_slope_C, bias_slope_C = torch.ops.aten.native_batch_norm_backward(
             slopes[0], x_BCHW, weight_C, mean_C, var_C, None, None, False, context.eps, [True, True, True]
         )

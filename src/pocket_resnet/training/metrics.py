@@ -1,4 +1,4 @@
-"""The records of a run, one per epoch, and which of those in metrics.jsonl a resumed run keeps."""
+"""The records of a run, one per epoch, and their correction when a run resumes."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """After which steps a run of `last_step` steps writes a record, and which of its records have a validation."""
+    """The steps after which a run of `last_step` steps writes a record, and those with a validation."""
 
     steps_per_epoch: int
     last_step: int
@@ -25,11 +25,11 @@ class Plan:
         return -(-step // self.steps_per_epoch)
 
     def validates(self, step: int) -> bool:
-        """Whether the record after that step, which is written, has a validation."""
+        """Whether the record after that step has a validation."""
         return self.epoch(step) % self.validate_every == 0 or step == self.last_step
 
     def corrected(self, records: list[Record], step: int) -> list[Record]:
-        """Those that an uninterrupted run by this plan has when it stands at that step.
+        """The records that an uninterrupted run with this plan has at that step.
 
         An earlier process may have ended here: within an epoch, or after one that this plan does not validate.
         """
@@ -60,7 +60,7 @@ def history(path: Path, step: int, plan: Plan) -> History:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a metrics.jsonl, a half-written last line left out."""
+    """The records of a metrics.jsonl, without a half-written last line."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [json.loads(line) for line in lines if _step_of(line) < _NEVER]
 
@@ -77,7 +77,7 @@ def _step_of(line: str) -> int:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people: `48 s`, `3 min 05 s`, `2 h 10 min`."""
+    """The time in words: `48 s`, `3 min 05 s`, `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

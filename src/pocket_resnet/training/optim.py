@@ -1,6 +1,6 @@
-"""Optimizers: which parameter follows which rule, SGD and Muon, Lookahead on top.
+"""Optimizers: SGD and Muon, each for some of the parameters, and Lookahead.
 
-`Optimizer` is what the loop uses; all that a checkpoint needs of it is a flat dictionary of tensors.
+The training loop uses `Optimizer`, whose state is a flat dictionary of tensors.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ NEWTON_SCHULZ_STEPS = 3
 class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum whose update is made orthogonal, for convolutions whose output only a norm reads.
 
-    A convolution's filters [O, I, k, k] are taken as a matrix [O, k k I]. Before each update they are scaled to
-    Euclidean norm sqrt(O), which batch norm undoes, so that the learning rate is a relative one.
+    A convolution's filters [O, I, k, k] are treated as a matrix [O, k k I]. Before each update they are scaled to
+    Euclidean norm sqrt(O), which batch norm undoes, so the learning rate is relative.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
 
@@ -41,7 +41,7 @@ class Muon(torch.optim.Optimizer):
                 buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(weight.grad)
                 update_OIkk = weight.grad.add(buffer, alpha=group["momentum"])
                 weight.mul_(len(weight) ** 0.5 / weight.norm())
-                update_OkkI = update_OIkk.permute(0, 2, 3, 1)  # as channels last lie in memory: nothing is copied
+                update_OkkI = update_OIkk.permute(0, 2, 3, 1)  # the memory order of channels last, so nothing is copied
                 orthogonal_OkkI = orthogonalise(update_OkkI.flatten(1)).view_as(update_OkkI)
                 weight.add_(orthogonal_OkkI.permute(0, 3, 1, 2), alpha=-group["lr"])
 
@@ -49,9 +49,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrix_OI: Tensor) -> Tensor:
     """A matrix [O, I] with the same singular vectors and all singular values near 1, by Newton-Schulz iteration.
 
-    With M = min(O, I), a step is X <- P X (X P where O > I) with P a polynomial of the Gram matrix [M, M] of X, and the
+    With M = min(O, I), a step is X <- P X (X P if O > I) with P a polynomial of the Gram matrix [M, M] of X, and the
     next Gram matrix is P times the last times P. Polynomials of one matrix are symmetric and commute, so all steps
-    run on Gram matrices and X is multiplied once, which takes 0.4 of the time for the filters of `fast` (docs/log.md).
+    use Gram matrices and X is multiplied only once, in 0.4 of the time for the filters of `fast` (docs/log.md).
     Source: Jordan et al. 2024 (Muon); the Gram form is this file's own.
     """
     matrix_OI = matrix_OI / (matrix_OI.norm() + 1e-7)
@@ -66,7 +66,7 @@ def orthogonalise(matrix_OI: Tensor) -> Tensor:
 
 
 def _newton_schulz_step(gram_MM: Tensor) -> Tensor:
-    """What X is multiplied by in one step: a + b G + c G^2."""
+    """The factor P of one step: a + b G + c G^2."""
     a, b, c = NEWTON_SCHULZ
     step_MM = torch.addmm(gram_MM, gram_MM, gram_MM, beta=b, alpha=c)
     step_MM.diagonal().add_(a)
@@ -126,15 +126,15 @@ class Optimizer:
                 group["lr"] = peak * factor
 
     def gradients(self) -> list[Tensor]:
-        """All there are, in the parameters' order."""
+        """All existing gradients, in the parameters' order."""
         return [parameter.grad for parameter in self.params if parameter.grad is not None]
 
     def gradient_norm(self) -> Tensor:
-        """The Euclidean norm of the whole gradient, a scalar on the device; NaN or infinite where any entry is."""
+        """The Euclidean norm of the whole gradient, a scalar on the device; NaN or infinite if any entry is."""
         return nn.utils.get_total_norm(self.gradients())
 
     def step(self, step: int) -> None:
-        """Clip, update every parameter, then Lookahead."""
+        """Clip the gradients, update every parameter, then apply Lookahead."""
         if self.recipe.clip_value:
             nn.utils.clip_grad_value_(self.params, self.recipe.clip_value)
         if self.recipe.clip_norm:
@@ -145,24 +145,25 @@ class Optimizer:
             self.lookahead.step(step)
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Delete the gradients."""
         for inner in self.inner:
             inner.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Momentum and slow weights by parameter name, all that resuming needs."""
-        found = {}
+        """Momentum and slow weights by parameter name: the state needed to resume."""
+        state_by_name = {}
         for inner in self.inner:
             for parameter, state in inner.state.items():
                 if (buffer := state.get("momentum_buffer")) is not None:
-                    found[f"momentum.{self.names[parameter]}"] = buffer
+                    state_by_name[f"momentum.{self.names[parameter]}"] = buffer
         if self.lookahead is not None:
-            found |= {f"slow.{name}": slow for name, slow in zip(self.names.values(), self.lookahead.slow, strict=True)}
-        return found
+            slow_by_name = zip(self.names.values(), self.lookahead.slow, strict=True)
+            state_by_name |= {f"slow.{name}": slow for name, slow in slow_by_name}
+        return state_by_name
 
     @torch.no_grad()
     def load_tensors(self, saved: dict[str, Tensor]) -> None:
-        """Take up what `tensors` gave; where Lookahead was off, its slow weights begin as the weights are."""
+        """Restore the state that `tensors` returned; missing slow weights begin with the current weights."""
         for inner in self.inner:
             for group in inner.param_groups:
                 for parameter in group["params"]:
@@ -174,11 +175,10 @@ class Optimizer:
 
 
 def parameter_groups(model: ResNet, recipe: OptimRecipe) -> dict[str, dict[str, Any]]:
-    """SGD's parameter groups; Muon takes `filters` over, the weights of convolutions whose output only a norm reads.
+    """SGD's parameter groups. Muon trains `filters`, the weights of convolutions whose output only a norm reads.
 
-    SGD keeps `other_filters`, as in a network without norms: no norm undoes what Muon would do to their scale, and
-    without that Muon's rate would be relative to nothing.
-    A scaled learning rate comes with weight decay scaled down, so that the pull towards zero per step stays.
+    SGD also trains `other_filters`, for example in a network without norms: Muon rescales filters, and only a norm
+    undoes that. If a learning rate is scaled, weight decay is divided by the factor, so a step decays as much.
     """
     kinds: dict[str, list[nn.Parameter]] = {
         "filters": [],

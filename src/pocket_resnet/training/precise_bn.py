@@ -1,13 +1,13 @@
-"""Batch-norm statistics measured anew before the network is judged.
+"""Recomputes batch-norm statistics before the network is evaluated (PreciseBN).
 
-While weights move fast, running statistics lag behind them, and a network with good training accuracy can validate at
-chance level. Measuring them for the weights as they are costs one forward pass over a few training images. These are
-augmented as in training: statistics of plain images cost a network trained on distorted and mixed ones 1.9 points of
-accuracy (docs/log.md). Source: Wu & Johnson 2021 (arXiv:2105.07576), section 3 (there: PreciseBN).
+While weights change fast, running statistics lag behind them, and a network with good training accuracy can validate at
+chance level. Measuring them for the current weights costs one forward pass over a few training images. These are
+augmented as in training: with statistics of plain images, a network trained on distorted and mixed ones loses 1.9
+points of accuracy (docs/log.md). Source: Wu & Johnson 2021 (arXiv:2105.07576), section 3.
 
-Where the images take several batches, their statistics become those of all images together: a norm's mean is the
-mean over all values that it met, and its variance counts what differs between batches too, as if there were one
-batch. (Deeper norms meet values that the earlier ones normalised batch by batch, as in training.)
+The statistics of several batches are merged into those of all images: a norm's mean is the mean over all its inputs,
+and its variance includes the differences between batches. (The inputs of deeper norms were normalised batch by batch,
+as in training.)
 Source of the update: Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 
 class Statistics(NamedTuple):
-    """How many values of each channel a norm met, their mean and their unbiased variance, float32 [C]."""
+    """The number of a norm's inputs per channel, their mean and their unbiased variance, float32 [C]."""
 
     num_values: int
     mean_C: Tensor
@@ -35,10 +35,10 @@ PerNorm = list[Statistics]
 def remeasured(
     model: nn.Module, batches: Iterable[Tensor], gather: Callable[[list[PerNorm]], list[PerNorm]] = list
 ) -> Iterator[None]:
-    """Inside, the statistics are those of these batches, float [B, C, H, W], under the present weights.
+    """Inside the block, the statistics are those of these batches, float [B, C, H, W], for the current weights.
 
-    Without a batch they stay as they are. No batch may be one image alone: at 1 x 1 it has no variance. Where several
-    processes have some batches each, `gather` gives what all of them measured.
+    Without a batch they are unchanged. A batch needs at least two images: one of 1 x 1 has no variance. If several
+    processes have some of the batches each, `gather` collects the statistics of all of them.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
@@ -46,7 +46,7 @@ def remeasured(
     try:
         measured = gather([_measure(model, norms, batch_BCHW) for batch_BCHW in batches])
         for norm, of_batches in zip(norms, zip(*measured, strict=True), strict=False):  # nothing without a batch
-            _install(norm, of_batches)
+            _set_statistics(norm, of_batches)
         yield
     finally:
         for norm, buffers, momentum in zip(norms, kept, momenta, strict=True):
@@ -57,7 +57,7 @@ def remeasured(
 
 @torch.no_grad()
 def _measure(model: nn.Module, norms: list[nn.BatchNorm2d], batch_BCHW: Tensor) -> PerNorm:
-    """What each norm meets when the network sees the batch."""
+    """The statistics of each norm's inputs for the batch."""
     counts: dict[nn.Module, int] = {}
 
     def count(norm: nn.Module, inputs: tuple[Tensor], _output: Tensor) -> None:
@@ -67,7 +67,7 @@ def _measure(model: nn.Module, norms: list[nn.BatchNorm2d], batch_BCHW: Tensor) 
     with contextlib.ExitStack() as hooks:
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # PyTorch's way to say: the plain mean over batches, here of one
+            norm.momentum = None  # PyTorch's setting for the plain mean over batches, here one batch
             norm.train()
             hooks.callback(norm.register_forward_hook(count).remove)
         model(batch_BCHW)
@@ -76,14 +76,14 @@ def _measure(model: nn.Module, norms: list[nn.BatchNorm2d], batch_BCHW: Tensor) 
 
 
 def _merged(one: Statistics, other: Statistics) -> Statistics:
-    """The statistics of the values of both."""
+    """The statistics of both sets of values together."""
     num_one, num_other, apart_C = one.num_values, other.num_values, other.mean_C - one.mean_C
     total = num_one + num_other
     squares_C = (num_one - 1) * one.var_C + (num_other - 1) * other.var_C + num_one * num_other / total * apart_C**2
     return Statistics(total, one.mean_C + num_other / total * apart_C, squares_C / (total - 1))
 
 
-def _install(norm: nn.BatchNorm2d, of_batches: tuple[Statistics, ...]) -> None:
+def _set_statistics(norm: nn.BatchNorm2d, of_batches: tuple[Statistics, ...]) -> None:
     for buffer, value_C in zip(_buffers(norm), functools.reduce(_merged, of_batches)[1:], strict=True):
         buffer.copy_(value_C)
     assert norm.num_batches_tracked is not None

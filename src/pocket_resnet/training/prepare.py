@@ -1,4 +1,4 @@
-"""Before a run: what the recipe becomes for these data, the untrained network and its trainer."""
+"""Prepares a run: adapts the recipe to the data, and builds the untrained network and its trainer."""
 
 import logging
 from dataclasses import asdict
@@ -31,7 +31,7 @@ NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 
 
 def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool = False) -> Recipe:
-    """The recipe with what depends on the data filled in; logs, unless `quiet`, what a user may not expect."""
+    """The recipe with values that depend on the data filled in; logs unexpected ones, unless `quiet`."""
     notice, warning = (logging.DEBUG, logging.DEBUG) if quiet else (logging.INFO, logging.WARNING)
     if len(source.class_names) < 2:
         raise DataError("only one class", where=source.name, hint="use a folder with at least two class folders")
@@ -65,9 +65,9 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
 
 def _refuse_single_values(recipe: Recipe) -> None:
     """Raise UsageError if batch norm would see a single value per channel, which has no variance."""
-    for side in sorted({recipe.model.image_size, *recipe.train_image_sizes}) if recipe.batch_size == 1 else ():
-        if any(layer.kind == "norm" and layer.out_shape[1:] == (1, 1) for layer in layers(recipe.model, side)):
-            what = f"batch norm cannot train on one image that is 1 x 1 inside the network (at {side} pixels)"
+    for size in sorted({recipe.model.image_size, *recipe.train_image_sizes}) if recipe.batch_size == 1 else ():
+        if any(layer.kind == "norm" and layer.out_shape[1:] == (1, 1) for layer in layers(recipe.model, size)):
+            what = f"batch norm cannot train on one image that is 1 x 1 inside the network (at {size} pixels)"
             raise UsageError(what, where="batch_size", hint="use --batch-size 2 or more, or larger images")
 
 
@@ -80,7 +80,7 @@ def untrained(recipe: Recipe, source: Source, train_split: Split) -> ResNet:
     count = sum(parameter.numel() for parameter in model.parameters())
     budget = budget_of(recipe)
     if count > (most := budget.limits().get("parameters", count)):
-        flag, needed = budget.asked("parameters", count)
+        flag, needed = budget.flag_for("parameters", count)
         what = f"the network has {count:,} parameters, over the budget of {most:,}"
         raise UsageError(what, where=flag, hint=f"give {needed} or more, or narrower widths")
     initialise(model, recipe.init, generator(recipe.seed, "weights"), recipe.residual_gain)
@@ -107,18 +107,18 @@ def new_trainer(
     """The trainer of the untrained network, on the hardware, before its first step."""
     model = hardware.place(untrained(recipe, source, train_split))
     teacher = open_teacher(recipe, source, Steps(len(train_split), recipe), hardware, data_dir, watch_teacher)
-    answers = None if teacher is None else teacher.logits
-    loader = Loader(train_split, recipe, hardware, model.normalize.mean, answers, rows=processes.rows)
+    teacher_logits = None if teacher is None else teacher.logits
+    loader = Loader(train_split, recipe, hardware, model.normalize.mean, teacher_logits, rows=processes.rows)
     return Trainer(model, loader, processes)
 
 
 def sample(num_samples: int, num_images: int, seed: int) -> Tensor:
-    """The indices of some training images, int64 [M], always the same: of all classes, which folders list in turn."""
+    """The same random sample of the training images every time, as indices int64 [M]."""
     return torch.randperm(num_samples, generator=generator(seed, "sample"))[:num_images]
 
 
 def computed_on(hardware: Hardware, recipe: Recipe, processes: Processes) -> str:
-    """What the last bits of a run depend on."""
+    """The hardware and settings that the last bits of a run depend on."""
     layout = "channels last" if recipe.hardware.channels_last else "contiguous"
     compiled = ", compiled" if recipe.hardware.compile else ""
     several = f", {processes.world_size} processes" if processes.world_size > 1 else ""

@@ -1,11 +1,11 @@
-"""Fine-tuning: a run that starts from a trained model's weights and learns other classes.
+"""Fine-tuning: starts a run from a trained model's weights, also for other classes.
 
 The network is the model's. Its stem, stages, batch-norm statistics and input normalisation are copied; of its head,
 only the rows of classes that the data also has, by name. All other rows are initialised from the run's seed.
 
-For the first `pretrained.freeze_epochs` epochs only the head is trained. Stem, stages and a last norm before the head
-are frozen: no gradient, no weight decay, no dropped paths, and batch norm uses and keeps the model's statistics, also
-in validation. From then on everything is trained.
+For the first `pretrained.freeze_epochs` epochs only the head is trained. Stem, stages and the norm before the head, if
+there is one, are frozen: no gradient, no weight decay, no dropped paths, and batch norm uses and keeps the model's
+statistics, also in validation. After these epochs, everything is trained.
 
 Shapes: K classes, C channels.
 """
@@ -38,12 +38,11 @@ def with_pretrained(recipe: Recipe) -> Recipe:
             raise UsageError(what, hint="add --from MODEL, or remove --freeze")
         return recipe
     folder, card, sha256 = identify(recipe.pretrained.model, recipe.pretrained.sha256, "pretrained.sha256")
-    asked, network = asdict(recipe.model), asdict(card.spec)
+    own, network = asdict(recipe.model), asdict(card.spec)
     for name in network:
-        if name != "num_classes" and f"model.{name}" in recipe.explicit and asked[name] != network[name]:
-            what = (
-                f"the recipe asks for another network than the model's: {name} {asked[name]} instead of {network[name]}"
-            )
+        if name != "num_classes" and f"model.{name}" in recipe.explicit and own[name] != network[name]:
+            difference = f"{name} {own[name]} instead of {network[name]}"
+            what = f"the recipe asks for another network than the model's: {difference}"
             hint = "use a recipe without a network of its own, such as finetune, or remove --from"
             raise UsageError(what, where=folder, hint=hint)
     changes = {"pretrained.model": str(folder), "pretrained.sha256": sha256, "model": network}

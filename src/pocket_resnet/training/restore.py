@@ -20,25 +20,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Restored:
-    """What a run takes from a checkpoint beside the trainer's state."""
+    """Values from a checkpoint apart from the trainer's state."""
 
     seconds: float = 0.0
-    """Spent in training steps before."""
+    """Time spent in earlier training steps."""
     seconds_total: float = 0.0
-    """Spent in all before."""
+    """Total time spent before."""
     is_another_runs: bool = False
-    """Whether the state is another run's and this one has no checkpoint of its own yet."""
+    """Whether the state is another run's, and this run has no checkpoint yet."""
     unknown_images: bool = False
     """Whether it was trained on images whose digests are lost."""
 
 
 def restore(folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int, *, fork: bool) -> Restored:
-    """Give the trainer the newest checkpoint of the folder that verifies, else the recipe's `init_from`, else nothing.
+    """Load the folder's newest undamaged checkpoint into the trainer, or else the recipe's `init_from`, if any.
 
-    Raises ArtifactError or UsageError where the checkpoint does not fit the network or the length of the run.
+    Raises ArtifactError or UsageError if the checkpoint does not fit the network or the length of the run.
     """
-    if found := folder.newest(fork=fork):
-        return _resume(folder, trainer, computed_on, *found)
+    if newest := folder.newest(fork=fork):
+        return _resume(folder, trainer, computed_on, *newest)
     if trainer.recipe.init_from is None:
         return Restored()
     return _begin_from(Path(trainer.recipe.init_from), folder, trainer, computed_on, last_step)
@@ -85,7 +85,7 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
         hint = "use the network of its run: [model] in its recipe.toml"
         raise UsageError(what, where=path, hint=hint) from error
     if state.data_fingerprint != folder.source.fingerprint or not trainer.totals_fit_step():
-        trainer.end_epoch()  # the totals are of another epoch than the one that this run is in
+        trainer.end_epoch()  # the totals belong to another epoch than this run's
     return _restored(folder, state, is_another_runs=True)
 
 
@@ -104,7 +104,7 @@ def _restored(folder: RunFolder, state: CheckpointState, *, is_another_runs: boo
 
 
 def have_unknown_images(models: Mapping[str, Path]) -> bool:
-    """Whether a model, by its role in the run, was trained on images whose digests are lost; warns of each."""
+    """Whether any of these models, by role in the run, was trained on images whose digests are lost; warns of each."""
     unknown = [role for role, model in models.items() if load_digests(model) is None or load_card(model).unknown_images]
     for role in unknown:
         _log.warning(f"the images that the {role} was trained on are unknown: it has no record of them all")
@@ -112,7 +112,7 @@ def have_unknown_images(models: Mapping[str, Path]) -> bool:
 
 
 def _read(path: Path) -> tuple[CheckpointState, dict[str, Tensor]]:
-    """The checkpoint. Raises UsageError where there is none, naming those of a run's folder."""
+    """The checkpoint. If there is none, raises UsageError, which names those of a run's folder."""
     if (path / STATE_NAME).is_file():
         return checkpoint.load(path)
     saved = newest_first(path / "checkpoints") or newest_first(path)

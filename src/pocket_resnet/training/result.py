@@ -1,4 +1,4 @@
-"""What a finished run came to, for result.json and for the model's card."""
+"""The result of a finished run, for result.json and the model's card."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from pocket_resnet.version import __version__
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run came to; `runs/NAME/result.json` holds the same."""
+    """The result of a finished run; `runs/NAME/result.json` has the same fields."""
 
     accuracy: float
     interval: tuple[float, float]
@@ -38,11 +38,11 @@ class Result:
     machine: str
     model: str
     caveat: str | None = None
-    """Why the accuracy is not, or may not be, one on unseen images."""
+    """Why the accuracy is not, or may not be, measured on unseen images; otherwise None."""
 
 
 def read_result(path: Path) -> Result:
-    """What an earlier process wrote. Raises ArtifactError where it cannot be read."""
+    """The result in this file. Raises ArtifactError if it cannot be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Result(**values | {"interval": tuple(values["interval"])})
@@ -51,14 +51,14 @@ def read_result(path: Path) -> Result:
 
 
 def result_of(
-    trainer: Trainer, found: Evaluation, *, seconds: float, seconds_total: float, model: Path, caveat: str | None
+    trainer: Trainer, evaluation: Evaluation, *, seconds: float, seconds_total: float, model: Path, caveat: str | None
 ) -> Result:
-    """The result of a run that ends where the trainer stands; `model` is its model directory."""
+    """The result of a run that ends at the trainer's step; `model` is its model directory."""
     recipe = trainer.recipe
     images_seen, train_flops = training_flops(trainer.model, recipe, trainer.steps.num_samples, trainer.step)
     return Result(
-        accuracy=found.accuracy,
-        interval=found.interval,
+        accuracy=evaluation.accuracy,
+        interval=evaluation.interval,
         num_params=num_params(recipe.model),
         num_macs=num_macs(recipe.model),
         epochs=recipe.epochs,
@@ -78,8 +78,10 @@ def result_of(
     )
 
 
-def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *, unknown_images: bool = False) -> Card:
-    """The card that goes with the run's weights. It may be released: where the data lie on this machine is left out."""
+def card_of(
+    result: Result, recipe: Recipe, source: Source, evaluation: Evaluation, *, unknown_images: bool = False
+) -> Card:
+    """The card of the run's model. It may be published, so it does not contain the location of the data."""
     shared = {name: value for name, value in asdict(result).items() if name in Card.model_fields}
     return Card(
         version=__version__,
@@ -91,8 +93,8 @@ def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *
         pretrained_sha256=recipe.pretrained.sha256,
         class_names=source.class_names,
         flip_invariant=source.flip_invariant,
-        split=found.split,
-        num_images=found.num_images,
+        split=evaluation.split,
+        num_images=evaluation.num_images,
         data_fingerprint=source.fingerprint,
         unknown_images=unknown_images,
         **shared | {"data": source.public_name},
@@ -100,7 +102,7 @@ def card_of(result: Result, recipe: Recipe, source: Source, found: Evaluation, *
 
 
 def origin(recipe: Recipe) -> str | None:
-    """The checkpoint that the recipe starts from, as RUN/step-NNNNNN: without the folders that only one machine has."""
+    """The checkpoint that the recipe starts from, as RUN/step-NNNNNN, without the folders of this machine."""
     if recipe.init_from is None:
         return None
     path = Path(recipe.init_from)
@@ -108,7 +110,7 @@ def origin(recipe: Recipe) -> str | None:
 
 
 def model_name(model: str | None) -> str | None:
-    """What the model in this directory is called: the directory, or its run."""
+    """The name of the model in this directory: that of the directory or of its run."""
     if model is None:
         return None
     path = Path(model)

@@ -1,4 +1,4 @@
-"""One training run: its folder, lock, resumption, signals, validation, and what it leaves behind."""
+"""One training run: its folder, lock, resumption, signals, validation, model and result."""
 
 import contextlib
 import logging
@@ -49,7 +49,7 @@ def train(
 ) -> Result:
     """Train the recipe's network, or resume an interrupted run, and write everything to `runs_dir`/NAME.
 
-    `run` names the folder (default: made of recipe, data and seed); the other arguments are those of
+    `run` names the folder (default: built from recipe, data and seed); the other arguments are those of
     `pocket_resnet.train`. Raises PocketError if anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
@@ -101,12 +101,12 @@ class _Run:
         self.trainer = new_trainer(
             self.recipe, self.source, train_split, hardware, self.processes, data_dir, self._watch_teacher
         )
-        begun = restore(folder, self.trainer, self.computed_on, last_step, fork=fork)
-        self.seconds = begun.seconds  # spent in training steps
-        self.earlier_s = begun.seconds_total  # spent in all, in processes before this one
-        self.is_another_runs = begun.is_another_runs
+        restored = restore(folder, self.trainer, self.computed_on, last_step, fork=fork)
+        self.seconds = restored.seconds  # spent in training steps
+        self.earlier_s = restored.seconds_total  # total time of earlier processes
+        self.is_another_runs = restored.is_another_runs
         # Whether this run, its teacher or its pretrained model was trained on images whose digests are lost:
-        self.unknown_images = have_unknown_images(self.recipe.models) or begun.unknown_images
+        self.unknown_images = have_unknown_images(self.recipe.models) or restored.unknown_images
         if (step := self.trainer.step) > last_step:
             _log.warning(f"already at step {step}, past --max-steps {last_step}: nothing to train")
         val = self.source.split("val")
@@ -125,14 +125,14 @@ class _Run:
                 ends.callback(callback.on_end, self.state)
                 callback.on_start(self.state)
             if self.is_another_runs:
-                self._save()  # from here on the other run may go
+                self._save()  # from here on the other run is not needed
             self._complete()
             with catch_signals() as self.trainer.signals:
                 self._train_steps()
             return self._finish()
 
     def _train_steps(self) -> None:
-        """Step until the end, a callback's wish or a signal; validate after each epoch; save every so often."""
+        """Train until the end, a callback's stop or a signal; validate after each epoch; save periodically."""
         trainer, state, saved_s = self.trainer, self.state, time.monotonic()
         while trainer.step < state.plan.last_step:
             ends_epoch = self._train_step()
@@ -140,7 +140,7 @@ class _Run:
                 self._end_epoch()
                 if self.processes.on_writer(lambda: state.stops):
                     self._stop_early()
-            stopping = trainer.stopping  # asked once: a signal that comes while saving is obeyed after the next step
+            stopping = trainer.stopping  # read once: a signal during saving takes effect after the next step
             due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s or trainer.step in self.folder.marks
             if due or stopping or trainer.step == state.plan.last_step:
                 self._save()
@@ -157,13 +157,13 @@ class _Run:
             raise self._stopped(f"; the teacher's predictions for {teacher.num_cached} epoch(s) are cached")
 
     def _stopped(self, also_kept: str = "") -> Stopped:
-        """The error that ends the run after a signal, when the current step is saved."""
-        number = next(iter(self.trainer.signals), signal.SIGTERM)  # which another process has had
+        """The error that ends the run after a signal, once the current step is saved."""
+        number = next(iter(self.trainer.signals), signal.SIGTERM)  # another process may have caught it
         what = f"stopped by {signal.Signals(number).name} after saving step {self.trainer.step}{also_kept}"
         return Stopped(number, what, hint=f"resume with: {self.resume_command}")
 
     def _train_step(self) -> bool:
-        """One step; whether it ends an epoch, or the run."""
+        """Train one step; whether it ends an epoch or the run."""
         trainer, started_s = self.trainer, time.monotonic()
         try:
             with explained_loss(), explained_memory(), self.processes.undoing(trainer.model):
@@ -173,7 +173,7 @@ class _Run:
         except NonFiniteError as error:
             raise self._with_last_good(error) from error
         except EnvironmentFault as error:
-            if isinstance(error, LostProcess):  # nothing has moved
+            if isinstance(error, LostProcess):  # the weights are unchanged
                 self._save()
             hint = f"{error.hint}; {self.folder.last_good()}; resume with: {self.resume_command}"
             raise EnvironmentFault(error.what, hint=hint) from error
@@ -184,7 +184,7 @@ class _Run:
         return ends_epoch
 
     def _stop_early(self) -> None:
-        """Make this step the last, as `max_steps` would have."""
+        """Make this step the last, like `max_steps`."""
         _log.info(f"stopped early, at step {self.trainer.step} of {self.state.plan.last_step}")
         self.state.plan = replace(self.state.plan, last_step=self.trainer.step)
         self._complete()
@@ -197,14 +197,14 @@ class _Run:
         )
 
     def _complete(self) -> None:
-        """Where no step is left to train, record what is not recorded yet (and can still be known)."""
+        """If no step is left to train, complete the last record, as far as it can still be computed."""
         recorded = self.state.recorded()
         can_be = recorded is not None or self.trainer.epoch_totals().num_images > 0
         if self.trainer.step == self.state.plan.last_step and can_be and "val_nll" not in (recorded or {}):
             self._end_epoch()
 
     def _end_epoch(self) -> None:
-        """Record the epoch's metrics, or complete what is recorded; validate where it is time."""
+        """Record the epoch's metrics or complete its record; validate if the plan says so."""
         trainer, state = self.trainer, self.state
         self._refuse_non_finite_state()
         record = state.recorded() or trainer.epoch_record() | {"seconds": round(self.seconds, 3)}
@@ -219,7 +219,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _as_released(self) -> Iterator[None]:
-        """Inside, the network is as it would be saved now: averaged weights, fresh batch-norm statistics."""
+        """Inside the block, the network is as saved now: averaged weights, recomputed batch-norm statistics."""
         trainer = self.trainer
         last = max(0, trainer.step - 1)
         batches = () if trainer.steps.is_frozen(last) else trainer.loader.norm_batches(self.norm_indices_M, last)
@@ -227,12 +227,12 @@ class _Run:
             yield
 
     def _validate(self) -> Evaluation:
-        """In the training's precision, which may be several times as fast; after the last step in fp32."""
+        """Validate in the precision of training, which may be several times faster; in fp32 after the last step."""
         precision = self.hardware.precision if self.trainer.step < self.state.plan.last_step else "fp32"
         val, rows = self.state.val, self.processes.rows
         with self._as_released():
-            mine_nK = class_probabilities(self.trainer.model, val.images_NCHW[rows], self.hardware, precision=precision)
-        probabilities_NK = self.processes.gather_rows(mine_nK)
+            own_nK = class_probabilities(self.trainer.model, val.images_NCHW[rows], self.hardware, precision=precision)
+        probabilities_NK = self.processes.gather_rows(own_nK)
         evaluation = summarise(probabilities_NK, val.labels_N, self.source.class_names, "val", 1, precision)
         self.state.probabilities_NK, self.state.evaluation = probabilities_NK, evaluation
         return evaluation
@@ -260,11 +260,11 @@ class _Run:
                 callback.on_checkpoint(self.state, path)
 
     def _seconds_total(self) -> float:
-        """From start to now, reading, validating and saving included, in this process and those it continues."""
+        """Total time so far of this process and those it continues, including reading, validating and saving."""
         return self.earlier_s + time.monotonic() - self.started_s
 
     def _finish(self) -> Result:
-        """Evaluate the last state, write model and result."""
+        """Evaluate the last state, and write model and result."""
         trainer, full_size = self.trainer, self.recipe.model.image_size
         if (size := trainer.steps.image_size(trainer.step - 1)) < full_size:
             _log.warning(
@@ -285,16 +285,16 @@ class _Run:
         )
         card = card_of(result, self.recipe, self.source, evaluation, unknown_images=self.unknown_images)
         with self._as_released():
-            self.folder.leave(trainer.model, card, result)
+            self.folder.write_final(trainer.model, card, result)
         self.state.result = result
         return result
 
 
 def _built_in(folder: RunFolder, progress: ProgressBar) -> list[Callback]:
-    """What follows every run; a program's own callbacks come after it."""
+    """The callbacks of every run; a program's own are called after them."""
     callbacks: list[Callback] = [MetricsFile(folder.metrics), progress]
     if folder.recipe.track:
-        from pocket_resnet.training.tensorboard import TensorBoard  # matplotlib takes half a second
+        from pocket_resnet.training.tensorboard import TensorBoard  # imports matplotlib, which takes half a second
 
         callbacks.append(TensorBoard(folder.path / "tensorboard"))
     return callbacks

@@ -1,6 +1,6 @@
-"""A run's folder: its lock, the recipe that it began with, its checkpoints, and the final model and result.
+"""A run's folder: its lock, its recipe, its checkpoints, and the final model and result.
 
-Of several processes only rank 0 reads and writes here; the others receive what it finds.
+If there are several processes, only rank 0 reads and writes here; the others receive the values from it.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from torch import Tensor
 from pocket_resnet.data.digests import count_among, digests, packed, unpacked
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError, UsageError, listed
-from pocket_resnet.inference.training_data import is_renamed, told_changes
+from pocket_resnet.inference.training_data import changes_text, is_renamed
 from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.io.step_folders import newest_first, recorded_fingerprint
@@ -38,28 +38,28 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class RunFolder:
-    """`path`, of the run of `recipe` on `source`, as the processes of the run see it."""
+    """The folder `path` of the run of `recipe` on `source`."""
 
     path: Path
     recipe: Recipe
     source: Source
     processes: Processes
     marks: tuple[int, ...] = ()
-    """Steps to keep a checkpoint of: the one at that step, or the first one after it."""
+    """Steps with a permanent checkpoint: the one at that step, or the first after it."""
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def model(self) -> Path:
-        """Where the model directory lies at the end."""
+        """The final model directory."""
         return self.path / "model"
 
     @property
     def metrics(self) -> Path:
-        """Where the records lie."""
+        """The file with the records."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -69,9 +69,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self, *, expected: bool = False) -> Iterator[None]:
-        """Inside, no other run writes here, and stale temporary files are gone.
+        """Lock the folder inside the block, after removing stale temporary files.
 
-        `expected`: the user asked to resume a run.
+        `expected` means that the user asked to resume a run.
         """
         if not self.processes.is_writer:
             yield
@@ -87,9 +87,9 @@ class RunFolder:
             yield
 
     def finished(self, last_step: int, *, fork: bool) -> Result | None:
-        """The result if this run has done at least `last_step` steps, else None; then also points `latest` here.
+        """The result if this run has done at least `last_step` steps, else None. Points `latest` to a finished run.
 
-        Raises UsageError where the folder's recipe is another one, unless this is a fork with steps left to train.
+        Raises UsageError if the folder has another recipe, unless this is a fork with steps left to train.
         """
         return self.processes.on_writer(lambda: self._finished(last_step, fork=fork))
 
@@ -104,28 +104,28 @@ class RunFolder:
                 raise UsageError(
                     f"no steps are left to train, and {what}", where=self.path, hint=f"{hint}, or train more steps"
                 )
-        if result and not fork and (began_with := recorded_fingerprint(self.checkpoints)):
-            self._refuse_other_data(began_with)
+        if result and not fork and (fingerprint := recorded_fingerprint(self.checkpoints)):
+            self._refuse_other_data(fingerprint)
         if result:
             point_to(self.path.parent / "latest", self.path.name)
         return result
 
     def _changes(self) -> list[str]:
-        """Differences from the folder's recipe, ignoring another name for the same data."""
+        """Differences from the folder's recipe, ignoring a new name of the same data."""
         if self.is_new:
             return []
-        begun = load_recipe(str(self.path / "recipe.toml"))
-        old, new = begun.data.name, self.recipe.data.name
+        started_with = load_recipe(str(self.path / "recipe.toml"))
+        old, new = started_with.data.name, self.recipe.data.name
         if old == new or self._has_same_data() or is_renamed(old, self.source):
-            begun = override(begun, {"data.name": new})
-        return differences(begun, self.recipe)
+            started_with = override(started_with, {"data.name": new})
+        return differences(started_with, self.recipe)
 
     def _has_same_data(self) -> bool:
         return recorded_fingerprint(self.checkpoints) == self.source.fingerprint
 
     def _refuse_other_data(self, fingerprint: str) -> None:
-        """Raise UsageError where the data are not those of the fingerprint."""
-        if (changed := told_changes(self.source, fingerprint)) is None:
+        """Raise UsageError if the data have another fingerprint."""
+        if (changed := changes_text(self.source, fingerprint)) is None:
             return
         raise UsageError(
             f"{self.source.name} differs from the data this run began with{changed}",
@@ -135,24 +135,24 @@ class RunFolder:
 
     def _result_after(self, last_step: int) -> Result | None:
         path = self.path / "result.json"
-        found = read_result(path) if path.exists() else None
-        done = found and found.steps >= last_step and (self.model / CONFIG_NAME).exists()
-        return replace(found, model=str(self.model)) if found and done else None
+        result = read_result(path) if path.exists() else None
+        done = result and result.steps >= last_step and (self.model / CONFIG_NAME).exists()
+        return replace(result, model=str(self.model)) if result and done else None
 
     def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
-        """The newest checkpoint that verifies; those beyond it are removed."""
-        found = self.processes.on_writer(lambda: checkpoint.load_newest(self.checkpoints))
-        if found is None:
+        """The newest undamaged checkpoint; newer ones are removed."""
+        newest = self.processes.on_writer(lambda: checkpoint.load_newest(self.checkpoints))
+        if newest is None:
             return None
         self._refuse_another_start()
-        state, tensors = found
+        state, tensors = newest
         if not fork:
             self._refuse_other_data(state.data_fingerprint)
         self._prune(state.step)
         return state, tensors
 
     def _refuse_another_start(self) -> None:
-        """Raise UsageError where the recipe starts from another checkpoint than the run did, which has its own now."""
+        """Raise UsageError if `init_from` has changed, since the run now continues from its own checkpoints."""
         begun = self.recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
         if (old := begun.init_from) != (new := self.recipe.init_from):
             what = f"init_from: {old} -> {new}, but this run has checkpoints of its own and continues from the newest"
@@ -160,7 +160,7 @@ class RunFolder:
             raise UsageError(what, where=self.path, hint=hint)
 
     def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
-        """Write the resolved recipe; returns the records of a run by that plan that stands at that step.
+        """Write the resolved recipe; returns the records of a run with that plan at that step.
 
         Deletes result.json, which no longer matches the number of steps. Also writes the digests of the training
         images; a resumed run keeps the earlier digests, since a fork may train on other images.
@@ -183,12 +183,12 @@ class RunFolder:
         return path
 
     def last_good(self) -> str:
-        """Which checkpoint one can go back to, in words."""
+        """The newest checkpoint, in words for an error."""
         saved = newest_first(self.checkpoints)
         return f"the last good checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
 
-    def leave(self, model: ResNet, card: Card, result: Result) -> None:
-        """Write the model directory and result.json, and let `latest` point here."""
+    def write_final(self, model: ResNet, card: Card, result: Result) -> None:
+        """Write the model directory and result.json, and point `latest` here."""
         if self.processes.is_writer:
             save_model(self.model, model, card, self._digests.read_bytes())
             write_bytes(self.path / "result.json", json_bytes(asdict(result)))
@@ -199,9 +199,9 @@ class RunFolder:
         return self.path / DIGESTS_NAME
 
     def missing_digests(self, state: CheckpointState, *, is_another_runs: bool) -> Path | None:
-        """The file that should tell which images this checkpoint was trained on, where it does not exist.
+        """The missing file with the digests of the images this checkpoint was trained on; None if they are known.
 
-        A resumed run's own file has those of the other run too. Without it, unchanged data tell as much.
+        A resumed run's own file includes those of the other run. Without it, unchanged data are enough.
         """
         other = self._other_runs_digests
         if is_another_runs or (other and not self._digests.exists()):
@@ -211,19 +211,19 @@ class RunFolder:
 
     @property
     def _other_runs_digests(self) -> Path | None:
-        """Of the run whose checkpoint this one starts from."""
+        """The digests of the run whose checkpoint this one starts from."""
         start = self.recipe.init_from
         return None if start is None else Path(start).parent.parent / DIGESTS_NAME
 
     def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
-        """Those of the images trained on before: in this run, the run or model it starts from, and by its teacher."""
+        """Digests of images that were trained on earlier: in this run, in those it starts from, or by its teacher."""
         files = [self._digests if resumed else None, self._other_runs_digests]
         earlier = [read_digests(file) for file in files if file is not None and file.exists()]
         models = [load_digests(model) for model in self.recipe.models.values()]
         return [*earlier, *(unpacked(packed_digests) for packed_digests in models if packed_digests)]
 
     def trained_on(self, images_NCHW: Tensor) -> int:
-        """How many of the images the weights were trained on, here or before, as far as their digests are known."""
+        """The number of these images that the weights were trained on, in this run or earlier, by known digests."""
         return self.processes.on_writer(lambda: count_among(images_NCHW, read_digests(self._digests)))
 
     def _prune(self, step: int) -> None:
@@ -232,7 +232,7 @@ class RunFolder:
 
 
 def read_digests(path: Path) -> NDArray[np.uint64]:
-    """The digests in a run's file. Raises ArtifactError where it is truncated."""
+    """The digests in a run's file. Raises ArtifactError if it is truncated."""
     try:
         return unpacked(path.read_bytes())
     except ValueError as error:
@@ -241,16 +241,16 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
 
 
 def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
-    """The steps of `checkpoint.keep_at` in a run of so many."""
+    """The steps of `checkpoint.keep_at` in a run of `num_steps` steps."""
     return tuple(math.ceil(round(share * num_steps, 6)) for share in recipe.checkpoint.keep_at)
 
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
     """The folder to train in: the named one, or the first free NAME, NAME-2, ...
 
-    When resuming it is the last one taken, or that of a run on these data under an earlier name.
+    When resuming, it is the last existing one, or that of a run on the same data under an earlier name.
     """
-    to_toml(recipe)  # refuses what it cannot hold, before any work
+    to_toml(recipe)  # raises UsageError for values that TOML cannot represent, before any work
     if run is not None:
         if not run or Path(run).name != run or run.startswith("."):
             raise UsageError(f"run name {run!r} is not a plain folder name", hint="use letters, digits, - and _")
@@ -266,24 +266,24 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
     def candidate(n: int) -> Path:
         return runs_dir / (base if n == 1 else f"{base}-{n}")
 
-    if resume and not candidate(1).exists() and (found := _run_on_moved_data(runs_dir, name, recipe, source)):
-        return found
+    if resume and not candidate(1).exists() and (moved := _run_on_moved_data(runs_dir, name, recipe, source)):
+        return moved
     while candidate(number).exists():
         number += 1
     return candidate(max(1, number - 1) if resume else number)
 
 
 def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source) -> Path | None:
-    """The run of that recipe and seed whose data were these in another place. Raises UsageError for several."""
-    named_so = re.compile(rf"{re.escape(name)}-.*-seed{recipe.seed}(-\d+)?")
-    found = [
+    """The run of that recipe and seed on the same data in another place. Raises UsageError for several."""
+    pattern = re.compile(rf"{re.escape(name)}-.*-seed{recipe.seed}(-\d+)?")
+    paths = [
         path
         for path in sorted(runs_dir.glob(f"{name}-*"))
-        if named_so.fullmatch(path.name)
+        if pattern.fullmatch(path.name)
         and recorded_fingerprint(path / "checkpoints") == source.fingerprint
         and load_recipe(str(path / "recipe.toml")).name == recipe.name
     ]
-    if len(found) > 1:
-        names = listed([path.name for path in found], ", ")
+    if len(paths) > 1:
+        names = listed([path.name for path in paths], ", ")
         raise UsageError(f"several runs use these data: {names}", where=runs_dir, hint="choose one with --run")
-    return found[0] if found else None
+    return paths[0] if paths else None

@@ -19,7 +19,7 @@ from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
 from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
-from pocket_resnet.inference.training_data import caveat, reopen, told_changes, trained_fingerprint
+from pocket_resnet.inference.training_data import caveat, changes_text, reopen, trained_fingerprint
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.card import Card
@@ -35,7 +35,7 @@ from pocket_resnet.training.result import Result, read_result
 
 @dataclass(eq=False)
 class FinishedRun:
-    """A finished run, its network on `hardware`, and the probabilities it gives to the validation images."""
+    """A finished run, its network on `hardware`, and its probabilities for the validation images."""
 
     path: Path
     recipe: Recipe
@@ -56,15 +56,15 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """The folder's own name, whichever way it was asked for: `runs/latest` is a link."""
+        """The folder's real name, also if it was opened by a link such as `runs/latest`."""
         return self.path.resolve().name
 
     def surest_mistakes(self, count: int) -> Tensor:
-        """The indices of the images that were classified wrong, most confident first."""
+        """The indices of wrongly classified images, most confident first."""
         return surest_mistakes(self.probabilities_NK, self.val.labels_N)[:count]
 
     def doubtful_hits(self, count: int) -> Tensor:
-        """The indices of the images that were classified right, least confident first."""
+        """The indices of correctly classified images, least confident first."""
         hits_M = self.hit_N.nonzero().flatten()
         return hits_M[self.confidence_N[hits_M].argsort(stable=True)][:count]
 
@@ -73,7 +73,7 @@ Opener = Callable[[Recipe], Source]
 
 
 def opener(data_dir: str | Path | None) -> Opener:
-    """Opens the data set of a recipe; of several runs on the same data, once."""
+    """A function that opens the data set of a recipe, each data set only once."""
     opened: dict[tuple[str, int], Source] = {}
 
     def open_data(recipe: Recipe) -> Source:
@@ -90,10 +90,10 @@ def opener(data_dir: str | Path | None) -> Opener:
 
 @own_settings()
 def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path | None = None) -> FinishedRun:
-    """The finished run in this folder, evaluated; `data` says where its data lie now.
+    """The finished run in this folder, evaluated; `data` is the current location of its data.
 
-    Raises UsageError where none is there, ArtifactError for damage, DataError where its data are not there or, unless
-    `data` names them, have changed.
+    Raises UsageError if there is no finished run, ArtifactError if it is damaged, DataError if its data are missing or,
+    unless `data` names them, have changed.
     """
     path = expanded(path)
     recipe_path = path / "recipe.toml"
@@ -150,16 +150,16 @@ def _notices(path: Path, card: Card, source: Source, val: Split, evaluation: Eva
             f"Measured again for this report, the accuracy is {evaluation.accuracy:.2%} (another machine rounds "
             "differently, or the data has changed). Confusion, calibration and images below belong to this figure."
         )
-    if told_changes(source, trained_fingerprint(path, card, source)) is not None:
+    if changes_text(source, trained_fingerprint(path, card, source)) is not None:
         notices.append("The data has changed since this run.")
     return notices
 
 
 def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[str], int, float]:
-    """The first batch of the last epoch: uint8 images [B, H, W, 3], labels, the step, the share of it that was trained.
+    """The first batch of the last epoch: uint8 images [B, H, W, 3], labels, the step, the share that was trained.
 
     With hard-example mining, these are all candidates of the step, and alternating flips are those of a run that trains
-    every image in every epoch. A mixed image has a label of two lines.
+    every image in every epoch. The label of a mixed image has two lines.
     """
     train = run.source.split(run.recipe.data.train_on)
     loader = Loader(train, run.recipe, run.hardware, run.model.normalize.mean, selects=False)
@@ -173,7 +173,7 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
 def command(run: FinishedRun, *, released: bool = False) -> str:
     """The command that trains this network again, with the recipe's name if that is enough, otherwise with recipe.toml.
 
-    A released model's names no place on this machine. A run that a callback ended early has its number of steps.
+    For a released model it contains no path of this machine. If a callback ended the run early, it sets --max-steps.
     """
     if run.card.command is not None:
         return run.card.command
@@ -181,9 +181,9 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
     words = ["pocket-resnet", "train", run.recipe.name, "--data", name]
     seeds = {"seed": run.recipe.seed, "data.seed": run.recipe.data.seed}
     try:
-        asked = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name} | seeds)
-        num_images = len(run.source.split(asked.data.train_on))
-        resolved = fit_to_data(asked, run.source, num_images, quiet=True)
+        requested = override(load_recipe(run.recipe.name), {"data.name": run.recipe.data.name} | seeds)
+        num_images = len(run.source.split(requested.data.train_on))
+        resolved = fit_to_data(requested, run.source, num_images, quiet=True)
     except (PocketError, OSError):  # no recipe of this name
         resolved = None
     if resolved is None or run.recipe.max_steps or differences(resolved, run.recipe):
@@ -196,10 +196,10 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
 
 
 def _early_end(run: FinishedRun) -> list[str]:
-    """The flags that repeat what a callback did, where one ended the run."""
-    asked, steps = run.recipe.max_steps, run.result.steps
+    """`--max-steps` and the number of steps if a callback ended the run, otherwise nothing."""
+    max_steps, steps = run.recipe.max_steps, run.result.steps
     lacks_epochs = bool(run.metrics) and run.metrics[-1]["epoch"] < run.recipe.epochs
-    return ["--max-steps", str(steps)] if lacks_epochs and (not asked or steps < asked) else []
+    return ["--max-steps", str(steps)] if lacks_epochs and (not max_steps or steps < max_steps) else []
 
 
 def same_images(one: FinishedRun, other: FinishedRun) -> bool:
@@ -209,7 +209,7 @@ def same_images(one: FinishedRun, other: FinishedRun) -> bool:
 
 
 def without_seed(recipe: Recipe) -> Recipe:
-    """The recipe with what may differ between repetitions set to nothing: seeds and where it computes."""
+    """The recipe without the settings that may differ between repetitions: seeds and hardware."""
     left_out = {key: what for key, what in FREE_TO_CHANGE.items() if key != "max_steps"}
     kept = recipe.model_dump(exclude=left_out | {"seed": True, "data": FREE_TO_CHANGE["data"] | {"seed"}})
     return Recipe.model_validate(kept | {"model": recipe.model})

@@ -1,4 +1,4 @@
-"""Step -> how much of the peak learning rate: a pure function, nothing to save."""
+"""The learning-rate schedule: a pure function of the step."""
 
 import math
 

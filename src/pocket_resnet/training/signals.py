@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP while training: note the first, obey the second."""
+"""SIGTERM, SIGINT and SIGHUP during training: the first is recorded, a second one exits."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ CAUGHT: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Inside, the first signal is only noted in the list, and a second one exits at once.
+    """Inside the block, the first signal is only added to the list, and a second one exits at once.
 
-    What the parent ignores stays ignored: SIGHUP under nohup, SIGINT of a background job. A second SIGHUP waits too: a
-    terminal that closes sends one, and its shell another.
+    Signals that the parent ignores stay ignored: SIGHUP under nohup, SIGINT in a background job. A second SIGHUP does
+    not exit: when a terminal closes, it sends one and its shell another.
     """
     caught: list[int] = []
 
@@ -25,9 +25,9 @@ def catch_signals() -> Iterator[list[int]]:
         caught.append(number)
 
     previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-    with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals keep their meaning
+    with contextlib.suppress(ValueError):  # only the main thread can set handlers; in others, signals are unchanged
         for number in CAUGHT:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: a program around Python has its own
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: a handler not set from Python
                 previous[number] = signal.signal(number, note)
     try:
         yield caught

@@ -1,9 +1,9 @@
-"""A teacher: a trained network whose answers for the augmented images are what a student learns.
+"""A teacher: a trained network whose logits for the augmented images a student learns.
 
-Both see the same view of an image. Augmentation is a function of (seed, epoch, sample), so the views of an epoch have
-one set of answers: it is computed when a training first reaches that epoch, cached, and read by every later training
-with the same teacher, images and augmentation. After `teacher.epochs` epochs the views and their answers repeat.
-Mixup and CutMix come after that: a mixed image has the answers of its two images, mixed by the same share.
+Both see the same view of an image. Augmentation is a function of (seed, epoch, sample), so the teacher's logits for an
+epoch's views are fixed: they are computed when a run first reaches that epoch, cached, and read by every later run with
+the same teacher, images and augmentation. After `teacher.epochs` epochs, the views and logits repeat.
+Mixup and CutMix are applied afterwards: the probabilities of the two images are mixed by the same share.
 
 Sources: Hinton et al. 2015 (arXiv:1503.02531), section 2; Beyer et al. 2022 (arXiv:2106.05237), section 3.
 
@@ -37,15 +37,15 @@ from pocket_resnet.recipe.sections import AugmentRecipe
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1  # of cached answers: a change of augmentation or of what is stored counts it up
-ANSWERS_NAME, TENSOR_NAME = "answers.safetensors", "logits"
-HEADER_BYTES = 4096  # more than a file's header takes
+FORMAT = 1  # version of cached logits; increase it if augmentation or the stored values change
+LOGITS_NAME, TENSOR_NAME = "answers.safetensors", "logits"
+HEADER_BYTES = 4096  # upper limit of a file's header
 
 
 def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
     """The recipe's `teacher` keys with the model's absolute path and the SHA-256 of its weights.
 
-    Raises UsageError where the model is not the one that the recipe names, or knows other classes than the data have.
+    Raises UsageError if the model is not the one that the recipe names, or has other classes than the data.
     """
     if recipe.teacher.model is None:
         return {}
@@ -59,7 +59,7 @@ def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
 
 @dataclass
 class Teacher:
-    """A trained network, on the device, and the folder of its cached answers."""
+    """A trained network, on the device, and the folder of its cached logits."""
 
     model: ResNet
     order_K: list[int]
@@ -67,54 +67,54 @@ class Teacher:
     folder: Path
     hardware: Hardware
     num_epochs: int
-    """How many epochs of views it is asked for."""
+    """Number of epochs whose views are needed."""
     watch: "Watch"
-    """Is called after each batch of views, and may raise to stop before the next one."""
+    """Called after each batch of views; may raise to stop before the next one."""
 
     def logits(self, epoch: int, num_images: int, views: Callable[[], Iterable[Tensor]]) -> Tensor:
-        """The answers for the views of an epoch, float32 [N, K] on the device, in the order of the data's classes.
+        """The logits for the views of an epoch, float32 [N, K] on the device, in the order of the data's classes.
 
-        `views` gives all N images as augmented in that epoch, uint8 [B, C, H, W]; it is called where no answers are
-        cached, or damaged ones. Where they cannot be cached, a warning says so, and they are computed again next time.
+        `views` yields all N images as augmented in that epoch, uint8 [B, C, H, W]; it is called if the cached logits
+        are missing or damaged. If they cannot be cached, logs a warning; they are computed again next time.
         """
         path = self.folder / f"epoch-{epoch:04d}"
-        answers_NK = self._cached(path, num_images)
-        if answers_NK is None:
-            answers_NK = self._answers(epoch, num_images, views())
-            content = tensors_to_bytes({TENSOR_NAME: answers_NK.contiguous()})
+        logits_NK = self._cached(path, num_images)
+        if logits_NK is None:
+            logits_NK = self._compute(epoch, num_images, views())
+            content = tensors_to_bytes({TENSOR_NAME: logits_NK.contiguous()})
             try:
-                files.write_folder(path, {ANSWERS_NAME: content})
+                files.write_folder(path, {LOGITS_NAME: content})
             except EnvironmentFault as error:
                 files.warn_once(f"the teacher's predictions are not cached ({error.what})", self.folder)
-        return answers_NK.to(self.hardware.device).float()
+        return logits_NK.to(self.hardware.device).float()
 
     @property
     def num_cached(self) -> int:
-        """The number of epochs whose answers are cached."""
+        """The number of epochs whose logits are cached."""
         return len(list(self.folder.glob("epoch-*")))
 
-    def _answers(self, epoch: int, num_images: int, views: Iterable[Tensor]) -> Tensor:
-        """The answers for the views of an epoch, float16 [N, K] on the CPU."""
+    def _compute(self, epoch: int, num_images: int, views: Iterable[Tensor]) -> Tensor:
+        """The logits for the views of an epoch, float16 [N, K] on the CPU."""
         what, num_done = f"the teacher's predictions for epoch {epoch + 1} of {self.num_epochs}", 0
         _log.info(f"computing {what}")
-        answers: list[Tensor] = []
+        logits: list[Tensor] = []
         for view_BCHW in views:
-            answers.append(self._answer(view_BCHW).half().cpu())
+            logits.append(self._forward(view_BCHW).half().cpu())
             num_done += len(view_BCHW)
             self.watch(self, f"{what}: {num_done:,} of {num_images:,} images")
-        return torch.cat(answers)
+        return torch.cat(logits)
 
     def _cached(self, path: Path, num_images: int) -> Tensor | None:
         max_bytes = 2 * num_images * len(self.order_K) + HEADER_BYTES
         try:
-            content = files.read_folder(path, (ANSWERS_NAME,), max_bytes)[ANSWERS_NAME]
-            answers_NK = parse_tensors(content)[TENSOR_NAME]
+            content = files.read_folder(path, (LOGITS_NAME,), max_bytes)[LOGITS_NAME]
+            logits_NK = parse_tensors(content)[TENSOR_NAME]
         except (ArtifactError, ValueError, KeyError):
             return None
-        return answers_NK if answers_NK.shape == (num_images, len(self.order_K)) else None
+        return logits_NK if logits_NK.shape == (num_images, len(self.order_K)) else None
 
     @torch.inference_mode()
-    def _answer(self, view_BCHW: Tensor) -> Tensor:
+    def _forward(self, view_BCHW: Tensor) -> Tensor:
         x_BCHW = to_float(resize(view_BCHW, self.model.spec.image_size), self.hardware.memory_format)
         with self.hardware.autocast():
             logits_BK: Tensor = self.model(x_BCHW)
@@ -122,7 +122,7 @@ class Teacher:
 
 
 Watch = Callable[[Teacher, str], None]
-"""(teacher, how far an epoch's predictions are, in words) -> nothing."""
+"""(teacher, progress of an epoch's predictions in words) -> None."""
 
 
 def unwatched(teacher: Teacher, done: str) -> None:
@@ -132,7 +132,7 @@ def unwatched(teacher: Teacher, done: str) -> None:
 def open_teacher(
     recipe: Recipe, source: Source, steps: Steps, hardware: Hardware, data_dir: Path | None, watch: Watch
 ) -> Teacher | None:
-    """The recipe's teacher, as `with_teacher` completed it; None where it has none."""
+    """The recipe's teacher, as `with_teacher` completed it; None if it has none."""
     if recipe.teacher.model is None:
         return None
     model, card = load_model(Path(recipe.teacher.model))
@@ -143,7 +143,7 @@ def open_teacher(
 
 
 def cache_name(recipe: Recipe, source: Source) -> str:
-    """The name of the folder of cached answers: all that an epoch's answers are a function of, beside the epoch.
+    """The name of the folder of cached logits: a hash of everything that determines them except the epoch.
 
     docs/formats.md describes it.
     """
@@ -153,10 +153,10 @@ def cache_name(recipe: Recipe, source: Source) -> str:
 
 
 def _view_settings(augment: AugmentRecipe) -> dict[str, Any]:
-    """The settings that decide what a view looks like, under names that belong to the cache and never change.
+    """The settings that determine a view, with names that belong to the cache and never change.
 
-    A key of the recipe that is renamed keeps its name here. A new one is added only where it has an effect, so that
-    answers cached before stay valid.
+    A recipe key that is renamed keeps its name here. A new key is added only if it is set, so that logits cached
+    earlier stay valid.
     """
     return {
         "normalize": augment.normalize,
@@ -172,7 +172,7 @@ def _view_settings(augment: AugmentRecipe) -> dict[str, Any]:
 def distillation_loss(logits_BK: Tensor, probabilities_BK: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of the student's from the teacher's probabilities, both at that temperature.
 
-    The mean over the batch, times the squared temperature: so its gradient is as large at every temperature.
+    The mean over the batch times the squared temperature, which keeps the gradient's size independent of it.
     """
     log_student_BK = F.log_softmax(logits_BK / temperature, dim=1)
     return temperature**2 * F.kl_div(log_student_BK, probabilities_BK, reduction="batchmean")

@@ -1,6 +1,6 @@
-"""A run in TensorBoard, where `--track` asks for it: scalars, confusion matrix, mistakes, a batch as training saw it.
+"""Logs a run for TensorBoard if `--track` is set: scalars, confusion matrix, mistakes, an augmented batch.
 
-All of it can be made again from metrics.jsonl and the model; this is for watching.
+All of it can be recomputed from metrics.jsonl and the model.
 """
 
 from importlib.util import find_spec
@@ -16,8 +16,8 @@ from pocket_resnet.plots.style import pixels
 from pocket_resnet.training.callbacks import Callback, RunState
 from pocket_resnet.training.metrics import Record
 
-NUM_TILES = 16
-NUM_PICTURES = 10  # over a run: as many of one name as TensorBoard shows
+NUM_IMAGES = 16
+NUM_PICTURES = 10  # per run: the number that TensorBoard shows of one name
 SCALARS = {
     "train_loss": "loss/train",
     "val_nll": "loss/validation",
@@ -28,7 +28,7 @@ SCALARS = {
 
 
 def require_tensorboard() -> None:
-    """Raise EnvironmentFault where TensorBoard is not installed."""
+    """Raise EnvironmentFault if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
         raise EnvironmentFault(
             "--track needs TensorBoard, which is not installed", hint="pip install tensorboard, or omit --track"
@@ -38,8 +38,8 @@ def require_tensorboard() -> None:
 class TensorBoard(Callback):
     """Event files in a folder, one for each process of the run.
 
-    TensorBoard drops what earlier processes recorded beyond the step from which a run resumes. Epochs trained
-    without tracking between two tracked processes stay missing here; metrics.jsonl has them.
+    TensorBoard drops records after the step from which a run resumes. Epochs that were trained without tracking
+    between two tracked processes are missing here; metrics.jsonl has them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,7 +49,7 @@ class TensorBoard(Callback):
         self.last: Record = {}
 
     def on_start(self, run: RunState) -> None:
-        """Records that earlier processes do not have are added: all, where the run was not tracked until now."""
+        """Add the records that earlier processes did not log: all, if the run was not tracked until now."""
         from torch.utils.tensorboard import SummaryWriter
 
         is_new = not any(self.folder.glob("events.*"))
@@ -74,7 +74,7 @@ class TensorBoard(Callback):
                 self.writer.close()
 
     def is_due(self, step: int, last_step: int) -> bool:
-        """Whether it is time for pictures: about NUM_PICTURES times a run, the last step included."""
+        """Whether to add pictures: about NUM_PICTURES times per run, including the last step."""
         return step >= min(last_step, self.pictured_step + last_step / NUM_PICTURES)
 
     def _add(self, record: Record) -> None:
@@ -85,15 +85,15 @@ class TensorBoard(Callback):
             self.writer.flush()
 
     def _show(self, run: RunState, batch_step: int) -> None:
-        """Add pictures of the last validation, and of that step's batch as it would be trained now."""
+        """Add pictures of the last validation, and of that step's batch with the current losses."""
         assert run.evaluation is not None
         assert run.probabilities_NK is not None
         names = [result.name for result in run.evaluation.per_class]
         batch = run.trainer.loader.batch(batch_step)
         pixels_BHWC, labels = image_grids.as_shown(batch.x_BCHW, batch.targets, names)
         sheets = {
-            "validation/mistakes": image_grids.mistakes(run.val, run.probabilities_NK, names, NUM_TILES),
-            "training/batch": image_grids.batch(pixels_BHWC[:NUM_TILES], labels[:NUM_TILES]),
+            "validation/mistakes": image_grids.mistakes(run.val, run.probabilities_NK, names, NUM_IMAGES),
+            "training/batch": image_grids.batch(pixels_BHWC[:NUM_IMAGES], labels[:NUM_IMAGES]),
         }
         figures = {name: contact_sheet(sheet) for name, sheet in sheets.items() if sheet}
         if len(names) <= MOST_CLASSES_DRAWN:

@@ -1,4 +1,4 @@
-"""What torchrun's variables say of this process, and how the processes of a run find each other."""
+"""Reads torchrun's environment variables, and connects the processes of a run."""
 
 import contextlib
 import math
@@ -17,9 +17,9 @@ from pocket_resnet.errors import EnvironmentFault, UsageError
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-WAIT_S = 1800.0  # as torch: other machines may still decode their images
+WAIT_S = 1800.0  # like torch: other machines may still decode their images
 WAIT_VARIABLE = "POCKET_RESNET_WAIT_S"
-TOLD_AFTER_S, TOLD_EVERY_S = 5.0, 60.0
+FIRST_MESSAGE_S, MESSAGE_EVERY_S = 5.0, 60.0
 POLL_S, ATTEMPT_S = 0.05, 2.0
 
 
@@ -33,11 +33,11 @@ class Launch:
     address: str = ""
     port: int = 0
     wait_s: float = WAIT_S
-    """How long one process waits for another."""
+    """Maximum time that one process waits for another, in seconds."""
 
 
 class LaunchError(UsageError):
-    """Variables that no launcher sets like this."""
+    """Environment variables are missing or invalid."""
 
     usual_hint = (
         f"start several processes with torchrun, which sets {', '.join((*NUMBERS, *ADDRESS))}, "
@@ -46,34 +46,34 @@ class LaunchError(UsageError):
 
 
 def launch() -> Launch:
-    """What the variables say. Raises LaunchError naming the first that is missing or makes no sense.
+    """This process according to the variables. Raises LaunchError naming one that is missing or invalid.
 
-    An address alone says nothing: clusters set it for everything that runs there.
+    An address alone is ignored: some clusters set it for all processes.
     """
-    found = [name for name in NUMBERS if name in os.environ]
-    if not found:
+    present = [name for name in NUMBERS if name in os.environ]
+    if not present:
         return Launch()
-    world_size = _number("WORLD_SIZE", 1, 2**31 - 1, found)
-    rank = _number("RANK", 0, world_size - 1, found)
+    world_size = _number("WORLD_SIZE", 1, 2**31 - 1, present)
+    rank = _number("RANK", 0, world_size - 1, present)
     if world_size == 1 and "LOCAL_RANK" not in os.environ:
         return Launch()
-    local_rank = _number("LOCAL_RANK", 0, world_size - 1, found)
+    local_rank = _number("LOCAL_RANK", 0, world_size - 1, present)
     if world_size == 1:
         return Launch()
-    address, port = _text("MASTER_ADDR", found), _number("MASTER_PORT", 1, 65_535, found)
+    address, port = _text("MASTER_ADDR", present), _number("MASTER_PORT", 1, 65_535, present)
     return Launch(rank, world_size, local_rank, address, port, _wait_s())
 
 
-def _text(name: str, found: list[str]) -> str:
+def _text(name: str, present: list[str]) -> str:
     if name not in os.environ:
-        raise LaunchError(f"not set, but {' and '.join(found)} {'is' if len(found) == 1 else 'are'}", where=name)
+        raise LaunchError(f"not set, but {' and '.join(present)} {'is' if len(present) == 1 else 'are'}", where=name)
     if not (text := os.environ[name].strip()):
         raise LaunchError("set, but empty", where=name)
     return text
 
 
-def _number(name: str, low: int, high: int, found: list[str]) -> int:
-    text = _text(name, found)
+def _number(name: str, low: int, high: int, present: list[str]) -> int:
+    text = _text(name, present)
     if not re.fullmatch(r"[0-9]{1,10}", text) or not low <= int(text) <= high:
         among = " alone" if low == high else f" to {high}"
         raise LaunchError(f"{text[:20]!r} is not a whole number from {low}{among}", where=name)
@@ -91,16 +91,16 @@ def _wait_s() -> float:
 
 
 def meet(launch: Launch) -> Any:
-    """A store that all processes of the run have reached; says which it waits for.
+    """A store that all processes of the run have connected to; prints which ones are missing.
 
-    Raises EnvironmentFault naming those that have not come within `wait_s`.
+    Raises EnvironmentFault naming those that have not connected within `wait_s`.
     """
     waiting = _Waiting(launch)
     store = _store(launch, waiting)
     store.set(_key(launch.rank), "here")
     others = [rank for rank in range(launch.world_size) if rank != launch.rank]
     while others := [rank for rank in others if not store.check([_key(rank)])]:
-        waiting.go_on(others)
+        waiting.wait_for(others)
     return store
 
 
@@ -109,10 +109,10 @@ def _key(rank: int) -> str:
 
 
 def _store(launch: Launch, waiting: "_Waiting") -> Any:
-    """torchrun's own store, or that of rank 0, which holds it where another launcher started the processes."""
+    """torchrun's own store, or one on rank 0 if another launcher started the processes."""
     is_master = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
-    while not is_master and not _answers(launch):  # torch itself would fill the terminal with its own frames
-        waiting.go_on([0])
+    while not is_master and not _accepts_connections(launch):  # torch itself would print stack traces
+        waiting.wait_for([0])
     try:
         return dist.TCPStore(  # type: ignore[attr-defined]
             launch.address,
@@ -128,7 +128,7 @@ def _store(launch: Launch, waiting: "_Waiting") -> Any:
         raise EnvironmentFault(what, hint="give torchrun another --master-port") from error
 
 
-def _answers(launch: Launch) -> bool:
+def _accepts_connections(launch: Launch) -> bool:
     with contextlib.suppress(OSError):
         socket.create_connection((launch.address, launch.port), timeout=ATTEMPT_S).close()
         return True
@@ -136,13 +136,13 @@ def _answers(launch: Launch) -> bool:
 
 
 class _Waiting:
-    """Says now and then which processes are waited for, and gives up at the deadline."""
+    """Waits for processes: prints periodically which ones are missing, and gives up at the deadline."""
 
     def __init__(self, launch: Launch) -> None:
         self.launch, self.started_s = launch, time.monotonic()
-        self.told_s = self.started_s + TOLD_AFTER_S - TOLD_EVERY_S
+        self.message_s = self.started_s + FIRST_MESSAGE_S - MESSAGE_EVERY_S
 
-    def go_on(self, missing: list[int]) -> None:
+    def wait_for(self, missing: list[int]) -> None:
         launch, now_s = self.launch, time.monotonic()
         names = f"process{'' if len(missing) == 1 else 'es'} {', '.join(str(rank + 1) for rank in missing)}"
         at = f"{launch.address}:{launch.port}"
@@ -151,8 +151,8 @@ class _Waiting:
                 f"{names} of {launch.world_size} did not connect to {at} within {launch.wait_s:g} s",
                 hint=f"start all of them (check their messages), or wait longer with {WAIT_VARIABLE}",
             )
-        if now_s - self.told_s > TOLD_EVERY_S:
-            self.told_s = now_s
+        if now_s - self.message_s > MESSAGE_EVERY_S:
+            self.message_s = now_s
             me = f"process {launch.rank + 1} of {launch.world_size}"
             print(f"{me} waits at {at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
         time.sleep(POLL_S)

@@ -1,6 +1,6 @@
-"""Training: one step, one epoch. No files here; run.py decides when to save, validate and stop.
+"""Training steps, without files; run.py decides when to save, validate and stop.
 
-A step: batch of the loader -> network -> loss -> gradients of all processes -> finite? -> update -> average.
+A step: batch from the loader -> network -> loss -> gradients of all processes -> finite? -> update -> average.
 
 Shapes: B images per batch, K classes.
 """
@@ -25,12 +25,12 @@ from pocket_resnet.training.schedule import lr_factor
 from pocket_resnet.training.teacher import distillation_loss
 
 NEVER = 2**62  # a step that no run reaches
-NUM_TOTALS = 3  # of a step's report: loss, hits, processes that have caught a signal
+NUM_TOTALS = 3  # in a step's report: loss, hits, processes that have caught a signal
 
 
 @dataclass(frozen=True)
 class EpochTotals:
-    """What an epoch's steps so far added up to; accuracy is on augmented images."""
+    """Means over an epoch's steps so far; accuracy is on augmented images."""
 
     loss: float
     accuracy: float
@@ -38,7 +38,7 @@ class EpochTotals:
 
 
 class Trainer:
-    """A network being trained. Its whole state is `step`, `tensors()` and nothing else."""
+    """A network in training. Its whole state is `step` and `tensors()`."""
 
     def __init__(self, model: ResNet, loader: Loader, processes: Processes = ALONE) -> None:
         """`model` is on the loader's device."""
@@ -58,9 +58,9 @@ class Trainer:
         device = self.hardware.device
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.totals_3 = torch.zeros(3, dtype=exact, device=device)  # loss, hits, images of the epoch so far
-        self.bad_step = torch.tensor(NEVER, device=device)  # the first with a loss or gradient not finite
+        self.bad_step = torch.tensor(NEVER, device=device)  # the first step with a loss or gradient that is not finite
         self.signals: list[int] = []  # caught by this process
-        self.num_signalled = torch.zeros((), device=device)  # processes that had caught one in the last step
+        self.num_signalled = torch.zeros((), device=device)  # processes that had caught a signal in the last step
 
     def lr(self, step: int) -> float:
         """SGD's learning rate at that optimizer step (from 0), before any group's scale."""
@@ -71,15 +71,14 @@ class Trainer:
         return lr_factor(self.recipe.schedule, step, self.steps.total, self.steps.per_epoch)
 
     def train_step(self) -> int:
-        """One optimizer step, and of how many images.
+        """Run one optimizer step, and return its number of images.
 
-        Raises NonFiniteError before anything is applied where loss or gradient is not finite. On a GPU nothing here
-        waits for the device, but for the choice of hard examples: there the error comes from the next
-        `refuse_non_finite`.
+        Raises NonFiniteError before the update if loss or gradient is not finite. On a GPU, only hard-example mining
+        waits for the device, so `refuse_non_finite` raises the error later.
         """
         batch = self.loader.batch(self.step)
         self._set_mode(frozen=self.steps.is_frozen(self.step))
-        torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout, stochastic depth
+        torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout and drop path
         self.optimizer.set_lr_factor(self.lr_factor(self.step))
         with self.hardware.autocast():
             logits_BK = self.parallel.forward(batch.x_BCHW, len(batch))
@@ -100,13 +99,13 @@ class Trainer:
         return len(batch)
 
     def _set_mode(self, *, frozen: bool) -> None:
-        """Training mode. A frozen body is in evaluation mode: no dropped paths, batch norm by running statistics.
+        """Set training mode. A frozen body is in evaluation mode: no dropped paths, batch norm by running statistics.
 
-        Its parameters have no gradient, so that no optimizer moves or decays them.
+        Its parameters have no gradient, so no optimizer changes or decays them.
         """
         trains, has_gradient = self.model.stages.training, self.body_params[0].requires_grad
         if self.model.training and trains == has_gradient != frozen:
-            return  # asked first: to set it takes 1.5 ms of a step that takes a GPU 5
+            return  # setting it takes 1.5 ms, and a step on a GPU 5
         self.model.train()
         for part in self.model.body():
             part.train(not frozen)
@@ -114,7 +113,7 @@ class Trainer:
             parameter.requires_grad_(not frozen)
 
     def _loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
-        """Mean loss against the labels, or the teacher, or both; a scalar."""
+        """Mean loss for the labels, the teacher, or both; a scalar."""
         if targets.teacher_BK is None:
             return self._label_loss(logits_BK, targets)
         weight = self.recipe.teacher.weight
@@ -128,11 +127,11 @@ class Trainer:
 
     @property
     def stopping(self) -> bool:
-        """Whether this process has caught a signal; of several, whether any had when the last step's gradients met."""
+        """Whether this process has caught a signal; with several, whether any had at the last step's exchange."""
         return bool(self.num_signalled if self.processes.world_size > 1 else self.signals)
 
     def _report(self, batch: Batch, loss: Tensor, logits_BK: Tensor) -> Tensor:
-        """What all processes learn of a step from each: loss, hits, signals and, to select by, each image's loss."""
+        """The numbers of a step to sum over processes: loss, hits, signals, and each image's loss for the selection."""
         labels_B = batch.targets.labels_B
         hits = (logits_BK.argmax(1) == labels_B).sum().float()
         totals = torch.stack((loss, hits, torch.full_like(hits, bool(self.signals))))
@@ -152,12 +151,12 @@ class Trainer:
             raise NonFiniteError(what, where=self._where(self.step))
 
     def refuse_non_finite(self) -> None:
-        """Raise NonFiniteError where a loss or gradient on the device was not finite; waits for it."""
+        """Raise NonFiniteError if a loss or gradient on the device was not finite; waits for the device."""
         if self.hardware.is_asynchronous and (step := int(self.bad_step)) != NEVER:
             raise NonFiniteError("stopped without saving it: loss or gradient", where=self._where(step))
 
     def refuse_non_finite_state(self) -> None:
-        """Raise NonFiniteError where that, or any tensor that would be saved, is not finite; waits for the device."""
+        """The same, and also raise NonFiniteError if a tensor of the state is not finite."""
         self.refuse_non_finite()
         if (name := first_non_finite(self.tensors())) is not None:
             where = f"step {self.step}, lr {self.lr(self.step - 1):.4g}"
@@ -172,17 +171,17 @@ class Trainer:
         return EpochTotals(loss / max(1, num_images), hits / max(1, num_images), int(num_images))
 
     def epoch_record(self) -> dict[str, Any]:
-        """What metrics.jsonl tells of the epoch's steps so far; waits for the device."""
+        """The record for metrics.jsonl of the epoch's steps so far; waits for the device."""
         totals, last = self.epoch_totals(), self.step - 1
         numbers = {"step": self.step, "epoch": self.steps.epoch(last) + 1, "lr": self.lr(last)}
         return numbers | {"train_loss": totals.loss, "train_accuracy": totals.accuracy}
 
     def end_epoch(self) -> None:
-        """Start counting anew."""
+        """Reset the epoch's totals."""
         self.totals_3.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state but for `step`: network, optimizer, average, last losses, the epoch's totals."""
+        """The whole state except `step`: network, optimizer, average, last losses, the epoch's totals."""
         parts = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.tensors(),
@@ -193,12 +192,12 @@ class Trainer:
         return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
     def totals_fit_step(self) -> bool:
-        """Whether the epoch's totals are of as many images as its steps so far train."""
+        """Whether the epoch's totals count exactly the images of its steps so far."""
         first = self.step - self.step % self.steps.per_epoch
         return int(self.totals_3[2]) == sum(map(self.steps.num_trained, range(first, self.step)))
 
     def load_tensors(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         names = ("model", "optimizer", "ema", "selection", "epoch")
         parts: dict[str, dict[str, Tensor]] = {part: {} for part in names}
         for name, value in tensors.items():
@@ -213,16 +212,16 @@ class Trainer:
 
 
 def compiled(model: ResNet, hardware: Hardware) -> nn.Module:
-    """The network compiled, one graph for each image size; on a GPU its kernels are launched together.
+    """The compiled network, with one graph per image size; on a GPU its kernels are launched together.
 
-    Launched one by one they take 18 ms of Python a step, twice the time that the GPU needs for them (docs/log.md).
+    Launching them one by one takes 18 ms of Python per step, twice the GPU's own time (docs/log.md).
     """
     mode = "reduce-overhead" if hardware.device.type == "cuda" else "default"
     return cast(nn.Module, torch.compile(model, dynamic=False, mode=mode))
 
 
 def balanced_weights(labels_N: Tensor, num_classes: int) -> Tensor:
-    """A weight for each class, float32 [K], inverse to how many of these images it has; their mean over images is 1."""
+    """A weight per class, float32 [K], inversely proportional to its number of images; the mean over images is 1."""
     counts_K = torch.bincount(labels_N, minlength=num_classes)
     num_present = (counts_K > 0).sum()
     return (len(labels_N) / (num_present * counts_K.clamp(min=1))).float()
@@ -231,20 +230,20 @@ def balanced_weights(labels_N: Tensor, num_classes: int) -> Tensor:
 def mixed_cross_entropy(
     logits_BK: Tensor, targets: Targets, label_smoothing: float, class_weights_K: Tensor | None = None
 ) -> Tensor:
-    """Mean cross-entropy against two labels an image, weighted by how much of it is which; a scalar.
+    """Mean cross-entropy for two labels per image, weighted by their shares of the image; a scalar.
 
-    `class_weights_K` weight the loss against each label by its class.
+    `class_weights_K` weights the loss for each label by its class.
     """
 
-    def against(labels_B: Tensor) -> Tensor:
+    def loss_for(labels_B: Tensor) -> Tensor:
         if class_weights_K is None:
             return F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing)
-        # Not by torch's `weight`, which divides by the sum of this batch's weights: an image's would depend on others.
+        # torch's `weight` divides by the sum of the batch's weights, so an image's weight would depend on the others.
         losses_B = F.cross_entropy(logits_BK, labels_B, label_smoothing=label_smoothing, reduction="none")
         return (class_weights_K[labels_B] * losses_B).mean()
 
-    loss = against(targets.labels_B)
-    return loss if targets.share == 1 else targets.share * loss + (1 - targets.share) * against(targets.others_B)
+    loss = loss_for(targets.labels_B)
+    return loss if targets.share == 1 else targets.share * loss + (1 - targets.share) * loss_for(targets.others_B)
 
 
 def first_non_finite(tensors: dict[str, Tensor]) -> str | None:

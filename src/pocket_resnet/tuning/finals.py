@@ -17,12 +17,12 @@ from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate
 from pocket_resnet.tuning.studies import number_of
 from pocket_resnet.tuning.trials import TrialContext, cost_of_run
 
-NUM_ADJUSTMENTS = 3  # of a number of epochs, because the dial may choose another network for another number
+NUM_ADJUSTMENTS = 3  # of the number of epochs, since the dial may choose another network for another number
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe of the comparison: its changes to the untuned one, and the beginning of its runs' folder names."""
+    """A recipe of the comparison: its changes to the untuned one, and the prefix of its runs' folder names."""
 
     candidate: Candidate
     changes: dict[str, Any]

@@ -19,7 +19,7 @@ class SearchProgress:
         self.reported: set[tuple[str, int]] = set()
 
     def show(self, record: SearchRecord) -> None:
-        """Print what has ended since the last call, and move the bar."""
+        """Print trials and runs that ended since the last call, and move the bar."""
         for trial in record.trials:
             if trial.outcome in ("complete", "pruned") and ("trial", trial.number) not in self.reported:
                 self.reported.add(("trial", trial.number))

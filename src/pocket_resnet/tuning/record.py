@@ -23,7 +23,7 @@ Outcome = Literal["complete", "pruned", "running", "waiting"]
 
 @dataclass(frozen=True)
 class Rung:
-    """The state of a trial when it was judged."""
+    """The state of a trial at a rung, where it is compared with others."""
 
     steps: int
     image_size: int
@@ -33,7 +33,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run has cost so far; for a diverged run, which did not report its end, only the known part."""
+    """The cost of a run so far; for a diverged run, which did not report its end, only the known part."""
 
     steps: int = 0
     train_flops: int = 0
@@ -73,8 +73,8 @@ class FinalRecord:
 class Verdict:
     """The tuned recipe compared with the untuned one: 95% Welch intervals of the differences of means, tuned - untuned.
 
-    `recommended` is tuned only if the accuracy's interval lies above 0. The intervals are None if no trial beat the
-    untuned recipe, so that there was nothing to compare.
+    `recommended` is tuned only if the accuracy's interval is above 0. The intervals are None if no trial beat the
+    untuned recipe, so there was nothing to compare.
     """
 
     accuracy_difference: tuple[float, float] | None
@@ -153,7 +153,7 @@ class SearchRecord:
         return [name for name in names if len(measured(self.finals, name, "accuracy")) == NUM_SEEDS]
 
     def mean_and_sd(self, candidate: Candidate, what: Measure) -> tuple[float, float]:
-        """Over the seeds; the sample standard deviation."""
+        """Mean and sample standard deviation over the seeds."""
         values = measured(self.finals, candidate, what)
         return statistics.fmean(values), statistics.stdev(values)
 

@@ -41,7 +41,7 @@ WATCH_S = 1.0
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks for; `folder` None is searches/RECIPE-DATA, `storage` None is $POCKET_RESNET_STORAGE."""
+    """A user's request; `folder` None is searches/RECIPE-DATA, `storage` None is $POCKET_RESNET_STORAGE."""
 
     recipe: Recipe
     num_trials: int = 40
@@ -87,8 +87,8 @@ class SearchResult:
 def search(request: Request) -> SearchResult:
     """Start or resume a search, and return its result.
 
-    Raises UsageError for settings that are invalid or differ from those the search began with, DataError for missing
-    data, EnvironmentFault if the disk or the server fails, and Stopped after a signal, once the runs are saved.
+    Raises UsageError for settings that are invalid or have changed since the search began, DataError for missing data,
+    EnvironmentFault if the disk or the server fails, and Stopped after a signal, once the runs are saved.
     """
     request = replace(request, storage=request.storage or os.environ.get(STORAGE_VARIABLE) or None)
     _refuse(request)
@@ -165,7 +165,7 @@ def _locked(settings: Settings, *, resume: bool) -> Iterator[None]:
 
 
 def first_trial(context: TrialContext) -> dict[str, Any]:
-    """What a study records for a trial with the untuned recipe's values, as far as the space contains them."""
+    """The parameters of a trial with the untuned recipe's values, as far as the space contains them."""
     settings, untuned = context.settings, context.untuned
     budget = {} if settings.trade is None else {"budget": settings.budget}
     return settings.space.params(untuned) | budget
@@ -184,7 +184,7 @@ class _Search:
 
     def run(self) -> SearchRecord:
         """Watch the workers until all trials are trained and the winner has been compared with the untuned recipe."""
-        if self.settings.storage is None:  # no other machine: whoever trained these has been killed
+        if self.settings.storage is None:  # no other machine: the workers of these trials were killed
             self._requeue_running()
         _log.info(f"searching {', '.join(self.settings.space.dimensions)}")
         with catch_signals() as caught, search_progress() as progress:
@@ -199,7 +199,7 @@ class _Search:
         return record
 
     def _watch(self, workers: Workers, caught: list[int], progress: SearchProgress) -> None:
-        """Write and show what the workers do until they are done or a signal arrives."""
+        """Write and show the workers' progress until they are done or a signal arrives."""
         try:
             while workers.running and not caught:
                 time.sleep(WATCH_S)
@@ -236,14 +236,14 @@ class _Search:
         hours = self.settings.hours
         if hours is None or time.monotonic() - self.started_s < 3600 * hours:
             return
-        begun = studies.numbered(self.study, TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
-        num_begun = 1 + max(map(studies.number_of, begun), default=-1)
-        if num_begun < self.study.user_attrs["num_trials"]:
-            _log.info(f"{hours:g} hours have passed: no new trial begins after these {num_begun}")
-            self.study.set_user_attr("num_trials", num_begun)
+        started = studies.numbered(self.study, TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
+        num_started = 1 + max(map(studies.number_of, started), default=-1)
+        if num_started < self.study.user_attrs["num_trials"]:
+            _log.info(f"{hours:g} hours have passed: no new trial begins after these {num_started}")
+            self.study.set_user_attr("num_trials", num_started)
 
     def _write(self, progress: SearchProgress) -> SearchRecord:
-        """Write and show what is new."""
+        """Write and show the record if it has changed."""
         record = summarise(self.context, self.study, self._comparisons())
         if record != self.written:
             write_results(record, self.context)

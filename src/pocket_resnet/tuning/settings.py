@@ -12,9 +12,9 @@ from pocket_resnet.tuning.space import Space
 Candidate = Literal["tuned", "untuned", "longer"]
 Trade = Literal["latency", "macs", "bytes", "params"]
 
-REDUCTION = 3  # of the trials that reach a rung, a third continues
-SHARES = (1 / REDUCTION**2, 1 / REDUCTION, 1.0)  # of the run's steps: the rungs
-NUM_SEEDS = 3  # of the final comparison
+REDUCTION = 3  # a third of the trials that reach a rung continues
+SHARES = (1 / REDUCTION**2, 1 / REDUCTION, 1.0)  # the rungs, as shares of the run's steps
+NUM_SEEDS = 3  # in the final comparison
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Settings:
 
     @property
     def trials(self) -> Path:
-        """Where the runs of the trials are."""
+        """The folder of the trials' runs."""
         return self.folder / "trials"
 
     @property
     def finals(self) -> Path:
-        """Where the runs of the final comparison are."""
+        """The folder of the runs of the final comparison."""
         return self.folder / "finals"
 
 

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 MAX_NUM_CHOICES = 100
 DEFAULT_SPACE = Path(__file__).parent / "default_space.toml"
 HINT = "docs/search.md explains the file of a search space"
-# Keys that say which run it is, how long it lasts, how large it may be, or where it computes: the same for all trials.
+# Keys that identify a run or determine its length, its maximum size or its hardware: the same for all trials.
 FIXED = {"name", "epochs", "min_steps", "max_steps", "seed", "dial", "validate_every", "track", "init_from"}
 FIXED |= {"budget", "max_macs", "max_bytes", "model.num_classes", "model.image_size"}
 FIXED |= {"teacher.model", "teacher.sha256", "teacher.epochs"}
@@ -63,10 +63,10 @@ class Range(_Table):
             return f"step {self.step} is not above 0 and at most high - low"
         return None
 
-    def typed(self, present: Any) -> Self:
-        """The same range, as floats if the key's present value or any of the numbers is a float."""
+    def typed(self, current: Any) -> Self:
+        """The same range, as floats if the key's current value or any of the numbers is a float."""
         numbers = (self.low, self.high, self.step)
-        if isinstance(present, float) or any(isinstance(number, float) for number in numbers):
+        if isinstance(current, float) or any(isinstance(number, float) for number in numbers):
             low, high, step = (None if number is None else float(number) for number in numbers)
             return self.model_copy(update={"low": low, "high": high, "step": step})
         return self
@@ -87,11 +87,11 @@ class Range(_Table):
         return float(trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step))
 
     def value(self, param: Any) -> Any:
-        """The recipe's value for what the study recorded."""
+        """The recipe's value for a parameter recorded by the study."""
         return param
 
     def param(self, value: Any) -> Any:
-        """What the study records for a recipe's value; None if the range does not contain it."""
+        """The study's parameter for a recipe's value; None if the range does not contain it."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return None
         steps = 0 if self.step is None else (value - self.low) / self.step
@@ -104,12 +104,12 @@ class Choices(_Table):
     choices: Annotated[list[Any], Field(min_length=2, max_length=MAX_NUM_CHOICES)]
 
     def fault(self) -> str | None:
-        """Why none can be drawn; None if one can."""
+        """Why no choice can be drawn; None if one can."""
         labels = [json.dumps(choice) for choice in self.choices]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         return None if twice is None else f"the choice {twice} occurs twice"
 
-    def typed(self, present: Any) -> Self:  # noqa: ARG002
+    def typed(self, current: Any) -> Self:  # noqa: ARG002
         """The same choices."""
         return self
 
@@ -128,11 +128,11 @@ class Choices(_Table):
         return self.value(trial.suggest_categorical(key, [_label(choice) for choice in self.choices]))
 
     def value(self, param: Any) -> Any:
-        """The recipe's value for what the study recorded."""
+        """The recipe's value for a parameter recorded by the study."""
         return next(choice for choice in self.choices if _label(choice) == param)
 
     def param(self, value: Any) -> Any:
-        """What the study records for a recipe's value; None if it is not among the choices."""
+        """The study's parameter for a recipe's value; None if it is not among the choices."""
         plain = list(value) if isinstance(value, tuple) else value
         return next((_label(choice) for choice in self.choices if choice == plain), None)
 
@@ -147,7 +147,7 @@ Dimension = Range | Choices
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched, by dotted recipe key."""
+    """The searched dimensions, by dotted recipe key."""
 
     dimensions: Mapping[str, Dimension]
 
@@ -160,7 +160,7 @@ class Space:
         return {key: self.dimensions[key].value(param) for key, param in params.items()}
 
     def params(self, recipe: Recipe) -> dict[str, Any]:
-        """What the study records for the recipe's own values, as far as the space contains them."""
+        """The study's parameters for the recipe's own values, as far as the space contains them."""
         own = dotted(recipe.model_dump())
         params = {key: dimension.param(own.get(key)) for key, dimension in self.dimensions.items()}
         return {key: param for key, param in params.items() if param is not None}
@@ -184,8 +184,8 @@ def space_beside(recipe: str | Path) -> Path | None:
 def load_space(path: Path | None, recipe: Recipe) -> Space:
     """The space in the file, or the default one for this recipe, which is resolved for the data.
 
-    The default space leaves out keys that do not suit the recipe, and is extended to contain the recipe's own values.
-    Raises UsageError naming file, line and key for an unknown key, or a range that the recipe cannot have.
+    The default space omits keys that do not suit the recipe, and is extended to contain the recipe's own values.
+    Raises UsageError naming file, line and key for an unknown key, or a range that the recipe does not allow.
     """
     if path is not None:
         return Space(dict(_dimensions(read_limited(path, "search space"), path, recipe)))
@@ -237,7 +237,7 @@ def _flat(values: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "")
 
 
 def _dimension(key: str, table: Any, recipe: Recipe) -> Dimension:
-    """The range or choices in the table. Raises RecipeError if it has neither, or the recipe refuses their ends."""
+    """The range or choices in the table. Raises RecipeError if it has neither, or the recipe forbids their ends."""
     if key in FIXED or key.startswith(FIXED_SECTIONS):
         raise RecipeError(key, f"`{key}` cannot be searched: it is the same for all trials")
     if not isinstance(table, dict):

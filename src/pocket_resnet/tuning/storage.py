@@ -1,4 +1,4 @@
-"""Where trials are recorded: a journal in the search's folder, or a PostgreSQL server that machines share."""
+"""The storage of trials: a journal in the search's folder, or a PostgreSQL server that machines share."""
 
 import contextlib
 import functools
@@ -25,7 +25,7 @@ from pocket_resnet.tuning.settings import Settings
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_S, GRACE_S = 15, 60  # a worker that has been silent for this long counts as dead
-MAX_RETRIES = 3  # of a trial whose worker died: it may be what killed it
+MAX_RETRIES = 3  # per trial whose worker died: the trial may be the cause
 PATIENCE_S = 300.0  # with a server that does not answer
 PATIENCE_VARIABLE = "POCKET_RESNET_STORAGE_WAIT_S"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
@@ -89,7 +89,7 @@ def public_name(url: URL) -> str:
 
 
 def _open_server(url: URL) -> BaseStorage:
-    """The server, with Optuna's tables in it. Raises EnvironmentFault if it does not answer or refuses."""
+    """The server's database with Optuna's tables. Raises EnvironmentFault if it does not answer or refuses."""
     for tries_left in reversed(range(NUM_TRIES)):
         try:
             return PatientStorage(
@@ -123,16 +123,16 @@ class PatientStorage(RDBStorage):
     """A database whose connection may be lost: each operation is retried, with increasing pauses, before it fails."""
 
     failing_since_s = math.inf
-    """When the server stopped answering. All threads share this time."""
+    """The time when the server stopped answering, shared by all threads."""
 
 
 def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(operation)
-    def tried_again(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
+    def retried(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                answer = operation(self, *arguments, **named)
+                result = operation(self, *arguments, **named)
             except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
                 cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
                 if not _is_lost(cause):
@@ -147,9 +147,9 @@ def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 self.failing_since_s = math.inf
-                return answer
+                return result
 
-    return tried_again
+    return retried
 
 
 def _is_lost(error: BaseException | None) -> bool:
@@ -168,7 +168,7 @@ def patience_s() -> float:
     raise UsageError(what, where=PATIENCE_VARIABLE, hint="set a number of seconds from 0 on, or unset it")
 
 
-# What Optuna's cache calls, from any thread. An operation is one transaction, so a failed one has changed nothing.
+# The operations that Optuna's cache calls, from any thread. Each is one transaction, so a failed one changes nothing.
 for _name in (
     *("create_new_study", "delete_study", "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name"),
     *("get_study_name_from_id", "get_study_directions", "get_study_user_attrs", "get_study_system_attrs"),

@@ -1,4 +1,4 @@
-"""A search in its storage: a queue of numbered trials, the settings, and which trials have lost their worker."""
+"""A search in its storage: a queue of numbered trials, the settings, and trials whose worker has died."""
 
 import math
 import time
@@ -18,7 +18,7 @@ from pocket_resnet.tuning.settings import Settings
 from pocket_resnet.tuning.storage import MAX_RETRIES, retry_callback
 
 ALIVE = (TrialState.RUNNING, TrialState.WAITING, TrialState.PRUNED, TrialState.COMPLETE)
-SETTINGS_WAIT_S, POLL_S = 30.0, 0.2  # how long another machine may take to describe the study that it has just created
+SETTINGS_WAIT_S, POLL_S = 30.0, 0.2  # maximum time for another machine to describe a study that it has just created
 
 
 class Surplus(Exception):
@@ -30,7 +30,7 @@ def open_study(settings: Settings, storage: BaseStorage, fingerprint: str, first
 
     Raises UsageError naming the settings that differ from those the study was created with.
     """
-    asked = {
+    requested = {
         "recipe": to_toml(settings.recipe),
         "space": settings.space.to_json(),
         "trade": settings.trade,
@@ -40,11 +40,11 @@ def open_study(settings: Settings, storage: BaseStorage, fingerprint: str, first
     if settings.trade is not None:
         directions.insert(0, StudyDirection.MAXIMIZE)
     study, is_new = _create(settings.name, storage, directions)
-    if not is_new and (begun := _recorded_settings(study)) is not None:
-        _refuse_changes(settings, begun, asked)
+    if not is_new and (recorded := _recorded_settings(study)) is not None:
+        _refuse_changes(settings, recorded, requested)
     _fill_queue(study, settings.num_trials, first)
     study.set_user_attr("num_trials", settings.num_trials)
-    study.set_user_attr("settings", asked)  # last: from here on others may join
+    study.set_user_attr("settings", requested)  # last: from now on, other machines may join
     return study
 
 
@@ -67,7 +67,7 @@ def _create(name: str, storage: BaseStorage, directions: Sequence[StudyDirection
 
 
 def _fill_queue(study: Study, num_trials: int, first: dict[str, Any]) -> None:
-    """Queue those of `num_trials` trials that are missing; the first one gets the values `first`."""
+    """Queue the missing ones of `num_trials` trials; the first trial gets the values `first`."""
     present = {number_of(trial) for trial in numbered(study, *ALIVE)}
     for number in range(num_trials):
         if number not in present:
@@ -90,16 +90,18 @@ def _recorded_settings(study: Study) -> dict[str, Any] | None:
     return settings
 
 
-def _refuse_changes(settings: Settings, begun: dict[str, Any], asked: dict[str, Any]) -> None:
-    recipe = parse_recipe(begun["recipe"], settings.folder)
+def _refuse_changes(settings: Settings, recorded: dict[str, Any], requested: dict[str, Any]) -> None:
+    recipe = parse_recipe(recorded["recipe"], settings.folder)
     changed = differences(override(recipe, {"data.name": settings.recipe.data.name}), settings.recipe)
     changed += [
-        f"{key}: {begun['space'].get(key)} -> {asked['space'].get(key)}"
-        for key in {**begun["space"], **asked["space"]}
-        if begun["space"].get(key) != asked["space"].get(key)
+        f"{key}: {recorded['space'].get(key)} -> {requested['space'].get(key)}"
+        for key in {**recorded["space"], **requested["space"]}
+        if recorded["space"].get(key) != requested["space"].get(key)
     ]
-    changed += [f"trade: {begun['trade']} -> {asked['trade']}"] if begun["trade"] != asked["trade"] else []
-    changed += ["the training images"] if begun["data"] != asked["data"] else []
+    if recorded["trade"] != requested["trade"]:
+        changed.append(f"trade: {recorded['trade']} -> {requested['trade']}")
+    if recorded["data"] != requested["data"]:
+        changed.append("the training images")
     if changed:
         what = "the search began with other settings: " + "; ".join(changed)
         raise UsageError(what, where=settings.name, hint="undo the changes, or choose another --dir")
@@ -108,10 +110,10 @@ def _refuse_changes(settings: Settings, begun: dict[str, Any], asked: dict[str, 
 def seeded_sampler(settings: Settings, study: Study, worker: int) -> TPESampler:
     """The sampler of a worker's next trial. With a single worker, the search is reproducible.
 
-    Workers on different machines do not know of each other, so with a server each one takes a random seed.
+    Workers on different machines do not know each other, so with a server each uses a random seed.
     """
-    num_begun = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
-    seed = derive(settings.recipe.seed, "search", worker, num_begun) % 2**32
+    num_started = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+    seed = derive(settings.recipe.seed, "search", worker, num_started) % 2**32
     return TPESampler(seed=seed if settings.storage is None else None)
 
 

@@ -105,7 +105,7 @@ def _importance(study: Study) -> dict[str, float]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < FEWEST_FOR_IMPORTANCE:
         return {}
-    with contextlib.suppress(ValueError, RuntimeError):  # all trials alike
+    with contextlib.suppress(ValueError, RuntimeError):  # all trials are equal
         return optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
     return {}
 
@@ -116,7 +116,7 @@ def _front(study: Study) -> list[int]:
 
 
 def with_latencies_side_by_side(record: SearchRecord, context: TrialContext) -> SearchRecord:
-    """The record with the front's latencies measured again in turns: over hours, a machine's speed drifts."""
+    """The record with the front's latencies measured again side by side: over hours, a machine's speed drifts."""
     networks = [ResNet(context.fitted(record.trial(number).values).model) for number in record.front]
     with own_settings():
         context.hardware.use_threads()
@@ -132,7 +132,7 @@ def with_latencies_side_by_side(record: SearchRecord, context: TrialContext) -> 
 
 
 def write_results(record: SearchRecord, context: TrialContext) -> None:
-    """Write search.json, and as recipes the untuned one and the winner, or the front."""
+    """Write search.json and the recipes: the untuned one, and the winner or the front."""
     folder = context.settings.folder
     texts = {front_name(number): _recipe(record, record.trial(number), context) for number in record.front}
     if record.best is not None:
@@ -142,13 +142,13 @@ def write_results(record: SearchRecord, context: TrialContext) -> None:
         write_text(folder / name, text)
     with explain_os_errors(folder):
         for path in folder.glob(front_name(0).replace("0000", "*")):
-            if f"front/{path.name}" not in texts:  # a better trial has taken its place
+            if f"front/{path.name}" not in texts:  # a better trial has replaced it
                 path.unlink(missing_ok=True)
     write_record(folder, record)
 
 
 def _recipe(record: SearchRecord, trial: TrialRecord, context: TrialContext) -> str:
-    """The trial's whole recipe with a comment that says where it comes from."""
+    """The trial's whole recipe with a comment about its origin."""
     name = f"{record.name}-{trial.number:04d}"
     recipe = override(context.fitted(trial.values), {"name": name, "hardware.num_threads": 0})
     last = trial.rungs[-1]

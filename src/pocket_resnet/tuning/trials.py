@@ -47,7 +47,7 @@ def survives(value: float, others: Sequence[float]) -> bool:
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What all trials of a worker share: the settings, the data and the hardware."""
+    """The settings, the data and the hardware that all trials of a worker share."""
 
     settings: Settings
     source: Source
@@ -60,7 +60,7 @@ class TrialContext:
 
     @functools.cached_property
     def untuned(self) -> Recipe:
-        """The search's recipe as it is, resolved for the data."""
+        """The search's own recipe, resolved for the data."""
         return self.fitted({})
 
     def fitted(self, changes: dict[str, Any]) -> Recipe:
@@ -81,8 +81,8 @@ class TrialContext:
     def train(self, changes: dict[str, Any], runs_dir: Path, name: str) -> Result:
         """Train the changed recipe in that run's folder, or resume it there."""
         recipe = override(self.settings.recipe, changes)
-        begun = (runs_dir / name / "recipe.toml").exists()
-        return train(recipe, data_dir=self.settings.data_dir, runs_dir=runs_dir, run=name, resume=begun)
+        exists = (runs_dir / name / "recipe.toml").exists()
+        return train(recipe, data_dir=self.settings.data_dir, runs_dir=runs_dir, run=name, resume=exists)
 
 
 def open_context(settings: Settings) -> TrialContext:
@@ -109,7 +109,7 @@ def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:
         steps = Steps(context.num_images, recipe)
     except UsageError as error:
         raise _pruned(trial, error.what) from error
-    rungs: list[dict[str, Any]] = list(trial.user_attrs.get("rungs", ()))  # of a worker that died
+    rungs: list[dict[str, Any]] = list(trial.user_attrs.get("rungs", ()))  # from a worker that died
     for index, share in enumerate(settings.shares):
         max_steps = math.ceil(share * steps.last)
         if index == len(rungs):
@@ -132,7 +132,7 @@ def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:
 
 
 def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
-    """What the recipe's network costs: parameters, multiply-adds, bytes of fp32 weights, or milliseconds per image."""
+    """The cost of the recipe's network: parameters, multiply-adds, bytes of fp32 weights, or milliseconds per image."""
     if trade == "latency":
         with own_settings():
             hardware.use_threads()

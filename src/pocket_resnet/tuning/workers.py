@@ -1,4 +1,4 @@
-"""The processes that train trials: what one does, and how the search starts, watches and ends them."""
+"""The processes that train trials, and how the search starts, watches and ends them."""
 
 import contextlib
 import functools
@@ -32,7 +32,8 @@ from pocket_resnet.tuning.trials import open_context, run_trial
 POLL_S = 0.3
 UNCLAIMED_S = 60.0  # if a running trial has no worker's name after this long, the worker that took it is dead
 STOP_S = 60.0  # for saving a checkpoint
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)  # what a terminal sends to all: the search passes it on as SIGTERM
+# A terminal sends these to all processes; the search passes them on as SIGTERM.
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
 
 
 class Worker:
@@ -89,7 +90,7 @@ def _optimize(study: Study, objective: Callable[[Trial], tuple[float, ...]]) -> 
     """Take and train one trial."""
     try:
         study.optimize(objective, n_trials=1, catch=(Surplus,))
-    except UnboundLocalError as error:  # Optuna 5.0 trips over a storage that fails when a trial ends
+    except UnboundLocalError as error:  # a bug in Optuna 5.0 if its storage fails when a trial ends
         if isinstance(error.__context__, PocketError):
             raise error.__context__ from None
         raise
@@ -108,7 +109,7 @@ def run_worker(settings: Settings, index: int, errors: Connection) -> None:
     except PocketError as error:
         errors.send((type(error), error.what, error.where, error.hint, error.exit_code))
         sys.exit(error.exit_code)
-    except OSError as error:  # of the journal
+    except OSError as error:  # from the journal
         where = settings.folder / JOURNAL_NAME
         hint = "free some space and run the command again with --resume"
         errors.send((EnvironmentFault, f"cannot write: {error.strerror or error}", where, hint, 5))
@@ -116,7 +117,7 @@ def run_worker(settings: Settings, index: int, errors: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Exit at once if the search is killed: whoever resumes it must not find an old worker running."""
+    """Exit at once if the search is killed: no old worker may be running when it is resumed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -134,7 +135,9 @@ class Workers:
             self._start(index)
 
     def _start(self, index: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked child hangs where its parent has computed
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a forked child would hang if its parent has used torch's threads
         errors, theirs = context.Pipe(duplex=False)
         process = context.Process(target=run_worker, args=(self.settings, index, theirs), daemon=True)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)  # until the child ignores them
@@ -147,7 +150,7 @@ class Workers:
         self.running[index] = process, errors
 
     def check(self, *with_trials: Study) -> None:
-        """Forget workers that are done; replace killed ones and put their trials back. Raises a worker's error."""
+        """Remove workers that are done; replace killed ones and requeue their trials. Raises a worker's error."""
         for index, (process, errors) in list(self.running.items()):
             if process.is_alive():
                 continue
@@ -182,7 +185,7 @@ class Workers:
 
 @contextlib.contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Keep a process that starts inside from running the caller's script again, as `spawn` otherwise makes it do."""
+    """Keep a process that starts inside the block from running the caller's script again, as `spawn` would."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -1,4 +1,4 @@
-"""A model as one HTML page that classifies pictures in the visitor's browser, with nothing but what the page holds.
+"""Exports a model as one self-contained HTML page that classifies pictures in the visitor's browser.
 
 The page consists of HTML, style and scripts from templates/, and of the exported file, ONNX Runtime Web and its
 licences, each as base64 of gzip. A policy in its head forbids everything else: the page makes no request.
@@ -112,7 +112,7 @@ def _runtime_parts() -> dict[str, str]:
 
 
 def runtime_file(name: str) -> bytes:
-    """A file of ONNX Runtime Web, which the package has compressed."""
+    """A file of ONNX Runtime Web, which the package contains compressed."""
     return lzma.decompress((_FOLDER / f"onnxruntime-web/{name}.xz").read_bytes())
 
 

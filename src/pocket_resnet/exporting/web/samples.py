@@ -1,4 +1,4 @@
-"""The sample pictures of the page, which visitors click if they have no picture at hand.
+"""The sample pictures of the page, for visitors without a picture.
 
 Digits come with this package, under a licence that allows it. Drawings were made for this package. Images of other
 data are shown only if the user asks for them: they may be private, or under a licence that forbids it.
@@ -21,21 +21,21 @@ class Sample:
     """A picture to click."""
 
     uri: str
-    """All of it as a data URI."""
+    """The picture as a data URI."""
     description: str
-    """For those who do not see it."""
+    """Alternative text."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The page's sample pictures, and what must be said about them."""
+    """The page's sample pictures, and a note about their origin."""
 
     pictures: tuple[Sample, ...]
     note: str
 
 
 def choose_samples(source: Source, val: Split, class_names: tuple[str, ...], num_images: int) -> Samples:
-    """`num_images` validation images if that is more than 0, else digits of the package, else drawings.
+    """`num_images` validation images if that is more than 0, otherwise digits of the package or drawings.
 
     `class_names` are the model's, which number the labels of `val`.
     """

@@ -1,6 +1,6 @@
 """The page that classifies pictures: its HTML, style and scripts, which exported pages and the server share.
 
-Texts are escaped by Jinja2, or put in place by the script as text.
+Jinja2 escapes all text; the script inserts its own only as text.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _PACKAGE = "pocket_resnet.exporting.web"
 
 @dataclass(frozen=True)
 class Page:
-    """What the page says beside the network's answers."""
+    """The text and pictures of the page, apart from predictions."""
 
     name: str
     """The model's name."""
@@ -38,7 +38,7 @@ def style() -> str:
 
 
 def script(network: str) -> str:
-    """The page's JavaScript; `network` is the part that has `loadNetwork`, as page.js describes it."""
+    """The page's JavaScript; `network` is the part that defines `loadNetwork`, see page.js."""
     return "\n".join((network, _read("picture.js"), _read("page.js")))
 
 
