@@ -17,11 +17,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 def test_summary(run: Run) -> None:
     assert "original: 4,697,742 parameters" in run("summary", "original")[1]
-    found = json.loads(run("summary", "original", "--json")[1])
-    assert found["num_params"] == 4_697_742
-    assert found["num_bytes"] == 4 * 4_697_742
-    assert found["num_macs"] > 0
-    assert found["spec"]["num_blocks"] == [4, 4, 3]
+    summary = json.loads(run("summary", "original", "--json")[1])
+    assert summary["num_params"] == 4_697_742
+    assert summary["num_bytes"] == 4 * 4_697_742
+    assert summary["num_macs"] > 0
+    assert summary["spec"]["num_blocks"] == [4, 4, 3]
 
 
 def test_design(run: Run) -> None:
@@ -31,17 +31,17 @@ def test_design(run: Run) -> None:
     assert re.search(r"parameters +[\d,]+ \([\d.]+% of 1,000,000\)", out)
     assert re.search(r"multiply-adds +[\d,]+ per image \([\d.]+% of 50,000,000\)", out)
     assert "pocket-resnet train best --budget 1M --max-macs 50M" in out
-    found = json.loads(run("design", "--budget", "1M", "--max-bytes", "1MB", "--json")[1])
-    assert 0.97 * 250_000 <= found["num_params"] <= 250_000
-    assert found["num_bytes"] == 4 * found["num_params"]
-    assert found["limits"] == {"parameters": 1_000_000, "bytes": 1_000_000}
+    design = json.loads(run("design", "--budget", "1M", "--max-bytes", "1MB", "--json")[1])
+    assert 0.97 * 250_000 <= design["num_params"] <= 250_000
+    assert design["num_bytes"] == 4 * design["num_params"]
+    assert design["limits"] == {"parameters": 1_000_000, "bytes": 1_000_000}
     out = run("design", "--budget", "1M", "--max-bytes", "1MB", "--epochs", "10")[1]
     assert re.search(r"parameters +[\d,]+ \(2[45]\.\d% of 1,000,000\)", out)
     assert re.search(r"bytes +[\d,]+ of fp32 weights \((9[789]\.\d|100\.0)% of 1,000,000\)", out)
     assert (
         "`best` uses this shape for 5 to 30 epochs: the most accurate of three that we trained for 6 and for 10" in out
     )
-    assert {"num_macs", "spec", "reasons"} <= set(found)
+    assert {"num_macs", "spec", "reasons"} <= set(design)
     assert run("design", "--budget", "5X")[0] == 2
     code, out, _ = run("design", "--budget", "1M", "--epochs", "200")
     assert code == 0
@@ -56,9 +56,9 @@ def test_train(run: Run, recipe_path: Path, tmp_path: Path) -> None:
     arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run")
     code, out, err = run(*arguments, "a", "--json", "--max-steps", 3, "--optim.lr", 0.01, "--seed", 5)
     assert code == 0
-    found = json.loads(out)
-    assert found == json.loads((tmp_path / "runs/a/result.json").read_text())
-    assert (found["steps"], found["seed"], found["model"]) == (3, 5, f"{tmp_path}/runs/a/model")
+    result = json.loads(out)
+    assert result == json.loads((tmp_path / "runs/a/result.json").read_text())
+    assert (result["steps"], result["seed"], result["model"]) == (3, 5, f"{tmp_path}/runs/a/model")
     assert "lr = 0.01\n" in (tmp_path / "runs/a/recipe.toml").read_text()
     assert "epoch 1/2" in err
     code, out, _ = run(*arguments, "b", "--budget", "2K", "--hardware.no-channels-last")
@@ -103,16 +103,16 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     code, out, _ = run("evaluate", trained)
     assert code == 0
     assert "of 6 images, split val, single view, fp32" in out
-    found = json.loads(run("evaluate", trained, "--json")[1])
+    evaluation = json.loads(run("evaluate", trained, "--json")[1])
     expected = {"accuracy", "interval", "num_images", "split", "views", "precision", "per_class", "confusion", "nll"}
-    assert found.keys() == expected | {"ece", "caveat"}
-    assert found["per_class"].keys() == {"red", "green", "blue"}
+    assert evaluation.keys() == expected | {"ece", "caveat"}
+    assert evaluation["per_class"].keys() == {"red", "green", "blue"}
     assert synthetic.num_test_opened == 0
     code, out, _ = run("evaluate", trained, "--out", tmp_path / "e.json", "--split", "test", "--views", 6)
     assert code == 0
     assert "of 5 images, split test, 6 views" in out
-    found = json.loads((tmp_path / "e.json").read_text())
-    assert (found["split"], found["views"], found["num_images"]) == ("test", 6, 5)
+    evaluation = json.loads((tmp_path / "e.json").read_text())
+    assert (evaluation["split"], evaluation["views"], evaluation["num_images"]) == ("test", 6, 5)
     assert synthetic.num_test_opened == 1
     assert run("evaluate", trained, "--views", 3)[0] == 2
 
@@ -189,8 +189,8 @@ def test_the_default_of_top_needs_no_remark_about_two_classes(run: Run, monkeypa
 
 
 def test_data(run: Run) -> None:
-    found = json.loads(run("data", "digits", "--json")[1])
-    assert found["num_images"] == {"train": 1197, "val": 300, "test": 300}
+    description = json.loads(run("data", "digits", "--json")[1])
+    assert description["num_images"] == {"train": 1197, "val": 300, "test": 300}
     code, out, _ = run("data", "digits", "--verify")
     assert code == 0
     assert "verified     files: 1 with the published or recorded hash\n" in out
@@ -209,6 +209,6 @@ def test_first_verification_of_a_folder_says_that_it_records(run: Run, tmp_path:
 
 @pytest.mark.usefixtures("synthetic")
 def test_report_prints_where_it_is(run: Run, trained: Path) -> None:
-    found = json.loads(run("report", trained, "--json")[1])
-    assert found == {"page": f"{trained}/report.html", "plots": f"{trained}/plots"}
-    assert Path(found["page"]).is_file()
+    written = json.loads(run("report", trained, "--json")[1])
+    assert written == {"page": f"{trained}/report.html", "plots": f"{trained}/plots"}
+    assert Path(written["page"]).is_file()

@@ -73,8 +73,8 @@ def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("[red]", "[/x]", ":cat:", "two\nlines")
-    found = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
-    console.evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
+    console.evaluation(evaluation.to_json())
     out = capsys.readouterr().out
     assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
 
@@ -96,8 +96,8 @@ def test_narrow_terminals_keep_names(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    console.evaluation(evaluation.to_json())
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "…" not in "".join(lines)
     if columns < 140:
@@ -108,8 +108,8 @@ def test_narrow_terminals_keep_names(
 
 
 def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    console.evaluation(evaluation.to_json())
     lines = capsys.readouterr().out.splitlines()
     assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
 
@@ -117,8 +117,8 @@ def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     """Row 59: a line each."""
     names = tuple(f"class {number}" for number in range(1_000))
-    found = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
-    console.evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
+    console.evaluation(evaluation.to_json())
     assert capsys.readouterr().out.count("\n") < 1_010
 
 

@@ -29,10 +29,10 @@ def test_train_help_shows_common_flags_first(run: Run) -> None:
     flags: dict[str, list[str]] = {}
     title = ""
     for line in run("train", "--help")[1].splitlines():
-        if found := re.fullmatch(r"[ ╭─]*((?:\w+ )?options)[ ─╮]*", line):
-            title = found[1]
-        elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
-            flags.setdefault(title, []).append(found[1])
+        if match := re.fullmatch(r"[ ╭─]*((?:\w+ )?options)[ ─╮]*", line):
+            title = match[1]
+        elif match := re.match(r"[ │]*--(\w[\w.-]*)", line):
+            flags.setdefault(title, []).append(match[1])
     assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
     common = train_flags.COMMON[train_flags.Train]
     assert flags["common options"] == ["from" if name == "from_model" else name.replace("_", "-") for name in common]
@@ -179,13 +179,13 @@ def test_every_error_has_its_code() -> None:
 
 
 def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shells leave `~` in `--out=~/found.json`, and programs give words without a shell."""
+    """Shells leave `~` in `--out=~/output.json`, and programs give words without a shell."""
     monkeypatch.setenv("HOME", str(picture.parent))
     relative = trained.relative_to(picture.parent)
     run("--version")  # what training said is read
     for arguments in (("summary", f"~/{relative}"), ("predict", f"~/{relative}", f"~/{picture.name}")):
-        code, _, err = run(*arguments, "--out=~/found.json")
-        assert (code, err) == (0, f"wrote {picture.parent}/found.json\n")
+        code, _, err = run(*arguments, "--out=~/output.json")
+        assert (code, err) == (0, f"wrote {picture.parent}/output.json\n")
     assert run("train", "~/none.toml")[2].startswith(f"pocket-resnet: {picture.parent}/none.toml: no such recipe")
 
 

@@ -90,8 +90,8 @@ def test_a_bad_file_costs_no_other_its_answer(
     assert "3 of 7 files cannot be read" in err
     for line in ("./bad.png: not an image", "none*.png: cannot be read: No such file", "many/fifo: not a regular file"):
         assert line in err
-    found = names(out) if as_csv == "--json" else [row["image"] for row in csv.DictReader(io.StringIO(out))]
-    assert found == ["b.png", "many/2.png", "many/deep/1.png", "a.png"]
+    predicted = names(out) if as_csv == "--json" else [row["image"] for row in csv.DictReader(io.StringIO(out))]
+    assert predicted == ["b.png", "many/2.png", "many/deep/1.png", "a.png"]
 
 
 def test_several_threads_give_the_same_answers_in_order(

@@ -39,8 +39,8 @@ def test_closed_and_full(command: str, code: int, out: bytes, err: bytes) -> Non
 
 
 def test_json_stays_alone_where_standard_error_is_closed(tmp_path: Path) -> None:
-    done = shell(f"POCKET summary resnet20 --json --out {tmp_path}/found.json 2>&-")
-    assert json.loads(done.stdout) == json.loads((tmp_path / "found.json").read_bytes())
+    done = shell(f"POCKET summary resnet20 --json --out {tmp_path}/output.json 2>&-")
+    assert json.loads(done.stdout) == json.loads((tmp_path / "output.json").read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,13 @@ def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
-    found, wanted = (
+    damaged_md5, wanted = (
         hashlib.md5(content).hexdigest(),
         hashlib.md5(cifar10.files[folder][path.name]).hexdigest(),
     )
-    with pytest.raises(DataError, match=f"{path.name}: wrong MD5: it is {found}, {wanted} is published") as raised:
+    with pytest.raises(
+        DataError, match=f"{path.name}: wrong MD5: it is {damaged_md5}, {wanted} is published"
+    ) as raised:
         open_source("cifar10", data_dir=tmp_path).split("val")
     assert raised.value.exit_code == 3
 

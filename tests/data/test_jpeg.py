@@ -119,10 +119,10 @@ def test_cut_anywhere(kind: str) -> None:
     whole, num_whole = decode(content), 0
     for length in range(content.index(b"\xff\xda"), len(content)):
         try:
-            found = decode(content[:length])
+            pixels_HWC = decode(content[:length])
         except ImageError:
             continue
-        np.testing.assert_array_equal(found, whole, err_msg=f"cut at {length} of {len(content)}")
+        np.testing.assert_array_equal(pixels_HWC, whole, err_msg=f"cut at {length} of {len(content)}")
         num_whole += 1
     assert num_whole >= 2
 
@@ -147,9 +147,9 @@ def test_pixels_are_those_of_pillow(sides: tuple[int, int], kind: str, mode: str
             image.draft(None, (4 * size, 4 * size))
             image.load()
         scale = max((s for s in (1, 2, 4, 8) if min(sides) // (4 * size) >= s), default=1)
-        found = read_pixels(content, sides[1], sides[0], scale=scale, is_cmyk=mode == "CMYK")
+        pixels_HWC = read_pixels(content, sides[1], sides[0], scale=scale, is_cmyk=mode == "CMYK")
         expected = 255 - np.asarray(image) if mode == "CMYK" else np.asarray(image.convert("RGB"))
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(pixels_HWC, expected)
 
 
 def test_first_of_several_pictures() -> None:

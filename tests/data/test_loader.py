@@ -79,18 +79,18 @@ def test_how_many_are_trained(num_samples: int, batch_size: int, hard_fraction: 
     """Whole batches but for the last of an epoch, which trains its share of what is left."""
     assume(round(batch_size / hard_fraction) <= num_samples)
     steps = steps_of(num_samples, batch_size, hard_fraction)
-    found = [steps.num_trained(step) for step in range(steps.per_epoch)]
-    assert found[:-1] == [batch_size] * (steps.per_epoch - 1)
+    num_trained = [steps.num_trained(step) for step in range(steps.per_epoch)]
+    assert num_trained[:-1] == [batch_size] * (steps.per_epoch - 1)
     left = len(steps.candidates(torch.arange(num_samples), steps.per_epoch - 1))
-    assert found[-1] == pytest.approx(max(min(2, left), left * hard_fraction), abs=0.5)
+    assert num_trained[-1] == pytest.approx(max(min(2, left), left * hard_fraction), abs=0.5)
 
 
 @given(hard_fraction=st.floats(0.05, 0.9), until=st.floats(0.01, 1), epochs=st.integers(1, 9))
 def test_from_a_part_of_the_run_on_all_are_trained(hard_fraction: float, until: float, epochs: int) -> None:
     steps = steps_of(600, 20, hard_fraction, until, epochs)
-    found = [steps.share(step) for step in range(steps.total)]
+    shares = [steps.share(step) for step in range(steps.total)]
     num_chosen = round(until * steps.total)
-    assert found == [hard_fraction] * num_chosen + [1.0] * (steps.total - num_chosen)
+    assert shares == [hard_fraction] * num_chosen + [1.0] * (steps.total - num_chosen)
     order_N = torch.arange(600)
     assert all(
         steps.num_trained(step) == len(steps.candidates(order_N, step)) for step in range(num_chosen, steps.total)

@@ -63,9 +63,9 @@ def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[n
     tensor_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
     ways = [Image.fromarray(pixels_HWC), tensor_CHW, pixels_HWC / 255, io.BytesIO(png.read_bytes())]
     for images in (ways, iter(ways), (way for way in ways), np.stack([pixels_HWC] * 4)):
-        found = classifier.predict(images, top=np.int64(2), views=np.int32(1))  # type: ignore[arg-type]
-        assert [each.label for each in found] == [expected.label] * 4
-        assert [each.probability for each in found] == pytest.approx([expected.probability] * 4, abs=1e-6)
+        predictions = classifier.predict(images, top=np.int64(2), views=np.int32(1))  # type: ignore[arg-type]
+        assert [each.label for each in predictions] == [expected.label] * 4
+        assert [each.probability for each in predictions] == pytest.approx([expected.probability] * 4, abs=1e-6)
     with pytest.raises(UsageError, match="int is not an image"):
         classifier.predict([3])
 
@@ -78,11 +78,11 @@ def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Class
     torch.manual_seed(5)
     try:
         torch.set_default_dtype(torch.float64)
-        found = classifier.predict(torch.rand(8, 8, 3) for _ in range(3))
+        predictions = classifier.predict(torch.rand(8, 8, 3) for _ in range(3))
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert found == classifier.predict(expected)
+    assert predictions == classifier.predict(expected)
 
 
 @pytest.mark.usefixtures("synthetic")
@@ -118,9 +118,9 @@ def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray
         names = ("red", "green", "blue")
         expected = [(names[k], probabilities_K[k].item()) for k in order]
         for top in (1, 2, 3, 7):
-            [found] = classifier.predict(pixels_HWC, top=top, views=views)
-            assert list(found.top) == expected[:top]
-            assert (found.label, found.probability) == expected[0]
+            [prediction] = classifier.predict(pixels_HWC, top=top, views=views)
+            assert list(prediction.top) == expected[:top]
+            assert (prediction.label, prediction.probability) == expected[0]
 
 
 def test_several_views_where_mirrored_images_mean_something_else(
@@ -145,9 +145,9 @@ def test_a_loop_of_links_is_a_file_that_cannot_be_read(trained: Path, png: Path,
 def test_many_images(classifier: Classifier) -> None:
     assert classifier.predict([]) == []
     images = [np.full((8, 8, 3), value % 256, np.uint8) for value in range(EVALUATION_BATCH + 2)]
-    found = classifier.predict(images)
-    assert len(found) == EVALUATION_BATCH + 2
-    assert found[-1].probability == pytest.approx(classifier.predict(images[-1])[0].probability, abs=1e-6)
+    predictions = classifier.predict(images)
+    assert len(predictions) == EVALUATION_BATCH + 2
+    assert predictions[-1].probability == pytest.approx(classifier.predict(images[-1])[0].probability, abs=1e-6)
 
 
 def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:

@@ -59,13 +59,13 @@ def test_calibration_error() -> None:
 
 def test_calibration_bins() -> None:
     """Each image is in one, certain ones too."""
-    found = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
-    assert [each.num_images for each in found] == [1, 1, 1, 1]
-    assert [each.accuracy for each in found] == [1, 0, 1, 1]
+    bins = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
+    assert [each.num_images for each in bins] == [1, 1, 1, 1]
+    assert [each.accuracy for each in bins] == [1, 0, 1, 1]
     probabilities_NK, labels_N = predictions()
-    found = calibration_bins(probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N)
-    assert sum(each.num_images for each in found) == len(labels_N)
-    assert [each.confidence for each in found] == sorted(each.confidence for each in found)
+    bins = calibration_bins(probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N)
+    assert sum(each.num_images for each in bins) == len(labels_N)
+    assert [each.confidence for each in bins] == sorted(each.confidence for each in bins)
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (3, 12), (12, 3), (7, 7), (400, 455), (0, 90)])
@@ -74,10 +74,10 @@ def test_paired_difference(only_first: int, only_second: int) -> None:
     both = [True] * 5 + [False] * 3
     first_N = torch.tensor(both + [True] * only_first + [False] * only_second)
     second_N = torch.tensor(both + [False] * only_first + [True] * only_second)
-    found = paired_difference(first_N, second_N)
-    assert (found.num_only_first, found.num_only_second) == (only_first, only_second)
+    difference = paired_difference(first_N, second_N)
+    assert (difference.num_only_first, difference.num_only_second) == (only_first, only_second)
     total = only_first + only_second
-    assert found.p == pytest.approx(binomtest(only_first, total).pvalue if total else 1, rel=1e-9)
+    assert difference.p == pytest.approx(binomtest(only_first, total).pvalue if total else 1, rel=1e-9)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 2.25, 4, 10, 1000])

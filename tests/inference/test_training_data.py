@@ -147,11 +147,11 @@ def test_trained_images_are_known_again(run_folder: Path, pictures: Path, tmp_pa
     num_train = 2 * NUM_IMAGES - num_val
     assert evaluate_model(run_folder).caveat is None
     copies = reencoded(pictures, tmp_path / "copies")
-    found = evaluate_model(run_folder, data=str(copies), split="all")
-    assert found.caveat == f"no estimate: the model was trained on {num_train} of these {2 * NUM_IMAGES} images"
+    evaluation = evaluate_model(run_folder, data=str(copies), split="all")
+    assert evaluation.caveat == f"no estimate: the model was trained on {num_train} of these {2 * NUM_IMAGES} images"
     paint(copies, first=100)
-    found = evaluate_model(run_folder, data=str(copies))
-    assert found.caveat == f"no estimate: the model was trained on {num_train} of these {4 * NUM_IMAGES} images"
+    evaluation = evaluate_model(run_folder, data=str(copies))
+    assert evaluation.caveat == f"no estimate: the model was trained on {num_train} of these {4 * NUM_IMAGES} images"
     assert evaluate_model(run_folder, data=str(paint(tmp_path / "new", first=100))).caveat is None
 
 
@@ -160,9 +160,9 @@ def test_a_few_known_images_leave_an_estimate(
 ) -> None:
     paint(pictures, first=100)
     monkeypatch.setattr("pocket_resnet.inference.training_data.MOST_BY_CHANCE", 0.5)
-    found = evaluate_model(run_folder, data=str(pictures))
-    assert found.caveat is not None
-    assert found.caveat.startswith("the model was trained on ")
+    evaluation = evaluate_model(run_folder, data=str(pictures))
+    assert evaluation.caveat is not None
+    assert evaluation.caveat.startswith("the model was trained on ")
 
 
 def test_caveat_is_printed(run: Run, run_folder: Path, pictures: Path) -> None:
@@ -208,8 +208,8 @@ def test_built_in_data_sets_too(train_on: Callable[..., Result], make_recipe: An
         Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(
             tmp_path / "copies" / str(number % 2) / f"{number}.png"
         )
-    found = evaluate_model(run_folder, data=str(tmp_path / "copies"))
-    assert found.caveat == "no estimate: the model was trained on all these 10 images"
+    evaluation = evaluate_model(run_folder, data=str(tmp_path / "copies"))
+    assert evaluation.caveat == "no estimate: the model was trained on all these 10 images"
 
 
 def older(run_folder: Path, data: str) -> None:
