@@ -70,5 +70,5 @@ def test_usual_hint_is_printed(error: PocketError) -> None:
     assert str(error) == f"x\n  {error.usual_hint}"
 
 
-def test_own_mend_is_better_than_the_usual() -> None:
+def test_own_hint_overrides_the_usual() -> None:
     assert str(ArtifactError("x", hint="my own")) == "x\n  my own"

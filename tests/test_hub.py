@@ -35,7 +35,7 @@ def test_round_trip(hub: Hub, trained: Path) -> None:
     assert all(loaded.state_dict()[key].equal(value) for key, value in original.state_dict().items())
 
 
-def test_digests_of_a_folder_stay_here(hub: Hub, run_folder: Path) -> None:
+def test_digests_of_a_folder_are_not_pushed(hub: Hub, run_folder: Path) -> None:
     """They would tell who has an image that it was trained on."""
     assert (run_folder / "model" / "train_digests.u64").exists()
     push(run_folder, "ann/tiny")
@@ -112,13 +112,13 @@ def test_card(hub: Hub, trained: Path, logged: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "ann/tiny/more", "hf://ann/tiny", "ann/tiny@v1", "../tiny", ""])
-def test_names_that_are_none(name: str, hub: Hub, trained: Path) -> None:
+def test_invalid_names(name: str, hub: Hub, trained: Path) -> None:
     with pytest.raises(UsageError, match="give user/name"):
         push(trained, name)
     assert hub.asked == []
 
 
-def test_damaged_model_stays_here(hub: Hub, trained: Path) -> None:
+def test_damaged_model_is_not_pushed(hub: Hub, trained: Path) -> None:
     weights = trained / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(ArtifactError, match="damaged"):

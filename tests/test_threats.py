@@ -26,7 +26,7 @@ def test_row_has_tests(row: int) -> None:
 def test_every_named_test_exists(file: str) -> None:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     written = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {name for found, name in NAMED.findall(TEXT) if found == file} <= written
+    assert {name for named_file, name in NAMED.findall(TEXT) if named_file == file} <= written
 
 
 def test_long_tests_are_in_italics() -> None:

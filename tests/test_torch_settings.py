@@ -46,13 +46,13 @@ def precisions() -> list[str]:
 
 def older_switches() -> list[object]:
     """Each raises where the newer ones have been used otherwise."""
-    found: list[object] = []
+    values: list[object] = []
     for read in (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32):
         try:
-            found.append(read())
+            values.append(read())
         except RuntimeError:
-            found.append(None)
-    return found
+            values.append(None)
+    return values
 
 
 @pytest.mark.parametrize("case", PRECISIONS)

@@ -76,7 +76,7 @@ def test_default_run_folders_do_not_collide(run: Run, recipe_path: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_a_report_that_fails_is_said_and_with_debug_shown(
+def test_a_failing_report_is_logged_and_debug_shows_the_traceback(
     run: Run, recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The training has succeeded, so that the exit code is 0."""
@@ -117,7 +117,7 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert run("evaluate", trained, "--views", 3)[0] == 2
 
 
-def test_evaluate_says_what_the_data_leave_out(
+def test_evaluate_warns_about_ignored_files(
     run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, name in enumerate(("red", "blue")):
@@ -160,7 +160,9 @@ def test_predict(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None
     assert run("predict", trained, picture)[1].startswith(f"{picture}: ")
 
 
-def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None:
+def test_predict_names_all_bad_files_and_classifies_the_rest(
+    run: Run, trained: Path, picture: Path, tmp_path: Path
+) -> None:
     (tmp_path / "x.png").write_text("<html>")
     code, out, err = run("predict", trained, tmp_path / "x.png", picture, tmp_path / "none.png", "--json")
     assert code == 3
@@ -180,7 +182,7 @@ def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path,
     assert "--top 99: the model has only 3 classes, so all are listed" in err
 
 
-def test_the_default_of_top_needs_no_remark_about_two_classes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_of_top_does_not_warn_about_two_classes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     top = [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}]
     row = {"image": "a.png", "label": "cat", "probability": 0.75, "top": top}
     monkeypatch.setattr(predict, "predict_files", lambda *_: ([row], []))
@@ -196,7 +198,7 @@ def test_data(run: Run) -> None:
     assert "verified     files: 1 with the published or recorded hash\n" in out
 
 
-def test_first_verification_of_a_folder_says_that_it_records(run: Run, tmp_path: Path) -> None:
+def test_first_verification_of_a_folder_records_its_hashes(run: Run, tmp_path: Path) -> None:
     for number in range(7):
         folder = tmp_path / "pictures" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)

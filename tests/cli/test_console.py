@@ -51,7 +51,7 @@ def test_predictions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == "a.png: cat 90.0%, dog 10.0%\nb.png: cat 90.0%\n"
 
 
-def test_tables_are_whole_where_the_output_is_no_terminal(
+def test_tables_are_not_cut_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipe has no width; nothing is cut off."""
@@ -71,7 +71,7 @@ def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> No
     assert "verified" in out
 
 
-def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("[red]", "[/x]", ":cat:", "two\nlines")
     evaluation = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
     console.evaluation(evaluation.to_json())

@@ -80,7 +80,7 @@ def test_standard_output_as_a_file(spelling: str, kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("json_too", [False, True])
-def test_the_file_is_there_where_nobody_reads_standard_output(
+def test_the_file_is_written_although_nobody_reads_standard_output(
     json_too: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: object) -> None:
@@ -132,7 +132,7 @@ def test_files_of_a_run_or_model_are_refused_also_through_a_link(trained: Path, 
     "arguments",
     [("summary", "resnet20"), ("design", "--budget", "50K"), ("data", "digits"), ("evaluate",), ("predict",)],
 )
-def test_every_command_has_both(
+def test_every_command_has_json_and_out(
     arguments: tuple[str, ...], run: Run, trained: Path, picture: Path, tmp_path: Path
 ) -> None:
     more = {"evaluate": (trained,), "predict": (trained, picture)}.get(arguments[0], ())
@@ -148,7 +148,7 @@ def test_every_command_has_both(
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_train_has_both(run: Run, recipe_path: Path, tmp_path: Path) -> None:
+def test_train_has_json_and_out(run: Run, recipe_path: Path, tmp_path: Path) -> None:
     """And the result of the run that it trains is not replaced, though it was not there before."""
     arguments = ("train", recipe_path, "--no-report", "--max-steps", 1, "--runs-dir", tmp_path, "--run", "r")
     code, out, _ = run(*arguments, "--json", "--out", tmp_path / "output.json")

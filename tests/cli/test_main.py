@@ -110,12 +110,12 @@ USAGE = {
 @pytest.mark.parametrize("case", USAGE)
 def test_usage_errors(case: str, run: Run) -> None:
     """Exit code 2; two lines at most: what and where, how to fix it. Notices on the data stand before them."""
-    arguments, told = USAGE[case]
+    arguments, message = USAGE[case]
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     notices, _, error = err.rpartition("pocket-resnet: ")
     assert not notices or "digits" in arguments
-    assert told in error
+    assert message in error
     assert error.count("\n") <= 2
 
 
@@ -154,7 +154,7 @@ def test_unfinished_run(run: Run, trained: Path) -> None:
     assert f"pocket-resnet train {trained}/recipe.toml --resume --run r --runs-dir {trained.parent}" in err
 
 
-def test_debug_shows_where_it_came_from(run: Run) -> None:
+def test_debug_shows_the_traceback(run: Run) -> None:
     for arguments in (("--debug", "summary", "orignal"), ("summary", "orignal", "--debug")):
         code, out, err = run(*arguments)
         assert (code, out) == (2, "")
@@ -189,7 +189,7 @@ def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pyte
     assert run("train", "~/none.toml")[2].startswith(f"pocket-resnet: {picture.parent}/none.toml: no such recipe")
 
 
-def test_rich_s_exit_is_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rich_exits_with_141_on_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 51: rich ends the program with 1 where it meets the closed pipe itself."""
 
     def dispatch(_arguments: list[str], _debug: bool) -> None:

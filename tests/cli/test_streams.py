@@ -46,13 +46,13 @@ def test_json_stays_alone_where_standard_error_is_closed(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "arguments", ["summary resnet20", "summary resnet20 --json", "train --help", "--help", "data digits"]
 )
-def test_a_reader_that_goes_away(arguments: str) -> None:
+def test_a_closed_pipe_on_standard_output_exits_with_141(arguments: str) -> None:
     """Row 51: `| head` is no error to speak of; 141, as of any program that SIGPIPE ends."""
     done = shell(f"POCKET {arguments} | true; exit ${{PIPESTATUS[0]}}")
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_reader_of_messages_that_goes_away(tmp_path: Path) -> None:
+def test_a_closed_pipe_on_standard_error_does_not_stop_training(tmp_path: Path) -> None:
     """Row 51: while training; the checkpoint is whole."""
     words = "--data digits --min-steps 0 --epochs 9 --batch-size 64 --no-report --checkpoint.every-s 0"
     words += " --model.widths 8 16 16 --model.stem-width 8 --norm-images 64"

@@ -64,7 +64,7 @@ def test_crop(fill: str, reach: int, images_NCHW: Tensor) -> None:
     assert torch.equal(cropped_NCHW[1], images_NCHW[1])
 
 
-def test_shifts_reach_every_place() -> None:
+def test_crops_reach_every_offset() -> None:
     drawn = augmenter(crop_px=1).shift_N2
     assert {tuple(row) for row in drawn.tolist()} == {(y, x) for y in range(3) for x in range(3)}
 
@@ -79,7 +79,7 @@ def test_flip(images_NCHW: Tensor) -> None:
 
 
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
-def test_mirroring_is_of_the_crop(fill: str, images_NCHW: Tensor) -> None:
+def test_the_crop_is_flipped(fill: str, images_NCHW: Tensor) -> None:
     draws_N2 = torch.randint(0, 5, (N, 2))
     plain, flipped = (crop_and_flip(images_NCHW, draws_N2, torch.full((N,), flip), 2, fill) for flip in (False, True))
     assert torch.equal(flipped, plain.flip(-1))
@@ -93,7 +93,7 @@ def is_mirrored(augment: Augmenter, images_NCHW: Tensor, epoch: int) -> list[boo
     return (~same_N).tolist()
 
 
-def test_alternating_flip_shows_each_image_mirrored_in_every_other_epoch(images_NCHW: Tensor) -> None:
+def test_alternating_flip_mirrors_each_image_in_every_other_epoch(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="alternating")
     first, *later = (is_mirrored(augment, images_NCHW, epoch) for epoch in range(6))
     assert 0.2 < np.mean(first) < 0.8
@@ -101,7 +101,7 @@ def test_alternating_flip_shows_each_image_mirrored_in_every_other_epoch(images_
         assert flipped == [value != bool(epoch % 2) for value in first]
 
 
-def test_alternating_flip_follows_the_visits_where_some_are_passed_over(images_NCHW: Tensor) -> None:
+def test_alternating_flip_counts_visits_when_images_are_skipped(images_NCHW: Tensor) -> None:
     """An image that is trained in every second epoch is not always seen from the same side."""
     augment, visit_N = augmenter(flip="alternating"), torch.arange(len(images_NCHW)) % 5
     unseen = torch.tensor(is_mirrored(augment, images_NCHW, epoch=0))
@@ -112,7 +112,7 @@ def test_alternating_flip_follows_the_visits_where_some_are_passed_over(images_N
         assert torch.equal(mirrored_N, unseen ^ (visit_N % 2 == 1))
 
 
-def test_visits_decide_nothing_but_alternating_flips(images_NCHW: Tensor) -> None:
+def test_visits_affect_only_alternating_flips(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="random", crop_px=2, cutout_px=4)
     assert torch.equal(augment(images_NCHW, ALL, ALL % 3), augment(images_NCHW, ALL))
 
@@ -124,7 +124,7 @@ def test_random_flip_draws_anew_in_each_epoch(images_NCHW: Tensor) -> None:
     assert shown.unique(dim=0).shape[0] == 20
 
 
-def test_nothing_switched_on_changes_nothing(images_NCHW: Tensor) -> None:
+def test_without_augmentation_images_stay_the_same(images_NCHW: Tensor) -> None:
     assert torch.equal(augmenter()(images_NCHW, ALL), images_NCHW)
 
 
@@ -137,7 +137,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def test_same_sample_same_pixels_whatever_the_batch(images_NCHW: Tensor) -> None:
+def test_augmentation_does_not_depend_on_the_batch(images_NCHW: Tensor) -> None:
     """In any order, batch, process and after any other epoch; another epoch or seed gives others."""
     whole = augmenter(**EVERYTHING)
     whole.begin_epoch(3)
@@ -156,7 +156,7 @@ def test_same_sample_same_pixels_whatever_the_batch(images_NCHW: Tensor) -> None
 
 
 @pytest.mark.parametrize("key", EVERYTHING)
-def test_every_switch_has_an_effect_and_its_own_draws(key: str, images_NCHW: Tensor) -> None:
+def test_every_augmentation_has_an_effect_and_its_own_draws(key: str, images_NCHW: Tensor) -> None:
     """Switching one on changes pictures; the others' draws stay as they are."""
     alone = augmenter(**{key: EVERYTHING[key]})
     assert not torch.equal(alone(images_NCHW, ALL), images_NCHW)
@@ -264,7 +264,7 @@ def test_mixing_is_a_function_of_seed_and_step(images_NCHW: Tensor) -> None:
     assert kinds == {True, False}
 
 
-def test_resize_is_as_pillow_s(images_NCHW: Tensor) -> None:
+def test_resize_matches_pillow(images_NCHW: Tensor) -> None:
     """Bilinear with antialiasing, to one level; the same size is the same tensor."""
     for side in (6, 8, 20):
         resized_NCHW = resize(images_NCHW, side)

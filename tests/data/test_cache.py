@@ -19,7 +19,7 @@ def opened(root: Path) -> Source:
     return open_source(str(root), data_dir=root.parent / "data", image_size=8)
 
 
-def test_pixels_are_the_decoders(make_folder: Any) -> None:
+def test_cached_pixels_match_the_decoder(make_folder: Any) -> None:
     root = make_folder({"a": 3, "b": 4})
     source = opened(root)
     split = source.split("all")
@@ -31,7 +31,7 @@ def test_pixels_are_the_decoders(make_folder: Any) -> None:
             assert images[pixels.tobytes()] == label
 
 
-def test_second_start_reads_no_image(make_folder: Any, watch_opens: Any) -> None:
+def test_second_start_reads_from_the_cache(make_folder: Any, watch_opens: Any) -> None:
     root = make_folder({"a": 5, "b": 5})
     first = opened(root).split("train")
     with watch_opens() as paths:
@@ -93,7 +93,7 @@ def kept(root: Path) -> set[str]:
     return {path.parent.name for path in (root.parent / "data" / "folders").glob("*/images.npy")}
 
 
-def test_kept_pixels_are_bounded(
+def test_cache_size_is_bounded(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     """The least recently used sets go first, which is said; neither the set in use nor another open one goes."""
@@ -128,7 +128,7 @@ def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeyp
     assert len(opened(root).split("all")) == 4
 
 
-def test_a_set_larger_than_the_limit_is_kept(
+def test_a_data_set_larger_than_the_limit_is_cached(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 10)

@@ -85,18 +85,18 @@ def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
-    damaged_md5, wanted = (
+    damaged_md5, published_md5 = (
         hashlib.md5(content).hexdigest(),
         hashlib.md5(cifar10.files[folder][path.name]).hexdigest(),
     )
     with pytest.raises(
-        DataError, match=f"{path.name}: wrong MD5: it is {damaged_md5}, {wanted} is published"
+        DataError, match=f"{path.name}: wrong MD5: it is {damaged_md5}, {published_md5} is published"
     ) as raised:
         open_source("cifar10", data_dir=tmp_path).split("val")
     assert raised.value.exit_code == 3
 
 
-def test_md5_is_checked_once_and_again_by_verify(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_md5_is_checked_once_and_by_verify(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cifar10.write(tmp_path, FOLDERS[0])
     open_source("cifar10", data_dir=tmp_path).split("train")
     hashed = []
@@ -152,7 +152,7 @@ def test_missing_training_file_is_named(cifar10: Any, tmp_path: Path) -> None:
         open_source("cifar10", data_dir=tmp_path)
 
 
-def test_first_seen_md5_holds_where_none_is_published(cifar100: Any, tmp_path: Path) -> None:
+def test_first_seen_md5_is_recorded_where_none_is_published(cifar100: Any, tmp_path: Path) -> None:
     path = cifar100.write(tmp_path, "cifar-100-binary") / "train.bin"
     open_source("cifar100", data_dir=tmp_path).split("train")
     content = bytearray(path.read_bytes())

@@ -73,8 +73,8 @@ def test_converted(kind: str) -> None:
 
 def test_half_precision_is_near() -> None:
     for kind in (torch.float16, torch.bfloat16):
-        found_HWC = pixels((torch.from_numpy(RGB) / 255).to(kind), SIZE)
-        assert np.abs(found_HWC.astype(int) - RGB).max() <= 1
+        pixels_HWC = pixels((torch.from_numpy(RGB) / 255).to(kind), SIZE)
+        assert np.abs(pixels_HWC.astype(int) - RGB).max() <= 1
 
 
 def test_paths_and_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,13 +92,13 @@ def test_a_pillow_image_stays_as_it_is(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(RGB).resize((400, 300)).save(tmp_path / "turned.jpg", exif=exif)
     with Image.open(tmp_path / "turned.jpg") as opened:
-        found_HWC = pixels(opened, SIZE)
+        pixels_HWC = pixels(opened, SIZE)
         assert opened.size == (400, 300)
         assert opened.getexif()[0x0112] == 6
-    assert np.abs(found_HWC.astype(int) - pixels(tmp_path / "turned.jpg", SIZE)).mean() < 5  # which is drafted
+    assert np.abs(pixels_HWC.astype(int) - pixels(tmp_path / "turned.jpg", SIZE)).mean() < 5  # which is drafted
 
 
-def test_deep_grey_of_an_opened_picture(tmp_path: Path) -> None:
+def test_16_bit_grey_of_an_opened_picture(tmp_path: Path) -> None:
     """As of its file, also where the format alone says how deep it is."""
     deep = Image.fromarray(GREY.astype(np.uint16) * 256)
     for kind in ("ppm", "png", "tiff"):

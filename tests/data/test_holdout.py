@@ -17,7 +17,7 @@ Classes = Mapping[str, list[str]]
 CLASSES = st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 400).map(str), min_size=1, max_size=60))
 
 
-def sides(classes: Classes, name: str) -> tuple[set[str], set[str]]:
+def train_and_val(classes: Classes, name: str) -> tuple[set[str], set[str]]:
     """The contents of a class for training and for validation."""
     held = Holdout.of(classes, SHARE).contents
     return {*classes[name]} - held, {*classes[name]} & held
@@ -29,7 +29,7 @@ def test_every_class_trains_and_where_it_can_validates(classes: Classes) -> None
         len(set(contents)) for contents in classes.values()
     )
     for name, contents in classes.items():
-        train, val = sides(classes, name)
+        train, val = train_and_val(classes, name)
         assert train
         assert shared or bool(val) == (len(set(contents)) > 1)
 

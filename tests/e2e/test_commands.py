@@ -57,11 +57,11 @@ def test_train_leaves_a_finished_run(user: User) -> None:
 
 
 def test_evaluate_gives_the_accuracy_of_the_run(user: User) -> None:
-    found = user.json("evaluate", RUN, "--json")
+    evaluation = user.json("evaluate", RUN, "--json")
     result = json.loads((user.folder / RUN / "result.json").read_text(encoding="utf-8"))
-    assert (found["split"], found["num_images"]) == ("val", 300)
-    assert found["accuracy"] == pytest.approx(result["accuracy"], abs=0.01)  # other batches, other rounding
-    assert found["interval"][0] < found["accuracy"] < found["interval"][1]
+    assert (evaluation["split"], evaluation["num_images"]) == ("val", 300)
+    assert evaluation["accuracy"] == pytest.approx(result["accuracy"], abs=0.01)  # other batches, other rounding
+    assert evaluation["interval"][0] < evaluation["accuracy"] < evaluation["interval"][1]
 
 
 def test_predict_a_picture_of_a_digit(user: User) -> None:
@@ -74,9 +74,9 @@ def test_predict_a_picture_of_a_digit(user: User) -> None:
 
 
 def test_summary_of_the_model(user: User) -> None:
-    found = user.json("summary", RUN, "--json")
+    summary = user.json("summary", RUN, "--json")
     result = json.loads((user.folder / RUN / "result.json").read_text(encoding="utf-8"))
-    assert (found["num_params"], found["num_macs"]) == (result["num_params"], result["num_macs"])
+    assert (summary["num_params"], summary["num_macs"]) == (result["num_params"], result["num_macs"])
 
 
 def test_resuming_a_finished_run_changes_nothing(user: User) -> None:

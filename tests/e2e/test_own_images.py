@@ -84,7 +84,7 @@ def check_on_a_phone(browser: Any, address: str) -> None:
         if prediction.top[0][1] - prediction.top[1][1] > 0.2:
             certain.append((page.best, prediction.label))
     assert certain
-    assert all(found == expected for found, expected in certain)
+    assert all(shown == expected for shown, expected in certain)
     assert page.said == []
 
 

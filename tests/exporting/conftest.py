@@ -24,5 +24,7 @@ def exports(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """What was exported, by precision; `vnni` is int8 for that target."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("exports")
-    found = {precision: export_onnx(digits_run, precision=precision, out=out) for precision in ("fp32", "fp16", "int8")}
-    return found | {"vnni": export_onnx(digits_run, precision="int8", target="vnni", out=out)}
+    exported = {
+        precision: export_onnx(digits_run, precision=precision, out=out) for precision in ("fp32", "fp16", "int8")
+    }
+    return exported | {"vnni": export_onnx(digits_run, precision="int8", target="vnni", out=out)}

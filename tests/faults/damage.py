@@ -89,8 +89,8 @@ def other_values(content: bytes) -> st.SearchStrategy[bytes]:
         places, value = drawn
         document = json.loads(content)
         for share, how in places:
-            found = [(section, key) for section in sections(document) for key in section]
-            section, key = found[int(share * len(found))]
+            entries = [(section, key) for section in sections(document) for key in section]
+            section, key = entries[int(share * len(entries))]
             if how == "remove":
                 del section[key]
             else:

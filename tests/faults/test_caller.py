@@ -96,12 +96,12 @@ before = state()
 assert not before["freed memory"]
 import pocket_resnet
 assert state() == before
-found = {}
+changed = {}
 for name, use in uses.items():
     use()
     after = state()
-    found[name] = sorted(key for key in before if after[key] != before[key])
-print(json.dumps(found), file=sys.stderr)
+    changed[name] = sorted(key for key in before if after[key] != before[key])
+print(json.dumps(changed), file=sys.stderr)
 """
 
 
@@ -128,11 +128,11 @@ def results(name):
     write_report("runs/r")
     image = numpy.full((9, 9, 3), 40, numpy.uint8)
     weights = Path("runs/r/model/model.safetensors").read_bytes()
-    found = load("runs/r").predict(image)[0], evaluate_model("runs/r"), weights
+    outcome = load("runs/r").predict(image)[0], evaluate_model("runs/r"), weights
     pictures = {path.name: path.read_bytes() for path in Path("runs/r/plots").iterdir()}
     assert len(pictures) > 5
     os.chdir("..")
-    return found, pictures
+    return outcome, pictures
 
 usual, pictures = results("usual")
 """

@@ -38,7 +38,7 @@ LACKING: dict[str, tuple[object, str, Callable[..., None], str]] = {
 
 @pytest.mark.parametrize("what", LACKING)
 @pytest.mark.usefixtures("synthetic")
-def test_training_works_and_says_what_is_missing(
+def test_training_works_with_a_warning(
     what: str,
     run: Run,
     recipe_path: Path,
@@ -57,9 +57,7 @@ def test_training_works_and_says_what_is_missing(
     assert run("evaluate", tmp_path / "runs" / "r")[0] == 0
 
 
-def test_a_disk_that_fails_is_no_file_system_that_lacks_something(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
     with pytest.raises(files.EnvironmentFault, match="Input/output error"):
         files.write_bytes(tmp_path / "x", b"x")

@@ -65,16 +65,16 @@ def test_order_of_classes_survives(
         tmp_path / "others": {"1": 0, "10": 3, "2": 3},
     }.items():
         main(["evaluate", run, "--data", str(folder), "--json", *data_dir])
-        found = json.loads(capsys.readouterr().out)
-        assert found["accuracy"] == 1
-        assert {name: result["num_images"] for name, result in found["per_class"].items()} == sizes
-        assert list(found["per_class"]) == ["1", "10", "2"]
+        evaluation = json.loads(capsys.readouterr().out)
+        assert evaluation["accuracy"] == 1
+        assert {name: result["num_images"] for name, result in evaluation["per_class"].items()} == sizes
+        assert list(evaluation["per_class"]) == ["1", "10", "2"]
     main(["predict", run, str(pictures), "--json"])
     for row in json.loads(capsys.readouterr().out)["predictions"]:
         assert row["label"] == Path(row["image"]).parent.name
 
 
-def test_duplicates_are_said_where_one_trains(
+def test_training_warns_about_duplicates(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     """Row 25: with their number."""
@@ -90,9 +90,7 @@ def test_duplicates_are_said_where_one_trains(
     assert "1 of 7 validation images are also training images" in logged.text
 
 
-def test_changed_files_are_listed_where_a_run_goes_on(
-    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path
-) -> None:
+def test_a_resumed_run_lists_changed_files(pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path) -> None:
     """Row 8: each with what became of it; nothing is listed where that is not known any more."""
 
     def go(max_steps: int) -> Result:
@@ -163,9 +161,9 @@ def test_names_too_long(command: str, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(SystemExit) as raised:
         main(command.replace("X", "x" * 5_000).split())
     assert raised.value.code in (2, 5)
-    told = capsys.readouterr().err
-    assert "File name too long" in told
-    assert "Traceback" not in told
+    err = capsys.readouterr().err
+    assert "File name too long" in err
+    assert "Traceback" not in err
     assert not [path for path in Path().rglob("*") if path.is_file()]
 
 

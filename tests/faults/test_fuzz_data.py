@@ -112,14 +112,14 @@ def tar(compress: bool) -> bytes:
 def test_archive(tmp_path: Path, content: bytes) -> None:
     """Row 28: the named file is taken out, or nothing is."""
     (tmp_path / "x.tar.gz").write_bytes(content)
-    wanted = tmp_path / "a.bin"
-    wanted.unlink(missing_ok=True)
+    target = tmp_path / "a.bin"
+    target.unlink(missing_ok=True)
     try:
-        extract(tmp_path / "x.tar.gz", {"data/a.bin": wanted})
+        extract(tmp_path / "x.tar.gz", {"data/a.bin": target})
     except DataError:
         assert names(tmp_path) == {tmp_path / "x.tar.gz"}
     else:
-        assert names(tmp_path) == {tmp_path / "x.tar.gz", wanted}
+        assert names(tmp_path) == {tmp_path / "x.tar.gz", target}
 
 
 # What is kept of a folder of images

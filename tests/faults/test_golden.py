@@ -51,15 +51,15 @@ def here() -> dict[str, str]:
 @pytest.fixture
 def losses(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> dict[str, dict[str, list[float]]]:  # noqa: ARG001
     """Both losses of every epoch of a tiny run of twelve steps, with each optimizer."""
-    found = {}
+    losses = {}
     for kind in ("sgd", "muon"):
         train(make_recipe(epochs=NUM_EPOCHS, optim={"name": kind}), runs_dir=tmp_path, run=kind)
         records = read_metrics(tmp_path / kind / "metrics.jsonl")
-        found[kind] = {name: [record[name] for record in records] for name in ("train_loss", "val_nll")}
-    return found
+        losses[kind] = {name: [record[name] for record in records] for name in ("train_loss", "val_nll")}
+    return losses
 
 
-def test_losses_are_those_of_the_past(losses: dict[str, dict[str, list[float]]]) -> None:
+def test_losses_match_the_golden_file(losses: dict[str, dict[str, list[float]]]) -> None:
     """Row 39: to the last bit on the machine and torch they were made with, else within the tolerance."""
     if IS_WRITING:
         LOSSES.write_text(json.dumps({"made_on": here(), "losses": losses}, indent=2) + "\n")
@@ -106,8 +106,8 @@ def make_model(tiny_model: ResNet, tiny_spec: Any) -> Callable[[Path], None]:
 @torch.no_grad()
 def logits(folder: Path) -> torch.Tensor:
     model, card = load_model(folder)
-    found: torch.Tensor = model(example(card.spec).float() / 255)
-    return found
+    logits_NK: torch.Tensor = model(example(card.spec).float() / 255)
+    return logits_NK
 
 
 def test_models_of_all_releases_give_the_same_logits(make_model: Callable[[Path], None]) -> None:
@@ -121,5 +121,5 @@ def test_models_of_all_releases_give_the_same_logits(make_model: Callable[[Path]
         assert torch.allclose(logits(folder), stored, atol=1e-5), folder
         model, card = load_model(folder)
         assert card.class_names == ("1", "10", "2")
-        found = class_probabilities(model, example(card.spec), choose("cpu"))
-        assert torch.allclose(found, stored.softmax(1), atol=1e-5)
+        probabilities_NK = class_probabilities(model, example(card.spec), choose("cpu"))
+        assert torch.allclose(probabilities_NK, stored.softmax(1), atol=1e-5)

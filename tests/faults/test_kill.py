@@ -69,8 +69,8 @@ def die_at(number: int) -> None:
     def fsync_or_die(descriptor: int) -> None:
         if next(count) == number:
             if os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor, not a path of ours
-                found = os.fstat(descriptor)
-                os.ftruncate(descriptor, (synced_bytes.get(found.st_ino, 0) + found.st_size) // 2)
+                status = os.fstat(descriptor)
+                os.ftruncate(descriptor, (synced_bytes.get(status.st_ino, 0) + status.st_size) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         fsync(descriptor)
         synced_bytes[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
@@ -102,8 +102,8 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
         runs_dir = tmp_path / str(number)
         if start_child(functools.partial(work, runs_dir, number)).wait() == 0:
             break
-        found = checkpoint.load_newest(runs_dir / "r" / "checkpoints")
-        step = 0 if found is None else found[0].step
+        newest = checkpoint.load_newest(runs_dir / "r" / "checkpoints")
+        step = 0 if newest is None else newest[0].step
         assert last_step <= step <= last_step + 1, f"at event {number}"
         for path in newest_first(runs_dir / "r" / "checkpoints"):
             checkpoint.load(path)  # half a checkpoint never has its name, be it half written or half removed
@@ -146,7 +146,7 @@ def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> N
         die_at(number)
         write(folder, b"new")
 
-    found = []
+    outcomes = []
     for number in itertools.count(1):
         folder = tmp_path / str(number)
         write(folder, b"old")
@@ -154,13 +154,13 @@ def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> N
         remove_temporaries(folder)
         files = read_folder(folder / "model", ("a", "b"), max_bytes=100)
         assert files["a"] * 2 == files["b"]
-        found.append((files["a"], (folder / "result.json").read_bytes()))
+        outcomes.append((files["a"], (folder / "result.json").read_bytes()))
         assert {path.name for path in folder.iterdir()} == {"model", "result.json"}
         if is_over:
             break
     assert number > 12
-    assert sorted(found, reverse=True) == found
-    assert set(found) == {(b"old", b"old"), (b"new", b"old"), (b"new", b"new")}
+    assert sorted(outcomes, reverse=True) == outcomes
+    assert set(outcomes) == {(b"old", b"old"), (b"new", b"old"), (b"new", b"new")}
 
 
 def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
@@ -210,7 +210,7 @@ def test_kill_the_real_command_at_random_times(tmp_path: Path, caplog: pytest.Lo
             is_killed = process.wait() == -signal.SIGKILL
             num_killed += is_killed
             assert is_killed or process.returncode == 0
-            found = checkpoint.load_newest(runs / "runs/r/checkpoints")
-            assert found is None or found[0].step > 0
+            newest = checkpoint.load_newest(runs / "runs/r/checkpoints")
+            assert newest is None or newest[0].step > 0
             assert not caplog.messages
         assert outcome(runs / "runs/r") == undisturbed

@@ -118,7 +118,7 @@ def attacks() -> dict[str, dict[str, bytes]]:
 
 def bombs() -> dict[str, bytes]:
     """Archives of 2 MB with 2 GB of zeros in them, by what these are said to be."""
-    found, zeros = {}, gzip.compress(bytes(2**20)) * 2**11
+    archives, zeros = {}, gzip.compress(bytes(2**20)) * 2**11
     for name, kind, size in (
         ("file", tarfile.REGTYPE, 2**31),
         ("no less than 10 TB", tarfile.REGTYPE, 10**13),
@@ -127,8 +127,8 @@ def bombs() -> dict[str, bytes]:
     ):
         entry = tarfile.TarInfo("data/a.bin")
         entry.type, entry.size = kind, size
-        found[f"{name}.tar.gz"] = gzip.compress(entry.tobuf(tarfile.GNU_FORMAT)) + zeros
-    return found
+        archives[f"{name}.tar.gz"] = gzip.compress(entry.tobuf(tarfile.GNU_FORMAT)) + zeros
+    return archives
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
@@ -155,8 +155,8 @@ def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(GOLDEN), *map(str, paths)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert ended.returncode == 0, ended.stderr
-    found = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert [Path(path) for path, *_ in found] == paths
-    taken = [Path(path).name for path, said, *_ in found if said is None or path not in said]
+    measured = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [Path(path) for path, *_ in measured] == paths
+    taken = [Path(path).name for path, said, *_ in measured if said is None or path not in said]
     assert taken == ["step-1"]  # whole, if odd
-    assert [entry for entry in found if entry[2] > MAX_S or entry[3] > MAX_KB] == []
+    assert [entry for entry in measured if entry[2] > MAX_S or entry[3] > MAX_KB] == []

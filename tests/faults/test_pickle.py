@@ -67,7 +67,7 @@ def replace(folder: Path, name: str, content: bytes) -> None:
     write_folder(folder, files | {name: content})
 
 
-def test_the_bomb_works(sentinel: Path) -> None:
+def test_the_pickle_runs_code_when_loaded(sentinel: Path) -> None:
     """Else the tests below could not fail."""
     pickle.loads(pickle.dumps(Bomb(sentinel)))
     assert sentinel.exists()

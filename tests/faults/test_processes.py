@@ -78,7 +78,7 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
 
 
 @pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"name": "muon"}, 1.0), (SGD, 0.7)])
-def test_both_have_the_same_weights(
+def test_both_processes_have_the_same_weights(
     optim: dict[str, Any],
     hard_fraction: float,
     command: Any,
@@ -159,17 +159,17 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     arguments = command("lost", epochs=4, checkpoint={"every_s": 1e9})
     ranks = start_ranks(lambda _rank: main(arguments))
     assert [rank.wait() for rank in ranks] == [5, -signal.SIGKILL]
-    told = capfd.readouterr().err
-    assert "pocket-resnet: another process of this run has ended" in told
-    assert "resume with: pocket-resnet train" in told
+    err = capfd.readouterr().err
+    assert "pocket-resnet: another process of this run has ended" in err
+    assert "resume with: pocket-resnet train" in err
     [saved] = newest_first(tmp_path / "runs" / "lost" / "checkpoints")
     assert saved.name == "step-000003"
     assert checkpoint.load(saved)[1].keys() == whole.keys()
     assert all(torch.equal(value, whole[name]) for name, value in checkpoint.load(saved)[1].items())
     main([*arguments, "--resume"])
-    told = capfd.readouterr().err
-    assert "not bit-exact: the run began on" in told
-    assert "2 processes" in told
+    err = capfd.readouterr().err
+    assert "not bit-exact: the run began on" in err
+    assert "2 processes" in err
     assert json.loads((tmp_path / "runs" / "lost" / "result.json").read_text())["steps"] == 8
 
 
@@ -192,9 +192,9 @@ def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     assert "pocket-resnet: another process of this run has ended" in capfd.readouterr().err
     ranks = start_ranks(lambda _rank: main([*arguments, "--resume"]))
     assert [rank.wait() for rank in ranks] == [0, 0]
-    told = capfd.readouterr().err
-    assert "resumed at step 3" in told
-    assert "not bit-exact: several processes" in told
+    err = capfd.readouterr().err
+    assert "resumed at step 3" in err
+    assert "not bit-exact: several processes" in err
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step(
@@ -216,7 +216,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
 
 
 @pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "abc"}])
-def test_variables_that_are_not_torchrun_s(
+def test_invalid_torchrun_variables(
     variables: dict[str, str], command: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Row 55: exit code 2 before any work, with what to do; no traceback, and nothing is written."""
@@ -230,7 +230,7 @@ def test_variables_that_are_not_torchrun_s(
 
 
 @pytest.mark.parametrize(("rank", "other"), [(0, 2), (1, 1)])
-def test_a_process_that_never_comes(
+def test_a_missing_process(
     rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
 ) -> None:
     """Row 55: exit code 5 after the deadline; a rank is said by its place, from 1."""
@@ -246,7 +246,7 @@ def test_a_process_that_never_comes(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_process_that_stops_answering(
+def test_a_process_that_hangs(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Row 55: the other saves the last whole step and ends with exit code 5 after the deadline."""

@@ -29,10 +29,10 @@ PATIENCE_S = 60
 
 def wait_for(condition: Callable[[], Any]) -> Any:
     deadline_s = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
+    while not (outcome := condition()):
         assert time.monotonic() < deadline_s, "nothing happened"
         time.sleep(0.002)
-    return found
+    return outcome
 
 
 def has_trained(folder: Path) -> bool:
@@ -101,7 +101,7 @@ def test_second_signal_exits_at_once(
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_a_second_hangup_is_no_hurry(arguments: list[str], tmp_path: Path, start_child: Any) -> None:
+def test_a_second_sighup_does_not_exit_at_once(arguments: list[str], tmp_path: Path, start_child: Any) -> None:
     """Row 60: a terminal that closes sends one, and its shell another."""
     folder = tmp_path / "runs" / "r"
     child = start_child(lambda: main(arguments))
@@ -135,7 +135,7 @@ def test_what_the_parent_ignores_stays_ignored(
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_a_terminal_that_is_closed(arguments: list[str], tmp_path: Path) -> None:
+def test_a_closed_terminal_stops_with_a_checkpoint(arguments: list[str], tmp_path: Path) -> None:
     """Row 60: nothing can be told any more, bar and errors included; the run is saved."""
     folder, read_end, write_end = tmp_path / "runs" / "r", *os.pipe()
     child, terminal = pty.fork()
@@ -172,7 +172,7 @@ class LateSignal(list[int]):
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_what_is_said_to_be_saved_is_saved(
+def test_a_run_that_reports_saving_has_saved(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 4: also where the signal arrives just after the decision not to save."""

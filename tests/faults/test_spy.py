@@ -67,8 +67,8 @@ def evaluate(tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]) -> 
         str(tmp_path / "data"),
     ]
     main(command)
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    evaluation: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return evaluation
 
 
 @pytest.fixture(params=["cifar-10-batches-bin", "cifar-10-batches-py"])

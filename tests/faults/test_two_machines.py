@@ -91,9 +91,9 @@ def wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen[str]
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("lose", "told"), [(kill_all, "has ended"), (lose_power, "does not answer")])
+@pytest.mark.parametrize(("lose", "loss"), [(kill_all, "has ended"), (lose_power, "does not answer")])
 def test_one_of_two_machines_is_lost(
-    lose: Callable[[str], None], told: str, machines: list[str], tmp_path: Path
+    lose: Callable[[str], None], loss: str, machines: list[str], tmp_path: Path
 ) -> None:
     """Rows 1, 9, 55: the first says so, has saved what was trained, and one process ends the training."""
     processes = [start(machines, rank, tmp_path) for rank in (0, 1)]
@@ -110,7 +110,7 @@ def test_one_of_two_machines_is_lost(
     finally:
         said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
         sys.stdout.write("\n".join(said))
-    assert f"pocket-resnet: another process of this run {told}" in said[0]
+    assert f"pocket-resnet: another process of this run {loss}" in said[0]
     assert all(f"process 1 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in said)
     assert not (tmp_path / "1/runs").exists()
     step = step_of(newest_first(run / "checkpoints")[0])

@@ -60,7 +60,7 @@ def test_figures_against_scikit_learn() -> None:
         assert result.interval == wilson_interval(confusion[k, k], confusion[k].sum())
 
 
-def test_absent_class_and_certain_mistake() -> None:
+def test_class_without_images_and_certain_mistake() -> None:
     """A class without images has no accuracy; probability 0 for the truth gives a finite likelihood."""
     probabilities_NK = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     evaluation = summarise(probabilities_NK, torch.tensor([0, 0]), NAMES, "val", 1)
@@ -105,9 +105,9 @@ def test_views_are_averages_of_the_right_pictures(views: int, tiny_spec: Any, so
     expected_NK = torch.stack(
         [sum(w * Recorder(tiny_spec).eval()(view(x)[None]).softmax(1)[0] for w, view in pictures) for x in plain]
     )
-    found_NK = class_probabilities(Recorder(tiny_spec), images_NCHW, CPU, views)
-    assert torch.allclose(found_NK, expected_NK, atol=1e-6)
-    assert torch.allclose(found_NK.sum(1), torch.ones(len(images_NCHW)))
+    probabilities_NK = class_probabilities(Recorder(tiny_spec), images_NCHW, CPU, views)
+    assert torch.allclose(probabilities_NK, expected_NK, atol=1e-6)
+    assert torch.allclose(probabilities_NK.sum(1), torch.ones(len(images_NCHW)))
 
 
 def test_other_numbers_of_views_are_refused(tiny_model: ResNet, source: Source) -> None:
@@ -208,7 +208,7 @@ def test_folder_without_splits_is_evaluated_whole(trained: Path, pictures: Path)
         evaluate_model(trained, data=str(pictures))
 
 
-def test_what_the_model_was_trained_on_is_no_estimate(make_recipe: Callable[..., Recipe], pictures: Path) -> None:
+def test_accuracy_on_training_images_is_no_estimate(make_recipe: Callable[..., Recipe], pictures: Path) -> None:
     recipe = make_recipe(max_steps=1, batch_size=2, data={"name": str(pictures)})
     train(recipe, runs_dir=pictures.parent / "runs", run="r")
     run = pictures.parent / "runs" / "r"

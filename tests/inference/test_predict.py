@@ -86,7 +86,7 @@ def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Class
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_numbers_of_numpy_and_paths_where_python_s_and_text_are_taken(
+def test_numpy_numbers_and_paths_are_accepted(
     recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 57: in training, loading, evaluation and the report."""
@@ -150,7 +150,7 @@ def test_many_images(classifier: Classifier) -> None:
     assert predictions[-1].probability == pytest.approx(classifier.predict(images[-1])[0].probability, abs=1e-6)
 
 
-def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
+def test_arguments_that_are_not_images(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"<html>")
     bad: list[Any] = [tmp_path / "x.png", tmp_path / "none.png", tmp_path, b"", b"GIF89a", np.full((4, 4, 3), 2.0)]
     bad += [np.zeros((0, 4, 3), np.uint8)]

@@ -81,7 +81,7 @@ def test_paired_difference(only_first: int, only_second: int) -> None:
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 2.25, 4, 10, 1000])
-def test_student_s_quantiles(freedom: float) -> None:
+def test_quantiles_of_students_t(freedom: float) -> None:
     assert t_quantile_95(freedom) == pytest.approx(student.ppf(0.975, freedom), rel=1e-3)
 
 

@@ -141,7 +141,7 @@ def reencoded(pictures: Path, target: Path) -> Path:
     return target
 
 
-def test_trained_images_are_known_again(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
+def test_training_images_are_recognised(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
     """Row 44: copied, renamed and encoded anew, or among others, with their number."""
     num_val = evaluate_model(run_folder).num_images
     num_train = 2 * NUM_IMAGES - num_val

@@ -42,8 +42,8 @@ def same_weights(first: ResNet, second: ResNet) -> bool:
 
 def data(tmp_path: Path) -> list[str]:
     """What is in the data folder, without locks."""
-    found = (path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*"))
-    return sorted(name for name in found if not name.endswith(".lock"))
+    names = (path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*"))
+    return sorted(name for name in names if not name.endswith(".lock"))
 
 
 def test_load(hub: Hub, commit: str, trained: Path, tmp_path: Path) -> None:
@@ -60,8 +60,8 @@ def test_load(hub: Hub, commit: str, trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("commit", "synthetic")
 def test_evaluate_looks_up_once(hub: Hub) -> None:
-    found = pocket_resnet.evaluate("hf://ann/tiny", data="synthetic")
-    assert found.num_images == 6
+    evaluation = pocket_resnet.evaluate("hf://ann/tiny", data="synthetic")
+    assert evaluation.num_images == 6
     assert sum("/api/" in asked for asked in hub.asked) == 1
 
 
@@ -98,7 +98,7 @@ UNREACHABLE = {
 
 
 @pytest.mark.parametrize("name", UNREACHABLE)
-def test_without_the_hub_the_copy_is_used(
+def test_without_the_hub_the_cached_copy_is_used(
     name: str, hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch, logged: Any
 ) -> None:
     """With a warning; without a copy, or where it is damaged, the fault is the error."""
@@ -203,17 +203,17 @@ def test_faults_of_a_download(name: str, hub: Hub, commit: str, tmp_path: Path) 
 
 def test_two_at_once(hub: Hub, commit: str) -> None:
     """One downloads, the other waits for it."""
-    found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(find_model(ADDRESS))) for _ in range(2)]
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(find_model(ADDRESS))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert [folder.name for folder in found] == [commit, commit]
+    assert [folder.name for folder in folders] == [commit, commit]
     assert sum("model.safetensors" in asked for asked in hub.asked) == 1
 
 
-def test_what_a_killed_download_left_is_removed(commit: str, tmp_path: Path) -> None:
+def test_remains_of_a_killed_download_on_the_hub_are_removed(commit: str, tmp_path: Path) -> None:
     left = tmp_path / "data" / "hub" / "ann" / "tiny" / f".tmp-1-{commit}"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
@@ -224,7 +224,7 @@ def test_what_a_killed_download_left_is_removed(commit: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "name", ["ann", "ann/..", "../tiny", "ann/tiny/more", "ann/ti ny", "ann/tiny@../x", "ann/a--b"]
 )
-def test_addresses_that_are_none(name: str, hub: Hub, tmp_path: Path) -> None:
+def test_invalid_addresses_on_the_hub(name: str, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         find_model(Path(f"hf://{name}"))
     assert hub.asked == []

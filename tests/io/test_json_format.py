@@ -20,7 +20,7 @@ VALUES: list[Any] = [
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_is_what_python_reads_back(value: Any) -> None:
+def test_python_reads_it_back(value: Any) -> None:
     assert json.loads(json_text(value)) == json.loads(json.dumps(value))
 
 
@@ -55,6 +55,6 @@ def test_file_names_that_are_not_utf_8() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")]])
-def test_what_is_no_json_is_refused(value: Any) -> None:
+def test_values_that_are_not_json_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="JSON"):
         json_text(value)

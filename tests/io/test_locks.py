@@ -27,7 +27,7 @@ def test_lock(tmp_path: Path) -> None:
         assert notice is None
 
 
-def test_lock_where_no_folder_can_be(tmp_path: Path) -> None:
+def test_lock_in_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(EnvironmentFault, match="cannot write"), lock_folder(tmp_path / "f"):
         pass

@@ -86,7 +86,7 @@ def test_round_trip(channels_last: bool, tiny_model: ResNet, make_card: Callable
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", SUMS_NAME, CONFIG, "model", WEIGHTS]
 
 
-def test_run_folder_will_do(folder: Path, tmp_path: Path) -> None:
+def test_a_run_folder_can_be_loaded(folder: Path, tmp_path: Path) -> None:
     assert find_model(tmp_path) == find_model(folder) == folder
     with pytest.raises(UsageError, match="no model here"):
         find_model(tmp_path / "other")
@@ -96,7 +96,7 @@ def test_run_folder_will_do(folder: Path, tmp_path: Path) -> None:
     assert resume_command(tmp_path / "run x") in str(raised.value)
 
 
-def test_what_has_no_model_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "recipe.toml").touch()
     with pytest.raises(UsageError, match="this run has no model and no checkpoint yet") as raised:
@@ -110,8 +110,8 @@ def test_what_has_no_model_is_named(tmp_path: Path) -> None:
 def test_resume_command() -> None:
     command = "pocket-resnet train runs/r/recipe.toml --resume --run r"
     assert resume_command(Path("runs/r")) == command
-    found = resume_command(Path("my runs/r"))
-    assert found == "pocket-resnet train 'my runs/r/recipe.toml' --resume --run r --runs-dir 'my runs'"
+    command_elsewhere = resume_command(Path("my runs/r"))
+    assert command_elsewhere == "pocket-resnet train 'my runs/r/recipe.toml' --resume --run r --runs-dir 'my runs'"
 
 
 @pytest.mark.parametrize("member", [WEIGHTS, CONFIG, SUMS_NAME])
@@ -134,7 +134,7 @@ def test_damage_is_named(member: str, damage: str, folder: Path) -> None:
         assert member in refusal(folder) or member == SUMS_NAME
 
 
-def test_card_may_be_edited_by_people(folder: Path) -> None:
+def test_card_may_be_edited_by_hand(folder: Path) -> None:
     before = load_model(folder)[1]
     (folder / "README.md").write_text("mine")
     assert load_model(folder)[1] == before
@@ -168,9 +168,9 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_wrong_config(case: str, folder: Path) -> None:
     """Row 30: a schema error that names the file, in one line, and below it how to fix it."""
     forge(folder, **WRONG[case])
-    told = refusal(folder)
-    assert str(folder / CONFIG) in told
-    assert told.count("\n") == 1
+    message = refusal(folder)
+    assert str(folder / CONFIG) in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\xff", b"[" * 100_000, b"{}"])

@@ -47,12 +47,12 @@ def test_a_card_comes_back_from_json_as_it_was(make_card: MakeCard) -> None:
         {"class_names": ("cat", "x" * 256)},
     ],
 )
-def test_what_is_no_card_is_refused(changes: dict[str, Any], make_card: MakeCard) -> None:
+def test_invalid_cards_are_refused(changes: dict[str, Any], make_card: MakeCard) -> None:
     with pytest.raises(ValidationError, match=next(iter(changes))):
         make_card(**changes)
 
 
-def test_model_card_says_what_and_how_sure(make_card: MakeCard) -> None:
+def test_model_card_states_accuracy_and_interval(make_card: MakeCard) -> None:
     text = markdown(make_card())
     assert "\n---\n\n# fast on cifar10\n" in text
     for said in ("1,234,567 parameters", "87.50% of 5,000 images (val)", "81.00% to 92.00%", "`cat`, `dog`, `1`"):
@@ -61,7 +61,7 @@ def test_model_card_says_what_and_how_sure(make_card: MakeCard) -> None:
     assert "pocket-resnet evaluate" in text
 
 
-def test_model_card_owns_up_to_validation_images_in_training(make_card: MakeCard) -> None:
+def test_model_card_states_training_on_validation_images(make_card: MakeCard) -> None:
     assert "no estimate" in markdown(make_card(train_on="trainval"))
 
 

@@ -19,14 +19,14 @@ from pocket_resnet.training.run import train
 
 
 def test_figures_are_the_built_network_s(tiny_spec: NetworkSpec, tiny_model: ResNet) -> None:
-    found = summarise(tiny_spec)
+    summary = summarise(tiny_spec)
     count = sum(parameter.numel() for parameter in tiny_model.parameters())
-    assert found["num_params"] == sum(layer["num_params"] for layer in found["layers"]) == count
-    assert found["num_macs"] == sum(layer["num_macs"] for layer in found["layers"])
-    assert found["num_bytes"] == 4 * count
-    assert found["spec"] == dataclasses.asdict(tiny_spec)
-    largest = max(layer["out_shape"][0] * layer["out_shape"][1] * layer["out_shape"][2] for layer in found["layers"])
-    assert found["peak_activation_bytes"] >= 4 * 2 * largest  # a layer's input and output at least
+    assert summary["num_params"] == sum(layer["num_params"] for layer in summary["layers"]) == count
+    assert summary["num_macs"] == sum(layer["num_macs"] for layer in summary["layers"])
+    assert summary["num_bytes"] == 4 * count
+    assert summary["spec"] == dataclasses.asdict(tiny_spec)
+    largest = max(layer["out_shape"][0] * layer["out_shape"][1] * layer["out_shape"][2] for layer in summary["layers"])
+    assert summary["peak_activation_bytes"] >= 4 * 2 * largest  # a layer's input and output at least
 
 
 @pytest.mark.usefixtures("synthetic")

@@ -18,7 +18,7 @@ def test_text_is_escaped() -> None:
     assert "<b>" not in html
 
 
-def test_what_is_missing_is_an_error() -> None:
+def test_missing_values_are_errors() -> None:
     with pytest.raises(UndefinedError, match="title"):
         page.render("base", {})
 

@@ -114,7 +114,7 @@ def test_a_front(record: SearchRecord, tmp_path: Path) -> None:
     assert (tmp_path / "plots/front.png").exists()
 
 
-def test_names_cannot_break_out(record: SearchRecord, tmp_path: Path) -> None:
+def test_names_are_escaped(record: SearchRecord, tmp_path: Path) -> None:
     odd = "</script><b onload=x>"
     hostile = replace(record.trials[0], values=record.trials[0].values | {"optim.lr": 0.1}, error=odd)
     page = page_of(replace(record, name=odd, data=odd, recipe=odd, trials=[hostile, *record.trials[1:]]), tmp_path)

@@ -43,9 +43,9 @@ def test_one_and_several(process: Process) -> None:
     expected = pocket_resnet.load(GOLDEN, "cpu").predict(contents, top=3)
     several = predictions(process.send("POST", PREDICT, form(*contents), FORM))
     assert len(several) == len(contents)
-    for content, prediction, found in zip(contents, expected, several, strict=True):
+    for content, prediction, together in zip(contents, expected, several, strict=True):
         [alone] = predictions(process.predict(content))
-        for each in (found, alone):
+        for each in (together, alone):
             assert each["label"] == prediction.label == each["top"][0]["label"]
             top = {ranked["label"]: ranked["probability"] for ranked in each["top"]}
             assert top == pytest.approx(dict(prediction.top), abs=1e-5)
@@ -63,8 +63,10 @@ def odd_pictures() -> list[bytes]:
 
 def test_top(process: Process) -> None:
     for asked, given_back in ((1, 1), (2, 2), (1000, len(pocket_resnet.load(GOLDEN, "cpu").card.class_names))):
-        [found] = predictions(process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"}))
-        assert len(found["top"]) == given_back
+        [prediction] = predictions(
+            process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"})
+        )
+        assert len(prediction["top"]) == given_back
     for asked in ("0", "-1", "1001", "x", "1.5", ""):
         answer = process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"})
         assert answer.status == 422
@@ -73,7 +75,7 @@ def test_top(process: Process) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (form(), "a form without files"),
         (form(b""), "an empty file"),
@@ -85,10 +87,10 @@ def test_top(process: Process) -> None:
         (b"", "a form without files"),
     ],
 )
-def test_bad_forms(body: bytes, told: str, process: Process) -> None:
+def test_bad_forms(body: bytes, message: str, process: Process) -> None:
     answer = process.send("POST", PREDICT, body, FORM)
     assert answer.status == 400
-    assert told in problem(answer)[1]
+    assert message in problem(answer)[1]
 
 
 def test_other_routes(process: Process) -> None:
@@ -125,14 +127,14 @@ def test_metrics(start: Callable[..., Server]) -> None:
     server.send("POST", PREDICT, form(*[picture()] * 5), FORM)
     server.predict(b"no")
     server.send("GET", "/" + "x" * 1000)
-    found = figures(server)
-    assert found['pocket_resnet_requests_total{route="/v1/predict",status="200"}'] == 1
-    assert found['pocket_resnet_requests_total{route="/v1/predict",status="400"}'] == 1
-    assert found['pocket_resnet_requests_total{route="other",status="404"}'] == 1
-    assert found["pocket_resnet_batch_size_sum"] == 5
-    assert 1 <= found["pocket_resnet_batch_size_count"] <= 5
-    assert found["pocket_resnet_waiting_pictures"] == 0
-    assert found['pocket_resnet_request_seconds_count{route="/v1/predict"}'] == 2
+    metrics = figures(server)
+    assert metrics['pocket_resnet_requests_total{route="/v1/predict",status="200"}'] == 1
+    assert metrics['pocket_resnet_requests_total{route="/v1/predict",status="400"}'] == 1
+    assert metrics['pocket_resnet_requests_total{route="other",status="404"}'] == 1
+    assert metrics["pocket_resnet_batch_size_sum"] == 5
+    assert 1 <= metrics["pocket_resnet_batch_size_count"] <= 5
+    assert metrics["pocket_resnet_waiting_pictures"] == 0
+    assert metrics['pocket_resnet_request_seconds_count{route="/v1/predict"}'] == 2
 
 
 def test_two_servers_in_a_program(start: Callable[..., Server]) -> None:

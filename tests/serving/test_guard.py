@@ -112,12 +112,12 @@ def test_internal_errors(start: Callable[..., Server], bug: str, caplog: pytest.
     server = start(fail)
     for answer in (server.send("GET", "/"), server.predict(picture())):
         assert answer.status == 500
-        found = json.loads(answer.body)
-        assert set(found) == {"error", "hint", "id"}
+        body = json.loads(answer.body)
+        assert set(body) == {"error", "hint", "id"}
         everything = answer.body.decode() + str(answer.headers)
-        for told in (bug, "Traceback", "RuntimeError", ".py", __version__, "uvicorn"):
-            assert told not in everything
-        [record] = [record for record in caplog.records if found["id"] in record.getMessage()]
+        for secret in (bug, "Traceback", "RuntimeError", ".py", __version__, "uvicorn"):
+            assert secret not in everything
+        [record] = [record for record in caplog.records if body["id"] in record.getMessage()]
         assert record.levelno == logging.ERROR
         assert bug in str(record.exc_info)
     assert server.send("GET", "/health").status == 200

@@ -84,7 +84,7 @@ def test_the_largest_body(process: Process) -> None:
     assert process.predict(content + bytes(MAX_BODY_BYTES - len(content))).status == 200
 
 
-def test_lying_lengths(process: Process) -> None:
+def test_wrong_content_lengths(process: Process) -> None:
     """Row 33: too short, and the rest is no request; too long, and the client leaves; contradictions."""
     content = picture()
     with process.connect() as connection:
@@ -227,7 +227,7 @@ def test_memory_of_all_bodies_together(start: Callable[..., Server], monkeypatch
     assert server.predict(picture()).status == 200
 
 
-def test_a_hundred_at_once(start: Callable[..., Server]) -> None:
+def test_a_hundred_concurrent_requests(start: Callable[..., Server]) -> None:
     """Row 34: the same answers as one by one; those in excess are asked to come again, and are then answered too."""
     contents = [picture(seed) for seed in range(100)]
     golden = start()
@@ -236,8 +236,8 @@ def test_a_hundred_at_once(start: Callable[..., Server]) -> None:
 
     def slow(images_BSSC: NDArray[np.uint8]) -> NDArray[np.float32]:
         all_sent.wait(2)  # so that many wait
-        found_BK: NDArray[np.float32] = classify(images_BSSC)
-        return found_BK
+        probabilities_BK: NDArray[np.float32] = classify(images_BSSC)
+        return probabilities_BK
 
     server = start(slow)
     with ThreadPoolExecutor(len(contents)) as pool:

@@ -55,7 +55,7 @@ def test_samples(start: Callable[..., Server], browser: Any) -> None:
     assert page.said == []
 
 
-def test_what_the_server_refuses(start: Callable[..., Server], browser: Any) -> None:
+def test_refused_pictures(start: Callable[..., Server], browser: Any) -> None:
     """Its reason is shown, and the last answer stays; so it is if the server is gone."""
     server = start()
     page, error = visit(browser, server), "#error:not([hidden])"

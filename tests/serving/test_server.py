@@ -69,7 +69,7 @@ def test_the_terminal_shows_each_request(process: Process) -> None:
     assert len(lines) >= 2
 
 
-def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
+def test_connections_set_tcp_nodelay() -> None:
     """asyncio sets TCP_NODELAY on the connections of this listener; without it, each answer came 40 ms late."""
 
     async def option_of_a_connection(listener: socket.socket) -> int:
@@ -128,19 +128,19 @@ def test_damaged_model(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "told"),
+    ("host", "port", "message"),
     [
         ("no.such.host.invalid", 0, "no such host"),
         ("127.0.0.1", -1, "port -1 is out of range\n  use 1 to 65535"),
         ("127.0.0.1", 65_536, "port 65536 is out of range\n  use 1 to 65535"),
     ],
 )
-def test_invalid_addresses(host: str, port: int, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_invalid_addresses(host: str, port: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         listen(host, port, public=False)
 
 
-def test_port_of_root(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+def test_privileged_port(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     """Ports below 1024 are refused to others than root."""
 
     def bind(*_: object) -> None:

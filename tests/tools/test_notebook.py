@@ -27,12 +27,12 @@ def committed() -> NotebookNode:
 
 def texts(notebook: NotebookNode) -> str:
     """Everything in it that can be read, pictures left out."""
-    found = [cell.source for cell in notebook.cells]
+    texts = [cell.source for cell in notebook.cells]
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             plain = output.get("data", {}).get("text/plain", "")
-            found += [output.get("text", ""), plain, "\n".join(output.get("traceback", []))]
-    return "\n".join(found)
+            texts += [output.get("text", ""), plain, "\n".join(output.get("traceback", []))]
+    return "\n".join(texts)
 
 
 def kinds(notebook: NotebookNode) -> list[list[str]]:
@@ -60,7 +60,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("home", "data")] == ["runs"]
 
 
-def test_a_cell_that_fails_is_noticed(tmp_path: Path) -> None:
+def test_a_failing_cell_is_detected(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
@@ -86,7 +86,7 @@ def test_committed_notebook_knows_no_machine() -> None:
 
 
 @pytest.mark.parametrize("path", ["/home/me/x.py", "in /tmp/ipykernel_3/1.py", r"C:\\Users", "\x1b[31mred"])
-def test_paths_would_be_found(path: str) -> None:
+def test_local_paths_are_detected(path: str) -> None:
     assert OF_A_MACHINE.search(path)
     assert not OF_A_MACHINE.search("runs/home/, https://example.org/tmp/ and a/opt/b")
 

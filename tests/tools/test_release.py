@@ -39,6 +39,6 @@ def test_a_released_model_names_no_local_path(make_recipe: Any, tmp_path: Path) 
     assert card.data_fingerprint is not None
     for path in (tmp_path / "released").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
-    found = evaluate_model(tmp_path / "released", data=str(moved), split="val")
-    assert (found.accuracy, found.caveat) == (card.accuracy, None)
+    evaluation = evaluate_model(tmp_path / "released", data=str(moved), split="val")
+    assert (evaluation.accuracy, evaluation.caveat) == (card.accuracy, None)
     assert "no estimate" in str(evaluate_model(tmp_path / "released", data=str(moved)).caveat)

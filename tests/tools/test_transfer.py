@@ -60,6 +60,6 @@ def test_rows_are_measured(tmp_path: Path) -> None:
     assert transfer.recipe_of(row, model, tmp_path).pretrained.freeze_epochs == 2
 
 
-def test_a_study_knows_its_cases(tmp_path: Path) -> None:
+def test_unknown_cases_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no such case: 9 a class; known: 50 a class, 500 a class, digits"):
         transfer.main(transfer.parser().parse_args(["--only", "9 a class", "--work", str(tmp_path)]))

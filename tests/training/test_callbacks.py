@@ -63,7 +63,7 @@ class StopAt(Callback):
             run.stop()
 
 
-def test_when_they_are_called(go: Callable[..., Result]) -> None:
+def test_order_of_calls(go: Callable[..., Result]) -> None:
     noting, again = Noting(), Noting()
     go(noting, max_steps=2, checkpoint={"every_s": 1e9})
     result = go(again, resume=True, checkpoint={"every_s": 1e9})
@@ -77,7 +77,7 @@ def test_when_they_are_called(go: Callable[..., Result]) -> None:
     ]
 
 
-def test_the_end_comes_also_where_the_run_fails(go: Callable[..., Result]) -> None:
+def test_on_end_is_called_when_the_run_fails(go: Callable[..., Result]) -> None:
     """Of callbacks that had begun; what failed is raised as it is."""
 
     class Failing(Callback):
@@ -209,7 +209,7 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
         file.on_epoch(state(tmp_path, 2), {"step": 2})
 
 
-def test_plain_lines_now_and_then(
+def test_progress_lines_without_a_terminal(
     make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 11: intervals are told by a clock that nobody sets."""
@@ -234,9 +234,7 @@ def test_plain_lines_now_and_then(
     ]
 
 
-def test_a_program_without_logging_set_up_reads_warnings_alone(
-    go: Callable[..., Result], logged: pytest.LogCaptureFixture
-) -> None:
+def test_without_logging_setup_only_warnings_show(go: Callable[..., Result], logged: pytest.LogCaptureFixture) -> None:
     """Notices are of level INFO: here the one on few images; the end at small images is a warning."""
     go(min_steps=5, train_image_sizes=(6,))
     levels = {record.getMessage().partition(":")[0]: record.levelname for record in logged.records}

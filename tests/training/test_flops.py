@@ -58,12 +58,12 @@ def test_whole_run(num_steps: int, make_recipe: Callable[..., Recipe], tiny_spec
     """14 images in batches of 8 and 6, the first epoch at 6 pixels and the second at 8."""
     images = [(8, 6), (6, 6), (8, 8), (6, 8)][:num_steps]
     expected = sum(count * closed_form(tiny_spec, side) for count, side in images)
-    found = training_flops(ResNet(tiny_spec), make_recipe(model=tiny_spec), 14, num_steps)
-    assert found == (sum(count for count, _ in images), expected)
+    counted = training_flops(ResNet(tiny_spec), make_recipe(model=tiny_spec), 14, num_steps)
+    assert counted == (sum(count for count, _ in images), expected)
 
 
 @pytest.mark.parametrize(("until", "later"), [(1.0, [(8, 8), (3, 8)]), (0.5, [(10, 8), (4, 8)])])
-def test_whole_run_of_the_hardest(
+def test_whole_run_with_hard_fraction(
     until: float, later: list[tuple[int, int]], make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec
 ) -> None:
     """14 images, of which 10 and 4 are looked at and 8 and 3 trained, or from half of the run on all."""

@@ -33,7 +33,7 @@ def batches(images_NCHW: Tensor, size: int = 100) -> list[Tensor]:
     return [to_float(part) for part in torch.tensor_split(images_NCHW, count)] if count else []
 
 
-def test_inside_they_are_the_images(tiny_model: ResNet, images_NCHW: Tensor) -> None:
+def test_statistics_are_those_of_the_images(tiny_model: ResNet, images_NCHW: Tensor) -> None:
     with torch.no_grad():
         before_norm = tiny_model.stem.conv(to_float(images_NCHW))
     with remeasured(tiny_model, batches(images_NCHW)):
@@ -66,7 +66,7 @@ def test_maps_of_one_pixel(num_images: int, tiny_spec: NetworkSpec, images_NCHW:
 
 
 @pytest.mark.parametrize("num_images", [14, 0])
-def test_afterwards_all_is_as_before(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
+def test_the_model_is_restored(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
     """Also after an error; without a batch nothing changes inside either."""
     before, momentum = state(tiny_model), tiny_model.stem.norm.momentum
     with contextlib.suppress(RuntimeError), remeasured(tiny_model, batches(images_NCHW[:num_images])):

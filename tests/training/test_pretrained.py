@@ -47,11 +47,11 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def states(folder: Path, *runs: str) -> list[dict[str, Tensor]]:
-    found = [checkpoint.load_newest(folder / run / "checkpoints") for run in runs]
-    return [state[1] for state in found if state is not None]
+    checkpoints = [checkpoint.load_newest(folder / run / "checkpoints") for run in runs]
+    return [state[1] for state in checkpoints if state is not None]
 
 
-def test_body_is_the_models_and_of_the_head_the_classes_that_both_know(
+def test_body_and_shared_classes_are_the_models(
     make_trainer: Callable[..., Trainer], make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path
 ) -> None:
     """Also batch norm's statistics and the input normalisation, whatever the new data's are."""
@@ -156,7 +156,7 @@ def test_images_of_the_model_count_as_seen(
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_what_is_refused(make_recipe: Callable[..., Recipe], trained: Path, tmp_path: Path) -> None:
+def test_refused_requests(make_recipe: Callable[..., Recipe], trained: Path, tmp_path: Path) -> None:
     """Before anything is written."""
     section = {"model": str(trained)}
 

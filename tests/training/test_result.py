@@ -25,18 +25,18 @@ def test_validation_images_that_an_earlier_run_trained_on(
         result = train_on(others, fork=True, max_steps=2)
     else:
         result = train_on(others, run="new", max_steps=2, init_from=str(run_folder / "checkpoints" / "step-000001"))
-    told = "no estimate: the model was trained on all these 2 images"
-    found, card = evaluate_model(result.model, split="val"), load_card(Path(result.model))
-    assert (result.caveat, found.caveat, card.caveat) == (told, told, told)
+    caveat = "no estimate: the model was trained on all these 2 images"
+    evaluation, card = evaluate_model(result.model, split="val"), load_card(Path(result.model))
+    assert (result.caveat, evaluation.caveat, card.caveat) == (caveat, caveat, caveat)
     assert (
         "\nNo estimate: the model was trained on all these 2 images." in (Path(result.model) / "README.md").read_text()
     )
     console.result(result.__dict__)
-    assert told in capsys.readouterr().out
-    assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == told
+    assert caveat in capsys.readouterr().out
+    assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == caveat
 
 
-def test_lost_digests_of_an_earlier_run_are_said(
+def test_lost_digests_of_an_earlier_run_are_reported(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, logged: Any
 ) -> None:
     """Row 44: nobody can tell which images were trained on before; that stays so, whoever goes on with it."""

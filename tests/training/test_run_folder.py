@@ -22,10 +22,10 @@ def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp
     """NAME, NAME-2, NAME-3; resuming goes on with the last."""
     recipe = make_recipe(seed=7)
     for name in ("tiny-synthetic-seed7", "tiny-synthetic-seed7-2", "tiny-synthetic-seed7-3"):
-        found = choose_folder(tmp_path, recipe, source, None, resume=False)
-        assert found == tmp_path / name
-        found.mkdir()
-        assert choose_folder(tmp_path, recipe, source, None, resume=True) == found
+        folder = choose_folder(tmp_path, recipe, source, None, resume=False)
+        assert folder == tmp_path / name
+        folder.mkdir()
+        assert choose_folder(tmp_path, recipe, source, None, resume=True) == folder
     assert choose_folder(tmp_path / "new", recipe, source, None, resume=True).name == "tiny-synthetic-seed7"
 
 
@@ -57,7 +57,7 @@ def test_resuming_finds_the_run_whose_data_were_moved(
     assert choose_folder(tmp_path, recipe, moved, None, resume=True) == tmp_path / "tiny-place-seed7"
 
 
-def test_resuming_without_a_run_is_said(
+def test_resuming_without_a_run_is_refused(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 43: also where the folder's name is the program's choice."""
@@ -68,10 +68,10 @@ def test_resuming_without_a_run_is_said(
 def test_default_folder_stays_in_runs(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
     for name, data in {"../../up": "/a/b c\n", "/abs": "..", "a/b": "."}.items():
         source.name = data
-        found = choose_folder(tmp_path, make_recipe(name=name), source, None, resume=False)
-        assert found.parent == tmp_path
-        assert found.name.endswith("-seed0")
-        assert not set(found.name) & set("/\n ")
+        folder = choose_folder(tmp_path, make_recipe(name=name), source, None, resume=False)
+        assert folder.parent == tmp_path
+        assert folder.name.endswith("-seed0")
+        assert not set(folder.name) & set("/\n ")
 
 
 def test_named_folder(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def test_batch_of_which_the_hardest_were_trained(until: float, share: float, tra
     """14 images in steps of 8 of 13; in the second half of the run, where this step is, possibly all of them."""
     plain = {"augment": {"mixup": 0.0}, "train_image_sizes": ()}
     run = saved_run.read_run(train_hostile("r", hard_fraction=0.6, hard_until=until, **plain), saved_run.opener(None))
-    pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
-    assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
-    told = "Of these and other images, the step trained on the 60% with the highest losses."
-    assert (told in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
+    pixels_BHWC, labels, step, batch_share = saved_run.last_epochs_first_batch(run, 20)
+    assert (len(pixels_BHWC), len(labels), step, batch_share) == (13, 13, 1, share)
+    sentence = "Of these and other images, the step trained on the 60% with the highest losses."
+    assert (sentence in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 
 def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:

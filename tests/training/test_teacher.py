@@ -125,10 +125,10 @@ def test_damaged_answers_are_computed_again(damage: str, make_loader: Callable[.
         (file.parent / "SHA256SUMS").unlink()
     else:
         file.write_bytes(content[:-9] if damage == "cut" else content[:-2] + b"\x00\x7c")
-    found_BK = make_loader().batch(0).targets.teacher_BK
+    teacher_BK = make_loader().batch(0).targets.teacher_BK
     assert expected_BK is not None
-    assert found_BK is not None
-    assert torch.equal(found_BK, expected_BK)
+    assert teacher_BK is not None
+    assert torch.equal(teacher_BK, expected_BK)
     assert file.read_bytes() == content
 
 
@@ -141,10 +141,10 @@ def test_answers_that_cannot_be_cached_are_used(
     expected_BK = make_loader().batch(0).targets.teacher_BK
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path / "file"))
-    found_BK = make_loader().batch(0).targets.teacher_BK
+    teacher_BK = make_loader().batch(0).targets.teacher_BK
     assert expected_BK is not None
-    assert found_BK is not None
-    assert torch.equal(found_BK, expected_BK)
+    assert teacher_BK is not None
+    assert torch.equal(teacher_BK, expected_BK)
     assert "not cached" in caplog.text
 
 
@@ -195,8 +195,8 @@ def test_classes_are_matched_by_name(
     """The folder lists its classes in another order than the teacher."""
     model, images_NCHW = load_model(trained)[0], torch.randint(0, 256, (4, 3, 8, 8)).to(torch.uint8)
     own_NK = answers(model, images_NCHW)
-    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1, unwatched).logits(0, 4, lambda: [images_NCHW])
-    torch.testing.assert_close(found_NK, own_NK[:, [2, 0, 1]], atol=2e-3, rtol=1e-3)
+    teacher_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1, unwatched).logits(0, 4, lambda: [images_NCHW])
+    torch.testing.assert_close(teacher_NK, own_NK[:, [2, 0, 1]], atol=2e-3, rtol=1e-3)
 
     synthetic.class_names = ("red", "green", "violet")
     with pytest.raises(UsageError, match="blue, violet"):

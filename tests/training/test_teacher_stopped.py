@@ -69,7 +69,7 @@ def test_a_signal_stops_before_the_next_batch(
     assert len(answered) == batch + 6 - 3 * num_cached
     go("whole")
     states = [checkpoint.load_newest(tmp_path / name / "checkpoints") for name in ("whole", "cut")]
-    (state, tensors), (_, resumed) = [found or pytest.fail("nothing saved") for found in states]
+    (state, tensors), (_, resumed) = [saved or pytest.fail("nothing saved") for saved in states]
     assert state.step == 4
     assert all(torch.equal(value, resumed[name]) for name, value in tensors.items())
 

@@ -90,13 +90,13 @@ def test_refused_deadline(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize(("rank", "missing"), [(0, "processes 2, 3"), (2, "process 1")])
-def test_who_is_missing_is_said_until_the_deadline(
+def test_missing_processes_are_named_until_the_deadline(
     rank: int, missing: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 55: rank 0 knows who has not come; the others wait for it first."""
@@ -110,7 +110,7 @@ def test_who_is_missing_is_said_until_the_deadline(
     )
 
 
-def test_all_meet_whoever_comes_first(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_processes_meet_in_any_order(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     stores: dict[int, Any] = {}
 
     def come(rank: int) -> None:

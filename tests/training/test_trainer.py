@@ -99,8 +99,8 @@ def test_weighted_loss_is_the_mean_of_weighted_losses(share: float) -> None:
     for log_K, label, other in zip(log_BK, labels_B, others_B, strict=True):
         for part, k in ((share, label), (1 - share, other)):
             expected += part * float(weights_K[k] * -(0.9 * log_K[k] + 0.1 * log_K.mean())) / 5
-    found = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, share), 0.1, weights_K)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+    loss = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, share), 0.1, weights_K)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_class_weights_are_those_of_the_training_images(make_trainer: Callable[..., Trainer]) -> None:
@@ -129,10 +129,10 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
     for _ in range(2):
         trainer.train_step()
-    found = trainer.epoch_totals()
-    assert found.num_images == 14
-    assert found.loss == pytest.approx(sum(loss * count for loss, _, count in seen) / 14, abs=1e-6)
-    assert found.accuracy == pytest.approx(sum(hits for _, hits, _ in seen) / 14)
+    totals = trainer.epoch_totals()
+    assert totals.num_images == 14
+    assert totals.loss == pytest.approx(sum(loss * count for loss, _, count in seen) / 14, abs=1e-6)
+    assert totals.accuracy == pytest.approx(sum(hits for _, hits, _ in seen) / 14)
     trainer.end_epoch()
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
 
@@ -158,7 +158,7 @@ def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Cal
 
 
 @pytest.mark.parametrize("part", ["dropout", "drop_path"])
-def test_drops_depend_on_seed_and_step_alone(
+def test_dropout_depends_on_seed_and_step_alone(
     part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything but the drops is held fixed: order, first weights, learning rate."""
@@ -200,7 +200,7 @@ def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Call
     """Where only the hard_fraction are: by its own visits, not by the epochs."""
     changes = PLAIN | {"augment": PLAIN["augment"] | {"flip": "alternating"}}
     trainer = make_trainer(hard_fraction=0.5, batch_size=7, epochs=6, **changes)
-    sides: dict[int, list[bool]] = {}
+    flips: dict[int, list[bool]] = {}
     while trainer.step < trainer.steps.total:
         indices_B = trainer.loader.indices(trainer.step)
         x_BCHW = trainer.loader.batch(trainer.step).x_BCHW
@@ -208,10 +208,10 @@ def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Call
             image_CHW = trainer.loader.images_NCHW[index] / 255
             flipped = torch.equal(shown_CHW, image_CHW.flip(-1))
             assert flipped or torch.equal(shown_CHW, image_CHW)
-            sides.setdefault(index, []).append(flipped)
+            flips.setdefault(index, []).append(flipped)
         trainer.train_step()
-    assert any(len(seen) < 6 for seen in sides.values())
-    assert all(now != before for seen in sides.values() for before, now in itertools.pairwise(seen))
+    assert any(len(seen) < 6 for seen in flips.values())
+    assert all(now != before for seen in flips.values() for before, now in itertools.pairwise(seen))
 
 
 def test_mixed_cross_entropy() -> None:
@@ -221,8 +221,8 @@ def test_mixed_cross_entropy() -> None:
     for smoothing in (0.0, 0.2):
         smoothed_BK = (1 - smoothing) * probabilities_BK + smoothing / 3
         expected = F.cross_entropy(logits_BK, smoothed_BK)
-        found = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, 0.3), smoothing)
-        assert torch.allclose(found, expected, atol=1e-6)
+        loss = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, 0.3), smoothing)
+        assert torch.allclose(loss, expected, atol=1e-6)
     alone = mixed_cross_entropy(logits_BK, Targets(labels_B, labels_B, 1.0), 0.0)
     assert torch.allclose(alone, F.cross_entropy(logits_BK, labels_B))
 
@@ -239,7 +239,7 @@ def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Train
     assert all(torch.equal(trainer.tensors()[name], value) for name, value in kept.items())
 
 
-def test_on_a_gpu_the_first_bad_step_is_told_when_asked(
+def test_on_a_gpu_the_first_bad_step_is_reported_on_request(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 14: steps do not wait for the device; before anything is saved it is asked."""

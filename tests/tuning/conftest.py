@@ -75,8 +75,8 @@ def let_win(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def choose(number: int) -> None:
         def judge(result: Any, *others: Any) -> dict[str, Any]:
-            found = rung(result, *others)
-            return found | {"nll": found["nll"] - (1 + number) * (f"/{number:04d}/" in result.model)}
+            record = rung(result, *others)
+            return record | {"nll": record["nll"] - (1 + number) * (f"/{number:04d}/" in result.model)}
 
         monkeypatch.setattr(trials, "_rung", judge)
 

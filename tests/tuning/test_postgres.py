@@ -32,8 +32,8 @@ def postgres() -> Iterator[Server]:
     if find_server() is None:
         assert not os.environ.get(REQUIRED), "no PostgreSQL server: apt-get install postgresql"
         pytest.skip("needs a PostgreSQL server (Debian: apt-get install postgresql)")
-    with server() as found:
-        yield found
+    with server() as running:
+        yield running
 
 
 @pytest.fixture

@@ -118,9 +118,9 @@ def test_noise_is_no_gain(tuned: list[float], untuned: list[float], expected: st
 def test_training_longer_is_judged_too() -> None:
     runs = finals([0.90, 0.91, 0.92], [0.80, 0.81, 0.82])
     longer = [final("longer", seed, accuracy) for seed, accuracy in enumerate([0.95, 0.96, 0.97], 1)]
-    found, unfinished = verdict_of(runs + longer), verdict_of(runs + longer[1:])
-    assert found is not None
+    verdict, unfinished = verdict_of(runs + longer), verdict_of(runs + longer[1:])
+    assert verdict is not None
     assert unfinished is not None
-    assert found.longer_difference == pytest.approx((-0.07267, -0.02733), abs=1e-5)
-    assert found.recommended == "tuned"
+    assert verdict.longer_difference == pytest.approx((-0.07267, -0.02733), abs=1e-5)
+    assert verdict.recommended == "tuned"
     assert unfinished.longer_difference is None

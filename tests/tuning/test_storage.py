@@ -32,7 +32,7 @@ def test_a_server_is_named_without_its_secrets(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "secret", "mysql://me:secret@host/db", "sqlite:///secret", "postgresql://h:secret/d"]
 )
-def test_what_is_no_server_is_refused_without_saying_it(text: str) -> None:
+def test_an_invalid_address_is_refused_without_printing_it(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_url(text)
     assert "secret" not in str(refused.value)
@@ -72,7 +72,7 @@ def test_an_operation_is_tried_again_with_growing_pauses(server: Any, logged: py
     assert logged.messages == ["no answer from postgresql://host/db: trying again"]
 
 
-def test_patience_ends_and_is_shared(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_deadline_is_shared(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after that fails at once, so that a worker ends soon."""
     monkeypatch.setenv(storage.PATIENCE_VARIABLE, "60")
 

@@ -79,7 +79,7 @@ def test_small_images_are_judged_at_their_size(study: Any, context: Any) -> None
     assert [rung["image_size"] for rung in trial.user_attrs["rungs"]] == [6, 6, 8]
 
 
-def test_who_is_behind_stops(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_that_are_behind_stop(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run_trial(study.ask(), context)
     rung, worse = trials._rung, iter([9.0])
     monkeypatch.setattr(trials, "_rung", lambda *arguments: rung(*arguments) | {"nll": next(worse)})

@@ -28,8 +28,8 @@ SHA256 = {  # of the files in onnxruntime-web-1.30.0.tgz from npm, and of the no
 
 def parts(text: str) -> dict[str, bytes]:
     """The packed parts of a page, unpacked."""
-    found = re.findall(r'<script id="(\w+)" type="text/plain">([^<]*)</script>', text)
-    return {name: gzip.decompress(base64.b64decode(content)) for name, content in found}
+    packed = re.findall(r'<script id="(\w+)" type="text/plain">([^<]*)</script>', text)
+    return {name: gzip.decompress(base64.b64decode(content)) for name, content in packed}
 
 
 @pytest.mark.parametrize("name", SHA256)
@@ -41,13 +41,13 @@ def test_runtime_is_as_published(name: str) -> None:
 
 
 def test_parts(fp32_page: Exported) -> None:
-    found = parts(Path(fp32_page.file).read_text(encoding="utf-8"))
-    assert list(found) == ["runtime", "wasm", "notices", "network"]
-    assert found["wasm"] == page.runtime_file("ort-wasm-simd-threaded.wasm")
-    network = onnx.load_model_from_string(found["network"])
+    unpacked = parts(Path(fp32_page.file).read_text(encoding="utf-8"))
+    assert list(unpacked) == ["runtime", "wasm", "notices", "network"]
+    assert unpacked["wasm"] == page.runtime_file("ort-wasm-simd-threaded.wasm")
+    network = onnx.load_model_from_string(unpacked["network"])
     onnx.checker.check_model(network, full_check=True)
     assert [output.name for output in network.graph.output] == ["logits", "probabilities", "resized"]
-    assert found["notices"].startswith(b"MIT License\n\nCopyright (c) Microsoft Corporation")
+    assert unpacked["notices"].startswith(b"MIT License\n\nCopyright (c) Microsoft Corporation")
 
 
 def test_policy(fp32_page: Exported) -> None:
@@ -82,10 +82,10 @@ def test_command(run: Run, digits_run: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     code, printed, err = run("export", digits_run, "--format", "web", "--samples", 3, "--json", *out)
     assert code == 0, err
-    found = json.loads(printed)
-    assert (found["precision"], found["file"]) == ("int8", f"{tmp_path}/out/digits-int8.html")
-    text = Path(found["file"]).read_text(encoding="utf-8")
-    assert len(text.encode()) == found["num_bytes"]
+    exported = json.loads(printed)
+    assert (exported["precision"], exported["file"]) == ("int8", f"{tmp_path}/out/digits-int8.html")
+    text = Path(exported["file"]).read_text(encoding="utf-8")
+    assert len(text.encode()) == exported["num_bytes"]
     assert text.count("<img ") == 3
     for said in ("19,937, stored as int8", "validation images, measured in fp32", "not stated", "CC BY 4.0"):
         assert said in text
