@@ -19,7 +19,7 @@ Fault = Callable[[Any], bool]
 
 
 class Hub:
-    """The state of the hub: repositories, who asked for what, and what goes wrong."""
+    """The state of the hub: repositories, requests, and the fault to simulate."""
 
     def __init__(self) -> None:
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}  # repository -> commit -> file -> content
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, json.dumps(value), "application/json")
 
     def refuse(self, status: int, code: str, message: str = "") -> None:
-        """As the hub does: the reason is in the headers."""
+        """Like the hub, with the reason in the headers."""
         self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("X-Error-Message", message)
@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def at(path: str, answer: Callable[[Handler], Any]) -> Fault:
-    """A fault: this answer to requests whose path has this in it."""
+    """A fault: `answer` handles requests whose path contains this text."""
     return lambda request: path in request.url and (answer(request), True)[1]
 
 

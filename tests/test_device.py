@@ -1,4 +1,4 @@
-"""The hardware that wishes lead to, and the machine's name."""
+"""The chosen hardware, and the machine's name."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ print(open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
 def test_freed_memory_is_kept() -> None:
-    """64 MiB that a tensor freed stay with the process, and go back to the system without the switch."""
+    """64 MiB of a freed tensor stay with the process; without the setting they return to the system."""
     kept, given_back = (
         int(subprocess.check_output([sys.executable, "-c", FREED.format(keep=keep)])) for keep in (True, False)
     )

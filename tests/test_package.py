@@ -1,4 +1,4 @@
-"""The Python interface: what a program imports, from data to report, and at once."""
+"""The Python interface, from data to report; it imports fast."""
 
 import ast
 import inspect

@@ -25,7 +25,7 @@ def test_summary(run: Run) -> None:
 
 
 def test_design(run: Run) -> None:
-    """People get what it costs of what is allowed and the next command; --json the spec that this command trains."""
+    """The text shows costs against limits and the next command; --json has the spec that the command trains."""
     code, out, _ = run("design", "--budget", "1M", "--max-macs", "50M")
     assert code == 0
     assert re.search(r"parameters +[\d,]+ \([\d.]+% of 1,000,000\)", out)
@@ -52,7 +52,7 @@ def test_design(run: Run) -> None:
 
 @pytest.mark.usefixtures("synthetic")
 def test_train(run: Run, recipe_path: Path, tmp_path: Path) -> None:
-    """Any key of the recipe is a flag; --json prints what result.json has, people get the next command to try."""
+    """Any recipe key is a flag; --json prints result.json; the text ends with the next command to try."""
     arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run")
     code, out, err = run(*arguments, "a", "--json", "--max-steps", 3, "--optim.lr", 0.01, "--seed", 5)
     assert code == 0
@@ -79,7 +79,7 @@ def test_default_run_folders_do_not_collide(run: Run, recipe_path: Path, tmp_pat
 def test_a_failing_report_is_logged_and_debug_shows_the_traceback(
     run: Run, recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training has succeeded, so that the exit code is 0."""
+    """The training has succeeded, so the exit code is 0."""
 
     def fail(*_: object, **__: object) -> None:
         raise KeyError("lost")

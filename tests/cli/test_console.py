@@ -1,4 +1,4 @@
-"""What is printed for people: tables that keep their columns."""
+"""Tables printed for people keep their columns."""
 
 import errno
 import io
@@ -92,7 +92,7 @@ LONG = ("short-haired domestic cat", "a" * 70, "dog")
 def test_narrow_terminals_keep_names(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 53: and numbers. Where a table does not fit, each row is a line with the name and one with the rest."""
+    """Row 53: names and numbers are kept. A table that does not fit has two lines a row: the name and the rest."""
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")

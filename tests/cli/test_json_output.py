@@ -1,4 +1,4 @@
-"""`--json` and `--out`: where the document goes, and what is never replaced."""
+"""`--json` and `--out`: where the document is written, and which files are never replaced."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def test_standard_output_has_the_document_alone(capsys: pytest.CaptureFixture[st
 
 
 def test_a_file_and_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Made with its folder, and replaced when it is there."""
+    """The file is created with its folder, and replaced if it exists."""
     path = tmp_path / "new" / "output.json"
     for _ in range(2):
         tell(path)
@@ -40,7 +40,7 @@ def test_a_file_and_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_link_is_written_through(tmp_path: Path) -> None:
-    """Row 51: to a file, through another link, and to a file that is not there yet."""
+    """Row 51: links to a file, to another link, and to a file that does not exist yet."""
     (tmp_path / "kept").mkdir()
     for name, target in (("link", "kept/a.json"), ("further", "link"), ("dangling", "kept/b.json")):
         (tmp_path / name).symlink_to(target)
@@ -71,7 +71,7 @@ def test_a_device_is_written_into() -> None:
 @pytest.mark.parametrize("spelling", ["-", "/dev/stdout", "/dev/fd/1"])
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_standard_output_as_a_file(spelling: str, kind: str, tmp_path: Path) -> None:
-    """Row 51: like `--json`, so that nothing is mixed with it and no redirection is replaced."""
+    """Row 51: as with `--json`, nothing else is written to it, and a redirection is not replaced."""
     command = [sys.executable, "-m", "pocket_resnet", "summary", "resnet20", "--out", spelling]
     redirected = tmp_path / "output.json"
     with redirected.open("w") as file:
@@ -95,7 +95,7 @@ def test_the_file_is_written_although_nobody_reads_standard_output(
 
 
 def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the file is there already: it is replaced by another one in its folder."""
+    """An existing file too: it is replaced through a temporary file in its folder."""
     with pytest.raises(UsageError, match="a folder, not a writable file"):
         JsonOutput(False, tmp_path)
     (tmp_path / "loop").symlink_to("loop")
@@ -149,7 +149,7 @@ def test_every_command_has_json_and_out(
 
 @pytest.mark.usefixtures("synthetic")
 def test_train_has_json_and_out(run: Run, recipe_path: Path, tmp_path: Path) -> None:
-    """And the result of the run that it trains is not replaced, though it was not there before."""
+    """--out cannot replace the result of the run that it trains."""
     arguments = ("train", recipe_path, "--no-report", "--max-steps", 1, "--runs-dir", tmp_path, "--run", "r")
     code, out, _ = run(*arguments, "--json", "--out", tmp_path / "output.json")
     assert code == 0

@@ -57,7 +57,7 @@ def test_overview_names_every_command(run: Run) -> None:
 
 
 def test_help_and_summary_do_without_torch() -> None:
-    """They answer at once because nothing heavy is imported for them."""
+    """They start fast because they import nothing heavy."""
     code = f"""
 import sys
 from pocket_resnet.cli.main import main
@@ -109,7 +109,7 @@ USAGE = {
 
 @pytest.mark.parametrize("case", USAGE)
 def test_usage_errors(case: str, run: Run) -> None:
-    """Exit code 2; two lines at most: what and where, how to fix it. Notices on the data stand before them."""
+    """Exit code 2 and at most two lines: what and where, how to fix it. Notices about the data come first."""
     arguments, message = USAGE[case]
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
@@ -179,7 +179,7 @@ def test_every_error_has_its_code() -> None:
 
 
 def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shells leave `~` in `--out=~/output.json`, and programs give words without a shell."""
+    """Shells do not expand `~` in `--out=~/output.json`; programs pass arguments without a shell."""
     monkeypatch.setenv("HOME", str(picture.parent))
     relative = trained.relative_to(picture.parent)
     run("--version")  # what training said is read
@@ -190,7 +190,7 @@ def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pyte
 
 
 def test_rich_exits_with_141_on_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 51: rich ends the program with 1 where it meets the closed pipe itself."""
+    """Row 51: rich exits with 1 when it writes to the closed pipe itself."""
 
     def dispatch(_arguments: list[str], _debug: bool) -> None:
         try:

@@ -1,4 +1,4 @@
-"""`predict`: which images are meant, under which names, and what is printed of them."""
+"""`predict`: which images it finds, how it names them, and what it prints."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def here(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with some pictures and a file that is none."""
+    """The working folder, with some pictures and a file that is not an image."""
     folder = tmp_path / "here"
     for name in ("b.png", "a.png", "many/2.png", "many/deep/1.png", "odd[1].png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def test_images_are_named_as_they_were_given(run: Run, trained: Path, given: lis
 
 @pytest.mark.usefixtures("here")
 def test_csv_has_a_line_an_image(run: Run, trained: Path, tmp_path: Path) -> None:
-    """As many classes as were asked for, the same as in JSON, also in a file."""
+    """As many classes as requested, equal to the JSON, also in a file."""
     words = ("predict", trained, "a.png", "many", "--top", 2)
     code, out, _ = run(*words, "--csv", "--out", tmp_path / "p.csv")
     assert code == 0

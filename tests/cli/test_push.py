@@ -1,4 +1,4 @@
-"""The command `push`: what people and scripts get."""
+"""The command `push`: its text and JSON."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_dry_run(run: Run, hub: Hub, trained: Path) -> None:
 
 @pytest.mark.usefixtures("synthetic", "hub")
 def test_commands_take_addresses(run: Run, trained: Path, picture: Path) -> None:
-    """`evaluate`, `predict` and `summary` say of a model on the hub what they say of its original."""
+    """`evaluate`, `predict` and `summary` give the same output for a model on the hub as for its original."""
     run("push", trained, "ann/tiny")
     for arguments in (("evaluate", "--data", "synthetic", "--json"), ("predict", picture), ("summary",)):
         (code, out, _), original = (run(arguments[0], model, *arguments[1:]) for model in ("hf://ann/tiny", trained))

@@ -38,7 +38,7 @@ def augmenter(seed: int = 0, **recipe: Any) -> Augmenter:
 
 
 def mirrored_index(index: int, size: int) -> int:
-    """Where a mirror at either border's pixel shows the index."""
+    """The index after reflection at the border pixels."""
     while not 0 <= index < size:
         index = -index if index < 0 else 2 * (size - 1) - index
     return index
@@ -102,7 +102,7 @@ def test_alternating_flip_mirrors_each_image_in_every_other_epoch(images_NCHW: T
 
 
 def test_alternating_flip_counts_visits_when_images_are_skipped(images_NCHW: Tensor) -> None:
-    """An image that is trained in every second epoch is not always seen from the same side."""
+    """An image that is trained every second epoch is still flipped at every second visit."""
     augment, visit_N = augmenter(flip="alternating"), torch.arange(len(images_NCHW)) % 5
     unseen = torch.tensor(is_mirrored(augment, images_NCHW, epoch=0))
     for epoch in (0, 3):
@@ -171,7 +171,7 @@ def test_input_is_not_written_to(images_NCHW: Tensor) -> None:
 
 
 def test_cutout(images_NCHW: Tensor) -> None:
-    """A square of that side around a pixel, cut at the border, in the fill colour; nothing else changes."""
+    """A square of that size around a pixel, clipped at the border, in the fill colour; nothing else changes."""
     augmented_NCHW = augmenter(cutout_px=4)(images_NCHW, ALL)
     blank_NHW = (augmented_NCHW == FILL_C.view(3, 1, 1)).all(1)
     assert torch.equal(torch.where(blank_NHW[:, None], images_NCHW, augmented_NCHW), images_NCHW)

@@ -60,7 +60,7 @@ def test_pixels_half_written_by_a_killed_process_are_removed(make_folder: Any) -
 
 @pytest.mark.parametrize("how", ["written over", "replaced"])
 def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any) -> None:
-    """Its new pixels are trained on; `verify` of what was opened before names it."""
+    """The new pixels are used; `verify` on the source opened before names the file."""
     root = make_folder({"a": 4, "b": 4})
     source = opened(root)
     assert source.verify() == Verification(num_files=8, num_recorded=8)
@@ -96,7 +96,7 @@ def kept(root: Path) -> set[str]:
 def test_cache_size_is_bounded(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
-    """The least recently used sets go first, which is said; neither the set in use nor another open one goes."""
+    """The least recently used sets are removed, with a log message; sets that are open stay."""
     monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 2 * 4 * 3 * 8 * 8 + 300)  # two sets, not three
     roots = [make_folder({"a": 4}, name=name) for name in ("first", "second", "third", "fourth")]
     keys = []

@@ -1,4 +1,4 @@
-"""CIFAR as found on disk: both layouts, MD5s, what is missing, what is remembered."""
+"""CIFAR on disk: both layouts, MD5s, missing files, recorded checks."""
 
 import hashlib
 import json
@@ -127,7 +127,7 @@ def test_damaged_record_of_checks_is_ignored(cifar10: Any, tmp_path: Path) -> No
 
 
 def test_read_only_folder_works(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 13: what is there already can be used."""
+    """Row 13: files that are already there can be used."""
 
     def refuse(path: Path, _content: bytes) -> None:
         raise EnvironmentFault("cannot write", where=path)

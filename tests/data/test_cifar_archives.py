@@ -1,4 +1,4 @@
-"""How CIFAR is obtained: downloaded, or from an archive that was put there by hand, which stays as it is."""
+"""CIFAR is downloaded, or unpacked from an archive put there by hand, which stays unchanged."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Images known again by their pixels."""
+"""Digests identify images by their pixels."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What is held out of a folder stays held out as the folder grows, and copies are never on both sides."""
+"""Held-out images stay held out as the folder grows; copies are never in both splits."""
 
 from collections.abc import Mapping
 from pathlib import Path

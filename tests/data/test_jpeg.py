@@ -1,4 +1,4 @@
-"""JPEGs: damage inside is refused, damage behind is not, very large ones are decoded in little memory."""
+"""JPEGs: damage inside the scan is refused, damage after it is not, very large ones need little memory."""
 
 import io
 import re
@@ -63,7 +63,7 @@ def test_damage_inside_is_refused(kind: str, size: int | None) -> None:
 @pytest.mark.parametrize("size", [None, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_with_complete_scans_are_used(kind: str, size: int | None) -> None:
-    """Row 47: only the end marker is missing, or something stands behind it."""
+    """Row 47: only the end marker is missing, or other bytes follow it."""
     content = encoded(picture(), **KINDS[kind])
     whole = decode(content, size)
     for same in (content[:-2], content[:-1], content + b"trailing " * 99, content + END, content + content):
@@ -97,7 +97,7 @@ def test_odd_bytes_outside_of_the_picture_do_not_matter(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stray_bytes_do_not_hide_damage(kind: str) -> None:
-    """Row 47: nor is what damage leaves before the end marker taken for stray bytes."""
+    """Row 47: bytes that damage leaves before the end marker do not count as stray bytes."""
     content = with_version(encoded(picture(), **KINDS[kind]), b"\0\0")
     half, third = len(content) // 2, len(content) // 3
     for bad in (

@@ -39,7 +39,7 @@ def steps_of(
 
 @given(num_samples=st.integers(1, 300), batch_size=st.integers(1, 300), epoch=st.integers(0, 99), seed=st.integers(0))
 def test_each_sample_once(num_samples: int, batch_size: int, epoch: int, seed: int) -> None:
-    """But for one image that would be a batch of its own; batches are full but for the last."""
+    """Except one image that would be a batch of its own; all batches but the last are full."""
     assume(batch_size <= num_samples)
     order_N, steps = epoch_order(num_samples, seed, epoch), steps_of(num_samples, batch_size)
     first = epoch * steps.per_epoch
@@ -177,7 +177,7 @@ def test_all_images_are_trained_after_hard_until(make_loader: Callable[..., Load
 
 
 def test_a_teachers_views_repeat(make_loader: Callable[..., Loader]) -> None:
-    """Order and mixing do not; without a teacher every epoch has its own views."""
+    """Order and mixing do not repeat; without a teacher every epoch has its own views."""
     for section, repeats in (({"model": "somewhere", "epochs": 2}, True), ({}, False)):
         loader = make_loader(epochs=4, augment={"flip": "random"}, teacher=section)
         first_NCHW, second_NCHW, third_NCHW = (torch.cat(list(loader.views(epoch))) for epoch in range(3))

@@ -1,4 +1,4 @@
-"""PNGs whose metadata are too long or damaged: the picture is whole, so it is used."""
+"""PNGs with too long or damaged metadata: the picture is intact, so it is used."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Which images are trained: the hard_fraction of a step's candidates, by what they last cost."""
+"""Which images are trained: the hard_fraction of a step's candidates with the highest last loss."""
 
 import torch
 
@@ -24,7 +24,7 @@ def test_untrained_images_come_first() -> None:
 
 
 def test_every_image_is_trained_again() -> None:
-    """One whose loss stays low is passed over until the others' have fallen below it."""
+    """An image with a low loss is skipped until the others' losses have fallen below it."""
     selection, trained = Selection(8, CPU), torch.zeros(8)
     for _ in range(12):
         chosen_B = selection(torch.arange(8), 4)

@@ -1,4 +1,4 @@
-"""The door to data sets: names, `auto`, splits, descriptions, statistics."""
+"""Opening data sets: names, `auto`, splits, descriptions, statistics."""
 
 import json
 from pathlib import Path

@@ -128,7 +128,7 @@ def test_flat_pictures(name: str) -> None:
 
 
 def test_each_image_has_its_own_operation(picture: Image.Image) -> None:
-    """A mixed batch is what each image would be alone; the input stays as it is."""
+    """A mixed batch equals each image processed alone; the input is unchanged."""
     draws = torch.Generator().manual_seed(0)
     B = 100
     images_BCHW = torch.randint(0, 256, (B, 3, SIZE, SIZE), generator=draws).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The commands as a user gives them: processes of their own, without a network, in an empty home and folder."""
+"""The commands as a user runs them: in their own processes, offline, with an empty home and folder."""
 
 import json
 import os
@@ -19,7 +19,7 @@ RUN = "runs/fast-digits-seed0"
 
 
 class User:
-    """Gives commands in a folder; no proxy, mirror or cache of this machine reaches them."""
+    """Runs commands in a folder, without this machine's proxy, mirrors or caches."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

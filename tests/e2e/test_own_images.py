@@ -1,4 +1,4 @@
-"""docs/own-images.md: its first commands, as they stand there, from a folder of pictures to a page on a phone."""
+"""The first commands of docs/own-images.md, verbatim: from a folder of pictures to a page on a phone."""
 
 import csv
 import json
@@ -61,7 +61,7 @@ def started(server: list[str]) -> Iterator[str]:
 
 
 def check_on_a_phone(browser: Any, address: str) -> None:
-    """Over plain HTTP from another machine's name, to which browsers grant less than to localhost."""
+    """Over plain HTTP from another host name, which browsers trust less than localhost."""
     context = browser.new_context(**PHONE)
     context.route(
         "http://computer.test/**",

@@ -1,4 +1,4 @@
-"""A small network that knows the digits, and what the tests export of it; each is made once a module."""
+"""A small network trained on the digits, and its exported files; each is made once a session."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exports(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """What was exported, by precision; `vnni` is int8 for that target."""
+    """Exported files by precision; `vnni` is int8 for that target."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("exports")
     exported = {

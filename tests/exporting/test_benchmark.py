@@ -1,4 +1,4 @@
-"""The benchmark measures every runtime and number of threads, and says what it measured."""
+"""The benchmark measures every runtime and number of threads, and reports what it measured."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ def test_without_the_extra(digits_run: Path, monkeypatch: pytest.MonkeyPatch, ca
 def test_exported_files(
     exports: dict[str, Exported], digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are named as they are stored, with the precision and accuracy that they state."""
+    """They have their file's name, with the precision and accuracy stated in the file."""
     plot, files = tmp_path / "speed.png", [Path(exports[name].file) for name in ("int8", "fp16")]
     flags = ["--threads", "1", "--rounds", "2"]
     main(["benchmark", *map(str, files), *flags, "--plot", str(plot), "--json"])
@@ -135,7 +135,7 @@ def nothing(_: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_the_child_s(tmp_path: Path) -> None:
-    """The large parent does not count, and what the child touches does."""
+    """The parent's memory does not count; memory that the child touches does."""
     large = bytearray(b"\1" * 500_000_000)
     least, most = peak_bytes(nothing, tmp_path), peak_bytes(allocate, tmp_path)
     assert least < len(large)

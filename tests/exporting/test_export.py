@@ -99,7 +99,7 @@ def test_mixed_pictures_get_the_native_probabilities(exports: dict[str, Exported
 
 
 def test_reported_figures_are_those_of_the_file(exports: dict[str, Exported], digits_run: Path) -> None:
-    """Agreement, accuracy, lost and won, counted again."""
+    """Agreement, accuracy, lost and won images, recomputed."""
     val = open_source("digits").split("val")
     images_NHWC, labels_N = validation_images("digits", len(val)), val.labels_N.numpy()
     predicted_N = of_model(digits_run, images_NHWC).argmax(1)

@@ -122,7 +122,7 @@ def test_exported_files_are_opened(name: str, exports: dict[str, Exported]) -> N
 def test_hostile_files_are_refused(
     case: str, exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 31: by what they say of themselves; onnxruntime is never asked."""
+    """Row 31: by their content; onnxruntime never sees them."""
     change, message = HOSTILE[case]
     model = onnx.load(exports["fp32"].file)
     change(model)
@@ -140,7 +140,7 @@ def test_hostile_files_are_refused(
 def test_unchecked_fields_are_dropped(
     exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 31: onnxruntime gets what was checked and nothing else."""
+    """Row 31: onnxruntime gets only the checked fields."""
     given: list[bytes] = []
     monkeypatch.setattr(exported_model, "Session", lambda content, _: given.append(content))
     content = Path(exports["fp32"].file).read_bytes()

@@ -59,7 +59,7 @@ def test_short_names_change_nothing_else(tiny_spec: NetworkSpec) -> None:
 
 @pytest.fixture(scope="module")
 def prepare() -> Callable[[np.ndarray, int], np.ndarray]:
-    """The picture as the graph hands it to the network, in levels; the network is one that passes pixels on."""
+    """The picture as the graph passes it to the network, in levels; the network returns its input."""
     sessions: dict[int, Session] = {}
 
     def run(picture_HWC: np.ndarray, size: int) -> np.ndarray:

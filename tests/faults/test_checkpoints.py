@@ -143,7 +143,7 @@ def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
 def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
     go: Callable[..., Result], checkpoints: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 6: and the end is the same as without the damage, with one checkpoint kept as with two."""
+    """Row 6: the final weights are those without the damage, with one or two checkpoints kept."""
     go(max_steps=3, checkpoint={"keep": 3})
     damaged = checkpoints / "step-000003" / TENSORS_NAME
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -157,7 +157,7 @@ def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
 
 
 def test_run_without_an_intact_checkpoint_exits_with_4(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: and the damaged ones are left as they are."""
+    """Row 6: the damaged checkpoints are left unchanged."""
     go(max_steps=2)
     for path in checkpoints.iterdir():
         (path / STATE_NAME).write_bytes(b"{}")
@@ -178,7 +178,7 @@ FORGED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", FORGED)
 def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: also where the sums fit; an older one takes its place, and nothing else is removed."""
+    """Row 6: also with matching sums; an older checkpoint replaces it, and nothing else is removed."""
     go(max_steps=2)
     (checkpoints.parent / "result.json").unlink()
     forge(checkpoints / "step-000002", **FORGED[case])
@@ -188,7 +188,7 @@ def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoint
 
 
 def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: it would be counted up to."""
+    """Row 6: a step number beyond the run's end is damage."""
     go(max_steps=1)
     (checkpoints.parent / "result.json").unlink()
     (checkpoints / "step-000001").rename(checkpoints / f"step-{10**15}")
@@ -212,7 +212,7 @@ def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path)
 def test_another_torch_or_machine_is_logged(
     go: Callable[..., Result], checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 9: said, and it goes on."""
+    """Row 9: a log message, and the run resumes."""
     go(max_steps=2)
     go(max_steps=2)
     assert "not bit-exact" not in caplog.text
@@ -222,7 +222,7 @@ def test_another_torch_or_machine_is_logged(
 
 
 def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], logged: pytest.LogCaptureFixture) -> None:
-    """Row 8: every differing field with both values; `fork` goes on; how and how long it computes may change."""
+    """Row 8: names every differing field with both values; `fork` resumes; hardware and checkpoints may change."""
     go(max_steps=2)
     with pytest.raises(UsageError) as raised:
         go(optim={"lr": 0.07}, batch_size=7)
@@ -238,7 +238,7 @@ def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], logged: p
 
 
 def test_changed_data_is_refused(go: Callable[..., Result], synthetic: Any) -> None:
-    """Row 8: named, and `fork` goes on."""
+    """Row 8: the data are named, and `fork` resumes."""
     go(max_steps=2)
     synthetic.fingerprint = "other pictures"
     with pytest.raises(UsageError, match="synthetic differs from the data this run began with") as raised:

@@ -39,7 +39,7 @@ def arguments(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path
 def test_disk_full(
     limit: int, message: str, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 5: the checkpoints from before stay, and with space again the run goes on."""
+    """Row 5: earlier checkpoints stay, and with space again the run resumes."""
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     capfd.readouterr()
 
@@ -74,7 +74,7 @@ def test_disk_full_when(
     start_child: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 5: at metrics, model, result, digests; what was there stays, and with space again the run ends."""
+    """Row 5: at metrics, model, result, digests; earlier files stay, and with space again the run finishes."""
     owner, name, path = MOMENTS[moment]
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     model = (tmp_path / "r/model/model.safetensors").read_bytes()

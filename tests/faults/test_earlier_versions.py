@@ -39,7 +39,7 @@ def config(folder: Path) -> dict[str, object]:
 
 
 def test_the_run_is_of_an_earlier_format() -> None:
-    """Else the tests below would show nothing."""
+    """Otherwise the tests below would prove nothing."""
     assert "[average]\ndecay = 0.8" in (MADE / "recipe.toml").read_text()
     assert config(MADE / "model")["format"] == 1 < FORMAT
     assert sum(path.stat().st_size for path in MADE.rglob("*") if path.is_file()) < 100_000
@@ -53,7 +53,7 @@ def test_its_recipe_keeps_its_meaning() -> None:
 
 
 def test_its_model_is_evaluated(run: Path) -> None:
-    """Row 10: to the accuracy that it had."""
+    """Row 10: the accuracy is the recorded one."""
     assert evaluate_model(run).accuracy == read_result(MADE / "result.json").accuracy == load_model(run)[1].accuracy
 
 
@@ -67,7 +67,7 @@ def test_the_finished_run_stays_finished(run: Path, logged: pytest.LogCaptureFix
 
 
 def test_it_resumes_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixture) -> None:
-    """Row 10: with its averages, and to the figures that it came to then, but for the rounding of another machine."""
+    """Row 10: with its averages; its figures match the recorded ones up to rounding."""
     shutil.rmtree(run / "checkpoints" / "step-000040")
     shutil.rmtree(run / "model")
     averages = [name for name in checkpoint.load(run / "checkpoints" / "step-000039")[1] if name.startswith("ema.")]

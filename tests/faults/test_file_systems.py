@@ -1,4 +1,4 @@
-"""Row 54: file systems that lack something: Google Drive's folder in Colab, some NFS and FUSE."""
+"""Row 54: file systems that lack a feature: Google Drive's folder in Colab, some NFS and FUSE."""
 
 import errno
 import fcntl
@@ -45,7 +45,7 @@ def test_training_works_with_a_warning(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once, and the run is whole: resumed and evaluated."""
+    """One warning for the missing feature, and the run can be resumed and evaluated."""
     where, name, replacement, said = LACKING[what]
     monkeypatch.setattr(where, name, replacement)
     monkeypatch.setattr(files, "_warned", set())

@@ -111,7 +111,7 @@ def logits(folder: Path) -> torch.Tensor:
 
 
 def test_models_of_all_releases_give_the_same_logits(make_model: Callable[[Path], None]) -> None:
-    """Row 10: and the same class names and probabilities."""
+    """Row 10: also the same class names and probabilities."""
     if IS_WRITING and not (GOLDEN / f"model-{__version__}").exists():
         make_model(GOLDEN / f"model-{__version__}")
     folders = sorted(GOLDEN.glob("model-*"))

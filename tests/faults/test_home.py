@@ -1,4 +1,4 @@
-"""Row 52: users without a home folder, as in containers that run under any number."""
+"""Row 52: users without a home folder, as in containers with an arbitrary user id."""
 
 import pwd
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def test_auto_uses_the_digits(run: Run) -> None:
 def test_commands_with_a_cache_name_the_flag(
     name: str, run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And works with it."""
+    """With the flag, the command works."""
     for file in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         path = picture.parent / "pictures" / file
         path.parent.mkdir(parents=True, exist_ok=True)

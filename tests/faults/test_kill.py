@@ -1,4 +1,4 @@
-"""kill -9 at every file event and at random times: going on leads to the same bytes as never having stopped."""
+"""kill -9 at every file event and at random times: the resumed run ends with the bytes of an uninterrupted one."""
 
 import functools
 import itertools
@@ -37,7 +37,7 @@ def run(runs_dir: Path, recipe: Recipe) -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run leaves but for times: two runs are the same where this is equal."""
+    """All files of a run except times: two runs are the same if this is equal."""
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     documents = [*metrics, *(json.loads((folder / name).read_text()) for name in ("result.json", "model/config.json"))]
     for document in documents:
@@ -91,7 +91,7 @@ def undisturbed(tmp_path: Path, recipe: Recipe, synthetic: Any) -> dict[str, Any
 
 
 def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
-    """Rows 1, 2, 3: resumed bit-equal; once there is a checkpoint there is always one; no temporaries stay."""
+    """Rows 1, 2, 3: bit-equal after resuming; after the first save a checkpoint always exists; no temporaries stay."""
 
     def work(runs_dir: Path, number: int) -> None:
         die_at(number)
@@ -136,7 +136,7 @@ def test_kill_after_the_last_checkpoint(
 
 
 def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> None:
-    """Row 1: a model or a file that a longer run replaces is the old one or the new one, and whole, once it goes on."""
+    """Row 1: after a kill, a replaced model or file is the complete old one or the complete new one."""
 
     def write(folder: Path, content: bytes) -> None:
         write_folder(folder / "model", {"a": content, "b": content * 2})
@@ -164,7 +164,7 @@ def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> N
 
 
 def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
-    """Row 1: twenty times, one run after the other as often as it takes, and every run ends bit-equal."""
+    """Row 1: twenty kills, resumed until the run ends; every run ends bit-equal."""
     draws = random.Random(0)
     started_s = time.monotonic()
     run(tmp_path / "timed", recipe)
@@ -185,7 +185,7 @@ def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_p
 
 @pytest.mark.long
 def test_kill_the_real_command_at_random_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Rows 1, 2: twenty times in its loop, as often as needed from start to end; what is left is equal to the bit."""
+    """Rows 1, 2: twenty kills in the training loop, resumed until the end; the files are bit-equal."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(folder: Path) -> subprocess.Popen[bytes]:

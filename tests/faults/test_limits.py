@@ -1,4 +1,4 @@
-"""Hostile models, checkpoints and archives, seen from outside: refused within a second and with little memory."""
+"""Hostile models, checkpoints and archives are refused within a second and with little memory."""
 
 import gzip
 import json
@@ -90,7 +90,7 @@ def deep_network() -> dict[str, Any]:
 
 
 def attacks() -> dict[str, dict[str, bytes]]:
-    """Model directories by what is hostile in them."""
+    """Hostile model directories by name."""
     other_shape = load(WEIGHTS) | {"head.weight": torch.zeros(3, 3)}
     million_fields = b"{" + b",".join(b'"%x":1' % n for n in range(380_000)) + b"}"
     weights = {
@@ -117,7 +117,7 @@ def attacks() -> dict[str, dict[str, bytes]]:
 
 
 def bombs() -> dict[str, bytes]:
-    """Archives of 2 MB with 2 GB of zeros in them, by what these are said to be."""
+    """Archives of 2 MB that contain 2 GB of zeros, by the kind of their entry."""
     archives, zeros = {}, gzip.compress(bytes(2**20)) * 2**11
     for name, kind, size in (
         ("file", tarfile.REGTYPE, 2**31),

@@ -1,4 +1,4 @@
-"""A pickle that would run code, wherever a file is read: refused by its content, and nothing of it runs."""
+"""A pickle that would run code, as each file that is read: refused by its content, and no code runs."""
 
 import dataclasses
 import hashlib
@@ -62,13 +62,13 @@ def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) 
 
 
 def replace(folder: Path, name: str, content: bytes) -> None:
-    """Put the content there, with sums that fit, as an attacker would."""
+    """Replace the content, with matching sums, as an attacker would."""
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
     write_folder(folder, files | {name: content})
 
 
 def test_the_pickle_runs_code_when_loaded(sentinel: Path) -> None:
-    """Else the tests below could not fail."""
+    """Otherwise the tests below could not fail."""
     pickle.loads(pickle.dumps(Bomb(sentinel)))
     assert sentinel.exists()
 
@@ -104,7 +104,7 @@ def test_as_big_model(trained: Path, sentinel: Path) -> None:
 def test_as_model_file(
     name: list[str], bomb: bytes, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 29: a .pt where a model directory is wanted."""
+    """Row 29: a .pt file in place of a model directory."""
     path = tmp_path / "model.pt"
     path.write_bytes(bomb)
     with pytest.raises(SystemExit) as raised:
@@ -170,7 +170,7 @@ def test_as_kept_pixels(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
 
 
 def test_no_pickle_on_disk(trained: Path) -> None:
-    """A run leaves JSON, TOML, Markdown, sums, safetensors, numbers: nothing that torch.load would be tempted by."""
+    """A run writes JSON, TOML, Markdown, sums, safetensors and numbers: no file for torch.load."""
     written = [path for path in trained.rglob("*") if path.is_file()]
     plain = {path.name for path in written if not path.suffix}
     assert plain == {".lock", "SHA256SUMS"}

@@ -1,4 +1,4 @@
-"""Two processes have equal weights to the bit; rank 0 writes; a lost one loses nothing."""
+"""Two processes have bit-equal weights; rank 0 writes; losing a process loses no training."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def command(tmp_path: Path, make_recipe: Callable[..., Recipe], tiny_spec: Any) 
 
 
 def changes_in(folder: Path) -> list[str]:
-    """What this process, a child, changes in the folder from now on, as it does so."""
+    """Record the changes that this child process makes in the folder from now on."""
     changed: list[str] = []
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -64,7 +64,7 @@ def changes_in(folder: Path) -> list[str]:
 
 
 def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], dict[str, Tensor]]:
-    """Have every process write its whole state after its last step; returns what reads it."""
+    """Make every process write its state after its last step; returns a function that reads it."""
     whole = Trainer.end_epoch
 
     def end_epoch(self: Trainer) -> None:
@@ -136,9 +136,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Rows 1, 9: exit code 5, one line, a checkpoint of the last whole step, to the bit; one process goes on, and says
-    "not bit-exact".
-    """
+    """Rows 1, 9: exit code 5, one line, an exact checkpoint of the last whole step; one process can resume it."""
     ranks = start_ranks(lambda _rank: main(command("whole", epochs=4, max_steps=3)))
     assert [rank.wait() for rank in ranks] == [0, 0]
     whole = checkpoint.load(tmp_path / "runs/whole/checkpoints/step-000003")[1]
@@ -176,7 +174,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
 def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The other says so and ends with exit code 5; what rank 0 had saved is gone on from."""
+    """The other process reports it and ends with exit code 5; a resumed run starts from rank 0's last checkpoint."""
     step = Trainer.train_step
 
     def die_in_rank_0(self: Trainer) -> int:
@@ -233,7 +231,7 @@ def test_invalid_torchrun_variables(
 def test_a_missing_process(
     rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
 ) -> None:
-    """Row 55: exit code 5 after the deadline; a rank is said by its place, from 1."""
+    """Row 55: exit code 5 after the deadline; processes are numbered from 1."""
     monkeypatch.setenv("POCKET_RESNET_WAIT_S", "0.5")
     monkeypatch.setattr("pocket_resnet.training.torchrun.TOLD_AFTER_S", 0.1)
     arguments = command("alone")
@@ -268,7 +266,7 @@ def test_a_process_that_hangs(
 
 
 def test_the_real_torchrun(tmp_path: Path) -> None:
-    """As docs/several-machines.md says it: one run, told once, that of two processes."""
+    """As in docs/several-machines.md: one run of two processes, announced once."""
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     train = ["train", "fast", "--data", "digits", "--run", "r", "--max-steps", "2", "--batch-size", "32", "--no-report"]
     small = ["--model.widths", "8", "8", "8", "--norm-images", "32", "--hardware.num-threads", "1"]

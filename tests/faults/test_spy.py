@@ -116,7 +116,7 @@ def test_digits(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 40: they lie in one file, so the reader is watched."""
+    """Row 40: all splits are in one file, so the reader is watched."""
     opened: list[int] = []
     test = Digits.test
     monkeypatch.setattr(Digits, "test", lambda digits: (opened.append(1), test(digits))[1])

@@ -1,4 +1,4 @@
-"""Two machines train one network, one of them is lost, and one process goes on alone.
+"""Two machines train one network, one of them is lost, and one process resumes alone.
 
 The machines are network namespaces, each with an address of its own, joined by a virtual cable.
 """
@@ -58,7 +58,7 @@ def kill_all(machine: str) -> None:
 
 
 def lose_power(machine: str) -> None:
-    """The cable first, so that no packet tells the other machine."""
+    """The cable first, so that no packet reaches the other machine."""
     ip("-n", machine, "link", "set", CARD, "down")
     kill_all(machine)
 
@@ -95,7 +95,7 @@ def wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen[str]
 def test_one_of_two_machines_is_lost(
     lose: Callable[[str], None], loss: str, machines: list[str], tmp_path: Path
 ) -> None:
-    """Rows 1, 9, 55: the first says so, has saved what was trained, and one process ends the training."""
+    """Rows 1, 9, 55: the first reports it and has saved its state, and one process finishes the training."""
     processes = [start(machines, rank, tmp_path) for rank in (0, 1)]
     run = tmp_path / "0/runs/r"
 

@@ -70,7 +70,7 @@ def test_class_without_images_and_certain_mistake() -> None:
 
 
 class Recorder(nn.Module):
-    """Logits that tell the picture's left half from its right; keeps what it was shown."""
+    """Logits that depend on the picture's left and right halves; records its input."""
 
     def __init__(self, spec: Any) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def test_classes_are_matched_by_name() -> None:
 
 
 def test_classes_are_matched_in_any_unicode_form() -> None:
-    """Row 50: the model was trained where file systems keep another form."""
+    """Row 50: the model was trained on a file system with another Unicode form."""
     split = Split(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]))
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     for names, model_names, expected in (
@@ -191,7 +191,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def real_sources(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:  # noqa: ARG001
-    """After training on synthetic data, open what is asked for."""
+    """After training on synthetic data, open the requested data."""
     from pocket_resnet.data.datasets import open_source
 
     monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
@@ -249,7 +249,7 @@ def test_folder_with_splits_is_evaluated_on_validation(trained: Path, pictures: 
 def test_folder_called_like_a_data_set_changes_nothing(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic: Any
 ) -> None:
-    """Row 40: `--data digits` beside a folder digits/ is the data set, and its test split stays shut."""
+    """Row 40: `--data digits` beside a folder digits/ is the data set, and its test split stays closed."""
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
     assert evaluate_model(Path(os.path.relpath(trained)), data="digits").split == "val"

@@ -1,4 +1,4 @@
-"""Grad-CAM: as the paper's equations have it, image by image, and without a trace in the model."""
+"""Grad-CAM: equal to the paper's equations, image by image, and without changes to the model."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""One way from pixels to classes, whether they come as a file, as bytes or as an array."""
+"""Files, bytes and arrays with the same pixels give the same prediction."""
 
 import io
 import json
@@ -58,7 +58,7 @@ def test_same_pixels_same_prediction(classifier: Classifier, pixels_HWC: NDArray
 
 
 def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[np.uint8], png: Path) -> None:
-    """Row 57: as `data/conversion.py` takes them; generators in batches, NumPy's numbers as Python's."""
+    """Row 57: as `data/conversion.py` accepts them; generators in batches, NumPy's numbers like Python's."""
     [expected] = classifier.predict(pixels_HWC, top=2)
     tensor_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
     ways = [Image.fromarray(pixels_HWC), tensor_CHW, pixels_HWC / 255, io.BytesIO(png.read_bytes())]
@@ -71,7 +71,7 @@ def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[n
 
 
 def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Classifier) -> None:
-    """Row 56: its random numbers are drawn for good, in the caller's type."""
+    """Row 56: it advances the caller's random state and uses the caller's default type."""
     torch.manual_seed(5)
     expected = [torch.rand(8, 8, 3, dtype=torch.float64) for _ in range(3)]
     state = torch.random.get_rng_state()
@@ -194,7 +194,7 @@ def turned(orientation: int) -> tuple[Image.Image, dict[str, Any]]:
 
 
 def with_alpha() -> Image.Image:
-    """White quarter, but transparent over black: alpha lies over white."""
+    """A white quarter, but transparent over black: alpha is blended with white."""
     picture = Image.fromarray(upright()).convert("RGBA")
     pixels_HWC = np.array(picture)
     pixels_HWC[16:, 16:] = 0

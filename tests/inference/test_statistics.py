@@ -58,7 +58,7 @@ def test_calibration_error() -> None:
 
 
 def test_calibration_bins() -> None:
-    """Each image is in one, certain ones too."""
+    """Each image is in one bin, also those with probability 1."""
     bins = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
     assert [each.num_images for each in bins] == [1, 1, 1, 1]
     assert [each.accuracy for each in bins] == [1, 0, 1, 1]
@@ -70,7 +70,7 @@ def test_calibration_bins() -> None:
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (3, 12), (12, 3), (7, 7), (400, 455), (0, 90)])
 def test_paired_difference(only_first: int, only_second: int) -> None:
-    """p as scipy has it; images that both or neither got right do not count."""
+    """p equals scipy's; images that both or neither classified correctly do not count."""
     both = [True] * 5 + [False] * 3
     first_N = torch.tensor(both + [True] * only_first + [False] * only_second)
     second_N = torch.tensor(both + [False] * only_first + [True] * only_second)

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that has every fault a network has."""
+"""Downloads from a server on this machine that simulates network faults."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ QUICK = Patience(connect_s=1, stall_s=0.3, deadline_s=5, num_rounds=2, backoff_s
 
 
 class FaultyHandler(BaseHTTPRequestHandler):
-    """The path says what goes wrong; the class counts who asked for what."""
+    """The path selects the fault; the class counts requests."""
 
     asked: ClassVar[dict[str, int]] = {}
 

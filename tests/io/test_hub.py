@@ -1,4 +1,4 @@
-"""Models from a hub on this machine: the right files or a clear line, and the copy where the hub cannot be reached."""
+"""Models from a hub on this machine: the right files or a clear error, and the cached copy when offline."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ def files(trained: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def commit(hub: Hub, files: dict[str, bytes]) -> str:
-    """That of the repository ann/tiny, which has the model and other files beside it."""
+    """The commit of the repository ann/tiny, which has the model and other files."""
     others = {"pytorch_model.bin": PICKLE, "../../escaped": b"x", "notes/plan.txt": b"x", ".gitattributes": b"x"}
     return hub.add("ann/tiny", files | others)
 
@@ -41,13 +41,13 @@ def same_weights(first: ResNet, second: ResNet) -> bool:
 
 
 def data(tmp_path: Path) -> list[str]:
-    """What is in the data folder, without locks."""
+    """The files in the data folder, without locks."""
     names = (path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*"))
     return sorted(name for name in names if not name.endswith(".lock"))
 
 
 def test_load(hub: Hub, commit: str, trained: Path, tmp_path: Path) -> None:
-    """The known files come, other files are not even asked for, and the second time nothing is downloaded."""
+    """The known files are downloaded, other files are not requested, and the second time nothing is downloaded."""
     model = pocket_resnet.load("hf://ann/tiny").model
     assert same_weights(model, load_model(trained)[0])
     folder = tmp_path / "data" / "hub" / "ann" / "tiny" / commit
@@ -66,7 +66,7 @@ def test_evaluate_looks_up_once(hub: Hub) -> None:
 
 
 def test_revisions(hub: Hub, commit: str, files: dict[str, bytes]) -> None:
-    """A commit that is here needs no hub; a branch follows the hub."""
+    """A cached commit needs no hub; a branch follows the hub."""
     pinned = Path(f"hf://ann/tiny@{commit}")
     assert find_model(pinned).name == commit
     newer = hub.add("ann/tiny", files | {"README.md": b"# Newer\n"})
@@ -101,7 +101,7 @@ UNREACHABLE = {
 def test_without_the_hub_the_cached_copy_is_used(
     name: str, hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch, logged: Any
 ) -> None:
-    """With a warning; without a copy, or where it is damaged, the fault is the error."""
+    """With a warning; without an intact copy, the hub's fault is the error."""
     folder = find_model(ADDRESS)
     if name == "nobody listens":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -143,7 +143,7 @@ NO_MODELS: dict[str, tuple[dict[str, bytes | None], str]] = {
 
 @pytest.mark.parametrize("name", NO_MODELS)
 def test_no_model(name: str, hub: Hub, files: dict[str, bytes], tmp_path: Path) -> None:
-    """Refused in one line; nothing of it is kept, and of a pickle nothing is downloaded."""
+    """Refused in one line; nothing is kept, and a pickle is not downloaded."""
     changes, what = NO_MODELS[name]
     hub.add("ann/tiny", {key: value for key, value in (files | changes).items() if value is not None})
     with pytest.raises(ArtifactError, match=what) as caught:
@@ -269,7 +269,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_model_of_a_newer_format(hub: Hub, files: dict[str, bytes]) -> None:
-    """It is whole, so it is kept; loading it says what to do."""
+    """It is intact, so it is kept; loading it says what to do."""
     config = json.dumps(json.loads(files["config.json"]) | {"format": 99}).encode()
     contents = {name: content for name, content in (files | {"config.json": config}).items() if name != SUMS_NAME}
     hub.add("ann/tiny", contents | {SUMS_NAME: module.sums.of(contents)})

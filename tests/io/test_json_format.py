@@ -48,7 +48,7 @@ def test_characters_that_an_encoding_lacks_are_escaped(encoding: str, shown: str
 
 
 def test_file_names_that_are_not_utf_8() -> None:
-    """Row 53: they come back as the same bytes."""
+    """Row 53: they are read back as the same bytes."""
     name = os.fsdecode(b"caf\xe9.png")
     text = json_text({"image": name, "label": "ü"})
     assert os.fsencode(json.loads(text.encode())["image"]) == b"caf\xe9.png"

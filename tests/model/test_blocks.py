@@ -150,7 +150,7 @@ def test_only_relu_without_preactivation_works_in_place(name: str) -> None:
 @pytest.mark.parametrize("kind", [PostActivationBlock, PreActivationBlock])
 @pytest.mark.parametrize("changes", [{}, {"batch_norm": False}, {"block": "single"}, {"squeeze_excite": "block"}])
 def test_blocks_do_not_modify_their_input(kind: type, changes: dict[str, object]) -> None:
-    """Its producer's gradient may need it, and so does the shortcut."""
+    """The gradient of the layer before may need it, and the shortcut does."""
     shape = spec(preactivation=kind is PreActivationBlock, **changes)
     x_BCHW = torch.randn(2, 8, 4, 4)
     kept_BCHW = x_BCHW.clone()

@@ -1,4 +1,4 @@
-"""What travels with the weights: only what the schema allows, and a model card that says it all."""
+"""The card stored with the weights: the schema's fields only, and a model card in Markdown."""
 
 import json
 from collections.abc import Callable
@@ -110,7 +110,7 @@ def test_front_matter_has_no_figures_of_images_trained_on(changes: dict[str, Any
 
 @pytest.mark.parametrize("name", ["pictures/", 'a "b": c/', "---\nlicense: mit\n---\n", "é#x/", "/"])
 def test_front_matter_of_odd_names(name: str, make_card: MakeCard) -> None:
-    """They stay text, and the licence stays what it is."""
+    """They stay text, and the licence is unchanged."""
     matter = read(front_matter(make_card(data=name, recipe="- x: [", caveat=None)))
     assert matter["license"] == "unknown"
     assert "datasets" not in matter

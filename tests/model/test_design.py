@@ -1,4 +1,4 @@
-"""The dial: for any budget the network fits, and nothing a little wider does."""
+"""The dial: for any budget the network fits, and no wider one does."""
 
 import itertools
 from dataclasses import replace
@@ -45,7 +45,7 @@ def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
 @settings(max_examples=60, deadline=None)
 @given(spec=st.sampled_from(SHAPES), budget=st.integers(1, 30_000_000))
 def test_filled_networks_stay_within_the_budget(spec: NetworkSpec, budget: int) -> None:
-    """Row 17: within the budget, only widths differ, no stage can be widened, and again changes nothing."""
+    """Row 17: within the budget, only widths differ, no stage can be widened, and filling again changes nothing."""
     least = smallest_count(spec)
     if budget < least:
         with pytest.raises(UsageError, match=f"the smallest has {least:,}"):
@@ -74,7 +74,7 @@ def test_a_networks_own_count_gives_at_least_as_large_a_network(name: str) -> No
 
 @pytest.mark.parametrize("spec", SHAPES)
 def test_the_stated_smallest_budget_works(spec: NetworkSpec) -> None:
-    """Row 16: the count stated as the smallest is one that can be had."""
+    """Row 16: a budget of the stated smallest count works."""
     least = smallest_count(spec)
     assert num_params(fill_budget(spec, least)) == least
 
@@ -89,7 +89,7 @@ def test_a_budget_above_the_largest_network(budget: int) -> None:
 
 @pytest.mark.parametrize(("count", "message"), [(100, "the smallest has"), (10**14, "the largest has")])
 def test_a_refused_limit_is_named_as_it_was_given(count: int, message: str) -> None:
-    """Row 16: bytes where they bind, and the bytes to ask for."""
+    """Row 16: in bytes if bytes are the binding limit, with the number of bytes that works."""
     budgets = {
         "budget": (Budget(num_params=count), Budget(num_params=count, num_bytes=4 * 10**15)),
         "max_bytes": (Budget(num_bytes=4 * count), Budget(num_params=10**15, num_bytes=4 * count)),
@@ -135,7 +135,7 @@ def test_the_dial_uses_nearly_all_and_never_more(budget: int, num_classes: int, 
     epochs=st.sampled_from((1, 2000)),
 )
 def test_the_dial_keeps_every_limit(params: int, macs: int, epochs: int) -> None:
-    """What binds is used up to 97%: parameters, or multiply-adds where those do not allow as many parameters."""
+    """The binding limit is used to 97% for parameters, or to 94% for multiply-adds."""
     designed = design.design(Budget(num_params=params, num_macs=macs), epochs=epochs).spec
     assert num_params(designed) <= params
     assert num_macs(designed) <= macs
@@ -180,7 +180,7 @@ def test_under_a_limit_on_operations_the_cheap_shape_is_used() -> None:
 @pytest.mark.parametrize("more", [{}, {"block": "bottleneck", "expansion": 2}, {"groups": 4}])
 @pytest.mark.parametrize("epochs", [10, 200])
 def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) -> None:
-    """Row 16: identity shortcuts cannot narrow; a budget too small for that is refused with the least that is not."""
+    """Row 16: identity shortcuts cannot narrow; a budget too small is refused with the smallest that works."""
     fixed = {"stem_width": 60, "shortcut": "identity"} | more
     with pytest.raises(UsageError, match="as few as 20,000 parameters; the smallest has") as raised:
         design.design(Budget(num_params=20_000), epochs=epochs, fixed=fixed)

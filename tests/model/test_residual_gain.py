@@ -24,7 +24,7 @@ SPEC = NetworkSpec(
 
 
 def started(gain: float | None, **changes: Any) -> ResNet:
-    """The network with dirac filters and that gain; None: without naming one."""
+    """The network with dirac filters and that gain; None leaves the gain unset."""
     model = ResNet(replace(SPEC, **changes))
     initialise(model, "dirac", torch.Generator().manual_seed(0), *([] if gain is None else [gain]))
     return model
@@ -55,7 +55,7 @@ def test_a_gain_of_1_leaves_networks_as_they_were() -> None:
 
 
 def test_blocks_of_gain_0_learn() -> None:
-    """Also what lies before the norm of gain 0, from the second step on."""
+    """Also the layers before the norm of gain 0, from the second step on."""
     model, x_BCHW = started(0.0), torch.rand(8, 3, 16, 16)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     before = model.stages[0].blocks[0].convs[0].weight.detach().clone()

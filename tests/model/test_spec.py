@@ -1,4 +1,4 @@
-"""What a spec promises and refuses. That its counts are the built network's is shown in test_resnet.py."""
+"""What a spec counts and refuses. test_resnet.py compares its counts with the built network."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""Charts: what is drawn is what was given, for two classes or a hundred, one run or several."""
+"""Charts draw the given values, for two classes or a hundred, one run or several."""
 
 import random
 from typing import Any

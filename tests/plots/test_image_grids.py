@@ -1,4 +1,4 @@
-"""Pictures of images: each above its caption, the surest mistakes first, Grad-CAM for the predicted class."""
+"""Image grids: each image above its caption, the most confident mistakes first, Grad-CAM for the predicted class."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def captions(drawn: Figure) -> list[str]:
 
 
 def greys(drawn: Figure) -> list[int]:
-    """The levels of grey in the order in which they come, from the top left, white and what is no image left out."""
+    """The levels of grey in reading order, without white and anything that is not an image."""
     [image] = drawn.axes[0].images
     levels_HW = np.asarray(image.get_array())[..., 0]
     return list(dict.fromkeys(level for level in levels_HW.flatten().tolist() if level != 255))

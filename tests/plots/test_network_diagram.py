@@ -1,4 +1,4 @@
-"""The network's diagram: its parts are the network."""
+"""The parts of the network's diagram add up to the network."""
 
 import pytest
 

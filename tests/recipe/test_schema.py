@@ -1,4 +1,4 @@
-"""Recipes: every key can be misspelt or have a wrong value and is then named with its line; TOML goes both ways."""
+"""Recipes: errors name a misspelt key or wrong value with its line; TOML round trips."""
 
 import contextlib
 from collections.abc import Iterator
@@ -114,7 +114,7 @@ def test_refusals(text: str, message: str) -> None:
 
 
 def test_image_sizes_are_checked_against_the_dials_network() -> None:
-    """Which is known only with the data; the one in the recipe could not take 4 pixels."""
+    """The dial's network is known only with the data; the recipe's own one is too deep for 4 pixels."""
     changes = {"budget": "1M", "epochs": 20, "train_image_sizes": [4, 32]}
     assert override(load_recipe("fast"), changes | {"dial": ["model"]}).train_image_sizes == (4, 32)
     with pytest.raises(RecipeError, match="4 pixels: too small"):
@@ -122,7 +122,7 @@ def test_image_sizes_are_checked_against_the_dials_network() -> None:
 
 
 def test_byte_order_mark_and_other_bytes(tmp_path: Path) -> None:
-    """Row 18: Windows editors put a mark first; UTF-16 and binary files are refused, and so is a huge one."""
+    """Row 18: a byte order mark, as Windows editors write it, is skipped; UTF-16, binary and huge files are refused."""
     path = tmp_path / "r.toml"
     path.write_bytes(b"\xef\xbb\xbfepochs = 7\r\n[optim]\r\nlr = 1.0\r\n")
     assert load_recipe(str(path)).epochs == 7
@@ -220,7 +220,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_change_is_a_difference(key: str) -> None:
-    """All but how and how long it computes; a value that is changed shows under its key."""
+    """Every key except hardware, checkpoints and max_steps; a changed value appears under its key."""
     old = dict(flat(DEFAULTS))[key]
     candidates = [not old] if isinstance(old, bool) else [1, 2, 0.5, "x", "5M", [4], [1, 1, 1], [3, 3, 1], [64, 64, 64]]
     candidates += ["trainval", "reflect", "none", "muon", "linear", "cpu", "fp32", "off", "dirac", "whitening", "pool"]

@@ -1,4 +1,4 @@
-"""A network's size by whatever name it has."""
+"""The size of a network given by name, recipe or folder."""
 
 import dataclasses
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_every_kind_of_name(make_recipe: Callable[..., Recipe], tmp_path: Path) 
 
 
 def test_a_recipe_s_network_is_as_large_as_its_budget_allows(tmp_path: Path) -> None:
-    """As `train` builds it: the dial's, or the recipe's own, scaled."""
+    """As `train` builds it: the dial's network, or the recipe's own one scaled."""
     assert find_spec("best") == design(Budget(num_params=5_000_000), epochs=load_recipe("best").epochs).spec
     for budget in ('"100K"', "100_000"):
         (tmp_path / "mine.toml").write_text(f'base = "fast"\nbudget = {budget}')

@@ -1,4 +1,4 @@
-"""Recipes on top of recipes: `base`, and what file, flag and program have set; round trips are in test_recipe.py."""
+"""Recipes based on recipes, and which keys count as explicit; round trips are in test_schema.py."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_base_is_another_recipe(tmp_path: Path) -> None:
 
 
 def test_explicit_keys_are_remembered(tmp_path: Path) -> None:
-    """By file, its base and a program, whatever the value; a recipe that is the same otherwise is equal."""
+    """Set by file, base or program, at any value; recipes that differ only in explicit keys are equal."""
     (tmp_path / "mine.toml").write_text('base = "fast"\n[optim]\nlr = 0.2\nclip_norm = 0.0\n[augment]\n')
     fast, mine = load_recipe("fast"), load_recipe(str(tmp_path / "mine.toml"))
     assert mine.explicit == fast.explicit | {"optim.clip_norm"}
@@ -67,7 +67,7 @@ def test_flags_are_explicit_keys(words: list[str], explicit: set[str]) -> None:
     [([], 250), (["--epochs", "3"], 0), (["--epochs=3"], 0), (["--epochs", "3", "--min-steps", "50"], 50)],
 )
 def test_explicit_epochs_are_kept(words: list[str], min_steps: int) -> None:
-    """Row 58: also where data are few and the recipe asks for more optimizer steps."""
+    """Row 58: also if few images would need more epochs for the recipe's min_steps."""
     assert _parse("train", ["fast", *words]).recipe.min_steps == min_steps
 
 

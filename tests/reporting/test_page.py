@@ -1,4 +1,4 @@
-"""Templates: text becomes HTML by being escaped, what is missing is an error, numbers are written alike everywhere."""
+"""Templates: text is escaped, missing values are errors, numbers have one format."""
 
 import re
 from pathlib import Path

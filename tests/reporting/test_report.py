@@ -1,4 +1,4 @@
-"""Reports: their numbers are the run's, nothing gets out of its text, and a browser finds them whole."""
+"""Reports: their numbers are the run's, and all text is escaped."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ Trained = Callable[..., Path]
 
 
 class Reader(HTMLParser):
-    """What a page consists of: its tags, the cells of its tables, its pictures."""
+    """Parses a page: its tags, the cells of its tables, its pictures."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def check_evaluation(page: Reader, folder: Path) -> None:
 
 
 def test_names_are_escaped(train_hostile: Trained) -> None:
-    """Neither of classes nor of runs; and the page forbids itself scripts and addresses."""
+    """Names of classes and runs; the page's policy forbids scripts and requests."""
     folder = train_hostile("a run & <b>", name="<i>recipe</i>")
     path = write_report([folder, train_hostile("other", seed=1)])
     for page_path in (path, write_report([folder])):
@@ -145,7 +145,7 @@ def test_names_are_escaped(train_hostile: Trained) -> None:
 
 
 def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
-    """Seeds together, differences named and tested in pairs, accuracies those of the runs."""
+    """Seeds are grouped, differences are named and tested in pairs, accuracies are those of the runs."""
     folders = [train_hostile("a"), train_hostile("b", seed=1), train_hostile("c", epochs=1)]
     path = write_report(folders)
     assert path == tmp_path / "runs" / "report" / "report.html"
@@ -182,7 +182,7 @@ def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.Monkey
 
 @pytest.mark.filterwarnings("error")
 def test_runs_without_a_record(train_hostile: Trained) -> None:
-    """As after a crash right after --init-from, finished with --resume and fewer --max-steps: no figure is drawn."""
+    """As after a crash right after --init-from, finished with --resume and fewer --max-steps: no curve is drawn."""
     folders = [train_hostile("a"), train_hostile("b", epochs=1)]
     (folders[0] / "metrics.jsonl").write_text("")
     page = Reader(write_report([folders[0]]))
@@ -247,7 +247,7 @@ def test_train_writes_the_report(recipe_path: Path, tmp_path: Path, capsys: pyte
 def test_a_failing_report_does_not_lose_the_run(
     recipe_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line on standard error; result, exit code and JSON as ever."""
+    """One line on standard error; result, exit code and JSON are unchanged."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("no ink\nat all")

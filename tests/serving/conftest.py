@@ -1,4 +1,4 @@
-"""Servers to send requests to: one in a process of its own, and ones in this process, whose parts tests replace."""
+"""Servers to send requests to: one in its own process, and ones in this process with replaceable parts."""
 
 import http.client
 import io

@@ -1,4 +1,4 @@
-"""The API's answers, and its own description, from which schemathesis makes requests."""
+"""The API's responses, and its description, from which schemathesis generates requests."""
 
 import http.client
 import io
@@ -38,7 +38,7 @@ def problem(answer: Answer) -> tuple[int, str]:
 
 
 def test_one_and_several(process: Process) -> None:
-    """Row 24: what `predict` says, in the order of the request, also of turned, transparent and deep pictures."""
+    """Row 24: equal to `predict`, in the order of the request, also for rotated, transparent and 16-bit pictures."""
     contents = [picture(seed, size=8 + seed) for seed in range(5)] + odd_pictures()
     expected = pocket_resnet.load(GOLDEN, "cpu").predict(contents, top=3)
     several = predictions(process.send("POST", PREDICT, form(*contents), FORM))

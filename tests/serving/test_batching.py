@@ -1,4 +1,4 @@
-"""Pictures that wait are classified together; each gets its own outcome."""
+"""Waiting pictures are classified in batches; each gets its own outcome."""
 
 import asyncio
 import threading
@@ -48,7 +48,7 @@ async def entered(gate: Gate) -> None:
 
 
 def test_waiting_pictures_are_classified_together() -> None:
-    """The first one alone, all that came meanwhile in batches of at most 16; each with its own outcome."""
+    """The first one alone, those that arrive meanwhile in batches of at most 16; each with its own outcome."""
     gate, contents = Gate(), [picture(seed) for seed in range(21)]
 
     async def use(batcher: Batcher) -> list[Any]:
@@ -81,7 +81,7 @@ def test_bad_pictures_fail_by_themselves() -> None:
 
 
 def test_busy() -> None:
-    """The limit counts waiting pictures; those who wait are served."""
+    """The limit counts waiting pictures; pictures within it are classified."""
     gate = Gate()
 
     async def use(batcher: Batcher) -> None:
@@ -113,7 +113,7 @@ def test_a_bug_fails_its_requests_and_not_the_worker() -> None:
 
 
 def test_stop_with_pictures_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workers finish what is queued, and one that hangs is left behind."""
+    """The workers finish the queue; a worker that hangs is abandoned."""
     monkeypatch.setattr(batching, "STOP_TIMEOUT_S", 0.2)
     gate = Gate()
 

@@ -56,7 +56,7 @@ def test_samples(start: Callable[..., Server], browser: Any) -> None:
 
 
 def test_refused_pictures(start: Callable[..., Server], browser: Any) -> None:
-    """Its reason is shown, and the last answer stays; so it is if the server is gone."""
+    """The page shows the reason and keeps the last prediction, also if the server is gone."""
     server = start()
     page, error = visit(browser, server), "#error:not([hidden])"
     page.choose("good.png", picture())

@@ -1,4 +1,4 @@
-"""Models are opened by path; torch and onnxruntime give `predict`'s answers."""
+"""Models are opened by path; torch and onnxruntime give `predict`'s predictions."""
 
 import json
 from pathlib import Path

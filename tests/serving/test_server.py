@@ -1,4 +1,4 @@
-"""The command `serve`: where it listens, what it refuses before that, and how it ends."""
+"""The command `serve`: where it listens, what it refuses at start, and how it ends."""
 
 import asyncio
 import io
@@ -37,7 +37,7 @@ def started(tmp_path: Path) -> Iterator[Process]:
 
 
 def test_sigterm(started: Process) -> None:
-    """Row 34: requests that were sent are answered; idle and slow clients do not hold it up; exit 0."""
+    """Row 34: pending requests are answered; idle and slow clients do not delay the exit; exit code 0."""
     assert started.predict(picture()).status == 200
     idle, slow = started.connect(), started.connect()
     slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\n".encode())
@@ -70,7 +70,7 @@ def test_the_terminal_shows_each_request(process: Process) -> None:
 
 
 def test_connections_set_tcp_nodelay() -> None:
-    """asyncio sets TCP_NODELAY on the connections of this listener; without it, each answer came 40 ms late."""
+    """Without TCP_NODELAY, each response came 40 ms late."""
 
     async def option_of_a_connection(listener: socket.socket) -> int:
         connected: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -141,7 +141,7 @@ def test_invalid_addresses(host: str, port: int, message: str) -> None:
 
 
 def test_privileged_port(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    """Ports below 1024 are refused to others than root."""
+    """Ports below 1024 need root."""
 
     def bind(*_: object) -> None:
         raise PermissionError(13, "Permission denied")

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: a child's memory alone, medians, shapes within their budget, one switch."""
+"""The benchmarks: a child's own memory, medians, shapes within their budget, one changed switch."""
 
 import csv
 import subprocess
@@ -86,7 +86,7 @@ def test_every_addition_changes_the_recipe_and_nothing_else(added: str) -> None:
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the digits: a row a switch and seed, with the same network in each; what is there is not trained again."""
+    """On the digits: a row per switch and seed, with the same network; existing rows are not trained again."""
     out = tmp_path / "ablation.csv"
     words = f"--budget 20k --epochs 1 --data digits --out {out} --only nothing crop".split()
     parser = study.parser(None, "ablation.csv", budget="100k", epochs=2)

@@ -1,4 +1,4 @@
-"""Sizes, the runs that none beats, and the power law through them."""
+"""Sizes, the runs on the front, and the power law through them."""
 
 import pytest
 
@@ -18,7 +18,7 @@ RUNS = [run(2_000_000, 1.0, 5.0), run(90_000, 0.01, 20.0), run(1_999_999, 4.0, 6
 
 
 def test_sizes() -> None:
-    """A run belongs to the smallest size that holds its parameters; cheap runs come first; other views are left out."""
+    """A run belongs to the smallest size that holds its parameters; cheap runs come first; other views do not count."""
     two_views = run(90_000, 1.0, 4.0) | {"views": "2"}
     larger = run(5_000_001, 1.0, 4.0)
     rungs = ladder.rungs([*RUNS, two_views, larger])

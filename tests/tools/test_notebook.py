@@ -1,4 +1,4 @@
-"""main.ipynb runs from its first cell to its last, and is committed to be read: with outputs, small, clean."""
+"""main.ipynb runs from first cell to last, and is committed with outputs, small, and without local paths."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ def committed() -> NotebookNode:
 
 
 def texts(notebook: NotebookNode) -> str:
-    """Everything in it that can be read, pictures left out."""
+    """All text in the notebook, without pictures."""
     texts = [cell.source for cell in notebook.cells]
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -36,7 +36,7 @@ def texts(notebook: NotebookNode) -> str:
 
 
 def kinds(notebook: NotebookNode) -> list[list[str]]:
-    """What each code cell puts out, warnings and progress left out."""
+    """The kinds of output of each code cell, without warnings and progress."""
     return [
         sorted({"picture" if "image/png" in output.get("data", {}) else output.output_type for output in cell.outputs
                 if output.get("name") != "stderr"})
@@ -45,7 +45,7 @@ def kinds(notebook: NotebookNode) -> list[list[str]]:
 
 
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the digits, without a network and with a small network: each cell puts out what it did before."""
+    """On the digits, offline and with a small model: each cell gives the same kinds of output as the committed one."""
     monkeypatch.setenv("POCKET_RESNET_MIRROR", "http://127.0.0.1:9")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "home").mkdir()

@@ -136,7 +136,7 @@ def test_shapes_stand_by_accuracy() -> None:
 
 
 def test_pictures_without_rows_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From today's rows; what has none leaves no file, and removes an old one."""
+    """From the present rows; a picture without rows is not written, and its old file is removed."""
     (tmp_path / "shapes.png").write_bytes(b"old")
     real, saved = results.read_rows, []
     monkeypatch.setattr(pictures, "read_rows", lambda name, *at: [] if name == "shapes.csv" else real(name, *at))

@@ -40,7 +40,7 @@ def test_a_measured_step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 
 
 def test_the_timed_step_is_of_the_whole_batch_at_full_size() -> None:
-    """`fast` otherwise begins with smaller images; `cpu94` skips images that it knows well."""
+    """By default, `fast` starts with smaller images and `cpu94` skips easy images."""
     source = open_source("digits")
     for name in ("fast", "cpu94"):
         recipe = steps.at_full_size(name, source)

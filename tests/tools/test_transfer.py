@@ -17,7 +17,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_study_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every start on the same images with the same network; the classes apart; what is there is not trained again."""
+    """Every start uses the same images and network; classes do not overlap; existing rows are not trained again."""
     words = f"{WORDS} --work {tmp_path} --out {tmp_path / 't.csv'}".split()
     measured = []
     monkeypatch.setattr(study, "measure", lambda recipe, _: measured.append(recipe) or {"accuracy": "0.5"})

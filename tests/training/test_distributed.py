@@ -62,7 +62,7 @@ def test_a_single_process_does_not_communicate(
 
 
 def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """On what rank 0 returns, on a list of which each has some, on the gradient of a batch and on a report."""
+    """On rank 0's value, a list gathered from all, the gradient of a batch, and a sum."""
 
     def work(rank: int) -> None:
         with joined(torch.device("cpu")) as processes:

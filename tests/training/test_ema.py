@@ -10,7 +10,7 @@ from pocket_resnet.training.ema import Average, decay_of
 
 
 def change(model: ResNet, seed: int) -> None:
-    """New values in all that a training step changes."""
+    """New values in everything that a training step changes."""
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in model.state_dict().values():
@@ -31,7 +31,6 @@ def test_average(tiny_model: ResNet) -> None:
     averaged = average.tensors()
     assert averaged.keys() == expected.keys()
     assert all(torch.allclose(averaged[name], value, atol=1e-6) for name, value in expected.items())
-    assert (1 + 11) / (10 + 11) > 0.3 > 1 / 10
 
 
 def test_averages_are_applied_only_inside_the_block(tiny_model: ResNet) -> None:
@@ -74,7 +73,7 @@ def test_saved_tensors_are_restored(tiny_model: ResNet) -> None:
 
 
 def test_a_new_average_starts_from_the_weights(tiny_model: ResNet) -> None:
-    """Row 8: a fork may switch it on."""
+    """Row 8: a fork may switch averaging on."""
     average = Average(tiny_model, decay=0.9)
     change(tiny_model, 1)
     average.load_tensors({})
@@ -95,7 +94,7 @@ def test_a_new_average_starts_from_the_weights(tiny_model: ResNet) -> None:
     ],
 )
 def test_a_window_is_a_share_of_the_run(recipe: dict[str, float], num_steps: int, decay: float) -> None:
-    """Twice the steps look back twice as far; a decay stays what it is."""
+    """Twice the steps average over twice as many; a decay is unchanged."""
     assert decay_of(EmaRecipe.model_validate(recipe), num_steps) == pytest.approx(decay)
 
 

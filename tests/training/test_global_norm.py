@@ -28,7 +28,7 @@ def batch(mean: float, deviation: float) -> tuple[Tensor, Tensor]:
 
 
 def trained(norm: nn.BatchNorm2d, x_BCHW: Tensor, slope_BCHW: Tensor) -> dict[str, Tensor]:
-    """What a training step gives: output, gradients, statistics."""
+    """The results of a training step: output, gradients, statistics."""
     with torch.no_grad():
         norm.weight.copy_(torch.linspace(0.5, 2, NUM_CHANNELS))
         norm.bias.copy_(torch.linspace(-1, 1, NUM_CHANNELS))
@@ -74,7 +74,7 @@ def test_matches_batch_norm_of_the_whole_batch(
 def test_in_evaluation_it_is_plain_batch_norm(
     mode: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In evaluation, and where statistics are measured anew in each process."""
+    """In evaluation, and while each process measures statistics again."""
     for name in ("all_gather", "all_reduce"):
         monkeypatch.setattr(global_norm.dist, name, lambda *_: pytest.fail("asked another process"))
     norm, reference = GlobalBatchNorm2d(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)

@@ -148,7 +148,7 @@ def test_decay_switch_spares_norms_and_biases(tiny_model: ResNet) -> None:
 
 @pytest.mark.parametrize(("key", "scaled"), [("norm_bias_lr_scale", "norm_biases"), ("head_lr_scale", "head")])
 def test_learning_rate_scales(key: str, scaled: str, tiny_model: ResNet) -> None:
-    """The pull of weight decay a step, learning rate times coefficient, stays as it was."""
+    """The weight decay of a step, learning rate times coefficient, stays the same."""
     for name, (kind, lr, weight_decay) in groups_by_name(tiny_model, **{key: 8.0}).items():
         assert lr == pytest.approx(0.8 if kind == scaled else 0.1), name
         assert lr * weight_decay == pytest.approx(0.1 * 0.01)
@@ -183,7 +183,7 @@ def test_every_key_has_an_effect(key: str, tiny_model: ResNet) -> None:
 
 
 def test_lookahead_matches_algorithm_1(tiny_model: ResNet) -> None:
-    """phi <- phi + alpha (theta - phi) every k steps, theta <- phi; the inner momentum goes on."""
+    """phi <- phi + alpha (theta - phi) every k steps, theta <- phi; the inner momentum is kept."""
     model, k, alpha = copy.deepcopy(tiny_model), 3, 0.3
     inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     slow = [parameter.detach().clone() for parameter in model.parameters()]

@@ -1,4 +1,4 @@
-"""Batch-norm statistics measured anew: those of the images under the present weights, and only inside."""
+"""Re-measured batch-norm statistics: those of the images under the present weights, only inside the block."""
 
 import contextlib
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_maps_of_one_pixel(num_images: int, tiny_spec: NetworkSpec, images_NCHW:
 
 @pytest.mark.parametrize("num_images", [14, 0])
 def test_the_model_is_restored(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
-    """Also after an error; without a batch nothing changes inside either."""
+    """Also after an error; without a batch nothing changes."""
     before, momentum = state(tiny_model), tiny_model.stem.norm.momentum
     with contextlib.suppress(RuntimeError), remeasured(tiny_model, batches(images_NCHW[:num_images])):
         assert same(before, state(tiny_model)) == (num_images == 0)

@@ -1,4 +1,4 @@
-"""Fine-tuning: what a run takes over from a trained model, what stays frozen and for how long, and what is refused."""
+"""Fine-tuning: what a run copies from a trained model, what stays frozen and for how long, and what is refused."""
 
 import shutil
 from collections.abc import Callable
@@ -139,7 +139,7 @@ def test_images_of_the_model_count_as_seen(
     trained: Path,
     tmp_path: Path,
 ) -> None:
-    """Also those of the model that it was itself fine-tuned from; unknown ones stay unknown."""
+    """Also those of the models before it; unknown ones stay unknown."""
 
     def caveat_from(model: Path, run: str) -> str | None:
         return train(make_recipe(pretrained={"model": str(model)}), runs_dir=tmp_path, run=run).caveat

@@ -1,4 +1,4 @@
-"""A run that starts from another run's checkpoint, and the checkpoints that stay for it."""
+"""Runs that start from another run's checkpoint, and checkpoints kept for that."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_kept_checkpoints_stay_across_a_resume(go: Callable[..., Result], tmp_pa
 
 
 def test_the_first_checkpoint_after_a_share_is_kept(go: Callable[..., Result], tmp_path: Path) -> None:
-    """Asked for when the run was past it already."""
+    """Requested after the run had passed that share."""
     go(epochs=6, max_steps=5, checkpoint={"keep": 2})
     assert saved(tmp_path / "r") == [4, 5]
     go(epochs=6, checkpoint={"keep": 1, "keep_at": (0.25,)}, resume=True)
@@ -83,7 +83,7 @@ def test_init_from_with_the_same_recipe_equals_resuming(go: Callable[..., Result
 def test_init_from_with_another_recipe(
     go: Callable[..., Result], make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    """Its schedule, its data's order, its averages; what it started from is in recipe.toml, card and report."""
+    """It has its own schedule, data order and averages; recipe.toml, card and report name its start."""
     go("first", epochs=2, ema={"decay": 0.0})
     start = tmp_path / "first" / "checkpoints" / "step-000003"
     changes = {"epochs": 4, "data": {"seed": 5}, "ema": {"decay": 0.5}, "init_from": str(start)}
@@ -103,7 +103,7 @@ def test_init_from_with_another_recipe(
 def test_a_crash_before_the_first_step_of_its_own_loses_nothing(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state is in the new folder before anything is trained: the other run may go."""
+    """The state is in the new folder before training starts, so the other run may be deleted."""
     go("first", max_steps=2)
     start = str(tmp_path / "first" / "checkpoints" / "step-000002")
     with monkeypatch.context() as crashing:
@@ -117,7 +117,7 @@ def test_a_crash_before_the_first_step_of_its_own_loses_nothing(
 def test_init_from_unsuitable_checkpoints_is_refused(
     go: Callable[..., Result], make_recipe: Any, tmp_path: Path
 ) -> None:
-    """Another network, no step left, no checkpoint: said by name, and nothing is left behind that looks like a run."""
+    """Another network, no step left, no checkpoint: a clear error, and no run folder is left."""
     go("first")
     checkpoints = tmp_path / "first" / "checkpoints"
     wider = replace(make_recipe().model, widths=(4, 12))
@@ -156,7 +156,7 @@ def test_init_from_on_other_data_is_logged(
 
 
 def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(go: Callable[..., Result], tmp_path: Path) -> None:
-    """It would go on from its own, and its card would name the other."""
+    """It would resume from its own checkpoint, and its card would name the other."""
     for name in ("first", "second"):
         go(name, max_steps=2)
     start = str(tmp_path / "first" / "checkpoints" / "step-000002")
@@ -174,7 +174,7 @@ def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(go: Callable[...,
 def test_totals_of_an_epoch_that_is_not_this_runs_are_dropped(
     change: str, go: Callable[..., Result], synthetic: Any, tmp_path: Path
 ) -> None:
-    """The other run stands within an epoch, 8 of 14 images; the accuracy recorded is of a whole number of images."""
+    """The other run is inside an epoch, 8 of 14 images; the recorded accuracy is a whole number of hits."""
     go("first", max_steps=3)
     if change == "data":
         synthetic.fingerprint = "synthetic-2"
@@ -182,7 +182,8 @@ def test_totals_of_an_epoch_that_is_not_this_runs_are_dropped(
     go("fork", init_from=str(tmp_path / "first/checkpoints/step-000003"), batch_size=batch_size, max_steps=4)
     first = read_metrics(tmp_path / "fork" / "metrics.jsonl")[0]
     num_images = {"data": 6, "batch_size": 2, "nothing": 14}[change]
-    assert (first["train_accuracy"] * num_images) % 1 == pytest.approx(0, abs=1e-9)
+    num_hits = first["train_accuracy"] * num_images
+    assert num_hits == pytest.approx(round(num_hits), abs=1e-9)
     assert first["step"] == 4
     trained = state_of(tmp_path / "fork", 3)["epoch.totals"][2]
     assert int(trained) == {"data": 0, "batch_size": 0, "nothing": 8}[change]

@@ -1,4 +1,4 @@
-"""A whole run: what it leaves and what it says."""
+"""A whole run: its files, result and messages."""
 
 import contextlib
 import json
@@ -106,7 +106,7 @@ def test_recipe_written_is_the_resolved_one(go: Callable[..., Result], make_reci
 
 
 def test_saved_weights_are_the_average(go: Callable[..., Result], tmp_path: Path) -> None:
-    """And differ from those without averaging."""
+    """They differ from those without averaging."""
     go("a")
     go("b", ema={"decay": 0.0})
     first, second = (load_model(tmp_path / name)[0].head.weight for name in ("a", "b"))
@@ -159,7 +159,7 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
 
 
 def test_a_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 17: what was really built is counted, should the dial ever be wrong."""
+    """Row 17: the built network is counted, in case the dial is wrong."""
     monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
     with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1,000"):
         go(budget="1K")
@@ -246,7 +246,7 @@ def test_every_s_sets_the_checkpoint_interval(go: Callable[..., Result], monkeyp
 
 
 def test_clock_set_back(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 11: nobody asks what time of day it is."""
+    """Row 11: the wall clock is never read."""
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was asked"))
     assert go().seconds > 0
 

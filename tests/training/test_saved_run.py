@@ -1,4 +1,4 @@
-"""A finished run read again: its images as they were trained, its mistakes in order, its command."""
+"""Reading a finished run: its augmented images, its mistakes in order, its command."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_augmented_batch_is_the_trainer_s(
 
 
 def test_students_batch_has_the_view_that_its_teacher_answered(train_hostile: Trained) -> None:
-    """With one epoch of views, the last epoch shows the first one's."""
+    """With one epoch of views, the last epoch repeats the first one's."""
     teacher = {"model": str(train_hostile("teacher")), "epochs": 1}
     plain: dict[str, Any] = {"augment": {"mixup": 0.0, "flip": "random"}, "train_image_sizes": ()}
     run = saved_run.read_run(train_hostile("r", teacher=teacher, **plain), saved_run.opener(None))

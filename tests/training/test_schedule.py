@@ -41,7 +41,7 @@ def test_warmup_rises_to_the_peak_where_the_decay_begins(kind: str) -> None:
     steps_per_epoch=st.integers(1, 50),
 )
 def test_lr_factor_is_between_0_and_1(kind: str, warmup_epochs: float, num_steps: int, steps_per_epoch: int) -> None:
-    """Even where the warm-up is longer than the run; never 0 before the last step has been made."""
+    """Even if the warm-up is longer than the run; above 0 at every step."""
     schedule = ScheduleRecipe(shape=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
     rates = [lr_factor(schedule, step, num_steps, steps_per_epoch) for step in range(num_steps)]
     assert all(0 < value <= 1 for value in rates)

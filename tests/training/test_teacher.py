@@ -1,4 +1,4 @@
-"""Learning a teacher's answers: the same views for both, answers computed once, and what is refused."""
+"""Learning from a teacher: the same views for both, predictions computed once, and what is refused."""
 
 import shutil
 from collections.abc import Callable
@@ -89,7 +89,7 @@ def test_views_repeat_and_are_answered_once(
     monkeypatch: pytest.MonkeyPatch,
     logged: pytest.LogCaptureFixture,
 ) -> None:
-    """And the log says so, once an epoch that is computed."""
+    """The log has a line for each epoch that is computed."""
     calls: list[int] = []
     answer = Teacher._answer
     monkeypatch.setattr(Teacher, "_answer", lambda self, x: (calls.append(len(x)), answer(self, x))[1])
@@ -149,7 +149,7 @@ def test_answers_that_cannot_be_cached_are_used(
 
 
 def test_name_of_the_cache(make_recipe: Callable[..., Recipe], source: Source) -> None:
-    """It is the same for all versions, and another for each setting that changes the views."""
+    """It is the same for all versions, and differs for each setting that changes the views."""
 
     def name(**augment: Any) -> str:
         return cache_name(make_recipe(seed=3, teacher={"model": "t", "sha256": "5a" * 32}, augment=augment), source)

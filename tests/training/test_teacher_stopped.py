@@ -1,4 +1,4 @@
-"""A signal while a teacher's predictions are computed, and the progress that is shown meanwhile."""
+"""A signal while a teacher's predictions are computed, and the progress shown meanwhile."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def test_a_signal_stops_before_the_next_batch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 4: it saves and says what is kept; the run then goes on to the weights of an uninterrupted one."""
+    """Row 4: it saves and reports what is kept; the resumed run ends with the weights of an uninterrupted one."""
     with monkeypatch.context() as patch:
         patch.setattr(
             callbacks.ProgressBar, "on_teacher", lambda *_: len(answered) == batch and os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""TensorBoard's files: what they tell is metrics.jsonl and the last validation, however often a run was interrupted."""
+"""TensorBoard's files equal metrics.jsonl and the last validation, however often a run was interrupted."""
 
 import io
 import sys
@@ -24,7 +24,7 @@ PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
 
 @pytest.fixture
 def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:
-    """go(max_steps=1, resume=True): a run of two epochs of two steps, tracked unless told otherwise."""
+    """go(max_steps=1, resume=True): a run of two epochs of two steps, tracked by default."""
     synthetic.num_val = 30  # of which a network of four steps takes some for others
     return lambda *own, resume=False, **changes: train(
         make_recipe(**{"track": True} | changes), runs_dir=tmp_path, run="r", resume=resume, callbacks=own
@@ -103,7 +103,7 @@ def test_resumed_run_records_each_epoch_once(
 def test_each_epoch_is_on_disk_at_once(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: a killed process has told of what it recorded; asked where it saves, after each step."""
+    """Row 1: a killed process loses no recorded epoch; checked at each save, after each step."""
     num_epochs: list[int] = []
     monkeypatch.setattr(TensorBoard, "is_due", lambda *_: False)
     monkeypatch.setattr(RunFolder, "save", lambda *_: num_epochs.append(len(scalars(tmp_path / "r").get("lr", ()))))
@@ -112,7 +112,7 @@ def test_each_epoch_is_on_disk_at_once(
 
 
 def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> None:
-    """And then tells of the epochs before."""
+    """Earlier epochs are written too."""
     go(track=False, max_steps=2)
     go(resume=True)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
@@ -122,7 +122,7 @@ def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> 
 def test_where_max_steps_ended_it(
     max_steps: int, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: the last record stays when only the result was lost, and goes, or its validation, when the run goes on."""
+    """Row 1: the last record stays if only the result was lost; if the run resumes, it or its validation goes."""
 
     def crash(*_: Any) -> None:
         raise RuntimeError("pulled the plug")
@@ -147,7 +147,7 @@ class StopAtOnce(Callback):
 
 
 def test_where_a_callback_ended_it(go: Callable[..., Result], tmp_path: Path) -> None:
-    """The validation that comes after the rest of the last record is told once, and goes when the run goes on."""
+    """The validation that follows the last record is written once, and removed when the run resumes."""
     changes: Any = {"epochs": 3, "validate_every": 3}
     go(StopAtOnce(), **changes)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
@@ -170,7 +170,7 @@ def test_picture_interval(tmp_path: Path) -> None:
 def test_without_tensorboard(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Said before anything is begun, and only to who asked."""
+    """An error before any work, and only if tracking is on."""
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(EnvironmentFault, match="pip install tensorboard"):
         go()

@@ -1,4 +1,4 @@
-"""Which of torchrun's variables are taken, and what is said of those that are not."""
+"""Which of torchrun's variables are accepted, and the errors for the others."""
 
 import functools
 import socket
@@ -99,7 +99,7 @@ def port() -> int:
 def test_missing_processes_are_named_until_the_deadline(
     rank: int, missing: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 55: rank 0 knows who has not come; the others wait for it first."""
+    """Row 55: rank 0 knows which processes are missing; the others wait for rank 0."""
     monkeypatch.setattr(torchrun, "TOLD_AFTER_S", 0.0)
     with pytest.raises(
         EnvironmentFault, match=rf"^{missing} of 3 did not connect to 127\.0\.0\.1:{port} within 0\.2 s"

@@ -70,7 +70,7 @@ def work() -> Callable[..., None]:
 
 @pytest.fixture
 def let_win(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """let_win(2) makes that trial look better, and better than an earlier winner."""
+    """let_win(2) makes that trial the best, also against an earlier winner."""
     rung = trials._rung
 
     def choose(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The final comparison: who is compared with whom, for how long, and when there is nothing to compare."""
+"""The final comparison: its candidates, its epochs, and when there is nothing to compare."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""search.json: written, read, refused where damaged, and what it says of noise."""
+"""search.json: written, read, refused if damaged; differences within noise are no gain."""
 
 import json
 from dataclasses import replace

@@ -146,7 +146,7 @@ def wait_for_trials(folder: Path, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed(command: Any, run: Any, tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C and kill -9 of the search lose no ended trial; its workers end with it; --resume goes on."""
+    """Ctrl-C and kill -9 of the search lose no ended trial; its workers end with it; --resume continues."""
     with started(command("--trials", 4, "--no-report", "--epochs", 4), tmp_path) as process:
         wait_for_trials(tmp_path / "s", 2)
         process.send_signal(number)
@@ -262,7 +262,7 @@ def test_no_trial_may_exceed_the_untuned_network(digits_recipe: Path, tmp_path: 
 
 
 def test_the_first_trial_is_what_the_dial_chooses(tmp_path: Path) -> None:
-    """Not the recipe's values before the dial; also with a second goal."""
+    """Not the recipe's values before the dial; also with two goals."""
     recipe = with_choices(load_recipe("best"), {"data.name": "digits", "budget": "50K", "epochs": 10})
     for trade in (None, "macs"):
         settings, context = prepare(Request(recipe, trade=trade, folder=tmp_path / "s"))

@@ -1,4 +1,4 @@
-"""Addresses of servers, patience with a lost one, and what is left of Optuna's settings."""
+"""Addresses of servers, retries after a lost connection, and Optuna's settings."""
 
 import math
 from pathlib import Path
@@ -45,7 +45,7 @@ def lost() -> OperationalError:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A stand-in for a storage, and a clock that only its pauses move."""
+    """A fake storage, and a clock that only its pauses advance."""
     clock = SimpleNamespace(now_s=0.0, pauses=[])
 
     def sleep(seconds: float) -> None:
@@ -73,7 +73,7 @@ def test_an_operation_is_tried_again_with_growing_pauses(server: Any, logged: py
 
 
 def test_the_deadline_is_shared(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes after that fails at once, so that a worker ends soon."""
+    """Later operations fail at once, so a worker ends soon."""
     monkeypatch.setenv(storage.PATIENCE_VARIABLE, "60")
 
     def ask(_: Any) -> str:

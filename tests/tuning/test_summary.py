@@ -1,4 +1,4 @@
-"""What a record makes of its studies: the front measured again."""
+"""The front of a search is measured again."""
 
 from dataclasses import replace
 from typing import Any

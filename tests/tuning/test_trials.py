@@ -1,4 +1,4 @@
-"""One trial: rungs, survival, cost, and what makes it stop."""
+"""One trial: rungs, pruning, cost, and what stops it."""
 
 import json
 from dataclasses import replace

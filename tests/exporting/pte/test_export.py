@@ -1,4 +1,4 @@
-"""Programs for ExecuTorch compute what the model computes; one that does not is never written."""
+"""ExecuTorch programs compute what the model computes; a program that does not is never written."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def test_fp32_gives_the_models_logits(programs: dict[str, Exported], digits_run:
 def test_reported_figures_are_those_of_the_file(
     precision: str, programs: dict[str, Exported], digits_run: Path
 ) -> None:
-    """Agreement, accuracy, lost and won, counted again."""
+    """Agreement, accuracy, lost and won images, recomputed."""
     val = open_source("digits").split("val")
     labels_N = val.labels_N.numpy()
     predicted_N = model_logits(load_model(digits_run)[0], val.images_NCHW).argmax(1)

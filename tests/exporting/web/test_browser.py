@@ -1,4 +1,4 @@
-"""The page in headless Chromium: every way to give it a picture leads to the model's answer, and nothing leaves it."""
+"""The page in headless Chromium: every way to choose a picture gives the model's prediction; no data leave the page."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def landscape(width: int, height: int) -> Image.Image:
 
 
 def check_like_the_model(visit: Visit, name: str, content: bytes, model: Path) -> None:
-    """Every probability within 0.03 of `predict`'s, and the pixels that the page says it saw within 2 levels."""
+    """Every probability within 0.03 of `predict`'s, and the page's input pixels within 3 levels for 99%."""
     visit.choose(name, content)
     [expected] = pocket_resnet.load(model).predict(content, top=10)
     probabilities = visit.probabilities()
@@ -100,7 +100,7 @@ def test_drop_and_paste(visit: OpenPage, fp32_page: Exported, digits_run: Path) 
 
 
 def test_files_that_are_not_pictures(visit: OpenPage, fp32_page: Exported, tmp_path: Path) -> None:
-    """They are refused in words; the last result stays, and the next picture works."""
+    """They are refused with a message; the last result stays, and the next picture works."""
     page, error = visit(fp32_page.file), "#error:not([hidden])"
     page.choose("a.png", file_of(digit(0)))
     best = page.best
@@ -138,7 +138,7 @@ def test_hostile_names_are_text(visit: OpenPage, digits_run: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(("width_px", "touch"), [(360, True), (1200, False)])
 def test_layout_and_keyboard(width_px: int, touch: bool, visit: OpenPage, fp32_page: Exported) -> None:
-    """Nothing is wider than the window; a sample is chosen by keys alone; a camera is offered where fingers touch."""
+    """Nothing is wider than the window; keys can choose a sample; touch screens offer the camera."""
     viewport = {"width": width_px, "height": 800}
     page = visit(fp32_page.file, viewport=viewport, has_touch=touch, is_mobile=touch)
     assert page.view.is_visible("label[for=camera]") == touch
@@ -172,7 +172,7 @@ def test_content_security_policy_blocks_scripts_and_requests(browser: Any, fp32_
 
 
 def test_unsupported_browser(browser: Any, fp32_page: Exported, tmp_path: Path) -> None:
-    """It says so, also to whoever chooses a picture."""
+    """A message says so, also after choosing a picture."""
     text = Path(fp32_page.file).read_text(encoding="utf-8")
     path = tmp_path / "damaged.html"
     path.write_text(re.sub(r'(<script id="network" type="text/plain">)[^<]*', r"\1", text), encoding="utf-8")
@@ -187,7 +187,7 @@ def test_unsupported_browser(browser: Any, fp32_page: Exported, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_drawings_are_recognised(visit: OpenPage, tmp_path: Path) -> None:
-    """By a released network that never saw one."""
+    """By a released network that was not trained on drawings."""
     model, card = load_model(Path("cpu94"))
     network = with_preprocessing(network_graph(model), card.spec.image_size, {}).SerializeToString()
     digits = open_source("digits")

@@ -1,4 +1,4 @@
-"""The page as a file: what is in it, what it may do, and what the command refuses."""
+"""The page as a file: its parts, its policy, and what the command refuses."""
 
 import base64
 import gzip
@@ -51,7 +51,7 @@ def test_parts(fp32_page: Exported) -> None:
 
 
 def test_policy(fp32_page: Exported) -> None:
-    """Nothing but what the page holds: the hashes are those of its style and its script."""
+    """Only the page's own content: the hashes are those of its style and its script."""
     text = Path(fp32_page.file).read_text(encoding="utf-8")
     policy = unescape(re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[0])
     hashes = [
@@ -108,7 +108,7 @@ def test_fp16_where_int8_differs_too_much(
 
 
 def test_too_small_for_a_page(run: Run, digits_run: Path, tmp_path: Path) -> None:
-    """The runtime alone is larger, so that no number of parameters is proposed."""
+    """The runtime alone is larger, so the error proposes no number of parameters."""
     code, out, err = run("export", digits_run, "--format", "web", "--max-bytes", "1MB", "--out", tmp_path / "out")
     assert (code, out) == (2, "")
     assert re.search(r"no file fits in 1,000,000 bytes: fp32 takes 5,0\d\d,\d\d\d, fp16 takes", err)

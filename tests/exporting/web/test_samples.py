@@ -1,4 +1,4 @@
-"""Which pictures a page shows: none that may be private or under a strange licence, unless asked for."""
+"""Which pictures a page shows: none that may be private or of unknown licence, unless requested."""
 
 import base64
 import io
