@@ -34,8 +34,8 @@ def test_nothing_loads_a_pickle() -> None:
         assert not re.search(r"torch\.(load|save)\(|pickle\.loads?\(|allow_pickle=True", text), path
 
 
-def test_files_py_alone_writes() -> None:
-    """But for locks, and what TensorBoard writes itself."""
+def test_only_files_py_writes() -> None:
+    """Except locks, and files that TensorBoard writes itself."""
     writers = set()
     for path in written():
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):

@@ -140,7 +140,7 @@ def test_leaderboard_has_the_recipe_of_the_readme_s_first_command() -> None:
     assert "fast" in {row["recipe"] for row in table.read_leaderboard()}
 
 
-def test_leaderboard_rows_are_of_the_recipes_as_they_are() -> None:
+def test_leaderboard_rows_match_the_present_recipes() -> None:
     plain = [
         row
         for row in table.read_leaderboard()

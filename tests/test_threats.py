@@ -30,7 +30,7 @@ def test_every_named_test_exists(file: str) -> None:
 
 
 def test_long_tests_are_in_italics() -> None:
-    """And no others are: `make test` runs them."""
+    """Others are not, because `make test` runs them."""
     for file, name in set(NAMED.findall(TEXT)):
         source = (ROOT / file).read_text(encoding="utf-8")
         is_long = re.search(rf"^@pytest\.mark\.long\n(?:@.*\n)*def {name}\(", source, re.MULTILINE) is not None

@@ -165,7 +165,7 @@ def test_seeds_of_a_cuda_that_starts_inside_are_the_caller_s() -> None:
 
 
 @pytest.mark.parametrize("callers", [False, True])
-def test_cudnn_times_its_kernels_only_where_asked_to(callers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_benchmark_is_on_only_in_training(callers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training only; elsewhere results are reproducible."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", callers)
     with own_settings():

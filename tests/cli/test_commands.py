@@ -135,7 +135,7 @@ def test_evaluate_warns_about_ignored_files(
 
 
 @pytest.mark.parametrize("name", ["result.json", "recipe.toml", "model/model.safetensors", "model/config.json"])
-def test_figures_overwrite_nothing_of_a_run(run: Run, trained: Path, name: str) -> None:
+def test_figures_do_not_overwrite_files_of_a_run(run: Run, trained: Path, name: str) -> None:
     before = (trained / name).read_bytes()
     code, _, err = run("evaluate", trained, "--out", trained / name)
     assert code == 2

@@ -80,7 +80,7 @@ def test_class_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    """Row 53: a line an image, whatever its name and class."""
+    """Row 53: one line per image, for any name and class."""
     console.predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
     assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
 
@@ -145,11 +145,15 @@ def test_messages_stand_above_a_progress_bar(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == ""
 
 
-def test_a_closed_terminal_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_terminal_does_not_stop_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
+            attempts.append(text)
             raise OSError(errno.EIO, text)
 
     monkeypatch.setattr(sys, "stderr", Closed())
     with console.log_to_terminal():
         logging.getLogger("pocket_resnet.data").warning("3 skipped")
+    assert "3 skipped" in "".join(attempts)

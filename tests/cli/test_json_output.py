@@ -20,7 +20,7 @@ def tell(out: Path | None = None, *, json: bool = False) -> None:
     JsonOutput(json, out).write({"name": "ü"}, lambda: print("for people"))
 
 
-def test_standard_output_has_the_document_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_has_only_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     tell(json=True)
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"name": "ü"}
@@ -94,7 +94,7 @@ def test_the_file_is_written_although_nobody_reads_standard_output(
     assert json.loads((tmp_path / "output.json").read_bytes()) == {"name": "ü"}
 
 
-def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_paths_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An existing file too: it is replaced through a temporary file in its folder."""
     with pytest.raises(UsageError, match="a folder, not a writable file"):
         JsonOutput(False, tmp_path)

@@ -1,4 +1,4 @@
-"""Row 53: standard streams that are closed, broken, or of another encoding than the names in them."""
+"""Row 53: standard streams that are closed, broken, or whose encoding lacks characters of the names."""
 
 import json
 import os

@@ -117,7 +117,7 @@ def test_visits_affect_only_alternating_flips(images_NCHW: Tensor) -> None:
     assert torch.equal(augment(images_NCHW, ALL, ALL % 3), augment(images_NCHW, ALL))
 
 
-def test_random_flip_draws_anew_in_each_epoch(images_NCHW: Tensor) -> None:
+def test_random_flip_draws_again_in_each_epoch(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="random")
     shown = torch.tensor([is_mirrored(augment, images_NCHW, epoch) for epoch in range(20)]).double()
     assert shown.mean() == pytest.approx(0.5, abs=0.06)  # 800 coins: three standard deviations are 0.053
@@ -157,7 +157,7 @@ def test_augmentation_does_not_depend_on_the_batch(images_NCHW: Tensor) -> None:
 
 @pytest.mark.parametrize("key", EVERYTHING)
 def test_every_augmentation_has_an_effect_and_its_own_draws(key: str, images_NCHW: Tensor) -> None:
-    """Switching one on changes pictures; the others' draws stay as they are."""
+    """Switching one on changes pictures; the others' draws are unchanged."""
     alone = augmenter(**{key: EVERYTHING[key]})
     assert not torch.equal(alone(images_NCHW, ALL), images_NCHW)
     assert torch.equal(alone.shift_N2, augmenter(crop_px=alone.recipe.crop_px).shift_N2)

@@ -9,14 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from painted import opened
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.data.source import Source, Verification
+from pocket_resnet.data.source import Verification
 from pocket_resnet.errors import DataError, EnvironmentFault
-
-
-def opened(root: Path) -> Source:
-    return open_source(str(root), data_dir=root.parent / "data", image_size=8)
+from system_calls import watch_opens
 
 
 def test_cached_pixels_match_the_decoder(make_folder: Any) -> None:
@@ -31,7 +29,7 @@ def test_cached_pixels_match_the_decoder(make_folder: Any) -> None:
             assert images[pixels.tobytes()] == label
 
 
-def test_second_start_reads_from_the_cache(make_folder: Any, watch_opens: Any) -> None:
+def test_second_start_reads_from_the_cache(make_folder: Any) -> None:
     root = make_folder({"a": 5, "b": 5})
     first = opened(root).split("train")
     with watch_opens() as paths:
@@ -59,7 +57,7 @@ def test_pixels_half_written_by_a_killed_process_are_removed(make_folder: Any) -
 
 
 @pytest.mark.parametrize("how", ["written over", "replaced"])
-def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any) -> None:
+def test_changed_image_of_the_same_size_and_time_is_read_again(how: str, make_folder: Any) -> None:
     """The new pixels are used; `verify` on the source opened before names the file."""
     root = make_folder({"a": 4, "b": 4})
     source = opened(root)

@@ -13,6 +13,7 @@ import torch
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import Verification, channel_statistics, describe
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+from system_calls import watch_opens
 
 REAL_DATA = os.environ.get("POCKET_RESNET_DATA")  # before a fixture hides it
 FOLDERS = ["cifar-10-batches-bin", "cifar-10-batches-py"]
@@ -174,7 +175,7 @@ def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_training_splits_never_open_the_test_file(cifar10: Any, tmp_path: Path, watch_opens: Any, folder: str) -> None:
+def test_training_splits_never_open_the_test_file(cifar10: Any, tmp_path: Path, folder: str) -> None:
     """Row 40."""
     cifar10.write(tmp_path, folder)
     with watch_opens() as opened:

@@ -10,13 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet.data.datasets import open_source
-from pocket_resnet.data.source import Source
+from painted import opened
 from pocket_resnet.errors import DataError, UsageError
-
-
-def opened(root: Path, **options: Any) -> Source:
-    return open_source(str(root), data_dir=root.parent / "data", **{"image_size": 8, "num_workers": 2, **options})
+from system_calls import watch_opens
 
 
 def parts(make_folder: Any, name: str, **counts: dict[str, int]) -> Path:
@@ -115,7 +111,7 @@ def test_fingerprint_is_of_content_names_and_size(make_folder: Any, tmp_path: Pa
     assert opened(root).fingerprint != before
 
 
-def test_training_splits_never_open_test_files(make_folder: Any, watch_opens: Any) -> None:
+def test_training_splits_never_open_test_files(make_folder: Any) -> None:
     """Row 40."""
     root = parts(make_folder, "p", train={"a": 5, "b": 5}, test={"a": 2, "b": 2})
     with watch_opens() as paths:

@@ -170,8 +170,8 @@ def test_one_pixel(size: int | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG"])
-def test_content_decides_and_a_cut_file_is_whole_or_refused(kind: str, tmp_path: Path) -> None:
-    """Row 22: wrong extension; no grey fill wherever a file is cut."""
+def test_content_decides_the_format_and_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
+    """Row 22: wrong extension; no grey fill at any truncation."""
     pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
     content = encoded(pixels, kind)
     (tmp_path / "wrong.txt").write_bytes(content)

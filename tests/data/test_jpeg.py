@@ -113,8 +113,8 @@ def test_stray_bytes_do_not_hide_damage(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive"])
-def test_cut_anywhere(kind: str) -> None:
-    """Row 47: refused, also between two scans of a progressive file, or whole but for the end marker."""
+def test_truncated_anywhere(kind: str) -> None:
+    """Row 47: refused, also between two scans of a progressive file, unless only the end marker is missing."""
     content = encoded(picture(24, 32), **KINDS[kind])
     whole, num_whole = decode(content), 0
     for length in range(content.index(b"\xff\xda"), len(content)):
@@ -161,7 +161,7 @@ def test_first_of_several_pictures() -> None:
         decode(file.getvalue()[:3000] + bytes(2000) + file.getvalue()[5000:])
 
 
-def test_what_is_read_by_rows() -> None:
+def test_which_jpegs_are_read_by_rows() -> None:
     by_rows = {kind: is_read_by_rows(encoded(picture(), **options)) for kind, options in KINDS.items()}
     assert by_rows == {"baseline": True, "fine": True, "progressive": False, "restarts": True}
     content = encoded(picture())

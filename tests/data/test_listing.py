@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.data.datasets import open_source
+from painted import opened
 from pocket_resnet.data.listing import Listing
-from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError
 
 FOLDERS = [
@@ -23,10 +22,6 @@ FOLDERS = [
     ".git",
 ]
 FILES = ["thumbs.db", "Thumbs.db", "Desktop.ini", "DESKTOP.INI", "Icon\r", "ehthumbs.db", ".DS_Store", "._0.png"]
-
-
-def opened(root: Path) -> Source:
-    return open_source(str(root), data_dir=root.parent / "data", image_size=8, num_workers=2)
 
 
 def litter(folder: Path) -> None:

@@ -40,7 +40,7 @@ class User:
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> User:
-    """One who has trained already."""
+    """A user who has trained a run."""
     user = User(tmp_path_factory.mktemp("home"))
     done = user(*TRAIN_TINY)
     assert done.returncode == 0, done.stderr

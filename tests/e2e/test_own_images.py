@@ -94,7 +94,7 @@ def test_the_first_commands(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """The training is cut to two steps; without a browser, nobody opens the page."""
+    """The training is cut to two steps; without a browser, the page is not opened."""
     monkeypatch.chdir(tmp_path)
     draw(Path("pictures"), 0, 30)
     draw(Path("new-pictures"), 30, 3)

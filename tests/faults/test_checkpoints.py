@@ -33,7 +33,7 @@ def save(folder: Path, *steps: int) -> list[Path]:
 
 
 def forge(path: Path, **changes: Any) -> None:
-    """Write the checkpoint anew with other values in its state, with sums that fit."""
+    """Write the checkpoint again with other values in its state, with matching sums."""
     values = json.loads((path / STATE_NAME).read_text()) | changes
     tensors = (path / TENSORS_NAME).read_bytes()
     write_folder(path, {TENSORS_NAME: tensors, STATE_NAME: json.dumps(values).encode()})

@@ -105,7 +105,7 @@ def test_disk_full_when(
 
 @pytest.fixture
 def read_only() -> Iterator[Path]:
-    """A folder that everyone may read and nobody write."""
+    """A folder that everyone may read and no one may write."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o555)

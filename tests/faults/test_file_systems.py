@@ -10,16 +10,10 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet.io import files
+from system_calls import refuse
 
 Run = Callable[..., tuple[int, str, str]]
 sync = os.fsync
-
-
-def refuse(number: int) -> Callable[..., None]:
-    def raise_error(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return raise_error
 
 
 def sync_files_alone(descriptor: int) -> None:

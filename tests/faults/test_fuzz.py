@@ -143,7 +143,7 @@ def go(
 
 @pytest.fixture
 def begun(go: Callable[..., Result], tmp_path: Path) -> Callable[[], dict[str, bytes]]:
-    """begun() puts the folder of a run of one step back as it was; its files are given."""
+    """begun() restores the folder of a run of one step and returns its files."""
     go(max_steps=1)
     folder = tmp_path / "r"
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

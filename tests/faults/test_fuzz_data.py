@@ -1,4 +1,4 @@
-"""Images, CIFAR's files, archives: whatever the bytes are, a valid result or a DataError, and no file left behind."""
+"""Any bytes as images, CIFAR's files or archives give a valid result or a DataError, and leave no file behind."""
 
 import contextlib
 import gzip
@@ -54,7 +54,7 @@ PICTURES = [
 @given(changed(*PICTURES))
 @FUZZING
 def test_image(content: bytes) -> None:
-    """Rows 22, 23: RGB pixels of the size that was asked for, or a refusal."""
+    """Rows 22, 23: RGB pixels of the requested size, or a refusal."""
     with contextlib.suppress(ImageError):
         pixels_HWC = decode(content, 8)
         assert (pixels_HWC.shape, pixels_HWC.dtype) == ((8, 8, 3), np.uint8)

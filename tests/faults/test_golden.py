@@ -1,4 +1,4 @@
-"""Figures and files from the past: the same seed gives the losses it gave, an old model the logits it gave.
+"""Golden files: the same seed gives the same losses, an earlier model the same logits.
 
 Where a change is meant to change the losses, or torch or the machine is another one for good, make them anew:
 

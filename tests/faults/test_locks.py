@@ -45,7 +45,7 @@ def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Pa
     assert go().steps == 4
 
 
-def test_lock_of_a_dead_process_is_taken_over(
+def test_the_lock_of_a_dead_process_is_reused(
     go: Callable[..., Result], folder: Path, start_child: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 12: with a log message; after a normal end there is none."""

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from pocket_resnet.errors import ArtifactError, DataError
 from pocket_resnet.io.files import write_folder
 from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
-from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.run import train
 
 
 class Bomb:
@@ -53,12 +50,6 @@ def bomb(request: pytest.FixtureRequest, sentinel: Path) -> bytes:
         with zipfile.ZipFile(packed, "w") as archive:
             archive.writestr("data.pkl", pickle.dumps(Bomb(sentinel)))
     return packed.getvalue()
-
-
-@pytest.fixture
-def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
-    train(make_recipe(max_steps=1), runs_dir=tmp_path, run="r")
-    return tmp_path / "r"
 
 
 def replace(folder: Path, name: str, content: bytes) -> None:

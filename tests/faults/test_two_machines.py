@@ -32,7 +32,7 @@ def ip(*words: str) -> str:
 
 @pytest.fixture
 def machines() -> Iterator[list[str]]:
-    """The names of two namespaces; where none can be made, for want of rights or of `ip`, the test is skipped."""
+    """The names of two namespaces; without the rights or `ip`, the test is skipped."""
     names = [f"pocket-{os.getpid()}-{number}" for number in (1, 2)]
     try:
         for name in names:

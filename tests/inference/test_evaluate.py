@@ -174,12 +174,6 @@ def test_classes_are_matched_in_any_unicode_form() -> None:
 
 
 @pytest.fixture
-def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
-    train(make_recipe(max_steps=1), runs_dir=tmp_path, run="r")
-    return tmp_path / "r"
-
-
-@pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder with two of the model's classes, in another order than the model's."""
     for number, name in enumerate(("blue", "red", "red")):

@@ -109,7 +109,7 @@ def test_numpy_numbers_and_paths_are_accepted(
 
 
 def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray[np.uint8]) -> None:
-    """Centre square, network's size, no other preprocessing; ranked, as many as asked for."""
+    """Centre square, network's size, no other preprocessing; ranked, as many as requested."""
     square = np.array(Image.fromarray(pixels_HWC[:, 5:25]).resize((8, 8), Image.Resampling.BICUBIC))
     images_BCHW = torch.from_numpy(square).permute(2, 0, 1)[None]
     for views in (1, 2, 6):
@@ -123,9 +123,7 @@ def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray
             assert (prediction.label, prediction.probability) == expected[0]
 
 
-def test_several_views_where_mirrored_images_mean_something_else(
-    classifier: Classifier, pixels_HWC: NDArray[np.uint8]
-) -> None:
+def test_several_views_need_flip_invariant_classes(classifier: Classifier, pixels_HWC: NDArray[np.uint8]) -> None:
     digits = Classifier(
         classifier.model, classifier.card.model_copy(update={"flip_invariant": False}), classifier.hardware
     )

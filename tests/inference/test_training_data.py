@@ -103,7 +103,7 @@ def test_another_spelling_is_the_same_data(
     assert load_recipe(str(run_folder / "recipe.toml")).data.name == str(tmp_path / "pictures")
 
 
-def test_finished_run_is_not_taken_for_one_on_other_data(
+def test_finished_run_does_not_match_other_data(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path
 ) -> None:
     """Row 43: the folder was changed after the run; the number of steps is the same."""
@@ -184,7 +184,7 @@ def test_fork_to_other_data_remembers_the_first(
     assert evaluate_model(run_folder.parent / "anew", data=str(pictures)).caveat is None
 
 
-def test_trained_on_validation_is_said_in_the_report(
+def test_the_report_states_training_on_validation_images(
     train_on: Callable[..., Result], pictures: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(str(Path(train_on(pictures).model).parent / "recipe.toml"))
@@ -219,7 +219,7 @@ def older(run_folder: Path, data: str) -> None:
     (run_folder / DIGESTS_NAME).unlink()
 
 
-def test_models_of_earlier_versions_go_by_name(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
+def test_models_of_earlier_versions_are_matched_by_name(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
     older(run_folder, str(pictures))
     assert load_digests(run_folder) is None
     most = "no estimate: the model was trained on most of these images"

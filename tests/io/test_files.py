@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault
 from pocket_resnet.io import files
+from system_calls import refuse
 
 FOLDER = {"a.bin": b"\x00\x01", "b.json": b"{}", "README.md": b"# hello"}
 LIMIT = 1_000
@@ -20,13 +21,6 @@ LIMIT = 1_000
 
 def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(f"{files.TEMPORARY_PREFIX}*")]
-
-
-def refuse(number: int) -> Callable[..., None]:
-    def raise_error(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return raise_error
 
 
 def test_write_and_replace(tmp_path: Path) -> None:

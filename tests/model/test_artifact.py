@@ -223,7 +223,7 @@ def test_card_as_markdown(make_card: Callable[..., Card]) -> None:
 
 
 def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, make_card: Callable[..., Card]) -> None:
-    """Parameters are rounded; statistics and preprocessing stay as they are; the network computes in fp32."""
+    """Parameters are rounded; statistics and preprocessing are unchanged; the network computes in fp32."""
     for weights in ("fp32", "fp16"):
         save_model(tmp_path / weights, tiny_model, make_card(weights=weights))
     sizes = [(tmp_path / weights / WEIGHTS).stat().st_size for weights in ("fp32", "fp16")]

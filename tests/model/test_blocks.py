@@ -25,12 +25,6 @@ from pocket_resnet.model.blocks import (
 from pocket_resnet.model.spec import NetworkSpec
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def spec(**changes: object) -> NetworkSpec:
     return NetworkSpec(**{"stem_width": 8, "widths": (8, 16, 32), **changes})  # type: ignore[arg-type]
 

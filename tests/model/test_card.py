@@ -28,7 +28,7 @@ def make_card(tiny_spec: NetworkSpec) -> MakeCard:
     return make
 
 
-def test_a_card_comes_back_from_json_as_it_was(make_card: MakeCard) -> None:
+def test_card_round_trip(make_card: MakeCard) -> None:
     card = make_card()
     assert Card.model_validate_json(card.model_dump_json()) == card
     assert json.loads(card.model_dump_json())["class_names"] == ["cat", "dog", "1"]
@@ -120,7 +120,7 @@ def test_front_matter_of_odd_names(name: str, make_card: MakeCard) -> None:
 
 
 def test_the_accuracy_that_an_exported_file_states(make_card: MakeCard) -> None:
-    """As a sentence, from which the numbers can be read again; other sentences have none."""
+    """As a sentence, from which the numbers can be read back; other sentences have none."""
     assert stated_accuracy(facts(make_card(accuracy=0.93216))["accuracy"]) == (0.9322, "val", 5000)
     assert stated_accuracy(facts(make_card(accuracy=1.0))["accuracy"]) == (1.0, "val", 5000)
     for text in ("", "0.9", "very accurate", "0.9322 on many images (val)", "2.0000 on 1 images (val)"):

@@ -45,7 +45,7 @@ def refusal(text: str) -> str:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_misspelt_key(key: str) -> None:
-    """Row 18: file, line, the key as written and the one that was meant."""
+    """Row 18: file, line, the key as written and the nearest known key."""
     text, line = toml_with(key + key[-1], "1")
     message = f"some.toml:{line}: unknown `{key}{key[-1]}`, did you mean `{key.rpartition('.')[2]}`?"
     assert refusal(text) == f"{message}\n  pocket-resnet train --help explains every key"

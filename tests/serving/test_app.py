@@ -105,7 +105,7 @@ def test_other_routes(process: Process) -> None:
         assert problem(process.send(method, path)) == (405, "method not allowed")
 
 
-def test_pages_load_nothing_from_elsewhere(process: Process) -> None:
+def test_pages_load_only_local_files(process: Process) -> None:
     for path in ("/", "/docs"):
         answer = process.send("GET", path)
         assert answer.status == 200

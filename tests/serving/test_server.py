@@ -89,7 +89,7 @@ def test_connections_set_tcp_nodelay() -> None:
     assert asyncio.run(option_of_a_connection(listen("127.0.0.1", 0, public=False)))
 
 
-def test_listens_on_this_machine_alone(process: Process) -> None:
+def test_listens_only_on_this_machine(process: Process) -> None:
     """Row 35"""
     assert is_loopback_only(process.port)
 

@@ -85,7 +85,7 @@ def test_every_addition_changes_the_recipe_and_nothing_else(added: str) -> None:
     assert bare.train_image_sizes
 
 
-def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the digits: a row per switch and seed, with the same network; existing rows are not trained again."""
     out = tmp_path / "ablation.csv"
     words = f"--budget 20k --epochs 1 --data digits --out {out} --only nothing crop".split()

@@ -67,7 +67,7 @@ def test_a_failing_cell_is_detected(tmp_path: Path) -> None:
         executed(notebook, tmp_path)
 
 
-def test_committed_outputs_are_there_in_order_and_small() -> None:
+def test_committed_outputs_are_complete_in_order_and_small() -> None:
     code = [cell for cell in committed().cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert sum("picture" in kind for kind in kinds(committed())) == 10
@@ -91,7 +91,7 @@ def test_local_paths_are_detected(path: str) -> None:
     assert not OF_A_MACHINE.search("runs/home/, https://example.org/tmp/ and a/opt/b")
 
 
-def test_it_imports_the_public_package_alone() -> None:
+def test_it_imports_only_the_public_package() -> None:
     code = "\n".join(cell.source for cell in committed().cells if cell.cell_type == "code")
     imported = {
         f"{node.module}.{each.name}" if isinstance(node, ast.ImportFrom) else each.name

@@ -170,7 +170,7 @@ def numbers(text: str) -> set[str]:
 
 
 def test_numbers_of_the_report_have_a_source() -> None:
-    """Every decimal and every number above 1,000 in its prose stands in the log, a table or a recipe."""
+    """Every decimal and every number above 1,000 in its prose is in the log, a table or a recipe."""
     prose = REPORT.read_text(encoding="utf-8")
     for name in table.TABLES:
         prose = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", "", prose, flags=re.DOTALL)

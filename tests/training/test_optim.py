@@ -34,7 +34,7 @@ def loss_of(model: nn.Module, step: int) -> Tensor:
 
 
 def trained(model: ResNet, num_steps: int = NUM_STEPS, **changes: Any) -> dict[str, Tensor]:
-    """Parameters after some steps with a falling learning rate; the model itself stays as it is."""
+    """Parameters after some steps with a falling learning rate; the model itself is unchanged."""
     model = copy.deepcopy(model)
     optimizer = Optimizer(model, recipe(**changes))
     for step in range(num_steps):

@@ -44,7 +44,7 @@ def test_statistics_are_those_of_the_images(tiny_model: ResNet, images_NCHW: Ten
 
 @pytest.mark.parametrize("num_images", [8, 11, 13])
 def test_several_batches_count_as_one(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
-    """Mean and variance of all values together, whatever the batches' sizes, and what differs between them counts."""
+    """Mean and variance are those of all values together, for any batch sizes, with variance between batches."""
     images_NCHW = images_NCHW[:num_images].sort(dim=0).values
     with torch.no_grad():
         before_norm = tiny_model.stem.conv(to_float(images_NCHW))

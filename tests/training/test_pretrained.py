@@ -54,7 +54,7 @@ def states(folder: Path, *runs: str) -> list[dict[str, Tensor]]:
 def test_body_and_shared_classes_are_the_models(
     make_trainer: Callable[..., Trainer], make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path
 ) -> None:
-    """Also batch norm's statistics and the input normalisation, whatever the new data's are."""
+    """Also batch norm's statistics and the input normalisation, independent of the new data's."""
     model, source = make_trainer().model.state_dict(), load_model(trained)[0].state_dict()
     assert equal(body(model), body(source))
     untrained = new_trainer(
@@ -65,7 +65,7 @@ def test_body_and_shared_classes_are_the_models(
         assert torch.equal(model[name], torch.stack([blue, untrained[name][1], red]))
 
 
-def test_while_frozen_the_head_alone_changes(make_trainer: Callable[..., Trainer], trained: Path) -> None:
+def test_while_frozen_only_the_head_changes(make_trainer: Callable[..., Trainer], trained: Path) -> None:
     """Neither gradient, weight decay, Lookahead nor batch norm moves the body, with a validation in between."""
     trainer = make_trainer(freeze_epochs=1)
     source = load_model(trained)[0].state_dict()
@@ -84,7 +84,7 @@ def test_while_frozen_the_head_alone_changes(make_trainer: Callable[..., Trainer
     assert any("running_mean" in name and not torch.equal(after[name], source[name]) for name in after)
 
 
-def test_a_run_that_is_frozen_to_its_end_leaves_the_body_as_it_was(
+def test_a_run_frozen_to_its_end_does_not_change_the_body(
     make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path, tmp_path: Path
 ) -> None:
     """Its statistics are not measured again, in spite of norm_images, and it costs fewer operations."""

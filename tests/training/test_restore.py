@@ -41,7 +41,7 @@ KEPT: dict[str, Any] = {"keep": 1, "keep_at": (0.25, 0.5, 1.0)}
 
 
 def test_checkpoints_at_shares_of_the_run_stay(go: Callable[..., Result], tmp_path: Path) -> None:
-    """Also where none is due by time."""
+    """Also if none is due by time."""
     go(epochs=6, checkpoint=KEPT | {"every_s": 1e9})
     assert saved(tmp_path / "r") == [3, 6, 12]
     go("every", epochs=6, checkpoint=KEPT)

@@ -180,7 +180,7 @@ def test_finished_is_found_from_another_folder(
     assert result.model == str(tmp_path / "runs" / "r" / "model")
 
 
-def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
+def test_out_of_memory_saves_no_half_finished_step(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     step = Trainer.train_step

@@ -64,7 +64,7 @@ def test_augmented_batch_is_the_trainer_s(
     assert source.class_names != run.source.class_names  # hostile ones
 
 
-def test_students_batch_has_the_view_that_its_teacher_answered(train_hostile: Trained) -> None:
+def test_students_batch_has_its_teachers_view(train_hostile: Trained) -> None:
     """With one epoch of views, the last epoch repeats the first one's."""
     teacher = {"model": str(train_hostile("teacher")), "epochs": 1}
     plain: dict[str, Any] = {"augment": {"mixup": 0.0, "flip": "random"}, "train_image_sizes": ()}
@@ -96,7 +96,7 @@ def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
     assert [confidence[n] for n in run.doubtful_hits(30).tolist()] == [confidence[n] for n in right]
 
 
-def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
+def test_command_names_the_recipe_where_possible(tmp_path: Path) -> None:
     quick = {"data.name": "digits", "min_steps": 0, "epochs": 1, "hardware.num_threads": 1, "norm_images": 8}
     fast = load_recipe("fast")
     small = override(fast, quick | {"model.widths": (4, 4, 4), "model.stem_width": 4})

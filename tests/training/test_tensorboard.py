@@ -119,7 +119,7 @@ def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("max_steps", [2, 3])
-def test_where_max_steps_ended_it(
+def test_resume_after_max_steps(
     max_steps: int, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 1: the last record stays if only the result was lost; if the run resumes, it or its validation goes."""
@@ -146,7 +146,7 @@ class StopAtOnce(Callback):
         run.stop()
 
 
-def test_where_a_callback_ended_it(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_resume_after_a_callback_stopped_the_run(go: Callable[..., Result], tmp_path: Path) -> None:
     """The validation that follows the last record is written once, and removed when the run resumes."""
     changes: Any = {"epochs": 3, "validate_every": 3}
     go(StopAtOnce(), **changes)

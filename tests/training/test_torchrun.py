@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from children import free_port
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.training import torchrun
 from pocket_resnet.training.torchrun import ADDRESS, NUMBERS, WAIT_VARIABLE, Launch, LaunchError, launch, meet
@@ -65,7 +66,7 @@ def set_only(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("case", TAKEN)
-def test_taken(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables, expected = TAKEN[case]
     set_only(monkeypatch, variables)
     assert launch() == expected
@@ -90,9 +91,7 @@ def test_refused_deadline(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.mark.parametrize(("rank", "missing"), [(0, "processes 2, 3"), (2, "process 1")])

@@ -161,7 +161,7 @@ def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Cal
 def test_dropout_depends_on_seed_and_step_alone(
     part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything but the drops is held fixed: order, first weights, learning rate."""
+    """Everything else is fixed: order, initial weights, learning rate."""
 
     def weights(noise: int, step: int = 0, seed: int = 0, chance: float = 0.5) -> Tensor:
         spec = replace(tiny_spec, **{part: chance})

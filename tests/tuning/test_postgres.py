@@ -59,7 +59,7 @@ def test_two_workers_share_a_search(settings: Any, begin: Any, work: Any, start_
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
 
 
-def test_machines_that_come_first_at_the_same_moment(
+def test_machines_that_create_the_study_at_the_same_moment(
     postgres: Server, make_settings: Any, begin: Any, start_child: Any, tmp_path: Path
 ) -> None:
     """In an empty database: all use the same tables and the same study."""

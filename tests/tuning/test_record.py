@@ -60,7 +60,7 @@ def test_written_and_read(record: SearchRecord, tmp_path: Path) -> None:
 
 
 def test_recipes_to_train(record: SearchRecord) -> None:
-    """The recommended one; those of a front; none before the verdict."""
+    """The recommended recipe, or those of the front; none before the verdict."""
     assert record.recipe_names == ["best.toml"]
     noise = finals([0.8, 0.9, 1.0], [0.8, 0.9, 1.0])
     assert replace(record, verdict=verdict_of(noise)).recipe_names == ["untuned.toml"]

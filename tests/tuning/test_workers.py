@@ -62,7 +62,7 @@ def test_two_workers_share_a_search(make_settings: Any, begin: Any, work: Any, s
     assert len(runs_in(settings.finals)) == 6
 
 
-def test_a_killed_worker_s_trial_goes_on(
+def test_a_killed_workers_trial_resumes(
     make_settings: Any, begin: Any, work: Any, start_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 between two rungs: its trial is resumed under its number by another worker, and nothing is lost."""

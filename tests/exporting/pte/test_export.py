@@ -133,7 +133,7 @@ def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_import_leaves_the_root_logger_alone() -> None:
+def test_import_does_not_change_the_root_logger() -> None:
     """ExecuTorch gives it a handler, which would print our messages a second time."""
     code = "import logging, pocket_resnet.exporting.pte.export; print(logging.root.handlers)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -94,7 +94,7 @@ def test_command(run: Run, digits_run: Path, tmp_path: Path) -> None:
 def test_fp16_where_int8_differs_too_much(
     run: Run, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unless int8 was asked for."""
+    """Unless int8 was requested."""
     monkeypatch.setitem(parity.LIMITS, "int8", replace(parity.LIMITS["int8"], agreement=1.1))
     out = ("--out", tmp_path / "out")
     code, printed, _ = run("export", digits_run, "--format", "web", "--json", *out)
