@@ -9,7 +9,9 @@ PACKAGE = ROOT / "src" / "pocket_resnet"
 
 
 def written() -> list[str]:
-    return sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+    paths = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+    assert "cli/main.py" in paths
+    return paths
 
 
 def test_no_junk_drawers() -> None:

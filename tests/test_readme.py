@@ -102,6 +102,7 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     named = set(re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE))
+    assert named
     for target in {"".join(pair) for pair in named}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
 

@@ -68,7 +68,7 @@ def start(machines: list[str], rank: int, folder: Path) -> subprocess.Popen[str]
     (folder / str(rank)).mkdir()
     torchrun = ["torch.distributed.run", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
     meeting = ["--master-addr", ADDRESSES[0], "--master-port", str(PORT)]
-    # Both have the name of this machine, which is not an address of theirs: gloo is told which card to use.
+    # Both have this machine's name, which does not resolve to their addresses, so gloo gets the network card.
     environment = os.environ | {"GLOO_SOCKET_IFNAME": CARD, "POCKET_RESNET_WAIT_S": str(WAIT_S)}
     with (folder / f"said-{rank}").open("w") as said:
         return subprocess.Popen(

@@ -33,15 +33,10 @@ from pocket_resnet.inference.statistics import (
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import train
+from random_predictions import predictions
 
 NAMES = ("red", "green", "blue")
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
-
-
-def predictions(num_images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(seed)
-    probabilities_NK = (3 * torch.randn(num_images, 3, generator=draws)).softmax(1)
-    return probabilities_NK, torch.randint(0, 3, (num_images,), generator=draws)
 
 
 def test_figures_against_scikit_learn() -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_ind
 from scipy.stats import t as student
-from torch import Tensor
 
 from pocket_resnet.inference.statistics import (
     NUM_CALIBRATION_BINS,
@@ -20,12 +19,7 @@ from pocket_resnet.inference.statistics import (
     welch_interval,
     wilson_interval,
 )
-
-
-def predictions(num_images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(seed)
-    probabilities_NK = (3 * torch.randn(num_images, 3, generator=draws)).softmax(1)
-    return probabilities_NK, torch.randint(0, 3, (num_images,), generator=draws)
+from random_predictions import predictions
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

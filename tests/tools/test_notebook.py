@@ -104,5 +104,7 @@ def test_it_imports_only_the_public_package() -> None:
 
 
 def test_its_links_resolve() -> None:
-    for target in re.findall(r"\]\(([^)\s:]+)\)", texts(committed())):
+    targets = re.findall(r"\]\(([^)\s:]+)\)", texts(committed()))
+    assert targets
+    for target in targets:
         assert (ROOT / target).exists(), target

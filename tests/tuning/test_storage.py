@@ -58,13 +58,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_an_operation_is_tried_again_with_growing_pauses(server: Any, logged: pytest.LogCaptureFixture) -> None:
-    answers = iter([lost(), lost(), lost(), "here"])
+    responses = iter([lost(), lost(), lost(), "here"])
 
     def ask(_: Any) -> str:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = next(responses)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
     assert storage._patient(ask)(server) == "here"
     assert server.clock.pauses == [0.2, 0.4, 0.8]
@@ -133,6 +133,7 @@ def test_every_operation_is_patient() -> None:
         line.split("self._backend.")[1].split("(")[0] for line in source.read_text().splitlines() if "_backend." in line
     }
     without_server = {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback", "remove_session"}
+    assert "set_trial_state_values" in called
     for name in called - without_server:
         assert hasattr(getattr(storage.PatientStorage, name), "__wrapped__"), name
 
