@@ -136,7 +136,7 @@ def test_every_command_has_json_and_out(
     arguments: tuple[str, ...], run: Run, trained: Path, picture: Path, tmp_path: Path
 ) -> None:
     more = {"evaluate": (trained,), "predict": (trained, picture)}.get(arguments[0], ())
-    run("--version")  # what training said is read
+    run("--version")  # discards the output of the training
     code, out, err = run(*arguments, *more, "--json")
     assert (code, err) == (0, "")
     code, for_people, err = run(*arguments, *more, "--out", tmp_path / "output.json")

@@ -130,7 +130,7 @@ def test_data_error(run: Run, tmp_path: Path) -> None:
 def test_damaged_model(run: Run, trained: Path, picture: Path) -> None:
     weights = trained / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    run("--version")  # what training said is read
+    run("--version")  # discards the output of the training
     for arguments in (("evaluate", trained), ("predict", trained, picture), ("summary", trained)):
         code, out, err = run(*arguments)
         assert (code, out) == (4, "")
@@ -182,7 +182,7 @@ def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pyte
     """Shells do not expand `~` in `--out=~/output.json`; programs pass arguments without a shell."""
     monkeypatch.setenv("HOME", str(picture.parent))
     relative = trained.relative_to(picture.parent)
-    run("--version")  # what training said is read
+    run("--version")  # discards the output of the training
     for arguments in (("summary", f"~/{relative}"), ("predict", f"~/{relative}", f"~/{picture.name}")):
         code, _, err = run(*arguments, "--out=~/output.json")
         assert (code, err) == (0, f"wrote {picture.parent}/output.json\n")

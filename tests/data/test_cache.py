@@ -67,8 +67,8 @@ def test_changed_image_of_the_same_size_and_time_is_read_again(how: str, make_fo
     status, whole = path.stat(), path.read_bytes()
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     content = path.read_bytes()
-    content += bytes(max(0, len(whole) - len(content)))  # what follows the image is nobody's business
-    path.write_bytes(whole + bytes(len(content) - len(whole)))  # as it was seen first
+    content += bytes(max(0, len(whole) - len(content)))  # bytes after the image are ignored
+    path.write_bytes(whole + bytes(len(content) - len(whole)))  # the content at first
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     source = opened(root)
     before = source.split("all").images_NCHW.clone()

@@ -1,4 +1,4 @@
-"""TrivialAugment's operations against Pillow's, each on a batch with a strength of its own an image.
+"""TrivialAugment's operations against Pillow's, on batches with one strength per image.
 
 Shapes: B images, C channels, H x W pixels.
 """

@@ -1,6 +1,6 @@
-"""Whole files changed at random: bits flipped, pieces cut out, doubled, put in or moved, values exchanged.
+"""Whole files changed at random: bits flipped, pieces cut out, doubled, inserted or moved, values exchanged.
 
-How many examples are tried is said in conftest.py.
+conftest.py sets the number of examples.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Files of earlier versions do all that they did: a run that commit 69070cb made, and the models of releases.
+"""Files of earlier versions still work: a run made by commit 69070cb, and the models of releases.
 
 golden/run-69070cb is a run of 40 steps on digits with its last two checkpoints, made before `average` became `ema` and
 config.json's format became 2. Its recipe has averaged weights, Lookahead, Muon and growing images.

@@ -1,7 +1,7 @@
 """Any bytes as recipe, model or checkpoint give a valid result or a PocketError, soon, and leave no file behind.
 
-Examples begin as whole files and are changed. Sums are made to fit, or nothing but them would be tested. `make test`
-tries a few, `make fuzz` other ones for an hour.
+Examples are intact files with changes. Their sums match, otherwise only the sums would be tested.
+`make test` tries a few, `make fuzz` runs others for an hour.
 """
 
 import contextlib

@@ -1,10 +1,10 @@
 """Golden files: the same seed gives the same losses, an earlier model the same logits.
 
-Where a change is meant to change the losses, or torch or the machine is another one for good, make them anew:
+After an intended change of the losses, or on a new torch or machine, write them again:
 
 POCKET_RESNET_GOLDEN=write .venv/bin/python -m pytest -n 0 tests/faults/test_golden.py
 
-That adds the present release's model too, where it is not there yet; those of earlier releases stay as they are.
+This also adds the present release's model if it is missing; those of earlier releases are unchanged.
 """
 
 import hashlib

@@ -55,7 +55,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def die_at(number: int) -> None:
-    """Kill this process just before its change number `number` on the disk; of what is being synced, half is left.
+    """Kill this process just before its change number `number` on the disk; half of a file being synced is kept.
 
     An audit hook cannot be removed: call it in a child.
     """

@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden" / "model-0.1.0"
 WEIGHTS, CONFIG = (GOLDEN / WEIGHTS_NAME).read_bytes(), (GOLDEN / CONFIG_NAME).read_bytes()
 MAX_S, MAX_KB, GIGABYTE = 1.0, 200_000, 10**9
 
-# Opens each path given; prints what was said, seconds of computing, and kB that it took at most.
+# Opens each path given; prints its message, CPU seconds, and peak kB.
 SCRIPT = """
 import json, re, sys, time
 from pathlib import Path

@@ -22,13 +22,13 @@ from pocket_resnet.recipe.toml import to_toml
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 ASKING = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
-NOWHERE = ("192.0.2.1", 80)  # an address for documents, which nobody has
+NOWHERE = ("192.0.2.1", 80)  # reserved for documentation, so no machine has it
 
 
 def cut_off() -> list[str]:
-    """Take the network from this process, a child; what it asks of one from now on is refused and listed.
+    """Cut this child process off from the network; its later requests are refused and listed.
 
-    It moves to a network namespace without routes where the system lets it, as root or in a user namespace of its own.
+    If the system allows it, the process moves to a network namespace without routes (as root or in a user namespace).
     """
     libc = ctypes.CDLL(None)
     if libc.unshare(CLONE_NEWNET) == 0 or libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0:

@@ -84,9 +84,7 @@ def test_sharing_gives_the_same_training(case: str, train_apart: Any, train_on: 
 
 
 def test_each_works_on_its_share(train_apart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of 15 training images an epoch 8 and 7, 4 + 4 and 4 + 3 a process; of 15 images for norms 4 + 4 or 4 + 3; of 6
-    validation images 3.
-    """
+    """Each process gets 4 of a batch of 8 and 4 or 3 of a batch of 7, also for norms, and 3 of 6 validation images."""
     augmented: list[int] = []
     validated: list[int] = []
     augment, validate = Augmenter.__call__, run_module.class_probabilities

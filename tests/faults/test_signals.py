@@ -159,7 +159,7 @@ def test_a_closed_terminal_stops_with_a_checkpoint(arguments: list[str], tmp_pat
 class LateSignal(list[int]):
     """A list of caught signals that fills just after the decision whether to stop at the first step.
 
-    The step itself has looked before, to tell other processes.
+    The step itself has looked before, to inform other processes.
     """
 
     def __init__(self) -> None:

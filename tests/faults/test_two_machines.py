@@ -1,6 +1,6 @@
 """Two machines train one network, one of them is lost, and one process resumes alone.
 
-The machines are network namespaces, each with an address of its own, joined by a virtual cable.
+The machines are network namespaces with their own addresses, joined by a virtual cable.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The built network: it is what its spec counts, it is deterministic, and every option does something.
+"""The built network has the counts of its spec, is deterministic, and every option has an effect.
 
 Shapes: B images, C channels, H x W pixels, K classes; P patches of D values.
 """

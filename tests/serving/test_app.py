@@ -156,10 +156,10 @@ def test_several_requests_over_one_connection(process: Process) -> None:
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_requests_made_from_the_description(mode: GenerationMode, process: Process) -> None:
-    """Row 33: each is answered as the description says, never with a server error.
+    """Row 33: each gets a documented response, never a server error.
 
-    Left out are two checks that need to know pictures: random bytes are valid in the description, and a form's wrong
-    field may be one that is no file.
+    Two checks are left out: the description allows random bytes as a picture, and a form's wrong field may not be a
+    file.
     """
     base = f"http://127.0.0.1:{process.port}"
     schema = schemathesis.openapi.from_url(f"{base}/openapi.json")

@@ -1,6 +1,6 @@
 """The page in a browser: a picture is chosen, dropped or pasted, and its classes are shown.
 
-tests/exporting/web has the tests of what it shares with exported pages.
+tests/exporting/web tests the parts that it shares with exported pages.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One process among several, or alone: its share, what all agree on, its GPU; tests/faults/ has whole runs.
+"""One process, alone or among several: its share, the values all agree on, its GPU; tests/faults/ has whole runs.
 
 Shapes: N rows, K columns, R numbers of a report.
 """

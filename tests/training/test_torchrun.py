@@ -33,7 +33,7 @@ def without(name: str) -> dict[str, str]:
     return {key: value for key, value in WHOLE.items() if key != name}
 
 
-# Which variable is named, and what is said of it.
+# The variable that the error names, and its message.
 REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "RANK=1 alone": ({"RANK": "1"}, "WORLD_SIZE: not set, but RANK is"),
     "RANK=0 alone": ({"RANK": "0"}, "WORLD_SIZE: not set, but RANK is"),
