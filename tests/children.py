@@ -91,6 +91,6 @@ def start_ranks(start_child: Callable[..., Child]) -> Callable[..., list[Child]]
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

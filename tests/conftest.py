@@ -1,4 +1,4 @@
-"""What every test may use: one thread, own folders, children to kill, and a run that takes a tenth of a second."""
+"""Fixtures for all tests: one thread, isolated folders, child processes, and a run that takes a tenth of a second."""
 
 import shutil
 import signal
@@ -43,7 +43,7 @@ NUM_TRAIN, NUM_VAL, NUM_TEST = 14, 6, 5
 
 
 def pytest_configure() -> None:
-    """What this process's parent ignores, as nohup and background jobs do, is not ignored by the tests' children."""
+    """Restore signals that nohup and background jobs ignore, so that the tests' children receive them."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -99,7 +99,7 @@ class Synthetic(Source):
 
 @pytest.fixture
 def synthetic(monkeypatch: pytest.MonkeyPatch) -> Synthetic:
-    """Training and evaluation get a copy of this data set, whatever they ask for; change its fields as you like."""
+    """Training and evaluation open a copy of this data set, whatever name they request; tests may change its fields."""
     synthetic = Synthetic()
     for module in ("training.run", "inference.evaluate", "training.saved_run", "tuning.trials"):
         monkeypatch.setattr(f"pocket_resnet.{module}.open_source", lambda *_, **__: copy(synthetic))
@@ -217,7 +217,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train_on(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Result]:
-    """train_on("pictures", max_steps=2) trains run `r`, or goes on with it; resume and fork are those of `train`."""
+    """train_on("pictures", max_steps=2) trains run `r`, or resumes it; resume and fork are those of `train`."""
 
     def make(data: str | Path, *, resume: bool = False, fork: bool = False, run: str = "r", **changes: Any) -> Result:
         recipe = make_recipe(**{"max_steps": 1} | changes | {"data": {"name": str(data)}})

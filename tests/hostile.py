@@ -1,3 +1,3 @@
-"""Names that try to get out of the page, the picture or the table that they stand in."""
+"""Names that try to break out of the page, picture or table that shows them."""
 
 CLASS_NAMES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$\\frac{")

@@ -19,7 +19,7 @@ Fault = Callable[[Any], bool]
 
 
 class Hub:
-    """The state of the hub: repositories, who asked for what, and what goes wrong."""
+    """The state of the hub: repositories, requests, and the fault to simulate."""
 
     def __init__(self) -> None:
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}  # repository -> commit -> file -> content
@@ -63,8 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.fault is not None and self.hub.fault(self):
             return
         for pattern, handle in ROUTES.items():
-            if found := re.fullmatch(pattern, f"{self.command} {self.url}"):
-                handle(self, *found.groups())
+            if match := re.fullmatch(pattern, f"{self.command} {self.url}"):
+                handle(self, *match.groups())
                 return
         self.send(404)
 
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, json.dumps(value), "application/json")
 
     def refuse(self, status: int, code: str, message: str = "") -> None:
-        """As the hub does: the reason is in the headers."""
+        """Like the hub, with the reason in the headers."""
         self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("X-Error-Message", message)
@@ -116,10 +116,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def batch(self, _: str) -> None:
         objects = []
-        for wanted in json.loads(self.body)["objects"]:
-            actions = {"upload": {"href": f"{self.hub.endpoint}/objects/{wanted['oid']}"}}
+        for requested in json.loads(self.body)["objects"]:
+            actions = {"upload": {"href": f"{self.hub.endpoint}/objects/{requested['oid']}"}}
             actions["verify"] = {"href": f"{self.hub.endpoint}/verify"}
-            objects.append({"oid": wanted["oid"], "size": wanted["size"], "actions": actions})
+            objects.append({"oid": requested["oid"], "size": requested["size"], "actions": actions})
         self.send_json({"transfer": "basic", "objects": objects})
 
     def put_object(self, oid: str) -> None:
@@ -127,9 +127,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200)
 
     def verify(self) -> None:
-        wanted = json.loads(self.body)
-        content = self.hub.objects[wanted["oid"]]
-        is_whole = len(content) == wanted["size"] and hashlib.sha256(content).hexdigest() == wanted["oid"]
+        requested = json.loads(self.body)
+        content = self.hub.objects[requested["oid"]]
+        is_whole = len(content) == requested["size"] and hashlib.sha256(content).hexdigest() == requested["oid"]
         self.send(200 if is_whole else 422)
 
     def commit(self, repository: str) -> None:
@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def at(path: str, answer: Callable[[Handler], Any]) -> Fault:
-    """A fault: this answer to requests whose path has this in it."""
+    """A fault: `answer` handles requests whose path contains this text."""
     return lambda request: path in request.url and (answer(request), True)[1]
 
 

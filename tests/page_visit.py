@@ -1,4 +1,4 @@
-"""Pages in Chromium: what they say and request, and what their visitor sees."""
+"""Pages in Chromium: their messages and requests, and what a visitor sees."""
 
 import base64
 import io
@@ -65,7 +65,7 @@ class Visit:
         return str(self.view.inner_text("#best"))
 
     def probabilities(self) -> dict[str, float]:
-        """Class name -> probability, as the bars say."""
+        """Class name -> probability, as the bars show."""
         names, percents = (self.view.locator(f"#classes .{part}").all_text_contents() for part in ("name", "percent"))
         return {name: float(percent.rstrip("%")) / 100 for name, percent in zip(names, percents, strict=True)}
 

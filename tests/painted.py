@@ -1,12 +1,14 @@
-"""A folder of images, and the same images with others held out for validation."""
+"""A folder of images, opened as a data set, and the same images with others held out for validation."""
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Source
 
 NUM_IMAGES = 10
 
@@ -21,6 +23,11 @@ def paint(root: Path, first: int = 0, *, swapped: bool = False) -> Path:
             pixels_HWC[..., channel if not swapped else 2 - channel] += 150
             Image.fromarray(pixels_HWC).save(folder / f"{number}.png")
     return root
+
+
+def opened(root: Path, **options: Any) -> Source:
+    """The folder as a data set of 8 x 8 pixels, with its cache beside it."""
+    return open_source(str(root), data_dir=root.parent / "data", **{"image_size": 8, "num_workers": 2, **options})
 
 
 def other_validation(pictures: Path, target: Path) -> Path:

@@ -17,8 +17,8 @@ USER = "tester"
 def find_server() -> Path | None:
     """The folder with initdb and postgres."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    if found := shutil.which("initdb"):
-        folders.append(Path(found).parent)
+    if initdb := shutil.which("initdb"):
+        folders.append(Path(initdb).parent)
     return next((folder for folder in folders if (folder / "initdb").exists()), None)
 
 
@@ -90,11 +90,11 @@ def server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="pocket-postgres-"))  # pytest's own folders are closed to other users
     folder.chmod(0o755)
     try:
-        found = Server(binaries, folder)
-        found.start()
+        running = Server(binaries, folder)
+        running.start()
         try:
-            yield found
+            yield running
         finally:
-            found.stop()
+            running.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

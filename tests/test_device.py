@@ -1,4 +1,4 @@
-"""The hardware that wishes lead to, and the machine's name."""
+"""The chosen hardware, and the machine's name."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from pocket_resnet.errors import EnvironmentFault, UsageError
 CPU = torch.device("cpu")
 
 
-def test_wishes_are_granted() -> None:
+def test_requested_device_and_precision_are_used() -> None:
     hardware = choose("cpu", precision="fp32", num_threads=1)
     assert (hardware.device, hardware.precision) == (CPU, "fp32")
     assert torch.get_num_threads() == 1
@@ -54,7 +54,7 @@ def test_place_lays_filters_out(channels_last: bool) -> None:
     assert filters.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
-def test_what_is_there_already_is_not_copied() -> None:
+def test_place_does_not_copy_what_is_in_place() -> None:
     x = torch.ones(2)
     assert device.sent(x, CPU) is x
 
@@ -82,14 +82,14 @@ print(open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
 def test_freed_memory_is_kept() -> None:
-    """64 MiB that a tensor freed stay with the process, and go back to the system without the switch."""
+    """64 MiB of a freed tensor stay with the process; without the setting they return to the system."""
     kept, given_back = (
         int(subprocess.check_output([sys.executable, "-c", FREED.format(keep=keep)])) for keep in (True, False)
     )
     assert kept - given_back > 50 * 1024
 
 
-def test_out_of_memory_is_told() -> None:
+def test_out_of_memory_becomes_an_error() -> None:
     with pytest.raises(EnvironmentFault, match="out of memory") as raised, explained_memory():
         torch.empty(2**55)
     assert "--batch-size" in str(raised.value)

@@ -1,4 +1,4 @@
-"""What a user reads when something goes wrong."""
+"""Error messages, hints and exit codes."""
 
 import ast
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def kinds(of: type[PocketError] = PocketError) -> Iterator[type[PocketError]]:
 
 
 def test_every_error_says_how_to_fix_it() -> None:
-    """Where it is made, or by its class; but for `Stopped`, which gets both from its only maker."""
+    """In the call or through its class; except `Stopped`, whose only caller passes both."""
     by_name = {kind.__name__: kind for kind in kinds()}
     assert {"ArtifactError", "ImageError", "RecipeError", "NewerFormatError"} <= by_name.keys()
     silent, num_made = [], 0
@@ -70,5 +70,5 @@ def test_usual_hint_is_printed(error: PocketError) -> None:
     assert str(error) == f"x\n  {error.usual_hint}"
 
 
-def test_own_mend_is_better_than_the_usual() -> None:
+def test_own_hint_overrides_the_usual() -> None:
     assert str(ArtifactError("x", hint="my own")) == "x\n  my own"

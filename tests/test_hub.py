@@ -1,4 +1,4 @@
-"""Models to a hub on this machine: what is sent, what comes back, and what is refused before anything is sent."""
+"""Pushing models to a hub on this machine: what is sent, what is read back, and what is refused first."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from pocket_resnet.model.artifact import CARD_NAME, FILES, load_model
 
 
 def test_round_trip(hub: Hub, trained: Path) -> None:
-    """Up and down again: equal weights, the run's files, nothing else, weights through LFS."""
+    """Push and load: equal weights, only the run's files, weights through LFS."""
     (trained / "model" / "notes.txt").write_text("mine")
     pushed = push(trained, "ann/tiny")
     files = hub.files("ann/tiny")
@@ -35,8 +35,8 @@ def test_round_trip(hub: Hub, trained: Path) -> None:
     assert all(loaded.state_dict()[key].equal(value) for key, value in original.state_dict().items())
 
 
-def test_digests_of_a_folder_stay_here(hub: Hub, run_folder: Path) -> None:
-    """They would tell who has an image that it was trained on."""
+def test_digests_of_a_folder_are_not_pushed(hub: Hub, run_folder: Path) -> None:
+    """They would reveal to owners of an image that it was trained on."""
     assert (run_folder / "model" / "train_digests.u64").exists()
     push(run_folder, "ann/tiny")
     files = hub.files("ann/tiny") or {}
@@ -64,7 +64,7 @@ def test_the_real_command(hub: Hub, trained: Path, picture: Path, tmp_path: Path
 
 
 def test_dry_run(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the hub, a token and the library."""
+    """Works without the hub, a token and the library."""
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("pocket_resnet.io.hub_faults.find_spec", lambda _: None)
     pushed = push(trained, "ann/tiny", dry_run=True)
@@ -86,7 +86,7 @@ def test_private(hub: Hub, trained: Path) -> None:
 
 
 def test_card(hub: Hub, trained: Path, logged: Any) -> None:
-    """As it is where it has front matter, with one where it has none, and a new one where it is gone."""
+    """Unchanged if it has front matter, completed if it has none, and created if it is missing."""
     path = trained / "model" / CARD_NAME
     own = "---\nlicense: mit\n---\n# Mine\n\nlicense: unknown\n"
     for text, expected, warns in (
@@ -112,13 +112,13 @@ def test_card(hub: Hub, trained: Path, logged: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "ann/tiny/more", "hf://ann/tiny", "ann/tiny@v1", "../tiny", ""])
-def test_names_that_are_none(name: str, hub: Hub, trained: Path) -> None:
+def test_invalid_names(name: str, hub: Hub, trained: Path) -> None:
     with pytest.raises(UsageError, match="give user/name"):
         push(trained, name)
     assert hub.asked == []
 
 
-def test_damaged_model_stays_here(hub: Hub, trained: Path) -> None:
+def test_damaged_model_is_not_pushed(hub: Hub, trained: Path) -> None:
     weights = trained / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(ArtifactError, match="damaged"):
@@ -154,7 +154,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults(name: str, hub: Hub, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One line, without the token; the model is as it was."""
+    """One line, without the token; the model is unchanged."""
     hub.fault, what = FAULTS[name]
     with pytest.raises(EnvironmentFault, match=what) as caught:
         push(trained, "ann/tiny")

@@ -1,4 +1,4 @@
-"""The Python interface: what a program imports, from data to report, and at once."""
+"""The Python interface, from data to report; it imports fast."""
 
 import ast
 import inspect
@@ -50,7 +50,7 @@ def test_example_calls_the_function_as_it_is(function: Any) -> None:
     assert function in called
 
 
-def test_wheel_has_what_is_no_python(tmp_path: Path) -> None:
+def test_wheel_has_the_data_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     [wheel] = tmp_path.glob("*.whl")
@@ -95,7 +95,7 @@ def test_design_takes_numbers_and_text() -> None:
     ("keyword", "meant"),
     [("optim_lr", "optim__lr"), ("learning_rate", "optim__lr"), ("lr", "optim__lr"), ("epoch", "epochs")],
 )
-def test_unknown_keywords_are_answered_with_the_right_one(keyword: str, meant: str, tmp_path: Path) -> None:
+def test_unknown_keywords_suggest_the_right_one(keyword: str, meant: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"unknown `{keyword}`, did you mean `{meant}`?"):
         pocket_resnet.train("fast", data="digits", runs_dir=tmp_path, **{keyword: 1})
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The README and its companions tell the truth: commands parse, files exist, links resolve, numbers are measured."""
+"""The README and other documents are right: commands parse, files exist, links resolve, numbers are measured."""
 
 import csv
 import re
@@ -32,13 +32,13 @@ def commands(text: str) -> list[list[str]]:
     lines = [line for block in CODE_BLOCK.findall(text) for line in block.replace("\\\n", " ").splitlines()]
     lines = [line for line in lines if re.match(r"(\S+=\S+ )*(\S*/)?pocket-resnet ", line)]
     spans = CODE_SPAN.findall(CODE_BLOCK.sub("", text))
-    found = []
+    argument_lists = []
     for line in [*lines, *spans]:
         words = shlex.split(line, comments=True)
         start = next(index for index, word in enumerate(words) if Path(word).name == "pocket-resnet")
         arguments = words[start + 1 :]
-        found.append([*arguments, "--help"] if len(arguments) == 1 and line in spans else arguments)
-    return found
+        argument_lists.append([*arguments, "--help"] if len(arguments) == 1 and line in spans else arguments)
+    return argument_lists
 
 
 def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,13 +87,13 @@ def test_commands_parse(document: str, monkeypatch: pytest.MonkeyPatch) -> None:
         parse(with_current_flags(arguments) if document == "docs/log.md" else arguments, monkeypatch)
 
 
-def test_every_verb_is_shown() -> None:
+def test_every_command_is_shown() -> None:
     shown = {arguments[0] for arguments in commands(README.read_text(encoding="utf-8"))}
     assert set(COMMANDS) <= shown
 
 
 @pytest.mark.parametrize("wrong", ["trian fast", "train fast --epohcs 3", "evaluate", "summary original --top 3"])
-def test_wrong_commands_would_be_found(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_commands_fail_the_check(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError):
         parse(wrong.split(), monkeypatch)
 
@@ -102,16 +102,17 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     named = set(re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE))
+    assert named
     for target in {"".join(pair) for pair in named}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
 
 
-def test_tree_is_there() -> None:
+def test_every_path_of_the_tree_exists() -> None:
     missing = [path for path in tree() if not (ROOT / path).exists()]
     assert missing == []
 
 
-def test_folders_named_in_the_tree_s_comments_are_there() -> None:
+def test_folders_named_in_the_trees_comments_exist() -> None:
     """Relative to the repository or to the line's own folder: `tests/  mirrors src/; faults/ and e2e/ ...`."""
     named = [(path, folder) for path, comment in tree().items() for folder in FOLDER.findall(comment)]
     assert ("tests/", "e2e/") in named
@@ -140,7 +141,7 @@ def test_leaderboard_has_the_recipe_of_the_readme_s_first_command() -> None:
     assert "fast" in {row["recipe"] for row in table.read_leaderboard()}
 
 
-def test_leaderboard_rows_are_of_the_recipes_as_they_are() -> None:
+def test_leaderboard_rows_match_the_present_recipes() -> None:
     plain = [
         row
         for row in table.read_leaderboard()
@@ -201,7 +202,7 @@ def test_a_training_becomes_a_line(tmp_path: Path) -> None:
         ("views", "3"),
     ],
 )
-def test_a_row_that_proves_nothing_is_refused(tmp_path: Path, column: str, value: str) -> None:
+def test_a_row_without_a_measurement_is_refused(tmp_path: Path, column: str, value: str) -> None:
     path = write_rows(tmp_path / "l.csv", a_row(**{column: value}))
-    with pytest.raises(ValueError, match=rf"l\.csv:2.*{'accuracy_sd' if column == 'seeds' else column}|{column}"):
+    with pytest.raises(ValueError, match=rf"l\.csv:2.*{'accuracy_sd' if column == 'seeds' else column}"):
         table.read_leaderboard(path)

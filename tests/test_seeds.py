@@ -1,4 +1,4 @@
-"""Random numbers are functions of where they are used."""
+"""Random numbers are functions of seed, purpose and position."""
 
 import torch
 from hypothesis import given
@@ -18,7 +18,7 @@ def test_every_part_counts(first: tuple[int, str, int], second: tuple[int, str, 
 
 
 def test_values_never_change() -> None:
-    """A checkpoint of an older release goes on with the same numbers."""
+    """A checkpoint of an older release resumes with the same numbers."""
     assert [derive(0, "order", 0), derive(7, "crop", 12)] == PINNED
     assert torch.randperm(5, generator=generator(0, "order", 0)).tolist() == PINNED_ORDER
 

@@ -26,11 +26,11 @@ def test_row_has_tests(row: int) -> None:
 def test_every_named_test_exists(file: str) -> None:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     written = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {name for found, name in NAMED.findall(TEXT) if found == file} <= written
+    assert {name for named_file, name in NAMED.findall(TEXT) if named_file == file} <= written
 
 
 def test_long_tests_are_in_italics() -> None:
-    """And no others are: `make test` runs them."""
+    """Others are not, because `make test` runs them."""
     for file, name in set(NAMED.findall(TEXT)):
         source = (ROOT / file).read_text(encoding="utf-8")
         is_long = re.search(rf"^@pytest\.mark\.long\n(?:@.*\n)*def {name}\(", source, re.MULTILINE) is not None

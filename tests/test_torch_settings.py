@@ -46,18 +46,18 @@ def precisions() -> list[str]:
 
 def older_switches() -> list[object]:
     """Each raises where the newer ones have been used otherwise."""
-    found: list[object] = []
+    values: list[object] = []
     for read in (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32):
         try:
-            found.append(read())
+            values.append(read())
         except RuntimeError:
-            found.append(None)
-    return found
+            values.append(None)
+    return values
 
 
 @pytest.mark.parametrize("case", PRECISIONS)
 def test_fp32_is_fp32(case: str) -> None:
-    """Whichever of torch's switches the caller has used, also where the older ones cannot be read any more."""
+    """Whichever of torch's switches the caller uses, also if the older ones can no longer be read."""
     PRECISIONS[case]()
     before = precisions(), older_switches()
     with own_settings():
@@ -68,7 +68,7 @@ def test_fp32_is_fp32(case: str) -> None:
 
 
 def test_settings_for_all_operations_still_reach_each_operation() -> None:
-    """Afterwards too: what an operation took from them is not fixed for it."""
+    """Also afterwards: inherited settings are not fixed per operation."""
     everywhere, products = places()[0], places()[-1]
     everywhere.fp32_precision = "tf32"
     with own_settings():
@@ -113,7 +113,7 @@ def test_weights_trained_under_the_caller_s_autocast_are_not_cached() -> None:
 
 
 def test_two_threads_at_once() -> None:
-    """The first that enters leaves first, while the other goes on in our settings; then all is the caller's again."""
+    """The first to enter leaves first, while the other keeps our settings; then the caller's are back."""
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     torch.set_default_dtype(torch.float64)
@@ -142,7 +142,7 @@ def test_two_threads_at_once() -> None:
 
 
 def test_seeds_that_wait_for_cuda_are_the_caller_s() -> None:
-    """Torch keeps the last seed for a CUDA that has not started yet: here without one, or before its first use."""
+    """Torch keeps the last seed until CUDA starts: without a GPU, or before its first use."""
     torch.manual_seed(random.randrange(2**32))
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         pytest.skip("CUDA has started")
@@ -165,8 +165,8 @@ def test_seeds_of_a_cuda_that_starts_inside_are_the_caller_s() -> None:
 
 
 @pytest.mark.parametrize("callers", [False, True])
-def test_cudnn_times_its_kernels_only_where_asked_to(callers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training; elsewhere the same image gets the same figures again."""
+def test_cudnn_benchmark_is_on_only_in_training(callers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training only; elsewhere results are reproducible."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", callers)
     with own_settings():
         assert not torch.backends.cudnn.benchmark

@@ -17,31 +17,31 @@ Run = Callable[..., tuple[int, str, str]]
 
 def test_summary(run: Run) -> None:
     assert "original: 4,697,742 parameters" in run("summary", "original")[1]
-    found = json.loads(run("summary", "original", "--json")[1])
-    assert found["num_params"] == 4_697_742
-    assert found["num_bytes"] == 4 * 4_697_742
-    assert found["num_macs"] > 0
-    assert found["spec"]["num_blocks"] == [4, 4, 3]
+    summary = json.loads(run("summary", "original", "--json")[1])
+    assert summary["num_params"] == 4_697_742
+    assert summary["num_bytes"] == 4 * 4_697_742
+    assert summary["num_macs"] > 0
+    assert summary["spec"]["num_blocks"] == [4, 4, 3]
 
 
 def test_design(run: Run) -> None:
-    """People get what it costs of what is allowed and the next command; --json the spec that this command trains."""
+    """The text shows costs against limits and the next command; --json has the spec that the command trains."""
     code, out, _ = run("design", "--budget", "1M", "--max-macs", "50M")
     assert code == 0
     assert re.search(r"parameters +[\d,]+ \([\d.]+% of 1,000,000\)", out)
     assert re.search(r"multiply-adds +[\d,]+ per image \([\d.]+% of 50,000,000\)", out)
     assert "pocket-resnet train best --budget 1M --max-macs 50M" in out
-    found = json.loads(run("design", "--budget", "1M", "--max-bytes", "1MB", "--json")[1])
-    assert 0.97 * 250_000 <= found["num_params"] <= 250_000
-    assert found["num_bytes"] == 4 * found["num_params"]
-    assert found["limits"] == {"parameters": 1_000_000, "bytes": 1_000_000}
+    design = json.loads(run("design", "--budget", "1M", "--max-bytes", "1MB", "--json")[1])
+    assert 0.97 * 250_000 <= design["num_params"] <= 250_000
+    assert design["num_bytes"] == 4 * design["num_params"]
+    assert design["limits"] == {"parameters": 1_000_000, "bytes": 1_000_000}
     out = run("design", "--budget", "1M", "--max-bytes", "1MB", "--epochs", "10")[1]
     assert re.search(r"parameters +[\d,]+ \(2[45]\.\d% of 1,000,000\)", out)
     assert re.search(r"bytes +[\d,]+ of fp32 weights \((9[789]\.\d|100\.0)% of 1,000,000\)", out)
     assert (
         "`best` uses this shape for 5 to 30 epochs: the most accurate of three that we trained for 6 and for 10" in out
     )
-    assert {"num_macs", "spec", "reasons"} <= set(found)
+    assert {"num_macs", "spec", "reasons"} <= set(design)
     assert run("design", "--budget", "5X")[0] == 2
     code, out, _ = run("design", "--budget", "1M", "--epochs", "200")
     assert code == 0
@@ -52,13 +52,13 @@ def test_design(run: Run) -> None:
 
 @pytest.mark.usefixtures("synthetic")
 def test_train(run: Run, recipe_path: Path, tmp_path: Path) -> None:
-    """Any key of the recipe is a flag; --json prints what result.json has, people get the next command to try."""
+    """Any recipe key is a flag; --json prints result.json; the text ends with the next command to try."""
     arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run")
     code, out, err = run(*arguments, "a", "--json", "--max-steps", 3, "--optim.lr", 0.01, "--seed", 5)
     assert code == 0
-    found = json.loads(out)
-    assert found == json.loads((tmp_path / "runs/a/result.json").read_text())
-    assert (found["steps"], found["seed"], found["model"]) == (3, 5, f"{tmp_path}/runs/a/model")
+    result = json.loads(out)
+    assert result == json.loads((tmp_path / "runs/a/result.json").read_text())
+    assert (result["steps"], result["seed"], result["model"]) == (3, 5, f"{tmp_path}/runs/a/model")
     assert "lr = 0.01\n" in (tmp_path / "runs/a/recipe.toml").read_text()
     assert "epoch 1/2" in err
     code, out, _ = run(*arguments, "b", "--budget", "2K", "--hardware.no-channels-last")
@@ -76,10 +76,10 @@ def test_default_run_folders_do_not_collide(run: Run, recipe_path: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_a_report_that_fails_is_said_and_with_debug_shown(
+def test_a_failing_report_is_logged_and_debug_shows_the_traceback(
     run: Run, recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training has succeeded, so that the exit code is 0."""
+    """The training has succeeded, so the exit code is 0."""
 
     def fail(*_: object, **__: object) -> None:
         raise KeyError("lost")
@@ -103,21 +103,21 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     code, out, _ = run("evaluate", trained)
     assert code == 0
     assert "of 6 images, split val, single view, fp32" in out
-    found = json.loads(run("evaluate", trained, "--json")[1])
+    evaluation = json.loads(run("evaluate", trained, "--json")[1])
     expected = {"accuracy", "interval", "num_images", "split", "views", "precision", "per_class", "confusion", "nll"}
-    assert found.keys() == expected | {"ece", "caveat"}
-    assert found["per_class"].keys() == {"red", "green", "blue"}
+    assert evaluation.keys() == expected | {"ece", "caveat"}
+    assert evaluation["per_class"].keys() == {"red", "green", "blue"}
     assert synthetic.num_test_opened == 0
     code, out, _ = run("evaluate", trained, "--out", tmp_path / "e.json", "--split", "test", "--views", 6)
     assert code == 0
     assert "of 5 images, split test, 6 views" in out
-    found = json.loads((tmp_path / "e.json").read_text())
-    assert (found["split"], found["views"], found["num_images"]) == ("test", 6, 5)
+    evaluation = json.loads((tmp_path / "e.json").read_text())
+    assert (evaluation["split"], evaluation["views"], evaluation["num_images"]) == ("test", 6, 5)
     assert synthetic.num_test_opened == 1
     assert run("evaluate", trained, "--views", 3)[0] == 2
 
 
-def test_evaluate_says_what_the_data_leave_out(
+def test_evaluate_warns_about_ignored_files(
     run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, name in enumerate(("red", "blue")):
@@ -135,7 +135,7 @@ def test_evaluate_says_what_the_data_leave_out(
 
 
 @pytest.mark.parametrize("name", ["result.json", "recipe.toml", "model/model.safetensors", "model/config.json"])
-def test_figures_overwrite_nothing_of_a_run(run: Run, trained: Path, name: str) -> None:
+def test_figures_do_not_overwrite_files_of_a_run(run: Run, trained: Path, name: str) -> None:
     before = (trained / name).read_bytes()
     code, _, err = run("evaluate", trained, "--out", trained / name)
     assert code == 2
@@ -160,7 +160,9 @@ def test_predict(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None
     assert run("predict", trained, picture)[1].startswith(f"{picture}: ")
 
 
-def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path, picture: Path, tmp_path: Path) -> None:
+def test_predict_names_all_bad_files_and_classifies_the_rest(
+    run: Run, trained: Path, picture: Path, tmp_path: Path
+) -> None:
     (tmp_path / "x.png").write_text("<html>")
     code, out, err = run("predict", trained, tmp_path / "x.png", picture, tmp_path / "none.png", "--json")
     assert code == 3
@@ -180,7 +182,7 @@ def test_predict_names_all_bad_files_and_tells_the_rest(run: Run, trained: Path,
     assert "--top 99: the model has only 3 classes, so all are listed" in err
 
 
-def test_the_default_of_top_needs_no_remark_about_two_classes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_of_top_does_not_warn_about_two_classes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     top = [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}]
     row = {"image": "a.png", "label": "cat", "probability": 0.75, "top": top}
     monkeypatch.setattr(predict, "predict_files", lambda *_: ([row], []))
@@ -189,14 +191,14 @@ def test_the_default_of_top_needs_no_remark_about_two_classes(run: Run, monkeypa
 
 
 def test_data(run: Run) -> None:
-    found = json.loads(run("data", "digits", "--json")[1])
-    assert found["num_images"] == {"train": 1197, "val": 300, "test": 300}
+    description = json.loads(run("data", "digits", "--json")[1])
+    assert description["num_images"] == {"train": 1197, "val": 300, "test": 300}
     code, out, _ = run("data", "digits", "--verify")
     assert code == 0
     assert "verified     files: 1 with the published or recorded hash\n" in out
 
 
-def test_first_verification_of_a_folder_says_that_it_records(run: Run, tmp_path: Path) -> None:
+def test_first_verification_of_a_folder_records_its_hashes(run: Run, tmp_path: Path) -> None:
     for number in range(7):
         folder = tmp_path / "pictures" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,6 +211,6 @@ def test_first_verification_of_a_folder_says_that_it_records(run: Run, tmp_path:
 
 @pytest.mark.usefixtures("synthetic")
 def test_report_prints_where_it_is(run: Run, trained: Path) -> None:
-    found = json.loads(run("report", trained, "--json")[1])
-    assert found == {"page": f"{trained}/report.html", "plots": f"{trained}/plots"}
-    assert Path(found["page"]).is_file()
+    written = json.loads(run("report", trained, "--json")[1])
+    assert written == {"page": f"{trained}/report.html", "plots": f"{trained}/plots"}
+    assert Path(written["page"]).is_file()

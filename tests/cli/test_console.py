@@ -1,4 +1,4 @@
-"""What is printed for people: tables that keep their columns."""
+"""Tables printed for people keep their columns."""
 
 import errno
 import io
@@ -51,7 +51,7 @@ def test_predictions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == "a.png: cat 90.0%, dog 10.0%\nb.png: cat 90.0%\n"
 
 
-def test_tables_are_whole_where_the_output_is_no_terminal(
+def test_tables_are_not_cut_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipe has no width; nothing is cut off."""
@@ -71,16 +71,16 @@ def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> No
     assert "verified" in out
 
 
-def test_names_of_classes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("[red]", "[/x]", ":cat:", "two\nlines")
-    found = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
-    console.print_evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
+    console.print_evaluation(evaluation.to_json())
     out = capsys.readouterr().out
     assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
 
 
 def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    """Row 53: a line an image, whatever its name and class."""
+    """Row 53: one line per image, for any name and class."""
     console.print_predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
     assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
 
@@ -92,12 +92,12 @@ LONG = ("short-haired domestic cat", "a" * 70, "dog")
 def test_narrow_terminals_keep_names(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 53: and numbers. Where a table does not fit, each row is a line with the name and one with the rest."""
+    """Row 53: names and numbers are kept. A table that does not fit has two lines a row: the name and the rest."""
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.print_evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    console.print_evaluation(evaluation.to_json())
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "…" not in "".join(lines)
     if columns < 140:
@@ -108,8 +108,8 @@ def test_narrow_terminals_keep_names(
 
 
 def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    found = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.print_evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
+    console.print_evaluation(evaluation.to_json())
     lines = capsys.readouterr().out.splitlines()
     assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
 
@@ -117,8 +117,8 @@ def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     """Row 59: a line each."""
     names = tuple(f"class {number}" for number in range(1_000))
-    found = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
-    console.print_evaluation(found.to_json())
+    evaluation = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
+    console.print_evaluation(evaluation.to_json())
     assert capsys.readouterr().out.count("\n") < 1_010
 
 
@@ -145,11 +145,15 @@ def test_messages_stand_above_a_progress_bar(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == ""
 
 
-def test_a_closed_terminal_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_terminal_does_not_stop_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
+            attempts.append(text)
             raise OSError(errno.EIO, text)
 
     monkeypatch.setattr(sys, "stderr", Closed())
     with console.log_to_terminal():
         logging.getLogger("pocket_resnet.data").warning("3 skipped")
+    assert "3 skipped" in "".join(attempts)

@@ -1,4 +1,4 @@
-"""`--json` and `--out`: where the document goes, and what is never replaced."""
+"""`--json` and `--out`: where the document is written, and which files are never replaced."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def tell(out: Path | None = None, *, json: bool = False) -> None:
     JsonOutput(json, out).write({"name": "ü"}, lambda: print("for people"))
 
 
-def test_standard_output_has_the_document_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_has_only_the_document(capsys: pytest.CaptureFixture[str]) -> None:
     tell(json=True)
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"name": "ü"}
@@ -28,19 +28,19 @@ def test_standard_output_has_the_document_alone(capsys: pytest.CaptureFixture[st
 
 
 def test_a_file_and_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Made with its folder, and replaced when it is there."""
-    path = tmp_path / "new" / "found.json"
+    """The file is created with its folder, and replaced if it exists."""
+    path = tmp_path / "new" / "output.json"
     for _ in range(2):
         tell(path)
         assert json.loads(path.read_bytes()) == {"name": "ü"}
         assert capsys.readouterr() == ("for people\n", f"wrote {path}\n")
     tell(path, json=True)
     assert json.loads(capsys.readouterr().out) == {"name": "ü"}
-    assert [entry.name for entry in path.parent.iterdir()] == ["found.json"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["output.json"]
 
 
 def test_a_link_is_written_through(tmp_path: Path) -> None:
-    """Row 51: to a file, through another link, and to a file that is not there yet."""
+    """Row 51: links to a file, to another link, and to a file that does not exist yet."""
     (tmp_path / "kept").mkdir()
     for name, target in (("link", "kept/a.json"), ("further", "link"), ("dangling", "kept/b.json")):
         (tmp_path / name).symlink_to(target)
@@ -71,31 +71,31 @@ def test_a_device_is_written_into() -> None:
 @pytest.mark.parametrize("spelling", ["-", "/dev/stdout", "/dev/fd/1"])
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_standard_output_as_a_file(spelling: str, kind: str, tmp_path: Path) -> None:
-    """Row 51: like `--json`, so that nothing is mixed with it and no redirection is replaced."""
+    """Row 51: as with `--json`, nothing else is written to it, and a redirection is not replaced."""
     command = [sys.executable, "-m", "pocket_resnet", "summary", "resnet20", "--out", spelling]
-    found = tmp_path / "found.json"
-    with found.open("w") as file:
+    redirected = tmp_path / "output.json"
+    with redirected.open("w") as file:
         done = subprocess.run(command, stdout=file if kind == "file" else subprocess.PIPE, check=True)
-    assert json.loads(found.read_bytes() if kind == "file" else done.stdout)["num_params"] > 0
+    assert json.loads(redirected.read_bytes() if kind == "file" else done.stdout)["num_params"] > 0
 
 
 @pytest.mark.parametrize("json_too", [False, True])
-def test_the_file_is_there_where_nobody_reads_standard_output(
+def test_the_file_is_written_although_nobody_reads_standard_output(
     json_too: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: object) -> None:
         raise BrokenPipeError
 
-    output = JsonOutput(json_too, tmp_path / "found.json")
+    output = JsonOutput(json_too, tmp_path / "output.json")
     with monkeypatch.context() as patch:
         patch.setattr(sys.stdout, "flush", gone)
         with pytest.raises(BrokenPipeError):
             output.write({"name": "ü"}, gone)
-    assert json.loads((tmp_path / "found.json").read_bytes()) == {"name": "ü"}
+    assert json.loads((tmp_path / "output.json").read_bytes()) == {"name": "ü"}
 
 
-def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the file is there already: it is replaced by another one in its folder."""
+def test_unwritable_paths_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing file too: it is replaced through a temporary file in its folder."""
     with pytest.raises(UsageError, match="a folder, not a writable file"):
         JsonOutput(False, tmp_path)
     (tmp_path / "loop").symlink_to("loop")
@@ -132,28 +132,28 @@ def test_files_of_a_run_or_model_are_refused_also_through_a_link(trained: Path, 
     "arguments",
     [("summary", "resnet20"), ("design", "--budget", "50K"), ("data", "digits"), ("evaluate",), ("predict",)],
 )
-def test_every_command_has_both(
+def test_every_command_has_json_and_out(
     arguments: tuple[str, ...], run: Run, trained: Path, picture: Path, tmp_path: Path
 ) -> None:
     more = {"evaluate": (trained,), "predict": (trained, picture)}.get(arguments[0], ())
-    run("--version")  # what training said is read
+    run("--version")  # discards the output of the training
     code, out, err = run(*arguments, *more, "--json")
     assert (code, err) == (0, "")
-    code, for_people, err = run(*arguments, *more, "--out", tmp_path / "found.json")
-    assert (code, err) == (0, f"wrote {tmp_path / 'found.json'}\n")
+    code, for_people, err = run(*arguments, *more, "--out", tmp_path / "output.json")
+    assert (code, err) == (0, f"wrote {tmp_path / 'output.json'}\n")
     assert isinstance(json.loads(out), dict)
-    assert json.loads(out) == json.loads((tmp_path / "found.json").read_bytes())
+    assert json.loads(out) == json.loads((tmp_path / "output.json").read_bytes())
     with pytest.raises(ValueError, match="char"):
         json.loads(for_people)
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_train_has_both(run: Run, recipe_path: Path, tmp_path: Path) -> None:
-    """And the result of the run that it trains is not replaced, though it was not there before."""
+def test_train_has_json_and_out(run: Run, recipe_path: Path, tmp_path: Path) -> None:
+    """--out cannot replace the result of the run that it trains."""
     arguments = ("train", recipe_path, "--no-report", "--max-steps", 1, "--runs-dir", tmp_path, "--run", "r")
-    code, out, _ = run(*arguments, "--json", "--out", tmp_path / "found.json")
+    code, out, _ = run(*arguments, "--json", "--out", tmp_path / "output.json")
     assert code == 0
-    assert json.loads(out) == json.loads((tmp_path / "found.json").read_bytes())
+    assert json.loads(out) == json.loads((tmp_path / "output.json").read_bytes())
     code, _, err = run(*arguments[:-1], "s", "--out", tmp_path / "s" / "result.json")
     assert code == 2
     assert "this file belongs to a run or model" in err
@@ -161,6 +161,6 @@ def test_train_has_both(run: Run, recipe_path: Path, tmp_path: Path) -> None:
 
 
 def test_json_takes_no_argument(run: Run, trained: Path, tmp_path: Path) -> None:
-    code, _, err = run("evaluate", trained, "--json", tmp_path / "found.json")
+    code, _, err = run("evaluate", trained, "--json", tmp_path / "output.json")
     assert code == 2
-    assert "found.json" in err
+    assert "output.json" in err

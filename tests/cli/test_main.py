@@ -29,10 +29,10 @@ def test_train_help_shows_common_flags_first(run: Run) -> None:
     flags: dict[str, list[str]] = {}
     title = ""
     for line in run("train", "--help")[1].splitlines():
-        if found := re.fullmatch(r"[ ╭─]*((?:\w+ )?options)[ ─╮]*", line):
-            title = found[1]
-        elif found := re.match(r"[ │]*--(\w[\w.-]*)", line):
-            flags.setdefault(title, []).append(found[1])
+        if match := re.fullmatch(r"[ ╭─]*((?:\w+ )?options)[ ─╮]*", line):
+            title = match[1]
+        elif match := re.match(r"[ │]*--(\w[\w.-]*)", line):
+            flags.setdefault(title, []).append(match[1])
     assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
     common = train_flags.COMMON[train_flags.Train]
     assert flags["common options"] == ["from" if name == "from_model" else name.replace("_", "-") for name in common]
@@ -57,7 +57,7 @@ def test_overview_names_every_command(run: Run) -> None:
 
 
 def test_help_and_summary_do_without_torch() -> None:
-    """They answer at once because nothing heavy is imported for them."""
+    """They start fast because they import nothing heavy."""
     code = f"""
 import sys
 from pocket_resnet.cli.main import main
@@ -109,13 +109,13 @@ USAGE = {
 
 @pytest.mark.parametrize("case", USAGE)
 def test_usage_errors(case: str, run: Run) -> None:
-    """Exit code 2; two lines at most: what and where, how to fix it. Notices on the data stand before them."""
-    arguments, told = USAGE[case]
+    """Exit code 2 and at most two lines: what and where, how to fix it. Notices about the data come first."""
+    arguments, message = USAGE[case]
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     notices, _, error = err.rpartition("pocket-resnet: ")
     assert not notices or "digits" in arguments
-    assert told in error
+    assert message in error
     assert error.count("\n") <= 2
 
 
@@ -130,7 +130,7 @@ def test_data_error(run: Run, tmp_path: Path) -> None:
 def test_damaged_model(run: Run, trained: Path, picture: Path) -> None:
     weights = trained / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    run("--version")  # what training said is read
+    run("--version")  # discards the output of the training
     for arguments in (("evaluate", trained), ("predict", trained, picture), ("summary", trained)):
         code, out, err = run(*arguments)
         assert (code, out) == (4, "")
@@ -154,7 +154,7 @@ def test_unfinished_run(run: Run, trained: Path) -> None:
     assert f"pocket-resnet train {trained}/recipe.toml --resume --run r --runs-dir {trained.parent}" in err
 
 
-def test_debug_shows_where_it_came_from(run: Run) -> None:
+def test_debug_shows_the_traceback(run: Run) -> None:
     for arguments in (("--debug", "summary", "orignal"), ("summary", "orignal", "--debug")):
         code, out, err = run(*arguments)
         assert (code, out) == (2, "")
@@ -179,18 +179,18 @@ def test_every_error_has_its_code() -> None:
 
 
 def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shells leave `~` in `--out=~/found.json`, and programs give words without a shell."""
+    """Shells do not expand `~` in `--out=~/output.json`; programs pass arguments without a shell."""
     monkeypatch.setenv("HOME", str(picture.parent))
     relative = trained.relative_to(picture.parent)
-    run("--version")  # what training said is read
+    run("--version")  # discards the output of the training
     for arguments in (("summary", f"~/{relative}"), ("predict", f"~/{relative}", f"~/{picture.name}")):
-        code, _, err = run(*arguments, "--out=~/found.json")
-        assert (code, err) == (0, f"wrote {picture.parent}/found.json\n")
+        code, _, err = run(*arguments, "--out=~/output.json")
+        assert (code, err) == (0, f"wrote {picture.parent}/output.json\n")
     assert run("train", "~/none.toml")[2].startswith(f"pocket-resnet: {picture.parent}/none.toml: no such recipe")
 
 
-def test_rich_s_exit_is_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 51: rich ends the program with 1 where it meets the closed pipe itself."""
+def test_rich_exits_with_141_on_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 51: rich exits with 1 when it writes to the closed pipe itself."""
 
     def dispatch(_arguments: list[str], _debug: bool) -> None:
         try:

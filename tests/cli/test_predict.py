@@ -1,4 +1,4 @@
-"""`predict`: which images are meant, under which names, and what is printed of them."""
+"""`predict`: which images it finds, how it names them, and what it prints."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def here(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with some pictures and a file that is none."""
+    """The working folder, with some pictures and a file that is not an image."""
     folder = tmp_path / "here"
     for name in ("b.png", "a.png", "many/2.png", "many/deep/1.png", "odd[1].png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -65,9 +65,9 @@ def test_csv_has_a_line_an_image(run: Run, trained: Path, tmp_path: Path) -> Non
     rows = list(csv.DictReader(io.StringIO(out)))
     assert list(rows[0]) == ["image", "label", "probability", "label_2", "probability_2"]
     expected = json.loads(run(*words, "--json")[1])["predictions"]
-    for row, wanted in zip(rows, expected, strict=True):
-        assert (row["image"], row["label"]) == (wanted["image"], wanted["label"])
-        assert float(row["probability_2"]) == wanted["top"][1]["probability"]
+    for row, expected_row in zip(rows, expected, strict=True):
+        assert (row["image"], row["label"]) == (expected_row["image"], expected_row["label"])
+        assert float(row["probability_2"]) == expected_row["top"][1]["probability"]
     code, _, err = run(*words, "--csv", "--json")
     assert code == 2
     assert "--csv and --json cannot be combined" in err
@@ -81,7 +81,7 @@ def test_csv_quotes_odd_names(run: Run, trained: Path, picture: Path, here: Path
 
 
 @pytest.mark.parametrize("as_csv", ["--csv", "--json"])
-def test_a_bad_file_costs_no_other_its_answer(
+def test_a_bad_file_does_not_stop_the_others(
     run: Run, trained: Path, here: Path, as_csv: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 21, 22: in every batch; the exit code is 3, and each bad file is named as it was given."""
@@ -92,11 +92,11 @@ def test_a_bad_file_costs_no_other_its_answer(
     assert "3 of 7 files cannot be read" in err
     for line in ("./bad.png: not an image", "none*.png: cannot be read: No such file", "many/fifo: not a regular file"):
         assert line in err
-    found = names(out) if as_csv == "--json" else [row["image"] for row in csv.DictReader(io.StringIO(out))]
-    assert found == ["b.png", "many/2.png", "many/deep/1.png", "a.png"]
+    predicted = names(out) if as_csv == "--json" else [row["image"] for row in csv.DictReader(io.StringIO(out))]
+    assert predicted == ["b.png", "many/2.png", "many/deep/1.png", "a.png"]
 
 
-def test_several_threads_give_the_same_answers_in_order(
+def test_several_threads_give_the_same_predictions_in_order(
     run: Run, trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("predict", trained, "a.png")  # takes what training has printed
@@ -150,7 +150,7 @@ def test_device(run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("here")
-def test_progress_goes_batch_by_batch_and_to_terminals_alone(
+def test_progress_advances_by_batch_and_shows_only_in_terminals(
     run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(predict, "BATCH", 2)

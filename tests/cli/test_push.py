@@ -1,4 +1,4 @@
-"""The command `push`: what people and scripts get."""
+"""The command `push`: its text and JSON."""
 
 import json
 from collections.abc import Callable
@@ -22,10 +22,10 @@ def test_push(run: Run, hub: Hub, trained: Path, tmp_path: Path) -> None:
     ]
     assert "the card names no licence" in err
     assert TOKEN not in out + err
-    found = json.loads(run("push", trained, "ann/tiny", "--private", "--json", "--out", tmp_path / "found.json")[1])
-    assert found == json.loads((tmp_path / "found.json").read_text())
-    assert found["address"] == "hf://ann/tiny"
-    assert found["num_bytes"]["model.safetensors"] == weights(trained)
+    result = json.loads(run("push", trained, "ann/tiny", "--private", "--json", "--out", tmp_path / "output.json")[1])
+    assert result == json.loads((tmp_path / "output.json").read_text())
+    assert result["address"] == "hf://ann/tiny"
+    assert result["num_bytes"]["model.safetensors"] == weights(trained)
 
 
 def weights(run_folder: Path) -> int:
@@ -41,7 +41,7 @@ def test_dry_run(run: Run, hub: Hub, trained: Path) -> None:
 
 @pytest.mark.usefixtures("synthetic", "hub")
 def test_commands_take_addresses(run: Run, trained: Path, picture: Path) -> None:
-    """`evaluate`, `predict` and `summary` say of a model on the hub what they say of its original."""
+    """`evaluate`, `predict` and `summary` give the same output for a model on the hub as for its original."""
     run("push", trained, "ann/tiny")
     for arguments in (("evaluate", "--data", "synthetic", "--json"), ("predict", picture), ("summary",)):
         (code, out, _), original = (run(arguments[0], model, *arguments[1:]) for model in ("hf://ann/tiny", trained))
@@ -62,8 +62,8 @@ def test_commands_take_addresses(run: Run, trained: Path, picture: Path) -> None
 def test_errors(arguments: tuple[str, ...], code: int, what: str, run: Run, hub: Hub) -> None:
     """One line and a hint."""
     hub.add("ann/pickle", {"pytorch_model.bin": b"\x80", "config.json": b"{}"})
-    found, out, err = run(*arguments)
-    assert (found, out) == (code, "")
+    exit_code, out, err = run(*arguments)
+    assert (exit_code, out) == (code, "")
     assert err.startswith("pocket-resnet: ")
     assert what in err
     assert len(err.splitlines()) == 2

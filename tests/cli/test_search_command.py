@@ -61,7 +61,7 @@ def test_a_gain(printed: Any) -> None:
     ]
 
 
-def test_the_next_command_agrees_with_the_verdict(printed: Any) -> None:
+def test_the_next_command_follows_the_verdict(printed: Any) -> None:
     out = printed(**compared(tuned=0.801, untuned=0.8))
     assert "verdict     no gain beyond noise: stay with the untuned recipe" in out
     assert out.endswith("next        pocket-resnet train s/untuned.toml\n")

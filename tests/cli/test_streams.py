@@ -1,4 +1,4 @@
-"""Row 53: standard streams that are closed, broken, or of another encoding than the names in them."""
+"""Row 53: standard streams that are closed, broken, or whose encoding lacks characters of the names."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def shell(command: str, folder: Path | None = None, **environment: str) -> subpr
     ],
 )
 def test_closed_and_full(command: str, code: int, out: bytes, err: bytes) -> None:
-    """Quiet, with the command's own exit code; messages for standard error never come to standard output."""
+    """No output, the command's own exit code; messages for standard error never appear on standard output."""
     done = shell(command)
     assert (done.returncode, done.stdout) == (code, out)
     assert done.stderr.startswith(err)
@@ -39,20 +39,20 @@ def test_closed_and_full(command: str, code: int, out: bytes, err: bytes) -> Non
 
 
 def test_json_stays_alone_where_standard_error_is_closed(tmp_path: Path) -> None:
-    done = shell(f"POCKET summary resnet20 --json --out {tmp_path}/found.json 2>&-")
-    assert json.loads(done.stdout) == json.loads((tmp_path / "found.json").read_bytes())
+    done = shell(f"POCKET summary resnet20 --json --out {tmp_path}/output.json 2>&-")
+    assert json.loads(done.stdout) == json.loads((tmp_path / "output.json").read_bytes())
 
 
 @pytest.mark.parametrize(
     "arguments", ["summary resnet20", "summary resnet20 --json", "train --help", "--help", "data digits"]
 )
-def test_a_reader_that_goes_away(arguments: str) -> None:
-    """Row 51: `| head` is no error to speak of; 141, as of any program that SIGPIPE ends."""
+def test_a_closed_pipe_on_standard_output_exits_with_141(arguments: str) -> None:
+    """Row 51: no message; exit code 141, like any program that SIGPIPE ends."""
     done = shell(f"POCKET {arguments} | true; exit ${{PIPESTATUS[0]}}")
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_reader_of_messages_that_goes_away(tmp_path: Path) -> None:
+def test_a_closed_pipe_on_standard_error_does_not_stop_training(tmp_path: Path) -> None:
     """Row 51: while training; the checkpoint is whole."""
     words = "--data digits --min-steps 0 --epochs 9 --batch-size 64 --no-report --checkpoint.every-s 0"
     words += " --model.widths 8 16 16 --model.stem-width 8 --norm-images 64"
@@ -81,7 +81,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_every_row_is_kept(encoding: str, predicted: Path) -> None:
-    """Names that the output's encoding does not have, or that are no text at all, are escaped."""
+    """Names that the output's encoding lacks, or that are not text, are escaped."""
     done = shell("POCKET predict r pictures", predicted, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     rows = done.stdout.decode(encoding).splitlines()
@@ -104,7 +104,7 @@ def test_errors_and_help_in_ascii(predicted: Path) -> None:
 
 
 def test_a_path_that_a_recipe_cannot_hold(tmp_path: Path) -> None:
-    """TOML is UTF-8: refused before any work, and data of that name are described all the same."""
+    """TOML is UTF-8, so training refuses the path before any work; `data` still describes such a folder."""
     from PIL import Image
 
     folder = tmp_path / os.fsdecode(b"d\xe9ta")

@@ -21,7 +21,7 @@ def command(recipe_path: Path, pictures: Path, tmp_path: Path) -> tuple[object, 
 
 
 def test_the_file_is_the_models(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
-    """People also get its comparison with the model, before the command to try next."""
+    """The text compares the file with the model before the next command to try."""
     code, out, err = run(*command, "onnx-int8")
     assert code == 0, err
     exported = open_exported(tmp_path / "r" / "r-int8.onnx")
@@ -33,7 +33,7 @@ def test_the_file_is_the_models(run: Run, command: tuple[object, ...], tmp_path:
 
 
 def test_a_resumed_run_is_exported_too(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
-    """So is one that has nothing left to train; --json still prints the run's result alone."""
+    """Also a run with nothing left to train; --json still prints only the run's result."""
     assert run(*command[:-1], "--max-steps", 1)[0] == 0
     for choice, name in [("onnx-fp16", "r-fp16.onnx"), ("web-int8", "r-int8.html")]:
         code, out, err = run(*command, choice, "--resume", "--json")

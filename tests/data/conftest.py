@@ -2,12 +2,9 @@
 
 import hashlib
 import io
-import logging
 import pickle
-import sys
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,37 +124,3 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return root
 
     return make
-
-
-_opened: list[str] | None = None
-
-
-def _note_open(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "open" and _opened is not None:
-        _opened.append(str(arguments[0]))
-
-
-sys.addaudithook(_note_open)
-
-
-@contextmanager
-def _watch() -> Iterator[list[str]]:
-    global _opened
-    _opened = []
-    try:
-        yield _opened
-    finally:
-        _opened = None
-
-
-@pytest.fixture
-def watch_opens() -> Callable[[], object]:
-    """`with watch_opens() as paths`: the paths of all files that the process opens, by whatever means."""
-    return _watch
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """`logged.messages`: what the package has logged, as the command line shows it."""
-    caplog.set_level(logging.INFO, "pocket_resnet")
-    return caplog

@@ -38,7 +38,7 @@ def augmenter(seed: int = 0, **recipe: Any) -> Augmenter:
 
 
 def mirrored_index(index: int, size: int) -> int:
-    """Where a mirror at either border's pixel shows the index."""
+    """The index after reflection at the border pixels."""
     while not 0 <= index < size:
         index = -index if index < 0 else 2 * (size - 1) - index
     return index
@@ -49,8 +49,10 @@ def mirrored_index(index: int, size: int) -> int:
 def test_crop(fill: str, reach: int, images_NCHW: Tensor) -> None:
     draws_N2 = torch.randint(0, 2 * reach + 1, (N, 2))
     draws_N2[0], draws_N2[1] = torch.tensor([0, 2 * reach]), torch.tensor([reach, reach])
-    found = crop_and_flip(images_NCHW, draws_N2, torch.zeros(N, dtype=torch.bool), reach, fill)
-    for image, result, (down, right) in zip(images_NCHW.tolist(), found.tolist(), draws_N2.tolist(), strict=True):
+    cropped_NCHW = crop_and_flip(images_NCHW, draws_N2, torch.zeros(N, dtype=torch.bool), reach, fill)
+    for image, result, (down, right) in zip(
+        images_NCHW.tolist(), cropped_NCHW.tolist(), draws_N2.tolist(), strict=True
+    ):
         for y in range(SIZE):
             for x in range(SIZE):
                 from_y, from_x = y + down - reach, x + right - reach
@@ -59,10 +61,10 @@ def test_crop(fill: str, reach: int, images_NCHW: Tensor) -> None:
                     from_y, from_x, inside = mirrored_index(from_y, SIZE), mirrored_index(from_x, SIZE), True
                 for c in range(3):
                     assert result[c][y][x] == (image[c][from_y][from_x] if inside else 0)
-    assert torch.equal(found[1], images_NCHW[1])
+    assert torch.equal(cropped_NCHW[1], images_NCHW[1])
 
 
-def test_shifts_reach_every_place() -> None:
+def test_crops_reach_every_offset() -> None:
     drawn = augmenter(crop_px=1).shift_N2
     assert {tuple(row) for row in drawn.tolist()} == {(y, x) for y in range(3) for x in range(3)}
 
@@ -70,14 +72,14 @@ def test_shifts_reach_every_place() -> None:
 def test_flip(images_NCHW: Tensor) -> None:
     chosen_N = torch.arange(N) % 3 == 0
     for fill in ("zero", "reflect"):
-        found = crop_and_flip(images_NCHW, torch.zeros(N, 2, dtype=torch.int64), chosen_N, 0, fill)
+        flipped_NCHW = crop_and_flip(images_NCHW, torch.zeros(N, 2, dtype=torch.int64), chosen_N, 0, fill)
         for index in range(N):
             expected = images_NCHW[index].flip(-1) if chosen_N[index] else images_NCHW[index]
-            assert torch.equal(found[index], expected)
+            assert torch.equal(flipped_NCHW[index], expected)
 
 
 @pytest.mark.parametrize("fill", ["zero", "reflect"])
-def test_mirroring_is_of_the_crop(fill: str, images_NCHW: Tensor) -> None:
+def test_the_crop_is_flipped(fill: str, images_NCHW: Tensor) -> None:
     draws_N2 = torch.randint(0, 5, (N, 2))
     plain, flipped = (crop_and_flip(images_NCHW, draws_N2, torch.full((N,), flip), 2, fill) for flip in (False, True))
     assert torch.equal(flipped, plain.flip(-1))
@@ -85,13 +87,13 @@ def test_mirroring_is_of_the_crop(fill: str, images_NCHW: Tensor) -> None:
 
 def is_mirrored(augment: Augmenter, images_NCHW: Tensor, epoch: int) -> list[bool]:
     augment.begin_epoch(epoch)
-    found = augment(images_NCHW, ALL)
-    same_N = (found == images_NCHW).all(-1).all(-1).all(-1)
-    assert torch.equal(found[~same_N], images_NCHW[~same_N].flip(-1))
+    augmented_NCHW = augment(images_NCHW, ALL)
+    same_N = (augmented_NCHW == images_NCHW).all(-1).all(-1).all(-1)
+    assert torch.equal(augmented_NCHW[~same_N], images_NCHW[~same_N].flip(-1))
     return (~same_N).tolist()
 
 
-def test_alternating_flip_shows_each_image_mirrored_in_every_other_epoch(images_NCHW: Tensor) -> None:
+def test_alternating_flip_mirrors_each_image_in_every_other_epoch(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="alternating")
     first, *later = (is_mirrored(augment, images_NCHW, epoch) for epoch in range(6))
     assert 0.2 < np.mean(first) < 0.8
@@ -99,30 +101,30 @@ def test_alternating_flip_shows_each_image_mirrored_in_every_other_epoch(images_
         assert flipped == [value != bool(epoch % 2) for value in first]
 
 
-def test_alternating_flip_follows_the_visits_where_some_are_passed_over(images_NCHW: Tensor) -> None:
-    """An image that is trained in every second epoch is not always seen from the same side."""
+def test_alternating_flip_counts_visits_when_images_are_skipped(images_NCHW: Tensor) -> None:
+    """An image that is trained every second epoch is still flipped at every second visit."""
     augment, visit_N = augmenter(flip="alternating"), torch.arange(len(images_NCHW)) % 5
     unseen = torch.tensor(is_mirrored(augment, images_NCHW, epoch=0))
     for epoch in (0, 3):
         augment.begin_epoch(epoch)
-        found = augment(images_NCHW, ALL, visit_N)
-        mirrored_N = (found != images_NCHW).flatten(1).any(1)
+        augmented_NCHW = augment(images_NCHW, ALL, visit_N)
+        mirrored_N = (augmented_NCHW != images_NCHW).flatten(1).any(1)
         assert torch.equal(mirrored_N, unseen ^ (visit_N % 2 == 1))
 
 
-def test_visits_decide_nothing_but_alternating_flips(images_NCHW: Tensor) -> None:
+def test_visits_affect_only_alternating_flips(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="random", crop_px=2, cutout_px=4)
     assert torch.equal(augment(images_NCHW, ALL, ALL % 3), augment(images_NCHW, ALL))
 
 
-def test_random_flip_draws_anew_in_each_epoch(images_NCHW: Tensor) -> None:
+def test_random_flip_draws_again_in_each_epoch(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="random")
     shown = torch.tensor([is_mirrored(augment, images_NCHW, epoch) for epoch in range(20)]).double()
     assert shown.mean() == pytest.approx(0.5, abs=0.06)  # 800 coins: three standard deviations are 0.053
     assert shown.unique(dim=0).shape[0] == 20
 
 
-def test_nothing_switched_on_changes_nothing(images_NCHW: Tensor) -> None:
+def test_without_augmentation_images_stay_the_same(images_NCHW: Tensor) -> None:
     assert torch.equal(augmenter()(images_NCHW, ALL), images_NCHW)
 
 
@@ -135,7 +137,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def test_same_sample_same_pixels_whatever_the_batch(images_NCHW: Tensor) -> None:
+def test_augmentation_does_not_depend_on_the_batch(images_NCHW: Tensor) -> None:
     """In any order, batch, process and after any other epoch; another epoch or seed gives others."""
     whole = augmenter(**EVERYTHING)
     whole.begin_epoch(3)
@@ -154,8 +156,8 @@ def test_same_sample_same_pixels_whatever_the_batch(images_NCHW: Tensor) -> None
 
 
 @pytest.mark.parametrize("key", EVERYTHING)
-def test_every_switch_has_an_effect_and_its_own_draws(key: str, images_NCHW: Tensor) -> None:
-    """Switching one on changes pictures; the others' draws stay as they are."""
+def test_every_augmentation_has_an_effect_and_its_own_draws(key: str, images_NCHW: Tensor) -> None:
+    """Switching one on changes pictures; the others' draws are unchanged."""
     alone = augmenter(**{key: EVERYTHING[key]})
     assert not torch.equal(alone(images_NCHW, ALL), images_NCHW)
     assert torch.equal(alone.shift_N2, augmenter(crop_px=alone.recipe.crop_px).shift_N2)
@@ -169,10 +171,10 @@ def test_input_is_not_written_to(images_NCHW: Tensor) -> None:
 
 
 def test_cutout(images_NCHW: Tensor) -> None:
-    """A square of that side around a pixel, cut at the border, in the fill colour; nothing else changes."""
-    found = augmenter(cutout_px=4)(images_NCHW, ALL)
-    blank_NHW = (found == FILL_C.view(3, 1, 1)).all(1)
-    assert torch.equal(torch.where(blank_NHW[:, None], images_NCHW, found), images_NCHW)
+    """A square of that size around a pixel, clipped at the border, in the fill colour; nothing else changes."""
+    augmented_NCHW = augmenter(cutout_px=4)(images_NCHW, ALL)
+    blank_NHW = (augmented_NCHW == FILL_C.view(3, 1, 1)).all(1)
+    assert torch.equal(torch.where(blank_NHW[:, None], images_NCHW, augmented_NCHW), images_NCHW)
     sizes = set()
     for blank in blank_NHW:
         rows, columns = blank.any(1).nonzero(), blank.any(0).nonzero()
@@ -262,12 +264,12 @@ def test_mixing_is_a_function_of_seed_and_step(images_NCHW: Tensor) -> None:
     assert kinds == {True, False}
 
 
-def test_resize_is_as_pillow_s(images_NCHW: Tensor) -> None:
+def test_resize_matches_pillow(images_NCHW: Tensor) -> None:
     """Bilinear with antialiasing, to one level; the same size is the same tensor."""
     for side in (6, 8, 20):
-        found = resize(images_NCHW, side)
-        assert found.dtype == torch.uint8
-        for image, result in zip(images_NCHW, found, strict=True):
+        resized_NCHW = resize(images_NCHW, side)
+        assert resized_NCHW.dtype == torch.uint8
+        for image, result in zip(images_NCHW, resized_NCHW, strict=True):
             picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BILINEAR)
             difference = np.abs(np.asarray(picture).astype(int) - result.permute(1, 2, 0).numpy())
             assert difference.max() <= 1
@@ -278,6 +280,6 @@ def test_resize_is_as_pillow_s(images_NCHW: Tensor) -> None:
 def test_to_float() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     assert to_float(images).flatten().tolist() == pytest.approx([0, 0.2, 1])
-    found = to_float(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.channels_last)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    floats_NCHW = to_float(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.channels_last)
+    assert floats_NCHW.is_contiguous(memory_format=torch.channels_last)
     assert images.dtype == torch.uint8

@@ -9,17 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from painted import opened
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.data.source import Source, Verification
+from pocket_resnet.data.source import Verification
 from pocket_resnet.errors import DataError, EnvironmentFault
+from system_calls import watch_opens
 
 
-def opened(root: Path) -> Source:
-    return open_source(str(root), data_dir=root.parent / "data", image_size=8)
-
-
-def test_pixels_are_the_decoders(make_folder: Any) -> None:
+def test_cached_pixels_match_the_decoder(make_folder: Any) -> None:
     root = make_folder({"a": 3, "b": 4})
     source = opened(root)
     split = source.split("all")
@@ -31,7 +29,7 @@ def test_pixels_are_the_decoders(make_folder: Any) -> None:
             assert images[pixels.tobytes()] == label
 
 
-def test_second_start_reads_no_image(make_folder: Any, watch_opens: Any) -> None:
+def test_second_start_reads_from_the_cache(make_folder: Any) -> None:
     root = make_folder({"a": 5, "b": 5})
     first = opened(root).split("train")
     with watch_opens() as paths:
@@ -59,8 +57,8 @@ def test_pixels_half_written_by_a_killed_process_are_removed(make_folder: Any) -
 
 
 @pytest.mark.parametrize("how", ["written over", "replaced"])
-def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any) -> None:
-    """Its new pixels are trained on; `verify` of what was opened before names it."""
+def test_changed_image_of_the_same_size_and_time_is_read_again(how: str, make_folder: Any) -> None:
+    """The new pixels are used; `verify` on the source opened before names the file."""
     root = make_folder({"a": 4, "b": 4})
     source = opened(root)
     assert source.verify() == Verification(num_files=8, num_recorded=8)
@@ -69,8 +67,8 @@ def test_image_of_the_same_size_and_time_is_read_anew(how: str, make_folder: Any
     status, whole = path.stat(), path.read_bytes()
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     content = path.read_bytes()
-    content += bytes(max(0, len(whole) - len(content)))  # what follows the image is nobody's business
-    path.write_bytes(whole + bytes(len(content) - len(whole)))  # as it was seen first
+    content += bytes(max(0, len(whole) - len(content)))  # bytes after the image are ignored
+    path.write_bytes(whole + bytes(len(content) - len(whole)))  # the content at first
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     source = opened(root)
     before = source.split("all").images_NCHW.clone()
@@ -93,10 +91,10 @@ def kept(root: Path) -> set[str]:
     return {path.parent.name for path in (root.parent / "data" / "folders").glob("*/images.npy")}
 
 
-def test_kept_pixels_are_bounded(
+def test_cache_size_is_bounded(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
-    """The least recently used sets go first, which is said; neither the set in use nor another open one goes."""
+    """The least recently used sets are removed, with a log message; sets that are open stay."""
     monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 2 * 4 * 3 * 8 * 8 + 300)  # two sets, not three
     roots = [make_folder({"a": 4}, name=name) for name in ("first", "second", "third", "fourth")]
     keys = []
@@ -128,7 +126,7 @@ def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeyp
     assert len(opened(root).split("all")) == 4
 
 
-def test_a_set_larger_than_the_limit_is_kept(
+def test_a_data_set_larger_than_the_limit_is_cached(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pocket_resnet.data.cache.MAX_KEPT_BYTES", 10)

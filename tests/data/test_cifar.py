@@ -1,4 +1,4 @@
-"""CIFAR as found on disk: both layouts, MD5s, what is missing, what is remembered."""
+"""CIFAR on disk: both layouts, MD5s, missing files, recorded checks."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ import torch
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import Verification, channel_statistics, describe
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+from system_calls import watch_opens
 
 REAL_DATA = os.environ.get("POCKET_RESNET_DATA")  # before a fixture hides it
 FOLDERS = ["cifar-10-batches-bin", "cifar-10-batches-py"]
@@ -85,16 +86,18 @@ def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
-    found, wanted = (
+    damaged_md5, published_md5 = (
         hashlib.md5(content).hexdigest(),
         hashlib.md5(cifar10.files[folder][path.name]).hexdigest(),
     )
-    with pytest.raises(DataError, match=f"{path.name}: wrong MD5: it is {found}, {wanted} is published") as raised:
+    with pytest.raises(
+        DataError, match=f"{path.name}: wrong MD5: it is {damaged_md5}, {published_md5} is published"
+    ) as raised:
         open_source("cifar10", data_dir=tmp_path).split("val")
     assert raised.value.exit_code == 3
 
 
-def test_md5_is_checked_once_and_again_by_verify(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_md5_is_checked_once_and_by_verify(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cifar10.write(tmp_path, FOLDERS[0])
     open_source("cifar10", data_dir=tmp_path).split("train")
     hashed = []
@@ -125,7 +128,7 @@ def test_damaged_record_of_checks_is_ignored(cifar10: Any, tmp_path: Path) -> No
 
 
 def test_read_only_folder_works(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 13: what is there already can be used."""
+    """Row 13: files that are already there can be used."""
 
     def refuse(path: Path, _content: bytes) -> None:
         raise EnvironmentFault("cannot write", where=path)
@@ -150,7 +153,7 @@ def test_missing_training_file_is_named(cifar10: Any, tmp_path: Path) -> None:
         open_source("cifar10", data_dir=tmp_path)
 
 
-def test_first_seen_md5_holds_where_none_is_published(cifar100: Any, tmp_path: Path) -> None:
+def test_first_seen_md5_is_recorded_where_none_is_published(cifar100: Any, tmp_path: Path) -> None:
     path = cifar100.write(tmp_path, "cifar-100-binary") / "train.bin"
     open_source("cifar100", data_dir=tmp_path).split("train")
     content = bytearray(path.read_bytes())
@@ -172,7 +175,7 @@ def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_training_splits_never_open_the_test_file(cifar10: Any, tmp_path: Path, watch_opens: Any, folder: str) -> None:
+def test_training_splits_never_open_the_test_file(cifar10: Any, tmp_path: Path, folder: str) -> None:
     """Row 40."""
     cifar10.write(tmp_path, folder)
     with watch_opens() as opened:

@@ -1,4 +1,4 @@
-"""How CIFAR is obtained: downloaded, or from an archive that was put there by hand, which stays as it is."""
+"""CIFAR is downloaded, or unpacked from an archive put there by hand, which stays unchanged."""
 
 import hashlib
 import json
@@ -85,9 +85,9 @@ def test_wrong_archive_put_there_by_hand_stays(
     server = serve(monkeypatch, tmp_path / "www")
     path = tmp_path / layout.archive
     path.write_bytes(b"half")
-    found = hashlib.md5(b"half").hexdigest()
+    md5 = hashlib.md5(b"half").hexdigest()
     for _ in range(2):
-        with pytest.raises(DataError, match=f"wrong MD5: it is {found}, {layout.archive_md5} is published") as raised:
+        with pytest.raises(DataError, match=f"wrong MD5: it is {md5}, {layout.archive_md5} is published") as raised:
             open_source("cifar10", data_dir=tmp_path, download=download)
         assert raised.value.exit_code == 3
         assert str(path) == str(raised.value.where)

@@ -1,4 +1,4 @@
-"""Row 57: what Python programs hold as an image, converted where its meaning is plain, else refused."""
+"""Row 57: images as Python programs hold them: converted if unambiguous, else refused."""
 
 import io
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def encoded() -> bytes:
 
 
 def at_its_end() -> io.BytesIO:
-    """As it is after saving into it."""
+    """A file object after saving into it."""
     buffer = io.BytesIO()
     Image.fromarray(RGB).save(buffer, format="PNG")
     return buffer
@@ -65,7 +65,7 @@ CONVERTED: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_converted(kind: str) -> None:
-    """Twice, as nothing of the caller's is used up."""
+    """Twice, because conversion does not consume the caller's object."""
     image, expected_HWC = CONVERTED[kind]
     for _ in range(2):
         assert np.array_equal(pixels(image, SIZE), expected_HWC)
@@ -73,8 +73,8 @@ def test_converted(kind: str) -> None:
 
 def test_half_precision_is_near() -> None:
     for kind in (torch.float16, torch.bfloat16):
-        found_HWC = pixels((torch.from_numpy(RGB) / 255).to(kind), SIZE)
-        assert np.abs(found_HWC.astype(int) - RGB).max() <= 1
+        pixels_HWC = pixels((torch.from_numpy(RGB) / 255).to(kind), SIZE)
+        assert np.abs(pixels_HWC.astype(int) - RGB).max() <= 1
 
 
 def test_paths_and_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,19 +87,19 @@ def test_paths_and_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_pillow_image_stays_as_it_is(tmp_path: Path) -> None:
-    """And is turned upright as its file would be."""
+    """And is rotated by its EXIF orientation, as its file would be."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(RGB).resize((400, 300)).save(tmp_path / "turned.jpg", exif=exif)
     with Image.open(tmp_path / "turned.jpg") as opened:
-        found_HWC = pixels(opened, SIZE)
+        pixels_HWC = pixels(opened, SIZE)
         assert opened.size == (400, 300)
         assert opened.getexif()[0x0112] == 6
-    assert np.abs(found_HWC.astype(int) - pixels(tmp_path / "turned.jpg", SIZE)).mean() < 5  # which is drafted
+    assert np.abs(pixels_HWC.astype(int) - pixels(tmp_path / "turned.jpg", SIZE)).mean() < 5  # which is drafted
 
 
-def test_deep_grey_of_an_opened_picture(tmp_path: Path) -> None:
-    """As of its file, also where the format alone says how deep it is."""
+def test_16_bit_grey_of_an_opened_picture(tmp_path: Path) -> None:
+    """Equal to reading its file, even if only the format states the depth."""
     deep = Image.fromarray(GREY.astype(np.uint16) * 256)
     for kind in ("ppm", "png", "tiff"):
         path = tmp_path / f"deep.{kind}"
@@ -110,7 +110,7 @@ def test_deep_grey_of_an_opened_picture(tmp_path: Path) -> None:
 
 
 class Table:
-    """As pandas' DataFrame: its rows are not what iterating gives."""
+    """Like pandas' DataFrame: iterating does not give its rows."""
 
     columns = ("path", "label")
 
@@ -141,7 +141,7 @@ REFUSED: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_refused(kind: str) -> None:
-    """One clear line, and another on what is accepted."""
+    """One line on the problem, and one on what is accepted."""
     with pytest.raises(PocketError) as raised:
         [pixels(image, SIZE) for image in several(REFUSED[kind])]
     assert raised.value.exit_code in (2, 3)
@@ -154,7 +154,7 @@ def test_too_large_a_file() -> None:
 
 
 class Column:
-    """As pandas' Series: iterated, and no sequence."""
+    """Like pandas' Series: iterable, but not a sequence."""
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values

@@ -1,4 +1,4 @@
-"""Images known again by their pixels."""
+"""Digests identify images by their pixels."""
 
 import hashlib
 
@@ -12,12 +12,12 @@ IMAGES_NCHW = torch.randint(0, 256, (9, 3, 4, 4), generator=torch.Generator().ma
 
 
 def test_a_digest_is_of_the_pixels_alone() -> None:
-    found = digests(IMAGES_NCHW)
-    for image_CHW, digest in zip(IMAGES_NCHW, found, strict=True):
+    digests_N = digests(IMAGES_NCHW)
+    for image_CHW, digest in zip(IMAGES_NCHW, digests_N, strict=True):
         expected = hashlib.blake2b(image_CHW.numpy().tobytes(), digest_size=8).digest()
         assert int(digest).to_bytes(8, "little") == expected
-    assert np.array_equal(digests(IMAGES_NCHW.to(memory_format=torch.channels_last)), found)
-    assert np.array_equal(digests(IMAGES_NCHW[2:5]), found[2:5])
+    assert np.array_equal(digests(IMAGES_NCHW.to(memory_format=torch.channels_last)), digests_N)
+    assert np.array_equal(digests(IMAGES_NCHW[2:5]), digests_N[2:5])
     assert len(digests(IMAGES_NCHW[:0])) == 0
 
 

@@ -1,6 +1,6 @@
-"""The digits are scikit-learn's, cut as `holdout` cuts them.
+"""The digits are scikit-learn's, split as in `holdout`.
 
-To make the file anew: python tests/data/test_digits.py
+To write the file again: python tests/data/test_digits.py
 """
 
 from pathlib import Path

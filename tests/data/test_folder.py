@@ -10,13 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet.data.datasets import open_source
-from pocket_resnet.data.source import Source
+from painted import opened
 from pocket_resnet.errors import DataError, UsageError
-
-
-def opened(root: Path, **options: Any) -> Source:
-    return open_source(str(root), data_dir=root.parent / "data", **{"image_size": 8, "num_workers": 2, **options})
+from system_calls import watch_opens
 
 
 def parts(make_folder: Any, name: str, **counts: dict[str, int]) -> Path:
@@ -84,7 +80,7 @@ def test_a_class_may_be_called_train(make_folder: Any) -> None:
 
 
 def test_class_of_one_image_is_trained_on_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 19: named; there is nothing to validate it on."""
+    """Row 19: named, because it has no validation image."""
     source = opened(make_folder({"a": 1, "b": 5}))
     assert torch.bincount(source.split("train").labels_N).tolist() == [1, 4]
     assert "classes with only one distinct image, used for training only: a" in logged.messages
@@ -115,7 +111,7 @@ def test_fingerprint_is_of_content_names_and_size(make_folder: Any, tmp_path: Pa
     assert opened(root).fingerprint != before
 
 
-def test_training_splits_never_open_test_files(make_folder: Any, watch_opens: Any) -> None:
+def test_training_splits_never_open_test_files(make_folder: Any) -> None:
     """Row 40."""
     root = parts(make_folder, "p", train={"a": 5, "b": 5}, test={"a": 2, "b": 2})
     with watch_opens() as paths:
@@ -141,7 +137,7 @@ def test_odd_names_work(make_folder: Any) -> None:
 
 
 def test_names_that_are_no_text(make_folder: Any) -> None:
-    """Row 21: files may have them; classes may not, a model's card is text."""
+    """Row 21: allowed for files, refused for classes, because a model's card is text."""
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "0.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
     assert len(opened(root).split("all")) == 4
@@ -178,7 +174,7 @@ def test_links_fifos_and_hidden_files(make_folder: Any, logged: pytest.LogCaptur
 
 
 def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 22: content decides; no text, no empty and no cut file gets through."""
+    """Row 22: content decides; text, empty and truncated files are refused."""
     root = make_folder({"a": 3, "b": 3})
     whole = (root / "a" / "0.png").read_bytes()
     (root / "a" / "0.png").rename(root / "a" / "really a png.jpg")

@@ -1,4 +1,4 @@
-"""Formats that are not read are named, with what to do."""
+"""Unsupported formats are named, with how to convert them."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ def box(brand: bytes, *compatible: bytes) -> bytes:
 
 
 def tiff(tags: dict[int, int]) -> bytes:
-    """A thumbnail, as cameras put it in front of what their sensor saw."""
+    """A thumbnail, as cameras store it before the raw image."""
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     for tag, value in tags.items():
         directory[tag] = value

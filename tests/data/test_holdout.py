@@ -1,14 +1,13 @@
-"""What is held out of a folder stays held out as the folder grows, and copies are never on both sides."""
+"""Held-out images stay held out as the folder grows; copies are never in both splits."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_resnet.data.datasets import open_source
+from painted import opened
 from pocket_resnet.data.holdout import Holdout
 from pocket_resnet.data.source import Source
 
@@ -17,25 +16,25 @@ Classes = Mapping[str, list[str]]
 CLASSES = st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 400).map(str), min_size=1, max_size=60))
 
 
-def sides(classes: Classes, name: str) -> tuple[set[str], set[str]]:
+def train_and_val(classes: Classes, name: str) -> tuple[set[str], set[str]]:
     """The contents of a class for training and for validation."""
     held = Holdout.of(classes, SHARE).contents
     return {*classes[name]} - held, {*classes[name]} & held
 
 
 @given(CLASSES)
-def test_every_class_trains_and_where_it_can_validates(classes: Classes) -> None:
+def test_every_class_has_training_and_if_possible_validation_images(classes: Classes) -> None:
     shared = len({content for name in classes for content in set(classes[name])}) < sum(
         len(set(contents)) for contents in classes.values()
     )
     for name, contents in classes.items():
-        train, val = sides(classes, name)
+        train, val = train_and_val(classes, name)
         assert train
         assert shared or bool(val) == (len(set(contents)) > 1)
 
 
 @given(CLASSES, CLASSES)
-def test_growth_moves_nothing_but_the_exceptions_it_named(classes: Classes, more: Classes) -> None:
+def test_growth_moves_only_the_named_exceptions(classes: Classes, more: Classes) -> None:
     grown = {name: contents + more.get(name, []) for name, contents in classes.items()} | {
         name: contents for name, contents in more.items() if name not in classes
     }
@@ -54,7 +53,7 @@ def test_about_the_share_is_held_out() -> None:
 
 
 def test_exceptions_end_when_the_class_grows() -> None:
-    """Three images of which none is held out by rank, then with one that is."""
+    """Three images, none held out by rank, then a fourth that is."""
     ranked = [str(number) for number in range(1000)]
     held = Holdout.of({"a": ranked}, SHARE).contents
     low, high = min(held), [content for content in ranked if content not in held][:3]
@@ -62,10 +61,6 @@ def test_exceptions_end_when_the_class_grows() -> None:
     assert (len(few.contents), few.exceptions) == (1, ("a",))
     assert Holdout.of({"a": [*high, low]}, SHARE) == Holdout(frozenset({low}), ())
     assert Holdout.of({"a": [low]}, SHARE) == Holdout(frozenset(), ("a",))
-
-
-def opened(root: Path) -> Source:
-    return open_source(str(root), data_dir=root.parent / "data", image_size=8)
 
 
 def images(source: Source, which: Any) -> set[bytes]:

@@ -1,4 +1,4 @@
-"""The decoder: golden pixels for every kind of picture, and a clear refusal of everything that is none."""
+"""The decoder: golden pixels for every kind of picture, and a clear refusal of everything else."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -170,8 +170,8 @@ def test_one_pixel(size: int | None) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG"])
-def test_content_decides_and_a_cut_file_is_whole_or_refused(kind: str, tmp_path: Path) -> None:
-    """Row 22: wrong extension; no grey fill wherever a file is cut."""
+def test_content_decides_the_format_and_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
+    """Row 22: wrong extension; no grey fill at any truncation."""
     pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
     content = encoded(pixels, kind)
     (tmp_path / "wrong.txt").write_bytes(content)
@@ -201,7 +201,7 @@ def test_content_decides_and_a_cut_file_is_whole_or_refused(kind: str, tmp_path:
     ids=["empty", "text", "pickle", "svg", "eps", "cut", "huge", "bomb", "long", "float"],
 )
 def test_refused(content: bytes, what: str, tmp_path: Path) -> None:
-    """Rows 22, 23: no images, and what is over the limits by its header; the file is named."""
+    """Rows 22, 23: files that are not images, or exceed the limits by their header; the file is named."""
     path = tmp_path / "some picture.png"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=what):

@@ -48,7 +48,7 @@ def patched(content: bytes, after: bytes, skipped: int, value: bytes) -> bytes:
 
 
 def crafted_headers() -> list[bytes]:
-    """Small files that say to be huge, one of each format, a bilevel one, and one of 1,200 frames."""
+    """Small files whose headers claim a huge size: one of each format, a bilevel one, and one of 1,200 frames."""
     tiny, side = np.zeros((2, 2, 3), np.uint8), 20_000
     webp = encoded(tiny, "WEBP", lossless=True)
     tiff = encoded(tiny, "TIFF")

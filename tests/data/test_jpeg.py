@@ -1,4 +1,4 @@
-"""JPEGs: damage inside is refused, damage behind is not, very large ones are decoded in little memory."""
+"""JPEGs: damage inside the scan is refused, damage after it is not, very large ones need little memory."""
 
 import io
 import re
@@ -62,8 +62,8 @@ def test_damage_inside_is_refused(kind: str, size: int | None) -> None:
 
 @pytest.mark.parametrize("size", [None, 8])
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_pictures_are_used(kind: str, size: int | None) -> None:
-    """Row 47: only the end marker is missing, or something stands behind it."""
+def test_pictures_with_complete_scans_are_used(kind: str, size: int | None) -> None:
+    """Row 47: only the end marker is missing, or other bytes follow it."""
     content = encoded(picture(), **KINDS[kind])
     whole = decode(content, size)
     for same in (content[:-2], content[:-1], content + b"trailing " * 99, content + END, content + content):
@@ -96,8 +96,8 @@ def test_odd_bytes_outside_of_the_picture_do_not_matter(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_odd_bytes_do_not_hide_damage(kind: str) -> None:
-    """Row 47: nor is what damage leaves before the end marker taken for stray bytes."""
+def test_stray_bytes_do_not_hide_damage(kind: str) -> None:
+    """Row 47: bytes that damage leaves before the end marker do not count as stray bytes."""
     content = with_version(encoded(picture(), **KINDS[kind]), b"\0\0")
     half, third = len(content) // 2, len(content) // 3
     for bad in (
@@ -113,16 +113,16 @@ def test_odd_bytes_do_not_hide_damage(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive"])
-def test_cut_anywhere(kind: str) -> None:
-    """Row 47: refused, also between two scans of a progressive file, or whole but for the end marker."""
+def test_truncated_anywhere(kind: str) -> None:
+    """Row 47: refused, also between two scans of a progressive file, unless only the end marker is missing."""
     content = encoded(picture(24, 32), **KINDS[kind])
     whole, num_whole = decode(content), 0
     for length in range(content.index(b"\xff\xda"), len(content)):
         try:
-            found = decode(content[:length])
+            pixels_HWC = decode(content[:length])
         except ImageError:
             continue
-        np.testing.assert_array_equal(found, whole, err_msg=f"cut at {length} of {len(content)}")
+        np.testing.assert_array_equal(pixels_HWC, whole, err_msg=f"cut at {length} of {len(content)}")
         num_whole += 1
     assert num_whole >= 2
 
@@ -138,18 +138,18 @@ def test_unknown_chroma_sampling_is_named() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sides", [(1, 1), (1, 9), (17, 33), (65, 63), (129, 200)])
-def test_pixels_are_those_of_pillow(sides: tuple[int, int], kind: str, mode: str) -> None:
+@pytest.mark.parametrize("image_size", [(1, 1), (1, 9), (17, 33), (65, 63), (129, 200)])
+def test_pixels_are_those_of_pillow(image_size: tuple[int, int], kind: str, mode: str) -> None:
     """At every scale that its draft mode chooses."""
-    content = encoded(picture(*sides).convert(mode), **(KINDS[kind] if mode == "RGB" else {}))
+    content = encoded(picture(*image_size).convert(mode), **(KINDS[kind] if mode == "RGB" else {}))
     for size in (1, 2, 4, 8):
         with Image.open(io.BytesIO(content)) as image:
             image.draft(None, (4 * size, 4 * size))
             image.load()
-        scale = max((s for s in (1, 2, 4, 8) if min(sides) // (4 * size) >= s), default=1)
-        found = read_pixels(content, sides[1], sides[0], scale=scale, is_cmyk=mode == "CMYK")
+        scale = max((s for s in (1, 2, 4, 8) if min(image_size) // (4 * size) >= s), default=1)
+        pixels_HWC = read_pixels(content, image_size[1], image_size[0], scale=scale, is_cmyk=mode == "CMYK")
         expected = 255 - np.asarray(image) if mode == "CMYK" else np.asarray(image.convert("RGB"))
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(pixels_HWC, expected)
 
 
 def test_first_of_several_pictures() -> None:
@@ -161,7 +161,7 @@ def test_first_of_several_pictures() -> None:
         decode(file.getvalue()[:3000] + bytes(2000) + file.getvalue()[5000:])
 
 
-def test_what_is_read_by_rows() -> None:
+def test_which_jpegs_are_read_by_rows() -> None:
     by_rows = {kind: is_read_by_rows(encoded(picture(), **options)) for kind, options in KINDS.items()}
     assert by_rows == {"baseline": True, "fine": True, "progressive": False, "restarts": True}
     content = encoded(picture())
@@ -175,9 +175,9 @@ def grey(width: int, height: int) -> bytes:
     """A grey JPEG of any size, a multiple of 32: each block says `no difference, end` in 6 bits."""
     small = encoded(Image.new("L", (8, 8), 128))
     frame, scan = small.index(b"\xff\xc0"), small.index(b"\xff\xda") + 10
-    sides = height.to_bytes(2) + width.to_bytes(2)
+    dimensions = height.to_bytes(2) + width.to_bytes(2)
     blocks = b"\x28\xa2\x8a" * (width * height // 64 // 4)
-    return small[: frame + 5] + sides + small[frame + 9 : scan] + blocks + END
+    return small[: frame + 5] + dimensions + small[frame + 9 : scan] + blocks + END
 
 
 def test_limits_of_large_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Which folders are splits and which are classes: taken where plain, refused with a hint where not."""
+"""Which folders are splits and which are classes; ambiguous layouts are refused with a hint."""
 
 import os
 import re
@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_with_a_hint(build: Any, case: str) -> None:
-    """Rows 45, 50: what could be meant in two ways, or lies too deep; the hint says what would be plain."""
+    """Rows 45, 50: ambiguous or too deeply nested layouts; the hint shows a clear one."""
     folders, what, hint = REFUSED[case]
     with pytest.raises(DataError, match=what) as raised:
         read(build(*folders))
@@ -117,7 +117,7 @@ def test_flat_test_folder_is_left_out(
 def test_test_folder_with_one_unknown_folder_is_left_out(
     build: Any, name: str, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 45: unlabelled images in one folder, as some loaders want them; other differences are refused."""
+    """Row 45: unlabelled images in one folder, as some loaders expect them; other differences are refused."""
     layout = read(build("train/cat", "train/dog", f"{name}/all"))
     assert list(layout.splits) == ["train"]
     assert logged.messages[-1] == f"{name}/ has one folder, which is not a class of train/: ignored"
@@ -155,7 +155,7 @@ def test_unicode_forms_are_matched(build: Any, logged: pytest.LogCaptureFixture)
 
 
 def test_links_are_named_where_a_class_is_empty(build: Any, tmp_path: Path) -> None:
-    """Row 49: links that leave the data set are why."""
+    """Row 49: because its links leave the data set."""
     root = build("cat", "dog/")
     (tmp_path / "outside.png").write_bytes(b"content")
     for number in range(3):

@@ -1,4 +1,4 @@
-"""What is listed of a folder: no remains of systems or of this package, links inside the data set alone."""
+"""Listing a folder: skips files of systems and of this package; follows links only inside the data set."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.data.datasets import open_source
+from painted import opened
 from pocket_resnet.data.listing import Listing
-from pocket_resnet.data.source import Source
 from pocket_resnet.errors import DataError
 
 FOLDERS = [
@@ -23,10 +22,6 @@ FOLDERS = [
     ".git",
 ]
 FILES = ["thumbs.db", "Thumbs.db", "Desktop.ini", "DESKTOP.INI", "Icon\r", "ehthumbs.db", ".DS_Store", "._0.png"]
-
-
-def opened(root: Path) -> Source:
-    return open_source(str(root), data_dir=root.parent / "data", image_size=8, num_workers=2)
 
 
 def litter(folder: Path) -> None:
@@ -45,7 +40,7 @@ def said(logged: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_remains_of_systems(make_folder: Any, split: str, logged: pytest.LogCaptureFixture) -> None:
-    """Row 46: at every depth neither image nor class, and nothing is said about them."""
+    """Row 46: at every depth, they are neither images nor classes, and not reported."""
     root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
     for folder in (root, root / split, root / split / "cat"):
         if not (folder / ".git").exists():
@@ -77,7 +72,7 @@ OURS = {
 @pytest.mark.parametrize("beside", ["", "train/", "train/cat/"])
 @pytest.mark.parametrize("name", OURS)
 def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytest.LogCaptureFixture) -> None:
-    """Row 46: `--data .` with the runs beside the classes; known by what is in them."""
+    """Row 46: `--data .` with runs beside the classes; recognised by their content."""
     split = "train/" if beside else ""
     root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
     for path in OURS[name]:
@@ -98,7 +93,7 @@ def test_a_class_may_be_called_runs(make_folder: Any) -> None:
     "path", ["recipe.toml", "model.safetensors", "report.html", "report.html plots/1.png", "recipe.toml checkpoints/1"]
 )
 def test_a_class_with_a_file_named_like_ours_stays(make_folder: Any, path: str) -> None:
-    """Row 46: its images count, and the file is named, as any other that is no image."""
+    """Row 46: its images count, and the file is named like any other that is not an image."""
     root = make_folder({"cat": 3, "dog": 3})
     for name in path.split():
         (root / "cat" / name).parent.mkdir(exist_ok=True)
@@ -166,7 +161,7 @@ def test_a_folder_reached_twice_counts_once(make_folder: Any, logged: pytest.Log
 
 
 def test_a_link_beside_its_target_changes_nothing(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 49: whatever its name, and however deep the folder lies, the folder's own name stays."""
+    """Row 49: for any link name and depth, the folder keeps its own name."""
     root = make_folder({"cat": 2, "cat/deep/deeper": 2, "dog": 2})
     before = opened(root).fingerprint
     for name in ("a", "z"):

@@ -39,7 +39,7 @@ def steps_of(
 
 @given(num_samples=st.integers(1, 300), batch_size=st.integers(1, 300), epoch=st.integers(0, 99), seed=st.integers(0))
 def test_each_sample_once(num_samples: int, batch_size: int, epoch: int, seed: int) -> None:
-    """But for one image that would be a batch of its own; batches are full but for the last."""
+    """Except one image that would be a batch of its own; all batches but the last are full."""
     assume(batch_size <= num_samples)
     order_N, steps = epoch_order(num_samples, seed, epoch), steps_of(num_samples, batch_size)
     first = epoch * steps.per_epoch
@@ -75,22 +75,22 @@ def test_batch_beyond_the_data() -> None:
 
 
 @given(num_samples=st.integers(40, 300), batch_size=st.integers(2, 40), hard_fraction=st.floats(0.05, 1))
-def test_how_many_are_trained(num_samples: int, batch_size: int, hard_fraction: float) -> None:
+def test_number_of_trained_images(num_samples: int, batch_size: int, hard_fraction: float) -> None:
     """Whole batches but for the last of an epoch, which trains its share of what is left."""
     assume(round(batch_size / hard_fraction) <= num_samples)
     steps = steps_of(num_samples, batch_size, hard_fraction)
-    found = [steps.num_trained(step) for step in range(steps.per_epoch)]
-    assert found[:-1] == [batch_size] * (steps.per_epoch - 1)
+    num_trained = [steps.num_trained(step) for step in range(steps.per_epoch)]
+    assert num_trained[:-1] == [batch_size] * (steps.per_epoch - 1)
     left = len(steps.candidates(torch.arange(num_samples), steps.per_epoch - 1))
-    assert found[-1] == pytest.approx(max(min(2, left), left * hard_fraction), abs=0.5)
+    assert num_trained[-1] == pytest.approx(max(min(2, left), left * hard_fraction), abs=0.5)
 
 
 @given(hard_fraction=st.floats(0.05, 0.9), until=st.floats(0.01, 1), epochs=st.integers(1, 9))
-def test_from_a_part_of_the_run_on_all_are_trained(hard_fraction: float, until: float, epochs: int) -> None:
+def test_after_hard_until_all_images_are_trained(hard_fraction: float, until: float, epochs: int) -> None:
     steps = steps_of(600, 20, hard_fraction, until, epochs)
-    found = [steps.share(step) for step in range(steps.total)]
+    shares = [steps.share(step) for step in range(steps.total)]
     num_chosen = round(until * steps.total)
-    assert found == [hard_fraction] * num_chosen + [1.0] * (steps.total - num_chosen)
+    assert shares == [hard_fraction] * num_chosen + [1.0] * (steps.total - num_chosen)
     order_N = torch.arange(600)
     assert all(
         steps.num_trained(step) == len(steps.candidates(order_N, step)) for step in range(num_chosen, steps.total)
@@ -111,7 +111,7 @@ def test_image_sizes_in_equal_parts(train_image_sizes: tuple[int, ...], num_step
     assert [steps.image_size(step) for step in range(len(sizes))] == sizes
 
 
-def test_batches_have_the_moment_s_size(make_loader: Callable[..., Loader]) -> None:
+def test_batches_have_the_current_image_size(make_loader: Callable[..., Loader]) -> None:
     loader = make_loader()
     sizes = []
     for step in range(4):
@@ -169,7 +169,7 @@ def test_norms_are_measured_on_images_as_the_last_epoch_trained_them(make_loader
     assert list(loader.norm_batches(order_N[:1], step=7)) == []
 
 
-def test_at_the_end_all_images_are_trained(make_loader: Callable[..., Loader]) -> None:
+def test_all_images_are_trained_after_hard_until(make_loader: Callable[..., Loader]) -> None:
     """14 images, of which a step looks at 10 or 4; the hard_fraction 80% are trained in the first half of the run."""
     changes: Any = {"hard_fraction": 0.8, "hard_until": 0.5, "batch_size": 8, "epochs": 2, "augment": {"mixup": 0.0}}
     assert [len(make_loader(**changes).indices(step)) for step in range(4)] == [8, 3, 10, 4]
@@ -177,7 +177,7 @@ def test_at_the_end_all_images_are_trained(make_loader: Callable[..., Loader]) -
 
 
 def test_a_teachers_views_repeat(make_loader: Callable[..., Loader]) -> None:
-    """Order and mixing do not; without a teacher every epoch has its own views."""
+    """Order and mixing do not repeat; without a teacher every epoch has its own views."""
     for section, repeats in (({"model": "somewhere", "epochs": 2}, True), ({}, False)):
         loader = make_loader(epochs=4, augment={"flip": "random"}, teacher=section)
         first_NCHW, second_NCHW, third_NCHW = (torch.cat(list(loader.views(epoch))) for epoch in range(3))

@@ -12,7 +12,7 @@ from pocket_resnet.data import pillow_warnings
 from pocket_resnet.data.image import decode
 
 
-def test_filters_are_the_caller_s_whoever_ends_first() -> None:
+def test_the_callers_filters_are_restored_in_any_order() -> None:
     """Of decoders in several threads too, whose calls overlap."""
     before, order = list(warnings.filters), threading.Barrier(2, timeout=10)
 
@@ -33,7 +33,7 @@ def test_filters_are_the_caller_s_whoever_ends_first() -> None:
     assert list(warnings.filters) == before
 
 
-def test_decoding_leaves_no_filter_and_meets_none() -> None:
+def test_decoding_does_not_depend_on_filters_or_change_them() -> None:
     """A damaged EXIF block does not matter, also where warnings are errors."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, format="JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")

@@ -1,4 +1,4 @@
-"""PNGs whose metadata are too long or damaged: the picture is whole, so it is used."""
+"""PNGs with too long or damaged metadata: the picture is intact, so it is used."""
 
 import io
 import struct
@@ -50,7 +50,7 @@ def test_metadata_do_not_matter(kind: str, before: bytes, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(decode(with_chunk(encoded(Image.fromarray(RGB)), METADATA[kind](), before)), RGB)
 
 
-def test_what_belongs_to_the_picture_is_kept() -> None:
+def test_chunks_of_the_picture_are_kept() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     turned = with_chunk(encoded(Image.fromarray(RGB), exif=exif), METADATA["long packed text"](), b"IDAT")
@@ -73,7 +73,7 @@ def test_damage_of_the_picture_is_refused(name: bytes) -> None:
             decode(bad)
 
 
-def test_odd_files_stay_as_they_are() -> None:
+def test_plain_and_damaged_files_are_unchanged() -> None:
     plain = encoded(Image.fromarray(RGB))
     for content in (plain, plain[:40], SIGNATURE, SIGNATURE + b"\xff" * 40, b""):
         assert without_metadata(content) == content

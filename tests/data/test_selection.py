@@ -1,4 +1,4 @@
-"""Which images are trained: the hard_fraction of a step's candidates, by what they last cost."""
+"""Which images are trained: the hard_fraction of a step's candidates with the highest last loss."""
 
 import torch
 
@@ -7,7 +7,7 @@ from pocket_resnet.data.selection import Selection
 CPU = torch.device("cpu")
 
 
-def test_the_hardest_in_the_candidates_order() -> None:
+def test_hardest_images_keep_their_order() -> None:
     selection = Selection(6, CPU)
     selection.note(torch.arange(6), torch.tensor([0.1, 3.0, 0.2, 2.0, 0.3, 1.0]))
     assert selection(torch.tensor([0, 1, 2, 3]), 2).tolist() == [1, 3]
@@ -16,15 +16,15 @@ def test_the_hardest_in_the_candidates_order() -> None:
     assert selection(torch.tensor([5, 4, 3, 0]), 2).tolist() == [5, 4]
 
 
-def test_what_was_never_trained_comes_first() -> None:
+def test_untrained_images_come_first() -> None:
     selection = Selection(4, CPU)
     assert selection(torch.tensor([2, 0, 1, 3]), 2).tolist() == [2, 0]
     selection.note(torch.tensor([2, 0]), torch.tensor([9.0, 8.0]))
     assert selection(torch.tensor([0, 1, 2, 3]), 2).tolist() == [1, 3]
 
 
-def test_every_image_comes_back() -> None:
-    """One whose loss stays low is passed over until the others' have fallen below it."""
+def test_every_image_is_trained_again() -> None:
+    """An image with a low loss is skipped until the others' losses have fallen below it."""
     selection, trained = Selection(8, CPU), torch.zeros(8)
     for _ in range(12):
         chosen_B = selection(torch.arange(8), 4)
@@ -42,12 +42,12 @@ def test_visits_are_counted_and_kept() -> None:
     assert resumed.visits_N.tolist() == [2, 3, 1, 0]
 
 
-def test_where_all_are_trained_nothing_is_chosen() -> None:
+def test_selecting_all_candidates_returns_them() -> None:
     candidates_C = torch.tensor([2, 0, 1])
     assert Selection(4, CPU)(candidates_C, 3) is candidates_C
 
 
-def test_losses_of_another_number_of_images_are_not_taken_up() -> None:
+def test_losses_for_another_number_of_images_are_ignored() -> None:
     kept = Selection(4, CPU)
     kept.note(torch.arange(4), torch.arange(4.0))
     for num_samples, expected in ((4, [2, 3]), (5, [0, 1])):

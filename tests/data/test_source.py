@@ -1,4 +1,4 @@
-"""The door to data sets: names, `auto`, splits, descriptions, statistics."""
+"""Opening data sets: names, `auto`, splits, descriptions, statistics."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,9 @@ def test_unknown_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10", "auto"])
-def test_a_slash_makes_a_folder(name: str, make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_a_slash_is_a_folder(
+    name: str, make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 42: relative, absolute, with `..` and from the home folder, which all are the same data."""
     root = make_folder({"a": 3, "b": 3}, name=name)
     monkeypatch.chdir(tmp_path)
@@ -73,25 +75,25 @@ def test_folder_beside_a_built_in_name_is_mentioned(
     assert open_source("digits").name == "digits"
     assert logged.messages == []
     monkeypatch.chdir(tmp_path)
-    told = "using the built-in data set digits; to use the folder of this name, give ./digits"
+    notice = "using the built-in data set digits; to use the folder of this name, give ./digits"
     assert open_source("digits").name == "digits"
-    assert logged.messages == [told]
+    assert logged.messages == [notice]
     code, out, err = run("data", "digits", "--json")
-    assert (code, json.loads(out)["name"], err) == (0, "digits", f"warning: {told}\n")
+    assert (code, json.loads(out)["name"], err) == (0, "digits", f"warning: {notice}\n")
     assert Path(open_source("others", image_size=8).name) == tmp_path / "others"
     words = ("train", "fast", "--data", "digits", "--budget", "20K", "--max-steps", 1, "--batch-size", 32, "--run", "r")
-    assert run(*words, "--norm-images", 8)[2].count(told) == 1  # though the report opens the data again
-    assert told in run("evaluate", "runs/r", "--data", "digits")[2]
+    assert run(*words, "--norm-images", 8)[2].count(notice) == 1  # though the report opens the data again
+    assert notice in run("evaluate", "runs/r", "--data", "digits")[2]
 
 
-def test_auto_takes_cifar10_from_the_disk(cifar10: Any, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+def test_auto_uses_cifar10_on_disk(cifar10: Any, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     cifar10.write(tmp_path, "cifar-10-batches-py")
     source = open_source("auto", data_dir=tmp_path)
     assert (source.name, logged.messages) == ("cifar10", [])
 
 
 @pytest.mark.usefixtures("cifar10")
-def test_auto_says_that_it_takes_the_digits(
+def test_auto_logs_that_it_uses_the_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("POCKET_RESNET_MIRROR", "http://127.0.0.1:9")
@@ -101,7 +103,7 @@ def test_auto_says_that_it_takes_the_digits(
 
 
 @pytest.mark.usefixtures("cifar10")
-def test_auto_goes_for_cifar10_where_it_can_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_downloads_cifar10_when_reachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def note(*_: object) -> None:
         raise EnvironmentFault("was asked for")
 
@@ -127,7 +129,7 @@ def test_describe_is_json_and_counts_the_test_split_unopened(make_folder: Any, t
     assert describe(open_source("digits"))["num_images"]["test"] == 300
 
 
-def test_statistics_of_flat_images_are_not_blown_up() -> None:
+def test_std_of_flat_images_is_bounded() -> None:
     mean, std = channel_statistics(torch.full((5, 3, 2, 2), 51, dtype=torch.uint8))
     assert mean == pytest.approx((0.2, 0.2, 0.2))
     assert std == pytest.approx((1 / 255,) * 3)

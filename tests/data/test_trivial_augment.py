@@ -1,4 +1,4 @@
-"""TrivialAugment's operations against Pillow's, each on a batch with a strength of its own an image.
+"""TrivialAugment's operations against Pillow's, on batches with one strength per image.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -25,10 +25,10 @@ def picture() -> Image.Image:
     """Gradients, edges and noise, with black and white in it."""
     rng = np.random.default_rng(0)
     pixels_HWC = np.linspace(20, 230, SIZE)[:, None, None] + rng.normal(0, 12, (SIZE, SIZE, 3)) + [0, 10, -15]
-    found = Image.fromarray(pixels_HWC.clip(0, 255).astype(np.uint8))
-    ImageDraw.Draw(found).ellipse((8, 5, 24, 15), fill=(200, 40, 90))
-    ImageDraw.Draw(found).rectangle((3, 20, 9, 28), fill="white", outline="black")
-    return found
+    picture = Image.fromarray(pixels_HWC.clip(0, 255).astype(np.uint8))
+    ImageDraw.Draw(picture).ellipse((8, 5, 24, 15), fill=(200, 40, 90))
+    ImageDraw.Draw(picture).rectangle((3, 20, 9, 28), fill="white", outline="black")
+    return picture
 
 
 def as_tensor(picture: Image.Image) -> Tensor:
@@ -85,8 +85,8 @@ def test_every_operation_has_a_reference() -> None:
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("name", EXACT)
 def test_exact(name: str, sign: int, picture: Image.Image) -> None:
-    found = augmented(name, picture, STRENGTHS, sign)
-    for strength, result in zip(STRENGTHS, found, strict=True):
+    augmented_NCHW = augmented(name, picture, STRENGTHS, sign)
+    for strength, result in zip(STRENGTHS, augmented_NCHW, strict=True):
         expected = as_tensor(EXACT[name](picture, sign * strength / 30))
         difference = (result.int() - expected.int()).abs()
         assert difference.max() <= (name == "autocontrast"), f"strength {strength}"  # its float rounding
@@ -96,8 +96,8 @@ def test_exact(name: str, sign: int, picture: Image.Image) -> None:
 @pytest.mark.parametrize("name", BLENDS)
 def test_blends(name: str, sign: int, picture: Image.Image) -> None:
     """To two levels: Pillow rounds the degenerate image, and cuts what it blends."""
-    found = augmented(name, picture, STRENGTHS, sign)
-    for strength, result in zip(STRENGTHS, found, strict=True):
+    augmented_NCHW = augmented(name, picture, STRENGTHS, sign)
+    for strength, result in zip(STRENGTHS, augmented_NCHW, strict=True):
         expected = as_tensor(BLENDS[name](picture, sign * strength / 30))
         assert (result.int() - expected.int()).abs().max() <= 2, f"strength {strength}"
 
@@ -106,8 +106,8 @@ def test_blends(name: str, sign: int, picture: Image.Image) -> None:
 @pytest.mark.parametrize("name", WARPS)
 def test_warps(name: str, sign: int, picture: Image.Image) -> None:
     """Nearest pixel, black beyond the border: the same but where a source lies between two pixels (4% at most)."""
-    found = augmented(name, picture, STRENGTHS, sign)
-    for strength, result in zip(STRENGTHS, found, strict=True):
+    augmented_NCHW = augmented(name, picture, STRENGTHS, sign)
+    for strength, result in zip(STRENGTHS, augmented_NCHW, strict=True):
         expected = as_tensor(WARPS[name](picture, sign * strength / 30))
         share = (result != expected).any(0).double().mean()
         assert share <= 0.04, f"strength {strength}"
@@ -128,7 +128,7 @@ def test_flat_pictures(name: str) -> None:
 
 
 def test_each_image_has_its_own_operation(picture: Image.Image) -> None:
-    """A mixed batch is what each image would be alone; the input stays as it is."""
+    """A mixed batch equals each image processed alone; the input is unchanged."""
     draws = torch.Generator().manual_seed(0)
     B = 100
     images_BCHW = torch.randint(0, 256, (B, 3, SIZE, SIZE), generator=draws).to(torch.uint8)
@@ -136,11 +136,11 @@ def test_each_image_has_its_own_operation(picture: Image.Image) -> None:
     before = images_BCHW.clone()
     operation_B, strength_B = torch.arange(B) % NUM_OPERATIONS, torch.arange(B) % NUM_STRENGTHS
     sign_B = torch.arange(B) % 2 * 2 - 1
-    found = trivial_augment(images_BCHW, operation_B, strength_B, sign_B)
+    augmented_BCHW = trivial_augment(images_BCHW, operation_B, strength_B, sign_B)
     for b in range(B):
         alone = trivial_augment(
             images_BCHW[b : b + 1], *(draw[b : b + 1] for draw in (operation_B, strength_B, sign_B))
         )
-        assert torch.equal(found[b], alone[0])
+        assert torch.equal(augmented_BCHW[b], alone[0])
     assert torch.equal(images_BCHW, before)
-    assert found.dtype == torch.uint8
+    assert augmented_BCHW.dtype == torch.uint8

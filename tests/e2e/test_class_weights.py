@@ -35,8 +35,8 @@ def test_balanced_weights_find_more_of_a_rare_class(run: Callable[..., tuple[int
         words = ("train", "fast", "--data", pictures, *recipe, "--class-weights", weights)
         code, _, error = run(*words, "--run", weights, "--runs-dir", tmp_path, "--no-report")
         assert code == 0, error
-        found: dict[str, Any] = json.loads(run("evaluate", tmp_path / weights, "--json")[1])["per_class"]
-        return found
+        results: dict[str, Any] = json.loads(run("evaluate", tmp_path / weights, "--json")[1])["per_class"]
+        return results
 
     plain, balanced = per_class("none"), per_class("balanced")
     assert plain["8"]["num_images"] == balanced["8"]["num_images"] > 20

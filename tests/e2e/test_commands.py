@@ -1,4 +1,4 @@
-"""The commands as a user gives them: processes of their own, without a network, in an empty home and folder."""
+"""The commands as a user runs them: in their own processes, offline, with an empty home and folder."""
 
 import json
 import os
@@ -19,7 +19,7 @@ RUN = "runs/fast-digits-seed0"
 
 
 class User:
-    """Gives commands in a folder; no proxy, mirror or cache of this machine reaches them."""
+    """Runs commands in a folder, without this machine's proxy, mirrors or caches."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +40,7 @@ class User:
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> User:
-    """One who has trained already."""
+    """A user who has trained a run."""
     user = User(tmp_path_factory.mktemp("home"))
     done = user(*TRAIN_TINY)
     assert done.returncode == 0, done.stderr
@@ -57,11 +57,11 @@ def test_train_leaves_a_finished_run(user: User) -> None:
 
 
 def test_evaluate_gives_the_accuracy_of_the_run(user: User) -> None:
-    found = user.json("evaluate", RUN, "--json")
+    evaluation = user.json("evaluate", RUN, "--json")
     result = json.loads((user.folder / RUN / "result.json").read_text(encoding="utf-8"))
-    assert (found["split"], found["num_images"]) == ("val", 300)
-    assert found["accuracy"] == pytest.approx(result["accuracy"], abs=0.01)  # other batches, other rounding
-    assert found["interval"][0] < found["accuracy"] < found["interval"][1]
+    assert (evaluation["split"], evaluation["num_images"]) == ("val", 300)
+    assert evaluation["accuracy"] == pytest.approx(result["accuracy"], abs=0.01)  # other batches, other rounding
+    assert evaluation["interval"][0] < evaluation["accuracy"] < evaluation["interval"][1]
 
 
 def test_predict_a_picture_of_a_digit(user: User) -> None:
@@ -74,9 +74,9 @@ def test_predict_a_picture_of_a_digit(user: User) -> None:
 
 
 def test_summary_of_the_model(user: User) -> None:
-    found = user.json("summary", RUN, "--json")
+    summary = user.json("summary", RUN, "--json")
     result = json.loads((user.folder / RUN / "result.json").read_text(encoding="utf-8"))
-    assert (found["num_params"], found["num_macs"]) == (result["num_params"], result["num_macs"])
+    assert (summary["num_params"], summary["num_macs"]) == (result["num_params"], result["num_macs"])
 
 
 def test_resuming_a_finished_run_changes_nothing(user: User) -> None:

@@ -1,4 +1,4 @@
-"""docs/own-images.md: its first commands, as they stand there, from a folder of pictures to a page on a phone."""
+"""The first commands of docs/own-images.md, verbatim: from a folder of pictures to a page on a phone."""
 
 import csv
 import json
@@ -61,7 +61,7 @@ def started(server: list[str]) -> Iterator[str]:
 
 
 def check_on_a_phone(browser: Any, address: str) -> None:
-    """Over plain HTTP from another machine's name, to which browsers grant less than to localhost."""
+    """Over plain HTTP from another host name, which browsers trust less than localhost."""
     context = browser.new_context(**PHONE)
     context.route(
         "http://computer.test/**",
@@ -84,7 +84,7 @@ def check_on_a_phone(browser: Any, address: str) -> None:
         if prediction.top[0][1] - prediction.top[1][1] > 0.2:
             certain.append((page.best, prediction.label))
     assert certain
-    assert all(found == expected for found, expected in certain)
+    assert all(shown == expected for shown, expected in certain)
     assert page.said == []
 
 
@@ -94,7 +94,7 @@ def test_the_first_commands(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    """The training is cut to two steps; without a browser, nobody opens the page."""
+    """The training is cut to two steps; without a browser, the page is not opened."""
     monkeypatch.chdir(tmp_path)
     draw(Path("pictures"), 0, 30)
     draw(Path("new-pictures"), 30, 3)

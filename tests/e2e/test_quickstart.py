@@ -23,20 +23,20 @@ def quickstart(folder: Path) -> str:
 
 
 def test_twice_and_after_interruptions(tmp_path: Path) -> None:
-    found = tmp_path / "runs" / "quickstart" / "latest" / "evaluation.json"
+    evaluation = tmp_path / "runs" / "quickstart" / "latest" / "evaluation.json"
     said = quickstart(tmp_path)
     assert "epoch 2/2" in said
-    accuracy = json.loads(found.read_bytes())["accuracy"]
+    accuracy = json.loads(evaluation.read_bytes())["accuracy"]
     assert "epoch 2/2" not in quickstart(tmp_path)
-    run = found.parent.resolve()
+    run = evaluation.parent.resolve()
     (run / "result.json").unlink()  # killed before the end of the training
-    found.unlink()
+    evaluation.unlink()
     (run.parent / "another").mkdir()
-    found.parent.unlink()
-    found.parent.symlink_to("another")  # which was trained meanwhile
+    evaluation.parent.unlink()
+    evaluation.parent.symlink_to("another")  # which was trained meanwhile
     assert "resumed at step 10" in quickstart(tmp_path)
-    assert json.loads(found.read_bytes())["accuracy"] == accuracy
-    found.parent.unlink()
-    found.parent.symlink_to("another")
+    assert json.loads(evaluation.read_bytes())["accuracy"] == accuracy
+    evaluation.parent.unlink()
+    evaluation.parent.symlink_to("another")
     assert "this run is already finished" in quickstart(tmp_path)
-    assert found.parent.resolve() == run
+    assert evaluation.parent.resolve() == run

@@ -1,4 +1,4 @@
-"""A small network that knows the digits, and what the tests export of it; each is made once a module."""
+"""A small network trained on the digits, and its exported files; each is made once a session."""
 
 from pathlib import Path
 
@@ -21,8 +21,10 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exports(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """What was exported, by precision; `vnni` is int8 for that target."""
+    """Exported files by precision; `vnni` is int8 for that target."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("exports")
-    found = {precision: export_onnx(digits_run, precision=precision, out=out) for precision in ("fp32", "fp16", "int8")}
-    return found | {"vnni": export_onnx(digits_run, precision="int8", target="vnni", out=out)}
+    exported = {
+        precision: export_onnx(digits_run, precision=precision, out=out) for precision in ("fp32", "fp16", "int8")
+    }
+    return exported | {"vnni": export_onnx(digits_run, precision="int8", target="vnni", out=out)}

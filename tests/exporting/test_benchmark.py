@@ -1,4 +1,4 @@
-"""The benchmark measures every runtime and number of threads, and says what it measured."""
+"""The benchmark measures every runtime and number of threads, and reports what it measured."""
 
 import json
 import sys
@@ -23,10 +23,10 @@ RUNTIMES = ["torch fp32", "onnxruntime fp32", "onnxruntime int8"]
 def test_command(digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "speed.png"
     main(["benchmark", str(digits_run), "--threads", "1", "2", "--rounds", "2", "--plot", str(plot), "--json"])
-    found = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     _, card = load_model(digits_run)
-    assert found["models"]["digits"]["num_params"] == card.num_params
-    rows = found["timings"]
+    assert report["models"]["digits"]["num_params"] == card.num_params
+    rows = report["timings"]
     assert [(row["runtime"], row["num_threads"]) for row in rows] == [(name, n) for name in RUNTIMES for n in (1, 2)]
     assert all(0 < row["median_ms"] <= row["p90_ms"] for row in rows)
     torch_bytes, fp32_bytes, int8_bytes = (row["num_bytes"] for row in rows[::2])
@@ -45,20 +45,20 @@ def test_table(digits_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_the_extra(digits_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(benchmark_module, "missing_packages", lambda _: ["onnx"])
-    found = benchmark([digits_run], threads=[1], num_rounds=2)
-    assert [timing.runtime for timing in found.timings] == ["torch fp32"]
+    report = benchmark([digits_run], threads=[1], num_rounds=2)
+    assert [timing.runtime for timing in report.timings] == ["torch fp32"]
     assert "onnxruntime is not timed: it needs pip install 'pocket-resnet[export]'" in caplog.messages
 
 
 def test_exported_files(
     exports: dict[str, Exported], digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are named as they are stored, with the precision and accuracy that they state."""
+    """They have their file's name, with the precision and accuracy stated in the file."""
     plot, files = tmp_path / "speed.png", [Path(exports[name].file) for name in ("int8", "fp16")]
     flags = ["--threads", "1", "--rounds", "2"]
     main(["benchmark", *map(str, files), *flags, "--plot", str(plot), "--json"])
-    found = json.loads(capsys.readouterr().out)
-    rows = found["timings"]
+    report = json.loads(capsys.readouterr().out)
+    rows = report["timings"]
     assert [(row["model"], row["runtime"]) for row in rows] == [
         ("digits-int8.onnx", "onnxruntime int8"),
         ("digits-fp16.onnx", "onnxruntime fp16"),
@@ -67,7 +67,7 @@ def test_exported_files(
     assert all(row["images_per_s"] > 0 and row["peak_bytes"] > 10e6 for row in rows)
     _, card = load_model(digits_run)
     stated = {"accuracy": round(card.accuracy, 4), "split": "val", "num_images": card.num_images}
-    assert found["models"]["digits-int8.onnx"] == {"num_params": None, "num_macs": None, **stated}
+    assert report["models"]["digits-int8.onnx"] == {"num_params": None, "num_macs": None, **stated}
     assert plot.read_bytes().startswith(b"\x89PNG")
     main(["benchmark", str(files[0]), str(digits_run), *flags])
     shown = capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_exported_files(
     assert f"digits: {card.num_params:,} parameters" in shown
 
 
-def test_a_file_that_states_little(
+def test_a_file_without_metadata(
     exports: dict[str, Exported], digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, card = load_model(digits_run)
@@ -86,10 +86,10 @@ def test_a_file_that_states_little(
     shown = capsys.readouterr().out
     assert "own.onnx: an exported file that states no accuracy" in shown
     assert "\x1b" not in shown
-    found = benchmark([file], threads=[1], num_rounds=2)
-    assert [timing.runtime for timing in found.timings] == ["onnxruntime"]
+    report = benchmark([file], threads=[1], num_rounds=2)
+    assert [timing.runtime for timing in report.timings] == ["onnxruntime"]
     with pytest.raises(UsageError, match="do not state their accuracy"):
-        found.points()
+        report.points()
     both = benchmark([file, exports["fp32"].file], threads=[1], num_rounds=2)
     assert [point[:2] for point in both.points()] == [("digits-fp32.onnx", "onnxruntime fp32")]
 
@@ -107,15 +107,15 @@ def test_files_that_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"num_rounds": 0}, "rounds: 0 rounds are too few\n  use 2 or more"),
         ({"num_rounds": 1}, "rounds: 1 rounds are too few\n  use 2 or more"),
         ({"threads": [0]}, "threads: 0 threads cannot compute\n  use 1 or more"),
     ],
 )
-def test_wrong_numbers(wrong: dict[str, Any], told: str, digits_run: Path) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_wrong_numbers(wrong: dict[str, Any], message: str, digits_run: Path) -> None:
+    with pytest.raises(UsageError, match=message):
         benchmark([digits_run], **wrong)
 
 
@@ -135,7 +135,7 @@ def nothing(_: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_is_the_child_s(tmp_path: Path) -> None:
-    """The large parent does not count, and what the child touches does."""
+    """The parent's memory does not count; memory that the child touches does."""
     large = bytearray(b"\1" * 500_000_000)
     least, most = peak_bytes(nothing, tmp_path), peak_bytes(allocate, tmp_path)
     assert least < len(large)

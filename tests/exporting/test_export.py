@@ -79,8 +79,8 @@ def largest_difference_on_pictures(model: Path, file: str, images_NHWC: NDArray[
     native = np.stack([decode(content, size) for content in pictures])
     expected_NK = torch.from_numpy(of_model(model, native)).softmax(1).numpy()
     for content, expected_K in zip(pictures, expected_NK, strict=True):
-        _, [found_K] = run_file(file, decode(content)[None])
-        differences.append(np.abs(found_K - expected_K).max())
+        _, [probabilities_K] = run_file(file, decode(content)[None])
+        differences.append(np.abs(probabilities_K - expected_K).max())
     assert len({decode(content).shape for content in pictures}) > 50
     return float(np.max(differences))
 
@@ -99,20 +99,23 @@ def test_mixed_pictures_get_the_native_probabilities(exports: dict[str, Exported
 
 
 def test_reported_figures_are_those_of_the_file(exports: dict[str, Exported], digits_run: Path) -> None:
-    """Agreement, accuracy, lost and won, counted again."""
+    """Agreement, accuracy, lost and won images, recomputed."""
     val = open_source("digits").split("val")
     images_NHWC, labels_N = validation_images("digits", len(val)), val.labels_N.numpy()
     predicted_N = of_model(digits_run, images_NHWC).argmax(1)
     for precision in ("fp32", "fp16", "int8"):
-        found, exported_N = exports[precision].comparison, run_file(exports[precision].file, images_NHWC)[0].argmax(1)
-        assert found.num_images == len(val)
-        assert found.agreement == (exported_N == predicted_N).mean()
-        assert (found.accuracy, found.accuracy_exported) == (
+        comparison, exported_N = (
+            exports[precision].comparison,
+            run_file(exports[precision].file, images_NHWC)[0].argmax(1),
+        )
+        assert comparison.num_images == len(val)
+        assert comparison.agreement == (exported_N == predicted_N).mean()
+        assert (comparison.accuracy, comparison.accuracy_exported) == (
             (predicted_N == labels_N).mean(),
             (exported_N == labels_N).mean(),
         )
-        assert found.num_lost == ((predicted_N == labels_N) & (exported_N != labels_N)).sum()
-        assert found.num_won == ((predicted_N != labels_N) & (exported_N == labels_N)).sum()
+        assert comparison.num_lost == ((predicted_N == labels_N) & (exported_N != labels_N)).sum()
+        assert comparison.num_won == ((predicted_N != labels_N) & (exported_N == labels_N)).sum()
         assert exports[precision].num_bytes == Path(exports[precision].file).stat().st_size
     assert exports["fp32"].comparison.agreement == 1
     assert exports["fp16"].num_bytes < 0.75 * exports["fp32"].num_bytes
@@ -140,11 +143,11 @@ def test_int8_weights(name: str, most: int, exports: dict[str, Exported]) -> Non
 
 def test_metadata(exports: dict[str, Exported]) -> None:
     session = onnxruntime.InferenceSession(exports["int8"].file, providers=["CPUExecutionProvider"])
-    found = session.get_modelmeta().custom_metadata_map
-    assert json.loads(found["class_names"]) == [str(digit) for digit in range(10)]
-    assert found["training_data"] == "digits"
-    assert found["license"] == "not stated"
-    assert found["precision"] == "int8, target any"
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["class_names"]) == [str(digit) for digit in range(10)]
+    assert metadata["training_data"] == "digits"
+    assert metadata["license"] == "not stated"
+    assert metadata["precision"] == "int8, target any"
     assert [(entry.name, entry.type) for entry in session.get_inputs()] == [("images", "tensor(uint8)")]
     assert [entry.name for entry in session.get_outputs()] == ["logits", "probabilities"]
 
@@ -152,8 +155,8 @@ def test_metadata(exports: dict[str, Exported]) -> None:
 def test_licence(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a released model, by its name or by its path from anywhere; not of one's own."""
     monkeypatch.chdir(DEPLOY.parents[1])
-    found = [exporter.licence(Path(path)) for path in ("cpu94", "models/cpu94", DEPLOY.parents[1] / "models/cpu94")]
-    assert found == ["MIT"] * 3
+    licences = [exporter.licence(Path(path)) for path in ("cpu94", "models/cpu94", DEPLOY.parents[1] / "models/cpu94")]
+    assert licences == ["MIT"] * 3
     assert exporter.licence(digits_run) == "not stated"
 
 
@@ -196,11 +199,11 @@ def test_command(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_p
     limit, out = exports["fp32"].num_bytes - 1, ("--out", tmp_path / "out")
     code, printed, err = run("export", digits_run, "--max-bytes", limit, "--target", "vnni", "--json", *out)
     assert code == 0, err
-    found = json.loads(printed)
-    assert (found["precision"], found["target"]) == ("fp16", "any")
-    assert found["file"] == f"{tmp_path}/out/digits-fp16.onnx"
-    assert found["num_bytes"] == Path(found["file"]).stat().st_size <= limit
-    assert {"bytes_per_param", "largest_difference", "agreement", "accuracy", "accuracy_exported"} <= set(found)
+    exported = json.loads(printed)
+    assert (exported["precision"], exported["target"]) == ("fp16", "any")
+    assert exported["file"] == f"{tmp_path}/out/digits-fp16.onnx"
+    assert exported["num_bytes"] == Path(exported["file"]).stat().st_size <= limit
+    assert {"bytes_per_param", "largest_difference", "agreement", "accuracy", "accuracy_exported"} <= set(exported)
     assert "300 validation images" in err
     code, printed, err = run("export", digits_run, *out)
     assert code == 0, err

@@ -122,8 +122,8 @@ def test_exported_files_are_opened(name: str, exports: dict[str, Exported]) -> N
 def test_hostile_files_are_refused(
     case: str, exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 31: by what they say of themselves; onnxruntime is never asked."""
-    change, told = HOSTILE[case]
+    """Row 31: by their content; onnxruntime never sees them."""
+    change, message = HOSTILE[case]
     model = onnx.load(exports["fp32"].file)
     change(model)
     file = tmp_path / "model.onnx"
@@ -133,14 +133,14 @@ def test_hostile_files_are_refused(
         open_exported(file)
     assert refusal.value.exit_code == 4
     assert str(refusal.value).startswith(f"{file}: ")
-    assert told in refusal.value.what
+    assert message in refusal.value.what
     assert "\n" not in refusal.value.what
 
 
-def test_fields_that_are_not_checked_are_dropped(
+def test_unchecked_fields_are_dropped(
     exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 31: onnxruntime gets what was checked and nothing else."""
+    """Row 31: onnxruntime gets only the checked fields."""
     given: list[bytes] = []
     monkeypatch.setattr(exported_model, "Session", lambda content, _: given.append(content))
     content = Path(exports["fp32"].file).read_bytes()
@@ -156,7 +156,7 @@ def test_large_files_are_refused(exports: dict[str, Exported], monkeypatch: pyte
         open_exported(exports["fp32"].file)
 
 
-def test_what_is_no_onnx_file(exports: dict[str, Exported], tmp_path: Path) -> None:
+def test_files_that_are_not_onnx(exports: dict[str, Exported], tmp_path: Path) -> None:
     """Row 31: also a pickle, and a FIFO, which is not waited for."""
     file, content = tmp_path / "model.onnx", Path(exports["int8"].file).read_bytes()
     for bad in (b"", b"<html>", pickle.dumps(print), b"PK\3\4", content[:-1], content[: len(content) // 2]):
@@ -171,7 +171,7 @@ def test_what_is_no_onnx_file(exports: dict[str, Exported], tmp_path: Path) -> N
         open_exported(tmp_path / "none.onnx")
 
 
-def test_what_onnxruntime_cannot_run(exports: dict[str, Exported], tmp_path: Path) -> None:
+def test_a_model_that_onnxruntime_cannot_run(exports: dict[str, Exported], tmp_path: Path) -> None:
     """Row 31: every operator is valid by itself, but the shapes do not agree."""
     model = onnx.load(exports["fp32"].file)
     transpose = next(node for node in model.graph.node if node.op_type == "Transpose")

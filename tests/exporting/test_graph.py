@@ -40,8 +40,8 @@ def test_every_kind_of_network_gives_its_logits(kind: dict[str, Any], tiny_spec:
     with torch.inference_mode():
         expected_NK = model.eval()(images_NCHW).numpy()
     for batch_size in (1, 4, 9):
-        found_NK = Session(network).logits(images_NCHW.numpy(), batch_size)
-        np.testing.assert_allclose(found_NK, expected_NK, atol=1e-5)
+        logits_NK = Session(network).logits(images_NCHW.numpy(), batch_size)
+        np.testing.assert_allclose(logits_NK, expected_NK, atol=1e-5)
 
 
 def test_short_names_change_nothing_else(tiny_spec: NetworkSpec) -> None:
@@ -59,7 +59,7 @@ def test_short_names_change_nothing_else(tiny_spec: NetworkSpec) -> None:
 
 @pytest.fixture(scope="module")
 def prepare() -> Callable[[np.ndarray, int], np.ndarray]:
-    """The picture as the graph hands it to the network, in levels; the network is one that passes pixels on."""
+    """The picture as the graph passes it to the network, in levels; the network returns its input."""
     sessions: dict[int, Session] = {}
 
     def run(picture_HWC: np.ndarray, size: int) -> np.ndarray:
@@ -78,8 +78,8 @@ def prepare() -> Callable[[np.ndarray, int], np.ndarray]:
 def test_pictures_are_prepared_as_the_decoder_does(size: int, prepare: Any) -> None:
     """Larger, smaller, as large; square, wide, tall; even and odd margins. A few values are rounded otherwise."""
     draws = np.random.default_rng(0)
-    sides = [1, 2, 7, size - 1, size, size + 1, 3 * size, 211]
-    for side in sides:
+    sizes = [1, 2, 7, size - 1, size, size + 1, 3 * size, 211]
+    for side in sizes:
         for more in (0, 1, 2, 5):
             for shape in ((side, side + more), (side + more, side)):
                 picture_HWC = draws.integers(0, 256, (*shape, 3), np.uint8)
@@ -99,8 +99,8 @@ def test_half_weights_take_half_the_bytes_and_compute_in_fp32(tiny_spec: Network
     assert stored == {f"{name}.fp16" for name in large}
     assert halved.ByteSize() < 0.6 * network.ByteSize()
     images = np.random.default_rng(0).random((4, 3, 8, 8), np.float32)
-    found, expected = (Session(graph).logits(images, 4) for graph in (halved, network))
-    assert 0 < np.abs(found - expected).max() < 1e-3
+    logits, expected = (Session(graph).logits(images, 4) for graph in (halved, network))
+    assert 0 < np.abs(logits - expected).max() < 1e-3
 
 
 def test_nothing_about_this_machine_is_in_the_file(tiny_model: ResNet) -> None:

@@ -34,9 +34,9 @@ SAME = Comparison(
     ],
 )
 def test_limits(precision: Precision, changes: dict[str, float], is_refused: bool) -> None:
-    found = replace(SAME, **changes)
+    comparison = replace(SAME, **changes)
     if not is_refused:
-        check(found, precision)
+        check(comparison, precision)
         return
     with pytest.raises(ParityError, match=rf"the {precision} file differs from the model: largest logit difference"):
-        check(found, precision)
+        check(comparison, precision)

@@ -50,7 +50,7 @@ def test_a_bomb_is_not_parsed() -> None:
 
 
 def test_damaged() -> None:
-    """Row 31: whatever protobuf refuses is refused here or there, and nothing else is raised."""
+    """Row 31: what protobuf refuses is refused here or by protobuf, with no other error."""
     content = small_model().SerializeToString()
     for end in range(len(content)):
         for damaged in (content[:end], content[:end] + bytes([content[end] ^ 0xFF]) + content[end + 1 :]):

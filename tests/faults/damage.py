@@ -1,6 +1,6 @@
-"""Whole files changed at random: bits flipped, pieces cut out, doubled, put in or moved, values exchanged.
+"""Whole files changed at random: bits flipped, pieces cut out, doubled, inserted or moved, values exchanged.
 
-How many examples are tried is said in conftest.py.
+conftest.py sets the number of examples.
 """
 
 import copy
@@ -55,7 +55,7 @@ EDITS = st.tuples(
 
 
 def changed(*whole: bytes) -> st.SearchStrategy[bytes]:
-    """One of these files after up to five changes, or now and then something else altogether."""
+    """One of these files after up to five changes, or sometimes unrelated bytes."""
 
     def change(drawn: tuple[int, list[Edit]]) -> bytes:
         number, edits = drawn
@@ -89,8 +89,8 @@ def other_values(content: bytes) -> st.SearchStrategy[bytes]:
         places, value = drawn
         document = json.loads(content)
         for share, how in places:
-            found = [(section, key) for section in sections(document) for key in section]
-            section, key = found[int(share * len(found))]
+            entries = [(section, key) for section in sections(document) for key in section]
+            section, key = entries[int(share * len(entries))]
             if how == "remove":
                 del section[key]
             else:
@@ -128,7 +128,7 @@ def names(folder: Path) -> set[Path]:
 
 
 def write_summed(folder: Path, files: dict[str, bytes]) -> None:
-    """The files with sums that fit, as an attacker would write them; without waiting for the disk."""
+    """Write the files with matching sums, as an attacker would; without syncing."""
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {SUMS_NAME: sums.encode(), **files}.items():

@@ -39,7 +39,7 @@ def try_to_extract(folder: Path, content: bytes, name: str = "data/a.bin") -> Pa
 
 
 def test_only_expected_files_are_written(tmp_path: Path) -> None:
-    """Row 28: others in the archive are left there."""
+    """Row 28: other members of the archive are not extracted."""
     path = try_to_extract(tmp_path, pack(entry("data/other.bin"), entry("b.html")))
     assert path.read_bytes() == CONTENT
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.bin", "in", "some.tar.gz"]

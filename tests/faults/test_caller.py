@@ -1,4 +1,4 @@
-"""Row 56: a program that uses the package has settings of its own. They do not reach us, nor ours them."""
+"""Row 56: a program's own settings do not affect the package, and the package does not change them."""
 
 import json
 import os
@@ -96,12 +96,12 @@ before = state()
 assert not before["freed memory"]
 import pocket_resnet
 assert state() == before
-found = {}
+changed = {}
 for name, use in uses.items():
     use()
     after = state()
-    found[name] = sorted(key for key in before if after[key] != before[key])
-print(json.dumps(found), file=sys.stderr)
+    changed[name] = sorted(key for key in before if after[key] != before[key])
+print(json.dumps(changed), file=sys.stderr)
 """
 
 
@@ -128,11 +128,11 @@ def results(name):
     write_report("runs/r")
     image = numpy.full((9, 9, 3), 40, numpy.uint8)
     weights = Path("runs/r/model/model.safetensors").read_bytes()
-    found = load("runs/r").predict(image)[0], evaluate_model("runs/r"), weights
+    outcome = load("runs/r").predict(image)[0], evaluate_model("runs/r"), weights
     pictures = {path.name: path.read_bytes() for path in Path("runs/r/plots").iterdir()}
     assert len(pictures) > 5
     os.chdir("..")
-    return found, pictures
+    return outcome, pictures
 
 usual, pictures = results("usual")
 """
@@ -149,13 +149,13 @@ for name in ("no_grad()", "inference_mode()", "autocast('cpu')", "device('meta')
 
 
 def test_the_caller_s_settings_change_no_result(tmp_path: Path) -> None:
-    """Not a weight, a figure or a picture; nor do the modes of torch that surround a call."""
+    """Weights, figures and pictures are equal; also inside torch's modes such as no_grad."""
     done = program(STATE + "torch.set_num_threads(1)" + USE + RESULTS, tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
 
 
 def test_settings_of_matplotlib_do_not_reach_a_report(tmp_path: Path) -> None:
-    """From a file or the environment, as notebooks hand it to commands; LaTeX is neither there nor needed."""
+    """From a file or the environment, as notebooks pass them to commands; LaTeX is not needed."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\nsavefig.transparent: True\n")
     words = ["train", "fast", "--data", "digits", "--min-steps", "0", "--max-steps", "1", "--batch-size", "64"]
     words += ["--model.widths", "8", "16", "16", "--model.stem-width", "8", "--run", "r", "--norm-images", "64"]

@@ -33,7 +33,7 @@ def save(folder: Path, *steps: int) -> list[Path]:
 
 
 def forge(path: Path, **changes: Any) -> None:
-    """Write the checkpoint anew with other values in its state, with sums that fit."""
+    """Write the checkpoint again with other values in its state, with matching sums."""
     values = json.loads((path / STATE_NAME).read_text()) | changes
     tensors = (path / TENSORS_NAME).read_bytes()
     write_folder(path, {TENSORS_NAME: tensors, STATE_NAME: json.dumps(values).encode()})
@@ -54,13 +54,13 @@ def checkpoints(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "r" / "checkpoints"
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last), "n": torch.tensor(7)}
     checkpoint.save(tmp_path, state(12), tensors)
-    loaded, found = checkpoint.load_newest(tmp_path) or pytest.fail("nothing found")
+    loaded, loaded_tensors = checkpoint.load_newest(tmp_path) or pytest.fail("nothing found")
     assert loaded == state(12)
-    assert all(torch.equal(found[name], value) for name, value in tensors.items())
-    assert found.keys() == tensors.keys()
+    assert all(torch.equal(loaded_tensors[name], value) for name, value in tensors.items())
+    assert loaded_tensors.keys() == tensors.keys()
     assert [path.name for path in tmp_path.iterdir()] == ["step-000012"]
 
 
@@ -86,7 +86,7 @@ def test_prune_keeps_the_newest_that_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("damage", ["deleted", "cut", "emptied", "a folder"])
-def test_damaged_member_is_named_and_passed_over(
+def test_a_damaged_checkpoint_is_named_and_skipped(
     member: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 6: each member, four ways."""
@@ -101,16 +101,16 @@ def test_damaged_member_is_named_and_passed_over(
     loaded, tensors = checkpoint.load_newest(tmp_path) or pytest.fail("nothing found")
     assert loaded.step == 1
     assert tensors["a"].tolist() == [1, 1, 1]
-    [told] = caplog.messages
-    assert str(new) in told
-    assert member in told or damage in ("cut", "emptied")
+    [message] = caplog.messages
+    assert str(new) in message
+    assert member in message or damage in ("cut", "emptied")
     shutil.rmtree(old)
     with pytest.raises(ArtifactError, match="every checkpoint is damaged") as raised:
         checkpoint.load_newest(tmp_path)
     assert raised.value.exit_code == 4
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     """Row 6: 100 random bits of each file that the sums cover; the file is named."""
     draws = random.Random(0)
     _, new = save(tmp_path, 1, 2)
@@ -140,10 +140,10 @@ def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
             assert checkpoint.load(path)[1]["a"].tolist() == [1, 1, 1]
 
 
-def test_run_falls_back_says_so_and_replaces_the_damaged_one(
+def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
     go: Callable[..., Result], checkpoints: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 6: and the end is the same as without the damage, with one checkpoint kept as with two."""
+    """Row 6: the final weights are those without the damage, with one or two checkpoints kept."""
     go(max_steps=3, checkpoint={"keep": 3})
     damaged = checkpoints / "step-000003" / TENSORS_NAME
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -156,8 +156,8 @@ def test_run_falls_back_says_so_and_replaces_the_damaged_one(
     assert checkpoint.load(checkpoints / "step-000003")[0].step == 3
 
 
-def test_run_with_nothing_whole_exits_4(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: and the damaged ones are left as they are."""
+def test_run_without_an_intact_checkpoint_exits_with_4(go: Callable[..., Result], checkpoints: Path) -> None:
+    """Row 6: the damaged checkpoints are left unchanged."""
     go(max_steps=2)
     for path in checkpoints.iterdir():
         (path / STATE_NAME).write_bytes(b"{}")
@@ -178,7 +178,7 @@ FORGED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", FORGED)
 def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: also where the sums fit; an older one takes its place, and nothing else is removed."""
+    """Row 6: also with matching sums; an older checkpoint replaces it, and nothing else is removed."""
     go(max_steps=2)
     (checkpoints.parent / "result.json").unlink()
     forge(checkpoints / "step-000002", **FORGED[case])
@@ -188,7 +188,7 @@ def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoint
 
 
 def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: it would be counted up to."""
+    """Row 6: a step number beyond the run's end is damage."""
     go(max_steps=1)
     (checkpoints.parent / "result.json").unlink()
     (checkpoints / "step-000001").rename(checkpoints / f"step-{10**15}")
@@ -209,10 +209,10 @@ def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path)
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
 
 
-def test_another_torch_or_machine_is_said(
+def test_another_torch_or_machine_is_logged(
     go: Callable[..., Result], checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 9: said, and it goes on."""
+    """Row 9: a log message, and the run resumes."""
     go(max_steps=2)
     go(max_steps=2)
     assert "not bit-exact" not in caplog.text
@@ -222,13 +222,13 @@ def test_another_torch_or_machine_is_said(
 
 
 def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], logged: pytest.LogCaptureFixture) -> None:
-    """Row 8: every differing field with both values; `fork` goes on; how and how long it computes may change."""
+    """Row 8: names every differing field with both values; `fork` resumes; hardware and checkpoints may change."""
     go(max_steps=2)
     with pytest.raises(UsageError) as raised:
         go(optim={"lr": 0.07}, batch_size=7)
     assert raised.value.exit_code == 2
-    for told in ("batch_size: 8 -> 7", "optim.lr: 0.05 -> 0.07", "--fork"):
-        assert told in str(raised.value)
+    for part in ("batch_size: 8 -> 7", "optim.lr: 0.05 -> 0.07", "--fork"):
+        assert part in str(raised.value)
     assert "muon_lr" not in str(raised.value)
     assert go(max_steps=3, hardware={"channels_last": False}, checkpoint={"keep": 5}).steps == 3
     assert go(optim={"lr": 0.07}, fork=True).steps == 4
@@ -238,7 +238,7 @@ def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], logged: p
 
 
 def test_changed_data_is_refused(go: Callable[..., Result], synthetic: Any) -> None:
-    """Row 8: named, and `fork` goes on."""
+    """Row 8: the data are named, and `fork` resumes."""
     go(max_steps=2)
     synthetic.fingerprint = "other pictures"
     with pytest.raises(UsageError, match="synthetic differs from the data this run began with") as raised:

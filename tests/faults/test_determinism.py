@@ -31,7 +31,7 @@ def test_same_seed_twice(kind: str, leavings: Callable[..., Leavings]) -> None:
 
 
 def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings]) -> None:
-    """Row 39: how often it is saved changes nothing, how often it is validated neither weights nor losses."""
+    """Row 39: the checkpoint interval changes nothing; the validation interval changes neither weights nor losses."""
     metrics, weights = leavings("a", epochs=3, checkpoint={"every_s": 0.0})
     assert (metrics, weights) == leavings("b", epochs=3, checkpoint={"every_s": 1e9})
     seldom_metrics, seldom_weights = leavings("c", epochs=3, validate_every=3)

@@ -30,16 +30,16 @@ def arguments(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("limit", "told"),
+    ("limit", "message"),
     [
         (1_000, "r/recipe.toml: the disk is full ("),
         (20_000, "r/checkpoints/step-000003: the disk is full ("),
     ],
 )
 def test_disk_full(
-    limit: int, told: str, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
+    limit: int, message: str, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 5: the checkpoints from before stay, and with space again the run goes on."""
+    """Row 5: earlier checkpoints stay, and with space again the run resumes."""
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     capfd.readouterr()
 
@@ -49,11 +49,11 @@ def test_disk_full(
 
     assert start_child(work).wait() == 5
     said = capfd.readouterr().err
-    assert told in said
+    assert message in said
     assert "bytes needed" in said
     assert "Traceback" not in said
-    found = checkpoint.load_newest(tmp_path / "r" / "checkpoints") or pytest.fail("nothing left")
-    assert found[0].step == 2
+    newest = checkpoint.load_newest(tmp_path / "r" / "checkpoints") or pytest.fail("nothing left")
+    assert newest[0].step == 2
     assert (tmp_path / "r" / "model" / "config.json").exists()
     main([*arguments, str(tmp_path)])
 
@@ -74,8 +74,8 @@ def test_disk_full_when(
     start_child: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 5: at metrics, model, result, digests; what was there stays, and with space again the run ends."""
-    owner, name, told = MOMENTS[moment]
+    """Row 5: at metrics, model, result, digests; earlier files stay, and with space again the run finishes."""
+    owner, name, path = MOMENTS[moment]
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     model = (tmp_path / "r/model/model.safetensors").read_bytes()
     whole, (said_in, says_to) = getattr(owner, name), os.pipe()
@@ -92,7 +92,7 @@ def test_disk_full_when(
         patched.setattr(owner, name, full)
         assert start_child(work).wait() == 5
     said = os.read(said_in, 100_000).decode()
-    assert f"{told}: the disk is full (" in said
+    assert f"{path}: the disk is full (" in said
     assert "bytes needed" in said
     assert "Traceback" not in said
     kept = (tmp_path / "r/model/model.safetensors").read_bytes()
@@ -105,7 +105,7 @@ def test_disk_full_when(
 
 @pytest.fixture
 def read_only() -> Iterator[Path]:
-    """A folder that everyone may read and nobody write."""
+    """A folder that everyone may read and no one may write."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o555)

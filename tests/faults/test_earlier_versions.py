@@ -1,4 +1,4 @@
-"""Files of earlier versions do all that they did: a run that commit 69070cb made, and the models of releases.
+"""Files of earlier versions still work: a run made by commit 69070cb, and the models of releases.
 
 golden/run-69070cb is a run of 40 steps on digits with its last two checkpoints, made before `average` became `ema` and
 config.json's format became 2. Its recipe has averaged weights, Lookahead, Muon and growing images.
@@ -34,18 +34,18 @@ def run(tmp_path: Path) -> Path:
 
 
 def config(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((folder / "config.json").read_bytes())
-    return found
+    content: dict[str, object] = json.loads((folder / "config.json").read_bytes())
+    return content
 
 
 def test_the_run_is_of_an_earlier_format() -> None:
-    """Else the tests below would show nothing."""
+    """Otherwise the tests below would prove nothing."""
     assert "[average]\ndecay = 0.8" in (MADE / "recipe.toml").read_text()
     assert config(MADE / "model")["format"] == 1 < FORMAT
     assert sum(path.stat().st_size for path in MADE.rglob("*") if path.is_file()) < 100_000
 
 
-def test_its_recipe_means_what_it_meant() -> None:
+def test_its_recipe_keeps_its_meaning() -> None:
     """Row 10: `average.decay` is a fixed decay, as it was; nothing follows from a dial."""
     recipe = load_recipe(str(MADE / "recipe.toml"))
     assert (recipe.ema.decay, recipe.ema.window, recipe.data.seed, recipe.residual_gain) == (0.8, 0.0, None, 1.0)
@@ -53,11 +53,11 @@ def test_its_recipe_means_what_it_meant() -> None:
 
 
 def test_its_model_is_evaluated(run: Path) -> None:
-    """Row 10: to the accuracy that it had."""
+    """Row 10: the accuracy is the recorded one."""
     assert evaluate_model(run).accuracy == read_result(MADE / "result.json").accuracy == load_model(run)[1].accuracy
 
 
-def test_it_has_finished_before(run: Path, logged: pytest.LogCaptureFixture) -> None:
+def test_the_finished_run_stays_finished(run: Path, logged: pytest.LogCaptureFixture) -> None:
     """Row 10: no key counts as changed, and nothing is trained or written."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     result = train(load_recipe(str(run / "recipe.toml")), runs_dir=run.parent, run="r", resume=True)
@@ -66,8 +66,8 @@ def test_it_has_finished_before(run: Path, logged: pytest.LogCaptureFixture) -> 
     assert {path: content for path, content in before.items() if path.read_bytes() != content} == {}
 
 
-def test_it_goes_on_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixture) -> None:
-    """Row 10: with its averages, and to the figures that it came to then, but for the rounding of another machine."""
+def test_it_resumes_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixture) -> None:
+    """Row 10: with its averages; its figures match the recorded ones up to rounding."""
     shutil.rmtree(run / "checkpoints" / "step-000040")
     shutil.rmtree(run / "model")
     averages = [name for name in checkpoint.load(run / "checkpoints" / "step-000039")[1] if name.startswith("ema.")]

@@ -1,4 +1,4 @@
-"""Row 54: file systems that lack something: Google Drive's folder in Colab, some NFS and FUSE."""
+"""Row 54: file systems that lack a feature: Google Drive's folder in Colab, some NFS and FUSE."""
 
 import errno
 import fcntl
@@ -10,16 +10,10 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet.io import files
+from system_calls import refuse
 
 Run = Callable[..., tuple[int, str, str]]
 sync = os.fsync
-
-
-def refuse(number: int) -> Callable[..., None]:
-    def raise_error(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return raise_error
 
 
 def sync_files_alone(descriptor: int) -> None:
@@ -38,14 +32,14 @@ LACKING: dict[str, tuple[object, str, Callable[..., None], str]] = {
 
 @pytest.mark.parametrize("what", LACKING)
 @pytest.mark.usefixtures("synthetic")
-def test_training_works_and_says_what_is_missing(
+def test_training_works_with_a_warning(
     what: str,
     run: Run,
     recipe_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once, and the run is whole: resumed and evaluated."""
+    """One warning for the missing feature, and the run can be resumed and evaluated."""
     where, name, replacement, said = LACKING[what]
     monkeypatch.setattr(where, name, replacement)
     monkeypatch.setattr(files, "_warned", set())
@@ -57,9 +51,7 @@ def test_training_works_and_says_what_is_missing(
     assert run("evaluate", tmp_path / "runs" / "r")[0] == 0
 
 
-def test_a_disk_that_fails_is_no_file_system_that_lacks_something(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_disk_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
     with pytest.raises(files.EnvironmentFault, match="Input/output error"):
         files.write_bytes(tmp_path / "x", b"x")

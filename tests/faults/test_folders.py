@@ -50,7 +50,7 @@ def recipe_for(make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> Ca
 def test_order_of_classes_survives(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 20: training, model, evaluation and prediction agree on it; other data are matched by name."""
+    """Row 20: training, model, evaluation and prediction use one order; other data are matched by name."""
     (tmp_path / "r.toml").write_text(to_toml(recipe_for(pictures)))
     data_dir, run = ["--data-dir", str(tmp_path / "data")], str(tmp_path / "runs/r")
     where = ["--run", "r", "--runs-dir", str(tmp_path / "runs"), *data_dir]
@@ -65,16 +65,16 @@ def test_order_of_classes_survives(
         tmp_path / "others": {"1": 0, "10": 3, "2": 3},
     }.items():
         main(["evaluate", run, "--data", str(folder), "--json", *data_dir])
-        found = json.loads(capsys.readouterr().out)
-        assert found["accuracy"] == 1
-        assert {name: result["num_images"] for name, result in found["per_class"].items()} == sizes
-        assert list(found["per_class"]) == ["1", "10", "2"]
+        evaluation = json.loads(capsys.readouterr().out)
+        assert evaluation["accuracy"] == 1
+        assert {name: result["num_images"] for name, result in evaluation["per_class"].items()} == sizes
+        assert list(evaluation["per_class"]) == ["1", "10", "2"]
     main(["predict", run, str(pictures), "--json"])
     for row in json.loads(capsys.readouterr().out)["predictions"]:
         assert row["label"] == Path(row["image"]).parent.name
 
 
-def test_duplicates_are_said_where_one_trains(
+def test_training_warns_about_duplicates(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     """Row 25: with their number."""
@@ -90,10 +90,8 @@ def test_duplicates_are_said_where_one_trains(
     assert "1 of 7 validation images are also training images" in logged.text
 
 
-def test_changed_files_are_listed_where_a_run_goes_on(
-    pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path
-) -> None:
-    """Row 8: each with what became of it; nothing is listed where that is not known any more."""
+def test_a_resumed_run_lists_changed_files(pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path) -> None:
+    """Row 8: each with its change; nothing is listed where the earlier files are unknown."""
 
     def go(max_steps: int) -> Result:
         recipe = recipe_for(pictures).model_copy(update={"max_steps": max_steps})
@@ -115,7 +113,7 @@ def test_changed_files_are_listed_where_a_run_goes_on(
 def test_odd_files_among_pictures_to_predict(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 21: odd names work; loops, escapes, FIFOs and devices are passed over and never waited for."""
+    """Row 21: odd names work; loops, escapes, FIFOs and devices are skipped and never waited for."""
     recipe = recipe_for(pictures).model_copy(update={"max_steps": 1})
     result = train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
     odd = tmp_path / "odd"
@@ -157,15 +155,15 @@ data cifar10 --data-dir X
 
 @pytest.mark.parametrize("command", LONG_NAMES.strip().splitlines())
 def test_names_too_long(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Row 21: wherever a name is given, that is said, without a traceback and with no file left behind."""
+    """Row 21: for every name in a command: one error line, no traceback, and no file left behind."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(SystemExit) as raised:
         main(command.replace("X", "x" * 5_000).split())
     assert raised.value.code in (2, 5)
-    told = capsys.readouterr().err
-    assert "File name too long" in told
-    assert "Traceback" not in told
+    err = capsys.readouterr().err
+    assert "File name too long" in err
+    assert "Traceback" not in err
     assert not [path for path in Path().rglob("*") if path.is_file()]
 
 

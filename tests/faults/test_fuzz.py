@@ -1,7 +1,7 @@
-"""Recipes, models, checkpoints: whatever the bytes are, a valid result or a PocketError, soon, and no file left behind.
+"""Any bytes as recipe, model or checkpoint give a valid result or a PocketError, soon, and leave no file behind.
 
-Examples begin as whole files and are changed. Sums are made to fit, or nothing but them would be tested. `make test`
-tries a few, `make fuzz` other ones for an hour.
+Examples are intact files with changes. Their sums match, otherwise only the sums would be tested.
+`make test` tries a few, `make fuzz` runs others for an hour.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ WHOLE_RECIPES = [path.read_bytes() for path in sorted(recipes_folder().glob("*.t
 @example(b'base = "' + b"a" * 5_000 + b'"')
 @FUZZING
 def test_recipe(tmp_path: Path, content: bytes) -> None:
-    """Row 18: what is taken as a recipe can be written, and reads back as the same."""
+    """Row 18: an accepted recipe can be written and read back unchanged."""
     path = tmp_path / "r.toml"
     path.write_bytes(content)
     try:
@@ -101,7 +101,7 @@ MODEL = {name: (GOLDEN_MODEL / name).read_bytes() for name in (WEIGHTS_NAME, CON
 @given(some_member(MODEL, WEIGHTS_NAME, CONFIG_NAME))
 @FUZZING
 def test_model(tmp_path: Path, files: dict[str, bytes]) -> None:
-    """Row 30: what is taken as a model gives a logit for each class."""
+    """Row 30: an accepted model gives a logit for each class."""
     write_summed(tmp_path, files)
     before = names(tmp_path)
     try:
@@ -118,7 +118,7 @@ def test_model(tmp_path: Path, files: dict[str, bytes]) -> None:
 @given(changed((GOLDEN_MODEL / SUMS_NAME).read_bytes()))
 @FUZZING
 def test_sums(tmp_path: Path, sums: bytes) -> None:
-    """Rows 6, 30: whatever stands in SHA256SUMS, only files that are as they were written are taken."""
+    """Rows 6, 30: for any SHA256SUMS, only unchanged files are accepted."""
     write_summed(tmp_path, MODEL)
     (tmp_path / SUMS_NAME).write_bytes(sums)
     with contextlib.suppress(ArtifactError):
@@ -143,7 +143,7 @@ def go(
 
 @pytest.fixture
 def begun(go: Callable[..., Result], tmp_path: Path) -> Callable[[], dict[str, bytes]]:
-    """begun() puts the folder of a run of one step back as it was; its files are given."""
+    """begun() restores the folder of a run of one step and returns its files."""
     go(max_steps=1)
     folder = tmp_path / "r"
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -164,7 +164,7 @@ SAVED = "checkpoints/step-000001"
 @given(st.data())
 @SLOW
 def test_checkpoint(go: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:
-    """Rows 6, 30: a checkpoint with sums that fit is refused, or the run goes on from it to a model that loads."""
+    """Rows 6, 30: a checkpoint with matching sums is refused, or the run resumes from it and its model loads."""
     files, folder = begun(), tmp_path / "r"
     (folder / "result.json").unlink()
     saved = {name: files[f"{SAVED}/{name}"] for name in (TENSORS_NAME, STATE_NAME)}
@@ -181,7 +181,7 @@ def test_checkpoint(go: Callable[..., Result], begun: Any, tmp_path: Path, data:
 @given(st.data())
 @SLOW
 def test_files_of_a_run(go: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:
-    """The recipe, metrics and result that a resumed run finds in its folder, whatever they are."""
+    """Any bytes as the recipe, metrics and result of a resumed run."""
     folder, name = tmp_path / "r", data.draw(st.sampled_from(["recipe.toml", "metrics.jsonl", "result.json"]))
     content = begun()[name]
     careful = [] if name == "recipe.toml" else [other_values(content)]

@@ -1,4 +1,4 @@
-"""Images, CIFAR's files, archives: whatever the bytes are, a valid result or a DataError, and no file left behind."""
+"""Any bytes as images, CIFAR's files or archives give a valid result or a DataError, and leave no file behind."""
 
 import contextlib
 import gzip
@@ -54,7 +54,7 @@ PICTURES = [
 @given(changed(*PICTURES))
 @FUZZING
 def test_image(content: bytes) -> None:
-    """Rows 22, 23: RGB pixels of the size that was asked for, or a refusal."""
+    """Rows 22, 23: RGB pixels of the requested size, or a refusal."""
     with contextlib.suppress(ImageError):
         pixels_HWC = decode(content, 8)
         assert (pixels_HWC.shape, pixels_HWC.dtype) == ((8, 8, 3), np.uint8)
@@ -92,7 +92,7 @@ def test_binary_records(content: bytes, num_label_bytes: int) -> None:
 @example(b"}p4294967295\n.")
 @FUZZING
 def test_python_records(content: bytes) -> None:
-    """Rows 26, 29: nor is memory taken for what a few bytes ask for."""
+    """Rows 26, 29: a few bytes cannot request much memory."""
     with contextlib.suppress(DataError):
         check_records(*parse_python(content, NUM_CLASSES, "x", "labels"))
 
@@ -110,16 +110,16 @@ def tar(compress: bool) -> bytes:
 @given(st.one_of(changed(tar(compress=True)), changed(tar(compress=False)).map(gzip.compress)))
 @FUZZING
 def test_archive(tmp_path: Path, content: bytes) -> None:
-    """Row 28: the named file is taken out, or nothing is."""
+    """Row 28: the named file is extracted, or nothing is."""
     (tmp_path / "x.tar.gz").write_bytes(content)
-    wanted = tmp_path / "a.bin"
-    wanted.unlink(missing_ok=True)
+    target = tmp_path / "a.bin"
+    target.unlink(missing_ok=True)
     try:
-        extract(tmp_path / "x.tar.gz", {"data/a.bin": wanted})
+        extract(tmp_path / "x.tar.gz", {"data/a.bin": target})
     except DataError:
         assert names(tmp_path) == {tmp_path / "x.tar.gz"}
     else:
-        assert names(tmp_path) == {tmp_path / "x.tar.gz", wanted}
+        assert names(tmp_path) == {tmp_path / "x.tar.gz", target}
 
 
 # What is kept of a folder of images
@@ -128,7 +128,7 @@ def test_archive(tmp_path: Path, content: bytes) -> None:
 @given(st.data())
 @SLOW
 def test_kept_pixels(tmp_path: Path, data: st.DataObject) -> None:
-    """A damaged index is made anew, damaged pixels are refused; their number and size are always right."""
+    """A damaged index is rebuilt, damaged pixels are refused; their number and size are always right."""
     root, kept_in = tmp_path / "pictures", tmp_path / "data"
     shutil.rmtree(tmp_path / "data", ignore_errors=True)
     for name in ("a", "b"):

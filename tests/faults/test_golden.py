@@ -1,10 +1,10 @@
-"""Figures and files from the past: the same seed gives the losses it gave, an old model the logits it gave.
+"""Golden files: the same seed gives the same losses, an earlier model the same logits.
 
-Where a change is meant to change the losses, or torch or the machine is another one for good, make them anew:
+After an intended change of the losses, or on a new torch or machine, write them again:
 
 POCKET_RESNET_GOLDEN=write .venv/bin/python -m pytest -n 0 tests/faults/test_golden.py
 
-That adds the present release's model too, where it is not there yet; those of earlier releases stay as they are.
+This also adds the present release's model if it is missing; those of earlier releases are unchanged.
 """
 
 import hashlib
@@ -51,15 +51,15 @@ def here() -> dict[str, str]:
 @pytest.fixture
 def losses(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> dict[str, dict[str, list[float]]]:  # noqa: ARG001
     """Both losses of every epoch of a tiny run of twelve steps, with each optimizer."""
-    found = {}
+    losses = {}
     for kind in ("sgd", "muon"):
         train(make_recipe(epochs=NUM_EPOCHS, optim={"name": kind}), runs_dir=tmp_path, run=kind)
         records = read_metrics(tmp_path / kind / "metrics.jsonl")
-        found[kind] = {name: [record[name] for record in records] for name in ("train_loss", "val_nll")}
-    return found
+        losses[kind] = {name: [record[name] for record in records] for name in ("train_loss", "val_nll")}
+    return losses
 
 
-def test_losses_are_those_of_the_past(losses: dict[str, dict[str, list[float]]]) -> None:
+def test_losses_match_the_golden_file(losses: dict[str, dict[str, list[float]]]) -> None:
     """Row 39: to the last bit on the machine and torch they were made with, else within the tolerance."""
     if IS_WRITING:
         LOSSES.write_text(json.dumps({"made_on": here(), "losses": losses}, indent=2) + "\n")
@@ -106,12 +106,12 @@ def make_model(tiny_model: ResNet, tiny_spec: Any) -> Callable[[Path], None]:
 @torch.no_grad()
 def logits(folder: Path) -> torch.Tensor:
     model, card = load_model(folder)
-    found: torch.Tensor = model(example(card.spec).float() / 255)
-    return found
+    logits_NK: torch.Tensor = model(example(card.spec).float() / 255)
+    return logits_NK
 
 
 def test_models_of_all_releases_give_the_same_logits(make_model: Callable[[Path], None]) -> None:
-    """Row 10: and the same class names and probabilities."""
+    """Row 10: also the same class names and probabilities."""
     if IS_WRITING and not (GOLDEN / f"model-{__version__}").exists():
         make_model(GOLDEN / f"model-{__version__}")
     folders = sorted(GOLDEN.glob("model-*"))
@@ -121,5 +121,5 @@ def test_models_of_all_releases_give_the_same_logits(make_model: Callable[[Path]
         assert torch.allclose(logits(folder), stored, atol=1e-5), folder
         model, card = load_model(folder)
         assert card.class_names == ("1", "10", "2")
-        found = class_probabilities(model, example(card.spec), choose("cpu"))
-        assert torch.allclose(found, stored.softmax(1), atol=1e-5)
+        probabilities_NK = class_probabilities(model, example(card.spec), choose("cpu"))
+        assert torch.allclose(probabilities_NK, stored.softmax(1), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Row 52: users without a home folder, as in containers that run under any number."""
+"""Row 52: users without a home folder, as in containers with an arbitrary user id."""
 
 import pwd
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
-def test_everything_works_that_needs_no_cache(run: Run, recipe_path: Path, tmp_path: Path) -> None:
+def test_commands_without_a_cache_work(run: Run, recipe_path: Path, tmp_path: Path) -> None:
     recipe_path.write_text(recipe_path.read_text().replace("image_size = 8", "image_size = 32"))
     words = ("--max-steps", 1, "--no-report", "--runs-dir", tmp_path / "runs", "--run", "r")
     for arguments in (
@@ -35,15 +35,17 @@ def test_everything_works_that_needs_no_cache(run: Run, recipe_path: Path, tmp_p
         assert code == 0, err
 
 
-def test_auto_takes_the_digits(run: Run) -> None:
+def test_auto_uses_the_digits(run: Run) -> None:
     code, _, err = run("data", "auto")
     assert code == 0
     assert "there is no home folder for data: using digits instead of CIFAR-10" in err
 
 
 @pytest.mark.parametrize("name", ["cifar10", "pictures"])
-def test_what_needs_a_cache_names_the_flag(name: str, run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And works with it."""
+def test_commands_with_a_cache_name_the_flag(
+    name: str, run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the flag, the command works."""
     for file in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         path = picture.parent / "pictures" / file
         path.parent.mkdir(parents=True, exist_ok=True)

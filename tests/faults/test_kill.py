@@ -1,4 +1,4 @@
-"""kill -9 at every file event and at random times: going on leads to the same bytes as never having stopped."""
+"""kill -9 at every file event and at random times: the resumed run ends with the bytes of an uninterrupted one."""
 
 import functools
 import itertools
@@ -37,7 +37,7 @@ def run(runs_dir: Path, recipe: Recipe) -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that a run leaves but for times: two runs are the same where this is equal."""
+    """All files of a run except times: two runs are the same if this is equal."""
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     documents = [*metrics, *(json.loads((folder / name).read_text()) for name in ("result.json", "model/config.json"))]
     for document in documents:
@@ -55,7 +55,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def die_at(number: int) -> None:
-    """Kill this process just before its change number `number` on the disk; of what is being synced, half is left.
+    """Kill this process just before its change number `number` on the disk; half of a file being synced is kept.
 
     An audit hook cannot be removed: call it in a child.
     """
@@ -69,8 +69,8 @@ def die_at(number: int) -> None:
     def fsync_or_die(descriptor: int) -> None:
         if next(count) == number:
             if os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113 - a descriptor, not a path of ours
-                found = os.fstat(descriptor)
-                os.ftruncate(descriptor, (synced_bytes.get(found.st_ino, 0) + found.st_size) // 2)
+                status = os.fstat(descriptor)
+                os.ftruncate(descriptor, (synced_bytes.get(status.st_ino, 0) + status.st_size) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         fsync(descriptor)
         synced_bytes[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
@@ -91,7 +91,7 @@ def undisturbed(tmp_path: Path, recipe: Recipe, synthetic: Any) -> dict[str, Any
 
 
 def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
-    """Rows 1, 2, 3: resumed bit-equal; once there is a checkpoint there is always one; no temporaries stay."""
+    """Rows 1, 2, 3: bit-equal after resuming; after the first save a checkpoint always exists; no temporaries stay."""
 
     def work(runs_dir: Path, number: int) -> None:
         die_at(number)
@@ -102,8 +102,8 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
         runs_dir = tmp_path / str(number)
         if start_child(functools.partial(work, runs_dir, number)).wait() == 0:
             break
-        found = checkpoint.load_newest(runs_dir / "r" / "checkpoints")
-        step = 0 if found is None else found[0].step
+        newest = checkpoint.load_newest(runs_dir / "r" / "checkpoints")
+        step = 0 if newest is None else newest[0].step
         assert last_step <= step <= last_step + 1, f"at event {number}"
         for path in newest_first(runs_dir / "r" / "checkpoints"):
             checkpoint.load(path)  # half a checkpoint never has its name, be it half written or half removed
@@ -136,7 +136,7 @@ def test_kill_after_the_last_checkpoint(
 
 
 def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> None:
-    """Row 1: a model or a file that a longer run replaces is the old one or the new one, and whole, once it goes on."""
+    """Row 1: after a kill, a replaced model or file is the complete old one or the complete new one."""
 
     def write(folder: Path, content: bytes) -> None:
         write_folder(folder / "model", {"a": content, "b": content * 2})
@@ -146,7 +146,7 @@ def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> N
         die_at(number)
         write(folder, b"new")
 
-    found = []
+    outcomes = []
     for number in itertools.count(1):
         folder = tmp_path / str(number)
         write(folder, b"old")
@@ -154,17 +154,17 @@ def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> N
         remove_temporaries(folder)
         files = read_folder(folder / "model", ("a", "b"), max_bytes=100)
         assert files["a"] * 2 == files["b"]
-        found.append((files["a"], (folder / "result.json").read_bytes()))
+        outcomes.append((files["a"], (folder / "result.json").read_bytes()))
         assert {path.name for path in folder.iterdir()} == {"model", "result.json"}
         if is_over:
             break
     assert number > 12
-    assert sorted(found, reverse=True) == found
-    assert set(found) == {(b"old", b"old"), (b"new", b"old"), (b"new", b"new")}
+    assert sorted(outcomes, reverse=True) == outcomes
+    assert set(outcomes) == {(b"old", b"old"), (b"new", b"old"), (b"new", b"new")}
 
 
 def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
-    """Row 1: twenty times, one run after the other as often as it takes, and every run ends bit-equal."""
+    """Row 1: twenty kills, resumed until the run ends; every run ends bit-equal."""
     draws = random.Random(0)
     started_s = time.monotonic()
     run(tmp_path / "timed", recipe)
@@ -185,7 +185,7 @@ def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_p
 
 @pytest.mark.long
 def test_kill_the_real_command_at_random_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Rows 1, 2: twenty times in its loop, as often as needed from start to end; what is left is equal to the bit."""
+    """Rows 1, 2: twenty kills in the training loop, resumed until the end; the files are bit-equal."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -210,7 +210,7 @@ def test_kill_the_real_command_at_random_times(tmp_path: Path, caplog: pytest.Lo
             is_killed = process.wait() == -signal.SIGKILL
             num_killed += is_killed
             assert is_killed or process.returncode == 0
-            found = checkpoint.load_newest(runs / "runs/r/checkpoints")
-            assert found is None or found[0].step > 0
+            newest = checkpoint.load_newest(runs / "runs/r/checkpoints")
+            assert newest is None or newest[0].step > 0
             assert not caplog.messages
         assert outcome(runs / "runs/r") == undisturbed

@@ -1,4 +1,4 @@
-"""Hostile models, checkpoints and archives, seen from outside: refused within a second and with little memory."""
+"""Hostile models, checkpoints and archives are refused within a second and with little memory."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden" / "model-0.1.0"
 WEIGHTS, CONFIG = (GOLDEN / WEIGHTS_NAME).read_bytes(), (GOLDEN / CONFIG_NAME).read_bytes()
 MAX_S, MAX_KB, GIGABYTE = 1.0, 200_000, 10**9
 
-# Opens each path given; prints what was said, seconds of computing, and kB that it took at most.
+# Opens each path given; prints its message, CPU seconds, and peak kB.
 SCRIPT = """
 import json, re, sys, time
 from pathlib import Path
@@ -90,7 +90,7 @@ def deep_network() -> dict[str, Any]:
 
 
 def attacks() -> dict[str, dict[str, bytes]]:
-    """Model directories by what is hostile in them."""
+    """Hostile model directories by name."""
     other_shape = load(WEIGHTS) | {"head.weight": torch.zeros(3, 3)}
     million_fields = b"{" + b",".join(b'"%x":1' % n for n in range(380_000)) + b"}"
     weights = {
@@ -117,8 +117,8 @@ def attacks() -> dict[str, dict[str, bytes]]:
 
 
 def bombs() -> dict[str, bytes]:
-    """Archives of 2 MB with 2 GB of zeros in them, by what these are said to be."""
-    found, zeros = {}, gzip.compress(bytes(2**20)) * 2**11
+    """Archives of 2 MB that contain 2 GB of zeros, by the kind of their entry."""
+    archives, zeros = {}, gzip.compress(bytes(2**20)) * 2**11
     for name, kind, size in (
         ("file", tarfile.REGTYPE, 2**31),
         ("no less than 10 TB", tarfile.REGTYPE, 10**13),
@@ -127,8 +127,8 @@ def bombs() -> dict[str, bytes]:
     ):
         entry = tarfile.TarInfo("data/a.bin")
         entry.type, entry.size = kind, size
-        found[f"{name}.tar.gz"] = gzip.compress(entry.tobuf(tarfile.GNU_FORMAT)) + zeros
-    return found
+        archives[f"{name}.tar.gz"] = gzip.compress(entry.tobuf(tarfile.GNU_FORMAT)) + zeros
+    return archives
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
@@ -155,8 +155,8 @@ def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(GOLDEN), *map(str, paths)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert ended.returncode == 0, ended.stderr
-    found = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert [Path(path) for path, *_ in found] == paths
-    taken = [Path(path).name for path, said, *_ in found if said is None or path not in said]
+    measured = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [Path(path) for path, *_ in measured] == paths
+    taken = [Path(path).name for path, said, *_ in measured if said is None or path not in said]
     assert taken == ["step-1"]  # whole, if odd
-    assert [entry for entry in found if entry[2] > MAX_S or entry[3] > MAX_KB] == []
+    assert [entry for entry in measured if entry[2] > MAX_S or entry[3] > MAX_KB] == []

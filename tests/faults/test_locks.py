@@ -1,4 +1,4 @@
-"""Two runs in one folder, and the lock of one that has died."""
+"""Two runs in one folder, and the lock of a dead process."""
 
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pocket_resnet.training.run import Result, train
 
 @pytest.fixture
 def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
-    """go(max_steps=2) trains the tiny recipe in `folder`, or goes on there."""
+    """go(max_steps=2) trains the tiny recipe in `folder`, or resumes there."""
     return lambda **changes: train(make_recipe(**changes), runs_dir=tmp_path / "runs", run="r", resume=True)
 
 
@@ -45,10 +45,10 @@ def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Pa
     assert go().steps == 4
 
 
-def test_lock_of_a_dead_process_is_taken_over(
+def test_the_lock_of_a_dead_process_is_reused(
     go: Callable[..., Result], folder: Path, start_child: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 12: and said; after an orderly end nothing is said."""
+    """Row 12: with a log message; after a normal end there is none."""
 
     def die() -> None:
         with lock_folder(folder):

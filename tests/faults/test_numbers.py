@@ -133,8 +133,8 @@ def test_learning_rate_of_0_warns(go: Callable[..., Result], caplog: pytest.LogC
 
 @pytest.mark.parametrize("key", ["optim.lr", "optim.muon_lr", "optim.weight_decay", "schedule.warmup_epochs"])
 @pytest.mark.parametrize("value", [-0.1, *BAD_VALUES])
-def test_meaningless_rates_are_refused(key: str, value: float) -> None:
-    """Row 15: by name."""
+def test_invalid_learning_rates_are_refused(key: str, value: float) -> None:
+    """Row 15: the error names the key."""
     with pytest.raises(UsageError, match=rf"`{key}` = {value}"):
         override(Recipe(), {key: value})
 

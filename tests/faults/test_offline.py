@@ -1,4 +1,4 @@
-"""Without a network: whatever is on disk is trained on, and nobody as much as asks for an address."""
+"""Offline: data on disk are used, and no code looks up an address."""
 
 import ctypes
 import errno
@@ -22,13 +22,13 @@ from pocket_resnet.recipe.toml import to_toml
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 ASKING = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
-NOWHERE = ("192.0.2.1", 80)  # an address for documents, which nobody has
+NOWHERE = ("192.0.2.1", 80)  # reserved for documentation, so no machine has it
 
 
 def cut_off() -> list[str]:
-    """Take the network from this process, a child; what it asks of one from now on is refused and listed.
+    """Cut this child process off from the network; its later requests are refused and listed.
 
-    It moves to a network namespace without routes where the system lets it, as root or in a user namespace of its own.
+    If the system allows it, the process moves to a network namespace without routes (as root or in a user namespace).
     """
     libc = ctypes.CDLL(None)
     if libc.unshare(CLONE_NEWNET) == 0 or libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0:
@@ -96,7 +96,7 @@ def train_and_use(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callabl
 def test_training(
     data: str, train_and_use: Any, start_child: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Row 38: with the data there, training, report, evaluation and prediction ask for no network."""
+    """Row 38: with the data on disk, training, report, evaluation and prediction request no network."""
     name = request.getfixturevalue({"auto": "cifar10"}.get(data, data)) if data != "digits" else "digits"
 
     def work() -> None:
@@ -112,7 +112,7 @@ def test_training(
 def test_auto_without_cifar_takes_the_digits(
     train_and_use: Any, start_child: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 38: and says so; that it asked shows that asking is noticed."""
+    """Row 38: with a log message; its request shows that the test detects requests."""
 
     def work() -> None:
         asked = cut_off()

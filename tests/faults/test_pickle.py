@@ -1,4 +1,4 @@
-"""A pickle that would run code, wherever a file is read: refused by its content, and nothing of it runs."""
+"""A pickle that would run code, as each file that is read: refused by its content, and no code runs."""
 
 import dataclasses
 import hashlib
@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from pocket_resnet.errors import ArtifactError, DataError
 from pocket_resnet.io.files import write_folder
 from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
-from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
-from pocket_resnet.training.run import train
 
 
 class Bomb:
@@ -55,20 +52,14 @@ def bomb(request: pytest.FixtureRequest, sentinel: Path) -> bytes:
     return packed.getvalue()
 
 
-@pytest.fixture
-def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
-    train(make_recipe(max_steps=1), runs_dir=tmp_path, run="r")
-    return tmp_path / "r"
-
-
 def replace(folder: Path, name: str, content: bytes) -> None:
-    """Put the content there, with sums that fit, as an attacker would."""
+    """Replace the content, with matching sums, as an attacker would."""
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
     write_folder(folder, files | {name: content})
 
 
-def test_the_bomb_works(sentinel: Path) -> None:
-    """Else the tests below could not fail."""
+def test_the_pickle_runs_code_when_loaded(sentinel: Path) -> None:
+    """Otherwise the tests below could not fail."""
     pickle.loads(pickle.dumps(Bomb(sentinel)))
     assert sentinel.exists()
 
@@ -104,7 +95,7 @@ def test_as_big_model(trained: Path, sentinel: Path) -> None:
 def test_as_model_file(
     name: list[str], bomb: bytes, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 29: a .pt where a model directory is wanted."""
+    """Row 29: a .pt file in place of a model directory."""
     path = tmp_path / "model.pt"
     path.write_bytes(bomb)
     with pytest.raises(SystemExit) as raised:
@@ -170,7 +161,7 @@ def test_as_kept_pixels(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
 
 
 def test_no_pickle_on_disk(trained: Path) -> None:
-    """A run leaves JSON, TOML, Markdown, sums, safetensors, numbers: nothing that torch.load would be tempted by."""
+    """A run writes JSON, TOML, Markdown, sums, safetensors and numbers: no file for torch.load."""
     written = [path for path in trained.rglob("*") if path.is_file()]
     plain = {path.name for path in written if not path.suffix}
     assert plain == {".lock", "SHA256SUMS"}

@@ -1,4 +1,4 @@
-"""Two processes have equal weights to the bit; rank 0 writes; a lost one loses nothing."""
+"""Two processes have bit-equal weights; rank 0 writes; losing a process loses no training."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def command(tmp_path: Path, make_recipe: Callable[..., Recipe], tiny_spec: Any) 
 
 
 def changes_in(folder: Path) -> list[str]:
-    """What this process, a child, changes in the folder from now on, as it does so."""
+    """Record the changes that this child process makes in the folder from now on."""
     changed: list[str] = []
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -64,7 +64,7 @@ def changes_in(folder: Path) -> list[str]:
 
 
 def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], dict[str, Tensor]]:
-    """Have every process write its whole state after its last step; returns what reads it."""
+    """Make every process write its state after its last step; returns a function that reads it."""
     whole = Trainer.end_epoch
 
     def end_epoch(self: Trainer) -> None:
@@ -78,7 +78,7 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
 
 
 @pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"name": "muon"}, 1.0), (SGD, 0.7)])
-def test_both_have_the_same_weights(
+def test_both_processes_have_the_same_weights(
     optim: dict[str, Any],
     hard_fraction: float,
     command: Any,
@@ -136,9 +136,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Rows 1, 9: exit code 5, one line, a checkpoint of the last whole step, to the bit; one process goes on, and says
-    "not bit-exact".
-    """
+    """Rows 1, 9: exit code 5, one line, an exact checkpoint of the last whole step; one process can resume it."""
     ranks = start_ranks(lambda _rank: main(command("whole", epochs=4, max_steps=3)))
     assert [rank.wait() for rank in ranks] == [0, 0]
     whole = checkpoint.load(tmp_path / "runs/whole/checkpoints/step-000003")[1]
@@ -159,24 +157,24 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     arguments = command("lost", epochs=4, checkpoint={"every_s": 1e9})
     ranks = start_ranks(lambda _rank: main(arguments))
     assert [rank.wait() for rank in ranks] == [5, -signal.SIGKILL]
-    told = capfd.readouterr().err
-    assert "pocket-resnet: another process of this run has ended" in told
-    assert "resume with: pocket-resnet train" in told
+    err = capfd.readouterr().err
+    assert "pocket-resnet: another process of this run has ended" in err
+    assert "resume with: pocket-resnet train" in err
     [saved] = newest_first(tmp_path / "runs" / "lost" / "checkpoints")
     assert saved.name == "step-000003"
     assert checkpoint.load(saved)[1].keys() == whole.keys()
     assert all(torch.equal(value, whole[name]) for name, value in checkpoint.load(saved)[1].items())
     main([*arguments, "--resume"])
-    told = capfd.readouterr().err
-    assert "not bit-exact: the run began on" in told
-    assert "2 processes" in told
+    err = capfd.readouterr().err
+    assert "not bit-exact: the run began on" in err
+    assert "2 processes" in err
     assert json.loads((tmp_path / "runs" / "lost" / "result.json").read_text())["steps"] == 8
 
 
 def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The other says so and ends with exit code 5; what rank 0 had saved is gone on from."""
+    """The other process reports it and ends with exit code 5; a resumed run starts from rank 0's last checkpoint."""
     step = Trainer.train_step
 
     def die_in_rank_0(self: Trainer) -> int:
@@ -192,9 +190,9 @@ def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     assert "pocket-resnet: another process of this run has ended" in capfd.readouterr().err
     ranks = start_ranks(lambda _rank: main([*arguments, "--resume"]))
     assert [rank.wait() for rank in ranks] == [0, 0]
-    told = capfd.readouterr().err
-    assert "resumed at step 3" in told
-    assert "not bit-exact: several processes" in told
+    err = capfd.readouterr().err
+    assert "resumed at step 3" in err
+    assert "not bit-exact: several processes" in err
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step(
@@ -216,7 +214,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
 
 
 @pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "abc"}])
-def test_variables_that_are_not_torchrun_s(
+def test_invalid_torchrun_variables(
     variables: dict[str, str], command: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Row 55: exit code 2 before any work, with what to do; no traceback, and nothing is written."""
@@ -230,10 +228,10 @@ def test_variables_that_are_not_torchrun_s(
 
 
 @pytest.mark.parametrize(("rank", "other"), [(0, 2), (1, 1)])
-def test_a_process_that_never_comes(
+def test_a_missing_process(
     rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
 ) -> None:
-    """Row 55: exit code 5 after the deadline; a rank is said by its place, from 1."""
+    """Row 55: exit code 5 after the deadline; processes are numbered from 1."""
     monkeypatch.setenv("POCKET_RESNET_WAIT_S", "0.5")
     monkeypatch.setattr("pocket_resnet.training.torchrun.FIRST_MESSAGE_S", 0.1)
     arguments = command("alone")
@@ -246,7 +244,7 @@ def test_a_process_that_never_comes(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_process_that_stops_answering(
+def test_a_process_that_hangs(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Row 55: the other saves the last whole step and ends with exit code 5 after the deadline."""
@@ -268,7 +266,7 @@ def test_a_process_that_stops_answering(
 
 
 def test_the_real_torchrun(tmp_path: Path) -> None:
-    """As docs/several-machines.md says it: one run, told once, that of two processes."""
+    """As in docs/several-machines.md: one run of two processes, announced once."""
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     train = ["train", "fast", "--data", "digits", "--run", "r", "--max-steps", "2", "--batch-size", "32", "--no-report"]
     small = ["--model.widths", "8", "8", "8", "--norm-images", "32", "--hardware.num-threads", "1"]

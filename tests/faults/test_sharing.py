@@ -63,7 +63,7 @@ def state(run: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", ["everything", "hard examples", "a teacher"])
-def test_they_train_as_one(case: str, train_apart: Any, train_on: Any) -> None:
+def test_sharing_gives_the_same_training(case: str, train_apart: Any, train_on: Any) -> None:
     """Losses, weights, averages, statistics, and which images are hard; drops, mixing and every augmentation are on."""
     changes = {"everything": EVERYTHING, "hard examples": HARD, "a teacher": TAUGHT}[case]
     if case == "a teacher":
@@ -84,9 +84,7 @@ def test_they_train_as_one(case: str, train_apart: Any, train_on: Any) -> None:
 
 
 def test_each_works_on_its_share(train_apart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of 15 training images an epoch 8 and 7, 4 + 4 and 4 + 3 a process; of 15 images for norms 4 + 4 or 4 + 3; of 6
-    validation images 3.
-    """
+    """Each process gets 4 of a batch of 8 and 4 or 3 of a batch of 7, also for norms, and 3 of 6 validation images."""
     augmented: list[int] = []
     validated: list[int] = []
     augment, validate = Augmenter.__call__, run_module.class_probabilities
@@ -109,9 +107,9 @@ def test_each_works_on_its_share(train_apart: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(run_module, "class_probabilities", note_validated)
     monkeypatch.setattr(run_module._Run, "_finish", write)
     train_apart(2, epochs=1, norm_images=15, augment={"mixup": 0.0})
-    found = [{name: x.tolist() for name, x in load_file(tmp_path / f"rank-{rank}").items()} for rank in (0, 1)]
-    assert [each["validated"] for each in found] == [[3], [3]]
-    assert [each["augmented"] for each in found] == [[4, 4, 4, 4], [4, 3, 4, 3]]
+    sizes = [{name: x.tolist() for name, x in load_file(tmp_path / f"rank-{rank}").items()} for rank in (0, 1)]
+    assert [each["validated"] for each in sizes] == [[3], [3]]
+    assert [each["augmented"] for each in sizes] == [[4, 4, 4, 4], [4, 3, 4, 3]]
 
 
 def test_a_step_exchanges_gradients_and_norms_alone(
@@ -125,15 +123,15 @@ def test_a_step_exchanges_gradients_and_norms_alone(
             return step(self)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             count = step(self)
-        found = [event.name for event in profile.events() if event.name.startswith(("gloo:", "nccl:", "c10d::"))]
+        events = [event.name for event in profile.events() if event.name.startswith(("gloo:", "nccl:", "c10d::"))]
         num_norms = sum(isinstance(module, nn.BatchNorm2d) for module in self.model.modules())
-        (tmp_path / f"rank-{self.processes.rank}.json").write_text(json.dumps([found, num_norms]))
+        (tmp_path / f"rank-{self.processes.rank}.json").write_text(json.dumps([events, num_norms]))
         return count
 
     monkeypatch.setattr(Trainer, "train_step", profiled)
     train_apart(2, **HARD)
     for rank in (0, 1):
-        found, num_norms = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        events, num_norms = json.loads((tmp_path / f"rank-{rank}.json").read_text())
         assert num_norms == 6
-        counts = collections.Counter(name for name in found if name.startswith("gloo:"))
-        assert counts == {"gloo:all_gather": num_norms, "gloo:all_reduce": num_norms + 1}, found
+        counts = collections.Counter(name for name in events if name.startswith("gloo:"))
+        assert counts == {"gloo:all_gather": num_norms, "gloo:all_reduce": num_norms + 1}, events

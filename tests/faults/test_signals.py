@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP while training: the first saves, the second does not wait."""
+"""SIGTERM, SIGINT and SIGHUP while training: the first saves, the second exits at once."""
 
 import functools
 import json
@@ -29,10 +29,10 @@ PATIENCE_S = 60
 
 def wait_for(condition: Callable[[], Any]) -> Any:
     deadline_s = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
+    while not (outcome := condition()):
         assert time.monotonic() < deadline_s, "nothing happened"
         time.sleep(0.002)
-    return found
+    return outcome
 
 
 def has_trained(folder: Path) -> bool:
@@ -59,7 +59,7 @@ def arguments(recipe_path: Path, tmp_path: Path) -> list[str]:
 def test_first_signal_saves(
     number: int, code: int, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Rows 4, 60: state saved, exit code 128 + signal, and the command that it prints goes on from there."""
+    """Rows 4, 60: the state is saved, the exit code is 128 + signal, and the printed command resumes."""
     folder = tmp_path / "runs" / "r"
     child = start_child(lambda: main(arguments))
     wait_for(functools.partial(has_trained, folder))
@@ -81,7 +81,7 @@ def test_first_signal_saves(
 def test_second_signal_exits_at_once(
     number: int, code: int, arguments: list[str], tmp_path: Path, start_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 4: a step that hangs is not waited for when asked a second time."""
+    """Row 4: the second signal does not wait for a step that hangs."""
 
     def hang(_: Trainer) -> None:
         (tmp_path / "hangs").touch()
@@ -101,8 +101,8 @@ def test_second_signal_exits_at_once(
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_a_second_hangup_is_no_hurry(arguments: list[str], tmp_path: Path, start_child: Any) -> None:
-    """Row 60: a terminal that closes sends one, and its shell another."""
+def test_a_second_sighup_does_not_exit_at_once(arguments: list[str], tmp_path: Path, start_child: Any) -> None:
+    """Row 60: a closing terminal sends one SIGHUP, and its shell another."""
     folder = tmp_path / "runs" / "r"
     child = start_child(lambda: main(arguments))
     wait_for(functools.partial(has_trained, folder))
@@ -135,8 +135,8 @@ def test_what_the_parent_ignores_stays_ignored(
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_a_terminal_that_is_closed(arguments: list[str], tmp_path: Path) -> None:
-    """Row 60: nothing can be told any more, bar and errors included; the run is saved."""
+def test_a_closed_terminal_stops_with_a_checkpoint(arguments: list[str], tmp_path: Path) -> None:
+    """Row 60: no output can be written, neither progress bar nor errors; the run is saved."""
     folder, read_end, write_end = tmp_path / "runs" / "r", *os.pipe()
     child, terminal = pty.fork()
     if child == 0:
@@ -159,7 +159,7 @@ def test_a_terminal_that_is_closed(arguments: list[str], tmp_path: Path) -> None
 class LateSignal(list[int]):
     """A list of caught signals that fills just after the decision whether to stop at the first step.
 
-    The step itself has looked before, to tell other processes.
+    The step itself has looked before, to inform other processes.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class LateSignal(list[int]):
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_what_is_said_to_be_saved_is_saved(
+def test_a_run_that_reports_saving_has_saved(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 4: also where the signal arrives just after the decision not to save."""

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,27 +16,7 @@ from pocket_resnet.data import published
 from pocket_resnet.data.digits import Digits
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
-
-_opened: list[str] | None = None
-
-
-def _note_open(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and _opened is not None:
-        _opened.append(str(arguments[0]))
-
-
-sys.addaudithook(_note_open)
-
-
-@contextmanager
-def opens() -> Iterator[list[str]]:
-    """The paths of all files that are opened, by whatever means."""
-    global _opened
-    _opened = []
-    try:
-        yield _opened
-    finally:
-        _opened = None
+from system_calls import watch_opens
 
 
 @pytest.fixture
@@ -67,8 +45,8 @@ def evaluate(tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]) -> 
         str(tmp_path / "data"),
     ]
     main(command)
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    evaluation: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return evaluation
 
 
 @pytest.fixture(params=["cifar-10-batches-bin", "cifar-10-batches-py"])
@@ -98,14 +76,14 @@ def test_cifar(
 ) -> None:
     """Row 40: both layouts, also on `trainval`, in the report and when evaluated on validation."""
     test_file = str(tmp_path / "data" / layout.folder / layout.test)
-    with opens() as paths:
+    with watch_opens() as paths:
         main(arguments("cifar10"))
         main([*arguments("cifar10"), "--run", "s", "--data.train-on", "trainval", "--no-report"])
         assert evaluate(tmp_path, "val", capsys)["num_images"] == 10
     assert (tmp_path / "runs" / "r" / "report.html").exists()
     assert str(tmp_path / "data" / layout.folder / layout.train[0]) in paths
     assert test_file not in paths
-    with opens() as paths:
+    with watch_opens() as paths:
         assert evaluate(tmp_path, "test", capsys)["num_images"] == 20
     assert test_file in paths
 
@@ -116,7 +94,7 @@ def test_digits(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 40: they lie in one file, so the reader is watched."""
+    """Row 40: all splits are in one file, so the reader is watched."""
     opened: list[int] = []
     test = Digits.test
     monkeypatch.setattr(Digits, "test", lambda digits: (opened.append(1), test(digits))[1])
@@ -137,11 +115,11 @@ def test_folder(arguments: Callable[..., list[str]], tmp_path: Path, capsys: pyt
             for number in range(count):
                 pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
                 Image.fromarray(pixels).save(root / part / name / f"{number}.png")
-    with opens() as paths:
+    with watch_opens() as paths:
         main(arguments(root, image_size=8))
         assert evaluate(tmp_path, "val", capsys)["num_images"] == 2
     assert str(root / "train" / "cat" / "0.png") in paths
     assert not [path for path in paths if path.startswith(str(root / "test")) and path.endswith(".png")]
-    with opens() as paths:
+    with watch_opens() as paths:
         assert evaluate(tmp_path, "test", capsys)["num_images"] == 4
     assert str(root / "test" / "cat" / "0.png") in paths

@@ -1,6 +1,6 @@
-"""Two machines train one network, one of them is lost, and one process goes on alone.
+"""Two machines train one network, one of them is lost, and one process resumes alone.
 
-The machines are network namespaces, each with an address of its own, joined by a virtual cable.
+The machines are network namespaces with their own addresses, joined by a virtual cable.
 """
 
 import json
@@ -32,7 +32,7 @@ def ip(*words: str) -> str:
 
 @pytest.fixture
 def machines() -> Iterator[list[str]]:
-    """The names of two namespaces; where none can be made, for want of rights or of `ip`, the test is skipped."""
+    """The names of two namespaces; without the rights or `ip`, the test is skipped."""
     names = [f"pocket-{os.getpid()}-{number}" for number in (1, 2)]
     try:
         for name in names:
@@ -58,7 +58,7 @@ def kill_all(machine: str) -> None:
 
 
 def lose_power(machine: str) -> None:
-    """The cable first, so that no packet tells the other machine."""
+    """The cable first, so that no packet reaches the other machine."""
     ip("-n", machine, "link", "set", CARD, "down")
     kill_all(machine)
 
@@ -68,7 +68,7 @@ def start(machines: list[str], rank: int, folder: Path) -> subprocess.Popen[str]
     (folder / str(rank)).mkdir()
     torchrun = ["torch.distributed.run", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1"]
     meeting = ["--master-addr", ADDRESSES[0], "--master-port", str(PORT)]
-    # Both have the name of this machine, which is not an address of theirs: gloo is told which card to use.
+    # Both have this machine's name, which does not resolve to their addresses, so gloo gets the network card.
     environment = os.environ | {"GLOO_SOCKET_IFNAME": CARD, "POCKET_RESNET_WAIT_S": str(WAIT_S)}
     with (folder / f"said-{rank}").open("w") as said:
         return subprocess.Popen(
@@ -91,11 +91,11 @@ def wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen[str]
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("lose", "told"), [(kill_all, "has ended"), (lose_power, "does not answer")])
+@pytest.mark.parametrize(("lose", "loss"), [(kill_all, "has ended"), (lose_power, "does not answer")])
 def test_one_of_two_machines_is_lost(
-    lose: Callable[[str], None], told: str, machines: list[str], tmp_path: Path
+    lose: Callable[[str], None], loss: str, machines: list[str], tmp_path: Path
 ) -> None:
-    """Rows 1, 9, 55: the first says so, has saved what was trained, and one process ends the training."""
+    """Rows 1, 9, 55: the first reports it and has saved its state, and one process finishes the training."""
     processes = [start(machines, rank, tmp_path) for rank in (0, 1)]
     run = tmp_path / "0/runs/r"
 
@@ -110,7 +110,7 @@ def test_one_of_two_machines_is_lost(
     finally:
         said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
         sys.stdout.write("\n".join(said))
-    assert f"pocket-resnet: another process of this run {told}" in said[0]
+    assert f"pocket-resnet: another process of this run {loss}" in said[0]
     assert all(f"process 1 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in said)
     assert not (tmp_path / "1/runs").exists()
     step = step_of(newest_first(run / "checkpoints")[0])

@@ -33,44 +33,39 @@ from pocket_resnet.inference.statistics import (
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import train
+from random_predictions import predictions
 
 NAMES = ("red", "green", "blue")
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
 
 
-def predictions(num_images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(seed)
-    probabilities_NK = (3 * torch.randn(num_images, 3, generator=draws)).softmax(1)
-    return probabilities_NK, torch.randint(0, 3, (num_images,), generator=draws)
-
-
 def test_figures_against_scikit_learn() -> None:
     probabilities_NK, labels_N = predictions()
-    found = summarise(probabilities_NK, labels_N, NAMES, "val", 1)
+    evaluation = summarise(probabilities_NK, labels_N, NAMES, "val", 1)
     predicted_N = probabilities_NK.argmax(1)
     confusion = confusion_matrix(labels_N, predicted_N)
-    assert found.accuracy == accuracy_score(labels_N, predicted_N)
-    assert found.confusion == tuple(map(tuple, confusion))
+    assert evaluation.accuracy == accuracy_score(labels_N, predicted_N)
+    assert evaluation.confusion == tuple(map(tuple, confusion))
     doubles_NK = probabilities_NK.double() / probabilities_NK.double().sum(1, keepdim=True)
-    assert found.nll == pytest.approx(log_loss(labels_N, doubles_NK), abs=1e-6)
-    assert (found.num_images, found.split, found.views) == (200, "val", 1)
-    for k, result in enumerate(found.per_class):
+    assert evaluation.nll == pytest.approx(log_loss(labels_N, doubles_NK), abs=1e-6)
+    assert (evaluation.num_images, evaluation.split, evaluation.views) == (200, "val", 1)
+    for k, result in enumerate(evaluation.per_class):
         assert (result.name, result.num_images) == (NAMES[k], confusion[k].sum())
         assert result.accuracy == confusion[k, k] / confusion[k].sum()
         assert result.interval == wilson_interval(confusion[k, k], confusion[k].sum())
 
 
-def test_absent_class_and_certain_mistake() -> None:
+def test_class_without_images_and_certain_mistake() -> None:
     """A class without images has no accuracy; probability 0 for the truth gives a finite likelihood."""
     probabilities_NK = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    found = summarise(probabilities_NK, torch.tensor([0, 0]), NAMES, "val", 1)
-    assert [result.accuracy for result in found.per_class] == [0.5, None, None]
-    assert found.nll == pytest.approx(-0.5 * torch.tensor(1e-12).log().item(), rel=1e-5)
-    assert found.to_json()["per_class"]["green"] == {"num_images": 0, "accuracy": None, "interval": None}
+    evaluation = summarise(probabilities_NK, torch.tensor([0, 0]), NAMES, "val", 1)
+    assert [result.accuracy for result in evaluation.per_class] == [0.5, None, None]
+    assert evaluation.nll == pytest.approx(-0.5 * torch.tensor(1e-12).log().item(), rel=1e-5)
+    assert evaluation.to_json()["per_class"]["green"] == {"num_images": 0, "accuracy": None, "interval": None}
 
 
 class Recorder(nn.Module):
-    """Logits that tell the picture's left half from its right; keeps what it was shown."""
+    """Logits that depend on the picture's left and right halves; records its input."""
 
     def __init__(self, spec: Any) -> None:
         super().__init__()
@@ -105,9 +100,9 @@ def test_views_are_averages_of_the_right_pictures(views: int, tiny_spec: Any, so
     expected_NK = torch.stack(
         [sum(w * Recorder(tiny_spec).eval()(view(x)[None]).softmax(1)[0] for w, view in pictures) for x in plain]
     )
-    found_NK = class_probabilities(Recorder(tiny_spec), images_NCHW, CPU, views)
-    assert torch.allclose(found_NK, expected_NK, atol=1e-6)
-    assert torch.allclose(found_NK.sum(1), torch.ones(len(images_NCHW)))
+    probabilities_NK = class_probabilities(Recorder(tiny_spec), images_NCHW, CPU, views)
+    assert torch.allclose(probabilities_NK, expected_NK, atol=1e-6)
+    assert torch.allclose(probabilities_NK.sum(1), torch.ones(len(images_NCHW)))
 
 
 def test_other_numbers_of_views_are_refused(tiny_model: ResNet, source: Source) -> None:
@@ -121,9 +116,9 @@ def test_precision(tiny_model: ResNet, source: Source) -> None:
     fp32_NK = class_probabilities(tiny_model, split.images_NCHW, CPU)
     on_bf16 = replace(CPU, precision="bf16")
     assert torch.equal(fp32_NK, class_probabilities(tiny_model, split.images_NCHW, on_bf16))
-    found = evaluate(tiny_model, split, NAMES, CPU, split_name="val", precision="bf16")
-    assert found.precision == found.to_json()["precision"] == "bf16"
-    assert 0 < (found.probabilities_NK - fp32_NK).abs().max() < 0.01
+    evaluation = evaluate(tiny_model, split, NAMES, CPU, split_name="val", precision="bf16")
+    assert evaluation.precision == evaluation.to_json()["precision"] == "bf16"
+    assert 0 < (evaluation.probabilities_NK - fp32_NK).abs().max() < 0.01
     with pytest.raises(UsageError, match="choose fp32 or bf16"):
         class_probabilities(tiny_model, split.images_NCHW, CPU, precision="int8")  # type: ignore[arg-type]
 
@@ -162,7 +157,7 @@ def test_classes_are_matched_by_name() -> None:
 
 
 def test_classes_are_matched_in_any_unicode_form() -> None:
-    """Row 50: the model was trained where file systems keep another form."""
+    """Row 50: the model was trained on a file system with another Unicode form."""
     split = Split(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]))
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     for names, model_names, expected in (
@@ -171,12 +166,6 @@ def test_classes_are_matched_in_any_unicode_form() -> None:
         ((composed, decomposed), (composed, decomposed), [0, 1]),
     ):
         assert renumber(split, names, model_names).labels_N.tolist() == expected
-
-
-@pytest.fixture
-def trained(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Path:  # noqa: ARG001
-    train(make_recipe(max_steps=1), runs_dir=tmp_path, run="r")
-    return tmp_path / "r"
 
 
 @pytest.fixture
@@ -191,7 +180,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def real_sources(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:  # noqa: ARG001
-    """After training on synthetic data, open what is asked for."""
+    """After training on synthetic data, open the requested data."""
     from pocket_resnet.data.datasets import open_source
 
     monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
@@ -199,29 +188,32 @@ def real_sources(monkeypatch: pytest.MonkeyPatch, trained: Path) -> None:  # noq
 
 @pytest.mark.usefixtures("real_sources")
 def test_folder_without_splits_is_evaluated_whole(trained: Path, pictures: Path) -> None:
-    found = evaluate_model(trained, data=str(pictures))
-    assert (found.split, found.num_images) == ("all", 3)
-    assert [result.num_images for result in found.per_class] == [2, 0, 1]
+    evaluation = evaluate_model(trained, data=str(pictures))
+    assert (evaluation.split, evaluation.num_images) == ("all", 3)
+    assert [result.num_images for result in evaluation.per_class] == [2, 0, 1]
     assert evaluate_model(trained, data=str(pictures), split="val").num_images == 1
     (pictures / "red").rename(pictures / "pink")
     with pytest.raises(DataError, match="does not know 'pink'"):
         evaluate_model(trained, data=str(pictures))
 
 
-def test_what_the_model_was_trained_on_is_no_estimate(make_recipe: Callable[..., Recipe], pictures: Path) -> None:
+def test_accuracy_on_training_images_is_no_estimate(make_recipe: Callable[..., Recipe], pictures: Path) -> None:
     recipe = make_recipe(max_steps=1, batch_size=2, data={"name": str(pictures)})
     train(recipe, runs_dir=pictures.parent / "runs", run="r")
     run = pictures.parent / "runs" / "r"
     assert evaluate_model(run).caveat is None
     assert evaluate_model(run).to_json()["caveat"] is None
     again = f"{pictures.parent}/../{pictures.parent.name}/{pictures.name}"
-    for found in (
+    for evaluation in (
         evaluate_model(run, data=str(pictures)),
         evaluate_model(run, data=again),
         evaluate_model(run, split="all"),
     ):
-        assert (found.split, found.caveat) == ("all", "no estimate: the model was trained on 2 of these 3 images")
-        assert found.to_json()["caveat"] == found.caveat
+        assert (evaluation.split, evaluation.caveat) == (
+            "all",
+            "no estimate: the model was trained on 2 of these 3 images",
+        )
+        assert evaluation.to_json()["caveat"] == evaluation.caveat
     shutil.copytree(pictures, pictures.parent / "more")
     assert evaluate_model(run, data=str(pictures.parent / "more")).caveat is not None
     final = recipe.model_copy(update={"data": recipe.data.model_copy(update={"train_on": "trainval"})})
@@ -238,15 +230,15 @@ def test_folder_with_splits_is_evaluated_on_validation(trained: Path, pictures: 
                 Image.new("RGB", (8, 8), (index, ord(name[0]), len(part))).save(
                     pictures / "new" / part / name / f"{index}.png"
                 )
-    found = evaluate_model(trained, data=str(pictures / "new"))
-    assert (found.split, found.num_images) == ("val", 2)
+    evaluation = evaluate_model(trained, data=str(pictures / "new"))
+    assert (evaluation.split, evaluation.num_images) == ("val", 2)
     assert evaluate_model(trained, data=str(pictures / "new"), split="test").num_images == 4
 
 
 def test_folder_called_like_a_data_set_changes_nothing(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic: Any
 ) -> None:
-    """Row 40: `--data digits` beside a folder digits/ is the data set, and its test split stays shut."""
+    """Row 40: `--data digits` beside a folder digits/ is the data set, and its test split stays closed."""
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
     assert evaluate_model(Path(os.path.relpath(trained)), data="digits").split == "val"
@@ -256,5 +248,5 @@ def test_folder_called_like_a_data_set_changes_nothing(
 @pytest.mark.usefixtures("synthetic")
 def test_result_is_what_training_measured(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     result = train(make_recipe(), runs_dir=tmp_path, run="r")
-    found = evaluate_model(tmp_path / "r")
-    assert (found.accuracy, found.interval) == (result.accuracy, result.interval)
+    evaluation = evaluate_model(tmp_path / "r")
+    assert (evaluation.accuracy, evaluation.interval) == (result.accuracy, result.interval)

@@ -1,4 +1,4 @@
-"""Grad-CAM: as the paper's equations have it, image by image, and without a trace in the model."""
+"""Grad-CAM: equal to the paper's equations, image by image, and without changes to the model."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ def slow_gradcam(model: ResNet, image_CHW: Tensor, label: int) -> Tensor:
     return large / large.max() if large.max() > 0 else large
 
 
-def test_is_that_of_the_paper(tiny_model: ResNet) -> None:
+def test_matches_the_paper(tiny_model: ResNet) -> None:
     tiny_model.eval()
     x_BCHW, classes_B = images(), torch.tensor([0, 2, 1])
     maps_BHW = gradcam(tiny_model, x_BCHW, classes_B)
@@ -47,12 +47,12 @@ def test_other_networks(changes: dict[str, Any], tiny_spec: Any) -> None:
     assert 0 <= maps_BHW.min() <= maps_BHW.max() <= 1
 
 
-def test_nothing_speaks_for_the_class(tiny_model: ResNet) -> None:
+def test_map_is_zero_where_weights_are_negative(tiny_model: ResNet) -> None:
     torch.nn.init.constant_(tiny_model.head.weight, -1.0)
     assert not gradcam(tiny_model, images(), torch.tensor([0, 1, 2])).any()
 
 
-def test_leaves_no_trace(tiny_model: ResNet) -> None:
+def test_model_is_unchanged(tiny_model: ResNet) -> None:
     tiny_model.train()
     before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     with torch.inference_mode(False):

@@ -15,9 +15,9 @@ from pocket_resnet.model.spec import NetworkSpec
 
 def test_calls_take_turns() -> None:
     order: list[str] = []
-    found = latencies({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, range(NUM_WARM_UPS + 3))
+    measured = latencies({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, range(NUM_WARM_UPS + 3))
     assert order == ["a", "b"] * (NUM_WARM_UPS + 3)
-    assert found["a"].num_rounds == found["b"].num_rounds == 3
+    assert measured["a"].num_rounds == measured["b"].num_rounds == 3
 
 
 def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,9 +30,9 @@ def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         now += next(clock)
 
     monkeypatch.setattr(latency.time, "perf_counter", lambda: now)
-    found = latencies({"call": call}, range(len(durations)))["call"]
-    assert (found.median_s, found.p90_s, found.num_rounds) == (6, 10, 11)
-    assert found.spread == pytest.approx((8.5 - 3.5) / 6)
+    measured = latencies({"call": call}, range(len(durations)))["call"]
+    assert (measured.median_s, measured.p90_s, measured.num_rounds) == (6, 10, 11)
+    assert measured.spread == pytest.approx((8.5 - 3.5) / 6)
     assert time.perf_counter() == now
 
 

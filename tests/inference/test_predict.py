@@ -1,4 +1,4 @@
-"""One way from pixels to classes, whether they come as a file, as bytes or as an array."""
+"""Files, bytes and arrays with the same pixels give the same prediction."""
 
 import io
 import json
@@ -58,35 +58,35 @@ def test_same_pixels_same_prediction(classifier: Classifier, pixels_HWC: NDArray
 
 
 def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[np.uint8], png: Path) -> None:
-    """Row 57: as `data/conversion.py` takes them; generators in batches, NumPy's numbers as Python's."""
+    """Row 57: as `data/conversion.py` accepts them; generators in batches, NumPy's numbers like Python's."""
     [expected] = classifier.predict(pixels_HWC, top=2)
     tensor_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
     ways = [Image.fromarray(pixels_HWC), tensor_CHW, pixels_HWC / 255, io.BytesIO(png.read_bytes())]
     for images in (ways, iter(ways), (way for way in ways), np.stack([pixels_HWC] * 4)):
-        found = classifier.predict(images, top=np.int64(2), views=np.int32(1))  # type: ignore[arg-type]
-        assert [each.label for each in found] == [expected.label] * 4
-        assert [each.probability for each in found] == pytest.approx([expected.probability] * 4, abs=1e-6)
+        predictions = classifier.predict(images, top=np.int64(2), views=np.int32(1))  # type: ignore[arg-type]
+        assert [each.label for each in predictions] == [expected.label] * 4
+        assert [each.probability for each in predictions] == pytest.approx([expected.probability] * 4, abs=1e-6)
     with pytest.raises(UsageError, match="int is not an image"):
         classifier.predict([3])
 
 
 def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Classifier) -> None:
-    """Row 56: its random numbers are drawn for good, in the caller's type."""
+    """Row 56: it advances the caller's random state and uses the caller's default type."""
     torch.manual_seed(5)
     expected = [torch.rand(8, 8, 3, dtype=torch.float64) for _ in range(3)]
     state = torch.random.get_rng_state()
     torch.manual_seed(5)
     try:
         torch.set_default_dtype(torch.float64)
-        found = classifier.predict(torch.rand(8, 8, 3) for _ in range(3))
+        predictions = classifier.predict(torch.rand(8, 8, 3) for _ in range(3))
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert found == classifier.predict(expected)
+    assert predictions == classifier.predict(expected)
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_numbers_of_numpy_and_paths_where_python_s_and_text_are_taken(
+def test_numpy_numbers_and_paths_are_accepted(
     recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 57: in training, loading, evaluation and the report."""
@@ -109,7 +109,7 @@ def test_numbers_of_numpy_and_paths_where_python_s_and_text_are_taken(
 
 
 def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray[np.uint8]) -> None:
-    """Centre square, network's size, no other preprocessing; ranked, as many as asked for."""
+    """Centre square, network's size, no other preprocessing; ranked, as many as requested."""
     square = np.array(Image.fromarray(pixels_HWC[:, 5:25]).resize((8, 8), Image.Resampling.BICUBIC))
     images_BCHW = torch.from_numpy(square).permute(2, 0, 1)[None]
     for views in (1, 2, 6):
@@ -118,14 +118,12 @@ def test_prediction_is_the_network_s(classifier: Classifier, pixels_HWC: NDArray
         names = ("red", "green", "blue")
         expected = [(names[k], probabilities_K[k].item()) for k in order]
         for top in (1, 2, 3, 7):
-            [found] = classifier.predict(pixels_HWC, top=top, views=views)
-            assert list(found.top) == expected[:top]
-            assert (found.label, found.probability) == expected[0]
+            [prediction] = classifier.predict(pixels_HWC, top=top, views=views)
+            assert list(prediction.top) == expected[:top]
+            assert (prediction.label, prediction.probability) == expected[0]
 
 
-def test_several_views_where_mirrored_images_mean_something_else(
-    classifier: Classifier, pixels_HWC: NDArray[np.uint8]
-) -> None:
+def test_several_views_need_flip_invariant_classes(classifier: Classifier, pixels_HWC: NDArray[np.uint8]) -> None:
     digits = Classifier(
         classifier.model, classifier.card.model_copy(update={"flip_invariant": False}), classifier.hardware
     )
@@ -145,12 +143,12 @@ def test_a_loop_of_links_is_a_file_that_cannot_be_read(trained: Path, png: Path,
 def test_many_images(classifier: Classifier) -> None:
     assert classifier.predict([]) == []
     images = [np.full((8, 8, 3), value % 256, np.uint8) for value in range(EVALUATION_BATCH + 2)]
-    found = classifier.predict(images)
-    assert len(found) == EVALUATION_BATCH + 2
-    assert found[-1].probability == pytest.approx(classifier.predict(images[-1])[0].probability, abs=1e-6)
+    predictions = classifier.predict(images)
+    assert len(predictions) == EVALUATION_BATCH + 2
+    assert predictions[-1].probability == pytest.approx(classifier.predict(images[-1])[0].probability, abs=1e-6)
 
 
-def test_what_is_no_image(classifier: Classifier, tmp_path: Path) -> None:
+def test_arguments_that_are_not_images(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"<html>")
     bad: list[Any] = [tmp_path / "x.png", tmp_path / "none.png", tmp_path, b"", b"GIF89a", np.full((4, 4, 3), 2.0)]
     bad += [np.zeros((0, 4, 3), np.uint8)]
@@ -194,7 +192,7 @@ def turned(orientation: int) -> tuple[Image.Image, dict[str, Any]]:
 
 
 def with_alpha() -> Image.Image:
-    """White quarter, but transparent over black: alpha lies over white."""
+    """A white quarter, but transparent over black: alpha is blended with white."""
     picture = Image.fromarray(upright()).convert("RGBA")
     pixels_HWC = np.array(picture)
     pixels_HWC[16:, 16:] = 0

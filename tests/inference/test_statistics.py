@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_ind
 from scipy.stats import t as student
-from torch import Tensor
 
 from pocket_resnet.inference.statistics import (
     NUM_CALIBRATION_BINS,
@@ -20,12 +19,7 @@ from pocket_resnet.inference.statistics import (
     welch_interval,
     wilson_interval,
 )
-
-
-def predictions(num_images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(seed)
-    probabilities_NK = (3 * torch.randn(num_images, 3, generator=draws)).softmax(1)
-    return probabilities_NK, torch.randint(0, 3, (num_images,), generator=draws)
+from random_predictions import predictions
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -58,30 +52,30 @@ def test_calibration_error() -> None:
 
 
 def test_calibration_bins() -> None:
-    """Each image is in one, certain ones too."""
-    found = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
-    assert [each.num_images for each in found] == [1, 1, 1, 1]
-    assert [each.accuracy for each in found] == [1, 0, 1, 1]
+    """Each image is in one bin, also those with probability 1."""
+    bins = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
+    assert [each.num_images for each in bins] == [1, 1, 1, 1]
+    assert [each.accuracy for each in bins] == [1, 0, 1, 1]
     probabilities_NK, labels_N = predictions()
-    found = calibration_bins(probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N)
-    assert sum(each.num_images for each in found) == len(labels_N)
-    assert [each.confidence for each in found] == sorted(each.confidence for each in found)
+    bins = calibration_bins(probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N)
+    assert sum(each.num_images for each in bins) == len(labels_N)
+    assert [each.confidence for each in bins] == sorted(each.confidence for each in bins)
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (3, 12), (12, 3), (7, 7), (400, 455), (0, 90)])
 def test_paired_difference(only_first: int, only_second: int) -> None:
-    """p as scipy has it; images that both or neither got right do not count."""
+    """p equals scipy's; images that both or neither classified correctly do not count."""
     both = [True] * 5 + [False] * 3
     first_N = torch.tensor(both + [True] * only_first + [False] * only_second)
     second_N = torch.tensor(both + [False] * only_first + [True] * only_second)
-    found = paired_difference(first_N, second_N)
-    assert (found.num_only_first, found.num_only_second) == (only_first, only_second)
+    difference = paired_difference(first_N, second_N)
+    assert (difference.num_only_first, difference.num_only_second) == (only_first, only_second)
     total = only_first + only_second
-    assert found.p == pytest.approx(binomtest(only_first, total).pvalue if total else 1, rel=1e-9)
+    assert difference.p == pytest.approx(binomtest(only_first, total).pvalue if total else 1, rel=1e-9)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 2.25, 4, 10, 1000])
-def test_student_s_quantiles(freedom: float) -> None:
+def test_quantiles_of_students_t(freedom: float) -> None:
     assert t_quantile_95(freedom) == pytest.approx(student.ppf(0.975, freedom), rel=1e-3)
 
 

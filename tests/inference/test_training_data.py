@@ -1,4 +1,4 @@
-"""The data of a run and of a model: found from everywhere, held to their content, known again wherever they went."""
+"""The data of a run and of a model: found from any folder, checked by content, recognised after moving."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 def test_folder_named_like_a_built_in_data_set(
     name: str, run: Run, make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 42: trained, evaluated, reported and resumed as the folder; everything recorded says so."""
+    """Row 42: trained, evaluated, reported and resumed as the folder, and recorded as such."""
     paint(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     Path("r.toml").write_text(to_toml(make_recipe(max_steps=1)))
@@ -95,7 +95,7 @@ def test_moved_data(
 def test_another_spelling_is_the_same_data(
     spelling: str, train_on: Callable[..., Result], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 43: a resumed run goes on."""
+    """Row 43: the run can be resumed."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("pictures")
@@ -103,7 +103,7 @@ def test_another_spelling_is_the_same_data(
     assert load_recipe(str(run_folder / "recipe.toml")).data.name == str(tmp_path / "pictures")
 
 
-def test_finished_run_is_not_taken_for_one_on_other_data(
+def test_finished_run_does_not_match_other_data(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path
 ) -> None:
     """Row 43: the folder was changed after the run; the number of steps is the same."""
@@ -115,7 +115,7 @@ def test_finished_run_is_not_taken_for_one_on_other_data(
 
 
 def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
-    """Row 43: it tells nobody where they lay, also beside another run's recipe."""
+    """Row 43: it does not record their path, also beside another run's recipe."""
     alone = Path(shutil.copytree(run_folder / "model", tmp_path / "released" / "net"))
     for name in ("config.json", "README.md", "SHA256SUMS"):
         assert str(tmp_path) not in (alone / name).read_text()
@@ -141,17 +141,17 @@ def reencoded(pictures: Path, target: Path) -> Path:
     return target
 
 
-def test_trained_images_are_known_again(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
-    """Row 44: copied, renamed and encoded anew, or among others, with their number."""
+def test_training_images_are_recognised(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
+    """Row 44: copied, renamed, re-encoded, or mixed with others; the caveat states their number."""
     num_val = evaluate_model(run_folder).num_images
     num_train = 2 * NUM_IMAGES - num_val
     assert evaluate_model(run_folder).caveat is None
     copies = reencoded(pictures, tmp_path / "copies")
-    found = evaluate_model(run_folder, data=str(copies), split="all")
-    assert found.caveat == f"no estimate: the model was trained on {num_train} of these {2 * NUM_IMAGES} images"
+    evaluation = evaluate_model(run_folder, data=str(copies), split="all")
+    assert evaluation.caveat == f"no estimate: the model was trained on {num_train} of these {2 * NUM_IMAGES} images"
     paint(copies, first=100)
-    found = evaluate_model(run_folder, data=str(copies))
-    assert found.caveat == f"no estimate: the model was trained on {num_train} of these {4 * NUM_IMAGES} images"
+    evaluation = evaluate_model(run_folder, data=str(copies))
+    assert evaluation.caveat == f"no estimate: the model was trained on {num_train} of these {4 * NUM_IMAGES} images"
     assert evaluate_model(run_folder, data=str(paint(tmp_path / "new", first=100))).caveat is None
 
 
@@ -160,9 +160,9 @@ def test_a_few_known_images_leave_an_estimate(
 ) -> None:
     paint(pictures, first=100)
     monkeypatch.setattr("pocket_resnet.inference.training_data.MOST_BY_CHANCE", 0.5)
-    found = evaluate_model(run_folder, data=str(pictures))
-    assert found.caveat is not None
-    assert found.caveat.startswith("the model was trained on ")
+    evaluation = evaluate_model(run_folder, data=str(pictures))
+    assert evaluation.caveat is not None
+    assert evaluation.caveat.startswith("the model was trained on ")
 
 
 def test_caveat_is_printed(run: Run, run_folder: Path, pictures: Path) -> None:
@@ -175,7 +175,7 @@ def test_caveat_is_printed(run: Run, run_folder: Path, pictures: Path) -> None:
 def test_fork_to_other_data_remembers_the_first(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """Row 44: a run that begins anew does not."""
+    """Row 44: a run that starts from scratch does not."""
     others = paint(tmp_path / "others", first=50)
     train_on(others, fork=True, max_steps=2)
     train_on(others, run="anew")
@@ -184,7 +184,7 @@ def test_fork_to_other_data_remembers_the_first(
     assert evaluate_model(run_folder.parent / "anew", data=str(pictures)).caveat is None
 
 
-def test_trained_on_validation_is_said_in_the_report(
+def test_the_report_states_training_on_validation_images(
     train_on: Callable[..., Result], pictures: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(str(Path(train_on(pictures).model).parent / "recipe.toml"))
@@ -208,18 +208,18 @@ def test_built_in_data_sets_too(train_on: Callable[..., Result], make_recipe: An
         Image.fromarray(image_CHW.permute(1, 2, 0).numpy()).save(
             tmp_path / "copies" / str(number % 2) / f"{number}.png"
         )
-    found = evaluate_model(run_folder, data=str(tmp_path / "copies"))
-    assert found.caveat == "no estimate: the model was trained on all these 10 images"
+    evaluation = evaluate_model(run_folder, data=str(tmp_path / "copies"))
+    assert evaluation.caveat == "no estimate: the model was trained on all these 10 images"
 
 
 def older(run_folder: Path, data: str) -> None:
-    """The model as a version left it that knew neither fingerprint nor digests."""
+    """The model as written by a version without fingerprint and digests."""
     model, card = load_model(run_folder)
     save_model(run_folder / "model", model, card.model_copy(update={"data": data, "data_fingerprint": None}))
     (run_folder / DIGESTS_NAME).unlink()
 
 
-def test_models_of_earlier_versions_go_by_name(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
+def test_models_of_earlier_versions_are_matched_by_name(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
     older(run_folder, str(pictures))
     assert load_digests(run_folder) is None
     most = "no estimate: the model was trained on most of these images"
@@ -232,7 +232,7 @@ def test_models_of_earlier_versions_go_by_name(run_folder: Path, pictures: Path,
 def test_earlier_run_on_a_folder_recorded_as_digits(
     train_on: Callable[..., Result], pictures: Path, make_recipe: Any, tmp_path: Path
 ) -> None:
-    """Row 42: its checkpoint says that the built-in digits are not what it was trained on."""
+    """Row 42: its checkpoint shows that it was not trained on the built-in digits."""
     train_on(pictures, model=replace(make_recipe().model, image_size=32), train_image_sizes=())
     run_folder = tmp_path / "runs" / "r"
     older(run_folder, "digits")

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that has every fault a network has."""
+"""Downloads from a server on this machine that simulates network faults."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ QUICK = Patience(connect_s=1, stall_s=0.3, deadline_s=5, num_rounds=2, backoff_s
 
 
 class FaultyHandler(BaseHTTPRequestHandler):
-    """The path says what goes wrong; the class counts who asked for what."""
+    """The path selects the fault; the class counts requests."""
 
     asked: ClassVar[dict[str, int]] = {}
 
@@ -124,7 +124,7 @@ def visible(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", ["good", "good_without_length", "slow_but_good", "second_time_good"])
-def test_good_in_the_end(server: Any, tmp_path: Path, fault: str) -> None:
+def test_downloads_succeed(server: Any, tmp_path: Path, fault: str) -> None:
     """Row 27: tried again after a cut."""
     target = tmp_path / "new" / "file.gz"
     assert fetch([f"{server.url}/{fault}"], target, MD5, QUICK) is True
@@ -159,7 +159,7 @@ def test_fault_is_named_retried_and_leaves_no_file(server: Any, tmp_path: Path, 
     assert visible(tmp_path) == []
 
 
-def test_next_mirror_helps_and_all_are_named_where_none_does(server: Any, tmp_path: Path) -> None:
+def test_mirrors_are_tried_in_turn_and_named_if_all_fail(server: Any, tmp_path: Path) -> None:
     """Row 27."""
     target = tmp_path / "file.gz"
     urls = [f"{server.url}/missing", "http://127.0.0.1:9/closed", f"{server.url}/good"]
@@ -207,7 +207,7 @@ def test_two_at_once_make_one_download(server: Any, tmp_path: Path) -> None:
     assert target.read_bytes() == GOOD
 
 
-def test_waiting_for_another_has_an_end(tmp_path: Path) -> None:
+def test_waiting_for_another_download_times_out(tmp_path: Path) -> None:
     """Row 27."""
     path = tmp_path / "file.gz"
     with (

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault
 from pocket_resnet.io import files
+from system_calls import refuse
 
 FOLDER = {"a.bin": b"\x00\x01", "b.json": b"{}", "README.md": b"# hello"}
 LIMIT = 1_000
@@ -20,13 +21,6 @@ LIMIT = 1_000
 
 def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(f"{files.TEMPORARY_PREFIX}*")]
-
-
-def refuse(number: int) -> Callable[..., None]:
-    def raise_error(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return raise_error
 
 
 def test_write_and_replace(tmp_path: Path) -> None:
@@ -104,7 +98,7 @@ def test_failure_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda f: (f / "a.bin").unlink(), "a.bin: missing"),
         (lambda f: (f / "a.bin").write_bytes(b"\x00\x02"), "a.bin: damaged: SHA-256 is"),
@@ -119,13 +113,13 @@ def test_failure_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch:
         (lambda f: ((f / "a.bin").unlink(), (f / "a.bin").symlink_to("/dev/zero")), "a.bin: not a plain file"),
     ],
 )
-def test_damaged_folder(damage: Callable[[Path], object], told: str, tmp_path: Path) -> None:
+def test_damaged_folder(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     """Rows 6, 21, 30: named, never outside of the folder, never waited for."""
     files.write_folder(tmp_path / "f", FOLDER)
     damage(tmp_path / "f")
     with pytest.raises(ArtifactError) as raised:
         files.read_folder(tmp_path / "f", ("a.bin",), LIMIT)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert str(tmp_path / "f") in str(raised.value)
 
 

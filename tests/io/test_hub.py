@@ -1,4 +1,4 @@
-"""Models from a hub on this machine: the right files or a clear line, and the copy where the hub cannot be reached."""
+"""Models from a hub on this machine: the right files or a clear error, and the cached copy when offline."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ def files(trained: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def commit(hub: Hub, files: dict[str, bytes]) -> str:
-    """That of the repository ann/tiny, which has the model and other files beside it."""
+    """The commit of the repository ann/tiny, which has the model and other files."""
     others = {"pytorch_model.bin": PICKLE, "../../escaped": b"x", "notes/plan.txt": b"x", ".gitattributes": b"x"}
     return hub.add("ann/tiny", files | others)
 
@@ -41,13 +41,13 @@ def same_weights(first: ResNet, second: ResNet) -> bool:
 
 
 def data(tmp_path: Path) -> list[str]:
-    """What is in the data folder, without locks."""
-    found = (path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*"))
-    return sorted(name for name in found if not name.endswith(".lock"))
+    """The files in the data folder, without locks."""
+    names = (path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*"))
+    return sorted(name for name in names if not name.endswith(".lock"))
 
 
 def test_load(hub: Hub, commit: str, trained: Path, tmp_path: Path) -> None:
-    """The known files come, other files are not even asked for, and the second time nothing is downloaded."""
+    """The known files are downloaded, other files are not requested, and the second time nothing is downloaded."""
     model = pocket_resnet.load("hf://ann/tiny").model
     assert same_weights(model, load_model(trained)[0])
     folder = tmp_path / "data" / "hub" / "ann" / "tiny" / commit
@@ -60,13 +60,13 @@ def test_load(hub: Hub, commit: str, trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("commit", "synthetic")
 def test_evaluate_looks_up_once(hub: Hub) -> None:
-    found = pocket_resnet.evaluate("hf://ann/tiny", data="synthetic")
-    assert found.num_images == 6
+    evaluation = pocket_resnet.evaluate("hf://ann/tiny", data="synthetic")
+    assert evaluation.num_images == 6
     assert sum("/api/" in asked for asked in hub.asked) == 1
 
 
 def test_revisions(hub: Hub, commit: str, files: dict[str, bytes]) -> None:
-    """A commit that is here needs no hub; a branch follows the hub."""
+    """A cached commit needs no hub; a branch follows the hub."""
     pinned = Path(f"hf://ann/tiny@{commit}")
     assert find_model(pinned).name == commit
     newer = hub.add("ann/tiny", files | {"README.md": b"# Newer\n"})
@@ -98,10 +98,10 @@ UNREACHABLE = {
 
 
 @pytest.mark.parametrize("name", UNREACHABLE)
-def test_without_the_hub_the_copy_is_used(
+def test_without_the_hub_the_cached_copy_is_used(
     name: str, hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch, logged: Any
 ) -> None:
-    """With a warning; without a copy, or where it is damaged, the fault is the error."""
+    """With a warning; without an intact copy, the hub's fault is the error."""
     folder = find_model(ADDRESS)
     if name == "nobody listens":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -143,7 +143,7 @@ NO_MODELS: dict[str, tuple[dict[str, bytes | None], str]] = {
 
 @pytest.mark.parametrize("name", NO_MODELS)
 def test_no_model(name: str, hub: Hub, files: dict[str, bytes], tmp_path: Path) -> None:
-    """Refused in one line; nothing of it is kept, and of a pickle nothing is downloaded."""
+    """Refused in one line; nothing is kept, and a pickle is not downloaded."""
     changes, what = NO_MODELS[name]
     hub.add("ann/tiny", {key: value for key, value in (files | changes).items() if value is not None})
     with pytest.raises(ArtifactError, match=what) as caught:
@@ -203,17 +203,17 @@ def test_faults_of_a_download(name: str, hub: Hub, commit: str, tmp_path: Path) 
 
 def test_two_at_once(hub: Hub, commit: str) -> None:
     """One downloads, the other waits for it."""
-    found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(find_model(ADDRESS))) for _ in range(2)]
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(find_model(ADDRESS))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert [folder.name for folder in found] == [commit, commit]
+    assert [folder.name for folder in folders] == [commit, commit]
     assert sum("model.safetensors" in asked for asked in hub.asked) == 1
 
 
-def test_what_a_killed_download_left_is_removed(commit: str, tmp_path: Path) -> None:
+def test_remains_of_a_killed_download_on_the_hub_are_removed(commit: str, tmp_path: Path) -> None:
     left = tmp_path / "data" / "hub" / "ann" / "tiny" / f".tmp-1-{commit}"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
@@ -224,7 +224,7 @@ def test_what_a_killed_download_left_is_removed(commit: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "name", ["ann", "ann/..", "../tiny", "ann/tiny/more", "ann/ti ny", "ann/tiny@../x", "ann/a--b"]
 )
-def test_addresses_that_are_none(name: str, hub: Hub, tmp_path: Path) -> None:
+def test_invalid_addresses_on_the_hub(name: str, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         find_model(Path(f"hf://{name}"))
     assert hub.asked == []
@@ -269,7 +269,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_model_of_a_newer_format(hub: Hub, files: dict[str, bytes]) -> None:
-    """It is whole, so it is kept; loading it says what to do."""
+    """It is intact, so it is kept; loading it says what to do."""
     config = json.dumps(json.loads(files["config.json"]) | {"format": 99}).encode()
     contents = {name: content for name, content in (files | {"config.json": config}).items() if name != SUMS_NAME}
     hub.add("ann/tiny", contents | {SUMS_NAME: module.sums.of(contents)})

@@ -36,7 +36,7 @@ def test_other_paths(path: str) -> None:
         *("a" * 97 + "/tiny", "ann/" + "a" * 97, "ann/ti%2e"),
     ],
 )
-def test_names_that_are_none(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     with pytest.raises(UsageError, match="is not a name on the hub"):
         check_repository(name)
 
@@ -46,6 +46,6 @@ def test_longest_names() -> None:
 
 
 @pytest.mark.parametrize("revision", ["..", "a/../b", "-x", "a b", "a..b", "x" * 256, "vï", "a@b"])
-def test_revisions_that_are_none(revision: str) -> None:
+def test_invalid_revisions(revision: str) -> None:
     with pytest.raises(UsageError, match="is not a revision"):
         parse_address(Path(f"hf://ann/tiny@{revision}"))

@@ -20,7 +20,7 @@ VALUES: list[Any] = [
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_is_what_python_reads_back(value: Any) -> None:
+def test_python_reads_it_back(value: Any) -> None:
     assert json.loads(json_text(value)) == json.loads(json.dumps(value))
 
 
@@ -48,13 +48,13 @@ def test_characters_that_an_encoding_lacks_are_escaped(encoding: str, shown: str
 
 
 def test_file_names_that_are_not_utf_8() -> None:
-    """Row 53: they come back as the same bytes."""
+    """Row 53: they are read back as the same bytes."""
     name = os.fsdecode(b"caf\xe9.png")
     text = json_text({"image": name, "label": "ü"})
     assert os.fsencode(json.loads(text.encode())["image"]) == b"caf\xe9.png"
 
 
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")]])
-def test_what_is_no_json_is_refused(value: Any) -> None:
+def test_values_that_are_not_json_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="JSON"):
         json_text(value)

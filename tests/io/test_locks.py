@@ -13,7 +13,7 @@ from pocket_resnet.io.locks import lock_folder
 
 
 def test_lock(tmp_path: Path) -> None:
-    """Row 12: within one process too; free again after the block, even where it ended with an error."""
+    """Row 12: also within one process; free again after the block, even after an error."""
     with lock_folder(tmp_path / "f") as notice:
         assert notice is None
         with (
@@ -27,7 +27,7 @@ def test_lock(tmp_path: Path) -> None:
         assert notice is None
 
 
-def test_lock_where_no_folder_can_be(tmp_path: Path) -> None:
+def test_lock_in_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(EnvironmentFault, match="cannot write"), lock_folder(tmp_path / "f"):
         pass
@@ -37,7 +37,7 @@ def test_lock_where_no_folder_can_be(tmp_path: Path) -> None:
 def test_file_systems_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 54: Google Drive's folder in Colab, some NFS: a warning, and work goes on."""
+    """Row 54: Google Drive's folder in Colab, some NFS: a warning, and work continues."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))

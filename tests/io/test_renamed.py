@@ -1,4 +1,4 @@
-"""Names of earlier versions: read as the present ones wherever a file has them, and never beside them."""
+"""Names of earlier versions are read as the present ones; a file may not have both."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_both_names_at_once_are_refused(text: str) -> None:
 
 
 def test_recipes_of_earlier_versions() -> None:
-    """A section's name is renamed in the dial too; what is wrong is named with its line, as it is called now."""
+    """A section is renamed in the dial too; an error names the line and the present key."""
     recipe = parse_recipe('dial = ["average", "schedule"]\n[average]\ndecay = 0.5', PATH)
     assert recipe == Recipe.model_validate({"name": "some", "dial": ("ema", "schedule"), "ema": {"decay": 0.5}})
     assert "ema.decay" in recipe.explicit
@@ -53,7 +53,7 @@ def test_recipes_of_earlier_versions() -> None:
 
 @pytest.mark.parametrize("table", [RECIPE_KEYS, CARD_FIELDS, TENSORS])
 def test_only_the_last_part_of_a_name_changes(table: dict[str, str]) -> None:
-    """So that nothing has to move between tables."""
+    """So no value has to move between tables."""
     for old, new in table.items():
         assert old.rpartition(".")[0] == new.rpartition(".")[0]
         assert new not in table

@@ -59,7 +59,7 @@ def folder(tmp_path: Path, tiny_model: ResNet, make_card: Callable[..., Card]) -
 
 
 def forge(folder: Path, **config: Any) -> None:
-    """Other values in config.json, with sums that fit."""
+    """Other values in config.json, with matching sums."""
     values = json.loads((folder / CONFIG).read_text()) | config
     write_folder(folder, {WEIGHTS: (folder / WEIGHTS).read_bytes(), CONFIG: json.dumps(values).encode()})
 
@@ -73,7 +73,7 @@ def refusal(folder: Path) -> str:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_round_trip(channels_last: bool, tiny_model: ResNet, make_card: Callable[..., Card], tmp_path: Path) -> None:
-    """Row 20: and the classes in their order, 1, 10, 2."""
+    """Row 20: also the classes in their order, 1, 10, 2."""
     x_BCHW = torch.rand(4, 3, 8, 8)
     model = tiny_model.to(memory_format=torch.channels_last) if channels_last else tiny_model
     model(x_BCHW)
@@ -86,7 +86,7 @@ def test_round_trip(channels_last: bool, tiny_model: ResNet, make_card: Callable
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", SUMS_NAME, CONFIG, "model", WEIGHTS]
 
 
-def test_run_folder_will_do(folder: Path, tmp_path: Path) -> None:
+def test_a_run_folder_can_be_loaded(folder: Path, tmp_path: Path) -> None:
     assert find_model(tmp_path) == find_model(folder) == folder
     with pytest.raises(UsageError, match="no model here"):
         find_model(tmp_path / "other")
@@ -96,7 +96,7 @@ def test_run_folder_will_do(folder: Path, tmp_path: Path) -> None:
     assert resume_command(tmp_path / "run x") in str(raised.value)
 
 
-def test_what_has_no_model_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "recipe.toml").touch()
     with pytest.raises(UsageError, match="this run has no model and no checkpoint yet") as raised:
@@ -110,8 +110,8 @@ def test_what_has_no_model_is_named(tmp_path: Path) -> None:
 def test_resume_command() -> None:
     command = "pocket-resnet train runs/r/recipe.toml --resume --run r"
     assert resume_command(Path("runs/r")) == command
-    found = resume_command(Path("my runs/r"))
-    assert found == "pocket-resnet train 'my runs/r/recipe.toml' --resume --run r --runs-dir 'my runs'"
+    command_elsewhere = resume_command(Path("my runs/r"))
+    assert command_elsewhere == "pocket-resnet train 'my runs/r/recipe.toml' --resume --run r --runs-dir 'my runs'"
 
 
 @pytest.mark.parametrize("member", [WEIGHTS, CONFIG, SUMS_NAME])
@@ -134,14 +134,14 @@ def test_damage_is_named(member: str, damage: str, folder: Path) -> None:
         assert member in refusal(folder) or member == SUMS_NAME
 
 
-def test_card_may_be_edited_by_people(folder: Path) -> None:
+def test_card_may_be_edited_by_hand(folder: Path) -> None:
     before = load_model(folder)[1]
     (folder / "README.md").write_text("mine")
     assert load_model(folder)[1] == before
 
 
 def test_newer_format(folder: Path) -> None:
-    """Row 10: with what to upgrade to, even where the newer layout has other fields."""
+    """Row 10: the error names the version to upgrade to, even if the newer layout has other fields."""
     forge(folder, format=FORMAT + 1, version="9.8", something="new")
     assert f"model format {FORMAT + 1} is newer" in refusal(folder)
     assert "upgrade pocket-resnet to 9.8 or later" in refusal(folder)
@@ -168,9 +168,9 @@ WRONG: dict[str, dict[str, Any]] = {
 def test_wrong_config(case: str, folder: Path) -> None:
     """Row 30: a schema error that names the file, in one line, and below it how to fix it."""
     forge(folder, **WRONG[case])
-    told = refusal(folder)
-    assert str(folder / CONFIG) in told
-    assert told.count("\n") == 1
+    message = refusal(folder)
+    assert str(folder / CONFIG) in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\xff", b"[" * 100_000, b"{}"])
@@ -208,7 +208,7 @@ def test_weights_of_another_network(change: str, folder: Path) -> None:
 
 
 def test_small_file_cannot_ask_for_a_large_network(folder: Path) -> None:
-    """Row 30: a config of a few bytes would else allocate gigabytes."""
+    """Row 30: otherwise a config of a few bytes would allocate gigabytes."""
     spec = json.loads((folder / CONFIG).read_text())["spec"] | {"widths": [60_000, 60_000]}
     forge(folder, spec=spec)
     assert "too small for the network" in refusal(folder)
@@ -223,7 +223,7 @@ def test_card_as_markdown(make_card: Callable[..., Card]) -> None:
 
 
 def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, make_card: Callable[..., Card]) -> None:
-    """Parameters are rounded; statistics and preprocessing stay as they are; the network computes in fp32."""
+    """Parameters are rounded; statistics and preprocessing are unchanged; the network computes in fp32."""
     for weights in ("fp32", "fp16"):
         save_model(tmp_path / weights, tiny_model, make_card(weights=weights))
     sizes = [(tmp_path / weights / WEIGHTS).stat().st_size for weights in ("fp32", "fp16")]
@@ -237,7 +237,7 @@ def test_half_precision_is_half_the_bytes(tmp_path: Path, tiny_model: ResNet, ma
 
 
 def test_released_model_that_the_package_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The list of such models is that of models/, but for the packaged one."""
+    """The listed models are those in models/ except the packaged one."""
     checkout = {path.parent.name for path in Path(__file__).parents[2].glob("models/*/config.json")}
     assert set(artifact.NOT_PACKAGED) == checkout - {"pocket-100k"}
     monkeypatch.setattr(artifact, "released", lambda: {"pocket-100k": tmp_path})
@@ -248,7 +248,7 @@ def test_released_model_that_the_package_lacks(monkeypatch: pytest.MonkeyPatch, 
 def test_released_model_by_name(
     tiny_model: ResNet, make_card: Callable[..., Card], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inside the package, in a checkout, but not where something else has that name."""
+    """Inside the package and in a checkout, but not if another path has that name."""
     card = make_card()
     package, checkout = tmp_path / "src" / "package", tmp_path / "models"
     monkeypatch.setattr(artifact, "__file__", str(package / "model" / "artifact.py"))

@@ -25,12 +25,6 @@ from pocket_resnet.model.blocks import (
 from pocket_resnet.model.spec import NetworkSpec
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def spec(**changes: object) -> NetworkSpec:
     return NetworkSpec(**{"stem_width": 8, "widths": (8, 16, 32), **changes})  # type: ignore[arg-type]
 
@@ -57,7 +51,7 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
     assert per_image.mean() == pytest.approx(1, abs=0.04)
 
 
-def test_stochastic_depth_rests_in_evaluation() -> None:
+def test_stochastic_depth_is_off_in_evaluation() -> None:
     x_BCHW = torch.randn(4, 2, 3, 3)
     assert torch.equal(DropPath(0.9).eval()(x_BCHW), x_BCHW)
     assert torch.equal(DropPath(0.0)(x_BCHW), x_BCHW)
@@ -117,7 +111,7 @@ def test_preactivation_subsamples_the_input_itself() -> None:
     assert torch.equal(block(x_BCHW)[:, 4:12], x_BCHW[:, :, ::2, ::2])
 
 
-def test_gate_and_drop_act_on_the_branch_only() -> None:
+def test_gate_and_drop_path_apply_to_the_branch_only() -> None:
     block = PostActivationBlock(spec(squeeze_excite="block"), 0, in_channels=8, drop_probability=0.95)
     torch.nn.init.constant_(block.squeeze_excite.excite.bias, -100.0)  # the gate shuts
     x_BCHW = torch.randn(4, 8, 6, 6)
@@ -139,7 +133,7 @@ def test_activations_are_those_of_the_spec() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_only_relu_overwrites_and_only_what_nothing_else_reads(name: str) -> None:
+def test_only_relu_without_preactivation_works_in_place(name: str) -> None:
     for preactivation in (False, True):
         x = torch.linspace(-3, 3, 7)
         y = activation(spec(activation=name, preactivation=preactivation))(x)
@@ -149,8 +143,8 @@ def test_only_relu_overwrites_and_only_what_nothing_else_reads(name: str) -> Non
 
 @pytest.mark.parametrize("kind", [PostActivationBlock, PreActivationBlock])
 @pytest.mark.parametrize("changes", [{}, {"batch_norm": False}, {"block": "single"}, {"squeeze_excite": "block"}])
-def test_blocks_leave_their_input_as_it_is(kind: type, changes: dict[str, object]) -> None:
-    """Its producer's gradient may need it, and so does the shortcut."""
+def test_blocks_do_not_modify_their_input(kind: type, changes: dict[str, object]) -> None:
+    """The gradient of the layer before may need it, and the shortcut does."""
     shape = spec(preactivation=kind is PreActivationBlock, **changes)
     x_BCHW = torch.randn(2, 8, 4, 4)
     kept_BCHW = x_BCHW.clone()
@@ -171,7 +165,7 @@ x = torch.randn(8, {channels}, 8, 8).to(memory_format=torch.channels_last).requi
 for _ in range(20):
     y = conv(x)
     y.sum().backward()
-wanted = torch.nn.functional.conv2d(x.detach().contiguous(), conv.weight.contiguous(), conv.bias, stride=2)
-assert torch.allclose(y, wanted, atol=1e-6)
+expected = torch.nn.functional.conv2d(x.detach().contiguous(), conv.weight.contiguous(), conv.bias, stride=2)
+assert torch.allclose(y, expected, atol=1e-6)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

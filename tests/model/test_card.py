@@ -1,4 +1,4 @@
-"""What travels with the weights: only what the schema allows, and a model card that says it all."""
+"""The card stored with the weights: the schema's fields only, and a model card in Markdown."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def make_card(tiny_spec: NetworkSpec) -> MakeCard:
     return make
 
 
-def test_a_card_comes_back_from_json_as_it_was(make_card: MakeCard) -> None:
+def test_card_round_trip(make_card: MakeCard) -> None:
     card = make_card()
     assert Card.model_validate_json(card.model_dump_json()) == card
     assert json.loads(card.model_dump_json())["class_names"] == ["cat", "dog", "1"]
@@ -47,12 +47,12 @@ def test_a_card_comes_back_from_json_as_it_was(make_card: MakeCard) -> None:
         {"class_names": ("cat", "x" * 256)},
     ],
 )
-def test_what_is_no_card_is_refused(changes: dict[str, Any], make_card: MakeCard) -> None:
+def test_invalid_cards_are_refused(changes: dict[str, Any], make_card: MakeCard) -> None:
     with pytest.raises(ValidationError, match=next(iter(changes))):
         make_card(**changes)
 
 
-def test_model_card_says_what_and_how_sure(make_card: MakeCard) -> None:
+def test_model_card_states_accuracy_and_interval(make_card: MakeCard) -> None:
     text = markdown(make_card())
     assert "\n---\n\n# fast on cifar10\n" in text
     for said in ("1,234,567 parameters", "87.50% of 5,000 images (val)", "81.00% to 92.00%", "`cat`, `dog`, `1`"):
@@ -61,7 +61,7 @@ def test_model_card_says_what_and_how_sure(make_card: MakeCard) -> None:
     assert "pocket-resnet evaluate" in text
 
 
-def test_model_card_owns_up_to_validation_images_in_training(make_card: MakeCard) -> None:
+def test_model_card_states_training_on_validation_images(make_card: MakeCard) -> None:
     assert "no estimate" in markdown(make_card(train_on="trainval"))
 
 
@@ -110,7 +110,7 @@ def test_front_matter_has_no_figures_of_images_trained_on(changes: dict[str, Any
 
 @pytest.mark.parametrize("name", ["pictures/", 'a "b": c/', "---\nlicense: mit\n---\n", "é#x/", "/"])
 def test_front_matter_of_odd_names(name: str, make_card: MakeCard) -> None:
-    """They stay text, and the licence stays what it is."""
+    """They stay text, and the licence is unchanged."""
     matter = read(front_matter(make_card(data=name, recipe="- x: [", caveat=None)))
     assert matter["license"] == "unknown"
     assert "datasets" not in matter
@@ -120,7 +120,7 @@ def test_front_matter_of_odd_names(name: str, make_card: MakeCard) -> None:
 
 
 def test_the_accuracy_that_an_exported_file_states(make_card: MakeCard) -> None:
-    """As a sentence, from which the numbers can be read again; other sentences have none."""
+    """As a sentence, from which the numbers can be read back; other sentences have none."""
     assert stated_accuracy(facts(make_card(accuracy=0.93216))["accuracy"]) == (0.9322, "val", 5000)
     assert stated_accuracy(facts(make_card(accuracy=1.0))["accuracy"]) == (1.0, "val", 5000)
     for text in ("", "0.9", "very accurate", "0.9322 on many images (val)", "2.0000 on 1 images (val)"):

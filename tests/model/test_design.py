@@ -1,4 +1,4 @@
-"""The dial: for any budget the network fits, and nothing a little wider does."""
+"""The dial: for any budget the network fits, and no wider one does."""
 
 import itertools
 from dataclasses import replace
@@ -44,20 +44,20 @@ def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
 
 @settings(max_examples=60, deadline=None)
 @given(spec=st.sampled_from(SHAPES), budget=st.integers(1, 30_000_000))
-def test_never_over(spec: NetworkSpec, budget: int) -> None:
-    """Row 17: within the budget, only widths differ, no stage can be widened, and again changes nothing."""
+def test_filled_networks_stay_within_the_budget(spec: NetworkSpec, budget: int) -> None:
+    """Row 17: within the budget, only widths differ, no stage can be widened, and filling again changes nothing."""
     least = smallest_count(spec)
     if budget < least:
         with pytest.raises(UsageError, match=f"the smallest has {least:,}"):
             fill_budget(spec, budget)
         return
-    found = fill_budget(spec, budget)
-    assert num_params(found) <= budget
-    assert replace(found, widths=spec.widths, stem_width=spec.stem_width) == spec
+    filled = fill_budget(spec, budget)
+    assert num_params(filled) <= budget
+    assert replace(filled, widths=spec.widths, stem_width=spec.stem_width) == spec
     for stage in range(len(spec.widths)):
-        wider = is_buildable(found, stage)
+        wider = is_buildable(filled, stage)
         assert wider is None or num_params(wider) > budget
-    assert fill_budget(found, budget) == found
+    assert fill_budget(filled, budget) == filled
 
 
 @pytest.mark.parametrize("spec", SHAPES)
@@ -67,36 +67,36 @@ def test_large_budgets_are_nearly_filled(spec: NetworkSpec) -> None:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_its_own_count_gives_at_least_as_large_a_network(name: str) -> None:
+def test_a_networks_own_count_gives_at_least_as_large_a_network(name: str) -> None:
     spec = named(name)
     assert num_params(fill_budget(spec, num_params(spec))) >= 0.98 * num_params(spec)
 
 
 @pytest.mark.parametrize("spec", SHAPES)
-def test_the_smallest_is_possible(spec: NetworkSpec) -> None:
-    """Row 16: the count stated as the smallest is one that can be had."""
+def test_the_stated_smallest_budget_works(spec: NetworkSpec) -> None:
+    """Row 16: a budget of the stated smallest count works."""
     least = smallest_count(spec)
     assert num_params(fill_budget(spec, least)) == least
 
 
 @pytest.mark.parametrize("budget", [10**12, 10**15])
-def test_more_than_any_network(budget: int) -> None:
+def test_a_budget_above_the_largest_network(budget: int) -> None:
     """Row 16: refused with the largest count, at once."""
     with pytest.raises(UsageError, match="the largest has") as raised:
         fill_budget(named("original"), budget)
     assert raised.value.where == "budget"
 
 
-@pytest.mark.parametrize(("count", "told"), [(100, "the smallest has"), (10**14, "the largest has")])
-def test_a_refused_limit_is_named_as_it_was_given(count: int, told: str) -> None:
-    """Row 16: bytes where they bind, and the bytes to ask for."""
+@pytest.mark.parametrize(("count", "message"), [(100, "the smallest has"), (10**14, "the largest has")])
+def test_a_refused_limit_is_named_as_it_was_given(count: int, message: str) -> None:
+    """Row 16: in bytes if bytes are the binding limit, with the number of bytes that works."""
     budgets = {
         "budget": (Budget(num_params=count), Budget(num_params=count, num_bytes=4 * 10**15)),
         "max_bytes": (Budget(num_bytes=4 * count), Budget(num_params=10**15, num_bytes=4 * count)),
     }
     for flag, limits in budgets.items():
         for budget in limits:
-            with pytest.raises(UsageError, match=told) as raised:
+            with pytest.raises(UsageError, match=message) as raised:
                 design.design(budget, epochs=1)
             assert raised.value.where == flag
             possible = int((raised.value.hint or "").rpartition(" ")[2])
@@ -108,8 +108,8 @@ def test_a_refused_limit_is_named_as_it_was_given(count: int, told: str) -> None
 def test_the_built_network_has_the_count(budget: int) -> None:
     """Row 17: weights and biases, trainable or frozen, count; buffers do not."""
     for spec in SHAPES:
-        found = fill_budget(spec, max(budget, smallest_count(spec)))
-        assert sum(parameter.numel() for parameter in ResNet(found).parameters()) == num_params(found)
+        filled = fill_budget(spec, max(budget, smallest_count(spec)))
+        assert sum(parameter.numel() for parameter in ResNet(filled).parameters()) == num_params(filled)
 
 
 BUDGETS = [20_000, 25_001, 33_333, 50_000, 77_777, 100_000, 150_000, 270_000, 400_000, 500_000, 750_000]
@@ -120,12 +120,12 @@ BUDGETS += [1_000_000, 1_500_000, 2_000_000, 3_000_000, 4_697_742, 5_000_000, 10
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
 @pytest.mark.parametrize("epochs", [1, 2000])
 def test_the_dial_uses_nearly_all_and_never_more(budget: int, num_classes: int, epochs: int) -> None:
-    found = design.design(Budget(num_params=budget), epochs=epochs, num_classes=num_classes).spec
-    assert (0.97 if budget >= 50_000 else 0.95) * budget <= num_params(found) <= budget
-    assert found.num_classes == num_classes
-    assert all(width % (16 if width >= 128 else 8 if width >= 48 else 2) == 0 for width in found.widths)
-    assert all(1.5 <= wide / narrow <= 2.67 for narrow, wide in itertools.pairwise(found.widths))
-    assert found.stem == "whitening" or found.stem_width == found.widths[0]
+    designed = design.design(Budget(num_params=budget), epochs=epochs, num_classes=num_classes).spec
+    assert (0.97 if budget >= 50_000 else 0.95) * budget <= num_params(designed) <= budget
+    assert designed.num_classes == num_classes
+    assert all(width % (16 if width >= 128 else 8 if width >= 48 else 2) == 0 for width in designed.widths)
+    assert all(1.5 <= wide / narrow <= 2.67 for narrow, wide in itertools.pairwise(designed.widths))
+    assert designed.stem == "whitening" or designed.stem_width == designed.widths[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -135,15 +135,15 @@ def test_the_dial_uses_nearly_all_and_never_more(budget: int, num_classes: int, 
     epochs=st.sampled_from((1, 2000)),
 )
 def test_the_dial_keeps_every_limit(params: int, macs: int, epochs: int) -> None:
-    """What binds is used up to 97%: parameters, or multiply-adds where those do not allow as many parameters."""
-    found = design.design(Budget(num_params=params, num_macs=macs), epochs=epochs).spec
-    assert num_params(found) <= params
-    assert num_macs(found) <= macs
-    assert num_params(found) >= 0.97 * params or num_macs(found) >= 0.94 * macs
+    """The binding limit is used to 97% for parameters, or to 94% for multiply-adds."""
+    designed = design.design(Budget(num_params=params, num_macs=macs), epochs=epochs).spec
+    assert num_params(designed) <= params
+    assert num_macs(designed) <= macs
+    assert num_params(designed) >= 0.97 * params or num_macs(designed) >= 0.94 * macs
 
 
 @pytest.mark.parametrize(("budget", "share"), [(100_000, 0.60), (1_000_000, 0.38), (5_000_000, 0.34)])
-def test_the_cheap_shape_needs_as_few_operations_as_it_says(budget: int, share: float) -> None:
+def test_the_cheap_shape_needs_the_stated_operations(budget: int, share: float) -> None:
     shapes = (design.POOLED, design.DEEP)
     cheap, accurate = (design.fill_budget(shape, Budget(num_params=budget)) for shape in shapes)
     assert num_macs(cheap) / num_macs(accurate) == pytest.approx(share, abs=0.01)
@@ -166,11 +166,11 @@ def test_bytes_count_as_the_parameters_they_hold() -> None:
     ],
 )
 def test_the_shape_follows_from_the_epochs(epochs: int, shape: NetworkSpec) -> None:
-    found = design.design(Budget(num_params=10**6), epochs=epochs)
-    assert replace(found.spec, widths=shape.widths, stem_width=shape.stem_width) == shape
+    designed = design.design(Budget(num_params=10**6), epochs=epochs)
+    assert replace(designed.spec, widths=shape.widths, stem_width=shape.stem_width) == shape
 
 
-def test_where_operations_bind_the_shape_is_the_one_that_needs_few() -> None:
+def test_under_a_limit_on_operations_the_cheap_shape_is_used() -> None:
     free = design.design(Budget(num_params=10**6), epochs=2000)
     bound = design.design(Budget(num_params=10**6, num_macs=num_macs(free.spec) - 1), epochs=2000)
     assert (free.spec.downsample, bound.spec.downsample) == ("stride", "pool")
@@ -180,7 +180,7 @@ def test_where_operations_bind_the_shape_is_the_one_that_needs_few() -> None:
 @pytest.mark.parametrize("more", [{}, {"block": "bottleneck", "expansion": 2}, {"groups": 4}])
 @pytest.mark.parametrize("epochs", [10, 200])
 def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) -> None:
-    """Row 16: identity shortcuts cannot narrow; a budget too small for that is refused with the least that is not."""
+    """Row 16: identity shortcuts cannot narrow; a budget too small is refused with the smallest that works."""
     fixed = {"stem_width": 60, "shortcut": "identity"} | more
     with pytest.raises(UsageError, match="as few as 20,000 parameters; the smallest has") as raised:
         design.design(Budget(num_params=20_000), epochs=epochs, fixed=fixed)
@@ -194,9 +194,9 @@ def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) 
 
 def test_a_wide_fixed_stem_is_no_bound_where_pooling_changes_widths() -> None:
     fixed = {"stem_width": 60, "shortcut": "identity"}
-    found = design.design(Budget(num_params=30_000), epochs=3, fixed=fixed).spec
-    assert found.widths[0] < 60
-    assert num_params(found) > 0.9 * 30_000
+    designed = design.design(Budget(num_params=30_000), epochs=3, fixed=fixed).spec
+    assert designed.widths[0] < 60
+    assert num_params(designed) > 0.9 * 30_000
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,6 @@ def test_a_wide_fixed_stem_is_no_bound_where_pooling_changes_widths() -> None:
         (Budget(num_params=10**6, num_macs=1_000), "as few as 1,000 multiply-adds; the smallest has"),
     ],
 )
-def test_the_dial_says_what_cannot_be(budget: Budget, message: str) -> None:
+def test_impossible_requests_are_explained(budget: Budget, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         design.design(budget, epochs=200)

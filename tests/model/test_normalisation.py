@@ -21,11 +21,6 @@ SMALL = NetworkSpec(
 )
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 def build(spec: NetworkSpec, seed: int = 0) -> ResNet:
     model = ResNet(spec)
     initialise(model, "default", torch.Generator().manual_seed(seed))

@@ -24,7 +24,7 @@ SPEC = NetworkSpec(
 
 
 def started(gain: float | None, **changes: Any) -> ResNet:
-    """The network with dirac filters and that gain; None: without naming one."""
+    """The network with dirac filters and that gain; None leaves the gain unset."""
     model = ResNet(replace(SPEC, **changes))
     initialise(model, "dirac", torch.Generator().manual_seed(0), *([] if gain is None else [gain]))
     return model
@@ -32,7 +32,7 @@ def started(gain: float | None, **changes: Any) -> ResNet:
 
 @pytest.mark.parametrize("block", ["basic", "single", "bottleneck"])
 @pytest.mark.parametrize("gain", [0.0, 0.5, 1.0])
-def test_the_last_norm_of_every_block_has_it_and_no_other(block: str, gain: float) -> None:
+def test_only_the_last_norm_of_every_block_has_the_gain(block: str, gain: float) -> None:
     gains = {name: value for name, value in started(gain, block=block).named_parameters() if value.dim() == 1}
     last = {"single": 0, "basic": 1, "bottleneck": 2}[block]
     for name, value in gains.items():
@@ -49,13 +49,13 @@ def test_blocks_of_gain_0_start_as_their_shortcuts(block: str) -> None:
     assert started(1.0, block=block).stages[0](x_BCHW).std() > 2 * x_BCHW.std()
 
 
-def test_a_gain_of_1_leaves_networks_as_they_were() -> None:
+def test_a_gain_of_1_changes_nothing() -> None:
     one, other = started(1.0).state_dict(), started(None).state_dict()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_blocks_of_gain_0_learn() -> None:
-    """Also what lies before the norm of gain 0, from the second step on."""
+    """Also the layers before the norm of gain 0, from the second step on."""
     model, x_BCHW = started(0.0), torch.rand(8, 3, 16, 16)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     before = model.stages[0].blocks[0].convs[0].weight.detach().clone()

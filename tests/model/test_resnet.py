@@ -1,4 +1,4 @@
-"""The built network: it is what its spec counts, it is deterministic, and every option does something.
+"""The built network has the counts of its spec, is deterministic, and every option has an effect.
 
 Shapes: B images, C channels, H x W pixels, K classes; P patches of D values.
 """
@@ -33,12 +33,6 @@ SMALL = NetworkSpec(
     stem_width=8,
     image_size=16,
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
 
 
 def build(spec: NetworkSpec, how: Initialisation = "default", seed: int = 0) -> ResNet:
@@ -95,7 +89,7 @@ def measure(spec: NetworkSpec, image_size: int) -> tuple[dict[str, int], dict[st
 
 @settings(max_examples=100, deadline=None)
 @given(specs(), st.integers(14, 40))
-def test_every_network_is_what_its_spec_counts(spec: NetworkSpec, other_size: int) -> None:
+def test_every_network_has_the_counts_of_its_spec(spec: NetworkSpec, other_size: int) -> None:
     for image_size in (32, other_size):
         params, shapes, num_flops = measure(spec, image_size)
         plan = layers(spec, image_size)
@@ -107,8 +101,8 @@ def test_every_network_is_what_its_spec_counts(spec: NetworkSpec, other_size: in
 
 @settings(max_examples=100, deadline=None)
 @given(specs())
-def test_scale_is_free_just_where_a_norm_follows(spec: NetworkSpec) -> None:
-    """Of all filters that can be trained: scaled, those of `normed_convs` leave the logits, others change them."""
+def test_only_normed_filters_can_be_rescaled(spec: NetworkSpec) -> None:
+    """Scaling a trainable filter of `normed_convs` keeps the logits; scaling any other changes them."""
     model = build(replace(spec, drop_path=0.0, image_size=16)).double().train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -141,7 +135,7 @@ def test_scale_is_free_just_where_a_norm_follows(spec: NetworkSpec) -> None:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_every_named_network_is_what_its_spec_counts(name: str) -> None:
+def test_every_named_network_has_the_counts_of_its_spec(name: str) -> None:
     params, _, num_flops = measure(named(name), 32)
     assert sum(params.values()) == num_params(named(name))
     assert num_flops == 2 * num_macs(named(name))
@@ -207,7 +201,7 @@ def test_batch_norm_momentum_reaches_every_norm() -> None:
 
 
 @pytest.mark.parametrize("how", ["default", "dirac"])
-def test_initialisation_depends_on_its_generator_alone(how: Initialisation) -> None:
+def test_initialisation_depends_only_on_its_generator(how: Initialisation) -> None:
     first = build(SMALL, how, seed=3).state_dict()
     torch.manual_seed(99)
     model = ResNet(SMALL)

@@ -1,4 +1,4 @@
-"""What a spec promises and refuses. That its counts are the built network's is shown in test_resnet.py."""
+"""What a spec counts and refuses. test_resnet.py compares its counts with the built network."""
 
 import dataclasses
 import subprocess
@@ -35,7 +35,7 @@ def test_counts_of_a_network_small_enough_to_count_by_hand() -> None:
     assert peak_activation_values(spec) == 3 * 4 * 8 * 8
 
 
-def test_peak_counts_what_a_projection_keeps() -> None:
+def test_peak_includes_the_branch_during_a_projection() -> None:
     wider = NetworkSpec(**{**ONE_BLOCK, "widths": (8,)})
     shortcut = next(layer for layer in layers(wider) if layer.name.endswith("shortcut.conv"))
     assert shortcut.num_live_values == (4 + 8 + 8) * 8 * 8  # input, output, and the branch waiting to be added

@@ -1,4 +1,4 @@
-"""Charts: what is drawn is what was given, for two classes or a hundred, one run or several."""
+"""Charts draw the given values, for two classes or a hundred, one run or several."""
 
 import random
 from typing import Any
@@ -19,9 +19,9 @@ from pocket_resnet.plots.style import COLORS, png, shown
 def records(seed: int, epochs: int = 4) -> list[dict[str, Any]]:
     draws = random.Random(seed)
     keys = ("train_loss", "val_nll", "train_accuracy", "val_accuracy", "lr")
-    found = [{"epoch": epoch + 1} | {key: draws.random() for key in keys} for epoch in range(epochs)]
-    del found[0]["val_nll"], found[0]["val_accuracy"]  # not every epoch is validated
-    return found
+    records = [{"epoch": epoch + 1} | {key: draws.random() for key in keys} for epoch in range(epochs)]
+    del records[0]["val_nll"], records[0]["val_accuracy"]  # not every epoch is validated
+    return records
 
 
 def points(axes: Axes) -> list[tuple[list[float], list[float]]]:
@@ -66,10 +66,10 @@ def test_several_runs_are_a_mean_and_a_band() -> None:
 
 
 def test_confusion_matrix_has_the_counts() -> None:
-    found = evaluation(4)
-    drawn = figures.confusion_matrix(found)
+    evaluated = evaluation(4)
+    drawn = figures.confusion_matrix(evaluated)
     written = np.array([int(text or 0) for text in texts(drawn)]).reshape(4, 4)
-    assert written.tolist() == [list(row) for row in found.confusion]
+    assert written.tolist() == [list(row) for row in evaluated.confusion]
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == [f"class {k}" for k in range(4)]
     [image] = drawn.axes[0].images
     ink_KK3 = np.asarray(image.get_array())
@@ -77,56 +77,56 @@ def test_confusion_matrix_has_the_counts() -> None:
 
 
 def test_class_accuracies_stand_in_order() -> None:
-    found = evaluation(5)
-    drawn = figures.class_accuracies(found)
+    evaluated = evaluation(5)
+    drawn = figures.class_accuracies(evaluated)
     names = [label.get_text() for label in drawn.axes[0].get_yticklabels()][::-1]
-    by_name = {result.name: result for result in found.per_class}
+    by_name = {result.name: result for result in evaluated.per_class}
     assert names == sorted(by_name, key=lambda name: -by_name[name].accuracy)
     dots = [line.get_xdata()[0] for line in drawn.axes[0].lines if line.get_marker() == "o"]
     assert dots[::-1] == pytest.approx([100 * by_name[name].accuracy for name in names])
-    assert f"{found.accuracy:.1%}" in texts(drawn)[0]
+    assert f"{evaluated.accuracy:.1%}" in texts(drawn)[0]
 
 
 def test_confused_pairs_are_the_most_frequent_mistakes() -> None:
-    found = evaluation(4)
-    counts = {(i, j): found.confusion[i][j] for i in range(4) for j in range(4) if i != j}
-    drawn = figures.confused_pairs(found, 3)
+    evaluated = evaluation(4)
+    counts = {(i, j): evaluated.confusion[i][j] for i in range(4) for j in range(4) if i != j}
+    drawn = figures.confused_pairs(evaluated, 3)
     [axes] = drawn.axes
     assert [bar.get_width() for bar in axes.patches] == sorted(counts.values(), reverse=True)[:3]
-    for label, pair in zip(axes.get_yticklabels(), found.confusions(3), strict=True):
+    for label, pair in zip(axes.get_yticklabels(), evaluated.confusions(3), strict=True):
         assert label.get_text() == f"{pair.true} → {pair.predicted}"
         assert pair.num_images == counts[int(pair.true[-1]), int(pair.predicted[-1])]
-        assert pair.share == pair.num_images / sum(found.confusion[int(pair.true[-1])])
+        assert pair.share == pair.num_images / sum(evaluated.confusion[int(pair.true[-1])])
 
 
 def test_network_without_mistakes_can_be_drawn() -> None:
-    found = summarise(torch.eye(3), torch.arange(3), ("a", "b", "c"), "val", 1)
-    assert found.confusions() == []
-    assert png(figures.confused_pairs(found)).startswith(b"\x89PNG")
+    evaluated = summarise(torch.eye(3), torch.arange(3), ("a", "b", "c"), "val", 1)
+    assert evaluated.confusions() == []
+    assert png(figures.confused_pairs(evaluated)).startswith(b"\x89PNG")
 
 
-def test_class_that_is_never_right_and_class_without_images() -> None:
+def test_class_without_hits_and_class_without_images() -> None:
     probabilities_NK = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]])
-    found = summarise(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val", 1)
-    drawn = figures.class_accuracies(found)
+    evaluated = summarise(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val", 1)
+    drawn = figures.class_accuracies(evaluated)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["b", "a"]
-    assert png(figures.confusion_matrix(found))
+    assert png(figures.confusion_matrix(evaluated))
 
 
 @pytest.mark.parametrize("num_classes", [2, 20, 100])
 def test_any_number_of_classes_can_be_drawn(num_classes: int) -> None:
-    found = evaluation(num_classes)
-    assert png(figures.confusion_matrix(found)).startswith(b"\x89PNG")
-    drawn = figures.class_accuracies(found)
+    evaluated = evaluation(num_classes)
+    assert png(figures.confusion_matrix(evaluated)).startswith(b"\x89PNG")
+    drawn = figures.class_accuracies(evaluated)
     assert len(drawn.axes[0].get_yticklabels()) <= figures.MOST_BARS
     assert png(drawn)
 
 
 def test_reliability_diagram_has_the_bins() -> None:
-    found = evaluation(4)
-    confidence_N, predicted_N = found.probabilities_NK.max(1)
-    bins = calibration_bins(confidence_N, predicted_N == found.labels_N)
-    drawn = figures.reliability_diagram(found)
+    evaluated = evaluation(4)
+    confidence_N, predicted_N = evaluated.probabilities_NK.max(1)
+    bins = calibration_bins(confidence_N, predicted_N == evaluated.labels_N)
+    drawn = figures.reliability_diagram(evaluated)
     axes, counts = drawn.axes
     x, y = next((line.get_xdata(), line.get_ydata()) for line in axes.lines if line.get_marker() == "o")
     assert list(x) == pytest.approx([100 * each.confidence for each in bins])
@@ -134,8 +134,8 @@ def test_reliability_diagram_has_the_bins() -> None:
     assert sum(bar.get_height() for bar in counts.patches) == pytest.approx(100)
     for bar, each in zip(counts.patches, bins, strict=True):
         assert bar.get_x() < 100 * each.confidence < bar.get_x() + 100 / 15
-    assert axes.get_title("left") == f"expected calibration error {100 * found.ece:.1f} points"
-    assert found.ece == calibration_error(confidence_N, predicted_N == found.labels_N)
+    assert axes.get_title("left") == f"expected calibration error {100 * evaluated.ece:.1f} points"
+    assert evaluated.ece == calibration_error(confidence_N, predicted_N == evaluated.labels_N)
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,4 +1,4 @@
-"""Pictures of images: each above its caption, the surest mistakes first, Grad-CAM for the predicted class."""
+"""Image grids: each image above its caption, the most confident mistakes first, Grad-CAM for the predicted class."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def captions(drawn: Figure) -> list[str]:
 
 
 def greys(drawn: Figure) -> list[int]:
-    """The levels of grey in the order in which they come, from the top left, white and what is no image left out."""
+    """The levels of grey in reading order, without white and anything that is not an image."""
     [image] = drawn.axes[0].images
     levels_HW = np.asarray(image.get_array())[..., 0]
     return list(dict.fromkeys(level for level in levels_HW.flatten().tolist() if level != 255))
@@ -41,17 +41,17 @@ def test_images_stand_above_their_captions() -> None:
         plots.image_grid(painted(10, 20), ["one"])
 
 
-def test_surest_mistakes_come_first() -> None:
+def test_most_confident_mistakes_come_first() -> None:
     probabilities_NK = torch.tensor([[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.1, 0.1, 0.8], [0.0, 0.3, 0.7]])
-    found = summarise(probabilities_NK, torch.tensor([1, 1, 0, 1]), NAMES, "val", 1)
-    drawn = plots.mistake_grid(found, painted(10, 20, 30, 40), 2)
+    evaluation = summarise(probabilities_NK, torch.tensor([1, 1, 0, 1]), NAMES, "val", 1)
+    drawn = plots.mistake_grid(evaluation, painted(10, 20, 30, 40), 2)
     assert greys(drawn) == [30, 40]
     assert captions(drawn) == ["c, 80%", "is a", "c, 70%", "is b"]
 
 
 def test_without_mistakes_the_grid_is_white() -> None:
-    found = summarise(torch.eye(3), torch.arange(3), NAMES, "val", 1)
-    assert (pixels(plots.mistake_grid(found, painted(10, 20, 30))) == 255).all()
+    evaluation = summarise(torch.eye(3), torch.arange(3), NAMES, "val", 1)
+    assert (pixels(plots.mistake_grid(evaluation, painted(10, 20, 30))) == 255).all()
 
 
 def test_gradcam_is_of_the_predicted_class(tiny_model: ResNet) -> None:

@@ -1,4 +1,4 @@
-"""The network's diagram: its parts are the network."""
+"""The parts of the network's diagram add up to the network."""
 
 import pytest
 
@@ -10,12 +10,12 @@ from pocket_resnet.plots.network_diagram import parts
 @pytest.mark.parametrize("name", CATALOG)
 def test_parts_of_any_network_add_up(name: str) -> None:
     spec = CATALOG[name]
-    found = parts(spec)
-    assert [part.name for part in found] == [
+    drawn_parts = parts(spec)
+    assert [part.name for part in drawn_parts] == [
         "stem", *(f"stage {stage + 1}" for stage in range(len(spec.widths))), "head"
     ]  # fmt: skip
-    assert sum(part.num_params for part in found) == num_params(spec)
-    assert sum(part.num_macs for part in found) == num_macs(spec)
+    assert sum(part.num_params for part in drawn_parts) == num_params(spec)
+    assert sum(part.num_macs for part in drawn_parts) == num_macs(spec)
     shapes = {layer.name: layer.out_shape for layer in layers(spec)}
-    assert found[-1].out_shape == shapes["head"]
-    assert [part.out_shape[0] for part in found[1:-1]] == list(spec.stage_channels)
+    assert drawn_parts[-1].out_shape == shapes["head"]
+    assert [part.out_shape[0] for part in drawn_parts[1:-1]] == list(spec.stage_channels)

@@ -1,4 +1,4 @@
-"""Charts of a search show what they are given, also with a single trial or names that are odd."""
+"""Charts of a search show the given values, also for a single trial or odd names."""
 
 import pytest
 

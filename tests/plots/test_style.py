@@ -1,4 +1,4 @@
-"""The style of pictures: the user's settings change none of them, and stay."""
+"""The style of pictures: the user's settings do not change it and stay unchanged."""
 
 import io
 
@@ -16,7 +16,7 @@ def drawn() -> Figure:
 
 
 def test_settings_of_the_user_change_no_picture_and_stay() -> None:
-    """Row 56: when it is made and when it is written; LaTeX is neither there nor needed."""
+    """Row 56: neither when a figure is made nor when it is written; LaTeX is not needed."""
     usual = png(drawn())
     theirs = {"text.usetex": True, "font.size": 40.0, "savefig.transparent": True, "figure.dpi": 30.0}
     before = {key: rcParams[key] for key in theirs}

@@ -11,12 +11,12 @@ NAMES = sorted(path.stem for path in recipes_folder().glob("*.toml"))
 
 def header(name: str) -> str:
     """The comment at the top."""
-    found = re.match(r"(#.*\n)+", (recipes_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    assert found, "no comment at the top"
-    return found[0]
+    comment = re.match(r"(#.*\n)+", (recipes_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    assert comment, "no comment at the top"
+    return comment[0]
 
 
-def test_there_are_some() -> None:
+def test_recipes_are_packaged() -> None:
     assert {"fast", "original"} <= set(NAMES)
 
 

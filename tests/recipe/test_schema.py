@@ -1,4 +1,4 @@
-"""Recipes: every key can be misspelt or have a wrong value and is then named with its line; TOML goes both ways."""
+"""Recipes: errors name a misspelt key or wrong value with its line; TOML round trips."""
 
 import contextlib
 from collections.abc import Iterator
@@ -45,10 +45,10 @@ def refusal(text: str) -> str:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_misspelt_key(key: str) -> None:
-    """Row 18: file, line, the key as written and the one that was meant."""
+    """Row 18: file, line, the key as written and the nearest known key."""
     text, line = toml_with(key + key[-1], "1")
-    told = f"some.toml:{line}: unknown `{key}{key[-1]}`, did you mean `{key.rpartition('.')[2]}`?"
-    assert refusal(text) == f"{told}\n  pocket-resnet train --help explains every key"
+    message = f"some.toml:{line}: unknown `{key}{key[-1]}`, did you mean `{key.rpartition('.')[2]}`?"
+    assert refusal(text) == f"{message}\n  pocket-resnet train --help explains every key"
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -73,7 +73,7 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[optimm]\nlr = 1.0", "some.toml:1: unknown `optimm`, did you mean `optim`?"),
         ("[optim]\nlerning_rate = 1", "some.toml:2: unknown `optim.lerning_rate`, did you mean `lr`?"),
@@ -108,13 +108,13 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
         ("x = " + 5000 * "[", "some.toml: nested too deeply"),
     ],
 )
-def test_refusals(text: str, told: str) -> None:
+def test_refusals(text: str, message: str) -> None:
     """Row 18."""
-    assert told in refusal(text)
+    assert message in refusal(text)
 
 
-def test_sides_are_those_of_the_dial_s_network_where_it_decides() -> None:
-    """Which is known only with the data; the one in the recipe could not take 4 pixels."""
+def test_image_sizes_are_checked_against_the_dials_network() -> None:
+    """The dial's network is known only with the data; the recipe's own one is too deep for 4 pixels."""
     changes = {"budget": "1M", "epochs": 20, "train_image_sizes": [4, 32]}
     assert override(load_recipe("fast"), changes | {"dial": ["model"]}).train_image_sizes == (4, 32)
     with pytest.raises(RecipeError, match="4 pixels: too small"):
@@ -122,17 +122,17 @@ def test_sides_are_those_of_the_dial_s_network_where_it_decides() -> None:
 
 
 def test_byte_order_mark_and_other_bytes(tmp_path: Path) -> None:
-    """Row 18: Windows editors put a mark first; UTF-16 and binary files are refused, and so is a huge one."""
+    """Row 18: a byte order mark, as Windows editors write it, is skipped; UTF-16, binary and huge files are refused."""
     path = tmp_path / "r.toml"
     path.write_bytes(b"\xef\xbb\xbfepochs = 7\r\n[optim]\r\nlr = 1.0\r\n")
     assert load_recipe(str(path)).epochs == 7
-    for content, told in {
+    for content, message in {
         "epochs = 7".encode("utf-16"): "cannot be read as a UTF-8 text file",
         b"\x00\xff": "cannot be read as a UTF-8 text file",
         b"# " + bytes(2**21): "over 1,048,576 bytes",
     }.items():
         path.write_bytes(content)
-        with pytest.raises(UsageError, match=told) as raised:
+        with pytest.raises(UsageError, match=message) as raised:
             load_recipe(str(path))
         assert raised.value.where == path
     for missing in (tmp_path / "none.toml", tmp_path):
@@ -182,12 +182,12 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
     data=TEXT,
     lr=st.floats(0, allow_infinity=False),
     seed=st.integers(0, 2**63 - 1),
-    sides=st.lists(st.integers(4, 32)),
+    image_sizes=st.lists(st.integers(4, 32)),
 )
-def test_toml_round_trip_of_any_value(name: str, data: str, lr: float, seed: int, sides: list[int]) -> None:
+def test_toml_round_trip_of_any_value(name: str, data: str, lr: float, seed: int, image_sizes: list[int]) -> None:
     """Paths with quotes, newlines, control characters and emoji; the smallest and the largest numbers."""
     recipe = override(
-        Recipe(), {"name": name, "data.name": data, "optim.lr": lr, "seed": seed, "train_image_sizes": sides}
+        Recipe(), {"name": name, "data.name": data, "optim.lr": lr, "seed": seed, "train_image_sizes": image_sizes}
     )
     again = parse_recipe(to_toml(recipe), PATH)
     assert again == recipe
@@ -220,7 +220,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_change_is_a_difference(key: str) -> None:
-    """All but how and how long it computes; a value that is changed shows under its key."""
+    """Every key except hardware, checkpoints and max_steps; a changed value appears under its key."""
     old = dict(flat(DEFAULTS))[key]
     candidates = [not old] if isinstance(old, bool) else [1, 2, 0.5, "x", "5M", [4], [1, 1, 1], [3, 3, 1], [64, 64, 64]]
     candidates += ["trainval", "reflect", "none", "muon", "linear", "cpu", "fp32", "off", "dirac", "whitening", "pool"]
@@ -232,11 +232,11 @@ def test_every_change_is_a_difference(key: str) -> None:
             if dict(flat(changed.model_dump(mode="json")))[key] != old:
                 break
     assert changed is not None
-    found = [line.partition(":")[0] for line in differences(Recipe(), changed)]
+    different_keys = [line.partition(":")[0] for line in differences(Recipe(), changed)]
     free = key in ("max_steps", "track", "data.num_workers", "teacher.model", "pretrained.model") or key.startswith(
         ("hardware.", "checkpoint.")
     )
-    assert found == ([] if free else [key])
+    assert different_keys == ([] if free else [key])
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_budgets_in_millions_are_exact(count: int) -> None:
 @pytest.mark.parametrize(
     "text", ["0", "5X", "", "M", "-5M", "1e6", "0.5", "1.0000001M", "5MM", "5 M", "nan", "inf", "9" * 99]
 )
-def test_meaningless_budgets(text: str) -> None:
+def test_invalid_budgets(text: str) -> None:
     """Row 16: field and accepted forms."""
     with pytest.raises(RecipeError, match="budget") as raised:
         parse_count(text)
@@ -278,7 +278,7 @@ def test_meaningless_budgets(text: str) -> None:
         ({"hard_fraction": 0.9, "batch_size": 2}, "hard_fraction 0.9 drops no image from batches of 2"),
     ],
 )
-def test_what_leaves_nothing_to_choose_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_hard_fractions_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as raised:
         Recipe.model_validate(changes)
     assert raised.value.key == "hard_fraction"

@@ -1,4 +1,4 @@
-"""A network's size by whatever name it has."""
+"""The size of a network given by name, recipe or folder."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from pocket_resnet.training.run import train
 
 
 def test_figures_are_the_built_network_s(tiny_spec: NetworkSpec, tiny_model: ResNet) -> None:
-    found = summarise(tiny_spec)
+    summary = summarise(tiny_spec)
     count = sum(parameter.numel() for parameter in tiny_model.parameters())
-    assert found["num_params"] == sum(layer["num_params"] for layer in found["layers"]) == count
-    assert found["num_macs"] == sum(layer["num_macs"] for layer in found["layers"])
-    assert found["num_bytes"] == 4 * count
-    assert found["spec"] == dataclasses.asdict(tiny_spec)
-    largest = max(layer["out_shape"][0] * layer["out_shape"][1] * layer["out_shape"][2] for layer in found["layers"])
-    assert found["peak_activation_bytes"] >= 4 * 2 * largest  # a layer's input and output at least
+    assert summary["num_params"] == sum(layer["num_params"] for layer in summary["layers"]) == count
+    assert summary["num_macs"] == sum(layer["num_macs"] for layer in summary["layers"])
+    assert summary["num_bytes"] == 4 * count
+    assert summary["spec"] == dataclasses.asdict(tiny_spec)
+    largest = max(layer["out_shape"][0] * layer["out_shape"][1] * layer["out_shape"][2] for layer in summary["layers"])
+    assert summary["peak_activation_bytes"] >= 4 * 2 * largest  # a layer's input and output at least
 
 
 @pytest.mark.usefixtures("synthetic")
@@ -41,7 +41,7 @@ def test_every_kind_of_name(make_recipe: Callable[..., Recipe], tmp_path: Path) 
 
 
 def test_a_recipe_s_network_is_as_large_as_its_budget_allows(tmp_path: Path) -> None:
-    """As `train` builds it: the dial's, or the recipe's own, scaled."""
+    """As `train` builds it: the dial's network, or the recipe's own one scaled."""
     assert find_spec("best") == design(Budget(num_params=5_000_000), epochs=load_recipe("best").epochs).spec
     for budget in ('"100K"', "100_000"):
         (tmp_path / "mine.toml").write_text(f'base = "fast"\nbudget = {budget}')

@@ -1,4 +1,4 @@
-"""Recipes on top of recipes: `base`, and what file, flag and program have set; round trips are in test_recipe.py."""
+"""Recipes based on recipes, and which keys count as explicit; round trips are in test_schema.py."""
 
 from pathlib import Path
 
@@ -30,8 +30,8 @@ def test_base_is_another_recipe(tmp_path: Path) -> None:
     assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
 
 
-def test_what_is_set_is_remembered(tmp_path: Path) -> None:
-    """By file, its base and a program, whatever the value; a recipe that is the same otherwise is equal."""
+def test_explicit_keys_are_remembered(tmp_path: Path) -> None:
+    """Set by file, base or program, at any value; recipes that differ only in explicit keys are equal."""
     (tmp_path / "mine.toml").write_text('base = "fast"\n[optim]\nlr = 0.2\nclip_norm = 0.0\n[augment]\n')
     fast, mine = load_recipe("fast"), load_recipe(str(tmp_path / "mine.toml"))
     assert mine.explicit == fast.explicit | {"optim.clip_norm"}
@@ -53,12 +53,12 @@ def test_what_is_set_is_remembered(tmp_path: Path) -> None:
         (["--model.widths", "16", "32", "64", "--data.seed", "None"], {"model.widths", "data.seed"}),
     ],
 )
-def test_flags_that_were_given(words: list[str], explicit: set[str]) -> None:
+def test_flags_are_explicit_keys(words: list[str], explicit: set[str]) -> None:
     best = load_recipe("best")
-    found = _parse("train", ["best", *words]).recipe
-    assert found.explicit == best.explicit | explicit
-    assert differences(best, override(best, {key: dotted(found.model_dump())[key] for key in explicit})) == (
-        differences(best, found)
+    recipe = _parse("train", ["best", *words]).recipe
+    assert recipe.explicit == best.explicit | explicit
+    assert differences(best, override(best, {key: dotted(recipe.model_dump())[key] for key in explicit})) == (
+        differences(best, recipe)
     )
 
 
@@ -66,12 +66,12 @@ def test_flags_that_were_given(words: list[str], explicit: set[str]) -> None:
     ("words", "min_steps"),
     [([], 250), (["--epochs", "3"], 0), (["--epochs=3"], 0), (["--epochs", "3", "--min-steps", "50"], 50)],
 )
-def test_epochs_that_were_given_are_kept(words: list[str], min_steps: int) -> None:
-    """Row 58: also where data are few and the recipe asks for more optimizer steps."""
+def test_explicit_epochs_are_kept(words: list[str], min_steps: int) -> None:
+    """Row 58: also if few images would need more epochs for the recipe's min_steps."""
     assert _parse("train", ["fast", *words]).recipe.min_steps == min_steps
 
 
-def test_epochs_of_a_recipe_of_ones_own_are_kept(tmp_path: Path) -> None:
+def test_epochs_of_a_recipe_file_are_kept(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('base = "fast"\nepochs = 3\n')
     (tmp_path / "other.toml").write_text('base = "fast"\nseed = 3\n')
     assert load_recipe(str(tmp_path / "mine.toml")).min_steps == 0
@@ -81,6 +81,6 @@ def test_epochs_of_a_recipe_of_ones_own_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "meant"), [("optim_lr", "optim.lr"), ("lr", "optim.lr"), ("learning_rate", "optim.lr")]
 )
-def test_a_key_outside_its_table_is_answered_with_its_table(key: str, meant: str, tmp_path: Path) -> None:
+def test_a_key_outside_its_table_gets_a_hint(key: str, meant: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"unknown `{key}`, did you mean `{meant}`?"):
         parse_recipe(f"{key} = 0.1\n", tmp_path / "mine.toml")

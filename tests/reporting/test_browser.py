@@ -16,7 +16,7 @@ NUM_PICTURES = 9
 
 @pytest.mark.parametrize(("width_px", "scheme"), [(360, "dark"), (1400, "light")])
 def test_in_a_browser(width_px: int, scheme: str, train_hostile: Callable[..., Path], browser: Any) -> None:
-    """No error, no request, every picture there and on white, nothing wider than the window, numbers as recorded."""
+    """No error, no request, every picture present and on white, nothing wider than the window, numbers as recorded."""
     folder = train_hostile("r")
     path = write_report([folder])
     view = browser.new_page(viewport={"width": width_px, "height": 800}, color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""Templates: text becomes HTML by being escaped, what is missing is an error, numbers are written alike everywhere."""
+"""Templates: text is escaped, missing values are errors, numbers have one format."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-import pocket_resnet.reporting
+import pocket_resnet
 from pocket_resnet.reporting import page
 
-TEMPLATES = Path(pocket_resnet.reporting.__file__).parent / "templates"
+PACKAGE = Path(pocket_resnet.__file__).parent
 
 
 def test_text_is_escaped() -> None:
@@ -18,13 +18,16 @@ def test_text_is_escaped() -> None:
     assert "<b>" not in html
 
 
-def test_what_is_missing_is_an_error() -> None:
+def test_missing_values_are_errors() -> None:
     with pytest.raises(UndefinedError, match="title"):
         page.render("base", {})
 
 
 def test_no_template_marks_text_as_safe() -> None:
-    for path in TEMPLATES.glob("*.jinja"):
+    """Of reports, exported pages and the server."""
+    templates = sorted(PACKAGE.rglob("*.jinja"))
+    assert {path.parents[1].name for path in templates} == {"reporting", "web", "serving"}
+    for path in templates:
         assert not re.search(r"\|\s*safe\b|autoescape|Markup", path.read_text(encoding="utf-8")), path
 
 

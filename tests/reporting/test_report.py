@@ -1,4 +1,4 @@
-"""Reports: their numbers are the run's, nothing gets out of its text, and a browser finds them whole."""
+"""Reports: their numbers are the run's, and all text is escaped."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ Trained = Callable[..., Path]
 
 
 class Reader(HTMLParser):
-    """What a page consists of: its tags, the cells of its tables, its pictures."""
+    """Parses a page: its tags, the cells of its tables, its pictures."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -79,15 +79,15 @@ def test_one_run(train_hostile: Trained) -> None:
     folder = train_hostile("r")
     path = write_report([folder])
     assert path == folder / "report.html"
-    found, result = Reader(path), json.loads((folder / "result.json").read_text())
-    assert list(found.pictures) == PICTURES
-    for name, attributes in found.pictures.items():
+    page, result = Reader(path), json.loads((folder / "result.json").read_text())
+    assert list(page.pictures) == PICTURES
+    for name, attributes in page.pictures.items():
         content = base64.b64decode(attributes["src"].removeprefix("data:image/png;base64,"))
         assert content == (folder / "plots" / f"{name}.png").read_bytes()
         assert Image.open(io.BytesIO(content)).size == (int(attributes["width"]), int(attributes["height"]))
         assert attributes["alt"]
     low, high = result["interval"]
-    for told in (
+    for text in (
         f"Accuracy{result['accuracy']:.2%}95%: {low:.2%} to {high:.2%}; 30 validation images",
         f"Parameters{result['num_params']:,}",
         f"Multiply-adds{result['num_macs']:,}",
@@ -95,14 +95,14 @@ def test_one_run(train_hostile: Trained) -> None:
         f"pocket-resnet train {folder}/recipe.toml",
         to_toml(load_recipe(str(folder / "recipe.toml"))),
     ):
-        assert told in found.text
-    check_epochs(found, folder)
-    check_evaluation(found, folder)
+        assert text in page.text
+    check_epochs(page, folder)
+    check_evaluation(page, folder)
 
 
-def check_epochs(found: Reader, folder: Path) -> None:
+def check_epochs(page: Reader, folder: Path) -> None:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for row, record in zip(found.tables["epochs"][1:], records, strict=True):
+    for row, record in zip(page.tables["epochs"][1:], records, strict=True):
         assert row[:4] == [
             str(record["epoch"]),
             str(record["step"]),
@@ -112,51 +112,49 @@ def check_epochs(found: Reader, folder: Path) -> None:
         assert row[4:6] == [f"{record['train_accuracy']:.2%}", f"{record['val_accuracy']:.2%}"]
 
 
-def check_evaluation(found: Reader, folder: Path) -> None:
+def check_evaluation(page: Reader, folder: Path) -> None:
     evaluation = evaluate_model(folder)
-    assert (
-        f"Expected calibration error {evaluation.ece:.4f}, negative log-likelihood {evaluation.nll:.4f}" in found.text
-    )
-    assert f"{evaluation.ece:.4f}" in found.pictures["reliability"]["alt"]
-    rows = {row[0]: row[1:3] for row in found.tables["per-class"][1:]}
+    assert f"Expected calibration error {evaluation.ece:.4f}, negative log-likelihood {evaluation.nll:.4f}" in page.text
+    assert f"{evaluation.ece:.4f}" in page.pictures["reliability"]["alt"]
+    rows = {row[0]: row[1:3] for row in page.tables["per-class"][1:]}
     assert rows == {each.name: [str(each.num_images), f"{each.accuracy:.1%}"] for each in evaluation.per_class}
     mistakes = {
-        (CLASS_NAMES.index(row[0]), CLASS_NAMES.index(row[1])): int(row[2]) for row in found.tables["confusions"][1:]
+        (CLASS_NAMES.index(row[0]), CLASS_NAMES.index(row[1])): int(row[2]) for row in page.tables["confusions"][1:]
     }
     expected = {(i, j): evaluation.confusion[i][j] for i in range(3) for j in range(3) if i != j}
     assert mistakes == {pair: count for pair, count in expected.items() if count}
     spec = load_recipe(str(folder / "recipe.toml")).model
-    assert found.tables["network-parts"][-1] == ["total", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
+    assert page.tables["network-parts"][-1] == ["total", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
 
 
-def test_names_cannot_break_out(train_hostile: Trained) -> None:
-    """Neither of classes nor of runs; and the page forbids itself scripts and addresses."""
+def test_names_are_escaped(train_hostile: Trained) -> None:
+    """Names of classes and runs; the page's policy forbids scripts and requests."""
     folder = train_hostile("a run & <b>", name="<i>recipe</i>")
     path = write_report([folder, train_hostile("other", seed=1)])
     for page_path in (path, write_report([folder])):
         text = page_path.read_text(encoding="utf-8")
-        found = Reader(page_path)
-        assert not {"script", "b", "i", "iframe", "object"} & set(found.tags)
-        assert found.tags.count("img") == len(found.pictures)
+        page = Reader(page_path)
+        assert not {"script", "b", "i", "iframe", "object"} & set(page.tags)
+        assert page.tags.count("img") == len(page.pictures)
         assert "onerror" not in re.sub(r'alt="[^"]*"', "", text.replace(escape(CLASS_NAMES[1]), ""))
         assert not re.search(r'(src|href|action)="(?!data:)', text)
         assert "url(" not in text
         assert "default-src 'none'" in text
-        assert "a run & <b>" in found.text
-    assert all(name in found.text for name in CLASS_NAMES)
+        assert "a run & <b>" in page.text
+    assert all(name in page.text for name in CLASS_NAMES)
 
 
 def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
-    """Seeds together, differences named and tested in pairs, accuracies those of the runs."""
+    """Seeds are grouped, differences are named and tested in pairs, accuracies are those of the runs."""
     folders = [train_hostile("a"), train_hostile("b", seed=1), train_hostile("c", epochs=1)]
     path = write_report(folders)
     assert path == tmp_path / "runs" / "report" / "report.html"
-    found = Reader(path)
-    assert list(found.pictures) == ["accuracies", "learning"]
+    page = Reader(path)
+    assert list(page.pictures) == ["accuracies", "learning"]
     open_data = saved_run.opener(None)
     a, b, c = (saved_run.read_run(folder, open_data) for folder in folders)
     pair = paired_difference(b.hit_N, a.hit_N)
-    header, first, second, third = found.tables["comparison"]
+    header, first, second, third = page.tables["comparison"]
     assert first[:2] == ["a", f"{a.evaluation.accuracy:.2%}"]
     assert first[3:] == ["–", "", "", ""]
     difference = f"{100 * (b.evaluation.accuracy - a.evaluation.accuracy):+.2f}".replace("-", "−")
@@ -164,38 +162,38 @@ def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
     assert pair.num_only_first - pair.num_only_second == int(b.hit_N.sum()) - int(a.hit_N.sum())
     assert third[1] == f"{c.evaluation.accuracy:.2%}"
     assert header[-1] == "p"
-    recipes = found.tables["recipes"][1:]
+    recipes = page.tables["recipes"][1:]
     assert [row[0] for row in recipes] == ["a and 1 more", "c"]
     assert [row[3] for row in recipes] == ["2", "1"]
     assert "epochs: 2 -> 1" in recipes[1][2]
     mean = (a.evaluation.accuracy + b.evaluation.accuracy) / 2
     assert recipes[0][4].startswith(f"{mean:.2%} ± ")
-    assert [row[0] for row in found.tables["costs"][1:]] == ["a", "b", "c"]
+    assert [row[0] for row in page.tables["costs"][1:]] == ["a", "b", "c"]
 
 
 def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = train_hostile("r")
     monkeypatch.setattr(saved_run, "class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3])
-    found = Reader(write_report([folder]))
-    assert "None was misclassified." in found.text
-    assert "mistakes" not in found.pictures
-    assert "Measured again for this report, the accuracy is 100.00%" in found.text
+    page = Reader(write_report([folder]))
+    assert "None was misclassified." in page.text
+    assert "mistakes" not in page.pictures
+    assert "Measured again for this report, the accuracy is 100.00%" in page.text
 
 
 @pytest.mark.filterwarnings("error")
 def test_runs_without_a_record(train_hostile: Trained) -> None:
-    """As after a crash right after --init-from, finished with --resume and fewer --max-steps: no figure is drawn."""
+    """As after a crash right after --init-from, finished with --resume and fewer --max-steps: no curve is drawn."""
     folders = [train_hostile("a"), train_hostile("b", epochs=1)]
     (folders[0] / "metrics.jsonl").write_text("")
-    found = Reader(write_report([folders[0]]))
-    assert "ended before it recorded an epoch" in found.text
-    assert "learning" not in found.pictures
+    page = Reader(write_report([folders[0]]))
+    assert "ended before it recorded an epoch" in page.text
+    assert "learning" not in page.pictures
     assert "learning" in Reader(write_report(folders, folders[0].parent / "both")).pictures
     (folders[1] / "metrics.jsonl").write_text("")
     assert "No run recorded an epoch" in Reader(write_report(folders, folders[0].parent / "both")).text
 
 
-def test_what_is_no_finished_run_is_refused(train_hostile: Trained, tmp_path: Path, synthetic: Any) -> None:
+def test_unfinished_runs_are_refused(train_hostile: Trained, tmp_path: Path, synthetic: Any) -> None:
     folder = train_hostile("r")
     with pytest.raises(UsageError, match="no runs"):
         write_report([])
@@ -246,10 +244,10 @@ def test_train_writes_the_report(recipe_path: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_run_outlives_a_report_that_fails(
+def test_a_failing_report_does_not_lose_the_run(
     recipe_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line on standard error; result, exit code and JSON as ever."""
+    """One line on standard error; result, exit code and JSON are unchanged."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("no ink\nat all")
@@ -265,6 +263,6 @@ def test_run_outlives_a_report_that_fails(
     assert "Traceback" not in captured.err
 
 
-def test_python_s_train_draws_nothing(train_hostile: Trained) -> None:
+def test_train_in_python_writes_no_report(train_hostile: Trained) -> None:
     assert not (train_hostile("r") / "report.html").exists()
     assert commands.Train(Recipe()).report

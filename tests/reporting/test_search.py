@@ -1,4 +1,4 @@
-"""The page about a search: verdict, trials, front; nothing in a record breaks out of the HTML."""
+"""The page about a search: verdict, trials, front; text of a record is escaped."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_no_trial_beat_the_untuned_recipe(record: SearchRecord, tmp_path: Path) 
 
 
 def test_what_the_search_costs(record: SearchRecord, tmp_path: Path) -> None:
-    """In all, in trainings of the untuned recipe, and against training that recipe longer."""
+    """In total, in trainings of the untuned recipe, and compared with training that recipe longer."""
     longer = [FinalRecord("longer", seed, 0.7 + 0.01 * seed, 0.6, Cost(900, 10**13, 9.0, 9.0)) for seed in (1, 2, 3)]
     runs = [*finals(0.1), *longer]
     costly = replace(record, finals=runs, verdict=verdict_of(runs), training_flops=4 * 10**12, longer_epochs=30)
@@ -114,7 +114,7 @@ def test_a_front(record: SearchRecord, tmp_path: Path) -> None:
     assert (tmp_path / "plots/front.png").exists()
 
 
-def test_names_cannot_break_out(record: SearchRecord, tmp_path: Path) -> None:
+def test_names_are_escaped(record: SearchRecord, tmp_path: Path) -> None:
     odd = "</script><b onload=x>"
     hostile = replace(record.trials[0], values=record.trials[0].values | {"optim.lr": 0.1}, error=odd)
     page = page_of(replace(record, name=odd, data=odd, recipe=odd, trials=[hostile, *record.trials[1:]]), tmp_path)

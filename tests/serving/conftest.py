@@ -1,4 +1,4 @@
-"""Servers to send requests to: one in a process of its own, and ones in this process, whose parts tests replace."""
+"""Servers to send requests to: one in its own process, and ones in this process with replaceable parts."""
 
 import http.client
 import io
@@ -91,9 +91,9 @@ class Process(Client):
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
         assert self.process.stderr is not None
         first = self.process.stderr.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", first)
-        assert found, first + self.process.stderr.read()
-        super().__init__(int(found[1]))
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", first)
+        assert address, first + self.process.stderr.read()
+        super().__init__(int(address[1]))
         threading.Thread(target=self._read, daemon=True).start()
 
     def memory_kb(self, name: str) -> int:

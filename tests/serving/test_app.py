@@ -1,4 +1,4 @@
-"""The API's answers, and its own description, from which schemathesis makes requests."""
+"""The API's responses, and its description, from which schemathesis generates requests."""
 
 import http.client
 import io
@@ -38,14 +38,14 @@ def problem(answer: Answer) -> tuple[int, str]:
 
 
 def test_one_and_several(process: Process) -> None:
-    """Row 24: what `predict` says, in the order of the request, also of turned, transparent and deep pictures."""
+    """Row 24: equal to `predict`, in the order of the request, also for rotated, transparent and 16-bit pictures."""
     contents = [picture(seed, size=8 + seed) for seed in range(5)] + odd_pictures()
     expected = pocket_resnet.load(GOLDEN, "cpu").predict(contents, top=3)
     several = predictions(process.send("POST", PREDICT, form(*contents), FORM))
     assert len(several) == len(contents)
-    for content, prediction, found in zip(contents, expected, several, strict=True):
+    for content, prediction, together in zip(contents, expected, several, strict=True):
         [alone] = predictions(process.predict(content))
-        for each in (found, alone):
+        for each in (together, alone):
             assert each["label"] == prediction.label == each["top"][0]["label"]
             top = {ranked["label"]: ranked["probability"] for ranked in each["top"]}
             assert top == pytest.approx(dict(prediction.top), abs=1e-5)
@@ -63,8 +63,10 @@ def odd_pictures() -> list[bytes]:
 
 def test_top(process: Process) -> None:
     for asked, given_back in ((1, 1), (2, 2), (1000, len(pocket_resnet.load(GOLDEN, "cpu").card.class_names))):
-        [found] = predictions(process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"}))
-        assert len(found["top"]) == given_back
+        [prediction] = predictions(
+            process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"})
+        )
+        assert len(prediction["top"]) == given_back
     for asked in ("0", "-1", "1001", "x", "1.5", ""):
         answer = process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"})
         assert answer.status == 422
@@ -73,7 +75,7 @@ def test_top(process: Process) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (form(), "a form without files"),
         (form(b""), "an empty file"),
@@ -85,10 +87,10 @@ def test_top(process: Process) -> None:
         (b"", "a form without files"),
     ],
 )
-def test_bad_forms(body: bytes, told: str, process: Process) -> None:
+def test_bad_forms(body: bytes, message: str, process: Process) -> None:
     answer = process.send("POST", PREDICT, body, FORM)
     assert answer.status == 400
-    assert told in problem(answer)[1]
+    assert message in problem(answer)[1]
 
 
 def test_other_routes(process: Process) -> None:
@@ -103,7 +105,7 @@ def test_other_routes(process: Process) -> None:
         assert problem(process.send(method, path)) == (405, "method not allowed")
 
 
-def test_pages_load_nothing_from_elsewhere(process: Process) -> None:
+def test_pages_load_only_local_files(process: Process) -> None:
     for path in ("/", "/docs"):
         answer = process.send("GET", path)
         assert answer.status == 200
@@ -125,14 +127,14 @@ def test_metrics(start: Callable[..., Server]) -> None:
     server.send("POST", PREDICT, form(*[picture()] * 5), FORM)
     server.predict(b"no")
     server.send("GET", "/" + "x" * 1000)
-    found = figures(server)
-    assert found['pocket_resnet_requests_total{route="/v1/predict",status="200"}'] == 1
-    assert found['pocket_resnet_requests_total{route="/v1/predict",status="400"}'] == 1
-    assert found['pocket_resnet_requests_total{route="other",status="404"}'] == 1
-    assert found["pocket_resnet_batch_size_sum"] == 5
-    assert 1 <= found["pocket_resnet_batch_size_count"] <= 5
-    assert found["pocket_resnet_waiting_pictures"] == 0
-    assert found['pocket_resnet_request_seconds_count{route="/v1/predict"}'] == 2
+    metrics = figures(server)
+    assert metrics['pocket_resnet_requests_total{route="/v1/predict",status="200"}'] == 1
+    assert metrics['pocket_resnet_requests_total{route="/v1/predict",status="400"}'] == 1
+    assert metrics['pocket_resnet_requests_total{route="other",status="404"}'] == 1
+    assert metrics["pocket_resnet_batch_size_sum"] == 5
+    assert 1 <= metrics["pocket_resnet_batch_size_count"] <= 5
+    assert metrics["pocket_resnet_waiting_pictures"] == 0
+    assert metrics['pocket_resnet_request_seconds_count{route="/v1/predict"}'] == 2
 
 
 def test_two_servers_in_a_program(start: Callable[..., Server]) -> None:
@@ -154,10 +156,10 @@ def test_several_requests_over_one_connection(process: Process) -> None:
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_requests_made_from_the_description(mode: GenerationMode, process: Process) -> None:
-    """Row 33: each is answered as the description says, never with a server error.
+    """Row 33: each gets a documented response, never a server error.
 
-    Left out are two checks that need to know pictures: random bytes are valid in the description, and a form's wrong
-    field may be one that is no file.
+    Two checks are left out: the description allows random bytes as a picture, and a form's wrong field may not be a
+    file.
     """
     base = f"http://127.0.0.1:{process.port}"
     schema = schemathesis.openapi.from_url(f"{base}/openapi.json")

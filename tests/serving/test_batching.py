@@ -1,4 +1,4 @@
-"""Pictures that wait are classified together; each gets its own outcome."""
+"""Waiting pictures are classified in batches; each gets its own outcome."""
 
 import asyncio
 import threading
@@ -48,7 +48,7 @@ async def entered(gate: Gate) -> None:
 
 
 def test_waiting_pictures_are_classified_together() -> None:
-    """The first one alone, all that came meanwhile in batches of at most 16; each with its own outcome."""
+    """The first one alone, those that arrive meanwhile in batches of at most 16; each with its own outcome."""
     gate, contents = Gate(), [picture(seed) for seed in range(21)]
 
     async def use(batcher: Batcher) -> list[Any]:
@@ -58,30 +58,30 @@ def test_waiting_pictures_are_classified_together() -> None:
         await asyncio.sleep(0)
         assert batcher.num_waiting == len(contents)
         gate.open.set()
-        found = [await task for task in tasks]
+        outcomes = [await task for task in tasks]
         assert batcher.num_waiting == 0
-        return found
+        return outcomes
 
-    found = with_batcher(gate.classify, use)
+    outcomes = with_batcher(gate.classify, use)
     assert gate.sizes == [1, MAX_BATCH, 4]
     alone = Gate()
     alone.open.set()
     expected = [with_batcher(alone.classify, lambda batcher, each=each: batcher.outcomes([each])) for each in contents]
-    assert [outcome.tolist() for [outcome] in found] == [outcome.tolist() for [outcome] in expected]
+    assert [outcome.tolist() for [outcome] in outcomes] == [outcome.tolist() for [outcome] in expected]
 
 
 def test_bad_pictures_fail_by_themselves() -> None:
     gate = Gate()
     gate.open.set()
     contents = [picture(0), b"no", picture(1), b"", picture(2)[:60]]
-    found = with_batcher(gate.classify, lambda batcher: batcher.outcomes(contents))
-    assert [isinstance(outcome, ImageError) for outcome in found] == [False, True, False, True, True]
+    outcomes = with_batcher(gate.classify, lambda batcher: batcher.outcomes(contents))
+    assert [isinstance(outcome, ImageError) for outcome in outcomes] == [False, True, False, True, True]
     [only] = with_batcher(gate.classify, lambda batcher: batcher.outcomes([b"no"]))
     assert isinstance(only, ImageError)
 
 
 def test_busy() -> None:
-    """The limit counts waiting pictures; those who wait are served."""
+    """The limit counts waiting pictures; pictures within it are classified."""
     gate = Gate()
 
     async def use(batcher: Batcher) -> None:
@@ -96,7 +96,7 @@ def test_busy() -> None:
     with_batcher(gate.classify, use)
 
 
-def test_a_bug_reaches_its_requests_and_the_worker_lives() -> None:
+def test_a_bug_fails_its_requests_and_not_the_worker() -> None:
     def classify(images_BSSC: NDArray[np.uint8]) -> NDArray[np.float32]:
         if len(images_BSSC) > 1:
             raise RuntimeError("bug")
@@ -106,14 +106,14 @@ def test_a_bug_reaches_its_requests_and_the_worker_lives() -> None:
         blocked = await batcher.outcomes([picture()])
         return [*blocked, *await batcher.outcomes([picture()] * MAX_BATCH), *await batcher.outcomes([picture()])]
 
-    found = with_batcher(classify, use)
-    assert isinstance(found[0], np.ndarray)
-    assert isinstance(found[-1], np.ndarray)
-    assert any(isinstance(outcome, RuntimeError) for outcome in found)
+    outcomes = with_batcher(classify, use)
+    assert isinstance(outcomes[0], np.ndarray)
+    assert isinstance(outcomes[-1], np.ndarray)
+    assert any(isinstance(outcome, RuntimeError) for outcome in outcomes)
 
 
 def test_stop_with_pictures_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workers finish what is queued, and one that hangs is left behind."""
+    """The workers finish the queue; a worker that hangs is abandoned."""
     monkeypatch.setattr(batching, "STOP_TIMEOUT_S", 0.2)
     gate = Gate()
 

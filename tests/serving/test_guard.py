@@ -1,4 +1,4 @@
-"""Foreign hosts, origins and paths; headers of every answer; bugs; the log of requests."""
+"""Foreign hosts, origins and paths; headers of every response; bugs; the log of requests."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ def test_foreign_origins(origin: str, process: Process) -> None:
 
 
 def test_a_server_for_other_machines(start: Callable[..., Server]) -> None:
-    """Addresses count, because rebinding needs a name; of names only those that were given."""
+    """Addresses are allowed, because DNS rebinding needs a name; of names only those given."""
     server = start(hosts=Hosts(("localhost", "pictures.example"), any_address=True))
     statuses = {
         host: server.raw("GET /health HTTP/1.1", f"Host: {host}").status
@@ -104,7 +104,7 @@ def bug(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_internal_errors(start: Callable[..., Server], bug: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Row 36: 500 and an id, which the log has with the traceback; the server lives."""
+    """Row 36: status 500 and an id that the log has with the traceback; the server stays up."""
 
     def fail(_: Any) -> Any:
         raise RuntimeError(bug)
@@ -112,19 +112,19 @@ def test_internal_errors(start: Callable[..., Server], bug: str, caplog: pytest.
     server = start(fail)
     for answer in (server.send("GET", "/"), server.predict(picture())):
         assert answer.status == 500
-        found = json.loads(answer.body)
-        assert set(found) == {"error", "hint", "id"}
+        body = json.loads(answer.body)
+        assert set(body) == {"error", "hint", "id"}
         everything = answer.body.decode() + str(answer.headers)
-        for told in (bug, "Traceback", "RuntimeError", ".py", __version__, "uvicorn"):
-            assert told not in everything
-        [record] = [record for record in caplog.records if found["id"] in record.getMessage()]
+        for secret in (bug, "Traceback", "RuntimeError", ".py", __version__, "uvicorn"):
+            assert secret not in everything
+        [record] = [record for record in caplog.records if body["id"] in record.getMessage()]
         assert record.levelno == logging.ERROR
         assert bug in str(record.exc_info)
     assert server.send("GET", "/health").status == 200
 
 
 def test_one_line_a_request(start: Callable[..., Server], logged: pytest.LogCaptureFixture) -> None:
-    """With equal lines too; without query, picture or control characters."""
+    """Also for equal requests; without query, picture or control characters."""
     server = start()
     for _ in range(2):
         server.send("GET", "/health?secret=1")

@@ -31,7 +31,7 @@ def head(*lines: str) -> bytes:
 
 @pytest.fixture
 def flat(process: Process) -> Iterator[None]:
-    """The server's memory grows by a few copies of the largest body at most, and it lives."""
+    """The server's memory grows by a few copies of the largest body at most, and it stays up."""
     process.predict(picture())
     process.forget_peak()
     before_kb = process.memory_kb("VmRSS")
@@ -53,7 +53,7 @@ def test_oversized_with_its_length(process: Process) -> None:
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("kind", ["chunked", "length"])
 def test_oversized_and_sent_to_the_end(kind: str, process: Process) -> None:
-    """Row 33: 413 after the limit; what follows is dropped, and the client can read its answer."""
+    """Row 33: 413 after the limit; the rest is dropped, and the client can read the response."""
     with process.connect() as connection:
         if kind == "chunked":
             connection.sendall(head("Transfer-Encoding: chunked"))
@@ -84,8 +84,8 @@ def test_the_largest_body(process: Process) -> None:
     assert process.predict(content + bytes(MAX_BODY_BYTES - len(content))).status == 200
 
 
-def test_lying_lengths(process: Process) -> None:
-    """Row 33: too short, and the rest is no request; too long, and the client leaves; contradictions."""
+def test_wrong_content_lengths(process: Process) -> None:
+    """Row 33: too short, too long, and contradictory lengths."""
     content = picture()
     with process.connect() as connection:
         connection.sendall(head("Content-Length: 10") + content)
@@ -177,7 +177,7 @@ def test_slow_clients(begun: bytes, start: Callable[..., Server], monkeypatch: p
 
 
 def test_a_slow_request_behind_a_whole_one(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 34: both arrive at once; the second never ends."""
+    """Row 34: both arrive together; the second never ends."""
     monkeypatch.setattr(protocol, "REQUEST_DEADLINE_S", 1.0)
     server = start()
     with server.connect() as connection:
@@ -188,7 +188,7 @@ def test_a_slow_request_behind_a_whole_one(start: Callable[..., Server], monkeyp
 
 
 def test_a_client_that_never_reads(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 34: its answers fill the buffers; it is closed at the deadline."""
+    """Row 34: responses fill the buffers; the connection is closed at the deadline."""
     monkeypatch.setattr(protocol, "REQUEST_DEADLINE_S", 1.0)
     server = start()
     with socket.socket() as connection:
@@ -216,7 +216,7 @@ def test_connections_beyond_the_limit(start: Callable[..., Server], monkeypatch:
 
 
 def test_memory_of_all_bodies_together(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 33: a body that finds the memory full is refused; when the others have gone there is room again."""
+    """Row 33: a body beyond the total memory limit is refused; after the others end there is room again."""
     monkeypatch.setattr(uploads, "MAX_BUFFERED_BYTES", 5_000)
     server = start()
     with server.connect() as connection:
@@ -227,8 +227,8 @@ def test_memory_of_all_bodies_together(start: Callable[..., Server], monkeypatch
     assert server.predict(picture()).status == 200
 
 
-def test_a_hundred_at_once(start: Callable[..., Server]) -> None:
-    """Row 34: the same answers as one by one; those in excess are asked to come again, and are then answered too."""
+def test_a_hundred_concurrent_requests(start: Callable[..., Server]) -> None:
+    """Row 34: the same predictions as one by one; requests over the limit get a retry hint and succeed later."""
     contents = [picture(seed) for seed in range(100)]
     golden = start()
     one_by_one = [golden.predict(content) for content in contents]
@@ -236,8 +236,8 @@ def test_a_hundred_at_once(start: Callable[..., Server]) -> None:
 
     def slow(images_BSSC: NDArray[np.uint8]) -> NDArray[np.float32]:
         all_sent.wait(2)  # so that many wait
-        found_BK: NDArray[np.float32] = classify(images_BSSC)
-        return found_BK
+        probabilities_BK: NDArray[np.float32] = classify(images_BSSC)
+        return probabilities_BK
 
     server = start(slow)
     with ThreadPoolExecutor(len(contents)) as pool:

@@ -1,6 +1,6 @@
 """The page in a browser: a picture is chosen, dropped or pasted, and its classes are shown.
 
-tests/exporting/web has the tests of what it shares with exported pages.
+tests/exporting/web tests the parts that it shares with exported pages.
 """
 
 import json
@@ -55,8 +55,8 @@ def test_samples(start: Callable[..., Server], browser: Any) -> None:
     assert page.said == []
 
 
-def test_what_the_server_refuses(start: Callable[..., Server], browser: Any) -> None:
-    """Its reason is shown, and the last answer stays; so it is if the server is gone."""
+def test_refused_pictures(start: Callable[..., Server], browser: Any) -> None:
+    """The page shows the reason and keeps the last prediction, also if the server is gone."""
     server = start()
     page, error = visit(browser, server), "#error:not([hidden])"
     page.choose("good.png", picture())

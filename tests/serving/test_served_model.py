@@ -1,4 +1,4 @@
-"""Models are opened by path; torch and onnxruntime give `predict`'s answers."""
+"""Models are opened by path; torch and onnxruntime give `predict`'s predictions."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_answers_are_those_of_predict(exported: Path) -> None:
+def test_predictions_match_predict(exported: Path) -> None:
     """Row 20: with the names in the model's order; from one picture or many."""
     classifier = pocket_resnet.load(GOLDEN, "cpu")
     served = [open_served(path) for path in (GOLDEN, exported)]
@@ -42,8 +42,8 @@ def test_answers_are_those_of_predict(exported: Path) -> None:
         assert (model.class_names, model.image_size) == (classifier.card.class_names, size)
         together_BK = model.classify(images_BSSC)
         for prediction, image_SSC, probabilities_K in zip(predictions, images_BSSC, together_BK, strict=True):
-            found = dict(zip(model.class_names, probabilities_K.tolist(), strict=True))
-            assert found == pytest.approx(dict(prediction.top), abs=1e-5)
+            by_name = dict(zip(model.class_names, probabilities_K.tolist(), strict=True))
+            assert by_name == pytest.approx(dict(prediction.top), abs=1e-5)
             np.testing.assert_allclose(model.classify(image_SSC[None])[0], probabilities_K, atol=1e-5)
 
 
@@ -53,10 +53,10 @@ def test_facts(exported: Path) -> None:
     assert open_served(exported).facts == {"recipe": "r"}
 
 
-def test_what_is_no_model(tmp_path: Path) -> None:
+def test_paths_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no")
-    for path, told in (("none", "or an .onnx file"), ("none.onnx", "export MODEL")):
-        with pytest.raises(UsageError, match=told):
+    for path, message in (("none", "or an .onnx file"), ("none.onnx", "export MODEL")):
+        with pytest.raises(UsageError, match=message):
             open_served(tmp_path / path)
     with pytest.raises(ArtifactError):
         open_served(tmp_path / "bad.onnx")

@@ -1,4 +1,4 @@
-"""The command `serve`: where it listens, what it refuses before that, and how it ends."""
+"""The command `serve`: where it listens, what it refuses at start, and how it ends."""
 
 import asyncio
 import io
@@ -37,7 +37,7 @@ def started(tmp_path: Path) -> Iterator[Process]:
 
 
 def test_sigterm(started: Process) -> None:
-    """Row 34: requests that were sent are answered; idle and slow clients do not hold it up; exit 0."""
+    """Row 34: pending requests are answered; idle and slow clients do not delay the exit; exit code 0."""
     assert started.predict(picture()).status == 200
     idle, slow = started.connect(), started.connect()
     slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\n".encode())
@@ -69,8 +69,8 @@ def test_the_terminal_shows_each_request(process: Process) -> None:
     assert len(lines) >= 2
 
 
-def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
-    """asyncio sets TCP_NODELAY on the connections of this listener; without it, each answer came 40 ms late."""
+def test_connections_set_tcp_nodelay() -> None:
+    """Without TCP_NODELAY, each response came 40 ms late."""
 
     async def option_of_a_connection(listener: socket.socket) -> int:
         connected: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -89,7 +89,7 @@ def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
     assert asyncio.run(option_of_a_connection(listen("127.0.0.1", 0, public=False)))
 
 
-def test_listens_on_this_machine_alone(process: Process) -> None:
+def test_listens_only_on_this_machine(process: Process) -> None:
     """Row 35"""
     assert is_loopback_only(process.port)
 
@@ -128,20 +128,20 @@ def test_damaged_model(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "told"),
+    ("host", "port", "message"),
     [
         ("no.such.host.invalid", 0, "no such host"),
         ("127.0.0.1", -1, "port -1 is out of range\n  use 1 to 65535"),
         ("127.0.0.1", 65_536, "port 65536 is out of range\n  use 1 to 65535"),
     ],
 )
-def test_invalid_addresses(host: str, port: int, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_invalid_addresses(host: str, port: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         listen(host, port, public=False)
 
 
-def test_port_of_root(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    """Ports below 1024 are refused to others than root."""
+def test_privileged_port(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Ports below 1024 need root."""
 
     def bind(*_: object) -> None:
         raise PermissionError(13, "Permission denied")

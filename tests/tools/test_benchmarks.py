@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: a child's memory alone, medians, shapes within their budget, one switch."""
+"""The benchmarks: a child's own memory, medians, shapes within their budget, one changed switch."""
 
 import csv
 import subprocess
@@ -49,10 +49,10 @@ def measured(name: str, *accuracies: float) -> speed.Measured:
 
 def test_tables_hold_medians_and_spread() -> None:
     both = [measured("fast", 0.86, 0.87, 0.88), measured("cpu94", 0.93)]
-    wanted = "\n".join(speed.goals_table(both))
-    assert "87.00% ± 1.00 (n=3)): time, of the original's epoch | 1/41.0 | 1/30 | 1/48 |" in wanted
-    assert "| 70% | 80% | 90% |" in wanted
-    assert "94.00% (n=1), six views (93.00% (n=1), single) | 0.011 PFLOP | 0.24 PFLOP | 0.13 PFLOP |" in wanted
+    requested = "\n".join(speed.goals_table(both))
+    assert "87.00% ± 1.00 (n=3)): time, of the original's epoch | 1/41.0 | 1/30 | 1/48 |" in requested
+    assert "| 70% | 80% | 90% |" in requested
+    assert "94.00% (n=1), six views (93.00% (n=1), single) | 0.011 PFLOP | 0.24 PFLOP | 0.13 PFLOP |" in requested
     rows = speed.recipes_table(both, {"peer.py": [{"seconds": 3.0, "last_line": "acc 0.5"}]})
     assert rows[2].startswith("| fast | 87.00% ± 1.00 (n=3) | 88.00% ± 1.00 (n=3) | 0.0110 | 5,000 | 1/41.0 | 70% |")
     assert rows[-1].startswith("| peer.py | acc 0.5 |")
@@ -61,8 +61,8 @@ def test_tables_hold_medians_and_spread() -> None:
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_every_shape_fills_a_small_and_a_large_budget(shape: str) -> None:
     for budget in (100_000, 5_000_000):
-        found = fill_budget(shapes.SHAPES[shape], Budget(num_params=budget))
-        assert 0.97 * budget <= num_params(found) <= budget
+        filled = fill_budget(shapes.SHAPES[shape], Budget(num_params=budget))
+        assert 0.97 * budget <= num_params(filled) <= budget
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -85,8 +85,8 @@ def test_every_addition_changes_the_recipe_and_nothing_else(added: str) -> None:
     assert bare.train_image_sizes
 
 
-def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the digits: a row a switch and seed, with the same network in each; what is there is not trained again."""
+def test_a_study_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the digits: a row per switch and seed, with the same network; existing rows are not trained again."""
     out = tmp_path / "ablation.csv"
     words = f"--budget 20k --epochs 1 --data digits --out {out} --only nothing crop".split()
     parser = study.parser(None, "ablation.csv", budget="100k", epochs=2)
@@ -106,7 +106,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert rows_of(out)[:2] == first
 
 
-def test_a_study_knows_its_cases() -> None:
+def test_unknown_cases_are_refused() -> None:
     options = study.parser(None, "shapes.csv", budget="100k", epochs=6).parse_args(["--only", "9-9-9"])
     with pytest.raises(SystemExit, match="no such case: 9-9-9; known: 3-3-3, "):
         study.run(options, "shape", shapes.SHAPES, shapes.recipe_of)

@@ -60,7 +60,7 @@ def test_rehearsal_releases_a_model(
     assert not (tmp_path / "out" / "partial.safetensors").exists()
 
 
-def test_a_run_that_is_late_leaves_its_weights(
+def test_a_run_past_its_deadline_leaves_its_weights(
     rehearse: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_run, "epochs_that_fit", lambda *_: 100_000)
@@ -73,7 +73,7 @@ def test_a_run_that_is_late_leaves_its_weights(
 
 
 @pytest.mark.parametrize("where", ["open_source", "_Run._finish"])
-def test_deadline_outside_of_the_steps_leaves_what_there_is(
+def test_deadline_outside_of_steps_leaves_the_files_so_far(
     where: str, rehearse: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While data are read, or while the last state is evaluated and saved."""

@@ -1,4 +1,4 @@
-"""Names beside points: none covers another, or a point."""
+"""Labels beside points: none covers another label or a point."""
 
 import itertools
 

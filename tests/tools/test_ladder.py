@@ -1,4 +1,4 @@
-"""Sizes, the runs that none beats, and the power law through them."""
+"""Sizes, the runs on the front, and the power law through them."""
 
 import pytest
 
@@ -18,14 +18,14 @@ RUNS = [run(2_000_000, 1.0, 5.0), run(90_000, 0.01, 20.0), run(1_999_999, 4.0, 6
 
 
 def test_sizes() -> None:
-    """A run belongs to the smallest size that holds its parameters; cheap runs come first; other views are left out."""
+    """A run belongs to the smallest size that holds its parameters; cheap runs come first; other views do not count."""
     two_views = run(90_000, 1.0, 4.0) | {"views": "2"}
     larger = run(5_000_001, 1.0, 4.0)
-    found = ladder.rungs([*RUNS, two_views, larger])
-    assert found == {"100K": [RUNS[1]], "270K": [RUNS[3]], "2M": [RUNS[0], RUNS[2]]}
+    rungs = ladder.rungs([*RUNS, two_views, larger])
+    assert rungs == {"100K": [RUNS[1]], "270K": [RUNS[3]], "2M": [RUNS[0], RUNS[2]]}
 
 
-def test_the_law_goes_through_the_runs_that_no_cheaper_one_beats() -> None:
+def test_the_power_law_fits_the_runs_on_the_front() -> None:
     """A fourth of the error for a hundred times the operations is an exponent of log 4 / log 100."""
     best = ladder.frontier(RUNS)
     assert best == [RUNS[1], RUNS[0], RUNS[3]]
@@ -42,9 +42,9 @@ def test_picture_and_table() -> None:
     texts = [text.get_text() for text in legend.get_texts()]
     assert texts[:3] == ["100K", "270K", "2M"]
     assert texts[3] == "error 5.0% at 1 PFLOP,\nexponent -0.30"
-    found = table.ladder_table(RUNS)
-    assert "| 2M | `fast --data cifar10` | 1,999,999 | 3 | 4 | 94.00%" in found
-    assert "error = 5.0% x PFLOP<sup>-0.30</sup>" in found
+    lines = table.ladder_table(RUNS)
+    assert "| 2M | `fast --data cifar10` | 1,999,999 | 3 | 4 | 94.00%" in lines
+    assert "error = 5.0% x PFLOP<sup>-0.30</sup>" in lines
     assert ladder.ladder([]) is None
 
 

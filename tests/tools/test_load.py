@@ -20,11 +20,11 @@ def test_both_servers_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
             if variant == "alone":
                 assert load.mean_batch(target.port) == 1
     load.report(4, measured)
-    for found in measured.values():
-        assert found.num_errors == 0
-        assert found.processor_s > 0
-        assert len(found.latencies_s) >= 4
-        assert found.rates == [pytest.approx(len(found.latencies_s) / 0.5, rel=0.9)]
+    for measurement in measured.values():
+        assert measurement.num_errors == 0
+        assert measurement.processor_s > 0
+        assert len(measurement.latencies_s) >= 4
+        assert measurement.rates == [pytest.approx(len(measurement.latencies_s) / 0.5, rel=0.9)]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["queue", "alone", "ratio"]
 

@@ -1,4 +1,4 @@
-"""main.ipynb runs from its first cell to its last, and is committed to be read: with outputs, small, clean."""
+"""main.ipynb runs from first cell to last, and is committed with outputs, small, and without local paths."""
 
 import ast
 import re
@@ -26,17 +26,17 @@ def committed() -> NotebookNode:
 
 
 def texts(notebook: NotebookNode) -> str:
-    """Everything in it that can be read, pictures left out."""
-    found = [cell.source for cell in notebook.cells]
+    """All text in the notebook, without pictures."""
+    texts = [cell.source for cell in notebook.cells]
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             plain = output.get("data", {}).get("text/plain", "")
-            found += [output.get("text", ""), plain, "\n".join(output.get("traceback", []))]
-    return "\n".join(found)
+            texts += [output.get("text", ""), plain, "\n".join(output.get("traceback", []))]
+    return "\n".join(texts)
 
 
 def kinds(notebook: NotebookNode) -> list[list[str]]:
-    """What each code cell puts out, warnings and progress left out."""
+    """The kinds of output of each code cell, without warnings and progress."""
     return [
         sorted({"picture" if "image/png" in output.get("data", {}) else output.output_type for output in cell.outputs
                 if output.get("name") != "stderr"})
@@ -45,7 +45,7 @@ def kinds(notebook: NotebookNode) -> list[list[str]]:
 
 
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the digits, without a network and with a small network: each cell puts out what it did before."""
+    """On the digits, offline and with a small model: each cell gives the same kinds of output as the committed one."""
     monkeypatch.setenv("POCKET_RESNET_MIRROR", "http://127.0.0.1:9")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "home").mkdir()
@@ -60,14 +60,14 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("home", "data")] == ["runs"]
 
 
-def test_a_cell_that_fails_is_noticed(tmp_path: Path) -> None:
+def test_a_failing_cell_is_detected(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         executed(notebook, tmp_path)
 
 
-def test_committed_outputs_are_there_in_order_and_small() -> None:
+def test_committed_outputs_are_complete_in_order_and_small() -> None:
     code = [cell for cell in committed().cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert sum("picture" in kind for kind in kinds(committed())) == 10
@@ -86,12 +86,12 @@ def test_committed_notebook_knows_no_machine() -> None:
 
 
 @pytest.mark.parametrize("path", ["/home/me/x.py", "in /tmp/ipykernel_3/1.py", r"C:\\Users", "\x1b[31mred"])
-def test_paths_would_be_found(path: str) -> None:
+def test_local_paths_are_detected(path: str) -> None:
     assert OF_A_MACHINE.search(path)
     assert not OF_A_MACHINE.search("runs/home/, https://example.org/tmp/ and a/opt/b")
 
 
-def test_it_imports_the_public_package_alone() -> None:
+def test_it_imports_only_the_public_package() -> None:
     code = "\n".join(cell.source for cell in committed().cells if cell.cell_type == "code")
     imported = {
         f"{node.module}.{each.name}" if isinstance(node, ast.ImportFrom) else each.name
@@ -104,5 +104,7 @@ def test_it_imports_the_public_package_alone() -> None:
 
 
 def test_its_links_resolve() -> None:
-    for target in re.findall(r"\]\(([^)\s:]+)\)", texts(committed())):
+    targets = re.findall(r"\]\(([^)\s:]+)\)", texts(committed()))
+    assert targets
+    for target in targets:
         assert (ROOT / target).exists(), target

@@ -16,6 +16,6 @@ def test_measure(tmp_path: Path) -> None:
 
     model = ResNet(NetworkSpec(num_classes=2, num_blocks=(1, 1, 1), widths=(8, 8, 8), stem_width=8)).eval()
     (tmp_path / "tiny-fp32.pte").write_bytes(program(model, model.spec.image_size, {}))
-    found = measure(model, [tmp_path / "tiny-fp32.pte"], num_rounds=3)
-    assert list(found) == ["torch", "tiny-fp32.pte"]
-    assert all(0 < each.median_s < 10 and each.num_rounds == 3 for each in found.values())
+    latencies = measure(model, [tmp_path / "tiny-fp32.pte"], num_rounds=3)
+    assert list(latencies) == ["torch", "tiny-fp32.pte"]
+    assert all(0 < each.median_s < 10 and each.num_rounds == 3 for each in latencies.values())

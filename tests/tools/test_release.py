@@ -12,7 +12,7 @@ from tools.release import release
 
 
 def test_a_released_model_repeats_its_card(tmp_path: Path) -> None:
-    """Also over an earlier release; digits, which have no flipped views, have no figure for two and six."""
+    """Also over an earlier release; the digits have no flipped views, so no figures for two and six views."""
     changes = {"data.name": "digits", "min_steps": 0, "max_steps": 20, "batch_size": 32}
     train(override(load_recipe("fast"), changes), runs_dir=tmp_path, run="one")
     for _ in range(2):
@@ -39,6 +39,6 @@ def test_a_released_model_names_no_local_path(make_recipe: Any, tmp_path: Path) 
     assert card.data_fingerprint is not None
     for path in (tmp_path / "released").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
-    found = evaluate_model(tmp_path / "released", data=str(moved), split="val")
-    assert (found.accuracy, found.caveat) == (card.accuracy, None)
+    evaluation = evaluate_model(tmp_path / "released", data=str(moved), split="val")
+    assert (evaluation.accuracy, evaluation.caveat) == (card.accuracy, None)
     assert "no estimate" in str(evaluate_model(tmp_path / "released", data=str(moved)).caveat)

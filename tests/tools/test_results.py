@@ -70,13 +70,13 @@ def test_differences_are_paired_by_seed() -> None:
 def test_differences_are_of_the_seeds_that_both_have() -> None:
     rows = [*ABLATION, ablation_row("crop", 2, "0.99"), ablation_row("crop", 0, "0.99", epochs="3")]
     rows.append(ablation_row("nothing", 3, ""))
-    found = {
+    cases_by_epochs = {
         setting.epochs: {case.name: case for case in cases}
         for setting, cases in results.studies(rows, "switched_off").items()
     }
-    assert found[1]["crop"].differences == pytest.approx((2.0, -1.0))
-    assert len(found[1]["crop"].accuracies) == 3
-    assert found[3]["crop"].differences == ()
+    assert cases_by_epochs[1]["crop"].differences == pytest.approx((2.0, -1.0))
+    assert len(cases_by_epochs[1]["crop"].accuracies) == 3
+    assert cases_by_epochs[3]["crop"].differences == ()
     assert pictures.changes(results.studies(rows, "switched_off"), "off")
     assert pictures.changes(results.studies(rows[-2:], "switched_off"), "off") is None
 
@@ -95,8 +95,8 @@ def test_calibration_error_is_the_mean_distance_of_confidence_and_accuracy() -> 
         {"recipe": "fast", "label_smoothing": "0.2", "seed": "0", "num_images": n, "confidence": c, "accuracy": a}
         for n, c, a in (("30", "0.5", "0.7"), ("10", "0.9", "0.8"))
     ]
-    [found] = results.calibrations(rows)
-    assert (found.accuracy, found.confidence, found.error) == pytest.approx((0.725, 0.6, 0.175))
+    [calibration] = results.calibrations(rows)
+    assert (calibration.accuracy, calibration.confidence, calibration.error) == pytest.approx((0.725, 0.6, 0.175))
     assert "| fast, label smoothing 0.2, seed 0 | 72.50% | 60.00% | 17.5 points |" in table.calibration_table(rows)
 
 
@@ -135,8 +135,8 @@ def test_shapes_stand_by_accuracy() -> None:
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["crop", "nothing"]
 
 
-def test_pictures_are_drawn_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From today's rows; what has none leaves no file, and removes an old one."""
+def test_pictures_without_rows_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the present rows; a picture without rows is not written, and its old file is removed."""
     (tmp_path / "shapes.png").write_bytes(b"old")
     real, saved = results.read_rows, []
     monkeypatch.setattr(pictures, "read_rows", lambda name, *at: [] if name == "shapes.csv" else real(name, *at))
@@ -170,13 +170,13 @@ def numbers(text: str) -> set[str]:
 
 
 def test_numbers_of_the_report_have_a_source() -> None:
-    """Every decimal and every number above 1,000 in its prose stands in the log, a table or a recipe."""
+    """Every decimal and every number above 1,000 in its prose is in the log, a table or a recipe."""
     prose = REPORT.read_text(encoding="utf-8")
     for name in table.TABLES:
         prose = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", "", prose, flags=re.DOTALL)
     prose = re.sub(r"`[^`]*`|\]\([^)]*\)|arXiv:\S+", "", prose)
     texts = [path.read_text(encoding="utf-8") for pattern in SOURCES for path in ROOT.glob(pattern)]
     known = numbers(" ".join([*texts, *(make() for make in table.TABLES.values())]))
-    told = {number for number in numbers(prose) if "." in number or int(number) >= 1000}
-    assert len(told) > 40
-    assert told - known == set()
+    stated = {number for number in numbers(prose) if "." in number or int(number) >= 1000}
+    assert len(stated) > 40
+    assert stated - known == set()

@@ -1,4 +1,4 @@
-"""Scatter plots: the scale of accuracy, and that what is drawn is what was given."""
+"""Scatter plots: the scale of accuracy, and that they draw the given points."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_picture_is_written_the_same_twice(tmp_path: Path) -> None:
 
 
 def test_dagger_of_the_key_is_a_dagger() -> None:
-    """A marker in dollars, which is drawn as a formula; that names are not must leave it so."""
+    """A marker in dollars is drawn as a formula, although names are not."""
     _, axes = figure(4, 3)
     draw_key(axes, chosen_on_test=True)
     outline = axes.lines[-1]._marker.get_path().get_extents()

@@ -27,20 +27,20 @@ def test_kernels_by_time() -> None:
 def test_a_measured_step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(steps, "BATCH_SIZE", 8)
     monkeypatch.setattr(steps, "LIMIT_CHANNELS", (8, 16))
-    found = steps.measure("best:20k", open_source("digits"), choose("cpu", "fp32"))
-    assert 19_000 <= found.num_params <= 20_000
-    assert found.images_per_s > 0
-    assert found.gflops_per_s > 0
-    assert found.share_of_limit > 0
-    assert 0 < found.convolution_share < 1
-    assert found.kernels
+    step = steps.measure("best:20k", open_source("digits"), choose("cpu", "fp32"))
+    assert 19_000 <= step.num_params <= 20_000
+    assert step.images_per_s > 0
+    assert step.gflops_per_s > 0
+    assert step.share_of_limit > 0
+    assert 0 < step.convolution_share < 1
+    assert step.kernels
     assert "onednn" not in capfd.readouterr().out
-    [_, _, row] = steps.table([found])
-    assert row.startswith(f"| `best:20k` | {found.num_params:,} | ")
+    [_, _, row] = steps.table([step])
+    assert row.startswith(f"| `best:20k` | {step.num_params:,} | ")
 
 
 def test_the_timed_step_is_of_the_whole_batch_at_full_size() -> None:
-    """`fast` otherwise begins with smaller images; `cpu94` skips images that it knows well."""
+    """By default, `fast` starts with smaller images and `cpu94` skips easy images."""
     source = open_source("digits")
     for name in ("fast", "cpu94"):
         recipe = steps.at_full_size(name, source)

@@ -17,7 +17,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_study_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every start on the same images with the same network; the classes apart; what is there is not trained again."""
+    """Every start uses the same images and network; classes do not overlap; existing rows are not trained again."""
     words = f"{WORDS} --work {tmp_path} --out {tmp_path / 't.csv'}".split()
     measured = []
     monkeypatch.setattr(study, "measure", lambda recipe, _: measured.append(recipe) or {"accuracy": "0.5"})
@@ -60,6 +60,6 @@ def test_rows_are_measured(tmp_path: Path) -> None:
     assert transfer.recipe_of(row, model, tmp_path).pretrained.freeze_epochs == 2
 
 
-def test_a_study_knows_its_cases(tmp_path: Path) -> None:
+def test_unknown_cases_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no such case: 9 a class; known: 50 a class, 500 a class, digits"):
         transfer.main(transfer.parser().parse_args(["--only", "9 a class", "--work", str(tmp_path)]))

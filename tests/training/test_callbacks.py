@@ -1,4 +1,4 @@
-"""Callbacks: what the run's own write and show, when a program's are called, and what an early stop leaves."""
+"""Callbacks: the output of the built-in ones, when custom ones are called, and the files after an early stop."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Ca
 
 
 class Noting(Callback):
-    """Notes every call, and whether the run's own callbacks came before."""
+    """Records every call, and whether the built-in callbacks came before."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -63,7 +63,7 @@ class StopAt(Callback):
             run.stop()
 
 
-def test_when_they_are_called(go: Callable[..., Result]) -> None:
+def test_order_of_calls(go: Callable[..., Result]) -> None:
     noting, again = Noting(), Noting()
     go(noting, max_steps=2, checkpoint={"every_s": 1e9})
     result = go(again, resume=True, checkpoint={"every_s": 1e9})
@@ -77,8 +77,8 @@ def test_when_they_are_called(go: Callable[..., Result]) -> None:
     ]
 
 
-def test_the_end_comes_also_where_the_run_fails(go: Callable[..., Result]) -> None:
-    """Of callbacks that had begun; what failed is raised as it is."""
+def test_on_end_is_called_when_the_run_fails(go: Callable[..., Result]) -> None:
+    """For callbacks that had started; the failure is raised unchanged."""
 
     class Failing(Callback):
         def on_epoch(self, run: RunState, record: Record) -> None:  # noqa: ARG002
@@ -96,7 +96,7 @@ def test_the_end_comes_also_where_the_run_fails(go: Callable[..., Result]) -> No
 def test_an_early_stop_leaves_what_max_steps_leaves(
     validate_every: int, go: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """Record, validation, checkpoint and model, to the bit; and the command that repeats it."""
+    """Record, validation, checkpoint and model are bit-equal; also the command that repeats it."""
     changes: Any = {"epochs": 5, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
     result = go(StopAt(6), name="stopped", **changes)
     expected = go(name="asked", max_steps=6, **changes)
@@ -135,7 +135,7 @@ def test_class_of_the_package() -> None:
 
 @pytest.mark.parametrize("title", ["Stop on a plateau", "Write a CSV file"])
 def test_examples_of_the_page(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each as it stands, on the digits, with a network that is small enough for a test."""
+    """Each verbatim, on the digits, with a small network."""
     [code] = re.findall(rf"## {title}\n.*?```python\n(.*?)```", PAGE, re.DOTALL)
     whole = pocket_resnet.train
     small = {"model__widths": (4, 4, 4), "model__stem_width": 4, "min_steps": 0, "norm_images": 8}
@@ -184,7 +184,7 @@ def test_records_are_lines(tmp_path: Path) -> None:
 
 
 def test_records_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 1: a checkpoint is synced, and so is the record before it; else a resumed run would lack it for good."""
+    """Row 1: the record is synced before its checkpoint; otherwise a resumed run would lack it."""
     synced: list[tuple[int, int]] = []  # inode and size
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor)[1::5]))
     file = metrics_file(tmp_path / "metrics.jsonl")
@@ -209,10 +209,10 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
         file.on_epoch(state(tmp_path, 2), {"step": 2})
 
 
-def test_plain_lines_now_and_then(
+def test_progress_lines_without_a_terminal(
     make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 11: intervals are told by a clock that nobody sets."""
+    """Row 11: intervals are measured with a monotonic clock."""
     now_s = 100.0
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now_s)
     monkeypatch.setattr(callbacks.time, "time", lambda: pytest.fail("the wall clock was asked"))
@@ -234,9 +234,7 @@ def test_plain_lines_now_and_then(
     ]
 
 
-def test_a_program_without_logging_set_up_reads_warnings_alone(
-    go: Callable[..., Result], logged: pytest.LogCaptureFixture
-) -> None:
+def test_without_logging_setup_only_warnings_show(go: Callable[..., Result], logged: pytest.LogCaptureFixture) -> None:
     """Notices are of level INFO: here the one on few images; the end at small images is a warning."""
     go(min_steps=5, train_image_sizes=(6,))
     levels = {record.getMessage().partition(":")[0]: record.levelname for record in logged.records}

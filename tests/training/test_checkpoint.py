@@ -1,4 +1,4 @@
-"""What a checkpoint's state may be; damage is in faults/test_checkpoints.py."""
+"""Valid states of a checkpoint; damage is in faults/test_checkpoints.py."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_saving_again_replaces(saved: Path) -> None:
-    """A step that is reached anew after a fall back is written anew."""
+    """A step reached again after a fallback is written again."""
     again = checkpoint.save(saved.parent, CheckpointState(**STATE), {"a": torch.ones(2)})
     assert again == saved
     assert checkpoint.load(saved)[1]["a"].tolist() == [1, 1]
@@ -38,7 +38,7 @@ def test_saving_again_replaces(saved: Path) -> None:
     [{"step": "3"}, {"step": None}, {"seconds": "x"}, {"unknown": 1}, {"format": "1"}, {"hardware": 5}, {"step": 1.5}],
 )
 def test_wrong_state(change: dict[str, Any], saved: Path) -> None:
-    """Row 30: sums that fit do not make it a checkpoint."""
+    """Row 30: refused in spite of matching sums."""
     tensors = (saved / TENSORS_NAME).read_bytes()
     state = json.loads((saved / STATE_NAME).read_text()) | change
     write_folder(saved, {TENSORS_NAME: tensors, STATE_NAME: json.dumps(state).encode()})

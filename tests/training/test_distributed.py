@@ -1,4 +1,4 @@
-"""One process among several, or alone: its share, what all agree on, its GPU; tests/faults/ has whole runs.
+"""One process, alone or among several: its share, the values all agree on, its GPU; tests/faults/ has whole runs.
 
 Shapes: N rows, K columns, R numbers of a report.
 """
@@ -40,18 +40,20 @@ def test_freezing_needs_a_single_process() -> None:
         Processes(1, 2).refuse_freezing(3)
 
 
-def test_alone_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_process_does_not_communicate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("all_reduce", "all_gather_object", "broadcast_object_list", "init_process_group"):
         monkeypatch.setattr(distributed.dist, name, lambda *_: pytest.fail("nobody is there"))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined(torch.device("cpu")) as found:
-        assert found.on_writer(lambda: "x") == "x"
-        assert found.gather([1, 2]) == [1, 2]
-        found.refuse_other_data("one")
-        found.announce_writer(Path("runs/r"))
-        assert found.is_writer
+    with joined(torch.device("cpu")) as processes:
+        assert processes.on_writer(lambda: "x") == "x"
+        assert processes.gather([1, 2]) == [1, 2]
+        processes.refuse_other_data("one")
+        processes.announce_writer(Path("runs/r"))
+        assert processes.is_writer
         network = nn.Linear(2, 1)
-        parallel = DataParallel(network, network, 1, found)
+        parallel = DataParallel(network, network, 1, processes)
         assert parallel.network is network
         report_R = torch.ones(1)
         assert parallel.backward(parallel.forward(torch.ones(1, 2), 1).sum(), report_R) is report_R
@@ -59,22 +61,22 @@ def test_alone_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert capsys.readouterr().err == ""
 
 
-def test_three_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """On what rank 0 returns, on a list of which each has some, on the gradient of a batch and on a report."""
+def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """On rank 0's value, a list gathered from all, the gradient of a batch, and a sum."""
 
     def work(rank: int) -> None:
-        with joined(torch.device("cpu")) as found:
-            assert (found.rank, found.world_size, found.local_rank) == (rank, 3, rank)
-            assert found.on_writer(lambda: f"of {rank}") == "of 0"
-            assert found.gather(list("abcdefg")[found.rows]) == list("abcdefg")
-            assert found.gather(["a"][found.rows]) == ["a"]
+        with joined(torch.device("cpu")) as processes:
+            assert (processes.rank, processes.world_size, processes.local_rank) == (rank, 3, rank)
+            assert processes.on_writer(lambda: f"of {rank}") == "of 0"
+            assert processes.gather(list("abcdefg")[processes.rows]) == list("abcdefg")
+            assert processes.gather(["a"][processes.rows]) == ["a"]
             matrix_NK = torch.arange(14.0).view(7, 2)
-            assert torch.equal(found.gather_rows(matrix_NK[found.rows]), matrix_NK)
-            found.announce_writer(tmp_path / "r")
+            assert torch.equal(processes.gather_rows(matrix_NK[processes.rows]), matrix_NK)
+            processes.announce_writer(tmp_path / "r")
             network = nn.Linear(2, 1)
-            parallel = DataParallel(network, network, 2, found)
+            parallel = DataParallel(network, network, 2, processes)
             for factor in (1.0, 10.0):
-                loss = factor * parallel.forward(matrix_NK[found.rows], 7).sum() / 7
+                loss = factor * parallel.forward(matrix_NK[processes.rows], 7).sum() / 7
                 summed_R = parallel.backward(loss, torch.tensor([1.0, factor * rank]))
                 torch.testing.assert_close(summed_R, torch.tensor([3.0, 3 * factor]))
                 torch.testing.assert_close(network.weight.grad, factor * matrix_NK.mean(0, keepdim=True))
@@ -86,12 +88,12 @@ def test_three_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixt
 
 def test_other_data_on_another_machine_are_refused(start_ranks: Any) -> None:
     def work(rank: int) -> None:
-        with joined(torch.device("cpu")) as found:
+        with joined(torch.device("cpu")) as processes:
             if rank == 0:
-                found.refuse_other_data("one")
+                processes.refuse_other_data("one")
             else:
                 with pytest.raises(DataError, match=r"process 2, on .*, has other data than process 1"):
-                    found.refuse_other_data("another")
+                    processes.refuse_other_data("another")
 
     assert [rank.wait() for rank in start_ranks(work)] == [0, 0]
 
@@ -151,6 +153,6 @@ def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.Monk
             raise UsageError("nobody came")
 
     monkeypatch.setattr(distributed.dist, "init_process_group", meeting)
-    with contextlib.suppress(UsageError), joined(torch.device("cuda")) as found:
-        assert (found.rank, chosen) == (1, [0, 1])
+    with contextlib.suppress(UsageError), joined(torch.device("cuda")) as processes:
+        assert (processes.rank, chosen) == (1, [0, 1])
     assert chosen == [0, 1, 0]

@@ -10,7 +10,7 @@ from pocket_resnet.training.ema import Average, decay_of
 
 
 def change(model: ResNet, seed: int) -> None:
-    """New values in all that a training step changes."""
+    """New values in everything that a training step changes."""
     draws = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in model.state_dict().values():
@@ -28,13 +28,12 @@ def test_average(tiny_model: ResNet) -> None:
         kept = min(0.3, (1 + step) / (10 + step))
         for name, value in expected.items():
             value.mul_(kept).add_(tiny_model.state_dict()[name], alpha=1 - kept)
-    found = average.tensors()
-    assert found.keys() == expected.keys()
-    assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
-    assert (1 + 11) / (10 + 11) > 0.3 > 1 / 10
+    averaged = average.tensors()
+    assert averaged.keys() == expected.keys()
+    assert all(torch.allclose(averaged[name], value, atol=1e-6) for name, value in expected.items())
 
 
-def test_applied_only_inside(tiny_model: ResNet) -> None:
+def test_averages_are_applied_only_inside_the_block(tiny_model: ResNet) -> None:
     average = Average(tiny_model, decay=0.9)
     first = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     change(tiny_model, 1)
@@ -62,7 +61,7 @@ def test_without_decay_it_is_the_model_itself(tiny_model: ResNet) -> None:
     average.load_tensors({})
 
 
-def test_saved_tensors_are_taken_up(tiny_model: ResNet) -> None:
+def test_saved_tensors_are_restored(tiny_model: ResNet) -> None:
     average = Average(tiny_model, decay=0.9)
     change(tiny_model, 1)
     average.update(5)
@@ -73,8 +72,8 @@ def test_saved_tensors_are_taken_up(tiny_model: ResNet) -> None:
     assert all(torch.equal(other.tensors()[name], value) for name, value in saved.items())
 
 
-def test_where_there_was_no_average_it_begins_with_the_weights(tiny_model: ResNet) -> None:
-    """Row 8: a fork may switch it on."""
+def test_a_new_average_starts_from_the_weights(tiny_model: ResNet) -> None:
+    """Row 8: a fork may switch averaging on."""
     average = Average(tiny_model, decay=0.9)
     change(tiny_model, 1)
     average.load_tensors({})
@@ -95,11 +94,11 @@ def test_where_there_was_no_average_it_begins_with_the_weights(tiny_model: ResNe
     ],
 )
 def test_a_window_is_a_share_of_the_run(recipe: dict[str, float], num_steps: int, decay: float) -> None:
-    """Twice the steps look back twice as far; a decay stays what it is."""
+    """Twice the steps average over twice as many; a decay is unchanged."""
     assert decay_of(EmaRecipe.model_validate(recipe), num_steps) == pytest.approx(decay)
 
 
-def test_window_and_decay_are_two_ways_to_say_one_thing() -> None:
+def test_window_and_decay_are_mutually_exclusive() -> None:
     with pytest.raises(RecipeError, match=r"give ema\.window or ema\.decay, not both") as raised:
         EmaRecipe(window=0.04, decay=0.9)
     assert raised.value.key == "ema.decay"

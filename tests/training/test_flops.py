@@ -44,7 +44,7 @@ def test_one_image_of_a_network_whose_body_is_frozen(tiny_spec: NetworkSpec) -> 
     assert flops_per_image(ResNet(tiny_spec), 8, frozen=True) == expected
 
 
-def test_counting_leaves_the_model_as_it_is(tiny_model: ResNet) -> None:
+def test_counting_does_not_change_the_model(tiny_model: ResNet) -> None:
     tiny_model.eval()
     before = tiny_model.stem.norm.num_batches_tracked.item()
     flops_per_image(tiny_model, 8)
@@ -58,15 +58,15 @@ def test_whole_run(num_steps: int, make_recipe: Callable[..., Recipe], tiny_spec
     """14 images in batches of 8 and 6, the first epoch at 6 pixels and the second at 8."""
     images = [(8, 6), (6, 6), (8, 8), (6, 8)][:num_steps]
     expected = sum(count * closed_form(tiny_spec, side) for count, side in images)
-    found = training_flops(ResNet(tiny_spec), make_recipe(model=tiny_spec), 14, num_steps)
-    assert found == (sum(count for count, _ in images), expected)
+    counted = training_flops(ResNet(tiny_spec), make_recipe(model=tiny_spec), 14, num_steps)
+    assert counted == (sum(count for count, _ in images), expected)
 
 
 @pytest.mark.parametrize(("until", "later"), [(1.0, [(8, 8), (3, 8)]), (0.5, [(10, 8), (4, 8)])])
-def test_whole_run_of_the_hardest(
+def test_whole_run_with_hard_fraction(
     until: float, later: list[tuple[int, int]], make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec
 ) -> None:
-    """14 images, of which 10 and 4 are looked at and 8 and 3 trained, or from half of the run on all."""
+    """14 images: 10 and 4 candidates, of which 8 and 3 are trained, or all from half of the run on."""
     images = [(8, 6), (3, 6), *later]
     expected = sum(count * closed_form(tiny_spec, side) for count, side in images)
     recipe = make_recipe(model=tiny_spec, hard_fraction=0.8, hard_until=until, augment={"mixup": 0.0})

@@ -28,7 +28,7 @@ def batch(mean: float, deviation: float) -> tuple[Tensor, Tensor]:
 
 
 def trained(norm: nn.BatchNorm2d, x_BCHW: Tensor, slope_BCHW: Tensor) -> dict[str, Tensor]:
-    """What a training step gives: output, gradients, statistics."""
+    """The results of a training step: output, gradients, statistics."""
     with torch.no_grad():
         norm.weight.copy_(torch.linspace(0.5, 2, NUM_CHANNELS))
         norm.bias.copy_(torch.linspace(-1, 1, NUM_CHANNELS))
@@ -36,13 +36,13 @@ def trained(norm: nn.BatchNorm2d, x_BCHW: Tensor, slope_BCHW: Tensor) -> dict[st
     y_BCHW = norm(x_BCHW)
     (y_BCHW * slope_BCHW).sum().backward()
     gradients = {"x": x_BCHW.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
-    found = {"y": y_BCHW.detach()} | dict(norm.named_buffers()) | gradients
-    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in found.items()}
+    tensors = {"y": y_BCHW.detach()} | dict(norm.named_buffers()) | gradients
+    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize(("mean", "deviation"), [(3.0, 2.0), (100.0, 0.03)])
-def test_it_is_batch_norm_of_the_whole_batch(
+def test_matches_batch_norm_of_the_whole_batch(
     mean: float, deviation: float, world_size: int, start_ranks: Any, tmp_path: Path
 ) -> None:
     """Far from 0 too, where E[x²] - E[x]² lost a twentieth of the deviation."""
@@ -71,8 +71,10 @@ def test_it_is_batch_norm_of_the_whole_batch(
 
 
 @pytest.mark.parametrize(("mode", "momentum"), [(False, 0.1), (True, None)])
-def test_elsewhere_it_is_batch_norm(mode: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In evaluation, and where statistics are measured anew in each process."""
+def test_in_evaluation_it_is_plain_batch_norm(
+    mode: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In evaluation, and while each process measures statistics again."""
     for name in ("all_gather", "all_reduce"):
         monkeypatch.setattr(global_norm.dist, name, lambda *_: pytest.fail("asked another process"))
     norm, reference = GlobalBatchNorm2d(5, momentum=momentum), nn.BatchNorm2d(5, momentum=momentum)

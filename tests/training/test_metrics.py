@@ -14,16 +14,16 @@ def write(path: Path, *records: dict[str, float]) -> None:
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
 
-def test_what_lies_beyond_the_checkpoint_is_dropped(tmp_path: Path) -> None:
-    """Row 1: by step, and not by place; a half-written last line and lines that are no record go too."""
+def test_records_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    """Row 1: by step, not by position; incomplete lines and lines that are not records are dropped too."""
     path = tmp_path / "metrics.jsonl"
     assert history(path, 20, PLAN).records == []
     write(path, {"step": 10}, {"step": 20}, {"step": 30})
     with path.open("a") as file:
         file.write('[1, 2]\n{"epoch": 4}\n\xff\x00\n{"step": 40, "lo')
     assert [record["step"] for record in read_metrics(path)] == [10, 20, 30]
-    found = history(path, 20, PLAN)
-    assert (found.records, found.unchanged_step) == ([{"step": 10}, {"step": 20}], 20)
+    kept = history(path, 20, PLAN)
+    assert (kept.records, kept.unchanged_step) == ([{"step": 10}, {"step": 20}], 20)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_plan(last_step: int, records: list[int], validations: list[int]) -> Non
     assert [plan.epoch(step) for step in (1, 10, 11, 20, 21)] == [1, 1, 2, 2, 3]
 
 
-def test_what_max_steps_left_there(tmp_path: Path) -> None:
-    """Row 1: the record of a run that ended there stays while it ends there; one that goes on has none, or less."""
+def test_records_at_max_steps(tmp_path: Path) -> None:
+    """Row 1: the last record stays if the run still ends there; if it resumes, the record or its validation goes."""
     path = tmp_path / "metrics.jsonl"
     ended = {"step": 35, "val_nll": 1.0}
     write(path, {"step": 10}, {"step": 20}, {"step": 30}, ended)
@@ -49,8 +49,8 @@ def test_what_max_steps_left_there(tmp_path: Path) -> None:
     assert history(path, 35, PLAN).unchanged_step == 34
     assert history(path, 30, PLAN).unchanged_step == 30
     write(path, {"step": 40}, {"step": 50, "val_nll": 1.0})
-    found = history(path, 50, PLAN)
-    assert (found.records[-1], found.unchanged_step) == ({"step": 50}, 49)
+    kept = history(path, 50, PLAN)
+    assert (kept.records[-1], kept.unchanged_step) == ({"step": 50}, 49)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ def test_orthogonalise(shape: tuple[int, int]) -> None:
     u, _, v = torch.linalg.svd(torch.randn(shape, generator=draws), full_matrices=False)
     singular = torch.linspace(1.0, 0.3, min(shape))
     for scale in (1e-3, 1.0, 1e3):
-        found = orthogonalise(scale * u @ singular.diag() @ v)
-        in_basis = u.T @ found @ v.T
+        orthogonal = orthogonalise(scale * u @ singular.diag() @ v)
+        in_basis = u.T @ orthogonal @ v.T
         assert (in_basis.diagonal() > 0.5).all()
         assert (in_basis.diagonal() < 1.35).all()
         assert (in_basis - in_basis.diagonal().diag()).abs().max() < 1e-4

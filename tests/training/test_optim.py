@@ -34,7 +34,7 @@ def loss_of(model: nn.Module, step: int) -> Tensor:
 
 
 def trained(model: ResNet, num_steps: int = NUM_STEPS, **changes: Any) -> dict[str, Tensor]:
-    """Parameters after some steps with a falling learning rate; the model itself stays as it is."""
+    """Parameters after some steps with a falling learning rate; the model itself is unchanged."""
     model = copy.deepcopy(model)
     optimizer = Optimizer(model, recipe(**changes))
     for step in range(num_steps):
@@ -66,10 +66,10 @@ def by_hand(
     return {name: parameter.detach() for name, parameter in parameters.items()}
 
 
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-6), name
+        assert torch.allclose(actual[name], value, rtol=1e-4, atol=1e-6), name
 
 
 def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> set[str]:
@@ -130,8 +130,8 @@ def kind_of(name: str) -> str:
 
 
 def test_every_parameter_is_in_the_right_group(tiny_model: ResNet) -> None:
-    found = groups_by_name(tiny_model)
-    assert found == {name: (kind_of(name), 0.1, 0.01) for name, _ in tiny_model.named_parameters()}
+    groups = groups_by_name(tiny_model)
+    assert groups == {name: (kind_of(name), 0.1, 0.01) for name, _ in tiny_model.named_parameters()}
 
 
 def test_frozen_parameters_are_in_no_group(tiny_model: ResNet) -> None:
@@ -148,7 +148,7 @@ def test_decay_switch_spares_norms_and_biases(tiny_model: ResNet) -> None:
 
 @pytest.mark.parametrize(("key", "scaled"), [("norm_bias_lr_scale", "norm_biases"), ("head_lr_scale", "head")])
 def test_learning_rate_scales(key: str, scaled: str, tiny_model: ResNet) -> None:
-    """The pull of weight decay a step, learning rate times coefficient, stays as it was."""
+    """The weight decay of a step, learning rate times coefficient, stays the same."""
     for name, (kind, lr, weight_decay) in groups_by_name(tiny_model, **{key: 8.0}).items():
         assert lr == pytest.approx(0.8 if kind == scaled else 0.1), name
         assert lr * weight_decay == pytest.approx(0.1 * 0.01)
@@ -182,8 +182,8 @@ def test_every_key_has_an_effect(key: str, tiny_model: ResNet) -> None:
     assert differing(trained(tiny_model, **base), trained(tiny_model, **base | {key: CHANGES[key]}))
 
 
-def test_lookahead_is_algorithm_1(tiny_model: ResNet) -> None:
-    """phi <- phi + alpha (theta - phi) every k steps, theta <- phi; the inner momentum goes on."""
+def test_lookahead_matches_algorithm_1(tiny_model: ResNet) -> None:
+    """phi <- phi + alpha (theta - phi) every k steps, theta <- phi; the inner momentum is kept."""
     model, k, alpha = copy.deepcopy(tiny_model), 3, 0.3
     inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     slow = [parameter.detach().clone() for parameter in model.parameters()]

@@ -1,4 +1,4 @@
-"""Batch-norm statistics measured anew: those of the images under the present weights, and only inside."""
+"""Re-measured batch-norm statistics: those of the images under the present weights, only inside the block."""
 
 import contextlib
 from dataclasses import replace
@@ -33,7 +33,7 @@ def batches(images_NCHW: Tensor, size: int = 100) -> list[Tensor]:
     return [to_float(part) for part in torch.tensor_split(images_NCHW, count)] if count else []
 
 
-def test_inside_they_are_the_images(tiny_model: ResNet, images_NCHW: Tensor) -> None:
+def test_statistics_are_those_of_the_images(tiny_model: ResNet, images_NCHW: Tensor) -> None:
     with torch.no_grad():
         before_norm = tiny_model.stem.conv(to_float(images_NCHW))
     with remeasured(tiny_model, batches(images_NCHW)):
@@ -44,7 +44,7 @@ def test_inside_they_are_the_images(tiny_model: ResNet, images_NCHW: Tensor) -> 
 
 @pytest.mark.parametrize("num_images", [8, 11, 13])
 def test_several_batches_count_as_one(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
-    """Mean and variance of all values together, whatever the batches' sizes, and what differs between them counts."""
+    """Mean and variance are those of all values together, for any batch sizes, with variance between batches."""
     images_NCHW = images_NCHW[:num_images].sort(dim=0).values
     with torch.no_grad():
         before_norm = tiny_model.stem.conv(to_float(images_NCHW))
@@ -66,8 +66,8 @@ def test_maps_of_one_pixel(num_images: int, tiny_spec: NetworkSpec, images_NCHW:
 
 
 @pytest.mark.parametrize("num_images", [14, 0])
-def test_afterwards_all_is_as_before(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
-    """Also after an error; without a batch nothing changes inside either."""
+def test_the_model_is_restored(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
+    """Also after an error; without a batch nothing changes."""
     before, momentum = state(tiny_model), tiny_model.stem.norm.momentum
     with contextlib.suppress(RuntimeError), remeasured(tiny_model, batches(images_NCHW[:num_images])):
         assert same(before, state(tiny_model)) == (num_images == 0)

@@ -1,4 +1,4 @@
-"""What a recipe becomes for its data."""
+"""Fitting a recipe to its data."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,14 +14,16 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.prepare import fit_to_data, sample
 
 
-def test_nothing_to_do(make_recipe: Callable[..., Recipe], source: Source, logged: pytest.LogCaptureFixture) -> None:
+def test_a_fitting_recipe_is_unchanged(
+    make_recipe: Callable[..., Recipe], source: Source, logged: pytest.LogCaptureFixture
+) -> None:
     recipe = make_recipe(data={"name": "synthetic"})
     assert fit_to_data(recipe, source, 14) == recipe
     assert logged.messages == []
 
 
-def test_auto_becomes_what_was_found(make_recipe: Callable[..., Recipe], source: Source) -> None:
-    """So that a resumed run does not look again and find something else."""
+def test_auto_becomes_the_chosen_data_set(make_recipe: Callable[..., Recipe], source: Source) -> None:
+    """So a resumed run uses the same data set."""
     assert fit_to_data(make_recipe(data={"name": "auto"}), source, 14).data.name == "synthetic"
 
 
@@ -55,7 +57,7 @@ def test_more_epochs_are_validated_as_often_as_before_or_as_asked(
 def test_digits_are_not_flipped(
     make_recipe: Callable[..., Recipe], source: Source, logged: pytest.LogCaptureFixture
 ) -> None:
-    """And nothing is said where nobody asked for it, or who asks wants no notices."""
+    """A notice is logged only if the recipe flips, and not with notices off."""
     source.flip_invariant = False
     recipe = fit_to_data(make_recipe(), source, 14)
     assert recipe.augment.flip == "none"
@@ -66,17 +68,19 @@ def test_digits_are_not_flipped(
     assert logged.messages == []
 
 
-@pytest.mark.parametrize("sides", [(), (4, 8)])
+@pytest.mark.parametrize("image_sizes", [(), (4, 8)])
 def test_batch_norm_needs_two_values(
-    sides: tuple[int, ...], make_recipe: Callable[..., Recipe], source: Source
+    image_sizes: tuple[int, ...], make_recipe: Callable[..., Recipe], source: Source
 ) -> None:
-    """Row 15: one image a step is refused where some side makes it one pixel before a norm, and trained elsewhere."""
+    """Row 15: one image per step is refused if some image size leaves one pixel before a norm; otherwise it trains."""
     stages: Any = {"num_blocks": (1, 1, 1), "widths": (4, 8, 8), "kernel_sizes": (3, 3, 3)}
-    stages |= {"shortcut_kernel_sizes": (1, 1, 1), "image_size": 8 if sides else 4}
+    stages |= {"shortcut_kernel_sizes": (1, 1, 1), "image_size": 8 if image_sizes else 4}
     spec = replace(make_recipe().model, **stages)
 
     def fit(**changes: Any) -> None:
-        fit_to_data(make_recipe(**{"train_image_sizes": sides, "batch_size": 1, "model": spec} | changes), source, 14)
+        fit_to_data(
+            make_recipe(**{"train_image_sizes": image_sizes, "batch_size": 1, "model": spec} | changes), source, 14
+        )
 
     with pytest.raises(UsageError, match=r"batch_size: batch norm cannot .* \(at 4 pixels\)\n  use --batch-size 2"):
         fit()
@@ -87,7 +91,7 @@ def test_batch_norm_needs_two_values(
 
 @pytest.mark.parametrize("budget", ["1000", "2K", "0.1M"])
 def test_budget_scales_the_network_once(budget: str, make_recipe: Callable[..., Recipe], source: Source) -> None:
-    """A run that goes on from its own recipe.toml has the same network."""
+    """A run resumed from its own recipe.toml has the same network."""
     recipe = fit_to_data(make_recipe(budget=budget), source, 14)
     assert num_params(recipe.model) <= {"1000": 1_000, "2K": 2_000, "0.1M": 100_000}[budget]
     assert fit_to_data(recipe, source, 14) == recipe

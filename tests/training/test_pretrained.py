@@ -1,4 +1,4 @@
-"""Fine-tuning: what a run takes over from a trained model, what stays frozen and for how long, and what is refused."""
+"""Fine-tuning: what a run copies from a trained model, what stays frozen and for how long, and what is refused."""
 
 import shutil
 from collections.abc import Callable
@@ -47,14 +47,14 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def states(folder: Path, *runs: str) -> list[dict[str, Tensor]]:
-    found = [checkpoint.load_newest(folder / run / "checkpoints") for run in runs]
-    return [state[1] for state in found if state is not None]
+    checkpoints = [checkpoint.load_newest(folder / run / "checkpoints") for run in runs]
+    return [state[1] for state in checkpoints if state is not None]
 
 
-def test_body_is_the_models_and_of_the_head_the_classes_that_both_know(
+def test_body_and_shared_classes_are_the_models(
     make_trainer: Callable[..., Trainer], make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path
 ) -> None:
-    """Also batch norm's statistics and the input normalisation, whatever the new data's are."""
+    """Also batch norm's statistics and the input normalisation, independent of the new data's."""
     model, source = make_trainer().model.state_dict(), load_model(trained)[0].state_dict()
     assert equal(body(model), body(source))
     untrained = new_trainer(
@@ -65,7 +65,7 @@ def test_body_is_the_models_and_of_the_head_the_classes_that_both_know(
         assert torch.equal(model[name], torch.stack([blue, untrained[name][1], red]))
 
 
-def test_while_frozen_the_head_alone_changes(make_trainer: Callable[..., Trainer], trained: Path) -> None:
+def test_while_frozen_only_the_head_changes(make_trainer: Callable[..., Trainer], trained: Path) -> None:
     """Neither gradient, weight decay, Lookahead nor batch norm moves the body, with a validation in between."""
     trainer = make_trainer(freeze_epochs=1)
     source = load_model(trained)[0].state_dict()
@@ -84,7 +84,7 @@ def test_while_frozen_the_head_alone_changes(make_trainer: Callable[..., Trainer
     assert any("running_mean" in name and not torch.equal(after[name], source[name]) for name in after)
 
 
-def test_a_run_that_is_frozen_to_its_end_leaves_the_body_as_it_was(
+def test_a_run_frozen_to_its_end_does_not_change_the_body(
     make_recipe: Callable[..., Recipe], synthetic: Any, trained: Path, tmp_path: Path
 ) -> None:
     """Its statistics are not measured again, in spite of norm_images, and it costs fewer operations."""
@@ -139,7 +139,7 @@ def test_images_of_the_model_count_as_seen(
     trained: Path,
     tmp_path: Path,
 ) -> None:
-    """Also those of the model that it was itself fine-tuned from; unknown ones stay unknown."""
+    """Also those of the models before it; unknown ones stay unknown."""
 
     def caveat_from(model: Path, run: str) -> str | None:
         return train(make_recipe(pretrained={"model": str(model)}), runs_dir=tmp_path, run=run).caveat
@@ -156,7 +156,7 @@ def test_images_of_the_model_count_as_seen(
 
 
 @pytest.mark.usefixtures("synthetic")
-def test_what_is_refused(make_recipe: Callable[..., Recipe], trained: Path, tmp_path: Path) -> None:
+def test_refused_requests(make_recipe: Callable[..., Recipe], trained: Path, tmp_path: Path) -> None:
     """Before anything is written."""
     section = {"model": str(trained)}
 

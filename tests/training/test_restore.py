@@ -1,4 +1,4 @@
-"""A run that starts from another run's checkpoint, and the checkpoints that stay for it."""
+"""Runs that start from another run's checkpoint, and checkpoints kept for that."""
 
 import json
 import shutil
@@ -41,21 +41,21 @@ KEPT: dict[str, Any] = {"keep": 1, "keep_at": (0.25, 0.5, 1.0)}
 
 
 def test_checkpoints_at_shares_of_the_run_stay(go: Callable[..., Result], tmp_path: Path) -> None:
-    """Also where none is due by time."""
+    """Also if none is due by time."""
     go(epochs=6, checkpoint=KEPT | {"every_s": 1e9})
     assert saved(tmp_path / "r") == [3, 6, 12]
     go("every", epochs=6, checkpoint=KEPT)
     assert saved(tmp_path / "every") == [3, 6, 12]
 
 
-def test_they_stay_across_a_resume(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_kept_checkpoints_stay_across_a_resume(go: Callable[..., Result], tmp_path: Path) -> None:
     for max_steps in (4, 5, 7, 9, 12):
         go(epochs=6, max_steps=max_steps, checkpoint=KEPT, resume=max_steps > 4)
         assert saved(tmp_path / "r") == sorted({3, *([6] if max_steps > 6 else []), max_steps})
 
 
-def test_the_first_after_a_share_stays_where_none_is_at_it(go: Callable[..., Result], tmp_path: Path) -> None:
-    """Asked for when the run was past it already."""
+def test_the_first_checkpoint_after_a_share_is_kept(go: Callable[..., Result], tmp_path: Path) -> None:
+    """Requested after the run had passed that share."""
     go(epochs=6, max_steps=5, checkpoint={"keep": 2})
     assert saved(tmp_path / "r") == [4, 5]
     go(epochs=6, checkpoint={"keep": 1, "keep_at": (0.25,)}, resume=True)
@@ -69,7 +69,7 @@ def test_steps_of_shares(share: float, num_steps: int, step: int, make_recipe: C
     assert marks(make_recipe(checkpoint={"keep_at": (share,)}), num_steps) == (step,)
 
 
-def test_starting_from_a_checkpoint_with_the_same_recipe_is_going_on(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_init_from_with_the_same_recipe_equals_resuming(go: Callable[..., Result], tmp_path: Path) -> None:
     """Weights, optimizer, averages, step and an epoch's totals so far: to the bit, also in the midst of an epoch."""
     go("whole", epochs=3, checkpoint={"keep": 9})
     start = tmp_path / "whole" / "checkpoints" / "step-000003"
@@ -80,10 +80,10 @@ def test_starting_from_a_checkpoint_with_the_same_recipe_is_going_on(go: Callabl
     assert (result.steps, result.images_seen) == (6, 42)
 
 
-def test_another_recipe_goes_its_own_way_from_there(
+def test_init_from_with_another_recipe(
     go: Callable[..., Result], make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    """Its schedule, its data's order, its averages; what it started from is in recipe.toml, card and report."""
+    """It has its own schedule, data order and averages; recipe.toml, card and report name its start."""
     go("first", epochs=2, ema={"decay": 0.0})
     start = tmp_path / "first" / "checkpoints" / "step-000003"
     changes = {"epochs": 4, "data": {"seed": 5}, "ema": {"decay": 0.5}, "init_from": str(start)}
@@ -103,7 +103,7 @@ def test_another_recipe_goes_its_own_way_from_there(
 def test_a_crash_before_the_first_step_of_its_own_loses_nothing(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state is in the new folder before anything is trained: the other run may go."""
+    """The state is in the new folder before training starts, so the other run may be deleted."""
     go("first", max_steps=2)
     start = str(tmp_path / "first" / "checkpoints" / "step-000002")
     with monkeypatch.context() as crashing:
@@ -114,17 +114,19 @@ def test_a_crash_before_the_first_step_of_its_own_loses_nothing(
     assert go("fork", init_from=start, resume=True).steps == 4
 
 
-def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Another network, no step left, no checkpoint: said by name, and nothing is left behind that looks like a run."""
+def test_init_from_unsuitable_checkpoints_is_refused(
+    go: Callable[..., Result], make_recipe: Any, tmp_path: Path
+) -> None:
+    """Another network, no step left, no checkpoint: a clear error, and no run folder is left."""
     go("first")
     checkpoints = tmp_path / "first" / "checkpoints"
     wider = replace(make_recipe().model, widths=(4, 12))
-    for changes, told, hint in (
+    for changes, message, hint in (
         ({"model": wider}, r"is from another network: size mismatch for stages.1", r"\[model\] in its recipe.toml"),
         ({"epochs": 1}, "is at step 3, but this run ends at step 2", "train more epochs"),
         ({"max_steps": 3}, "is at step 3, but this run ends at step 3", "train more epochs"),
     ):
-        with pytest.raises(UsageError, match=told) as raised:
+        with pytest.raises(UsageError, match=message) as raised:
             go("fork", init_from=str(checkpoints / "step-000003"), **changes)
         assert raised.value.where == checkpoints / "step-000003"
         assert hint.replace("\\", "") in str(raised.value)
@@ -144,7 +146,9 @@ def test_where_nothing_can_start_from_it(go: Callable[..., Result], make_recipe:
         go("fork", init_from=str(checkpoints / "step-000003"))
 
 
-def test_other_data_are_said(go: Callable[..., Result], synthetic: Any, tmp_path: Path, caplog: Any) -> None:
+def test_init_from_on_other_data_is_logged(
+    go: Callable[..., Result], synthetic: Any, tmp_path: Path, caplog: Any
+) -> None:
     go("first", max_steps=2)
     synthetic.fingerprint = "synthetic-2"
     go("fork", init_from=str(tmp_path / "first" / "checkpoints" / "step-000002"))
@@ -152,7 +156,7 @@ def test_other_data_are_said(go: Callable[..., Result], synthetic: Any, tmp_path
 
 
 def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(go: Callable[..., Result], tmp_path: Path) -> None:
-    """It would go on from its own, and its card would name the other."""
+    """It would resume from its own checkpoint, and its card would name the other."""
     for name in ("first", "second"):
         go(name, max_steps=2)
     start = str(tmp_path / "first" / "checkpoints" / "step-000002")
@@ -170,7 +174,7 @@ def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(go: Callable[...,
 def test_totals_of_an_epoch_that_is_not_this_runs_are_dropped(
     change: str, go: Callable[..., Result], synthetic: Any, tmp_path: Path
 ) -> None:
-    """The other run stands within an epoch, 8 of 14 images; the accuracy recorded is of a whole number of images."""
+    """The other run is inside an epoch, 8 of 14 images; the recorded accuracy is a whole number of hits."""
     go("first", max_steps=3)
     if change == "data":
         synthetic.fingerprint = "synthetic-2"
@@ -178,7 +182,8 @@ def test_totals_of_an_epoch_that_is_not_this_runs_are_dropped(
     go("fork", init_from=str(tmp_path / "first/checkpoints/step-000003"), batch_size=batch_size, max_steps=4)
     first = read_metrics(tmp_path / "fork" / "metrics.jsonl")[0]
     num_images = {"data": 6, "batch_size": 2, "nothing": 14}[change]
-    assert (first["train_accuracy"] * num_images) % 1 == pytest.approx(0, abs=1e-9)
+    num_hits = first["train_accuracy"] * num_images
+    assert num_hits == pytest.approx(round(num_hits), abs=1e-9)
     assert first["step"] == 4
     trained = state_of(tmp_path / "fork", 3)["epoch.totals"][2]
     assert int(trained) == {"data": 0, "batch_size": 0, "nothing": 8}[change]
@@ -190,7 +195,7 @@ def test_start_in_the_root_folder_and_of_an_unknown_user(go: Callable[..., Resul
             go("fork", init_from=path)
 
 
-def test_checkpoint_without_a_run_around_it(
+def test_init_from_a_checkpoint_outside_a_run(
     go: Callable[..., Result], make_recipe: Any, source: Any, tmp_path: Path
 ) -> None:
     go("first", max_steps=2)
@@ -199,7 +204,7 @@ def test_checkpoint_without_a_run_around_it(
     assert folder.missing_digests(state, is_another_runs=True) == Path("/train_digests.u64")
 
 
-def test_a_spelling_of_the_path_is_no_change(
+def test_another_spelling_of_the_path_is_no_change(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go("first", max_steps=2)
@@ -230,8 +235,8 @@ def test_the_two_seeds_decide_different_things(
     assert torch.equal(images["changed"], images["neither"]) == varies_weights
     assert torch.equal(weights["changed untrained"], weights["neither untrained"]) != varies_weights
     assert not torch.equal(weights["changed"], weights["neither"])
-    told = command(read_run(tmp_path / "changed"))
-    assert "recipe.toml" in told  # no recipe is called tiny
+    shown_command = command(read_run(tmp_path / "changed"))
+    assert "recipe.toml" in shown_command  # no recipe is called tiny
 
 
 def trainer_of(recipe: Recipe) -> Trainer:

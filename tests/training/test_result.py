@@ -1,4 +1,4 @@
-"""What a run says of its own accuracy where an earlier run or a fork trained on validation images."""
+"""The caveat of a run's accuracy if an earlier run or a fork trained on validation images."""
 
 import json
 import shutil
@@ -19,27 +19,27 @@ from pocket_resnet.training.run import Result
 def test_validation_images_that_an_earlier_run_trained_on(
     way: str, train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    """Row 44: result, terminal, config.json and card say so, as `evaluate` does."""
+    """Row 44: result, terminal, config.json and card have the caveat, like `evaluate`."""
     others = other_validation(pictures, tmp_path / "others")
     if way == "fork":
         result = train_on(others, fork=True, max_steps=2)
     else:
         result = train_on(others, run="new", max_steps=2, init_from=str(run_folder / "checkpoints" / "step-000001"))
-    told = "no estimate: the model was trained on all these 2 images"
-    found, card = evaluate_model(result.model, split="val"), load_card(Path(result.model))
-    assert (result.caveat, found.caveat, card.caveat) == (told, told, told)
+    caveat = "no estimate: the model was trained on all these 2 images"
+    evaluation, card = evaluate_model(result.model, split="val"), load_card(Path(result.model))
+    assert (result.caveat, evaluation.caveat, card.caveat) == (caveat, caveat, caveat)
     assert (
         "\nNo estimate: the model was trained on all these 2 images." in (Path(result.model) / "README.md").read_text()
     )
     console.print_result(result.__dict__)
-    assert told in capsys.readouterr().out
-    assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == told
+    assert caveat in capsys.readouterr().out
+    assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == caveat
 
 
-def test_lost_digests_of_an_earlier_run_are_said(
+def test_lost_digests_of_an_earlier_run_are_reported(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, logged: Any
 ) -> None:
-    """Row 44: nobody can tell which images were trained on before; that stays so, whoever goes on with it."""
+    """Row 44: it is unknown which images were trained on; all later runs keep the caveat."""
     (run_folder / DIGESTS_NAME).unlink()
     start = str(run_folder / "checkpoints" / "step-000001")
     others = paint(tmp_path / "others", first=50)

@@ -1,4 +1,4 @@
-"""A whole run: what it leaves and what it says."""
+"""A whole run: its files, result and messages."""
 
 import contextlib
 import json
@@ -26,15 +26,15 @@ from pocket_resnet.training.run import Result, train
 from pocket_resnet.training.trainer import Trainer
 
 
-def test_what_a_run_leaves(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_files_of_a_run(go: Callable[..., Result], tmp_path: Path) -> None:
     result = go()
     folder = tmp_path / "r"
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     checkpoints = {
         f"checkpoints/step-00000{n}/{f}" for n in (3, 4) for f in ("SHA256SUMS", "state.json", "tensors.safetensors")
     }
     model = {f"model/{name}" for name in ("README.md", "SHA256SUMS", "config.json", "model.safetensors")}
-    assert found >= checkpoints | model | {"recipe.toml", "metrics.jsonl", "result.json"}
+    assert files >= checkpoints | model | {"recipe.toml", "metrics.jsonl", "result.json"}
     assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(asdict(result)))
     assert (tmp_path / "latest").resolve() == folder
 
@@ -46,10 +46,10 @@ def test_result(go: Callable[..., Result], make_recipe: Callable[..., Recipe], t
     assert (result.seed, result.recipe, result.data) == (0, "tiny", "synthetic")
     assert 0 < result.seconds <= result.seconds_total
     assert result.images_per_s == pytest.approx(28 / result.seconds, rel=0.05)
-    found = evaluate_model(tmp_path / "r")
-    assert (result.accuracy, result.interval) == (found.accuracy, found.interval)
+    evaluation = evaluate_model(tmp_path / "r")
+    assert (result.accuracy, result.interval) == (evaluation.accuracy, evaluation.interval)
     card = load_model(tmp_path / "r")[1]
-    assert (card.accuracy, card.num_images, card.split) == (found.accuracy, 6, "val")
+    assert (card.accuracy, card.num_images, card.split) == (evaluation.accuracy, 6, "val")
     assert card.class_names == ("red", "green", "blue")
 
 
@@ -106,7 +106,7 @@ def test_recipe_written_is_the_resolved_one(go: Callable[..., Result], make_reci
 
 
 def test_saved_weights_are_the_average(go: Callable[..., Result], tmp_path: Path) -> None:
-    """And differ from those without averaging."""
+    """They differ from those without averaging."""
     go("a")
     go("b", ema={"decay": 0.0})
     first, second = (load_model(tmp_path / name)[0].head.weight for name in ("a", "b"))
@@ -128,7 +128,7 @@ def test_normalisation_and_whitening_come_from_training_images(
     assert torch.equal(load_model(tmp_path / "b")[0].normalize.mean, torch.zeros(3, 1, 1))
 
 
-def test_training_on_all_is_said_in_the_card(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_the_card_states_training_on_all_images(go: Callable[..., Result], tmp_path: Path) -> None:
     result = go(data={"train_on": "trainval"})
     assert result.images_seen == 40
     assert "trained on these images" in (tmp_path / "r" / "model" / "README.md").read_text()
@@ -158,8 +158,8 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
     assert not (tmp_path / "r").exists()
 
 
-def test_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 17: what was really built is counted, should the dial ever be wrong."""
+def test_a_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 17: the built network is counted, in case the dial is wrong."""
     monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
     with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1,000"):
         go(budget="1K")
@@ -176,11 +176,11 @@ def test_finished_is_found_from_another_folder(
     train(make_recipe(), runs_dir=Path("runs"), run="r")
     monkeypatch.chdir("elsewhere")
     monkeypatch.setattr(Trainer, "train_step", lambda _: pytest.fail("trained again"))
-    found = train(make_recipe(), runs_dir=tmp_path / "runs", run="r", resume=True)
-    assert found.model == str(tmp_path / "runs" / "r" / "model")
+    result = train(make_recipe(), runs_dir=tmp_path / "runs", run="r", resume=True)
+    assert result.model == str(tmp_path / "runs" / "r" / "model")
 
 
-def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
+def test_out_of_memory_saves_no_half_finished_step(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     step = Trainer.train_step
@@ -198,12 +198,12 @@ def test_out_of_memory_saves_nothing_that_a_step_has_half_changed(
     assert [path.name for path in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
 
 
-def test_resuming_what_is_not_there_is_said(go: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
+def test_resuming_a_missing_run(go: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
     go("typo", resume=True)
     assert "nothing to resume in" in caplog.text
 
 
-def test_resume_without_a_name_says_so_too(
+def test_resuming_without_a_name_and_without_a_run(
     make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for expected in (True, False):
@@ -234,7 +234,7 @@ def test_older_checkpoint_without_visits(
     assert "did not count how often images were trained" in caplog.text
 
 
-def test_every_s_decides_how_often_it_saves(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_s_sets_the_checkpoint_interval(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     save = checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda f, s, t: (steps.append(s.step), save(f, s, t))[1])
@@ -246,7 +246,7 @@ def test_every_s_decides_how_often_it_saves(go: Callable[..., Result], monkeypat
 
 
 def test_clock_set_back(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 11: nobody asks what time of day it is."""
+    """Row 11: the wall clock is never read."""
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was asked"))
     assert go().seconds > 0
 

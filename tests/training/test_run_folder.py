@@ -1,4 +1,4 @@
-"""The folder of a run: where it lies, and what it lets in."""
+"""The folder of a run: its path, and which runs may use it."""
 
 import shutil
 from collections.abc import Callable
@@ -19,20 +19,20 @@ from pocket_resnet.training.run_folder import RunFolder, choose_folder
 
 
 def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    """NAME, NAME-2, NAME-3; resuming goes on with the last."""
+    """NAME, NAME-2, NAME-3; resuming uses the last."""
     recipe = make_recipe(seed=7)
     for name in ("tiny-synthetic-seed7", "tiny-synthetic-seed7-2", "tiny-synthetic-seed7-3"):
-        found = choose_folder(tmp_path, recipe, source, None, resume=False)
-        assert found == tmp_path / name
-        found.mkdir()
-        assert choose_folder(tmp_path, recipe, source, None, resume=True) == found
+        folder = choose_folder(tmp_path, recipe, source, None, resume=False)
+        assert folder == tmp_path / name
+        folder.mkdir()
+        assert choose_folder(tmp_path, recipe, source, None, resume=True) == folder
     assert choose_folder(tmp_path / "new", recipe, source, None, resume=True).name == "tiny-synthetic-seed7"
 
 
 def test_resuming_finds_the_run_whose_data_were_moved(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path
 ) -> None:
-    """Row 43: the folder's name has changed with its place. Other recipes, seeds, data and names are others."""
+    """Row 43: the folder's name changed with its path. Other recipes, seeds, data and names do not match."""
     recipe, moved = make_recipe(seed=7), copy(source)
     moved.name = "/new/place"
     for number, (name, fingerprint, owner) in enumerate(
@@ -57,10 +57,10 @@ def test_resuming_finds_the_run_whose_data_were_moved(
     assert choose_folder(tmp_path, recipe, moved, None, resume=True) == tmp_path / "tiny-place-seed7"
 
 
-def test_resuming_without_a_run_is_said(
+def test_resuming_without_a_run_is_refused(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 43: also where the folder's name is the program's choice."""
+    """Row 43: also with the default folder name."""
     with RunFolder(tmp_path / "r", make_recipe(), source, ALONE).locked(expected=True):
         assert caplog.messages == [f"nothing to resume in {tmp_path / 'r'}: starting a new run"]
 
@@ -68,10 +68,10 @@ def test_resuming_without_a_run_is_said(
 def test_default_folder_stays_in_runs(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
     for name, data in {"../../up": "/a/b c\n", "/abs": "..", "a/b": "."}.items():
         source.name = data
-        found = choose_folder(tmp_path, make_recipe(name=name), source, None, resume=False)
-        assert found.parent == tmp_path
-        assert found.name.endswith("-seed0")
-        assert not set(found.name) & set("/\n ")
+        folder = choose_folder(tmp_path, make_recipe(name=name), source, None, resume=False)
+        assert folder.parent == tmp_path
+        assert folder.name.endswith("-seed0")
+        assert not set(folder.name) & set("/\n ")
 
 
 def test_named_folder(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], 
 def test_of_several_processes_one_writes(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others touch nothing and take what rank 0 tells."""
+    """The others write nothing and use what rank 0 sends."""
     monkeypatch.setattr(Processes, "on_writer", lambda _self, _work: None)
     folder = RunFolder(tmp_path / "r", make_recipe(), source, Processes(rank=1, world_size=2))
     with folder.locked():

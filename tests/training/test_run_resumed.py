@@ -21,7 +21,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: forked with another shape, it says what does not fit."""
+    """Row 8: a fork with another shape is refused; the error names what does not fit."""
     go(max_steps=1)
     recipe = make_recipe(model=replace(make_recipe().model, widths=(4, 12)))
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
@@ -32,7 +32,7 @@ def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: A
 
 
 def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: with more epochs it goes on; with none left it is refused, and nothing is written."""
+    """Row 8: with more epochs it trains on; with none left it is refused, and nothing is written."""
     go()
     changed = make_recipe(label_smoothing=0.3)
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
@@ -51,7 +51,7 @@ def test_fork_may_switch_averages_on(go: Callable[..., Result], make_recipe: Any
     assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 4
 
 
-def test_a_result_of_fewer_steps_goes_when_the_run_goes_on(
+def test_a_result_of_fewer_steps_is_removed_when_the_run_resumes(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     go(max_steps=2)
@@ -63,10 +63,10 @@ def test_a_result_of_fewer_steps_goes_when_the_run_goes_on(
 
 @pytest.mark.parametrize("validate_every", [1, 2, 3])
 @pytest.mark.parametrize("stops", [(1, 6), (2, 6), (3, 6), (3, 4), (4, 5, 6), (2, 3, 6)])
-def test_parts_record_what_a_whole_run_does(
+def test_a_run_in_parts_has_the_records_of_a_whole_run(
     stops: tuple[int, ...], validate_every: int, go: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """Row 1: however often `max_steps` ended it, within an epoch or where no validation is due."""
+    """Row 1: for any number of stops by `max_steps`, within an epoch or without a validation due."""
     changes: Any = {"epochs": 3, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
     go("whole", max_steps=stops[-1], **changes)
     for max_steps in stops:
@@ -75,10 +75,10 @@ def test_parts_record_what_a_whole_run_does(
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_ending_where_a_signal_stopped_it(
+def test_max_steps_at_the_step_of_a_signal(
     step: int, go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Row 1: with no step left to train, the last record comes from what the checkpoint holds, validation included."""
+    """Row 1: with no step left to train, the last record and its validation come from the checkpoint."""
     changes: Any = {"epochs": 3, "validate_every": 3}
     train_step = Trainer.train_step
 
@@ -98,7 +98,7 @@ def test_ending_where_a_signal_stopped_it(
 
 
 def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: Path, logged: Any) -> None:
-    """Row 1: nothing is lost; a run that has ended is left as it is."""
+    """Row 1: nothing is lost; a finished run is unchanged."""
     go(max_steps=3)
     before = lines(tmp_path / "r")
     assert go(resume=True, max_steps=2).steps == 3

@@ -1,4 +1,4 @@
-"""A finished run read again: its images as they were trained, its mistakes in order, its command."""
+"""Reading a finished run: its augmented images, its mistakes in order, its command."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +64,8 @@ def test_augmented_batch_is_the_trainer_s(
     assert source.class_names != run.source.class_names  # hostile ones
 
 
-def test_students_batch_has_the_view_that_its_teacher_answered(train_hostile: Trained) -> None:
-    """With one epoch of views, the last epoch shows the first one's."""
+def test_students_batch_has_its_teachers_view(train_hostile: Trained) -> None:
+    """With one epoch of views, the last epoch repeats the first one's."""
     teacher = {"model": str(train_hostile("teacher")), "epochs": 1}
     plain: dict[str, Any] = {"augment": {"mixup": 0.0, "flip": "random"}, "train_image_sizes": ()}
     run = saved_run.read_run(train_hostile("r", teacher=teacher, **plain), saved_run.opener(None))
@@ -80,10 +80,10 @@ def test_batch_of_which_the_hardest_were_trained(until: float, share: float, tra
     """14 images in steps of 8 of 13; in the second half of the run, where this step is, possibly all of them."""
     plain = {"augment": {"mixup": 0.0}, "train_image_sizes": ()}
     run = saved_run.read_run(train_hostile("r", hard_fraction=0.6, hard_until=until, **plain), saved_run.opener(None))
-    pixels_BHWC, labels, step, found = saved_run.last_epochs_first_batch(run, 20)
-    assert (len(pixels_BHWC), len(labels), step, found) == (13, 13, 1, share)
-    told = "Of these and other images, the step trained on the 60% with the highest losses."
-    assert (told in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
+    pixels_BHWC, labels, step, batch_share = saved_run.last_epochs_first_batch(run, 20)
+    assert (len(pixels_BHWC), len(labels), step, batch_share) == (13, 13, 1, share)
+    sentence = "Of these and other images, the step trained on the 60% with the highest losses."
+    assert (sentence in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 
 def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
@@ -96,7 +96,7 @@ def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
     assert [confidence[n] for n in run.doubtful_hits(30).tolist()] == [confidence[n] for n in right]
 
 
-def test_command_names_the_recipe_where_that_says_all(tmp_path: Path) -> None:
+def test_command_names_the_recipe_where_possible(tmp_path: Path) -> None:
     quick = {"data.name": "digits", "min_steps": 0, "epochs": 1, "hardware.num_threads": 1, "norm_images": 8}
     fast = load_recipe("fast")
     small = override(fast, quick | {"model.widths": (4, 4, 4), "model.stem_width": 4})

@@ -29,9 +29,9 @@ def test_constant() -> None:
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant"])
 def test_warmup_rises_to_the_peak_where_the_decay_begins(kind: str) -> None:
-    found = factors(kind, warmup_epochs=2.0)
-    assert found[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
-    assert found[4:] == pytest.approx(factors(kind, num_steps=4))
+    rates = factors(kind, warmup_epochs=2.0)
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4:] == pytest.approx(factors(kind, num_steps=4))
 
 
 @given(
@@ -40,8 +40,8 @@ def test_warmup_rises_to_the_peak_where_the_decay_begins(kind: str) -> None:
     num_steps=st.integers(1, 200),
     steps_per_epoch=st.integers(1, 50),
 )
-def test_always_a_share(kind: str, warmup_epochs: float, num_steps: int, steps_per_epoch: int) -> None:
-    """Even where the warm-up is longer than the run; never 0 before the last step has been made."""
+def test_lr_factor_is_between_0_and_1(kind: str, warmup_epochs: float, num_steps: int, steps_per_epoch: int) -> None:
+    """Even if the warm-up is longer than the run; above 0 at every step."""
     schedule = ScheduleRecipe(shape=kind, warmup_epochs=warmup_epochs)  # type: ignore[arg-type]
-    found = [lr_factor(schedule, step, num_steps, steps_per_epoch) for step in range(num_steps)]
-    assert all(0 < value <= 1 for value in found)
+    rates = [lr_factor(schedule, step, num_steps, steps_per_epoch) for step in range(num_steps)]
+    assert all(0 < value <= 1 for value in rates)

@@ -1,4 +1,4 @@
-"""Learning a teacher's answers: the same views for both, answers computed once, and what is refused."""
+"""Learning from a teacher: the same views for both, predictions computed once, and what is refused."""
 
 import shutil
 from collections.abc import Callable
@@ -56,20 +56,22 @@ def views_of(loader: Loader, epoch: int) -> Tensor:
 
 
 @torch.no_grad()
-def answers(model: ResNet, images_NCHW: Tensor) -> Tensor:
+def logits_of(model: ResNet, images_NCHW: Tensor) -> Tensor:
     logits_NK: Tensor = model(to_float(images_NCHW))
     return logits_NK
 
 
-def test_targets_are_the_teachers_answers_for_the_same_view(make_loader: Callable[..., Loader], trained: Path) -> None:
+def test_targets_are_the_teachers_predictions_for_the_same_view(
+    make_loader: Callable[..., Loader], trained: Path
+) -> None:
     loader = make_loader(augment={"mixup": 0}, teacher={"temperature": 2.0})
     batch = loader.batch(1)
-    expected_BK = (answers(load_model(trained)[0], views_of(loader, 0)[batch.indices_B]) / 2).softmax(1)
+    expected_BK = (logits_of(load_model(trained)[0], views_of(loader, 0)[batch.indices_B]) / 2).softmax(1)
     assert batch.targets.teacher_BK is not None
     torch.testing.assert_close(batch.targets.teacher_BK, expected_BK, atol=2e-3, rtol=0)  # cached as fp16
 
 
-def test_mixed_images_have_mixed_answers(make_loader: Callable[..., Loader]) -> None:
+def test_mixed_images_have_mixed_predictions(make_loader: Callable[..., Loader]) -> None:
     targets = make_loader(augment={"mixup": 0.5}).batch(0).targets
     unmixed = make_loader(augment={"mixup": 0}).batch(0).targets
     assert targets.teacher_BK is not None
@@ -79,17 +81,17 @@ def test_mixed_images_have_mixed_answers(make_loader: Callable[..., Loader]) -> 
     torch.testing.assert_close(left_BK.sum(1), torch.full((8,), 1 - targets.share))
     rows = unmixed.teacher_BK * (1 - targets.share)
     distance_BB = torch.cdist(left_BK, rows)
-    assert distance_BB.min(1).values.max() < 1e-6  # each is the rest plus another image's answer
+    assert distance_BB.min(1).values.max() < 1e-6  # each is the rest plus another image's prediction
     assert len(set(distance_BB.argmin(1).tolist())) > 1
 
 
-def test_views_repeat_and_are_answered_once(
+def test_views_repeat_and_are_predicted_once(
     make_trainer: Callable[..., Trainer],
     tiny_spec: NetworkSpec,
     monkeypatch: pytest.MonkeyPatch,
     logged: pytest.LogCaptureFixture,
 ) -> None:
-    """And the log says so, once an epoch that is computed."""
+    """The log has a line for each epoch that is computed."""
     calls: list[int] = []
     answer = Teacher._forward
     monkeypatch.setattr(Teacher, "_forward", lambda self, x: (calls.append(len(x)), answer(self, x))[1])
@@ -117,7 +119,9 @@ def test_views_repeat_and_are_answered_once(
 
 
 @pytest.mark.parametrize("damage", ["cut", "other numbers", "no sums"])
-def test_damaged_answers_are_computed_again(damage: str, make_loader: Callable[..., Loader], tmp_path: Path) -> None:
+def test_damaged_predictions_are_computed_again(
+    damage: str, make_loader: Callable[..., Loader], tmp_path: Path
+) -> None:
     expected_BK = make_loader().batch(0).targets.teacher_BK
     [file] = tmp_path.glob(f"data/teachers/*/epoch-0000/{teacher.LOGITS_NAME}")
     content = file.read_bytes()
@@ -125,14 +129,14 @@ def test_damaged_answers_are_computed_again(damage: str, make_loader: Callable[.
         (file.parent / "SHA256SUMS").unlink()
     else:
         file.write_bytes(content[:-9] if damage == "cut" else content[:-2] + b"\x00\x7c")
-    found_BK = make_loader().batch(0).targets.teacher_BK
+    teacher_BK = make_loader().batch(0).targets.teacher_BK
     assert expected_BK is not None
-    assert found_BK is not None
-    assert torch.equal(found_BK, expected_BK)
+    assert teacher_BK is not None
+    assert torch.equal(teacher_BK, expected_BK)
     assert file.read_bytes() == content
 
 
-def test_answers_that_cannot_be_cached_are_used(
+def test_predictions_that_cannot_be_cached_are_used(
     make_loader: Callable[..., Loader],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -141,15 +145,15 @@ def test_answers_that_cannot_be_cached_are_used(
     expected_BK = make_loader().batch(0).targets.teacher_BK
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("POCKET_RESNET_DATA", str(tmp_path / "file"))
-    found_BK = make_loader().batch(0).targets.teacher_BK
+    teacher_BK = make_loader().batch(0).targets.teacher_BK
     assert expected_BK is not None
-    assert found_BK is not None
-    assert torch.equal(found_BK, expected_BK)
+    assert teacher_BK is not None
+    assert torch.equal(teacher_BK, expected_BK)
     assert "not cached" in caplog.text
 
 
 def test_name_of_the_cache(make_recipe: Callable[..., Recipe], source: Source) -> None:
-    """It is the same for all versions, and another for each setting that changes the views."""
+    """It is the same for all versions, and differs for each setting that changes the views."""
 
     def name(**augment: Any) -> str:
         return cache_name(make_recipe(seed=3, teacher={"model": "t", "sha256": "5a" * 32}, augment=augment), source)
@@ -194,9 +198,9 @@ def test_classes_are_matched_by_name(
 ) -> None:
     """The folder lists its classes in another order than the teacher."""
     model, images_NCHW = load_model(trained)[0], torch.randint(0, 256, (4, 3, 8, 8)).to(torch.uint8)
-    own_NK = answers(model, images_NCHW)
-    found_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1, unwatched).logits(0, 4, lambda: [images_NCHW])
-    torch.testing.assert_close(found_NK, own_NK[:, [2, 0, 1]], atol=2e-3, rtol=1e-3)
+    own_NK = logits_of(model, images_NCHW)
+    teacher_NK = Teacher(model, [2, 0, 1], tmp_path / "t", CPU, 1, unwatched).logits(0, 4, lambda: [images_NCHW])
+    torch.testing.assert_close(teacher_NK, own_NK[:, [2, 0, 1]], atol=2e-3, rtol=1e-3)
 
     synthetic.class_names = ("red", "green", "violet")
     with pytest.raises(UsageError, match="blue, violet"):

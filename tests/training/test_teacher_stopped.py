@@ -1,4 +1,4 @@
-"""A signal while a teacher's predictions are computed, and the progress that is shown meanwhile."""
+"""A signal while a teacher's predictions are computed, and the progress shown meanwhile."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ NUM_IMAGES, BATCH = 14, 5  # three batches an epoch
 
 
 @pytest.fixture
-def answered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def predicted_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that the teacher has predicted."""
     sizes: list[int] = []
     answer = Teacher._forward
@@ -49,37 +49,42 @@ def test_a_signal_stops_before_the_next_batch(
     num_cached: int,
     number: signal.Signals,
     go: Callable[..., Any],
-    answered: list[int],
+    predicted_batches: list[int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 4: it saves and says what is kept; the run then goes on to the weights of an uninterrupted one."""
+    """Row 4: it saves and reports what is kept; the resumed run ends with the weights of an uninterrupted one."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            callbacks.ProgressBar, "on_teacher", lambda *_: len(answered) == batch and os.kill(os.getpid(), number)
+            callbacks.ProgressBar,
+            "on_teacher",
+            lambda *_: len(predicted_batches) == batch and os.kill(os.getpid(), number),
         )
         with pytest.raises(Stopped) as raised:
             go("cut")
     kept = f"saving step {step}; the teacher's predictions for {num_cached} epoch(s) are cached\n  resume with: pocket"
     assert f"stopped by {number.name} after {kept}" in str(raised.value)
     assert raised.value.exit_code == 128 + number
-    assert len(answered) == batch
+    assert len(predicted_batches) == batch
     assert len(list(tmp_path.glob("data/teachers/*/epoch-*"))) == num_cached
     go("cut", resume=True)
-    assert len(answered) == batch + 6 - 3 * num_cached
+    assert len(predicted_batches) == batch + 6 - 3 * num_cached
     go("whole")
     states = [checkpoint.load_newest(tmp_path / name / "checkpoints") for name in ("whole", "cut")]
-    (state, tensors), (_, resumed) = [found or pytest.fail("nothing saved") for found in states]
+    (state, tensors), (_, resumed) = [saved or pytest.fail("nothing saved") for saved in states]
     assert state.step == 4
     assert all(torch.equal(value, resumed[name]) for name, value in tensors.items())
 
 
 def test_progress(
-    go: Callable[..., Any], answered: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    go: Callable[..., Any],
+    predicted_batches: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(callbacks, "PLAIN_LINE_EVERY_S", 0.0)
     go("r")
     lines = [line for line in capsys.readouterr().err.splitlines() if "teacher" in line and "images" in line]
     what = "the teacher's predictions for epoch {} of 2: {} of 14 images"
     assert lines == [what.format(epoch, done) for epoch in (1, 2) for done in (5, 10, 14)]
-    assert sum(answered) == 2 * NUM_IMAGES
+    assert sum(predicted_batches) == 2 * NUM_IMAGES

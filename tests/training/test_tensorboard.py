@@ -1,4 +1,4 @@
-"""TensorBoard's files: what they tell is metrics.jsonl and the last validation, however often a run was interrupted."""
+"""TensorBoard's files equal metrics.jsonl and the last validation, however often a run was interrupted."""
 
 import io
 import sys
@@ -24,7 +24,7 @@ PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
 
 @pytest.fixture
 def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:
-    """go(max_steps=1, resume=True): a run of two epochs of two steps, tracked unless told otherwise."""
+    """go(max_steps=1, resume=True): a run of two epochs of two steps, tracked by default."""
     synthetic.num_val = 30  # of which a network of four steps takes some for others
     return lambda *own, resume=False, **changes: train(
         make_recipe(**{"track": True} | changes), runs_dir=tmp_path, run="r", resume=resume, callbacks=own
@@ -35,9 +35,12 @@ def events(run: Path) -> EventAccumulator:
     return EventAccumulator(str(run / "tensorboard"), size_guidance={IMAGES: 0}).Reload()
 
 
-def told(run: Path) -> dict[str, list[tuple[int, float]]]:
-    found = events(run)
-    return {name: [(event.step, event.value) for event in found.Scalars(name)] for name in found.Tags()["scalars"]}
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    accumulated = events(run)
+    return {
+        name: [(event.step, event.value) for event in accumulated.Scalars(name)]
+        for name in accumulated.Tags()["scalars"]
+    }
 
 
 def recorded(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -51,17 +54,17 @@ def recorded(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_scalars_are_the_metrics(go: Callable[..., Result], tmp_path: Path) -> None:
     go()
-    assert told(tmp_path / "r") == recorded(tmp_path / "r")
-    assert len(told(tmp_path / "r")["lr"]) == 2
+    assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
+    assert len(scalars(tmp_path / "r")["lr"]) == 2
 
 
 def test_pictures(go: Callable[..., Result], tmp_path: Path) -> None:
     go()
-    found = events(tmp_path / "r")
-    assert sorted(found.Tags()["images"]) == PICTURES
+    accumulated = events(tmp_path / "r")
+    assert sorted(accumulated.Tags()["images"]) == PICTURES
     for name in PICTURES:
-        assert [event.step for event in found.Images(name)] == [2, 4]
-        picture = Image.open(io.BytesIO(found.Images(name)[-1].encoded_image_string))
+        assert [event.step for event in accumulated.Images(name)] == [2, 4]
+        picture = Image.open(io.BytesIO(accumulated.Images(name)[-1].encoded_image_string))
         assert picture.width == 800
         assert len(picture.convert("L").getcolors(1000) or ()) > 10
 
@@ -75,7 +78,7 @@ def test_tracking_changes_nothing_else(go: Callable[..., Result], tmp_path: Path
     assert (tmp_path / "r/model/model.safetensors").read_bytes() == weights
 
 
-def test_resumed_run_tells_each_epoch_once(
+def test_resumed_run_records_each_epoch_once(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 1: the second epoch is lost after it was recorded, and trained again."""
@@ -90,9 +93,9 @@ def test_resumed_run_tells_each_epoch_once(
         )
         with pytest.raises(RuntimeError, match="pulled the plug"):
             go()
-    assert [step for step, _ in told(tmp_path / "r")["lr"]] == [2, 4]
+    assert [step for step, _ in scalars(tmp_path / "r")["lr"]] == [2, 4]
     go(resume=True)
-    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
     assert [event.step for event in events(tmp_path / "r").Images("training/batch")] == [2, 4]
     assert len(list((tmp_path / "r/tensorboard").iterdir())) == 2
 
@@ -100,26 +103,26 @@ def test_resumed_run_tells_each_epoch_once(
 def test_each_epoch_is_on_disk_at_once(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: a killed process has told of what it recorded; asked where it saves, after each step."""
-    found: list[int] = []
+    """Row 1: a killed process loses no recorded epoch; checked at each save, after each step."""
+    num_epochs: list[int] = []
     monkeypatch.setattr(TensorBoard, "is_due", lambda *_: False)
-    monkeypatch.setattr(RunFolder, "save", lambda *_: found.append(len(told(tmp_path / "r").get("lr", ()))))
+    monkeypatch.setattr(RunFolder, "save", lambda *_: num_epochs.append(len(scalars(tmp_path / "r").get("lr", ()))))
     go()
-    assert found == [0, 1, 1, 2]
+    assert num_epochs == [0, 1, 1, 2]
 
 
 def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> None:
-    """And then tells of the epochs before."""
+    """Earlier epochs are written too."""
     go(track=False, max_steps=2)
     go(resume=True)
-    assert told(tmp_path / "r") == recorded(tmp_path / "r")
+    assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
 
 
 @pytest.mark.parametrize("max_steps", [2, 3])
-def test_where_max_steps_ended_it(
+def test_resume_after_max_steps(
     max_steps: int, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: the last record stays when only the result was lost, and goes, or its validation, when the run goes on."""
+    """Row 1: the last record stays if only the result was lost; if the run resumes, it or its validation goes."""
 
     def crash(*_: Any) -> None:
         raise RuntimeError("pulled the plug")
@@ -130,12 +133,12 @@ def test_where_max_steps_ended_it(
         with pytest.raises(RuntimeError, match="pulled the plug"):
             go(max_steps=max_steps, **changes)
     go(resume=True, max_steps=max_steps, **changes)
-    assert told(tmp_path / "r") == recorded(tmp_path / "r")
-    assert told(tmp_path / "r")["accuracy/validation"][-1][0] == max_steps
+    assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
+    assert scalars(tmp_path / "r")["accuracy/validation"][-1][0] == max_steps
     go(resume=True, **changes)
-    assert told(tmp_path / "r") == recorded(tmp_path / "r")
-    assert [step for step, _ in told(tmp_path / "r")["lr"]] == [2, 4, 6]
-    assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [6]
+    assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [step for step, _ in scalars(tmp_path / "r")["lr"]] == [2, 4, 6]
+    assert [step for step, _ in scalars(tmp_path / "r")["accuracy/validation"]] == [6]
 
 
 class StopAtOnce(Callback):
@@ -143,18 +146,18 @@ class StopAtOnce(Callback):
         run.stop()
 
 
-def test_where_a_callback_ended_it(go: Callable[..., Result], tmp_path: Path) -> None:
-    """The validation that comes after the rest of the last record is told once, and goes when the run goes on."""
+def test_resume_after_a_callback_stopped_the_run(go: Callable[..., Result], tmp_path: Path) -> None:
+    """The validation that follows the last record is written once, and removed when the run resumes."""
     changes: Any = {"epochs": 3, "validate_every": 3}
     go(StopAtOnce(), **changes)
-    assert told(tmp_path / "r") == recorded(tmp_path / "r")
-    assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [2]
+    assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [step for step, _ in scalars(tmp_path / "r")["accuracy/validation"]] == [2]
     go(resume=True, **changes)
-    assert told(tmp_path / "r") == recorded(tmp_path / "r")
-    assert [step for step, _ in told(tmp_path / "r")["accuracy/validation"]] == [6]
+    assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
+    assert [step for step, _ in scalars(tmp_path / "r")["accuracy/validation"]] == [6]
 
 
-def test_pictures_are_due_so_often(tmp_path: Path) -> None:
+def test_picture_interval(tmp_path: Path) -> None:
     board, drawn = TensorBoard(tmp_path), []
     for step in range(0, 998):
         if step and board.is_due(step, 997):
@@ -167,7 +170,7 @@ def test_pictures_are_due_so_often(tmp_path: Path) -> None:
 def test_without_tensorboard(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Said before anything is begun, and only to who asked."""
+    """An error before any work, and only if tracking is on."""
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(EnvironmentFault, match="pip install tensorboard"):
         go()

@@ -1,4 +1,4 @@
-"""Which of torchrun's variables are taken, and what is said of those that are not."""
+"""Which of torchrun's variables are accepted, and the errors for the others."""
 
 import functools
 import socket
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from children import free_port
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.training import torchrun
 from pocket_resnet.training.torchrun import ADDRESS, NUMBERS, WAIT_VARIABLE, Launch, LaunchError, launch, meet
@@ -32,7 +33,7 @@ def without(name: str) -> dict[str, str]:
     return {key: value for key, value in WHOLE.items() if key != name}
 
 
-# Which variable is named, and what is said of it.
+# The variable that the error names, and its message.
 REFUSED: dict[str, tuple[dict[str, str], str]] = {
     "RANK=1 alone": ({"RANK": "1"}, "WORLD_SIZE: not set, but RANK is"),
     "RANK=0 alone": ({"RANK": "0"}, "WORLD_SIZE: not set, but RANK is"),
@@ -65,7 +66,7 @@ def set_only(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("case", TAKEN)
-def test_taken(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accepted(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables, expected = TAKEN[case]
     set_only(monkeypatch, variables)
     assert launch() == expected
@@ -90,16 +91,14 @@ def test_refused_deadline(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return free_port()
 
 
 @pytest.mark.parametrize(("rank", "missing"), [(0, "processes 2, 3"), (2, "process 1")])
-def test_who_is_missing_is_said_until_the_deadline(
+def test_missing_processes_are_named_until_the_deadline(
     rank: int, missing: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 55: rank 0 knows who has not come; the others wait for it first."""
+    """Row 55: rank 0 knows which processes are missing; the others wait for rank 0."""
     monkeypatch.setattr(torchrun, "FIRST_MESSAGE_S", 0.0)
     with pytest.raises(
         EnvironmentFault, match=rf"^{missing} of 3 did not connect to 127\.0\.0\.1:{port} within 0\.2 s"
@@ -110,7 +109,7 @@ def test_who_is_missing_is_said_until_the_deadline(
     )
 
 
-def test_all_meet_whoever_comes_first(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_processes_meet_in_any_order(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     stores: dict[int, Any] = {}
 
     def come(rank: int) -> None:

@@ -82,7 +82,7 @@ def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) ->
 
 
 def test_balanced_weights_are_inverse_to_counts_with_mean_1() -> None:
-    """Over the images; a class without any has the weight of one image and changes nothing."""
+    """The mean is over images; a class without images counts as one image and changes nothing."""
     labels_N = torch.tensor([0] * 6 + [1] * 3 + [3])
     weights_K = balanced_weights(labels_N, 4)
     assert weights_K[labels_N].mean() == pytest.approx(1)
@@ -92,15 +92,15 @@ def test_balanced_weights_are_inverse_to_counts_with_mean_1() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.3])
 def test_weighted_loss_is_the_mean_of_weighted_losses(share: float) -> None:
-    """Of both classes of a mixed image, with smoothed labels; what another image is of does not matter."""
+    """Of both classes of a mixed image, with smoothed labels; independent of other images."""
     logits_BK, labels_B, others_B = torch.randn(5, 3), torch.tensor([0, 0, 1, 2, 0]), torch.tensor([1, 2, 2, 0, 1])
     weights_K, log_BK = torch.tensor([0.5, 1.0, 4.0]), logits_BK.log_softmax(1)
     expected = 0.0
     for log_K, label, other in zip(log_BK, labels_B, others_B, strict=True):
         for part, k in ((share, label), (1 - share, other)):
             expected += part * float(weights_K[k] * -(0.9 * log_K[k] + 0.1 * log_K.mean())) / 5
-    found = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, share), 0.1, weights_K)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+    loss = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, share), 0.1, weights_K)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_class_weights_are_those_of_the_training_images(make_trainer: Callable[..., Trainer]) -> None:
@@ -129,17 +129,17 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
     for _ in range(2):
         trainer.train_step()
-    found = trainer.epoch_totals()
-    assert found.num_images == 14
-    assert found.loss == pytest.approx(sum(loss * count for loss, _, count in seen) / 14, abs=1e-6)
-    assert found.accuracy == pytest.approx(sum(hits for _, hits, _ in seen) / 14)
+    totals = trainer.epoch_totals()
+    assert totals.num_images == 14
+    assert totals.loss == pytest.approx(sum(loss * count for loss, _, count in seen) / 14, abs=1e-6)
+    assert totals.accuracy == pytest.approx(sum(hits for _, hits, _ in seen) / 14)
     trainer.end_epoch()
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
 
 
 @pytest.mark.parametrize(("hard_fraction", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
 def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
-    """Row 1: a new trainer with the saved tensors and step goes on exactly, from any step."""
+    """Row 1: a new trainer with the saved tensors and step continues exactly, from any step."""
     for num_before in range(4):
         changes = {"hard_fraction": hard_fraction, "hard_until": until} | (
             {} if hard_fraction == 1 else {"augment": {"mixup": 0.0}}
@@ -158,10 +158,10 @@ def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Cal
 
 
 @pytest.mark.parametrize("part", ["dropout", "drop_path"])
-def test_drops_depend_on_seed_and_step_alone(
+def test_dropout_depends_on_seed_and_step_alone(
     part: str, make_trainer: Callable[..., Trainer], tiny_spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything but the drops is held fixed: order, first weights, learning rate."""
+    """Everything else is fixed: order, initial weights, learning rate."""
 
     def weights(noise: int, step: int = 0, seed: int = 0, chance: float = 0.5) -> Tensor:
         spec = replace(tiny_spec, **{part: chance})
@@ -181,7 +181,7 @@ def test_drops_depend_on_seed_and_step_alone(
 
 
 def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
-    """First those never trained, then the half of a step's candidates that cost most when last trained."""
+    """First those never trained, then the half of a step's candidates with the highest last loss."""
     still = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
     trainer = make_trainer(model=tiny_spec, hard_fraction=0.5, batch_size=7, epochs=3, **still)
     loss_N = torch.empty(14)
@@ -197,10 +197,10 @@ def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny
 
 
 def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Callable[..., Trainer]) -> None:
-    """Where only the hard_fraction are: by its own visits, not by the epochs."""
+    """With hard_fraction: by its own visits, not by the epochs."""
     changes = PLAIN | {"augment": PLAIN["augment"] | {"flip": "alternating"}}
     trainer = make_trainer(hard_fraction=0.5, batch_size=7, epochs=6, **changes)
-    sides: dict[int, list[bool]] = {}
+    flips: dict[int, list[bool]] = {}
     while trainer.step < trainer.steps.total:
         indices_B = trainer.loader.indices(trainer.step)
         x_BCHW = trainer.loader.batch(trainer.step).x_BCHW
@@ -208,10 +208,10 @@ def test_an_image_is_mirrored_every_second_time_it_is_trained(make_trainer: Call
             image_CHW = trainer.loader.images_NCHW[index] / 255
             flipped = torch.equal(shown_CHW, image_CHW.flip(-1))
             assert flipped or torch.equal(shown_CHW, image_CHW)
-            sides.setdefault(index, []).append(flipped)
+            flips.setdefault(index, []).append(flipped)
         trainer.train_step()
-    assert any(len(seen) < 6 for seen in sides.values())
-    assert all(now != before for seen in sides.values() for before, now in itertools.pairwise(seen))
+    assert any(len(seen) < 6 for seen in flips.values())
+    assert all(now != before for seen in flips.values() for before, now in itertools.pairwise(seen))
 
 
 def test_mixed_cross_entropy() -> None:
@@ -221,14 +221,14 @@ def test_mixed_cross_entropy() -> None:
     for smoothing in (0.0, 0.2):
         smoothed_BK = (1 - smoothing) * probabilities_BK + smoothing / 3
         expected = F.cross_entropy(logits_BK, smoothed_BK)
-        found = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, 0.3), smoothing)
-        assert torch.allclose(found, expected, atol=1e-6)
+        loss = mixed_cross_entropy(logits_BK, Targets(labels_B, others_B, 0.3), smoothing)
+        assert torch.allclose(loss, expected, atol=1e-6)
     alone = mixed_cross_entropy(logits_BK, Targets(labels_B, labels_B, 1.0), 0.0)
     assert torch.allclose(alone, F.cross_entropy(logits_BK, labels_B))
 
 
 def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Trainer]) -> None:
-    """Row 14: neither weights, momentum nor average move."""
+    """Row 14: weights, momentum and average are unchanged."""
     trainer = make_trainer()
     trainer.train_step()
     kept = {n: v.clone() for n, v in trainer.tensors().items() if "running" not in n and "num_batches" not in n}
@@ -239,10 +239,10 @@ def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Train
     assert all(torch.equal(trainer.tensors()[name], value) for name, value in kept.items())
 
 
-def test_on_a_gpu_the_first_bad_step_is_told_when_asked(
+def test_on_a_gpu_the_first_bad_step_is_reported_on_request(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 14: steps do not wait for the device; before anything is saved it is asked."""
+    """Row 14: steps do not wait for the device; it is checked before anything is saved."""
     monkeypatch.setattr(Hardware, "is_asynchronous", True)
     trainer = make_trainer()
     trainer.train_step()

@@ -70,13 +70,13 @@ def work() -> Callable[..., None]:
 
 @pytest.fixture
 def let_win(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """let_win(2) makes that trial look better, and better than an earlier winner."""
+    """let_win(2) makes that trial the best, also against an earlier winner."""
     rung = trials._rung
 
     def choose(number: int) -> None:
         def judge(result: Any, *others: Any) -> dict[str, Any]:
-            found = rung(result, *others)
-            return found | {"nll": found["nll"] - (1 + number) * (f"/{number:04d}/" in result.model)}
+            record = rung(result, *others)
+            return record | {"nll": record["nll"] - (1 + number) * (f"/{number:04d}/" in result.model)}
 
         monkeypatch.setattr(trials, "_rung", judge)
 

@@ -1,4 +1,4 @@
-"""The final comparison: who is compared with whom, for how long, and when there is nothing to compare."""
+"""The final comparison: its candidates, its epochs, and when there is nothing to compare."""
 
 import json
 from typing import Any
@@ -35,8 +35,8 @@ def test_tuned_and_untuned_with_the_same_seeds(make_settings: Any, begin: Any, w
     let_win(1)
     work(settings)
     record = record_of(settings, study)
-    found = [(run.candidate, run.seed) for run in record.finals]
-    assert found == [(candidate, seed) for candidate in ("tuned", "untuned") for seed in (1, 2, 3)]
+    runs = [(run.candidate, run.seed) for run in record.finals]
+    assert runs == [(candidate, seed) for candidate in ("tuned", "untuned") for seed in (1, 2, 3)]
     assert record.compared == ["untuned", "tuned"]
     assert record.longer_epochs is None
     untuned = next(run for run in record.finals if run.candidate == "untuned")

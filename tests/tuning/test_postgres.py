@@ -1,4 +1,4 @@
-"""A search on a PostgreSQL server: shared by machines, workers die, the connection is lost, the password is secret."""
+"""A search on a PostgreSQL server: several machines, dead workers, a lost connection, a secret password."""
 
 import logging
 import os
@@ -32,8 +32,8 @@ def postgres() -> Iterator[Server]:
     if find_server() is None:
         assert not os.environ.get(REQUIRED), "no PostgreSQL server: apt-get install postgresql"
         pytest.skip("needs a PostgreSQL server (Debian: apt-get install postgresql)")
-    with server() as found:
-        yield found
+    with server() as running:
+        yield running
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def test_two_workers_share_a_search(settings: Any, begin: Any, work: Any, start_
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
 
 
-def test_machines_that_come_first_at_the_same_moment(
+def test_machines_that_create_the_study_at_the_same_moment(
     postgres: Server, make_settings: Any, begin: Any, start_child: Any, tmp_path: Path
 ) -> None:
-    """In an empty database: all find the same tables and the same study."""
+    """In an empty database: all use the same tables and the same study."""
     begin(make_settings(storage=postgres.url, folder=tmp_path / "any"))
     admin = create_engine(parse_url(postgres.url), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -76,7 +76,7 @@ def test_machines_that_come_first_at_the_same_moment(
 def test_a_dead_worker_s_trial_is_taken_by_another(
     settings: Any, begin: Any, work: Any, start_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found by its missing heartbeat, and resumed in its folder."""
+    """Detected by its missing heartbeat, and resumed in its folder."""
     monkeypatch.setattr(storage, "HEARTBEAT_S", 1)
     monkeypatch.setattr(storage, "GRACE_S", 3)
     study = begin(settings)
@@ -117,7 +117,7 @@ class Restart(logging.Handler):
 def test_a_lost_connection_is_waited_for(
     settings: Any, postgres: Server, begin: Any, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server restarts while a trial trains: the search goes on as if nothing had been."""
+    """The server restarts while a trial trains, and the search continues."""
     study, train, stops = begin(settings), trials.train, []
 
     def stop_once(recipe: Any, **named: Any) -> Any:

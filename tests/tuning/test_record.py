@@ -1,4 +1,4 @@
-"""search.json: written, read, refused where damaged, and what it says of noise."""
+"""search.json: written, read, refused if damaged; differences within noise are no gain."""
 
 import json
 from dataclasses import replace
@@ -60,7 +60,7 @@ def test_written_and_read(record: SearchRecord, tmp_path: Path) -> None:
 
 
 def test_recipes_to_train(record: SearchRecord) -> None:
-    """The recommended one; those of a front; none before the verdict."""
+    """The recommended recipe, or those of the front; none before the verdict."""
     assert record.recipe_names == ["best.toml"]
     noise = finals([0.8, 0.9, 1.0], [0.8, 0.9, 1.0])
     assert replace(record, verdict=verdict_of(noise)).recipe_names == ["untuned.toml"]
@@ -118,9 +118,9 @@ def test_noise_is_no_gain(tuned: list[float], untuned: list[float], expected: st
 def test_training_longer_is_judged_too() -> None:
     runs = finals([0.90, 0.91, 0.92], [0.80, 0.81, 0.82])
     longer = [final("longer", seed, accuracy) for seed, accuracy in enumerate([0.95, 0.96, 0.97], 1)]
-    found, unfinished = verdict_of(runs + longer), verdict_of(runs + longer[1:])
-    assert found is not None
+    verdict, unfinished = verdict_of(runs + longer), verdict_of(runs + longer[1:])
+    assert verdict is not None
     assert unfinished is not None
-    assert found.longer_difference == pytest.approx((-0.07267, -0.02733), abs=1e-5)
-    assert found.recommended == "tuned"
+    assert verdict.longer_difference == pytest.approx((-0.07267, -0.02733), abs=1e-5)
+    assert verdict.recommended == "tuned"
     assert unfinished.longer_difference is None

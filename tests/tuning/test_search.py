@@ -49,20 +49,20 @@ def test_from_trials_to_the_report(command: Any, run: Any, tmp_path: Path) -> No
     """Two workers; no trial is over the untuned network's size; the best recipe can be trained as it is."""
     code, out, err = run(*command("--trials", 5, "--workers", 2))
     assert code == 0, err
-    found = json.loads((tmp_path / "s/search.json").read_text())
-    assert [trial["number"] for trial in found["trials"]] == [0, 1, 2, 3, 4]
-    assert {trial["outcome"] for trial in found["trials"]} <= {"complete", "pruned"}
-    assert set(found["space"]) == {"optim.lr", "model.num_blocks"}
+    record = json.loads((tmp_path / "s/search.json").read_text())
+    assert [trial["number"] for trial in record["trials"]] == [0, 1, 2, 3, 4]
+    assert {trial["outcome"] for trial in record["trials"]} <= {"complete", "pruned"}
+    assert set(record["space"]) == {"optim.lr", "model.num_blocks"}
     untuned = json.loads((tmp_path / "s/finals/untuned-seed1/result.json").read_text())
-    assert all(trial["cost"]["num_params"] <= untuned["num_params"] for trial in found["trials"])
-    assert all(trial["cost"]["train_flops"] > 0 for trial in found["trials"])
+    assert all(trial["cost"]["num_params"] <= untuned["num_params"] for trial in record["trials"])
+    assert all(trial["cost"]["train_flops"] > 0 for trial in record["trials"])
     assert "untuned " in out
     assert "verdict " in out
-    recommended = {"tuned": "best.toml", "untuned": "untuned.toml"}[found["verdict"]["recommended"]]
+    recommended = {"tuned": "best.toml", "untuned": "untuned.toml"}[record["verdict"]["recommended"]]
     assert f"next        pocket-resnet train {tmp_path / 's' / recommended}\n" in out
     assert "trial 0 (" in err
     best = load_recipe(str(tmp_path / "s/best.toml"))
-    won = found["trials"][found["best"]]
+    won = record["trials"][record["best"]]
     assert best.optim.lr == won["values"]["optim.lr"]
     assert best.max_steps is None
     first = (tmp_path / "s/best.toml").read_text().splitlines()[0]
@@ -72,12 +72,12 @@ def test_from_trials_to_the_report(command: Any, run: Any, tmp_path: Path) -> No
     page = (tmp_path / "s/report.html").read_text()
     assert "Tuned against untuned" in page
     assert {path.name for path in (tmp_path / "s/plots").iterdir()} == {"history.png", "parallel.png"} | (
-        {"importance.png"} if found["importance"] else set()
+        {"importance.png"} if record["importance"] else set()
     )
     code, _, err = run(*command("--trials", 5))
     assert (code, "this search already exists" in err) == (2, True)
     code, out, _ = run(*command("--trials", 5, "--resume", "--json", "--no-report"))
-    assert (code, json.loads(out)) == (0, found)
+    assert (code, json.loads(out)) == (0, record)
     code, _, err = run(*command("--resume", "--optim.momentum", 0.5))
     assert code == 2
     assert "the search began with other settings: optim.momentum: 0.9 -> 0.5" in err
@@ -93,10 +93,10 @@ def test_the_untuned_recipe_wins(digits_recipe: Path, run: Any, tmp_path: Path) 
         assert "verdict     no trial beat the untuned recipe: stay with the untuned recipe\n" in out
         assert f"next        pocket-resnet train {tmp_path / 's/untuned.toml'}\n" in out
         assert not (tmp_path / "s/finals").exists()
-    found = json.loads((tmp_path / "s/search.json").read_text())
-    assert found["finals"] == []
-    assert found["verdict"]["recommended"] == "untuned"
-    assert found["trials_flops"] == found["training_flops"] > 0
+    record = json.loads((tmp_path / "s/search.json").read_text())
+    assert record["finals"] == []
+    assert record["verdict"]["recommended"] == "untuned"
+    assert record["trials_flops"] == record["training_flops"] > 0
     assert "No trial beat the untuned recipe" in (tmp_path / "s/report.html").read_text()
     assert "# This is the untuned recipe: no trial beat it." in (tmp_path / "s/best.toml").read_text()
     assert load_recipe(str(tmp_path / "s/untuned.toml")).label_smoothing == 0.1
@@ -117,11 +117,11 @@ def test_a_program_without_a_main_guard(recipe: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(tmp_path / "program.py"), str(recipe)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "s/search.json").read_text())
-    recommended = found["verdict"]["recommended"]
+    record = json.loads((tmp_path / "s/search.json").read_text())
+    recommended = record["verdict"]["recommended"]
     path = {"tuned": "s/best.toml", "untuned": "s/untuned.toml"}[recommended]
-    assert done.stdout == f"started\n{found['best']} {recommended} {path} []\n"
-    assert set(found["space"]) == {"optim.lr", "model.num_blocks"}
+    assert done.stdout == f"started\n{record['best']} {recommended} {path} []\n"
+    assert set(record["space"]) == {"optim.lr", "model.num_blocks"}
     assert "label_smoothing = 0.05" in (tmp_path / path).read_text()
 
 
@@ -146,7 +146,7 @@ def wait_for_trials(folder: Path, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed(command: Any, run: Any, tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C and kill -9 of the search lose no ended trial; its workers end with it; --resume goes on."""
+    """Ctrl-C and kill -9 of the search lose no ended trial; its workers end with it; --resume continues."""
     with started(command("--trials", 4, "--no-report", "--epochs", 4), tmp_path) as process:
         wait_for_trials(tmp_path / "s", 2)
         process.send_signal(number)
@@ -158,9 +158,9 @@ def test_stopped_and_resumed(command: Any, run: Any, tmp_path: Path, number: sig
     before = {path: path.read_bytes() for path in tmp_path.glob("s/trials/0*/train_digests.u64")}
     code, _, err = run(*command("--trials", 4, "--no-report", "--epochs", 4, "--resume"))
     assert code == 0, err
-    found = json.loads((tmp_path / "s/search.json").read_text())
-    assert [trial["number"] for trial in found["trials"]] == list(range(4))
-    assert {trial["outcome"] for trial in found["trials"]} <= {"complete", "pruned"}
+    record = json.loads((tmp_path / "s/search.json").read_text())
+    assert [trial["number"] for trial in record["trials"]] == list(range(4))
+    assert {trial["outcome"] for trial in record["trials"]} <= {"complete", "pruned"}
     assert before.keys() <= set(tmp_path.glob("s/trials/0*/train_digests.u64"))
     assert len(list(tmp_path.glob("s/trials/0*"))) == 4
 
@@ -174,8 +174,8 @@ def test_a_killed_worker_is_replaced(command: Any, tmp_path: Path) -> None:
         os.kill(int(workers[0]), signal.SIGKILL)
         _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
-    found = json.loads((tmp_path / "s/search.json").read_text())
-    assert [trial["number"] for trial in found["trials"]] == list(range(3))
+    record = json.loads((tmp_path / "s/search.json").read_text())
+    assert [trial["number"] for trial in record["trials"]] == list(range(3))
 
 
 @pytest.mark.parametrize(
@@ -191,14 +191,14 @@ def test_two_goals(command: Any, run: Any, tmp_path: Path, trade: str, unit: str
     """The front has a recipe for each of its trials, none of which beats another; all are within the budget."""
     code, out, err = run(*command("--trials", 4, "--trade", trade))
     assert code == 0, err
-    found = json.loads((tmp_path / "s/search.json").read_text())
-    front = [found["trials"][number] for number in found["front"]]
+    record = json.loads((tmp_path / "s/search.json").read_text())
+    front = [record["trials"][number] for number in record["front"]]
     assert front
     costs = [trial["trade"] for trial in front]
     accuracies = [trial["rungs"][-1]["accuracy"] for trial in front]
     assert costs == sorted(costs)
     assert accuracies == sorted(accuracies)
-    assert found["finals"] == []
+    assert record["finals"] == []
     recipes = {tmp_path / f"s/front/{trial['number']:04d}.toml": trial for trial in front}
     assert set((tmp_path / "s/front").iterdir()) == set(recipes)
     table = out.partition("recipe")[2]
@@ -214,8 +214,8 @@ def test_hours_end_a_search(command: Any, run: Any, tmp_path: Path) -> None:
     code, _, err = run(*command("--trials", 500, "--hours", 0.001, "--no-report"))
     assert code == 0, err
     assert "no new trial begins" in err
-    found = json.loads((tmp_path / "s/search.json").read_text())
-    assert found["num_trials"] == len(found["trials"]) < 500
+    record = json.loads((tmp_path / "s/search.json").read_text())
+    assert record["num_trials"] == len(record["trials"]) < 500
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_hours_end_a_search(command: Any, run: Any, tmp_path: Path) -> None:
         ({"trade": "latency", "storage": "postgresql://h/d"}, "needs the machine to itself"),
     ],
 )
-def test_meaningless_requests(changes: dict[str, Any], what: str, make_recipe: Any) -> None:
+def test_invalid_requests(changes: dict[str, Any], what: str, make_recipe: Any) -> None:
     with pytest.raises(UsageError, match=what):
         search(Request(make_recipe(), **changes))
 
@@ -262,7 +262,7 @@ def test_no_trial_may_exceed_the_untuned_network(digits_recipe: Path, tmp_path: 
 
 
 def test_the_first_trial_is_what_the_dial_chooses(tmp_path: Path) -> None:
-    """Not the recipe's values before the dial; also with a second goal."""
+    """Not the recipe's values before the dial; also with two goals."""
     recipe = with_choices(load_recipe("best"), {"data.name": "digits", "budget": "50K", "epochs": 10})
     for trade in (None, "macs"):
         settings, context = prepare(Request(recipe, trade=trade, folder=tmp_path / "s"))

@@ -1,4 +1,4 @@
-"""The search space: what its file may say, and what is refused by name."""
+"""The search space: what its file may contain, and what is refused by name."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Addresses of servers, patience with a lost one, and what is left of Optuna's settings."""
+"""Addresses of servers, retries after a lost connection, and Optuna's settings."""
 
 import math
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_a_server_is_named_without_its_secrets(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "secret", "mysql://me:secret@host/db", "sqlite:///secret", "postgresql://h:secret/d"]
 )
-def test_what_is_no_server_is_refused_without_saying_it(text: str) -> None:
+def test_an_invalid_address_is_refused_without_printing_it(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_url(text)
     assert "secret" not in str(refused.value)
@@ -45,7 +45,7 @@ def lost() -> OperationalError:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A stand-in for a storage, and a clock that only its pauses move."""
+    """A fake storage, and a clock that only its pauses advance."""
     clock = SimpleNamespace(now_s=0.0, pauses=[])
 
     def sleep(seconds: float) -> None:
@@ -58,13 +58,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_an_operation_is_tried_again_with_growing_pauses(server: Any, logged: pytest.LogCaptureFixture) -> None:
-    answers = iter([lost(), lost(), lost(), "here"])
+    responses = iter([lost(), lost(), lost(), "here"])
 
     def ask(_: Any) -> str:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = next(responses)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
     assert storage._patient(ask)(server) == "here"
     assert server.clock.pauses == [0.2, 0.4, 0.8]
@@ -72,8 +72,8 @@ def test_an_operation_is_tried_again_with_growing_pauses(server: Any, logged: py
     assert logged.messages == ["no answer from postgresql://host/db: trying again"]
 
 
-def test_patience_ends_and_is_shared(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes after that fails at once, so that a worker ends soon."""
+def test_the_deadline_is_shared(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later operations fail at once, so a worker ends soon."""
     monkeypatch.setenv(storage.PATIENCE_VARIABLE, "60")
 
     def ask(_: Any) -> str:
@@ -133,6 +133,7 @@ def test_every_operation_is_patient() -> None:
         line.split("self._backend.")[1].split("(")[0] for line in source.read_text().splitlines() if "_backend." in line
     }
     without_server = {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback", "remove_session"}
+    assert "set_trial_state_values" in called
     for name in called - without_server:
         assert hasattr(getattr(storage.PatientStorage, name), "__wrapped__"), name
 

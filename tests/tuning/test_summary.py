@@ -1,4 +1,4 @@
-"""What a record makes of its studies: the front measured again."""
+"""The front of a search is measured again."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,10 +29,10 @@ def test_the_front_is_measured_again_side_by_side(context: Any, monkeypatch: pyt
         "network_latencies",
         lambda networks, _: [Latency(ms / 1000, ms / 1000, 0, 51) for ms in milliseconds[: len(networks)]],
     )
-    found = with_latencies_side_by_side(record, context)
-    assert found.front == [0, 2]
-    assert [trial.trade for trial in found.trials] == pytest.approx([1.5, 4, 3, 4])
+    remeasured = with_latencies_side_by_side(record, context)
+    assert remeasured.front == [0, 2]
+    assert [trial.trade for trial in remeasured.trials] == pytest.approx([1.5, 4, 3, 4])
     write_results(record, context)
-    write_results(found, context)
+    write_results(remeasured, context)
     assert sorted(path.name for path in (settings.folder / "front").iterdir()) == ["0000.toml", "0002.toml"]
     assert with_latencies_side_by_side(replace(record, front=[]), context).front == []

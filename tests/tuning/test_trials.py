@@ -1,4 +1,4 @@
-"""One trial: rungs, survival, cost, and what makes it stop."""
+"""One trial: rungs, pruning, cost, and what stops it."""
 
 import json
 from dataclasses import replace
@@ -79,7 +79,7 @@ def test_small_images_are_judged_at_their_size(study: Any, context: Any) -> None
     assert [rung["image_size"] for rung in trial.user_attrs["rungs"]] == [6, 6, 8]
 
 
-def test_who_is_behind_stops(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_that_are_behind_stop(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run_trial(study.ask(), context)
     rung, worse = trials._rung, iter([9.0])
     monkeypatch.setattr(trials, "_rung", lambda *arguments: rung(*arguments) | {"nll": next(worse)})
@@ -93,7 +93,7 @@ def test_who_is_behind_stops(study: Any, context: Any, monkeypatch: pytest.Monke
     assert trial.user_attrs["cost"]["seconds_total"] > 0
 
 
-def test_a_worker_s_trial_goes_on_where_it_died(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_workers_trial_resumes(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under its first number, from its last rung."""
     train, calls = trials.train, []
 
@@ -122,7 +122,7 @@ def test_a_worker_s_trial_goes_on_where_it_died(study: Any, context: Any, monkey
     assert [rung["steps"] for rung in again.user_attrs["rungs"]] == [1, 2, 4]
 
 
-def test_diverging_and_impossible_trials_end_alone(study: Any, context: Any, monkeypatch: Any) -> None:
+def test_diverging_and_impossible_trials_do_not_stop_the_search(study: Any, context: Any, monkeypatch: Any) -> None:
     def diverge(*_: Any, **__: Any) -> None:
         raise NonFiniteError("loss nan", where="step 1")
 

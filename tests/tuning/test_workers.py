@@ -1,4 +1,4 @@
-"""Workers together and dying: every trial is trained once, none is lost, whatever is killed."""
+"""Several workers, killed workers: every trial is trained once, none is lost."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def ended(study: Any) -> Counter[int]:
 
 
 def test_one_worker(make_settings: Any, begin: Any, work: Any, let_win: Any) -> None:
-    """The recipe's own values come first; at the end the winner meets the untuned recipe, seed by seed."""
+    """The recipe's own values come first; at the end the winner is compared with the untuned recipe, seed by seed."""
     settings = make_settings()
     let_win(2)
     study = begin(settings)
@@ -62,7 +62,7 @@ def test_two_workers_share_a_search(make_settings: Any, begin: Any, work: Any, s
     assert len(runs_in(settings.finals)) == 6
 
 
-def test_a_killed_worker_s_trial_goes_on(
+def test_a_killed_workers_trial_resumes(
     make_settings: Any, begin: Any, work: Any, start_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 between two rungs: its trial is resumed under its number by another worker, and nothing is lost."""
@@ -118,7 +118,7 @@ def test_a_signal_puts_the_trial_back(make_settings: Any, begin: Any, work: Any,
 
 
 def test_no_more_trials_than_asked_for(make_settings: Any, begin: Any) -> None:
-    """Two workers may both see one that waits: the second leaves what Optuna makes up for it."""
+    """Two workers may both see the last waiting trial: the second drops the extra one that Optuna creates."""
     study = begin(make_settings(num_trials=2))
     with quiet_optuna():
         asked = [study.ask() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Programs of the small network that knows the digits; each is made once a module."""
+"""Programs of the small network trained on the digits; each is made once a module."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pocket_resnet.exporting.exporter import Exported
 
 @pytest.fixture(scope="session")
 def programs(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """What was exported, by precision."""
+    """Exported programs by precision."""
     from pocket_resnet.exporting.pte.export import export_pte
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Programs for ExecuTorch compute what the model computes; one that does not is never written."""
+"""ExecuTorch programs compute what the model computes; a program that does not is never written."""
 
 import io
 import json
@@ -33,8 +33,8 @@ RELEASED = ("cpu94", "pocket-5m")
 def outputs(file: str, images_NSSC: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Logits and probabilities, as a user's program gets them."""
     forward = runtime.Runtime.get().load_program(file).load_method("forward")
-    found = [forward.execute([image_BSSC.contiguous()]) for image_BSSC in images_NSSC.split(1)]
-    logits_NK, probabilities_NK = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    results = [forward.execute([image_BSSC.contiguous()]) for image_BSSC in images_NSSC.split(1)]
+    logits_NK, probabilities_NK = (torch.cat(parts).numpy() for parts in zip(*results, strict=True))
     return logits_NK, probabilities_NK
 
 
@@ -49,18 +49,18 @@ def test_fp32_gives_the_models_logits(programs: dict[str, Exported], digits_run:
 def test_reported_figures_are_those_of_the_file(
     precision: str, programs: dict[str, Exported], digits_run: Path
 ) -> None:
-    """Agreement, accuracy, lost and won, counted again."""
+    """Agreement, accuracy, lost and won images, recomputed."""
     val = open_source("digits").split("val")
     labels_N = val.labels_N.numpy()
     predicted_N = model_logits(load_model(digits_run)[0], val.images_NCHW).argmax(1)
     exported_N = outputs(programs[precision].file, val.images_NCHW.permute(0, 2, 3, 1))[0].argmax(1)
-    found = programs[precision].comparison
-    assert found.num_images == len(val)
-    assert found.agreement == (exported_N == predicted_N).mean()
-    assert found.accuracy == (predicted_N == labels_N).mean()
-    assert found.accuracy_exported == (exported_N == labels_N).mean()
-    assert found.num_lost == ((predicted_N == labels_N) & (exported_N != labels_N)).sum()
-    assert found.num_won == ((predicted_N != labels_N) & (exported_N == labels_N)).sum()
+    comparison = programs[precision].comparison
+    assert comparison.num_images == len(val)
+    assert comparison.agreement == (exported_N == predicted_N).mean()
+    assert comparison.accuracy == (predicted_N == labels_N).mean()
+    assert comparison.accuracy_exported == (exported_N == labels_N).mean()
+    assert comparison.num_lost == ((predicted_N == labels_N) & (exported_N != labels_N)).sum()
+    assert comparison.num_won == ((predicted_N != labels_N) & (exported_N == labels_N)).sum()
     assert programs[precision].num_bytes == Path(programs[precision].file).stat().st_size
 
 
@@ -71,11 +71,11 @@ def test_int8_is_small(programs: dict[str, Exported]) -> None:
 
 def test_metadata(programs: dict[str, Exported]) -> None:
     program = runtime.Runtime.get().load_program(programs["int8"].file)
-    found = {name: program.load_method(name).execute([]) for name in program.method_names - {"forward"}}
-    assert found["class_names"] == [str(digit) for digit in range(10)]
-    assert found["training_data"] == ["digits"]
-    assert found["license"] == ["not stated"]
-    assert found["precision"] == ["int8"]
+    metadata = {name: program.load_method(name).execute([]) for name in program.method_names - {"forward"}}
+    assert metadata["class_names"] == [str(digit) for digit in range(10)]
+    assert metadata["training_data"] == ["digits"]
+    assert metadata["license"] == ["not stated"]
+    assert metadata["precision"] == ["int8"]
     forward = program.metadata("forward")
     assert forward.input_tensor_meta(0).sizes() == (1, 32, 32, 3)
     assert forward.input_tensor_meta(0).dtype() == 0, "uint8"
@@ -114,10 +114,10 @@ def test_command(run: Run, digits_run: Path, programs: dict[str, Exported], tmp_
     limit, out = programs["fp32"].num_bytes - 1, ("--out", tmp_path / "out")
     code, printed, err = run("export", digits_run, "--format", "pte", "--max-bytes", limit, "--json", *out)
     assert code == 0, err
-    found = json.loads(printed)
-    assert (found["precision"], found["target"]) == ("int8", "any")
-    assert found["file"] == f"{tmp_path}/out/digits-int8.pte"
-    assert found["num_bytes"] == Path(found["file"]).stat().st_size <= limit
+    exported = json.loads(printed)
+    assert (exported["precision"], exported["target"]) == ("int8", "any")
+    assert exported["file"] == f"{tmp_path}/out/digits-int8.pte"
+    assert exported["num_bytes"] == Path(exported["file"]).stat().st_size <= limit
     assert err.count("comparing the file with the model on 300 validation images") == 1
 
 
@@ -133,7 +133,7 @@ def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_import_leaves_the_root_logger_alone() -> None:
+def test_import_does_not_change_the_root_logger() -> None:
     """ExecuTorch gives it a handler, which would print our messages a second time."""
     code = "import logging, pocket_resnet.exporting.pte.export; print(logging.root.handlers)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -142,8 +142,8 @@ def test_import_leaves_the_root_logger_alone() -> None:
 
 def documented() -> str:
     """The program in docs/deploy.md that runs the file."""
-    found = re.findall(r"^```python\n(.*?)^```$", DEPLOY.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    [program] = (each for each in found if "executorch" in each)
+    programs = re.findall(r"^```python\n(.*?)^```$", DEPLOY.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    [program] = (each for each in programs if "executorch" in each)
     return str(program)
 
 

@@ -34,12 +34,12 @@ def test_kinds(kind: str) -> None:
     size = model.spec.image_size
     images_NSSC = np.random.default_rng(0).integers(0, 256, (20, size, size, 3), np.uint8)
     pixels_NCSS = images_NSSC.transpose(0, 3, 1, 2).astype(np.float32) / 255
-    wanted_NK = model_logits(model, torch.from_numpy(images_NSSC).permute(0, 3, 1, 2))
-    found_NK = Program(program(model, size, {})).logits(images_NSSC)
-    np.testing.assert_allclose(found_NK, wanted_NK, atol=1e-4)
+    expected_NK = model_logits(model, torch.from_numpy(images_NSSC).permute(0, 3, 1, 2))
+    fp32_NK = Program(program(model, size, {})).logits(images_NSSC)
+    np.testing.assert_allclose(fp32_NK, expected_NK, atol=1e-4)
     in_int8_NK = Program(program(quantized(model, pixels_NCSS), size, {})).logits(images_NSSC)
-    assert not np.array_equal(in_int8_NK, found_NK)
-    np.testing.assert_allclose(in_int8_NK, wanted_NK, atol=0.05 * np.abs(wanted_NK).max())
+    assert not np.array_equal(in_int8_NK, fp32_NK)
+    np.testing.assert_allclose(in_int8_NK, expected_NK, atol=0.05 * np.abs(expected_NK).max())
 
 
 def test_texts_may_have_any_character() -> None:

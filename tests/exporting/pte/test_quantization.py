@@ -23,17 +23,17 @@ def layers(num_classes: int) -> tuple[list[Any], list[torch.Tensor]]:
     images_NCSS = np.random.default_rng(0).random((8, 3, 32, 32), np.float32)
     network: Any = quantized(model, images_NCSS)
     kinds = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
-    found = [node for node in network.graph.nodes if node.target in kinds]
-    dequantized = [node.args[1] for node in found if "dequantize_per_channel" in str(node.args[1].target)]
-    return found, [getattr(network, node.args[0].target) for node in dequantized]
+    nodes = [node for node in network.graph.nodes if node.target in kinds]
+    dequantized = [node.args[1] for node in nodes if "dequantize_per_channel" in str(node.args[1].target)]
+    return nodes, [getattr(network, node.args[0].target) for node in dequantized]
 
 
 @pytest.mark.parametrize(("num_classes", "num_in_fp32"), [(2, 2), (100, 1)])
 def test_all_but_the_first_convolution_and_a_small_head(num_classes: int, num_in_fp32: int) -> None:
-    found, weights = layers(num_classes)
-    assert len(weights) == len(found) - num_in_fp32
-    assert "dequantize" not in str(found[0].args[1].target)
-    assert ("dequantize" in str(found[-1].args[1].target)) == (num_in_fp32 == 1)
+    nodes, weights = layers(num_classes)
+    assert len(weights) == len(nodes) - num_in_fp32
+    assert "dequantize" not in str(nodes[0].args[1].target)
+    assert ("dequantize" in str(nodes[-1].args[1].target)) == (num_in_fp32 == 1)
     for weight in weights:
         assert weight.dtype == torch.int8
         largest_D = weight.flatten(1).abs().amax(1)

@@ -1,4 +1,4 @@
-"""Pages of the small network that knows the digits."""
+"""Pages of the small network trained on the digits."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def fp32_page(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exp
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
-    """visit(path) opens a page. In the end, no page has said anything or asked for anything but itself."""
+    """visit(path) opens a page. At teardown, no page may have logged anything or requested anything but itself."""
     visits: list[Visit] = []
 
     def start(path: str | Path, **options: Any) -> Visit:

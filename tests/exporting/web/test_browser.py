@@ -1,4 +1,4 @@
-"""The page in headless Chromium: every way to give it a picture leads to the model's answer, and nothing leaves it."""
+"""The page in headless Chromium: every way to choose a picture gives the model's prediction; no data leave the page."""
 
 import os
 import re
@@ -44,14 +44,14 @@ def landscape(width: int, height: int) -> Image.Image:
 
 
 def check_like_the_model(visit: Visit, name: str, content: bytes, model: Path) -> None:
-    """Every probability within 0.03 of `predict`'s, and the pixels that the page says it saw within 2 levels."""
+    """Every probability within 0.03 of `predict`'s, and the page's input pixels within 3 levels for 99%."""
     visit.choose(name, content)
     [expected] = pocket_resnet.load(model).predict(content, top=10)
-    found = visit.probabilities()
-    assert len(found) == 10
+    probabilities = visit.probabilities()
+    assert len(probabilities) == 10
     for label, probability in expected.top:
-        assert found[label] == pytest.approx(probability, abs=0.03), name
-    assert visit.best == max(found, key=lambda label: found[label])
+        assert probabilities[label] == pytest.approx(probability, abs=0.03), name
+    assert visit.best == max(probabilities, key=lambda label: probabilities[label])
     difference = np.abs(visit.seen().astype(int) - decode(content, 32))
     assert difference.mean() < 1, name
     assert np.quantile(difference, 0.99) <= 3, name
@@ -83,11 +83,11 @@ def test_int8_classes(visit: OpenPage, exports: dict[str, Exported], digits_run:
     page = visit(export_page(digits_run, out=tmp_path).file)
     images_NHWC = open_source("digits").split("val").images_NCHW[:50].permute(0, 2, 3, 1).contiguous().numpy()
     expected_N = open_exported(exports["int8"].file).session.logits(images_NHWC, 1).argmax(1)
-    found = []
+    predicted = []
     for number in range(len(images_NHWC)):
         page.choose(f"{number}.png", file_of(digit(number)))
-        found.append(int(page.best))
-    assert (np.array(found) == expected_N).sum() >= 49
+        predicted.append(int(page.best))
+    assert (np.array(predicted) == expected_N).sum() >= 49
     assert float(page.view.inner_text("#time").removesuffix(" ms")) > 0
 
 
@@ -99,8 +99,8 @@ def test_drop_and_paste(visit: OpenPage, fp32_page: Exported, digits_run: Path) 
         assert page.best == pocket_resnet.load(digits_run).predict(content)[0].label
 
 
-def test_files_that_are_no_pictures(visit: OpenPage, fp32_page: Exported, tmp_path: Path) -> None:
-    """They are refused in words; the last result stays, and the next picture works."""
+def test_files_that_are_not_pictures(visit: OpenPage, fp32_page: Exported, tmp_path: Path) -> None:
+    """They are refused with a message; the last result stays, and the next picture works."""
     page, error = visit(fp32_page.file), "#error:not([hidden])"
     page.choose("a.png", file_of(digit(0)))
     best = page.best
@@ -138,7 +138,7 @@ def test_hostile_names_are_text(visit: OpenPage, digits_run: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(("width_px", "touch"), [(360, True), (1200, False)])
 def test_layout_and_keyboard(width_px: int, touch: bool, visit: OpenPage, fp32_page: Exported) -> None:
-    """Nothing is wider than the window; a sample is chosen by keys alone; a camera is offered where fingers touch."""
+    """Nothing is wider than the window; keys can choose a sample; touch screens offer the camera."""
     viewport = {"width": width_px, "height": 800}
     page = visit(fp32_page.file, viewport=viewport, has_touch=touch, is_mobile=touch)
     assert page.view.is_visible("label[for=camera]") == touch
@@ -160,7 +160,7 @@ def test_layout_and_keyboard(width_px: int, touch: bool, visit: OpenPage, fp32_p
     page.view.wait_for_selector("#licence-text:has-text('Copyright (c) Microsoft Corporation')")
 
 
-def test_policy_forbids_what_is_not_in_the_page(browser: Any, fp32_page: Exported) -> None:
+def test_content_security_policy_blocks_scripts_and_requests(browser: Any, fp32_page: Exported) -> None:
     page = Visit(offline(browser), Path(fp32_page.file).as_uri())
     page.view.evaluate("""() => {
       const script = document.createElement("script");
@@ -171,8 +171,8 @@ def test_policy_forbids_what_is_not_in_the_page(browser: Any, fp32_page: Exporte
     assert page.view.evaluate("fetch('data:,x').then(() => 'allowed', () => 'refused')") == "refused"
 
 
-def test_browser_that_cannot_run_it(browser: Any, fp32_page: Exported, tmp_path: Path) -> None:
-    """It says so, also to whoever chooses a picture."""
+def test_unsupported_browser(browser: Any, fp32_page: Exported, tmp_path: Path) -> None:
+    """A message says so, also after choosing a picture."""
     text = Path(fp32_page.file).read_text(encoding="utf-8")
     path = tmp_path / "damaged.html"
     path.write_text(re.sub(r'(<script id="network" type="text/plain">)[^<]*', r"\1", text), encoding="utf-8")
@@ -187,7 +187,7 @@ def test_browser_that_cannot_run_it(browser: Any, fp32_page: Exported, tmp_path:
 
 @pytest.mark.slow
 def test_drawings_are_recognised(visit: OpenPage, tmp_path: Path) -> None:
-    """By a released network that never saw one."""
+    """By a released network that was not trained on drawings."""
     model, card = load_model(Path("cpu94"))
     network = with_preprocessing(network_graph(model), card.spec.image_size, {}).SerializeToString()
     digits = open_source("digits")
@@ -211,15 +211,15 @@ def test_released_models(name: str, most: int, visit: OpenPage, tmp_path: Path) 
     torch.set_num_threads(1)
     images_NCHW = open_source("cifar10", data_dir=REAL_DATA).split("val").images_NCHW[:500]
     expected = pocket_resnet.load(name).predict(images_NCHW)
-    found = export_page(name, out=tmp_path, data_dir=REAL_DATA)
-    assert found.num_bytes <= most
+    exported = export_page(name, out=tmp_path, data_dir=REAL_DATA)
+    assert exported.num_bytes <= most
     start = time.perf_counter()
-    page = visit(found.file)
+    page = visit(exported.file)
     load_s, times_ms, num_equal = time.perf_counter() - start, [], 0
     for number, image_CHW in enumerate(images_NCHW):
         page.choose(f"{number}.png", file_of(Image.fromarray(image_CHW.permute(1, 2, 0).numpy())))
         num_equal += page.best == expected[number].label
         times_ms.append(float(page.view.inner_text("#time").removesuffix(" ms")))
-    print(f"\n{name}: {found.num_bytes:,} bytes, loaded in {load_s:.1f} s ({page.view.inner_text('#status')})")
+    print(f"\n{name}: {exported.num_bytes:,} bytes, loaded in {load_s:.1f} s ({page.view.inner_text('#status')})")
     print(f"{num_equal} of {len(expected)} get the model's class; median {np.median(times_ms):.1f} ms a picture")
     assert num_equal >= 0.98 * len(expected)

@@ -1,4 +1,4 @@
-"""The page as a file: what is in it, what it may do, and what the command refuses."""
+"""The page as a file: its parts, its policy, and what the command refuses."""
 
 import base64
 import gzip
@@ -28,8 +28,8 @@ SHA256 = {  # of the files in onnxruntime-web-1.30.0.tgz from npm, and of the no
 
 def parts(text: str) -> dict[str, bytes]:
     """The packed parts of a page, unpacked."""
-    found = re.findall(r'<script id="(\w+)" type="text/plain">([^<]*)</script>', text)
-    return {name: gzip.decompress(base64.b64decode(content)) for name, content in found}
+    packed = re.findall(r'<script id="(\w+)" type="text/plain">([^<]*)</script>', text)
+    return {name: gzip.decompress(base64.b64decode(content)) for name, content in packed}
 
 
 @pytest.mark.parametrize("name", SHA256)
@@ -41,17 +41,17 @@ def test_runtime_is_as_published(name: str) -> None:
 
 
 def test_parts(fp32_page: Exported) -> None:
-    found = parts(Path(fp32_page.file).read_text(encoding="utf-8"))
-    assert list(found) == ["runtime", "wasm", "notices", "network"]
-    assert found["wasm"] == page.runtime_file("ort-wasm-simd-threaded.wasm")
-    network = onnx.load_model_from_string(found["network"])
+    unpacked = parts(Path(fp32_page.file).read_text(encoding="utf-8"))
+    assert list(unpacked) == ["runtime", "wasm", "notices", "network"]
+    assert unpacked["wasm"] == page.runtime_file("ort-wasm-simd-threaded.wasm")
+    network = onnx.load_model_from_string(unpacked["network"])
     onnx.checker.check_model(network, full_check=True)
     assert [output.name for output in network.graph.output] == ["logits", "probabilities", "resized"]
-    assert found["notices"].startswith(b"MIT License\n\nCopyright (c) Microsoft Corporation")
+    assert unpacked["notices"].startswith(b"MIT License\n\nCopyright (c) Microsoft Corporation")
 
 
 def test_policy(fp32_page: Exported) -> None:
-    """Nothing but what the page holds: the hashes are those of its style and its script."""
+    """Only the page's own content: the hashes are those of its style and its script."""
     text = Path(fp32_page.file).read_text(encoding="utf-8")
     policy = unescape(re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[0])
     hashes = [
@@ -82,10 +82,10 @@ def test_command(run: Run, digits_run: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     code, printed, err = run("export", digits_run, "--format", "web", "--samples", 3, "--json", *out)
     assert code == 0, err
-    found = json.loads(printed)
-    assert (found["precision"], found["file"]) == ("int8", f"{tmp_path}/out/digits-int8.html")
-    text = Path(found["file"]).read_text(encoding="utf-8")
-    assert len(text.encode()) == found["num_bytes"]
+    exported = json.loads(printed)
+    assert (exported["precision"], exported["file"]) == ("int8", f"{tmp_path}/out/digits-int8.html")
+    text = Path(exported["file"]).read_text(encoding="utf-8")
+    assert len(text.encode()) == exported["num_bytes"]
     assert text.count("<img ") == 3
     for said in ("19,937, stored as int8", "validation images, measured in fp32", "not stated", "CC BY 4.0"):
         assert said in text
@@ -94,7 +94,7 @@ def test_command(run: Run, digits_run: Path, tmp_path: Path) -> None:
 def test_fp16_where_int8_differs_too_much(
     run: Run, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Unless int8 was asked for."""
+    """Unless int8 was requested."""
     monkeypatch.setitem(parity.LIMITS, "int8", replace(parity.LIMITS["int8"], agreement=1.1))
     out = ("--out", tmp_path / "out")
     code, printed, _ = run("export", digits_run, "--format", "web", "--json", *out)
@@ -108,7 +108,7 @@ def test_fp16_where_int8_differs_too_much(
 
 
 def test_too_small_for_a_page(run: Run, digits_run: Path, tmp_path: Path) -> None:
-    """The runtime alone is larger, so that no number of parameters is proposed."""
+    """The runtime alone is larger, so the error proposes no number of parameters."""
     code, out, err = run("export", digits_run, "--format", "web", "--max-bytes", "1MB", "--out", tmp_path / "out")
     assert (code, out) == (2, "")
     assert re.search(r"no file fits in 1,000,000 bytes: fp32 takes 5,0\d\d,\d\d\d, fp16 takes", err)
