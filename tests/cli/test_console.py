@@ -122,7 +122,7 @@ def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("\n") < 1_010
 
 
-def test_messages_go_to_standard_error_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_about_data_go_to_standard_error_once(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("pocket_resnet.data.somewhere")
     for _ in range(2):  # the second command shows it again
         with console.log_to_terminal():
@@ -133,6 +133,14 @@ def test_messages_go_to_standard_error_once(capsys: pytest.CaptureFixture[str]) 
     log.info("not shown either")
     assert logging.getLogger("pocket_resnet").handlers == []
     assert capsys.readouterr() == ("", 2 * f"3 skipped\nwarning: odd [bold]names[/bold]: {'x' * 200}\n")
+
+
+def test_repeated_warnings_are_printed_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """For example when a search's server goes away a second time."""
+    with console.log_to_terminal():
+        for _ in range(2):
+            logging.getLogger("pocket_resnet.tuning.storage").warning("no answer, trying again")
+    assert capsys.readouterr().err == 2 * "warning: no answer, trying again\n"
 
 
 def test_messages_stand_above_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:

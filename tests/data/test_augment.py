@@ -65,7 +65,7 @@ def test_crop(fill: str, reach: int, images_NCHW: Tensor) -> None:
 
 
 def test_crops_reach_every_offset() -> None:
-    drawn = augmenter(crop_px=1).shift_N2
+    drawn = augmenter(crop_px=1).draws(0).shift_N2
     assert {tuple(row) for row in drawn.tolist()} == {(y, x) for y in range(3) for x in range(3)}
 
 
@@ -86,8 +86,7 @@ def test_the_crop_is_flipped(fill: str, images_NCHW: Tensor) -> None:
 
 
 def is_mirrored(augment: Augmenter, images_NCHW: Tensor, epoch: int) -> list[bool]:
-    augment.begin_epoch(epoch)
-    augmented_NCHW = augment(images_NCHW, ALL)
+    augmented_NCHW = augment(images_NCHW, ALL, epoch)
     same_N = (augmented_NCHW == images_NCHW).all(-1).all(-1).all(-1)
     assert torch.equal(augmented_NCHW[~same_N], images_NCHW[~same_N].flip(-1))
     return (~same_N).tolist()
@@ -106,15 +105,14 @@ def test_alternating_flip_counts_visits_when_images_are_skipped(images_NCHW: Ten
     augment, visit_N = augmenter(flip="alternating"), torch.arange(len(images_NCHW)) % 5
     unseen = torch.tensor(is_mirrored(augment, images_NCHW, epoch=0))
     for epoch in (0, 3):
-        augment.begin_epoch(epoch)
-        augmented_NCHW = augment(images_NCHW, ALL, visit_N)
+        augmented_NCHW = augment(images_NCHW, ALL, epoch, visit_N)
         mirrored_N = (augmented_NCHW != images_NCHW).flatten(1).any(1)
         assert torch.equal(mirrored_N, unseen ^ (visit_N % 2 == 1))
 
 
 def test_visits_affect_only_alternating_flips(images_NCHW: Tensor) -> None:
     augment = augmenter(flip="random", crop_px=2, cutout_px=4)
-    assert torch.equal(augment(images_NCHW, ALL, ALL % 3), augment(images_NCHW, ALL))
+    assert torch.equal(augment(images_NCHW, ALL, 0, ALL % 3), augment(images_NCHW, ALL, 0))
 
 
 def test_random_flip_draws_again_in_each_epoch(images_NCHW: Tensor) -> None:
@@ -125,7 +123,7 @@ def test_random_flip_draws_again_in_each_epoch(images_NCHW: Tensor) -> None:
 
 
 def test_without_augmentation_images_stay_the_same(images_NCHW: Tensor) -> None:
-    assert torch.equal(augmenter()(images_NCHW, ALL), images_NCHW)
+    assert torch.equal(augmenter()(images_NCHW, ALL, 0), images_NCHW)
 
 
 EVERYTHING: dict[str, Any] = {
@@ -140,39 +138,35 @@ EVERYTHING: dict[str, Any] = {
 def test_augmentation_does_not_depend_on_the_batch(images_NCHW: Tensor) -> None:
     """In any order, batch, process and after any other epoch; another epoch or seed gives others."""
     whole = augmenter(**EVERYTHING)
-    whole.begin_epoch(3)
-    expected = whole(images_NCHW, ALL)
+    expected = whole(images_NCHW, ALL, 3)
     again = augmenter(**EVERYTHING)
-    for epoch in (7, 3):
-        again.begin_epoch(epoch)
+    again.draws(7)
     order = torch.randperm(N)
     for indices_B in order.split(7):
-        assert torch.equal(again(images_NCHW[indices_B], indices_B), expected[indices_B])
-    again.begin_epoch(4)
-    assert not torch.equal(again(images_NCHW, ALL), expected)
+        assert torch.equal(again(images_NCHW[indices_B], indices_B, 3), expected[indices_B])
+    assert not torch.equal(again(images_NCHW, ALL, 4), expected)
     other = augmenter(seed=1, **EVERYTHING)
-    other.begin_epoch(3)
-    assert not torch.equal(other(images_NCHW, ALL), expected)
+    assert not torch.equal(other(images_NCHW, ALL, 3), expected)
 
 
 @pytest.mark.parametrize("key", EVERYTHING)
 def test_every_augmentation_has_an_effect_and_its_own_draws(key: str, images_NCHW: Tensor) -> None:
     """Switching one on changes pictures; the others' draws are unchanged."""
     alone = augmenter(**{key: EVERYTHING[key]})
-    assert not torch.equal(alone(images_NCHW, ALL), images_NCHW)
-    assert torch.equal(alone.shift_N2, augmenter(crop_px=alone.recipe.crop_px).shift_N2)
-    assert torch.equal(alone.flip_N, augmenter(flip=alone.recipe.flip).flip_N)
+    assert not torch.equal(alone(images_NCHW, ALL, 0), images_NCHW)
+    assert torch.equal(alone.draws(0).shift_N2, augmenter(crop_px=alone.recipe.crop_px).draws(0).shift_N2)
+    assert torch.equal(alone.draws(0).flip_N, augmenter(flip=alone.recipe.flip).draws(0).flip_N)
 
 
 def test_input_is_not_written_to(images_NCHW: Tensor) -> None:
     before = images_NCHW.clone()
-    augmenter(**EVERYTHING, mixup=1.0)(images_NCHW, ALL)
+    augmenter(**EVERYTHING, mixup=1.0)(images_NCHW, ALL, 0)
     assert torch.equal(images_NCHW, before)
 
 
 def test_cutout(images_NCHW: Tensor) -> None:
     """A square of that size around a pixel, clipped at the border, in the fill colour; nothing else changes."""
-    augmented_NCHW = augmenter(cutout_px=4)(images_NCHW, ALL)
+    augmented_NCHW = augmenter(cutout_px=4)(images_NCHW, ALL, 0)
     blank_NHW = (augmented_NCHW == FILL_C.view(3, 1, 1)).all(1)
     assert torch.equal(torch.where(blank_NHW[:, None], images_NCHW, augmented_NCHW), images_NCHW)
     sizes = set()

@@ -85,6 +85,21 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_temporaries_of_a_killed_process_with_the_same_number(tmp_path: Path) -> None:
+    """In containers, a program often has the same process number each time."""
+    folder = tmp_path / "f"
+    files.write_folder(folder, FOLDER)
+    for name in ("f", "f.old"):
+        temporary = tmp_path / f"{files.TEMPORARY_PREFIX}{os.getpid()}-{name}"
+        temporary.mkdir()
+        (temporary / "half").touch()
+    files.write_folder(folder, {"c": b"new"})
+    assert files.read_folder(folder, ("c",), LIMIT) == {"c": b"new"}
+    (tmp_path / f"{files.TEMPORARY_PREFIX}{os.getpid()}-f").mkdir()
+    files.remove_folder(folder)
+    assert leftovers(tmp_path) == []
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_failure_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 5."""

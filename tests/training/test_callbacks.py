@@ -216,9 +216,7 @@ def test_progress_lines_without_a_terminal(
     now_s = 100.0
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now_s)
     monkeypatch.setattr(callbacks.time, "time", lambda: pytest.fail("the wall clock was asked"))
-    trainer: Any = SimpleNamespace(
-        refuse_non_finite=lambda: None, epoch_totals=lambda: EpochTotals(loss=1.25, accuracy=0.5, num_images=1)
-    )
+    trainer: Any = SimpleNamespace(epoch_totals=lambda: EpochTotals(loss=1.25, accuracy=0.5, num_images=1))
     bar, run = ProgressBar(), state(Path(), 0)
     run.plan, run.recipe, run.trainer = Plan(100, 100, 1), make_recipe(epochs=4), trainer
     for step in range(1, 11):

@@ -20,6 +20,7 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.training import trainer as trainer_module
 from pocket_resnet.training.trainer import EpochTotals, Trainer, balanced_weights, first_non_finite, mixed_cross_entropy
 
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=True)
@@ -253,6 +254,9 @@ def test_on_a_gpu_the_first_bad_step_is_reported_on_request(
     with pytest.raises(NonFiniteError, match="stopped without saving it") as raised:
         trainer.refuse_non_finite()
     assert str(raised.value.where).startswith("step 1, lr")
+    monkeypatch.setattr(trainer_module, "CHECK_EVERY", 4)
+    with pytest.raises(NonFiniteError, match="stopped without saving it"):
+        trainer.train_step()
 
 
 def test_first_non_finite() -> None:

@@ -23,7 +23,7 @@ WIDEST = 10_000  # characters, for pipes, which have no width
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints each message once, as plain text, since a command may open the same data twice; marks warnings.
+    """Prints messages as plain text and marks warnings; those about data only once, since a command may open it twice.
 
     `sys.stderr` is looked up for each message: while rich draws a progress bar, it replaces the stream and prints the
     messages above the bar.
@@ -35,10 +35,12 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = ("warning: " if record.levelno >= logging.WARNING else "") + self.format(record)
-        if text not in self._shown:
+        if record.name.startswith("pocket_resnet.data"):
+            if text in self._shown:
+                return
             self._shown.add(text)
-            with contextlib.suppress(OSError):  # a terminal that was closed
-                print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            print(text, file=sys.stderr, flush=True)
 
 
 class _RequestHandler(logging.StreamHandler[TextIO]):

@@ -37,59 +37,77 @@ class Targets:
     teacher_BK: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class EpochDraws:
+    """The random choices of one epoch, a row per sample of the training set."""
+
+    shift_N2: Tensor
+    flip_N: Tensor
+    operation_N: Tensor
+    strength_N: Tensor
+    sign_N: Tensor
+    centre_N2: Tensor
+    erase_N5: Tensor
+
+
 class Augmenter:
-    """Applies a recipe's augmentation to batches of the training set."""
+    """Applies a recipe's augmentation to batches of the training set: a function of seed, epoch and sample."""
 
     def __init__(self, recipe: AugmentRecipe, num_samples: int, seed: int, fill_C: Tensor) -> None:
         """`fill_C` is the colour of blanked pixels, uint8 per channel."""
         self.recipe, self.num_samples, self.seed = recipe, num_samples, seed
         self.fill_1C11 = fill_C.view(1, -1, 1, 1)
         self.first_flip_N = torch.rand(num_samples, generator=generator(seed, "flip")) < 0.5
-        self.epoch = -1
-        self.begin_epoch(0)
+        self._latest: tuple[int, EpochDraws] | None = None  # kept until another epoch is requested
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Draw the epoch's tables, unless the current ones are of this epoch."""
-        if epoch == self.epoch:
-            return
-        self.epoch, N = epoch, self.num_samples
-        reach = self.recipe.crop_px
-        self.shift_N2 = torch.randint(0, 2 * reach + 1, (N, 2), generator=self._draws("crop"))
+    def draws(self, epoch: int) -> EpochDraws:
+        """The epoch's random choices."""
+        if self._latest is None or self._latest[0] != epoch:
+            self._latest = epoch, self._draw(epoch)
+        return self._latest[1]
+
+    def _draw(self, epoch: int) -> EpochDraws:
+        N, num_shifts = self.num_samples, 2 * self.recipe.crop_px + 1
+
+        def of(purpose: str) -> torch.Generator:
+            return generator(self.seed, purpose, epoch)
+
         if self.recipe.flip == "none":
-            self.flip_N = torch.zeros(N, dtype=torch.bool)
+            flip_N = torch.zeros(N, dtype=torch.bool)
         elif self.recipe.flip == "alternating":
-            self.flip_N = self.first_flip_N ^ bool(epoch % 2)
+            flip_N = self.first_flip_N ^ bool(epoch % 2)
         else:
-            self.flip_N = torch.rand(N, generator=self._draws("flip")) < 0.5
-        self.operation_N = torch.randint(0, NUM_OPERATIONS, (N,), generator=self._draws("operation"))
-        self.strength_N = torch.randint(0, NUM_STRENGTHS, (N,), generator=self._draws("strength"))
-        self.sign_N = torch.randint(0, 2, (N,), generator=self._draws("sign")) * 2 - 1
-        self.centre_N2 = torch.rand(N, 2, generator=self._draws("cutout"))
-        self.erase_N5 = torch.rand(N, 5, generator=self._draws("erase"))
+            flip_N = torch.rand(N, generator=of("flip")) < 0.5
+        return EpochDraws(
+            shift_N2=torch.randint(0, num_shifts, (N, 2), generator=of("crop")),
+            flip_N=flip_N,
+            operation_N=torch.randint(0, NUM_OPERATIONS, (N,), generator=of("operation")),
+            strength_N=torch.randint(0, NUM_STRENGTHS, (N,), generator=of("strength")),
+            sign_N=torch.randint(0, 2, (N,), generator=of("sign")) * 2 - 1,
+            centre_N2=torch.rand(N, 2, generator=of("cutout")),
+            erase_N5=torch.rand(N, 5, generator=of("erase")),
+        )
 
-    def _draws(self, purpose: str) -> torch.Generator:
-        return generator(self.seed, purpose, self.epoch)
-
-    def __call__(self, images_BCHW: Tensor, indices_B: Tensor, visit_B: Tensor | None = None) -> Tensor:
-        """The batch of samples `indices_B` (on the CPU), augmented: uint8 [B, C, H, W].
+    def __call__(self, images_BCHW: Tensor, indices_B: Tensor, epoch: int, visit_B: Tensor | None = None) -> Tensor:
+        """The batch of samples `indices_B` (on the CPU) as augmented in that epoch: uint8 [B, C, H, W].
 
         `visit_B` counts how often each was trained before; None if each is trained once per epoch.
         """
-        x_BCHW = images_BCHW
+        x_BCHW, draws = images_BCHW, self.draws(epoch)
         if self.recipe.crop_px or self.recipe.flip != "none":
-            shift_B2, flip_B = self.shift_N2[indices_B], self.flip_N[indices_B]
+            shift_B2, flip_B = draws.shift_N2[indices_B], draws.flip_N[indices_B]
             if visit_B is not None and self.recipe.flip == "alternating":
                 flip_B = self.first_flip_N[indices_B] ^ (visit_B % 2 == 1)
             x_BCHW = crop_and_flip(x_BCHW, shift_B2, flip_B, self.recipe.crop_px, self.recipe.crop_fill)
         if self.recipe.trivial_augment:
             x_BCHW = trivial_augment(
-                x_BCHW, self.operation_N[indices_B], self.strength_N[indices_B], self.sign_N[indices_B]
+                x_BCHW, draws.operation_N[indices_B], draws.strength_N[indices_B], draws.sign_N[indices_B]
             )
         if self.recipe.cutout_px:
-            x_BCHW = self._blank(x_BCHW, *cutout_boxes(x_BCHW, self.centre_N2[indices_B], self.recipe.cutout_px))
+            x_BCHW = self._blank(x_BCHW, *cutout_boxes(x_BCHW, draws.centre_N2[indices_B], self.recipe.cutout_px))
         if self.recipe.random_erasing:
             x_BCHW = self._blank(
-                x_BCHW, *random_erasing_boxes(x_BCHW, self.erase_N5[indices_B], self.recipe.random_erasing)
+                x_BCHW, *random_erasing_boxes(x_BCHW, draws.erase_N5[indices_B], self.recipe.random_erasing)
             )
         return x_BCHW
 

@@ -223,9 +223,8 @@ class Loader:
 
     def _view(self, indices_B: Tensor, epoch: int, visit_B: Tensor | None = None) -> Tensor:
         """These samples with that epoch's augmentation, at full size: uint8 [B, C, H, W]."""
-        self.augmenter.begin_epoch(self._view_epoch(epoch))
         images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
-        return self.augmenter(images_BCHW, indices_B, visit_B)
+        return self.augmenter(images_BCHW, indices_B, self._view_epoch(epoch), visit_B)
 
     def _view_epoch(self, epoch: int) -> int:
         """The epoch whose augmentation is used: with a teacher, `teacher.epochs` epochs repeat."""

@@ -104,16 +104,8 @@ def append_line(path: Path, line: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace the file in one step. Raises EnvironmentFault and keeps the old one if that fails."""
-    temporary = _temporary_sibling(path)
-    with explain_os_errors(path, len(content)):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_synced(temporary, content)
-            temporary.replace(path)
-            sync_folder(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with replacing(path, len(content)) as file:
+        file.write(content)
 
 
 @contextlib.contextmanager
@@ -181,11 +173,13 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     )
     with explain_os_errors(folder, sum(len(content) for content in files.values())):
         try:
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this one's number
             temporary.mkdir(parents=True)
             for name, content in {**files, SUMS_NAME: sums.of(files)}.items():
                 _write_synced(temporary / name, content)
             sync_folder(temporary)
             if folder.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
                 folder.rename(replaced)
             temporary.rename(folder)
             sync_folder(folder.parent)
@@ -202,6 +196,7 @@ def remove_folder(folder: Path) -> None:
     """Remove the folder; a crash leaves it whole or under a temporary name."""
     temporary = _temporary_sibling(folder)
     with explain_os_errors(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
         folder.rename(temporary)
         shutil.rmtree(temporary)
 

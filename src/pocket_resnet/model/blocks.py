@@ -6,12 +6,12 @@ He 2016 (arXiv:1603.05027), Hu 2017 (arXiv:1709.01507), Huang 2016 (arXiv:1603.0
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pocket_resnet.model.counts import branch_convs
 from pocket_resnet.model.spec import NetworkSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
@@ -173,10 +173,14 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         channels = spec.stage_channels[stage]
-        convs = _branch(spec, stage, in_channels, stride)
+        convs: list[nn.Conv2d] = []
+        width = in_channels
+        for conv in branch_convs(spec, stage, stride):
+            convs.append(conv2d(spec, width, conv.channels, conv.kernel_size, conv.stride, conv.groups))
+            width = conv.channels
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(
-            norm2d(spec, conv.in_channels if spec.preactivation else conv.out_channels) for conv in convs
+            norm2d(spec, each.in_channels if spec.preactivation else each.out_channels) for each in convs
         )
         gated = spec.squeeze_excite == "block"
         self.squeeze_excite = SqueezeExcite(channels, spec.squeeze_reduction) if gated else nn.Identity()
@@ -225,21 +229,3 @@ class PreActivationBlock(ResidualBlock):
         shortcut = self.shortcut(active if isinstance(self.shortcut, Projection) else x_BCHW)
         y_BDHW: Tensor = shortcut + self.drop(self.squeeze_excite(branch))
         return y_BDHW
-
-
-def _branch(spec: NetworkSpec, stage: int, in_channels: int, stride: int) -> list[nn.Conv2d]:
-    width, kernel_size, groups = spec.widths[stage], spec.kernel_sizes[stage], spec.groups
-    if spec.block == "single":
-        return [conv2d(spec, in_channels, width, kernel_size, stride, groups)]
-    if spec.block == "basic":
-        return [
-            conv2d(spec, in_channels, width, kernel_size, stride, groups),
-            conv2d(spec, width, width, kernel_size, 1, groups),
-        ]
-    if spec.block == "bottleneck":  # the k x k convolution strides: the first 1 x 1 would skip three of four pixels
-        return [
-            conv2d(spec, in_channels, width, 1),
-            conv2d(spec, width, width, kernel_size, stride, groups),
-            conv2d(spec, width, spec.stage_channels[stage], 1),
-        ]
-    assert_never(spec.block)

@@ -57,23 +57,28 @@ def layers(spec: "NetworkSpec", image_size: int | None = None) -> list[Layer]:
     return walk.layers
 
 
-class _Conv(NamedTuple):
+class Conv(NamedTuple):
+    """A convolution of a residual branch; `channels` are its output channels."""
+
     channels: int
     kernel_size: int
     stride: int = 1
     groups: int = 1
 
 
-def _branch(spec: "NetworkSpec", stage: int, stride: int) -> list[_Conv]:
-    """The convolutions of one residual branch."""
+def branch_convs(spec: "NetworkSpec", stage: int, stride: int) -> list[Conv]:
+    """The convolutions of one residual branch.
+
+    In a bottleneck, the k x k convolution has the stride: the first 1 x 1 would skip three of four pixels.
+    """
     width, kernel_size, groups = spec.widths[stage], spec.kernel_sizes[stage], spec.groups
-    first = _Conv(width, kernel_size, stride, groups)
+    first = Conv(width, kernel_size, stride, groups)
     if spec.block == "single":
         return [first]
     if spec.block == "basic":
-        return [first, _Conv(width, kernel_size, 1, groups)]
+        return [first, Conv(width, kernel_size, 1, groups)]
     if spec.block == "bottleneck":
-        return [_Conv(width, 1), first, _Conv(spec.stage_channels[stage], 1)]
+        return [Conv(width, 1), first, Conv(spec.stage_channels[stage], 1)]
     assert_never(spec.block)
 
 
@@ -87,7 +92,7 @@ class _Walk:
 
     def stem(self) -> None:
         spec, whitening = self.spec, self.spec.stem == "whitening"
-        self._conv("stem.conv", _Conv(spec.stem_channels, spec.stem_kernel_size), whitening=whitening)
+        self._conv("stem.conv", Conv(spec.stem_channels, spec.stem_kernel_size), whitening=whitening)
         if not whitening and not spec.preactivation:
             self._norm("stem.norm")
         if spec.squeeze_excite == "stem":
@@ -96,7 +101,7 @@ class _Walk:
     def stage(self, stage: int) -> None:
         spec, name = self.spec, f"stages.{stage}"
         if spec.downsample != "stride":
-            conv = _Conv(spec.stage_channels[stage], spec.kernel_sizes[stage], spec.entry_stride(stage))
+            conv = Conv(spec.stage_channels[stage], spec.kernel_sizes[stage], spec.entry_stride(stage))
             self._conv(f"{name}.entry.conv", conv)
             if conv.stride == 1:
                 self._resize(f"{name}.entry", self.shape[0], self.shape[1] // 2)
@@ -120,7 +125,7 @@ class _Walk:
             what = f"{name} narrows {entering[0]} channels to {channels}, which an identity shortcut cannot"
             hint = 'Use widths that grow from the stem on, or set shortcut to "projection".'
             raise UsageError(what, where="widths", hint=hint)
-        for index, conv in enumerate(_branch(spec, stage, stride)):
+        for index, conv in enumerate(branch_convs(spec, stage, stride)):
             # The first convolution and the shortcut read the same values, unless a norm comes between.
             shared = index == 0 and (not spec.preactivation or projects)
             if spec.preactivation:
@@ -132,12 +137,12 @@ class _Walk:
             self._squeeze_excite(f"{name}.squeeze_excite", kept=math.prod(entering))
         if projects:
             kept, self.shape = math.prod(self.shape), entering
-            conv = _Conv(channels, spec.shortcut_kernel_sizes[stage], stride)
+            conv = Conv(channels, spec.shortcut_kernel_sizes[stage], stride)
             self._conv(f"{name}.shortcut.conv", conv, kept=kept)
             if not spec.preactivation:
                 self._norm(f"{name}.shortcut.norm")
 
-    def _conv(self, name: str, conv: _Conv, *, kept: int = 0, whitening: bool = False) -> None:
+    def _conv(self, name: str, conv: Conv, *, kept: int = 0, whitening: bool = False) -> None:
         entering, (channels, kernel_size, stride, groups) = self.shape, conv
         if entering[0] % groups or channels % groups:
             error = f"{groups} does not divide the {entering[0]} -> {channels} channels of {name}"

@@ -4,11 +4,9 @@ With several processes, only rank 0 runs callbacks.
 """
 
 import contextlib
-import errno
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,13 +148,9 @@ class ProgressBar(Callback):
         )
 
     def on_step(self, run: RunState, num_images: int) -> None:
-        """Count a step's images and periodically show the current epoch's progress.
-
-        Raises NonFiniteError if a loss or gradient on the device is not finite: showing progress waits for the device.
-        """
+        """Count a step's images and periodically show the current epoch's progress."""
         self.num_images += num_images
         if self._is_due():
-            run.trainer.refuse_non_finite()
             self._show(run, self.shown_s - self.started_s)
 
     def on_teacher(self, text: str) -> None:
@@ -166,7 +160,7 @@ class ProgressBar(Callback):
         if self.bar is None:
             self._print(text)
             return
-        with _closed_terminal_ignored():
+        with _stream_errors_ignored():
             self.bar.update(self.task, description=text)
 
     def _is_due(self) -> bool:
@@ -184,7 +178,7 @@ class ProgressBar(Callback):
             f"loss {totals.loss:.3f}  accuracy {totals.accuracy:.1%}"
         )
         if self.bar is not None:
-            with _closed_terminal_ignored():
+            with _stream_errors_ignored():
                 self.bar.update(self.task, completed=step, description=text)
         else:
             left_s = elapsed_s / max(1, step - self.first_step) * (num_steps - step)
@@ -200,23 +194,18 @@ class ProgressBar(Callback):
 
     def on_end(self, run: RunState) -> None:  # noqa: ARG002
         if self.bar is not None:
-            with _closed_terminal_ignored():
+            with _stream_errors_ignored():
                 self.bar.stop()
 
     def _print(self, line: str) -> None:
         """Print a line above the bar."""
-        with _closed_terminal_ignored():
+        with _stream_errors_ignored():
             if self.bar is not None:
                 self.bar.console.print(line, highlight=False, markup=False)
             else:
                 print(line, file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def _closed_terminal_ignored() -> Iterator[None]:
-    """Ignore errors of a closed terminal: the SIGHUP that comes with it saves and ends the run."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
+def _stream_errors_ignored() -> contextlib.AbstractContextManager[None]:
+    """Ignores that a terminal or pipe was closed, or a disk is full: a run does not end because nobody can read it."""
+    return contextlib.suppress(OSError)

@@ -94,7 +94,8 @@ class Processes(Launch):
         """Print on each machine which process writes the run's folder, and where."""
         host, path = self.on_writer(lambda: (socket.gethostname(), folder.absolute()))
         if self.world_size > 1 and self.local_rank == 0:
-            print(f"process 1 of {self.world_size}, on {host}, writes {path}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                print(f"process 1 of {self.world_size}, on {host}, writes {path}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def undoing(self, model: nn.Module) -> Iterator[None]:

@@ -154,5 +154,6 @@ class _Waiting:
         if now_s - self.message_s > MESSAGE_EVERY_S:
             self.message_s = now_s
             me = f"process {launch.rank + 1} of {launch.world_size}"
-            print(f"{me} waits at {at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                print(f"{me} waits at {at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
         time.sleep(POLL_S)

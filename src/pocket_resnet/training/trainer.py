@@ -25,6 +25,7 @@ from pocket_resnet.training.schedule import lr_factor
 from pocket_resnet.training.teacher import distillation_loss
 
 NEVER = 2**62  # a step that no run reaches
+CHECK_EVERY = 200  # steps between looks at whether losses and gradients on a GPU are finite; each waits for it
 NUM_TOTALS = 3  # in a step's report: loss, hits, processes that have caught a signal
 
 
@@ -73,8 +74,8 @@ class Trainer:
     def train_step(self) -> int:
         """Run one optimizer step, and return its number of images.
 
-        Raises NonFiniteError before the update if loss or gradient is not finite. On a GPU, only hard-example mining
-        waits for the device, so `refuse_non_finite` raises the error later.
+        Raises NonFiniteError before the update if loss or gradient is not finite; on a GPU, where looking waits for the
+        device, up to CHECK_EVERY steps later.
         """
         batch = self.loader.batch(self.step)
         self._set_mode(frozen=self.steps.is_frozen(self.step))
@@ -96,6 +97,8 @@ class Trainer:
         counted = torch.stack((loss * len(batch), hits.round(), torch.full_like(hits, len(batch))))
         self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
+        if self.step % CHECK_EVERY == 0:
+            self.refuse_non_finite()
         return len(batch)
 
     def _set_mode(self, *, frozen: bool) -> None:
@@ -104,7 +107,7 @@ class Trainer:
         Its parameters have no gradient, so no optimizer changes or decays them.
         """
         trains, has_gradient = self.model.stages.training, self.body_params[0].requires_grad
-        if self.model.training and trains == has_gradient != frozen:
+        if self.model.training and trains == has_gradient and trains != frozen:
             return  # setting it takes 1.5 ms, and a step on a GPU 5
         self.model.train()
         for part in self.model.body():
