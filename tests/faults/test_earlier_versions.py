@@ -97,5 +97,5 @@ def test_released_models_are_read(folder: Path) -> None:
     """Row 10."""
     model, card = load_model(folder)
     assert card.num_params == sum(parameter.numel() for parameter in model.parameters())
-    begun_from = {"pocket-100k": "pocket-100k-b-0/step-009539"}.get(folder.name)
-    assert (card.format, card.init_from, len(card.class_names)) == (FORMAT, begun_from, 10)
+    begun_from = {"pocket-50k": "pocket-50k-b-0/step-010345", "pocket-100k": "pocket-100k-b-0/step-009539"}
+    assert (card.format, card.init_from, len(card.class_names)) == (FORMAT, begun_from.get(folder.name), 10)
