@@ -44,12 +44,14 @@ def train(
     resume: bool = False,
     fork: bool = False,
     callbacks: "Sequence[Callback]" = (),
+    progress: bool = True,
     **changes: Any,
 ) -> "Result":
     """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
     `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` is as in `open_data`. `resume`
     continues an interrupted run; `fork` does so even if recipe or data changed. `callbacks`: see docs/callbacks.md.
+    `progress` shows a progress bar, or lines, on standard error.
     Raises UsageError, DataError, NonFiniteError for a NaN or infinite loss, and Stopped after a signal and a save.
 
     Example:
@@ -68,6 +70,7 @@ def train(
         resume=resume,
         fork=fork,
         callbacks=callbacks,
+        progress=progress,
     )
 
 

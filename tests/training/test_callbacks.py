@@ -54,6 +54,17 @@ class Noting(Callback):
         self.calls.append(("end", run.step, run.result))
 
 
+class Steps(Callback):
+    """Records the batch sizes."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def on_step(self, run: RunState, num_images: int) -> None:
+        assert run.step == len(self.sizes) + 1
+        self.sizes.append(num_images)
+
+
 class StopAt(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
@@ -75,6 +86,23 @@ def test_order_of_calls(go: Callable[..., Result]) -> None:
         ("checkpoint", 4, "step-000004"),
         ("end", 4, result),
     ]
+
+
+def test_each_step_is_reported(go: Callable[..., Result]) -> None:
+    steps = Steps()
+    result = go(steps, epochs=2)
+    assert len(steps.sizes) == result.steps
+    assert sum(steps.sizes) == result.images_seen
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_without_progress_nothing_is_printed(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(make_recipe(), runs_dir=tmp_path, run="shown")
+    assert "training images" in capsys.readouterr().err
+    train(make_recipe(), runs_dir=tmp_path, run="silent", progress=False)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_on_end_is_called_when_the_run_fails(go: Callable[..., Result]) -> None:

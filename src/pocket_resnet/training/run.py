@@ -46,6 +46,7 @@ def train(
     resume: bool = False,
     fork: bool = False,
     callbacks: Sequence[Callback] = (),
+    progress: bool = True,
 ) -> Result:
     """Train the recipe's network, or resume an interrupted run, and write everything to `runs_dir`/NAME.
 
@@ -75,6 +76,7 @@ def train(
             if finished := folder.finished(steps.last, fork=fork):
                 _log.info("this run is already finished")
                 return finished
+            callbacks = [*_built_in(folder, progress=progress), *callbacks] if processes.is_writer else []
             return _Run(folder, hardware, train_split, steps.last, started_s, data_dir, callbacks, fork=fork).train()
 
 
@@ -93,7 +95,7 @@ class _Run:
         *,
         fork: bool,
     ) -> None:
-        self.folder, self.hardware, self.started_s = folder, hardware, started_s
+        self.folder, self.hardware, self.started_s, self.callbacks = folder, hardware, started_s, callbacks
         self.recipe, self.source, self.processes = folder.recipe, folder.source, folder.processes
         self.resume_command = resume_command(folder.path, data_dir)
         self.computed_on = computed_on(hardware, self.recipe, self.processes)
@@ -115,8 +117,6 @@ class _Run:
         self.state = RunState(
             folder.path, self.recipe, self.trainer, val, plan, history.records, history.unchanged_step
         )
-        self.progress = ProgressBar()
-        self.callbacks = [*_built_in(folder, self.progress), *callbacks] if self.processes.is_writer else []
 
     def train(self) -> Result:
         """Train to the end, and write model and result."""
@@ -149,9 +149,9 @@ class _Run:
                 raise self._stopped()
 
     def _watch_teacher(self, teacher: Teacher, done: str) -> None:
-        """Show how far the teacher's predictions for an epoch are; on a signal, save and stop."""
-        if self.processes.is_writer:
-            self.progress.on_teacher(done)
+        """Report to callbacks how far the teacher's predictions for an epoch are; on a signal, save and stop."""
+        for callback in self.callbacks:
+            callback.on_teacher(self.state, done)
         if self.trainer.signals:
             self._save()
             raise self._stopped(f"; the teacher's predictions for {teacher.num_cached} epoch(s) are cached")
@@ -168,8 +168,6 @@ class _Run:
         try:
             with explained_loss(), explained_memory(), self.processes.undoing(trainer.model):
                 num_images = trainer.train_step()
-            if self.processes.is_writer:
-                self.progress.on_step(self.state, num_images)
         except NonFiniteError as error:
             raise self._with_last_good(error) from error
         except EnvironmentFault as error:
@@ -177,6 +175,8 @@ class _Run:
                 self._save()
             hint = f"{error.hint}; {self.folder.last_good()}; resume with: {self.resume_command}"
             raise EnvironmentFault(error.what, hint=hint) from error
+        for callback in self.callbacks:
+            callback.on_step(self.state, num_images)
         ends_epoch = self.state.plan.records(trainer.step)
         if ends_epoch:
             self.hardware.synchronize()
@@ -290,9 +290,9 @@ class _Run:
         return result
 
 
-def _built_in(folder: RunFolder, progress: ProgressBar) -> list[Callback]:
+def _built_in(folder: RunFolder, *, progress: bool) -> list[Callback]:
     """The callbacks of every run; a program's own are called after them."""
-    callbacks: list[Callback] = [MetricsFile(folder.metrics), progress]
+    callbacks: list[Callback] = [MetricsFile(folder.metrics), *([ProgressBar()] if progress else [])]
     if folder.recipe.track:
         from pocket_resnet.training.tensorboard import TensorBoard  # imports matplotlib, which takes half a second
 
