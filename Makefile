@@ -23,7 +23,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := quickstart
 
 quickstart: setup
-	$(BIN)/pocket-resnet train $(TRAIN) --runs-dir $(RUNS) --resume
+	$(BIN)/pocket-resnet train $(TRAIN) --runs-dir $(RUNS) --resume || \
+		{ code=$$?; echo "to continue, repeat: make quickstart" >&2; exit $$code; }
 	$(BIN)/pocket-resnet evaluate $(RUN) --out $(RUN)/evaluation.json
 	@echo
 	@echo "model    $(RUN)/model"

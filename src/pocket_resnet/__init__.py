@@ -241,6 +241,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return [*__all__, "plots"]
+
+
 def _path(path: str | Path | None) -> Path | None:
     """The path with `~` expanded; None stays None."""
     from pocket_resnet.io.files import expanded

@@ -177,6 +177,23 @@ def test_under_a_limit_on_operations_the_cheap_shape_is_used() -> None:
     assert free.reasons != bound.reasons
 
 
+@pytest.mark.parametrize(
+    ("limits", "binding"),
+    [
+        ({"num_macs": 50_000_000, "num_bytes": 2_000_000}, "bytes"),
+        ({"num_macs": 50_000_000}, "multiply-adds"),
+        ({"num_macs": 10**9}, "parameters"),
+    ],
+)
+def test_the_reasons_name_the_limit_that_binds(limits: dict[str, int], binding: str) -> None:
+    designed = design.design(Budget(num_params=10**6, **limits), epochs=30)
+    assert designed.reasons[-1] == f"the limit on {binding} stops the network from growing"
+
+
+def test_a_single_limit_needs_no_such_reason() -> None:
+    assert len(design.design(Budget(num_params=10**6), epochs=30).reasons) == 1
+
+
 @pytest.mark.parametrize("more", [{}, {"block": "bottleneck", "expansion": 2}, {"groups": 4}])
 @pytest.mark.parametrize("epochs", [10, 200])
 def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) -> None:

@@ -46,7 +46,7 @@ def test_few_images_get_more_epochs(
     assert logged.messages == ([f"14 images are few: training {instead} (--min-steps 0 keeps 2)"] if epochs > 2 else [])
 
 
-@pytest.mark.parametrize(("asked", "every"), [(1, 13), (3, 3)])
+@pytest.mark.parametrize(("asked", "every"), [(1, 7), (3, 3)])
 def test_more_epochs_are_validated_as_often_as_before_or_as_asked(
     asked: int, every: int, make_recipe: Callable[..., Recipe], source: Source
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import tyro
 
+from pocket_resnet.data.names import NAMES
 from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.schema import parse_count
@@ -124,8 +125,6 @@ def _right_line(words: Sequence[str], word: str) -> str | None:
 
 
 def _is_data(word: str) -> bool:
-    from pocket_resnet.data.datasets import NAMES  # imports torch, which nothing else here needs
-
     folder = expanded(word)
     is_run = (folder / "recipe.toml").exists()
     return word in NAMES or (folder.is_dir() and not is_run)

@@ -68,6 +68,6 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
         ["image", "label", "probability", *(f"{name}_{n}" for n in more for name in ("label", "probability"))]
     )
     for row in rows:
-        ranking = [value for entry in row["top"] for value in (entry["label"], entry["probability"])]
+        ranking = [value for entry in row["top"] for value in (entry["label"], round(entry["probability"], 6))]
         writer.writerow([row["image"], *ranking])
     return text.getvalue()

@@ -9,6 +9,7 @@ from pocket_resnet.data import cifar
 from pocket_resnet.data.cifar import Cifar
 from pocket_resnet.data.digits import Digits
 from pocket_resnet.data.folder import Folder
+from pocket_resnet.data.names import NAMES
 from pocket_resnet.data.published import CIFAR10, FAMILIES
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import EnvironmentFault, UsageError
@@ -16,7 +17,6 @@ from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.io.download import is_reachable
 from pocket_resnet.io.files import expanded
 
-NAMES = ("cifar10", "cifar100", "digits", "auto")
 _log = logging.getLogger(__name__)
 
 

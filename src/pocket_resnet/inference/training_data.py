@@ -9,9 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pocket_resnet.data.datasets import NAMES, is_there
+from pocket_resnet.data.datasets import is_there
 from pocket_resnet.data.digests import count_among, unpacked
 from pocket_resnet.data.listing import printable
+from pocket_resnet.data.names import NAMES
 from pocket_resnet.data.source import Source, public_name
 from pocket_resnet.errors import DataError, PocketError, UsageError, listed
 from pocket_resnet.io.step_folders import recorded_fingerprint

@@ -112,9 +112,20 @@ def design(
     fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
     spec = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
     if not budget.fits(spec):
-        shape, reason = POOLED, "the multiply-add limit binds: this shape needs fewer of them per parameter"
+        shape = POOLED
+        reason = (
+            "the multiply-add limit rules out the shape for this number of epochs; this one needs fewer per parameter"
+        )
         spec = _filled(_fixed(shape, fixed), budget, fixed)
-    return Design(spec, budget, (reason,))
+    return Design(spec, budget, (reason, *_binding(spec, budget)))
+
+
+def _binding(spec: NetworkSpec, budget: Budget) -> list[str]:
+    """A line that names the limit that stops the network from growing, if there are several."""
+    given, counts = budget.given(), {"parameters": num_params(spec), "multiply-adds": num_macs(spec)}
+    counts["bytes"] = FP32_BYTES * counts["parameters"]
+    nearest = max(given, key=lambda what: counts[what] / given[what])
+    return [f"the limit on {nearest} stops the network from growing"] if len(given) > 1 else []
 
 
 def _fixed(shape: NetworkSpec, fixed: Mapping[str, Any]) -> NetworkSpec:

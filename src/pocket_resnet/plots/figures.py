@@ -5,6 +5,7 @@ Figures are five inches wide with text of about 10 points, so they are readable 
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ Records = Sequence[dict[str, Any]]
 def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
     """Loss (nats), accuracy (%) and learning rate against epochs: training dashed, validation solid.
 
+    Vertical lines mark where the first run's images become larger.
     `runs` maps a label to the metrics.jsonl records of one or more runs of the same recipe. Several runs are drawn as
     their mean with a band of ± one sample standard deviation.
 
@@ -50,6 +52,12 @@ def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
         _draw_curve(accuracies, curves, "train_accuracy", train, scale=100)
         _draw_curve(accuracies, curves, "val_accuracy", val, scale=100)
         _draw_curve(rates, curves, "lr", train | {"linestyle": "-", "linewidth": 1.8})
+    for epoch, size in _size_changes(next(iter(runs.values()))[0] if runs else ()):
+        for axes in (losses, accuracies, rates):
+            axes.axvline(epoch, color=PUBLISHED, linewidth=0.8, linestyle=":")
+        place: Any = ("data", "axes fraction")
+        style_of_text = {"fontsize": SMALL, "va": "top", "color": PUBLISHED}
+        losses.annotate(f"{size} px", (epoch, 1), (3, -2), place, "offset points", **style_of_text)
     for axes, name in ((losses, "loss (nats)"), (accuracies, "accuracy (%)"), (rates, "learning rate")):
         axes.set_ylabel(name)
     rates.set_ylim(bottom=0)
@@ -59,6 +67,13 @@ def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
     drawn.align_ylabels()
     _draw_curves_key(drawn, list(runs))
     return drawn
+
+
+def _size_changes(records: Records) -> list[tuple[float, int]]:
+    """(epoch, pixels) where the size of the training images changes; earlier versions did not record it."""
+    pairs = pairwise(record for record in records if "image_size" in record)
+    changes = [(left["epoch"] + 0.5, right["image_size"], left["image_size"]) for left, right in pairs]
+    return [(epoch, size) for epoch, size, before in changes if size != before]
 
 
 def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str, Any], scale: float = 1) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import machine
+from pocket_resnet.errors import UsageError
 from pocket_resnet.inference.evaluate import Evaluation
 from pocket_resnet.io.files import append_line, write_text
 from pocket_resnet.model.counts import num_macs, num_params
@@ -100,6 +102,15 @@ class Callback:
         """Runs last, however the run ends. `run.result` is None if a signal or an error ended it."""
 
 
+def refuse_classes(callbacks: Sequence[Callback]) -> None:
+    """Raise UsageError unless all are instances of Callback."""
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            name = getattr(each, "__name__", type(each).__name__)
+            hint = f"write {name}()" if isinstance(each, type) else "derive its class from pocket_resnet.Callback"
+            raise UsageError(f"{name} is not an instance of pocket_resnet.Callback", where="callbacks", hint=hint)
+
+
 class MetricsFile(Callback):
     """metrics.jsonl: one JSON object per line, appended and synced, so that no checkpoint outlives its records.
 
@@ -152,6 +163,11 @@ class ProgressBar(Callback):
             f"{num_macs(recipe.model):,} multiply-adds per image, {trainer.steps.num_samples:,} training images, "
             f"{num_steps:,} steps on {machine(trainer.hardware)}"
         )
+        if sizes := [size for size in dict.fromkeys(recipe.train_image_sizes) if size < recipe.model.image_size]:
+            small = " and ".join(str(size) for size in sizes)
+            self._print(
+                f"images grow from {small} to {recipe.model.image_size} px: validation at full size is low until then"
+            )
 
     def on_step(self, run: RunState, num_images: int) -> None:
         """Count a step's images and periodically show the current epoch's progress."""

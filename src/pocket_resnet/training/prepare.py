@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from pocket_resnet.data.augment import to_float
+from pocket_resnet.data.listing import printable
 from pocket_resnet.data.loader import Loader, Steps
+from pocket_resnet.data.names import NAMES
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, machine
 from pocket_resnet.errors import DataError, UsageError
@@ -27,6 +29,7 @@ from pocket_resnet.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
+NUM_VALIDATIONS = 8  # at least, of a run whose epochs are multiplied because it has few images
 NUM_WHITENING_IMAGES = 5000  # as Jordan 2024 (arXiv:2404.00498), section 3.1
 
 
@@ -41,7 +44,9 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
     changes |= with_teacher(recipe, source)
     needed = -(-recipe.min_steps // Steps(num_images, recipe).per_epoch)
     if needed > recipe.epochs:
-        every = -(-needed // max(4, recipe.epochs)) if recipe.validate_every == 1 else recipe.validate_every
+        every = recipe.validate_every
+        if every == 1:
+            every = -(-needed // max(NUM_VALIDATIONS, recipe.epochs))
         changes |= {"epochs": needed, "validate_every": every}
         instead = f"{needed} epochs instead of {recipe.epochs}, validated every {every}"
         _log.log(notice, f"{num_images:,} images are few: training {instead} (--min-steps 0 keeps {recipe.epochs})")

@@ -18,7 +18,7 @@ from pocket_resnet.inference.training_data import overlap
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
-from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState
+from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState, refuse_classes
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.distributed import LostProcess, explained_loss, joined, only_rank_0_logs
 from pocket_resnet.training.metrics import Plan
@@ -54,6 +54,7 @@ def train(
     `pocket_resnet.train`. Raises PocketError if anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
+    refuse_classes(callbacks)
     if recipe.track:
         from pocket_resnet.training.tensorboard import require_tensorboard
 
@@ -68,11 +69,10 @@ def train(
     steps = Steps(len(train_split), recipe)
     with joined(hardware.device) as processes:
         processes.check(recipe, steps, source.fingerprint)
-        to_resume = resume or fork
-        path = processes.on_writer(lambda: choose_folder(runs_dir, recipe, source, run, to_resume))
+        path = processes.on_writer(lambda: choose_folder(runs_dir, recipe, source, run, resume or fork))
         processes.announce_writer(path)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, steps.total))
-        with folder.locked(expected=to_resume):
+        with folder.locked(expected=resume or fork):
             if finished := folder.finished(steps.last, fork=fork):
                 _log.info("this run is already finished")
                 return finished

@@ -177,6 +177,7 @@ class Trainer:
         """The record for metrics.jsonl of the epoch's steps so far; waits for the device."""
         totals, last = self.epoch_totals(), self.step - 1
         numbers = {"step": self.step, "epoch": self.steps.epoch(last) + 1, "lr": self.lr(last)}
+        numbers["image_size"] = self.steps.image_size(last)
         return numbers | {"train_loss": totals.loss, "train_accuracy": totals.accuracy}
 
     def end_epoch(self) -> None:
