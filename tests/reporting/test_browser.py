@@ -38,7 +38,7 @@ def test_in_a_browser(width_px: int, scheme: str, train_hostile: Callable[..., P
     [*_, last] = view.locator("#epochs tbody tr").all()
     record = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     cells = last.locator("td").all_inner_texts()
-    assert cells[2:6] == [
+    assert cells[3:7] == [
         f"{record['train_loss']:.4f}",
         f"{record['val_nll']:.4f}",
         f"{record['train_accuracy']:.2%}",

@@ -103,13 +103,14 @@ def test_one_run(train_hostile: Trained) -> None:
 def check_epochs(page: Reader, folder: Path) -> None:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for row, record in zip(page.tables["epochs"][1:], records, strict=True):
-        assert row[:4] == [
+        assert row[:5] == [
             str(record["epoch"]),
             str(record["step"]),
+            str(record["image_size"]),
             f"{record['train_loss']:.4f}",
             f"{record['val_nll']:.4f}",
         ]
-        assert row[4:6] == [f"{record['train_accuracy']:.2%}", f"{record['val_accuracy']:.2%}"]
+        assert row[5:7] == [f"{record['train_accuracy']:.2%}", f"{record['val_accuracy']:.2%}"]
 
 
 def check_evaluation(page: Reader, folder: Path) -> None:
