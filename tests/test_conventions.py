@@ -47,7 +47,7 @@ def test_only_files_py_writes() -> None:
             modes = [value for given in (*node.args, *node.keywords) for value in ast.walk(given) if is_writing(value)]
             if (called.endswith("open") and modes) or re.fullmatch(r"(?!files\.).*\.write_(text|bytes)", called):
                 writers.add(path)
-    assert writers == {"io/files.py", "io/locks.py", "io/download.py"}
+    assert writers == {"io/files.py", "io/locks.py"}
 
 
 def is_writing(node: ast.AST) -> bool:

@@ -1,6 +1,8 @@
 """Error messages, hints and exit codes."""
 
 import ast
+import inspect
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,16 @@ def kinds(of: type[PocketError] = PocketError) -> Iterator[type[PocketError]]:
     yield of
     for kind in of.__subclasses__():
         yield from kinds(kind)
+
+
+@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
+def test_errors_cross_process_borders(kind: type[PocketError]) -> None:
+    """Whatever the arguments of a kind, a worker's error arrives whole."""
+    parameters = inspect.signature(kind).parameters
+    error = kind(**{name: 15 if each.annotation is int else f"its {name}" for name, each in parameters.items()})
+    received = pickle.loads(pickle.dumps(error))
+    assert type(received) is kind
+    assert (str(received), vars(received)) == (str(error), vars(error))
 
 
 def test_every_error_says_how_to_fix_it() -> None:

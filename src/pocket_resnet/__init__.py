@@ -12,6 +12,7 @@ accuracies are 0 to 1, times are in seconds. Errors are subclasses of `errors.Po
 fix them.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,18 +103,16 @@ def search(
         result = pocket_resnet.search("fast", data="digits", budget="100K", trials=20, workers=2)
         pocket_resnet.train(result.recipes[0])
     """
-    from pocket_resnet.tuning.settings import require_optuna
+    from pocket_resnet.tuning.settings import Request, require_optuna
 
     require_optuna()
-    from pocket_resnet.tuning import search as tuning
+    from pocket_resnet.tuning.search import search as run_search
     from pocket_resnet.tuning.space import space_beside
 
     where = _path(space) or space_beside(recipe)
-    paths: dict[str, Any] = {"folder": _path(dir), "space": where, "data_dir": _path(data_dir)}
-    limits: dict[str, Any] = {"num_trials": trials, "hours": hours, "num_workers": workers}
-    goals: dict[str, Any] = {"trade": trade, "equal_cost": equal_cost}
-    chosen = _recipe(recipe, data, changes)
-    return tuning.search(tuning.Request(chosen, **limits, **goals, **paths, storage=storage, resume=resume))
+    goal = Request(_recipe(recipe, data, changes), trade=trade, equal_cost=equal_cost, space=where, storage=storage)
+    limited = dataclasses.replace(goal, num_trials=trials, hours=hours, num_workers=workers)
+    return run_search(dataclasses.replace(limited, folder=_path(dir), data_dir=_path(data_dir), resume=resume))
 
 
 def load(path: str | Path, device: str = "auto") -> "Classifier":

@@ -3,10 +3,11 @@
 The class decides the exit code. Only cli/main.py prints these and exits.
 """
 
+import copyreg
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 MAX_LISTED: Final = 20
 
@@ -22,6 +23,10 @@ class PocketError(Exception):
         self.what, self.where, self.hint = what, where, hint or self.usual_hint
         first_line = what if where is None else f"{where}: {what}"
         super().__init__(first_line if self.hint is None else f"{first_line}\n  {self.hint}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors cross process borders without calling `__init__`, whose arguments differ between subclasses."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(PocketError):

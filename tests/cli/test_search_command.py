@@ -1,13 +1,15 @@
-"""What `search` prints: cost, comparison, verdict, and the command to try next."""
+"""What `search` requests, and what it prints: cost, comparison, verdict, and the command to try next."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pocket_resnet
 from pocket_resnet.cli.search_command import print_search
+from pocket_resnet.errors import DataError
 from pocket_resnet.tuning.record import (
     NOTHING_TO_COMPARE,
     Cost,
@@ -18,6 +20,7 @@ from pocket_resnet.tuning.record import (
     verdict_of,
 )
 from pocket_resnet.tuning.search import SearchResult
+from pocket_resnet.tuning.settings import Request
 
 TRIAL = TrialRecord(0, "complete", {"optim.lr": 0.1}, [Rung(9, 32, 0.5, 0.8)], Cost(9, 3 * 10**12, 1, 2, 1234))
 
@@ -90,3 +93,28 @@ def test_a_front_is_a_table_of_recipes(printed: Any) -> None:
 
 def test_no_trial_ended(printed: Any) -> None:
     assert printed(trials=[replace(TRIAL, outcome="pruned")], best=None).endswith("for the reasons\n")
+
+
+def test_the_command_and_python_request_the_same(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting arrives, from both; none has its default."""
+    requests: list[Request] = []
+
+    def note(request: Request) -> None:
+        requests.append(request)
+        raise DataError("noted", hint="stop here")
+
+    monkeypatch.setattr("pocket_resnet.tuning.search.search", note)
+    values: dict[str, Any] = {
+        "data": "digits", "budget": "100K", "trials": 3, "hours": 0.5, "workers": 2, "trade": "macs",
+        "space": tmp_path / "space.toml", "storage": "postgresql://h/d", "dir": tmp_path / "s", "data_dir": tmp_path,
+    }  # fmt: skip
+    with pytest.raises(DataError, match="noted"):
+        pocket_resnet.search("fast", **values, equal_cost=True, resume=True)
+    flags = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+    code, _, error = run("search", "fast", *flags, "--equal-cost", "--resume")
+    assert (code, "noted" in error) == (3, True)
+    assert requests[0] == requests[1]
+    unset = Request(requests[0].recipe)
+    assert [each.name for each in fields(Request) if getattr(requests[0], each.name) == getattr(unset, each.name)] == [
+        "recipe"
+    ]

@@ -1,8 +1,10 @@
-"""The digits are scikit-learn's, split as in `holdout`.
+"""The digits are scikit-learn's, in three stratified splits.
 
 To write the file again: python tests/data/test_digits.py
 """
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,35 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from pocket_resnet import seeds
 from pocket_resnet.data import digits
-from pocket_resnet.data.holdout import hold_out, proportional
+from pocket_resnet.data.holdout import HOLDOUT_SEED
 from pocket_resnet.data.source import Verification
 
 FILE = Path(digits.__file__).with_name("digits.npz")
+
+
+def hold_out(labels: Sequence[int], keys: Sequence[int], quotas: Mapping[int, int]) -> set[int]:
+    """Indices of quotas[label] samples of each label, chosen by their keys."""
+    ranked = sorted(range(len(labels)), key=lambda index: (seeds.derive(HOLDOUT_SEED, keys[index]), index))
+    left = dict(quotas)
+    chosen = set()
+    for index in ranked:
+        if left.get(labels[index], 0) > 0:
+            left[labels[index]] -= 1
+            chosen.add(index)
+    return chosen
+
+
+def proportional(labels: Sequence[int], total: int) -> dict[int, int]:
+    """Quotas that add up to the total, in proportion to the classes' sizes (largest remainder)."""
+    sizes = Counter(labels)
+    shares = {label: total * size / len(labels) for label, size in sorted(sizes.items())}
+    quotas = {label: int(share) for label, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda label: quotas[label] - shares[label])
+    for label in by_remainder[: total - sum(quotas.values())]:
+        quotas[label] += 1
+    return quotas
 
 
 def arrays_from_sklearn() -> dict[str, NDArray[np.generic]]:

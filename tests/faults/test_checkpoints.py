@@ -13,7 +13,7 @@ import torch
 
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.io.files import SUMS_NAME, write_folder
-from pocket_resnet.io.step_folders import STATE_NAME, newest_first
+from pocket_resnet.model.step_folders import STATE_NAME, newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import TENSORS_NAME, CheckpointState

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from pocket_resnet.errors import ArtifactError, NonFiniteError, PocketError, UsageError
 from pocket_resnet.io.files import SUMS_NAME
-from pocket_resnet.io.step_folders import STATE_NAME
 from pocket_resnet.model.artifact import CONFIG_NAME, WEIGHTS_NAME, load_model
+from pocket_resnet.model.step_folders import STATE_NAME
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, parse_recipe, recipes_folder, to_toml
 from pocket_resnet.training.checkpoint import TENSORS_NAME

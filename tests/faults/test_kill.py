@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pocket_resnet.io.files import read_folder, remove_temporaries, write_bytes, write_folder
-from pocket_resnet.io.step_folders import newest_first
+from pocket_resnet.model.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.run import train

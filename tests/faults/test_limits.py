@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load, save
 
 from pocket_resnet.io.files import SUMS_NAME, write_folder
-from pocket_resnet.io.step_folders import STATE_NAME
 from pocket_resnet.model.artifact import CONFIG_NAME, WEIGHTS_NAME
+from pocket_resnet.model.step_folders import STATE_NAME
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import TENSORS_NAME, CheckpointState
 

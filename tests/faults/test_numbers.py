@@ -9,7 +9,7 @@ import torch
 
 from pocket_resnet.cli.main import main
 from pocket_resnet.errors import NonFiniteError, UsageError
-from pocket_resnet.io.step_folders import newest_first
+from pocket_resnet.model.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.training import checkpoint

@@ -19,8 +19,8 @@ from pocket_resnet.data import published
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import ArtifactError, DataError
 from pocket_resnet.io.files import write_folder
-from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.step_folders import newest_first
 from pocket_resnet.training import checkpoint
 
 

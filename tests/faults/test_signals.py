@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pocket_resnet.cli.main import main
-from pocket_resnet.io.step_folders import newest_first
+from pocket_resnet.model.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint

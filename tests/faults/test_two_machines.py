@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet.io.step_folders import newest_first, step_of
+from pocket_resnet.model.step_folders import newest_first, step_of
 
 TRAIN = (
     *("pocket_resnet", "train", "fast", "--data", "digits", "--run", "r", "--min-steps", "0", "--epochs", "5"),

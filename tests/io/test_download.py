@@ -14,7 +14,7 @@ import pytest
 
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io import download
-from pocket_resnet.io.download import Patience, exclusive, fetch, is_reachable
+from pocket_resnet.io.download import Patience, fetch, is_reachable
 
 GOOD = bytes(range(256)) * 2_000
 MD5 = hashlib.md5(GOOD).hexdigest()
@@ -205,17 +205,6 @@ def test_two_at_once_make_one_download(server: Any, tmp_path: Path) -> None:
     assert sorted(results) == [False, True]
     assert server.asked == {"slow_but_good": 1}
     assert target.read_bytes() == GOOD
-
-
-def test_waiting_for_another_download_times_out(tmp_path: Path) -> None:
-    """Row 27."""
-    path = tmp_path / "file.gz"
-    with (
-        exclusive(path),
-        pytest.raises(EnvironmentFault, match="another process"),
-        exclusive(path, wait_s=0.2),
-    ):
-        pass
 
 
 def test_folder_that_cannot_be_made(server: Any, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.io import download, files
-from pocket_resnet.io.locks import lock_folder
+from pocket_resnet.io import files
+from pocket_resnet.io.locks import exclusive, lock_folder
 
 
 def test_lock(tmp_path: Path) -> None:
@@ -48,6 +48,44 @@ def test_file_systems_without_locks(
         assert warning is not None
         assert str(tmp_path / "f") in warning
         assert "does not support locks" in warning
-    with download.exclusive(tmp_path / "archive", wait_s=0.0):
+    with exclusive(tmp_path / "archive", wait_s=0.0):
         pass
     assert "does not support locks" in caplog.text
+
+
+def test_waiting_for_another_process_times_out(tmp_path: Path) -> None:
+    """Row 27."""
+    path = tmp_path / "file.gz"
+    with (
+        exclusive(path),
+        pytest.raises(EnvironmentFault, match="another process"),
+        exclusive(path, wait_s=0.2),
+    ):
+        pass
+
+
+def test_a_wait_is_watched_and_can_be_ended(tmp_path: Path) -> None:
+    path, watched = tmp_path / "file.gz", []
+
+    def watch() -> None:
+        watched.append(len(watched))
+        if len(watched) == 3:
+            raise KeyboardInterrupt
+
+    with exclusive(path), pytest.raises(KeyboardInterrupt), exclusive(path, watch=watch):
+        pass
+    assert watched == [0, 1, 2]
+    with exclusive(path, watch=watch):
+        assert watched == [0, 1, 2]
+
+
+def test_what_a_killed_process_left_of_this_path_is_removed(tmp_path: Path) -> None:
+    """Files and folders; not those of other paths, which may be in use."""
+    stale, others = [".tmp-7-file.gz", ".tmp-8-file.gz"], [".tmp-7-other.gz", ".tmp-7-a-file.gz", "file.gz"]
+    (tmp_path / stale[0]).touch()
+    (tmp_path / stale[1]).mkdir()
+    (tmp_path / stale[1] / "content").touch()
+    for name in others:
+        (tmp_path / name).touch()
+    with exclusive(tmp_path / "file.gz"):
+        assert {path.name for path in tmp_path.iterdir()} == {*others, ".file.gz.lock"}

@@ -9,7 +9,7 @@ import torch
 
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.io.files import write_folder
-from pocket_resnet.io.step_folders import STATE_NAME
+from pocket_resnet.model.step_folders import STATE_NAME
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import TENSORS_NAME, CheckpointState
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pocket_resnet.errors import ArtifactError, UsageError
-from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.reporting.report import write_report

@@ -12,10 +12,10 @@ import torch
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.inference.evaluate import evaluate_model
-from pocket_resnet.io.step_folders import newest_first
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import whitening_filters
+from pocket_resnet.model.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, run

@@ -9,7 +9,7 @@ import pytest
 
 from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.tuning import studies, trials
-from pocket_resnet.tuning.settings import Settings
+from pocket_resnet.tuning.settings import Request, Settings
 from pocket_resnet.tuning.space import Choices, Range, Space
 from pocket_resnet.tuning.storage import open_storage, quiet_optuna
 from pocket_resnet.tuning.trials import open_context
@@ -30,8 +30,9 @@ def make_settings(make_recipe: Callable[..., Any], synthetic: Any, tmp_path: Pat
 
     def make(**changes: Any) -> Settings:
         recipe = override(make_recipe(checkpoint={"every_s": 60.0}), {"budget": 1_391})
-        values = {"folder": tmp_path / "searches" / "tiny", "recipe": recipe, "space": SPACE, "num_trials": 4}
-        return Settings(**values | changes)
+        own = {"folder": tmp_path / "searches" / "tiny", "space": SPACE}
+        own |= {name: changes.pop(name) for name in own.keys() & changes.keys()}
+        return Settings(Request(recipe, **{"num_trials": 4} | changes), recipe=recipe, **own)
 
     return make
 
@@ -71,14 +72,14 @@ def work() -> Callable[..., None]:
 @pytest.fixture
 def let_win(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """let_win(2) makes that trial the best, also against an earlier winner."""
-    rung = trials._rung
+    rung = trials.measure_rung
 
     def choose(number: int) -> None:
         def judge(result: Any, *others: Any) -> dict[str, Any]:
             record = rung(result, *others)
             return record | {"nll": record["nll"] - (1 + number) * (f"/{number:04d}/" in result.model)}
 
-        monkeypatch.setattr(trials, "_rung", judge)
+        monkeypatch.setattr(trials, "measure_rung", judge)
 
     return choose
 

@@ -95,7 +95,7 @@ def test_wrong_values_and_newer_formats(record: SearchRecord, tmp_path: Path) ->
     with pytest.raises(ArtifactError, match="trials"):
         read_record(tmp_path)
     path.write_text(json.dumps(values | {"format": 2, "version": "9.9"}))
-    with pytest.raises(ArtifactError, match=r"upgrade to PocketResNet 9\.9"):
+    with pytest.raises(ArtifactError, match=r"upgrade pocket-resnet to 9\.9"):
         read_record(tmp_path)
 
 

@@ -18,7 +18,8 @@ from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.recipe.toml import load_recipe, with_choices
-from pocket_resnet.tuning.search import Request, first_trial, prepare, search
+from pocket_resnet.tuning.search import first_trial, prepare, search
+from pocket_resnet.tuning.settings import Request
 
 pytestmark = pytest.mark.timeout(600)  # processes that import torch, a dozen of them
 

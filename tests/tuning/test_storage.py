@@ -11,7 +11,15 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.tuning import storage
-from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, parse_url, patience_s, public_name, quiet_optuna
+from pocket_resnet.tuning.storage import (
+    JOURNAL_NAME,
+    open_storage,
+    parse_url,
+    patience_s,
+    patient,
+    public_name,
+    quiet_optuna,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,7 @@ def test_an_operation_is_tried_again_with_growing_pauses(server: Any, logged: py
             raise response
         return response
 
-    assert storage._patient(ask)(server) == "here"
+    assert patient(ask)(server) == "here"
     assert server.clock.pauses == [0.2, 0.4, 0.8]
     assert server.failing_since_s == math.inf
     assert logged.messages == ["no answer from postgresql://host/db: trying again"]
@@ -80,11 +88,11 @@ def test_the_deadline_is_shared(server: Any, monkeypatch: pytest.MonkeyPatch) ->
         raise optuna.exceptions.StorageInternalError from lost()
 
     with pytest.raises(EnvironmentFault, match=r"no answer from postgresql://host/db: connection refused for \*\*\*"):
-        storage._patient(ask)(server)
+        patient(ask)(server)
     assert 60 < sum(server.clock.pauses) < 75
     tried = len(server.clock.pauses)
     with pytest.raises(EnvironmentFault):
-        storage._patient(ask)(server)
+        patient(ask)(server)
     assert len(server.clock.pauses) == tried
 
 
@@ -115,7 +123,7 @@ def test_other_errors_are_not_tried_again(server: Any) -> None:
         raise IntegrityError("insert", {}, Exception("there already"))
 
     with pytest.raises(IntegrityError):
-        storage._patient(ask)(server)
+        patient(ask)(server)
     assert server.clock.pauses == []
 
 

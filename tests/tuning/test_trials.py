@@ -81,8 +81,8 @@ def test_small_images_are_judged_at_their_size(study: Any, context: Any) -> None
 
 def test_trials_that_are_behind_stop(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run_trial(study.ask(), context)
-    rung, worse = trials._rung, iter([9.0])
-    monkeypatch.setattr(trials, "_rung", lambda *arguments: rung(*arguments) | {"nll": next(worse)})
+    rung, worse = trials.measure_rung, iter([9.0])
+    monkeypatch.setattr(trials, "measure_rung", lambda *arguments: rung(*arguments) | {"nll": next(worse)})
     trial = study.ask()
     with pytest.raises(optuna.TrialPruned):
         run_trial(trial, context)

@@ -1,5 +1,6 @@
 """Several workers, killed workers: every trial is trained once, none is lost."""
 
+import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault, Stopped
+from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.tuning import studies, trials
 from pocket_resnet.tuning.storage import JOURNAL_NAME, MAX_RETRIES, open_storage, quiet_optuna, repair_journal
 from pocket_resnet.tuning.studies import number_of
-from pocket_resnet.tuning.workers import Worker
+from pocket_resnet.tuning.workers import Worker, run_worker
 
 ENDED = ("COMPLETE", "PRUNED")
 
@@ -115,6 +117,26 @@ def test_a_signal_puts_the_trial_back(make_settings: Any, begin: Any, work: Any,
     assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING", "WAITING"]
     work(settings)
     assert ended(study) == {0: 1, 1: 1}
+
+
+def test_a_worker_s_error_reaches_the_search_whole(
+    make_settings: Any, begin: Any, start_child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one with more parts, such as that of a trial's recipe.toml that was edited."""
+    settings = make_settings(num_trials=1)
+    begin(settings)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RecipeError("optim.lr", "`optim.lr` is unknown", where="trials/0000/recipe.toml:3")
+
+    monkeypatch.setattr(trials, "train", refuse)
+    errors, theirs = multiprocessing.Pipe(duplex=False)
+    child = start_child(lambda: run_worker(settings, 0, theirs))
+    error = errors.recv()
+    assert child.wait() == error.exit_code == 2
+    assert isinstance(error, RecipeError)
+    assert error.key == "optim.lr"
+    assert str(error).startswith("trials/0000/recipe.toml:3: `optim.lr` is unknown\n")
 
 
 def test_no_more_trials_than_asked_for(make_settings: Any, begin: Any) -> None:

@@ -70,10 +70,10 @@ class Search:
     debug: ClassVar[bool] = False
 
     def execute(self) -> None:
-        from pocket_resnet.tuning.settings import require_optuna
+        from pocket_resnet.tuning.settings import Request, require_optuna
 
         require_optuna()
-        from pocket_resnet.tuning.search import Request, search
+        from pocket_resnet.tuning.search import search
 
         output = JsonOutput(self.json, self.out)
         request = Request(

@@ -77,8 +77,6 @@ class Train:
         if self.export:
             require_packages(self.export.partition("-")[0])
         output = JsonOutput(self.json, self.out)
-        if not is_writer():  # only rank 0 logs
-            logging.getLogger("pocket_resnet").setLevel(logging.ERROR)
         keep_freed_memory()
         short = {
             "data.name": self.data,

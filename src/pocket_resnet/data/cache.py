@@ -28,7 +28,8 @@ from pocket_resnet.data.image import DECODER_VERSION, ImageError, decode, read_f
 from pocket_resnet.data.listing import ImageFile, printable
 from pocket_resnet.device import num_cores
 from pocket_resnet.errors import DataError, EnvironmentFault, listed
-from pocket_resnet.io import download, files
+from pocket_resnet.io import files
+from pocket_resnet.io.locks import exclusive
 
 MAX_KEPT_BYTES: Final = 16 * 1024**3
 _PIXELS_NAME, _LIST_NAME = "images.npy", "files.json"
@@ -114,7 +115,7 @@ class PixelStore:
         """
         path = self._folder / self.key(images, hashes) / _PIXELS_NAME
         while not self._hold(path):
-            with download.exclusive(path):
+            with exclusive(path):
                 if not path.is_file():  # another process may have created it
                     self._build(path, images, hashes)
         shape = (len(images), 3, self._image_size, self._image_size)

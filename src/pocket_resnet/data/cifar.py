@@ -21,6 +21,7 @@ from pocket_resnet.data.records import CHW
 from pocket_resnet.data.source import Source, Verification
 from pocket_resnet.errors import DataError, EnvironmentFault
 from pocket_resnet.io import download, files
+from pocket_resnet.io.locks import exclusive
 
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 MIRROR_VARIABLE = "POCKET_RESNET_MIRROR"  # addresses of folders with the archives, separated by spaces
@@ -161,7 +162,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
     path = data_dir / layout.archive
     if not allow_download and not path.is_file():
         raise DataError(f"{family.name} is not in this folder", where=data_dir, hint=f"save {urls(layout)[0]} there")
-    with download.exclusive(data_dir / layout.folder):
+    with exclusive(data_dir / layout.folder):
         if _find_folder(family, data_dir):
             return  # another process was faster
         is_downloaded = not path.is_file()

@@ -1,6 +1,5 @@
 """Open data sets by name or path. `open_source` chooses the class; the rules for names are here too."""
 
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from pocket_resnet.data.folder import Folder
 from pocket_resnet.data.names import NAMES
 from pocket_resnet.data.published import CIFAR10, FAMILIES
 from pocket_resnet.data.source import Source
-from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.errors import EnvironmentFault, UsageError, did_you_mean
 from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.io.download import is_reachable
 from pocket_resnet.io.files import expanded
@@ -48,9 +47,8 @@ def open_source(
     if Path(name).is_dir():
         root = Path(os.path.realpath(name))
         return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
-    close = difflib.get_close_matches(name, NAMES, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"choose a folder, or one of {', '.join(NAMES)}"
-    raise UsageError("no data set or folder has this name", where=name, hint=hint)
+    what = f"no data set or folder has this name{did_you_mean(name, NAMES)}"
+    raise UsageError(what, where=name, hint=f"choose a folder, or one of {', '.join(NAMES)}")
 
 
 def data_name(data: str | os.PathLike[str]) -> str:

@@ -1,17 +1,14 @@
 """Chooses the samples to hold out of training: the same ones on every machine and in every run.
 
 `Holdout` decides about each image of a folder by its content alone: no image changes sides when the folder grows, and
-copies of an image are on the same side. `hold_out` selects exact numbers; it was used to split the digits.
+copies of an image are on the same side.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 from pocket_resnet import seeds
-
-Label = TypeVar("Label", int, str)
 
 HOLDOUT_SEED = 20_090_408  # fixed: the run's seed must not change the validation images
 
@@ -46,26 +43,3 @@ class Holdout:
 def _rank(content: str) -> float:
     """A number from 0 to 1 that depends on the content alone."""
     return seeds.derive(HOLDOUT_SEED, content) / 2**63
-
-
-def hold_out(labels: Sequence[Label], keys: Sequence[int | str], quotas: Mapping[Label, int]) -> set[int]:
-    """Indices of quotas[label] samples of each label, chosen by their keys."""
-    ranked = sorted(range(len(labels)), key=lambda index: (seeds.derive(HOLDOUT_SEED, keys[index]), index))
-    left = dict(quotas)
-    chosen = set()
-    for index in ranked:
-        if left.get(labels[index], 0) > 0:
-            left[labels[index]] -= 1
-            chosen.add(index)
-    return chosen
-
-
-def proportional(labels: Sequence[Label], total: int) -> dict[Label, int]:
-    """Quotas that add up to the total, in proportion to the classes' sizes (largest remainder)."""
-    sizes = Counter(labels)
-    shares = {label: total * size / len(labels) for label, size in sorted(sizes.items())}
-    quotas = {label: int(share) for label, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda label: quotas[label] - shares[label])
-    for label in by_remainder[: total - sum(quotas.values())]:
-        quotas[label] += 1
-    return quotas

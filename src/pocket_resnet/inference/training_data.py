@@ -15,9 +15,9 @@ from pocket_resnet.data.listing import printable
 from pocket_resnet.data.names import NAMES
 from pocket_resnet.data.source import Source, public_name
 from pocket_resnet.errors import DataError, PocketError, UsageError, listed
-from pocket_resnet.io.step_folders import recorded_fingerprint
 from pocket_resnet.model.artifact import find_model, load_digests
 from pocket_resnet.model.card import Card
+from pocket_resnet.model.step_folders import recorded_fingerprint
 from pocket_resnet.recipe.toml import load_recipe
 
 MOST_BY_CHANCE = 0.01  # published data have a few duplicates, too few to change an accuracy

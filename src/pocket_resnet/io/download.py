@@ -9,7 +9,6 @@ after a whole piece has arrived, `read1` returns what is there.
 
 import contextlib
 import hashlib
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ import requests
 import urllib3
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.io import files, locks
+from pocket_resnet.io import files
+from pocket_resnet.io.locks import exclusive
 
 CONNECT_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 30.0
@@ -112,44 +112,6 @@ def _rounds(patience: Patience, deadline: float) -> Iterator[None]:
                 return
             time.sleep(max(0.0, min(patience.backoff_s * 2 ** (round_number - 1), deadline - time.monotonic())))
         yield
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, wait_s: float = DEADLINE_S) -> Iterator[None]:
-    """Lock the path against other processes and threads; the kernel releases the lock when a process ends.
-
-    First removes temporary files that a killed process left of this path. Raises EnvironmentFault if the folder
-    cannot be written, or if another process holds the lock for too long.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    deadline = time.monotonic() + wait_s
-    with files.explain_os_errors(lock, hint="choose a writable --data-dir or $POCKET_RESNET_DATA"):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
-    with file:
-        while True:
-            try:
-                if not locks.lock(file):
-                    files.warn_once(locks.NO_LOCKS, path)
-                break
-            except locks.HeldError:
-                if time.monotonic() >= deadline:
-                    raise EnvironmentFault(
-                        "another process has held this for too long",
-                        where=path,
-                        hint="wait, or stop that process",
-                    ) from None
-                time.sleep(0.1)
-        _remove_temporaries(path)
-        yield
-
-
-def _remove_temporaries(path: Path) -> None:
-    name = re.compile(rf"{re.escape(files.TEMPORARY_PREFIX)}\d+-{re.escape(path.name)}")
-    with files.explain_os_errors(path):
-        for sibling in path.parent.iterdir():
-            if name.fullmatch(sibling.name) and sibling.is_file():
-                sibling.unlink()
 
 
 def is_reachable(url: str, timeout_s: float = 3.0) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.io import sums
 from pocket_resnet.io.data_dir import default_data_dir
-from pocket_resnet.io.download import CONNECT_TIMEOUT_S, RefusedError, exclusive, fetch_bytes, progress
+from pocket_resnet.io.download import CONNECT_TIMEOUT_S, RefusedError, fetch_bytes, progress
 from pocket_resnet.io.files import (
     MAX_SUMS_BYTES,
     SUMS_NAME,
@@ -26,6 +26,7 @@ from pocket_resnet.io.files import (
 )
 from pocket_resnet.io.hub_address import Address, parse_address
 from pocket_resnet.io.hub_faults import UnreachableFault, explained, headers, refused, require_hub
+from pocket_resnet.io.locks import exclusive
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
 """Files of other libraries' models that can run code when they are loaded."""

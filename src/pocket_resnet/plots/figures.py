@@ -56,8 +56,8 @@ def learning_curves(runs: Mapping[str, Sequence[Records]]) -> Figure:
         for axes in (losses, accuracies, rates):
             axes.axvline(epoch, color=PUBLISHED, linewidth=0.8, linestyle=":")
         place: Any = ("data", "axes fraction")
-        style_of_text = {"fontsize": SMALL, "va": "top", "color": PUBLISHED}
-        losses.annotate(f"{size} px", (epoch, 1), (3, -2), place, "offset points", **style_of_text)
+        text_style: dict[str, Any] = {"fontsize": SMALL, "va": "top", "color": PUBLISHED}
+        losses.annotate(f"{size} px", (epoch, 1), (3, -2), place, "offset points", **text_style)
     for axes, name in ((losses, "loss (nats)"), (accuracies, "accuracy (%)"), (rates, "learning rate")):
         axes.set_ylabel(name)
     rates.set_ylim(bottom=0)

@@ -12,7 +12,7 @@ from pocket_resnet.model.design import Budget, Design, design
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.dial import network
 from pocket_resnet.recipe.schema import parse_count
-from pocket_resnet.recipe.toml import is_recipe, load_recipe, recipes_folder
+from pocket_resnet.recipe.toml import is_recipe, load_recipe, recipe_names
 
 
 def find_spec(name: str) -> NetworkSpec:
@@ -33,10 +33,9 @@ def find_spec(name: str) -> NetworkSpec:
     try:
         return named(name)
     except UsageError as error:
-        recipes = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
         raise UsageError(
             f"{name!r} is not a model directory, recipe or network",
-            hint=f"recipes: {', '.join(recipes)}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
+            hint=f"recipes: {', '.join(recipe_names())}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
         ) from error
 
 

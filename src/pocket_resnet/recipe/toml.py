@@ -34,6 +34,11 @@ def recipes_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
+def recipe_names() -> list[str]:
+    """The names of the recipes, sorted."""
+    return sorted(path.stem for path in recipes_folder().glob("*.toml"))
+
+
 def is_recipe(name_or_path: str) -> bool:
     """Whether this is the name of a recipe, or looks like the path of one."""
     return expanded(name_or_path).suffix == ".toml" or (recipes_folder() / f"{name_or_path}.toml").is_file()
@@ -61,7 +66,7 @@ def _unknown(name_or_path: str) -> UsageError:
             where=name_or_path,
             hint=f"resume it with: {resume_command(folder)}; or fine-tune its model with --from {name_or_path}",
         )
-    known = sorted(entry.stem for entry in recipes_folder().glob("*.toml"))
+    known = recipe_names()
     return UsageError(
         f"unknown recipe `{name_or_path}`{did_you_mean(name_or_path, known)}",
         hint=f"choose one of {', '.join(known)}, or give the path of a .toml file",

@@ -17,8 +17,8 @@ from torch import Tensor
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.io.files import json_bytes, read_folder, remove_folder, write_folder
 from pocket_resnet.io.renamed import TENSORS, current_name
-from pocket_resnet.io.step_folders import STATE_NAME, newest_first, step_of
 from pocket_resnet.model.artifact import NewerFormatError, first_fault, parse_tensors, refuse_newer_format
+from pocket_resnet.model.step_folders import STATE_NAME, newest_first, step_of
 
 FORMAT = 2
 MAX_CHECKPOINT_BYTES = 4 * 1024**3

@@ -1,4 +1,4 @@
-"""Trains one network in several processes, started by torchrun; only rank 0 writes files.
+"""Trains one network in several processes, started by torchrun; only rank 0 writes the run's files.
 
 Each process trains every world_size-th image of the batch, starting at its rank. DistributedDataParallel averages
 the gradients, batch norm uses the statistics of the whole batch, and dropout is drawn for the whole batch, so that

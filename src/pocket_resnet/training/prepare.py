@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from pocket_resnet.data.augment import to_float
-from pocket_resnet.data.listing import printable
 from pocket_resnet.data.loader import Loader, Steps
-from pocket_resnet.data.names import NAMES
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, machine
 from pocket_resnet.errors import DataError, UsageError

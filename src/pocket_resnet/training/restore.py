@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError, UsageError
-from pocket_resnet.io.step_folders import STATE_NAME, newest_first
 from pocket_resnet.model.artifact import first_fault, load_card, load_digests
+from pocket_resnet.model.step_folders import STATE_NAME, newest_first
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.run_folder import RunFolder

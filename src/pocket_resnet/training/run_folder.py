@@ -21,10 +21,10 @@ from pocket_resnet.errors import ArtifactError, UsageError, listed
 from pocket_resnet.inference.training_data import changes_text, is_renamed
 from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.io.locks import lock_folder
-from pocket_resnet.io.step_folders import newest_first, recorded_fingerprint
 from pocket_resnet.model.artifact import CONFIG_NAME, DIGESTS_NAME, load_digests, save_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.step_folders import newest_first, recorded_fingerprint
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import differences, load_recipe, override, to_toml
 from pocket_resnet.training import checkpoint

@@ -1,8 +1,9 @@
 """A teacher: a trained network whose logits for the augmented images a student learns.
 
 Both see the same view of an image. Augmentation is a function of (seed, epoch, sample), so the teacher's logits for an
-epoch's views are fixed: they are computed when a run first reaches that epoch, cached, and read by every later run with
-the same teacher, images and augmentation. After `teacher.epochs` epochs, the views and logits repeat.
+epoch's views are fixed: the first run that reaches that epoch computes and caches them, and every other run with the
+same teacher, images and augmentation reads them, after a wait if need be. After `teacher.epochs` epochs, the views and
+logits repeat.
 Mixup and CutMix are applied afterwards: the probabilities of the two images are mixed by the same share.
 
 Sources: Hinton et al. 2015 (arXiv:1503.02531), section 2; Beyer et al. 2022 (arXiv:2106.05237), section 3.
@@ -10,10 +11,12 @@ Sources: Hinton et al. 2015 (arXiv:1503.02531), section 2; Beyer et al. 2022 (ar
 Shapes: N training images, B images per batch, K classes.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError, listed
 from pocket_resnet.io import files
 from pocket_resnet.io.data_dir import default_data_dir
+from pocket_resnet.io.locks import exclusive
 from pocket_resnet.model.artifact import identify, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
@@ -69,23 +73,23 @@ class Teacher:
     num_epochs: int
     """Number of epochs whose views are needed."""
     watch: "Watch"
-    """Called after each batch of views; may raise to stop before the next one."""
+    """Called after each batch of views and while waiting for another process; may raise to stop."""
 
     def logits(self, epoch: int, num_images: int, views: Callable[[], Iterable[Tensor]]) -> Tensor:
         """The logits for the views of an epoch, float32 [N, K] on the device, in the order of the data's classes.
 
         `views` yields all N images as augmented in that epoch, uint8 [B, C, H, W]; it is called if the cached logits
-        are missing or damaged. If they cannot be cached, logs a warning; they are computed again next time.
+        are missing or damaged. If another process computes them, waits and reads them. If they cannot be cached, logs a
+        warning; they are computed again next time.
         """
         path = self.folder / f"epoch-{epoch:04d}"
         logits_NK = self._cached(path, num_images)
         if logits_NK is None:
-            logits_NK = self._compute(epoch, num_images, views())
-            content = tensors_to_bytes({TENSOR_NAME: logits_NK.contiguous()})
-            try:
-                files.write_folder(path, {LOGITS_NAME: content})
-            except EnvironmentFault as error:
-                files.warn_once(f"the teacher's predictions are not cached ({error.what})", self.folder)
+            with self._locked(path, epoch):
+                logits_NK = self._cached(path, num_images)  # another process may have been faster
+                if logits_NK is None:
+                    logits_NK = self._compute(epoch, num_images, views())
+                    self._cache(path, logits_NK)
         return logits_NK.to(self.hardware.device).float()
 
     @property
@@ -93,9 +97,21 @@ class Teacher:
         """The number of epochs whose logits are cached."""
         return len(list(self.folder.glob("epoch-*")))
 
+    def _name(self, epoch: int) -> str:
+        return f"the teacher's predictions for epoch {epoch + 1} of {self.num_epochs}"
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, epoch: int) -> Iterator[None]:
+        """Lock the epoch's logits against other processes inside the block, unless the folder cannot be written."""
+        waiting = f"waiting for another process, which computes {self._name(epoch)}"
+        with contextlib.ExitStack() as lock:
+            with contextlib.suppress(EnvironmentFault):  # `_cache` explains it
+                lock.enter_context(exclusive(path, math.inf, lambda: self.watch(self, waiting)))
+            yield
+
     def _compute(self, epoch: int, num_images: int, views: Iterable[Tensor]) -> Tensor:
         """The logits for the views of an epoch, float16 [N, K] on the CPU."""
-        what, num_done = f"the teacher's predictions for epoch {epoch + 1} of {self.num_epochs}", 0
+        what, num_done = self._name(epoch), 0
         _log.info(f"computing {what}")
         logits: list[Tensor] = []
         for view_BCHW in views:
@@ -103,6 +119,12 @@ class Teacher:
             num_done += len(view_BCHW)
             self.watch(self, f"{what}: {num_done:,} of {num_images:,} images")
         return torch.cat(logits)
+
+    def _cache(self, path: Path, logits_NK: Tensor) -> None:
+        try:
+            files.write_folder(path, {LOGITS_NAME: tensors_to_bytes({TENSOR_NAME: logits_NK.contiguous()})})
+        except EnvironmentFault as error:
+            files.warn_once(f"the teacher's predictions are not cached ({error.what})", self.folder)
 
     def _cached(self, path: Path, num_images: int) -> Tensor | None:
         max_bytes = 2 * num_images * len(self.order_K) + HEADER_BYTES
@@ -122,7 +144,7 @@ class Teacher:
 
 
 Watch = Callable[[Teacher, str], None]
-"""(teacher, progress of an epoch's predictions in words) -> None."""
+"""(teacher, progress of an epoch's predictions, or of the wait for them, in words) -> None."""
 
 
 def unwatched(teacher: Teacher, done: str) -> None:

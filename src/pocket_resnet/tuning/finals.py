@@ -61,7 +61,7 @@ def open_comparisons(context: TrialContext, storage: BaseStorage, study: Study) 
     None follows a search with two goals, nor one whose winner is the untuned recipe itself.
     """
     settings = context.settings
-    winner = winner_of(study) if settings.trade is None else None
+    winner = winner_of(study) if settings.request.trade is None else None
     if winner is None:
         return []
     values, number = settings.space.values(winner.params), number_of(winner)
@@ -71,7 +71,7 @@ def open_comparisons(context: TrialContext, storage: BaseStorage, study: Study) 
     name = f"{settings.name}/winner-{number}"
     contenders = Contender("tuned", values, f"{number:04d}"), Contender("untuned", {}, "untuned")
     comparisons = [_comparison(name, storage, *contenders)]
-    if settings.equal_cost:
+    if settings.request.equal_cost:
         epochs = epochs_for(trials_flops(study) + context.training_flops(tuned), context)
         longer = Contender("longer", {"epochs": epochs, "min_steps": 0}, f"untuned-{epochs}-epochs")
         comparisons.append(_comparison(f"{name}/{epochs}-epochs", storage, longer))

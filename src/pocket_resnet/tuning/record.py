@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.inference.statistics import welch_interval
 from pocket_resnet.io.files import json_bytes, write_bytes
+from pocket_resnet.model.artifact import refuse_newer_format
 from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate
 
 RECORD_NAME, BEST_NAME, UNTUNED_NAME = "search.json", "best.toml", "untuned.toml"
@@ -203,9 +204,7 @@ def read_record(folder: Path) -> SearchRecord:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise ArtifactError(f"over {MAX_RECORD_BYTES:,} bytes: not a search's record", where=path)
         values = json.loads(path.read_bytes())
-        if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
-            what = f"format {values['format']}, newer than this program's {FORMAT}"
-            raise ArtifactError(what, where=path, hint=f"upgrade to PocketResNet {values.get('version')} or later")
+        refuse_newer_format(values, "search", FORMAT, path)
         return TypeAdapter(SearchRecord).validate_python(values)
     except (OSError, ValueError, RecursionError) as error:
         what = str(error.errors(include_url=False)[0]["loc"]) if isinstance(error, ValidationError) else str(error)

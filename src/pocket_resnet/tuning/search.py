@@ -19,41 +19,24 @@ from pocket_resnet.errors import Stopped, UsageError
 from pocket_resnet.io.files import remove_temporaries
 from pocket_resnet.io.locks import lock_folder
 from pocket_resnet.model.counts import num_params
-from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
+from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.finals import Comparison, open_comparisons, trials_flops, winner_of
 from pocket_resnet.tuning.progress import SearchProgress, search_progress
 from pocket_resnet.tuning.record import SearchRecord, TrialRecord, Verdict, is_search
-from pocket_resnet.tuning.settings import Settings, Trade
-from pocket_resnet.tuning.space import Space, load_space
+from pocket_resnet.tuning.settings import Request, Settings, Trade
+from pocket_resnet.tuning.space import load_space
 from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, quiet_optuna, repair_journal
 from pocket_resnet.tuning.summary import summarise, with_latencies_side_by_side, write_results
-from pocket_resnet.tuning.trials import TrialContext, open_context
+from pocket_resnet.tuning.trials import TrialContext, context_of, open_data
 from pocket_resnet.tuning.workers import Workers
 
 _log = logging.getLogger(__name__)
 
 STORAGE_VARIABLE = "POCKET_RESNET_STORAGE"
 WATCH_S = 1.0
-
-
-@dataclass(frozen=True)
-class Request:
-    """A user's request; `folder` None is searches/RECIPE-DATA, `storage` None is $POCKET_RESNET_STORAGE."""
-
-    recipe: Recipe
-    num_trials: int = 40
-    hours: float | None = None
-    num_workers: int = 1
-    trade: Trade | None = None
-    equal_cost: bool = False
-    space: Path | None = None
-    storage: str | None = None
-    folder: Path | None = None
-    data_dir: Path | None = None
-    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ def search(request: Request) -> SearchResult:
     _refuse(request)
     with quiet_optuna():
         settings, context = prepare(request)
-        with _locked(settings, resume=request.resume):
+        with _locked(settings):
             return SearchResult(settings.folder, _Search(settings, context).run())
 
 
@@ -118,37 +101,25 @@ def _refuse(request: Request) -> None:
 def prepare(request: Request) -> tuple[Settings, TrialContext]:
     """The settings, completed from the recipe and the data: folder, budget, space, threads of each worker."""
     recipe = request.recipe
-    context = open_context(Settings(Path(), recipe, Space({}), 0, data_dir=request.data_dir))
-    source, untuned = context.source, context.untuned
-    folder = request.folder or Path("searches") / f"{recipe.name}-{Path(source.name).name}"
+    source = open_data(recipe, request.data_dir)
+    untuned = fit_to_data(recipe, source, len(source.split("train")), quiet=True)
     changes: dict[str, object] = {"data.name": source.name}
     if recipe.budget is None:  # no trial may be larger than the untuned network
         changes["budget"] = num_params(untuned.model)
     if not recipe.hardware.num_threads:
         changes["hardware.num_threads"] = max(1, num_cores() // request.num_workers)
-    recipe = override(recipe, changes)
-    settings = Settings(
-        folder=folder,
-        recipe=recipe,
-        space=load_space(request.space, untuned),
-        num_trials=request.num_trials,
-        trade=request.trade,
-        equal_cost=request.equal_cost,
-        hours=request.hours,
-        num_workers=request.num_workers,
-        data_dir=request.data_dir,
-        storage=request.storage,
-    )
+    folder = request.folder or Path("searches") / f"{recipe.name}-{Path(source.name).name}"
+    settings = Settings(request, folder, override(recipe, changes), load_space(request.space, untuned))
     if request.trade is not None:
         settings = replace(settings, space=settings.space.with_budgets_up_to(settings.budget))
-    return settings, replace(context, settings=settings)
+    return settings, context_of(settings, source)
 
 
 @contextlib.contextmanager
-def _locked(settings: Settings, *, resume: bool) -> Iterator[None]:
+def _locked(settings: Settings) -> Iterator[None]:
     """Lock the folder against other searches inside the block; machines that share a server may share it."""
-    folder = settings.folder
-    if settings.storage is not None:
+    folder, resume = settings.folder, settings.request.resume
+    if settings.request.storage is not None:
         yield
         return
     exists = is_search(folder) or (folder / JOURNAL_NAME).exists()
@@ -167,7 +138,7 @@ def _locked(settings: Settings, *, resume: bool) -> Iterator[None]:
 def first_trial(context: TrialContext) -> dict[str, Any]:
     """The parameters of a trial with the untuned recipe's values, as far as the space contains them."""
     settings, untuned = context.settings, context.untuned
-    budget = {} if settings.trade is None else {"budget": settings.budget}
+    budget = {} if settings.request.trade is None else {"budget": settings.budget}
     return settings.space.params(untuned) | budget
 
 
@@ -184,7 +155,7 @@ class _Search:
 
     def run(self) -> SearchRecord:
         """Watch the workers until all trials are trained and the winner has been compared with the untuned recipe."""
-        if self.settings.storage is None:  # no other machine: the workers of these trials were killed
+        if self.settings.request.storage is None:  # no other machine: the workers of these trials were killed
             self._requeue_running()
         _log.info(f"searching {', '.join(self.settings.space.dimensions)}")
         with catch_signals() as caught, search_progress() as progress:
@@ -193,7 +164,7 @@ class _Search:
             record = self._write(progress)
         if caught:
             raise self._stopped(caught[0], record)
-        if self.settings.trade == "latency":
+        if self.settings.request.trade == "latency":
             record = with_latencies_side_by_side(record, self.context)
             write_results(record, self.context)
         return record
@@ -233,7 +204,7 @@ class _Search:
 
     def _end_in_time(self) -> None:
         """After --hours, start no more trials."""
-        hours = self.settings.hours
+        hours = self.settings.request.hours
         if hours is None or time.monotonic() - self.started_s < 3600 * hours:
             return
         started = studies.numbered(self.study, TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE)
@@ -254,5 +225,5 @@ class _Search:
     def _stopped(self, number: int, record: SearchRecord) -> Stopped:
         ended = sum(trial.outcome in ("complete", "pruned") for trial in record.trials)
         what = f"stopped by {signal.Signals(number).name} after {ended} of {record.num_trials} trials"
-        again = "run the same command again" + ("" if self.settings.storage else " with --resume")
+        again = "run the same command again" + ("" if self.settings.request.storage else " with --resume")
         return Stopped(number, what, hint=f"to continue, {again}")

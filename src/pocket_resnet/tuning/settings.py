@@ -1,4 +1,4 @@
-"""The settings of a search, which all of its processes share."""
+"""The settings of a search: what the user requested, and what follows from the recipe and the data."""
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -18,22 +18,34 @@ NUM_SEEDS = 3  # in the final comparison
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One search."""
+class Request:
+    """A user's request, as the flags of `search` describe it."""
 
-    folder: Path
     recipe: Recipe
-    """With a budget, and a share of the processor for each worker."""
-    space: Space
-    num_trials: int
+    num_trials: int = 40
+    hours: float | None = None
+    num_workers: int = 1
     trade: Trade | None = None
     equal_cost: bool = False
     """Whether the untuned recipe is also trained longer, with about as many operations as the search."""
-    hours: float | None = None
-    num_workers: int = 1
-    data_dir: Path | None = None
+    space: Path | None = None
     storage: str | None = field(default=None, repr=False)
-    """A PostgreSQL URL, which may have a password in it."""
+    """A PostgreSQL URL, which may have a password in it; None is $POCKET_RESNET_STORAGE."""
+    folder: Path | None = None
+    """None is searches/RECIPE-DATA."""
+    data_dir: Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A request, completed from the recipe and the data; all processes of the search share it."""
+
+    request: Request
+    folder: Path
+    recipe: Recipe
+    """The requested one with the data's full name, a budget, and a share of the processor for each worker."""
+    space: Space
 
     @property
     def name(self) -> str:
@@ -48,7 +60,7 @@ class Settings:
     @property
     def shares(self) -> tuple[float, ...]:
         """The rungs. With two goals a trial that is behind in one may be ahead in the other, so all run to the end."""
-        return SHARES if self.trade is None else (1.0,)
+        return SHARES if self.request.trade is None else (1.0,)
 
     @property
     def trials(self) -> Path:

@@ -53,8 +53,8 @@ def retry_callback() -> RetryHeartbeatStaleTrialCallback:
 
 def open_storage(settings: Settings) -> BaseStorage:
     """The storage. Raises EnvironmentFault if the server does not answer or the folder cannot be written."""
-    if settings.storage is not None:
-        return _open_server(parse_url(settings.storage))
+    if settings.request.storage is not None:
+        return _open_server(parse_url(settings.request.storage))
     path = settings.folder / JOURNAL_NAME
     with explain_os_errors(path):
         settings.folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,9 @@ class PatientStorage(RDBStorage):
     """The time when the server stopped answering, shared by all threads."""
 
 
-def _patient(operation: Callable[..., Any]) -> Callable[..., Any]:
+def patient(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation of a PatientStorage, retried while the server does not answer."""
+
     @functools.wraps(operation)
     def retried(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
         pause_s = FIRST_PAUSE_S
@@ -176,4 +178,4 @@ for _name in (
     *("_get_best_trial_id", "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr"),
     *("set_trial_system_attr", "get_trial", "_get_trials", "record_heartbeat", "_get_stale_trial_ids"),
 ):
-    setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
+    setattr(PatientStorage, _name, patient(getattr(RDBStorage, _name)))

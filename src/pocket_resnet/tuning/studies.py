@@ -33,17 +33,17 @@ def open_study(settings: Settings, storage: BaseStorage, fingerprint: str, first
     requested = {
         "recipe": to_toml(settings.recipe),
         "space": settings.space.to_json(),
-        "trade": settings.trade,
+        "trade": settings.request.trade,
         "data": fingerprint,
     }
     directions = [StudyDirection.MINIMIZE]
-    if settings.trade is not None:
+    if settings.request.trade is not None:
         directions.insert(0, StudyDirection.MAXIMIZE)
     study, is_new = _create(settings.name, storage, directions)
     if not is_new and (recorded := _recorded_settings(study)) is not None:
         _refuse_changes(settings, recorded, requested)
-    _fill_queue(study, settings.num_trials, first)
-    study.set_user_attr("num_trials", settings.num_trials)
+    _fill_queue(study, settings.request.num_trials, first)
+    study.set_user_attr("num_trials", settings.request.num_trials)
     study.set_user_attr("settings", requested)  # last: from now on, other machines may join
     return study
 
@@ -114,7 +114,7 @@ def seeded_sampler(settings: Settings, study: Study, worker: int) -> TPESampler:
     """
     num_started = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
     seed = derive(settings.recipe.seed, "search", worker, num_started) % 2**32
-    return TPESampler(seed=seed if settings.storage is None else None)
+    return TPESampler(seed=seed if settings.request.storage is None else None)
 
 
 def number_of(trial: Trial | FrozenTrial) -> int:

@@ -42,7 +42,7 @@ def summarise(context: TrialContext, study: Study, comparisons: Sequence[Compari
     """The record of what the studies contain so far; `comparisons` are None until all trials have ended."""
     settings = context.settings
     trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]
-    best = winner_of(study) if settings.trade is None else None
+    best = winner_of(study) if settings.request.trade is None else None
     finals = [run for comparison in comparisons or () for run in _finals(comparison.study)]
     is_untuned_best = best is not None and comparisons is not None and not comparisons
     return SearchRecord(
@@ -51,11 +51,11 @@ def summarise(context: TrialContext, study: Study, comparisons: Sequence[Compari
         data=context.source.public_name,
         space=settings.space.to_json(),
         num_trials=study.user_attrs["num_trials"],
-        trade=settings.trade,
+        trade=settings.request.trade,
         trials=[_trial(settings, each) for each in sorted(trials, key=number_of)],
         importance=_importance(study),
         best=None if best is None else number_of(best),
-        front=[] if settings.trade is None else _front(study),
+        front=[] if settings.request.trade is None else _front(study),
         finals=finals,
         verdict=NOTHING_TO_COMPARE if is_untuned_best else verdict_of(finals),
         training_flops=context.untuned_flops,
@@ -67,7 +67,7 @@ def summarise(context: TrialContext, study: Study, comparisons: Sequence[Compari
 def _trial(settings: Settings, trial: FrozenTrial) -> TrialRecord:
     attributes = trial.user_attrs
     outcome: Any = trial.state.name.lower()
-    trade = trial.values[1] if trial.state == TrialState.COMPLETE and settings.trade is not None else None
+    trade = trial.values[1] if trial.state == TrialState.COMPLETE and settings.request.trade is not None else None
     return TrialRecord(
         number=number_of(trial),
         outcome=outcome,

@@ -82,19 +82,23 @@ class TrialContext:
         """Train the changed recipe in that run's folder, or resume it there."""
         recipe = override(self.settings.recipe, changes)
         exists = (runs_dir / name / "recipe.toml").exists()
-        return train(recipe, data_dir=self.settings.data_dir, runs_dir=runs_dir, run=name, resume=exists)
+        return train(recipe, data_dir=self.settings.request.data_dir, runs_dir=runs_dir, run=name, resume=exists)
+
+
+def open_data(recipe: Recipe, data_dir: Path | None) -> Source:
+    """The data that the recipe names."""
+    image_size, num_workers = recipe.model.image_size, recipe.data.num_workers
+    return open_source(recipe.data.name, data_dir=data_dir, image_size=image_size, num_workers=num_workers)
 
 
 def open_context(settings: Settings) -> TrialContext:
-    """The data and the hardware of the settings."""
-    recipe = settings.recipe
-    source = open_source(
-        recipe.data.name,
-        data_dir=settings.data_dir,
-        image_size=recipe.model.image_size,
-        num_workers=recipe.data.num_workers,
-    )
-    return TrialContext(settings, source, choose(**recipe.hardware.model_dump(exclude={"compile"})))
+    """Open the data of the settings. Raises the errors of `open_source` and `context_of`."""
+    return context_of(settings, open_data(settings.recipe, settings.request.data_dir))
+
+
+def context_of(settings: Settings, source: Source) -> TrialContext:
+    """The settings with their opened data, and the hardware. Raises UsageError if the hardware is not available."""
+    return TrialContext(settings, source, choose(**settings.recipe.hardware.model_dump(exclude={"compile"})))
 
 
 def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:
@@ -118,17 +122,17 @@ def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:
             except NonFiniteError as error:
                 _keep_cost_of_diverged(trial, override(recipe, {"max_steps": max_steps}), context)
                 raise _pruned(trial, f"not finite, {error.what}") from error
-            rungs.append(_rung(result, steps.image_size(result.steps - 1), context))
+            rungs.append(measure_rung(result, steps.image_size(result.steps - 1), context))
             trial.set_user_attr("cost", cost_of_run(result))
             trial.set_user_attr("rungs", rungs)
-        if settings.trade is None:
+        if settings.request.trade is None:
             trial.report(rungs[index]["nll"], step=REDUCTION**index)
         if share < 1 and not survives(rungs[index]["nll"], _rivals(trial, index)):
             raise TrialPruned
     last = rungs[-1]
-    if settings.trade is None:
+    if settings.request.trade is None:
         return (last["nll"],)
-    return last["accuracy"], cost_of(settings.trade, recipe, context.hardware)
+    return last["accuracy"], cost_of(settings.request.trade, recipe, context.hardware)
 
 
 def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
@@ -142,7 +146,7 @@ def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
 
 
 @own_settings()
-def _rung(result: Result, image_size: int, context: TrialContext) -> dict[str, Any]:
+def measure_rung(result: Result, image_size: int, context: TrialContext) -> dict[str, Any]:
     """A run's state, evaluated at the image size it was last trained at: otherwise small sizes would look bad early."""
     model, card = load_model(Path(result.model))
     context.hardware.use_threads()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import ModuleType
-from typing import Any
 
 import optuna
 from optuna.study import Study
@@ -107,12 +106,12 @@ def run_worker(settings: Settings, index: int, errors: Connection) -> None:
         with quiet_optuna(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             Worker(settings, index).work()
     except PocketError as error:
-        errors.send((type(error), error.what, error.where, error.hint, error.exit_code))
+        errors.send(error)
         sys.exit(error.exit_code)
     except OSError as error:  # from the journal
         where = settings.folder / JOURNAL_NAME
         hint = "free some space and run the command again with --resume"
-        errors.send((EnvironmentFault, f"cannot write: {error.strerror or error}", where, hint, 5))
+        errors.send(EnvironmentFault(f"cannot write: {error.strerror or error}", where=where, hint=hint))
         sys.exit(EnvironmentFault.exit_code)
 
 
@@ -131,7 +130,7 @@ class Workers:
         self.settings = settings
         self.num_killed = 0
         self.running: dict[int, tuple[SpawnProcess, Connection]] = {}
-        for index in range(settings.num_workers):
+        for index in range(settings.request.num_workers):
             self._start(index)
 
     def _start(self, index: int) -> None:
@@ -195,11 +194,8 @@ def _hidden_main() -> Iterator[None]:
 
 
 def _received(errors: Connection) -> PocketError | None:
-    """The error that a worker ended with."""
+    """The error that a worker ended with; None if it sent none."""
     with contextlib.suppress(EOFError):
-        kind, what, where, hint, exit_code = errors.recv()
-        error: Any = (
-            Stopped(exit_code - 128, what, hint=hint) if kind is Stopped else kind(what, where=where, hint=hint)
-        )
-        return error  # type: ignore[no-any-return]
+        error: PocketError = errors.recv()
+        return error
     return None
