@@ -110,6 +110,7 @@ def test_fields_of_metrics(run: Path) -> None:
 def test_fields_of_json_outputs(run: Path) -> None:
     assert fields("evaluate") == set(evaluate_model(run).to_json())
     figures = {field.name for kind in (Exported, Comparison) for field in dataclasses.fields(kind)}
+    assert fields("train") == {"report", "exported"}
     assert fields("export") == figures - {"comparison"}
     assert fields("summary") == set(summarise(find_spec("fast")))
     assert fields("design") == set(designed({"budget": "1M"}))

@@ -15,6 +15,7 @@ fix them.
 import dataclasses
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ from pocket_resnet.version import __version__
 if TYPE_CHECKING:
     from pocket_resnet.data.source import Source, Which
     from pocket_resnet.device import Precision
+    from pocket_resnet.exporting.benchmark import benchmark
+    from pocket_resnet.exporting.export import export
+    from pocket_resnet.hub import push
     from pocket_resnet.inference.classifier import Classifier
     from pocket_resnet.inference.evaluate import Evaluation
     from pocket_resnet.model.design import Design
@@ -32,7 +36,27 @@ if TYPE_CHECKING:
     from pocket_resnet.tuning.search import SearchResult
     from pocket_resnet.tuning.settings import Trade
 
-__all__ = ["Callback", "__version__", "design", "evaluate", "load", "open_data", "search", "train", "write_report"]
+__all__ = [
+    "Callback",
+    "__version__",
+    "benchmark",
+    "design",
+    "evaluate",
+    "export",
+    "load",
+    "open_data",
+    "push",
+    "search",
+    "train",
+    "write_report",
+]
+
+_HOMES = {  # of the public names that are imported on first use
+    "Callback": "pocket_resnet.training.callbacks",
+    "benchmark": "pocket_resnet.exporting.benchmark",
+    "export": "pocket_resnet.exporting.export",
+    "push": "pocket_resnet.hub",
+}
 
 
 def train(
@@ -232,12 +256,10 @@ def write_report(
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Callback` on first use."""
-    if name == "Callback":
-        from pocket_resnet.training.callbacks import Callback
-
-        return Callback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import the public names of `_HOMES` on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

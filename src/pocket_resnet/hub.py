@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.io import sums
-from pocket_resnet.io.files import SUMS_NAME, is_listed, read_folder
+from pocket_resnet.io.files import SUMS_NAME, expanded, is_listed, read_folder
 from pocket_resnet.io.hub_address import Address, check_repository
 from pocket_resnet.io.hub_faults import LOGIN_HINT, explained, headers, require_hub
 from pocket_resnet.model.artifact import CARD_NAME, DIGESTS_NAME, FILES, MAX_CARD_BYTES, find_model, load_model
@@ -30,14 +30,21 @@ class Pushed:
     """Size of each file by name."""
 
 
-def push(path: Path, repository: str, *, private: bool = False, dry_run: bool = False) -> Pushed:
+def push(model: str | Path, repository: str, *, private: bool = False, dry_run: bool = False) -> Pushed:
     """Upload a model's known files in one commit to `user/name`, which is created if it does not exist.
 
-    `dry_run` verifies the model and sends nothing. Raises UsageError for an unknown model or invalid name,
-    ArtifactError for a damaged model, EnvironmentFault if the hub or the network fails.
+    `model` is as in `load`. A `private` repository is created private, and refused if it exists and is public.
+    `dry_run` verifies the model and sends nothing. Needs the extra `hub` and a token (docs/hub.md). Raises UsageError
+    for an unknown model or invalid name, ArtifactError for a damaged model, EnvironmentFault if the hub or the network
+    fails.
+
+    Example:
+
+        pushed = pocket_resnet.push("runs/latest", "user/name")
+        print(pushed.url, pushed.address)
     """
     check_repository(repository)
-    address, folder = str(Address(repository)), find_model(path)
+    address, folder = str(Address(repository)), find_model(expanded(model))
     _, card = load_model(folder)
     contents = _contents(folder, card)
     num_bytes = {name: len(content) for name, content in contents.items()}

@@ -33,13 +33,28 @@ def test_the_file_is_the_models(run: Run, command: tuple[object, ...], tmp_path:
 
 
 def test_a_resumed_run_is_exported_too(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
-    """Also a run with nothing left to train; --json still prints only the run's result."""
+    """Also a run with nothing left to train; --json names the file and its figures."""
     assert run(*command[:-1], "--max-steps", 1)[0] == 0
     for choice, name in [("onnx-fp16", "r-fp16.onnx"), ("web-int8", "r-int8.html")]:
         code, out, err = run(*command, choice, "--resume", "--json")
         assert code == 0, err
-        assert json.loads(out)["steps"] == 2
-        assert (tmp_path / "r" / name).exists()
+        printed = json.loads(out)
+        assert printed["steps"] == 2
+        assert printed["report"] is None
+        assert printed["exported"]["file"] == str(tmp_path / "r" / name)
+        assert printed["exported"]["num_bytes"] == (tmp_path / "r" / name).stat().st_size
+
+
+def test_json_names_the_report(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
+    """On standard output and in the file of --out."""
+    words = [word for word in command[:-1] if word != "--no-report"]
+    code, out, err = run(*words, "--json", "--out", tmp_path / "r.json")
+    assert code == 0, err
+    printed = json.loads(out)
+    assert printed == json.loads((tmp_path / "r.json").read_text())
+    assert printed["report"] == str(tmp_path / "r" / "report.html")
+    assert Path(printed["report"]).exists()
+    assert printed["exported"] is None
 
 
 def test_pte(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
@@ -55,8 +70,9 @@ def test_a_failed_export_does_not_lose_the_run(
     with monkeypatch.context() as patch:
         never = parity.Limit(largest_difference=-1, agreement=1, loss=0)
         patch.setattr(parity, "LIMITS", {"int8": never})
-        code, _, err = run(*command, "onnx-int8")
+        code, out, err = run(*command, "onnx-int8", "--json")
     assert code == 4
+    assert (json.loads(out)["steps"], json.loads(out)["exported"]) == (2, None)
     assert f"{tmp_path}/r: the run is finished and saved, but not exported" in err
     assert "the int8 file differs from the model" in err
     assert not list(tmp_path.rglob("*.onnx"))

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import pocket_resnet
-from pocket_resnet.exporting.export import export_onnx
 from pocket_resnet.exporting.exporter import Exported
 
 
@@ -24,7 +23,6 @@ def exports(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """Exported files by precision; `vnni` is int8 for that target."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("exports")
-    exported = {
-        precision: export_onnx(digits_run, precision=precision, out=out) for precision in ("fp32", "fp16", "int8")
-    }
-    return exported | {"vnni": export_onnx(digits_run, precision="int8", target="vnni", out=out)}
+    precisions = ("fp32", "fp16", "int8")
+    files = {name: pocket_resnet.export(digits_run, precision=name, out=out) for name in precisions}
+    return files | {"vnni": pocket_resnet.export(digits_run, precision="int8", target="vnni", out=out)}

@@ -1,6 +1,7 @@
 """The benchmark measures every runtime and number of threads, and reports what it measured."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 from pocket_resnet.cli.main import main
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.exporting import benchmark as benchmark_module
-from pocket_resnet.exporting import requirements
+from pocket_resnet.exporting import memory, requirements
 from pocket_resnet.exporting.benchmark import benchmark
-from pocket_resnet.exporting.export import Exported
+from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.graph import network_graph, with_preprocessing
 from pocket_resnet.exporting.memory import peak_bytes
 from pocket_resnet.model.artifact import load_model
@@ -45,7 +46,7 @@ def test_table(digits_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_the_extra(digits_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(benchmark_module, "missing_packages", lambda _: ["onnx"])
-    report = benchmark([digits_run], threads=[1], num_rounds=2)
+    report = benchmark([digits_run], threads=[1], rounds=2)
     assert [timing.runtime for timing in report.timings] == ["torch fp32"]
     assert "onnxruntime is not timed: it needs pip install 'pocket-resnet[export]'" in caplog.messages
 
@@ -54,7 +55,7 @@ def test_exported_files(
     exports: dict[str, Exported], digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They have their file's name, with the precision and accuracy stated in the file."""
-    plot, files = tmp_path / "speed.png", [Path(exports[name].file) for name in ("int8", "fp16")]
+    plot, files = tmp_path / "speed.png", [exports[name].file for name in ("int8", "fp16")]
     flags = ["--threads", "1", "--rounds", "2"]
     main(["benchmark", *map(str, files), *flags, "--plot", str(plot), "--json"])
     report = json.loads(capsys.readouterr().out)
@@ -86,11 +87,11 @@ def test_a_file_without_metadata(
     shown = capsys.readouterr().out
     assert "own.onnx: an exported file that states no accuracy" in shown
     assert "\x1b" not in shown
-    report = benchmark([file], threads=[1], num_rounds=2)
+    report = benchmark([file], threads=[1], rounds=2)
     assert [timing.runtime for timing in report.timings] == ["onnxruntime"]
     with pytest.raises(UsageError, match="do not state their accuracy"):
         report.points()
-    both = benchmark([file, exports["fp32"].file], threads=[1], num_rounds=2)
+    both = benchmark([file, exports["fp32"].file], threads=[1], rounds=2)
     assert [point[:2] for point in both.points()] == [("digits-fp32.onnx", "onnxruntime fp32")]
 
 
@@ -109,8 +110,8 @@ def test_files_that_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_rounds": 0}, "rounds: 0 rounds are too few\n  use 2 or more"),
-        ({"num_rounds": 1}, "rounds: 1 rounds are too few\n  use 2 or more"),
+        ({"rounds": 0}, "rounds: 0 rounds are too few\n  use 2 or more"),
+        ({"rounds": 1}, "rounds: 1 rounds are too few\n  use 2 or more"),
         ({"threads": [0]}, "threads: 0 threads cannot compute\n  use 1 or more"),
     ],
 )
@@ -122,6 +123,39 @@ def test_wrong_numbers(wrong: dict[str, Any], message: str, digits_run: Path) ->
 def test_same_model_twice(digits_run: Path) -> None:
     with pytest.raises(UsageError, match="the same name"):
         benchmark([digits_run, digits_run / "model"])
+
+
+PROGRAM = """
+import sys
+import pocket_resnet
+
+print("started")
+measured = pocket_resnet.benchmark(sys.argv[1], threads=[1], rounds=2)
+print([timing.peak_bytes > 0 for timing in measured.timings])
+"""
+
+
+def test_a_program_without_a_main_guard(digits_run: Path, tmp_path: Path) -> None:
+    """The processes whose memory is measured do not run the script again."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(digits_run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "started\n[True, True, True]\n"
+
+
+def test_a_system_without_proc(
+    exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the memory is measured."""
+    monkeypatch.setattr(memory, "PROCESS_STATUS", tmp_path / "none")
+    command = ["benchmark", str(exports["fp32"].file), "--threads", "1", "--rounds", "2"]
+    main([*command, "--json"])
+    [row] = json.loads(capsys.readouterr().out)["timings"]
+    assert row["peak_bytes"] is None
+    assert row["median_ms"] > 0
+    main(command)
+    assert "unknown" in capsys.readouterr().out
 
 
 def allocate(_: Path) -> None:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
+import pocket_resnet
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
-from pocket_resnet.exporting import export, exporter, parity
-from pocket_resnet.exporting.export import export_onnx
+from pocket_resnet.exporting import onnx_exporter, parity
 from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.parity import ParityError
 from pocket_resnet.model.artifact import load_model
@@ -34,7 +34,7 @@ DEPLOY = Path(__file__).parents[2] / "docs" / "deploy.md"
 RELEASED = ("cpu94", "pocket-5m")
 
 
-def run_file(file: str | Path, images_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def run_file(file: Path, images_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Logits and probabilities, as a user's program gets them."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     logits_BK, probabilities_BK = session.run(["logits", "probabilities"], {"images": images_BHWC})
@@ -72,7 +72,7 @@ def mixed_pictures(images_NHWC: NDArray[np.uint8], kinds: tuple[str, ...] = ("PN
     return files
 
 
-def largest_difference_on_pictures(model: Path, file: str, images_NHWC: NDArray[np.uint8]) -> float:
+def largest_difference_on_pictures(model: Path, file: Path, images_NHWC: NDArray[np.uint8]) -> float:
     """Largest difference of a probability on 100 picture files, between the native way and the exported file."""
     size, differences = load_model(model)[0].spec.image_size, []
     pictures = mixed_pictures(images_NHWC)
@@ -116,7 +116,7 @@ def test_reported_figures_are_those_of_the_file(exports: dict[str, Exported], di
         )
         assert comparison.num_lost == ((predicted_N == labels_N) & (exported_N != labels_N)).sum()
         assert comparison.num_won == ((predicted_N != labels_N) & (exported_N == labels_N)).sum()
-        assert exports[precision].num_bytes == Path(exports[precision].file).stat().st_size
+        assert exports[precision].num_bytes == exports[precision].file.stat().st_size
     assert exports["fp32"].comparison.agreement == 1
     assert exports["fp16"].num_bytes < 0.75 * exports["fp32"].num_bytes
 
@@ -152,24 +152,16 @@ def test_metadata(exports: dict[str, Exported]) -> None:
     assert [entry.name for entry in session.get_outputs()] == ["logits", "probabilities"]
 
 
-def test_licence(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a released model, by its name or by its path from anywhere; not of one's own."""
-    monkeypatch.chdir(DEPLOY.parents[1])
-    licences = [exporter.licence(Path(path)) for path in ("cpu94", "models/cpu94", DEPLOY.parents[1] / "models/cpu94")]
-    assert licences == ["MIT"] * 3
-    assert exporter.licence(digits_run) == "not stated"
-
-
 def test_the_same_model_gives_the_same_file(exports: dict[str, Exported], digits_run: Path, tmp_path: Path) -> None:
-    again = export_onnx(digits_run, precision="int8", out=tmp_path)
-    assert Path(again.file).read_bytes() == Path(exports["int8"].file).read_bytes()
+    again = pocket_resnet.export(digits_run, precision="int8", out=tmp_path)
+    assert again.file.read_bytes() == exports["int8"].file.read_bytes()
 
 
 def test_a_file_that_computes_something_else_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 32."""
-    make = export.with_half_weights
+    make = onnx_exporter.with_half_weights
 
     def broken(network: onnx.ModelProto) -> onnx.ModelProto:
         made = make(network)
@@ -177,9 +169,9 @@ def test_a_file_that_computes_something_else_is_not_written(
         next(attribute for attribute in head.attribute if attribute.name == "alpha").f = -1
         return made
 
-    monkeypatch.setattr(export, "with_half_weights", broken)
+    monkeypatch.setattr(onnx_exporter, "with_half_weights", broken)
     with pytest.raises(ParityError, match=r"the fp16 file differs .* the same class for \d+\.\d+% of 300 images"):
-        export_onnx(digits_run, precision="fp16", out=tmp_path / "out")
+        pocket_resnet.export(digits_run, precision="fp16", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -190,7 +182,7 @@ def test_a_file_that_prepares_pictures_otherwise_is_not_written(
     make = parity.fit
     monkeypatch.setattr(parity, "fit", lambda pixels_HWC, size: make(np.roll(pixels_HWC, 9, axis=1), size))
     with pytest.raises(ParityError, match="prepares pictures differently"):
-        export_onnx(digits_run, out=tmp_path / "out")
+        pocket_resnet.export(digits_run, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -209,27 +201,6 @@ def test_command(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_p
     assert code == 0, err
     assert printed.splitlines()[0] == f"file        {tmp_path}/out/digits-fp32.onnx"
     assert "100.00% of 300 validation images get the model's class" in printed
-
-
-def test_no_precision_fits(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_path: Path) -> None:
-    code, out, err = run("export", digits_run, "--max-bytes", "10KB", "--out", tmp_path / "out")
-    assert (code, out) == (2, "")
-    assert f"fp32 takes {exports['fp32'].num_bytes:,}, fp16 takes {exports['fp16'].num_bytes:,}, int8 takes" in err
-    assert f"allow --max-bytes {exports['int8'].num_bytes}, or train a network of about" in err
-    assert not (tmp_path / "out").exists()
-
-
-def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    for arguments, what in [
-        (("--out", tmp_path / "file"), "not a folder"),
-        (("--precision", "fp16", "--target", "vnni"), "fp16 has no target"),
-        (("--max-bytes", "many"), "max_bytes 'many' is not a"),
-    ]:
-        code, out, err = run("export", digits_run, *arguments)
-        assert (code, out) == (2, "")
-        assert what in err
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.fixture
@@ -282,7 +253,9 @@ def test_javascript_program_of_the_documentation(deployed: tuple[Path, str]) -> 
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_models(name: str, tmp_path: Path) -> None:
     """The figures that docs/deploy.md promises, on 5,000 validation images."""
-    fp32, int8 = (export_onnx(name, precision=kind, out=tmp_path, data_dir=REAL_DATA) for kind in ("fp32", "int8"))
+    fp32, int8 = (
+        pocket_resnet.export(name, precision=kind, out=tmp_path, data_dir=REAL_DATA) for kind in ("fp32", "int8")
+    )
     assert fp32.comparison.largest_difference <= 1e-4
     assert fp32.comparison.accuracy_exported == pytest.approx(load_model(Path(name))[1].accuracy, abs=5e-4)
     assert int8.bytes_per_param <= 1.04

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.io.files import SUMS_NAME, write_folder
 from pocket_resnet.model import artifact
-from pocket_resnet.model.artifact import find_model, load_card, load_model, resume_command, save_model
+from pocket_resnet.model.artifact import find_model, folder_name, load_card, load_model, resume_command, save_model
 from pocket_resnet.model.card import FORMAT, Card, markdown
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import ResNet
@@ -94,6 +94,22 @@ def test_a_run_folder_can_be_loaded(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not finished") as raised:
         find_model(tmp_path / "run x")
     assert resume_command(tmp_path / "run x") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/runs/r/model", "r"),
+        ("/models/cpu94", "cpu94"),
+        ("/model", "model"),
+        ("/runs/model/model", "model"),
+        (f"/hub/ann/tiny/{'0a' * 20}", "tiny"),
+        (f"/hub/ann/model/{'0a' * 20}", "model"),
+    ],
+)
+def test_name(folder: str, name: str) -> None:
+    """Of a run, a released model, a copy anywhere, a model on the hub."""
+    assert folder_name(Path(folder)) == name
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

@@ -274,9 +274,13 @@ def test_command_line(
     assert code == 0
 
 
-def test_teacher_on_the_hub(make_trainer: Callable[..., Trainer], hub: Hub, trained: Path) -> None:
-    """The run names the copy of this commit, so that a later one does not change it."""
+def test_teacher_on_the_hub(
+    make_trainer: Callable[..., Trainer], make_recipe: Callable[..., Recipe], hub: Hub, trained: Path, tmp_path: Path
+) -> None:
+    """The run names the copy of this commit, so that a later one does not change it; the card has the model's name."""
     commit = hub.add("ann/tiny", {path.name: path.read_bytes() for path in (trained / "model").iterdir()})
     recipe = make_trainer(teacher={"model": "hf://ann/tiny"}).recipe
     assert Path(recipe.teacher.model or "").parts[-3:] == ("ann", "tiny", commit)
     assert recipe.teacher.sha256 == make_trainer().recipe.teacher.sha256
+    train(make_recipe(teacher={"model": "hf://ann/tiny"}), runs_dir=tmp_path, run="s")
+    assert load_card(tmp_path / "s").teacher == "tiny"

@@ -43,7 +43,7 @@ class Benchmark:
         from pocket_resnet.plots.style import png
 
         output = JsonOutput(self.json, self.out)
-        measured = benchmark(self.models, threads=self.threads, num_rounds=self.rounds, track=_tracked)
+        measured = benchmark(self.models, threads=self.threads, rounds=self.rounds, track=_tracked)
         if self.plot is not None:
             write_through(self.plot, png(accuracy_latency(measured.points())))
         output.write(measured.to_json(), lambda: console.print_benchmark(measured.to_json()))

@@ -244,7 +244,7 @@ def print_benchmark(benchmark: Mapping[str, Any]) -> None:
     table = _table("model", "runtime", "threads", "bytes", "peak memory", "median", "p90", "spread", "images/s")
     for row in benchmark["timings"]:
         times = (f"{row['median_ms']:.2f} ms", f"{row['p90_ms']:.2f} ms", f"{row['spread']:.0%}")
-        memory = f"{row['peak_bytes'] / 1e6:,.0f} MB"
+        memory = "unknown" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f} MB"
         sizes = (str(row["num_threads"]), f"{row['num_bytes']:,}", memory)
         table.add_row(printable(row["model"]), row["runtime"], *sizes, *times, f"{row['images_per_s']:,.0f}")
     _print(table)

@@ -3,14 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pocket_resnet.cli.flags import DataDir, Json, Model, flag
 from pocket_resnet.cli.json_output import JsonOutput
-from pocket_resnet.errors import UsageError
-
-if TYPE_CHECKING:
-    from pocket_resnet.exporting.exporter import Exported
 
 
 @dataclass
@@ -63,49 +59,21 @@ class Export:
     json: Json = False
 
     def execute(self) -> None:
-        require_packages(self.format)
+        from pocket_resnet.exporting.export import export
+
         output = JsonOutput(self.json, None)
-        exported = self.write_file().to_json()
+        exported = export(
+            self.model,
+            self.format,
+            precision=self.precision,
+            target=self.target,
+            max_bytes=self.max_bytes,
+            out=self.out,
+            data=self.data,
+            data_dir=self.data_dir,
+            samples=self.samples,
+        ).to_json()
         output.write(exported, lambda: print_exported(exported))
-
-    def write_file(self) -> "Exported":
-        """Export the model in the format."""
-        if self.samples and self.format != "web":
-            raise UsageError("only a page has samples", hint="omit --samples, or add --format web")
-        if self.target == "vnni" and self.format != "onnx":
-            what = {"web": "a page has no target: its visitors have any processor", "pte": "a .pte file has no target"}
-            raise UsageError(what[self.format], hint="omit --target")
-        return {"onnx": self._write_onnx, "pte": self._write_pte, "web": self._write_page}[self.format]()
-
-    def _write_onnx(self) -> "Exported":
-        from pocket_resnet.exporting.export import export_onnx
-
-        return export_onnx(self.model, target=self.target, **self._choices())
-
-    def _write_pte(self) -> "Exported":
-        from pocket_resnet.exporting.pte.export import export_pte
-
-        return export_pte(self.model, **self._choices())
-
-    def _write_page(self) -> "Exported":
-        from pocket_resnet.exporting.web.page import export_page
-
-        return export_page(self.model, num_samples=self.samples, **self._choices())
-
-    def _choices(self) -> dict[str, Any]:
-        """The arguments that all formats take."""
-        names = ("precision", "max_bytes", "out", "data", "data_dir")
-        return {name: getattr(self, name) for name in names}
-
-
-def require_packages(file_format: str) -> None:
-    """Raise EnvironmentFault if a package that writes the format is not installed."""
-    from pocket_resnet.exporting.requirements import require_extra
-
-    if file_format == "pte":
-        require_extra("executorch", "the format pte")
-    else:
-        require_extra("export")
 
 
 def print_exported(exported: Mapping[str, Any]) -> None:

@@ -1,19 +1,24 @@
 """The command `train`. Its flags for recipe keys are made in train_flags.py."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.export import Export, print_exported, require_packages
+from pocket_resnet.cli.export import print_exported
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import PocketError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
+
+if TYPE_CHECKING:
+    from pocket_resnet.exporting.export import Format
+    from pocket_resnet.exporting.parity import Precision
+    from pocket_resnet.training.result import Result
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +67,7 @@ class Train:
         flag(
             "Export the model to the run's folder at the end, as `export` does: onnx-int8 is an ONNX file in int8, "
             "web-int8 a page for the browser, pte-int8 an ExecuTorch program. Repeat it with --resume.",
-            "{onnx,web,pte}-{fp32,fp16,int8}",
+            "{onnx,web}-{fp32,fp16,int8}|pte-{fp32,int8}",
         ),
     ] = None
     json: Json = False
@@ -74,8 +79,10 @@ class Train:
         from pocket_resnet.training.distributed import is_writer
         from pocket_resnet.training.run import train
 
-        if self.export:
-            require_packages(self.export.partition("-")[0])
+        if self.export is not None:
+            from pocket_resnet.exporting.export import require_packages
+
+            require_packages(_parts(self.export)[0])
         output = JsonOutput(self.json, self.out)
         keep_freed_memory()
         short = {
@@ -94,36 +101,51 @@ class Train:
             fork=self.fork,
         )
         if is_writer():
-            output.write(result.__dict__, lambda: console.print_result(result.__dict__))
-            self._write_extras(Path(result.model), output)
+            if not output.on_stdout:
+                console.print_result(asdict(result))
+            self._finish(result, output)
 
-    def _write_extras(self, model: Path, output: JsonOutput) -> None:
-        """Write the report and the exported file of a finished run."""
-        page = self._write_report(model.parent) if self.report else None
-        exported = self._write_export(self.export, model.parent) if self.export else None
-        if not output.on_stdout:
-            if exported:
-                print_exported(exported)
-            console.print_next_steps(str(model), page)
+    def _finish(self, result: "Result", output: JsonOutput) -> None:
+        """Write the report, the exported file and the JSON; the last even if one of the others fails."""
+        folder = Path(result.model).parent
+        values = asdict(result) | {"report": None, "exported": None}
+        try:
+            if self.report:
+                values["report"] = self._write_report(folder)
+            if self.export is not None:
+                values["exported"] = self._write_export(self.export, folder)
+        finally:
+            output.write(values, lambda: _print_extras(values))
 
-    def _write_report(self, folder: Path) -> Path | None:
-        """The report's page. The run is already saved, so a failure here only prints a line."""
+    def _write_report(self, folder: Path) -> str | None:
+        """The path of the report. The run is already saved, so a failure here only prints a line."""
         try:
             from pocket_resnet.reporting.report import write_report
 
-            return write_report([folder], data_dir=self.data_dir)
+            return str(write_report([folder], data_dir=self.data_dir))
         except Exception as error:
             console.print_no_report(error, folder, debug=self.debug)
             return None
 
     def _write_export(self, choice: str, folder: Path) -> dict[str, Any]:
         """The exported file's figures. The run is already saved, so a failure does not lose it."""
-        kind: Any
-        precision: Any
-        kind, precision = choice.split("-")
+        from pocket_resnet.exporting.export import export
+
+        file_format, precision = _parts(choice)
         try:
-            export = Export(folder, kind, precision, out=folder, data_dir=self.data_dir)
-            return export.write_file().to_json()
+            return export(folder, file_format, precision=precision, out=folder, data_dir=self.data_dir).to_json()
         except PocketError:
             _log.warning("%s: the run is finished and saved, but not exported", folder)
             raise
+
+
+def _parts(choice: str) -> "tuple[Format, Precision]":
+    """The format and the precision of a choice of `--export`."""
+    return cast("tuple[Format, Precision]", tuple(choice.split("-")))
+
+
+def _print_extras(values: dict[str, Any]) -> None:
+    """Print the exported file, the report's path and the command to try next."""
+    if values["exported"]:
+        print_exported(values["exported"])
+    console.print_next_steps(values["model"], values["report"])

@@ -22,7 +22,7 @@ from pocket_resnet.exporting.memory import classify_with_onnxruntime, classify_w
 from pocket_resnet.exporting.requirements import is_exported, missing_packages, require_extra
 from pocket_resnet.inference.latency import NUM_WARM_UPS, Latency, latencies
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.model.artifact import find_model, load_model, model_name
+from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name
 from pocket_resnet.model.card import stated_accuracy
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
@@ -45,8 +45,9 @@ class Timing:
     num_threads: int
     num_bytes: int
     """Size of the weights (torch) or the file (onnxruntime)."""
-    peak_bytes: int
-    """Peak memory of a process that loads the model and classifies one image, interpreter included."""
+    peak_bytes: int | None
+    """Peak memory of a process that loads the model and classifies one image, interpreter included; None without
+    Linux's /proc."""
     latency: Latency
     """Latency of one decoded image of the network's size."""
     images_per_s: float
@@ -113,32 +114,39 @@ class _Program:
     model: str
     runtime: Runtime
     num_bytes: int
-    peak_bytes: int
+    peak_bytes: int | None
     classify: dict[int, Classify]
 
 
 @own_settings()
 def benchmark(
-    models: Sequence[str | Path],
+    models: str | Path | Sequence[str | Path],
     *,
     threads: Sequence[int] = (),
-    num_rounds: int = 50,
+    rounds: int = 50,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> Benchmark:
-    """Time the models for single images and for batches, in turns.
+    """Measure size, memory, latency and throughput of models on this machine, in torch and in onnxruntime.
 
     `models` are as in `load`, or .onnx files that `export` wrote; `threads` are the numbers of threads (default: 1 and
-    all cores). A model is timed in every runtime, a file only in onnxruntime. Without the extra `export`, models are
-    timed only in torch. `track` may show the progress over a range of rounds. Raises UsageError for models of the same
-    name or fewer than 2 rounds, EnvironmentFault for a file without the extra.
+    all cores). Models and runtimes take turns, with single images for `rounds` rounds, then with batches. A model is
+    timed in every runtime, a file only in onnxruntime. Without the extra `export`, models are timed only in torch.
+    `track` may show the progress over a range of rounds. Raises UsageError for models of the same name or fewer than 2
+    rounds, EnvironmentFault for a file without the extra.
+
+    Example:
+
+        measured = pocket_resnet.benchmark(["pocket-5m", "cpu94"], threads=[1])
+        print({(each.model, each.runtime): each.latency.median_s for each in measured.timings})
     """
     threads = sorted({*threads} or {1, num_cores()})
-    if num_rounds < 2:
-        raise UsageError(f"{num_rounds} rounds are too few", where="rounds", hint="use 2 or more")
+    if rounds < 2:
+        raise UsageError(f"{rounds} rounds are too few", where="rounds", hint="use 2 or more")
     if threads[0] < 1:
         raise UsageError(f"{threads[0]} threads cannot compute", where="threads", hint="use 1 or more")
-    paths = {_name(path): path for path in map(expanded, models)}
-    if len(paths) < len(models):
+    given = [fetched(expanded(path)) for path in ([models] if isinstance(models, str | Path) else models)]
+    paths = {_name(path): path for path in given}
+    if len(paths) < len(given):
         raise UsageError("two of the models have the same name", hint="give each once, and rename files")
     facts: dict[str, Facts] = {}
     programs: list[_Program] = []
@@ -148,7 +156,7 @@ def benchmark(
             open_path = _open_file if is_exported(path) else _open_model
             facts[name], runnable = open_path(path, threads, Path(folder))
             programs += runnable
-        timings = _time(programs, num_rounds, track)
+        timings = _time(programs, rounds, track)
     return Benchmark(machine(choose("cpu", "fp32")), instructions(), facts, tuple(timings))
 
 
@@ -156,12 +164,12 @@ def _name(path: Path) -> str:
     return path.name if is_exported(path) else model_name(path)
 
 
-def _time(programs: list[_Program], num_rounds: int, track: Callable[[range], Iterable[int]]) -> list[Timing]:
+def _time(programs: list[_Program], rounds: int, track: Callable[[range], Iterable[int]]) -> list[Timing]:
     keys = [(program, number) for program in programs for number in program.classify]
     calls = {index: partial(program.classify[number], 1) for index, (program, number) in enumerate(keys)}
     batches = {index: partial(program.classify[number], BATCH_SIZE) for index, (program, number) in enumerate(keys)}
-    single = latencies(calls, track(range(NUM_WARM_UPS + num_rounds)))
-    batched = latencies(batches, track(range(NUM_WARM_UPS + max(2, num_rounds // 10))))
+    single = latencies(calls, track(range(NUM_WARM_UPS + rounds)))
+    batched = latencies(batches, track(range(NUM_WARM_UPS + max(2, rounds // 10))))
     return [
         Timing(
             model=program.model,

@@ -1,94 +1,72 @@
-"""Writes a trained model as one ONNX file, after comparing it with the model.
+"""Writes a trained model as one file for other programs."""
 
-Shapes: N images, C channels, S x S pixels.
-"""
-
-import json
-import logging
-from functools import cached_property
 from pathlib import Path
-from typing import get_args
-
-import onnx
-import torch
+from typing import Literal, get_args
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exporting.exporter import Exported, Exporter, Target
-from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing
-from pocket_resnet.exporting.parity import BATCH_SIZES, Precision, check_preprocessing
-from pocket_resnet.exporting.quantization import quantized
-from pocket_resnet.exporting.session import Session
+from pocket_resnet.exporting.exporter import Exported, Exporter, ExportOptions, Target
+from pocket_resnet.exporting.parity import Precision
+from pocket_resnet.exporting.requirements import require_extra
 from pocket_resnet.torch_settings import own_settings
 
-_log = logging.getLogger(__name__)
+Format = Literal["onnx", "pte", "web"]
 
 
 @own_settings()
-def export_onnx(
-    path: str | Path,
+def export(
+    model: str | Path,
+    format: Format = "onnx",
     *,
     precision: Precision | None = None,
     target: Target = "any",
-    max_bytes: str | None = None,
+    max_bytes: str | int | None = None,
     out: str | Path = "exports",
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
+    samples: int = 0,
 ) -> Exported:
-    """Write `out`/NAME-PRECISION.onnx, compared with the model on validation images of its training data, or of `data`.
+    """Write a model (see `load`) as `out`/NAME-PRECISION.onnx, .pte or .html, and return its path and figures.
 
-    The default precision is fp32, or with `max_bytes` the most exact one that fits. `target` is the processor for int8;
-    sums in a `vnni` file may saturate on other processors. Raises ParityError if file and model differ too much, and
-    UsageError if no precision fits. Nothing is written then.
+    The file is compared with the model on validation images of its own data, or of `data`. `format` is "onnx", "pte"
+    for ExecuTorch, or "web" for a page that classifies pictures in the browser. The default precision is fp32, for a
+    page int8, or fp16 if int8 differs too much; with `max_bytes` (a number, or text such as "1MB") it is the most exact
+    one that fits. `target` is the processor for int8 in ONNX; sums in a "vnni" file may saturate on other processors.
+    `samples` is the number of validation images that a page shows as samples.
+    Needs the extra `export`, for "pte" the extra `executorch`. Raises UsageError for options that the format lacks or
+    if no precision fits, and ParityError if file and model differ too much. Nothing is written then.
+
+    Example:
+
+        exported = pocket_resnet.export("pocket-5m", precision="int8")
+        print(exported.file, exported.num_bytes, exported.comparison.agreement)
     """
-    if target == "vnni" and precision in ("fp32", "fp16"):
-        raise UsageError(f"{precision} has no target", hint="omit --target, or export with --precision int8")
-    exporter = OnnxExporter(path, out=out, max_bytes=max_bytes, target=target, data=data, data_dir=data_dir)
-    return exporter.write(precision, default="fp32")
+    require_packages(format)
+    options = ExportOptions(precision, target, max_bytes, samples, out, data, data_dir)
+    return _exporter(format)(model, options).write()
 
 
-class OnnxExporter(Exporter):
-    """Builds ONNX files, all from the same fp32 graph."""
+def require_packages(format: Format) -> None:
+    """Raise EnvironmentFault if a package that writes the format is missing, UsageError if there is no such format."""
+    if format not in get_args(Format):
+        raise UsageError(f"unknown format {format!r}", hint=f"choose one of {', '.join(get_args(Format))}")
+    if format == "pte":
+        require_extra("executorch", "the format pte")
+    else:
+        require_extra("export")
 
-    extension = "onnx"
-    precisions = get_args(Precision)
-    batch_sizes = BATCH_SIZES
 
-    @cached_property
-    def network(self) -> onnx.ModelProto:
-        """The fp32 graph without preprocessing. Raises ParityError if the preprocessing differs too much from ours."""
-        _log.info("building the graph")
-        network = network_graph(self.model)
-        session = Session(self._complete(network, "fp32"), torch.get_num_threads())
-        check_preprocessing(session, self.model, self.val.images_NCHW)
-        return network
+def _exporter(format: Format) -> type[Exporter]:
+    """The class that writes the format; it imports the format's packages."""
+    match format:
+        case "onnx":
+            from pocket_resnet.exporting.onnx_exporter import OnnxExporter
 
-    def build(self, precision: Precision) -> bytes:
-        """The content of the file."""
-        network = self.network
-        if precision == "fp16":
-            network = with_half_weights(network)
-        elif precision == "int8":
-            calibration_NCSS, choice_NCSS = self.calibration_images()
-            network = quantized(
-                network,
-                calibration_NCSS,
-                choice_NCSS,
-                reduce_range=self.target == "any",
-                num_threads=torch.get_num_threads(),
-            )
-        content: bytes = self._complete(network, precision).SerializeToString(deterministic=True)
-        return content
+            return OnnxExporter
+        case "pte":
+            from pocket_resnet.exporting.pte.exporter import PteExporter
 
-    def runnable(self, content: bytes) -> Session:
-        """The file in onnxruntime."""
-        return Session(content, torch.get_num_threads(), exact_int8=self.target == "vnni")
+            return PteExporter
+        case "web":
+            from pocket_resnet.exporting.web.exporter import PageExporter
 
-    def _complete(self, network: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-        metadata = self.metadata(precision) | {
-            "class_names": json.dumps(self.card.class_names, ensure_ascii=False),
-            "input": "images: uint8 [batch, height, width, 3], RGB, upright, any size; the centre square is resized",
-            "outputs": "logits and probabilities: float [batch, class]",
-        }
-        if precision == "int8":
-            metadata["precision"] += f", target {self.target}"
-        return with_preprocessing(network, self.card.spec.image_size, metadata)
+            return PageExporter

@@ -1,16 +1,15 @@
 """Builds the files of one model and writes one of them, after comparing it with the model.
 
-`export.py` (ONNX) and `pte/export.py` (ExecuTorch) build and run the files of their format.
+The subclasses in `onnx_exporter.py`, `pte/exporter.py` and `web/exporter.py` build the files of their format.
 
 Shapes: N images, C channels, S x S pixels.
 """
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +24,12 @@ from pocket_resnet.exporting.parity import Comparison, Precision, Runnable, chec
 from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, reopen
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.model.artifact import find_model, load_model, model_name, released
+from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name, released
 from pocket_resnet.model.card import Card, facts
 from pocket_resnet.recipe.schema import parse_count
 from pocket_resnet.seeds import generator
 
 Target = Literal["any", "vnni"]
-Wrap = Callable[[bytes, Precision], bytes]
 
 NUM_CALIBRATION_IMAGES = 500
 NUM_CHOICE_IMAGES = 500
@@ -41,10 +39,23 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    """The options of an export; not every format has all of them."""
+
+    precision: Precision | None = None
+    target: Target = "any"
+    max_bytes: str | int | None = None
+    samples: int = 0
+    out: str | Path = "exports"
+    data: str | Path | None = None
+    data_dir: str | Path | None = None
+
+
+@dataclass(frozen=True)
 class Exported:
     """The file that was written, and its comparison with the model on validation images."""
 
-    file: str
+    file: Path
     precision: Precision
     target: Target
     num_bytes: int
@@ -56,8 +67,18 @@ class Exported:
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints: one flat level, with the comparison's figures."""
-        values = vars(self) | asdict(self.comparison)
+        values = vars(self) | {"file": str(self.file)} | asdict(self.comparison)
         return {key: value for key, value in values.items() if key != "comparison"}
+
+
+class _Built(NamedTuple):
+    """The file in one precision, in memory."""
+
+    precision: Precision
+    network: bytes
+    """The content that is compared with the model."""
+    content: bytes
+    """The content that is written."""
 
 
 class Exporter(ABC):
@@ -66,30 +87,43 @@ class Exporter(ABC):
     A format is a subclass that sets these attributes and implements the two abstract methods.
     """
 
+    file_kind: ClassVar[str]
+    """The kind of file, for error messages."""
     extension: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
     """The format's precisions, most exact first."""
+    default_precision: ClassVar[Precision] = "fp32"
+    targets: ClassVar[tuple[Target, ...]] = ("any",)
+    has_samples: ClassVar[bool] = False
     batch_sizes: ClassVar[tuple[int, ...]]
     """Batch sizes of the comparison, largest last."""
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        out: str | Path,
-        max_bytes: str | None,
-        target: Target,
-        data: str | Path | None,
-        data_dir: str | Path | None,
-    ) -> None:
-        """Load the model and open its data. Raises UsageError."""
-        self.path, self.out, self.target = expanded(path), expanded(out), target
-        self.limit = parse_count(max_bytes, "max_bytes") if max_bytes else None
+    def __init__(self, path: str | Path, options: ExportOptions) -> None:
+        """Load the model and open its data. Raises UsageError for options that the format lacks."""
+        self._refuse(options)
+        self.options, self.out = options, expanded(options.out)
+        self.limit = None if options.max_bytes is None else parse_count(str(options.max_bytes), "max_bytes")
         if self.out.exists() and not self.out.is_dir():
             raise UsageError("not a folder", where=self.out, hint="give a folder with --out")
+        self.path = fetched(expanded(path))  # once, so that all figures are those of one commit
         self.model, self.card = load_model(self.path)
-        self.source = _open(self.path, self.card, data, data_dir)
+        self.source = _open(self.path, self.card, options.data, options.data_dir)
         self.val = renumber(self.source.split("val"), self.source.class_names, self.card.class_names)
+
+    def _refuse(self, options: ExportOptions) -> None:
+        """Raise UsageError for options that the format does not have."""
+        if options.precision not in (None, *self.precisions):
+            what = f"{self.file_kind} has no {options.precision}"
+            raise UsageError(what, hint=f"export with --precision {' or '.join(self.precisions)}")
+        if options.target not in self.targets:
+            raise UsageError(f"{self.file_kind} has no target {options.target}", hint="omit --target")
+        if options.target != "any" and options.precision not in (None, "int8"):
+            what = f"{options.precision} has no target"
+            raise UsageError(what, hint="omit --target, or export with --precision int8")
+        if options.samples and not self.has_samples:
+            raise UsageError("only a page has samples", hint="omit --samples, or add --format web")
+        if options.samples < 0:
+            raise UsageError(f"{options.samples} samples are not possible", hint="give 0 or more")
 
     @abstractmethod
     def build(self, precision: Precision) -> bytes:
@@ -99,55 +133,60 @@ class Exporter(ABC):
     def runnable(self, content: bytes) -> Runnable:
         """The file, ready to run."""
 
+    def wrap(self, network: bytes, precision: Precision) -> bytes:  # noqa: ARG002
+        """The content to write, made from the file that is compared with the model: the same unless overridden."""
+        return network
+
     @property
     def name(self) -> str:
         """The name of the run or of the released model."""
         return model_name(self.path)
 
-    def write(
-        self,
-        precision: Precision | None,
-        default: Precision,
-        wrap: Wrap | None = None,
-        extension: str | None = None,
-    ) -> Exported:
-        """Write NAME-PRECISION.EXTENSION in the given precision, the most exact one within the limit, or the default.
+    def write(self) -> Exported:
+        """Write the file in the precision of the options, the most exact one within the limit, or the default."""
+        if self.options.precision:
+            return self._write_first_that_fits(self.options.precision)
+        return self._write_first_that_fits(*(self.precisions if self.limit else (self.default_precision,)))
 
-        `wrap` makes the file's content from the file that is compared with the model; its name ends in `extension`.
-        """
-        precisions = (precision,) if precision else self.precisions if self.limit else (default,)
-        chosen, network, content = self._first_that_fits(precisions, wrap or (lambda network, _: network))
-        comparison = self._compare(network, chosen)
-        target = self._target_of(chosen)
-        suffix = f"{'-vnni' if target == 'vnni' else ''}.{extension or self.extension}"
-        file = self.out / f"{self.name}-{chosen}{suffix}"
-        write_bytes(file, content)
+    def _write_first_that_fits(self, *precisions: Precision) -> Exported:
+        """Write NAME-PRECISION.EXTENSION in the first precision whose file fits in the limit. Raises UsageError."""
+        too_large: list[_Built] = []
+        for precision in precisions:
+            network = self.build(precision)
+            built = _Built(precision, network, self.wrap(network, precision))
+            if self.limit is None or len(built.content) <= self.limit:
+                return self._write(built)
+            too_large.append(built)
+        raise self._no_fit(too_large)
+
+    def _write(self, built: _Built) -> Exported:
+        comparison = self._compare(built.network, built.precision)
+        target = self._target_of(built.precision)
+        suffix = "-vnni" if target == "vnni" else ""
+        file = self.out / f"{self.name}-{built.precision}{suffix}.{self.extension}"
+        write_bytes(file, built.content)
         return Exported(
-            file=str(file),
-            precision=chosen,
+            file=file,
+            precision=built.precision,
             target=target,
-            num_bytes=len(content),
+            num_bytes=len(built.content),
             num_params=self.card.num_params,
-            bytes_per_param=len(content) / self.card.num_params,
+            bytes_per_param=len(built.content) / self.card.num_params,
             comparison=comparison,
             caveat=caveat(self.path, self.card, self.source, "val", self.val.images_NCHW),
         )
 
-    def _first_that_fits(self, precisions: tuple[Precision, ...], wrap: Wrap) -> tuple[Precision, bytes, bytes]:
-        """The first precision whose file fits in the limit, the file, and the wrapped file. Raises UsageError."""
-        sizes: dict[str, int] = {}
-        for precision in precisions:
-            network = self.build(precision)
-            content = wrap(network, precision)
-            if self.limit is None or len(content) <= self.limit:
-                return precision, network, content
-            sizes[precision] = len(content)
-            left = self.limit - (len(content) - len(network))
-        needed = ", ".join(f"{precision} takes {size:,}" for precision, size in sizes.items())
-        hint = f"allow --max-bytes {min(sizes.values())}"
+    def _no_fit(self, too_large: list[_Built]) -> UsageError:
+        """The error for a limit that all files exceed; its hint scales the smallest network to the limit."""
+        assert self.limit is not None
+        sizes = ", ".join(f"{built.precision} takes {len(built.content):,}" for built in too_large)
+        smallest = min(too_large, key=lambda built: len(built.content))
+        hint = f"allow --max-bytes {len(smallest.content)}"
+        left = self.limit - (len(smallest.content) - len(smallest.network))
         if left > 0:
-            hint += f", or train a network of about {int(self.card.num_params * left / len(network)):,} parameters"
-        raise UsageError(f"no file fits in {self.limit:,} bytes: {needed}", where=self.path, hint=hint)
+            num_params = int(self.card.num_params * left / len(smallest.network))
+            hint += f", or train a network of about {num_params:,} parameters"
+        return UsageError(f"no file fits in {self.limit:,} bytes: {sizes}", where=self.path, hint=hint)
 
     def _compare(self, network: bytes, precision: Precision) -> Comparison:
         """The file and the model on all validation images. Raises ParityError if they differ too much."""
@@ -159,7 +198,7 @@ class Exporter(ABC):
 
     def _target_of(self, precision: Precision) -> Target:
         """The processors for a file of this precision; only int8 depends on them."""
-        return self.target if precision == "int8" else "any"
+        return self.options.target if precision == "int8" else "any"
 
     def calibration_images(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Two disjoint samples of training images, float [N, C, S, S] from 0 to 1: to calibrate, and to choose by."""

@@ -8,17 +8,28 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from pocket_resnet.io.processes import hidden_main
 
-def peak_bytes(classify: Callable[[Path], None], path: Path) -> int:
-    """Peak resident memory in bytes of a Python process that calls `classify(path)`, interpreter included."""
+PROCESS_STATUS = Path("/proc/self/status")
+
+
+def peak_bytes(classify: Callable[[Path], None], path: Path) -> int | None:
+    """Peak resident memory in bytes of a Python process that calls `classify(path)`, interpreter included.
+
+    None if the system does not have Linux's /proc.
+    """
+    if not PROCESS_STATUS.exists():
+        return None
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, classify, path).result()
+        with hidden_main():
+            peak = pool.submit(_peak, classify, path)
+        return peak.result()
 
 
 def _peak(classify: Callable[[Path], None], path: Path) -> int:
     classify(path)
     # getrusage's ru_maxrss would include the parent, whose memory the process shared before its own program started.
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = PROCESS_STATUS.read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 

@@ -126,10 +126,14 @@ def _no_model(path: Path) -> UsageError:
 
 
 def model_name(path: Path) -> str:
-    """A short name for the model at the path: the name of its folder, of its run, or on the hub."""
-    folder = find_model(path).resolve()
-    names = (each.name for each in (folder, *folder.parents))
-    return next(name for name in names if name != "model" and not re.fullmatch(r"[0-9a-f]{40}", name))
+    """A short name for the model at the path (see `folder_name`)."""
+    return folder_name(find_model(path).resolve())
+
+
+def folder_name(folder: Path) -> str:
+    """The name of the model in this directory: that of the directory, of its run, or on the hub."""
+    is_inner = folder.name == "model" or re.fullmatch(r"[0-9a-f]{40}", folder.name)  # of a run, or a commit on the hub
+    return (folder.parent if is_inner else folder).name or "model"
 
 
 def resume_command(run: Path, data_dir: Path | None = None) -> str:

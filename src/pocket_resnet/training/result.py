@@ -8,6 +8,7 @@ from pocket_resnet.data.source import Source
 from pocket_resnet.device import machine
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.inference.evaluate import Evaluation
+from pocket_resnet.model.artifact import folder_name
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
@@ -87,9 +88,9 @@ def card_of(
         version=__version__,
         spec=recipe.model,
         init_from=origin(recipe),
-        teacher=model_name(recipe.teacher.model),
+        teacher=_model_name(recipe.teacher.model),
         teacher_sha256=recipe.teacher.sha256,
-        pretrained=model_name(recipe.pretrained.model),
+        pretrained=_model_name(recipe.pretrained.model),
         pretrained_sha256=recipe.pretrained.sha256,
         class_names=source.class_names,
         flip_invariant=source.flip_invariant,
@@ -109,9 +110,5 @@ def origin(recipe: Recipe) -> str | None:
     return f"{path.parent.parent.name}/{path.name}"
 
 
-def model_name(model: str | None) -> str | None:
-    """The name of the model in this directory: that of the directory or of its run."""
-    if model is None:
-        return None
-    path = Path(model)
-    return path.parent.name if path.name == "model" else path.name
+def _model_name(folder: str | None) -> str | None:
+    return None if folder is None else folder_name(Path(folder))

@@ -10,10 +10,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import ModuleType
 
 import optuna
 from optuna.study import Study
@@ -21,6 +20,7 @@ from optuna.trial import Trial, TrialState
 
 from pocket_resnet.device import keep_freed_memory
 from pocket_resnet.errors import EnvironmentFault, PocketError, Stopped
+from pocket_resnet.io.processes import hidden_main
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.finals import open_comparisons
 from pocket_resnet.tuning.settings import Settings
@@ -141,7 +141,7 @@ class Workers:
         process = context.Process(target=run_worker, args=(self.settings, index, theirs), daemon=True)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)  # until the child ignores them
         try:
-            with _hidden_main():
+            with hidden_main():
                 process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -180,17 +180,6 @@ class Workers:
             process.kill()
             process.join()
         self.running.clear()
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Keep a process that starts inside the block from running the caller's script again, as `spawn` would."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _received(errors: Connection) -> PocketError | None:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import pocket_resnet
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.image import decode
 from pocket_resnet.exporting.exporter import Exported
@@ -30,7 +31,7 @@ DEPLOY = Path(__file__).parents[3] / "docs" / "deploy.md"
 RELEASED = ("cpu94", "pocket-5m")
 
 
-def outputs(file: str, images_NSSC: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def outputs(file: Path, images_NSSC: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Logits and probabilities, as a user's program gets them."""
     forward = runtime.Runtime.get().load_program(file).load_method("forward")
     results = [forward.execute([image_BSSC.contiguous()]) for image_BSSC in images_NSSC.split(1)]
@@ -61,7 +62,7 @@ def test_reported_figures_are_those_of_the_file(
     assert comparison.accuracy_exported == (exported_N == labels_N).mean()
     assert comparison.num_lost == ((predicted_N == labels_N) & (exported_N != labels_N)).sum()
     assert comparison.num_won == ((predicted_N != labels_N) & (exported_N == labels_N)).sum()
-    assert programs[precision].num_bytes == Path(programs[precision].file).stat().st_size
+    assert programs[precision].num_bytes == programs[precision].file.stat().st_size
 
 
 def test_int8_is_small(programs: dict[str, Exported]) -> None:
@@ -83,17 +84,15 @@ def test_metadata(programs: dict[str, Exported]) -> None:
 
 
 def test_the_same_model_gives_the_same_file(programs: dict[str, Exported], digits_run: Path, tmp_path: Path) -> None:
-    from pocket_resnet.exporting.pte.export import export_pte
-
-    again = export_pte(digits_run, precision="int8", out=tmp_path)
-    assert Path(again.file).read_bytes() == Path(programs["int8"].file).read_bytes()
+    again = pocket_resnet.export(digits_run, "pte", precision="int8", out=tmp_path)
+    assert again.file.read_bytes() == programs["int8"].file.read_bytes()
 
 
 def test_a_file_that_computes_something_else_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 32."""
-    from pocket_resnet.exporting.pte import export
+    from pocket_resnet.exporting.pte import exporter
 
     class Negated(torch.nn.Module):
         def __init__(self, network: torch.nn.Module) -> None:
@@ -103,9 +102,9 @@ def test_a_file_that_computes_something_else_is_not_written(
         def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
             return -self.network(x_BCHW)
 
-    monkeypatch.setattr(export, "quantized", lambda model, _: Negated(model))
+    monkeypatch.setattr(exporter, "quantized", lambda model, _: Negated(model))
     with pytest.raises(ParityError, match=r"the int8 file differs .* the same class for \d+\.\d+% of 300 images"):
-        export.export_pte(digits_run, precision="int8", out=tmp_path / "out")
+        pocket_resnet.export(digits_run, "pte", precision="int8", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -135,7 +134,7 @@ def test_invalid_usage(run: Run, digits_run: Path, tmp_path: Path) -> None:
 
 def test_import_does_not_change_the_root_logger() -> None:
     """ExecuTorch gives it a handler, which would print our messages a second time."""
-    code = "import logging, pocket_resnet.exporting.pte.export; print(logging.root.handlers)"
+    code = "import logging, pocket_resnet.exporting.pte.exporter; print(logging.root.handlers)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -173,9 +172,7 @@ def test_python_program_of_the_documentation(programs: dict[str, Exported], tmp_
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_models(name: str, tmp_path: Path) -> None:
     """The figures that docs/deploy.md promises, on 5,000 validation images."""
-    from pocket_resnet.exporting.pte.export import export_pte
-
-    int8 = export_pte(name, precision="int8", out=tmp_path, data_dir=REAL_DATA)
+    int8 = pocket_resnet.export(name, "pte", precision="int8", out=tmp_path, data_dir=REAL_DATA)
     assert int8.bytes_per_param <= 1.04
     assert int8.comparison.agreement >= 0.993
     assert int8.comparison.accuracy - int8.comparison.accuracy_exported <= 0.002

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+import pocket_resnet
 from page_visit import Visit, offline
 from pocket_resnet.exporting.exporter import Exported
-from pocket_resnet.exporting.web.page import export_page
 
 
 @pytest.fixture(scope="session")
 def fp32_page(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     torch.set_num_threads(1)
-    return export_page(digits_run, precision="fp32", out=tmp_path_factory.mktemp("pages"))
+    return pocket_resnet.export(digits_run, "web", precision="fp32", out=tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture

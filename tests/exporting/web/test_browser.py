@@ -20,7 +20,7 @@ from pocket_resnet.data.image import decode
 from pocket_resnet.exporting.exported_model import open_exported
 from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.graph import network_graph, with_preprocessing
-from pocket_resnet.exporting.web.page import Page, export_page, render
+from pocket_resnet.exporting.web.page import Page, render
 from pocket_resnet.exporting.web.samples import Sample, Samples, choose_samples
 from pocket_resnet.model.artifact import load_model
 
@@ -80,7 +80,7 @@ def test_pictures_of_every_kind(visit: OpenPage, fp32_page: Exported, digits_run
 
 def test_int8_classes(visit: OpenPage, exports: dict[str, Exported], digits_run: Path, tmp_path: Path) -> None:
     """Those of the ONNX file with int8 in the native onnxruntime."""
-    page = visit(export_page(digits_run, out=tmp_path).file)
+    page = visit(pocket_resnet.export(digits_run, "web", out=tmp_path).file)
     images_NHWC = open_source("digits").split("val").images_NCHW[:50].permute(0, 2, 3, 1).contiguous().numpy()
     expected_N = open_exported(exports["int8"].file).session.logits(images_NHWC, 1).argmax(1)
     predicted = []
@@ -161,7 +161,7 @@ def test_layout_and_keyboard(width_px: int, touch: bool, visit: OpenPage, fp32_p
 
 
 def test_content_security_policy_blocks_scripts_and_requests(browser: Any, fp32_page: Exported) -> None:
-    page = Visit(offline(browser), Path(fp32_page.file).as_uri())
+    page = Visit(offline(browser), fp32_page.file.as_uri())
     page.view.evaluate("""() => {
       const script = document.createElement("script");
       script.textContent = "window.ran = true";
@@ -173,7 +173,7 @@ def test_content_security_policy_blocks_scripts_and_requests(browser: Any, fp32_
 
 def test_unsupported_browser(browser: Any, fp32_page: Exported, tmp_path: Path) -> None:
     """A message says so, also after choosing a picture."""
-    text = Path(fp32_page.file).read_text(encoding="utf-8")
+    text = fp32_page.file.read_text(encoding="utf-8")
     path = tmp_path / "damaged.html"
     path.write_text(re.sub(r'(<script id="network" type="text/plain">)[^<]*', r"\1", text), encoding="utf-8")
     view = browser.new_page()
@@ -211,7 +211,7 @@ def test_released_models(name: str, most: int, visit: OpenPage, tmp_path: Path) 
     torch.set_num_threads(1)
     images_NCHW = open_source("cifar10", data_dir=REAL_DATA).split("val").images_NCHW[:500]
     expected = pocket_resnet.load(name).predict(images_NCHW)
-    exported = export_page(name, out=tmp_path, data_dir=REAL_DATA)
+    exported = pocket_resnet.export(name, "web", out=tmp_path, data_dir=REAL_DATA)
     assert exported.num_bytes <= most
     start = time.perf_counter()
     page = visit(exported.file)

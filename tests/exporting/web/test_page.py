@@ -41,7 +41,7 @@ def test_runtime_is_as_published(name: str) -> None:
 
 
 def test_parts(fp32_page: Exported) -> None:
-    unpacked = parts(Path(fp32_page.file).read_text(encoding="utf-8"))
+    unpacked = parts(fp32_page.file.read_text(encoding="utf-8"))
     assert list(unpacked) == ["runtime", "wasm", "notices", "network"]
     assert unpacked["wasm"] == page.runtime_file("ort-wasm-simd-threaded.wasm")
     network = onnx.load_model_from_string(unpacked["network"])
@@ -52,7 +52,7 @@ def test_parts(fp32_page: Exported) -> None:
 
 def test_policy(fp32_page: Exported) -> None:
     """Only the page's own content: the hashes are those of its style and its script."""
-    text = Path(fp32_page.file).read_text(encoding="utf-8")
+    text = fp32_page.file.read_text(encoding="utf-8")
     policy = unescape(re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)[0])
     hashes = [
         f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
@@ -73,7 +73,7 @@ def test_policy(fp32_page: Exported) -> None:
 
 def test_a_network_of_2m_parameters_fits_in_8_mb(fp32_page: Exported) -> None:
     """Without counting on its compression."""
-    network = parts(Path(fp32_page.file).read_text(encoding="utf-8"))["network"]
+    network = parts(fp32_page.file.read_text(encoding="utf-8"))["network"]
     rest = fp32_page.num_bytes - len(base64.b64encode(gzip.compress(network)))
     assert rest + len(base64.b64encode(bytes(NUM_BYTES_OF_CPU94))) <= 8_000_000
 
