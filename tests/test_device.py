@@ -22,11 +22,11 @@ def test_requested_device_and_precision_are_used() -> None:
     assert choose("auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda", "mps"])
+@pytest.mark.parametrize("name", ["cuda", "mps", "cuda:0", "gpu"])
 def test_a_device_that_is_not_here_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in (torch.cuda, torch.backends.mps):
         monkeypatch.setattr(backend, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=f"the device {name} is not available"):
+    with pytest.raises(UsageError, match=f"the device {name} is not available\n  use one of auto, cpu$"):
         choose(name)
 
 

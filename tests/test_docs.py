@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from pocket_resnet.data.datasets import open_source
-from pocket_resnet.data.source import describe
+from pocket_resnet.data.source import Description
 from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.parity import Comparison
 from pocket_resnet.hub import Pushed
@@ -19,7 +18,7 @@ from pocket_resnet.model.card import Card
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import Section
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.recipe.summary import designed, find_spec, summarise
+from pocket_resnet.recipe.summary import design_json, find_design, find_spec, summarise
 from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training.checkpoint import CheckpointState
@@ -113,8 +112,8 @@ def test_fields_of_json_outputs(run: Path) -> None:
     assert fields("train") == {"report", "exported"}
     assert fields("export") == figures - {"comparison"}
     assert fields("summary") == set(summarise(find_spec("fast")))
-    assert fields("design") == set(designed({"budget": "1M"}))
-    assert fields("data") == {*describe(open_source("digits")), "verified"}
+    assert fields("design") == set(design_json(find_design({"budget": "1M"}), {}))
+    assert fields("data") == {field.name for field in dataclasses.fields(Description)}
     assert fields("push") == {field.name for field in dataclasses.fields(Pushed)}
 
 

@@ -22,7 +22,7 @@ def rows(run: Path, open_data: Opener) -> list[dict[str, object]]:
     """One row per bin with images."""
     finished = read_run(run, open_data)
     recipe = (finished.recipe.name, finished.recipe.label_smoothing, finished.recipe.seed)
-    bins = calibration_bins(finished.confidence_N, finished.hit_N)
+    bins = calibration_bins(finished.evaluation.confidence_N, finished.evaluation.hit_N)
     values = [(*recipe, each.num_images, round(each.confidence, 6), round(each.accuracy, 6)) for each in bins]
     return [dict(zip(COLUMNS, row, strict=True)) for row in values]
 

@@ -8,8 +8,7 @@ model.predict("seven.png")
 
 These functions and the package `pocket_resnet.plots` are the public interface. Each function imports what it needs when
 it is called, and restores torch's settings, random generators and signal handlers when it returns. Shares such as
-accuracies are 0 to 1, times are in seconds. Errors are subclasses of `errors.PocketError`, whose messages say how to
-fix them.
+accuracies are 0 to 1, times are in seconds. Errors are `errors.PocketError`s; their messages say how to fix them.
 """
 
 import dataclasses
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from pocket_resnet.exporting.export import export
     from pocket_resnet.hub import push
     from pocket_resnet.inference.classifier import Classifier
-    from pocket_resnet.inference.evaluate import Evaluation
+    from pocket_resnet.inference.evaluation import Evaluation
     from pocket_resnet.model.design import Design
     from pocket_resnet.recipe.schema import Recipe
     from pocket_resnet.training.callbacks import Callback
@@ -75,11 +74,10 @@ def train(
     """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
     `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` is as in `open_data`. `resume`
-    continues an interrupted run; `fork` does so even if recipe or data changed. `callbacks`: see docs/callbacks.md.
-    `progress` shows a progress bar, or lines, on standard error.
+    continues an interrupted run; `fork` does so even if recipe or data changed. `progress` prints on standard error.
     Raises UsageError, DataError, NonFiniteError for a NaN or infinite loss, and Stopped after a signal and a save.
 
-    Example:
+    Example (docs/callbacks.md has more, with `callbacks`):
 
         result = pocket_resnet.train("best", data="cifar10", budget="1M", epochs=10)
         print(f"{result.accuracy:.2%} with {result.num_params:,} parameters: {result.model}")
@@ -146,7 +144,9 @@ def load(path: str | Path, device: str = "auto") -> "Classifier":
 
     Its `predict` takes one or more image files, bytes or arrays and returns the most probable classes. `model` is the
     torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]. `card` has the classes, size and accuracy.
-    Raises UsageError if there is no model, ArtifactError if it is damaged, EnvironmentFault if the hub fails.
+    `device` is "cpu", "cuda", "mps", or "auto": a CUDA GPU if there is one, otherwise the CPU.
+    Raises UsageError if there is no model or no such device, ArtifactError if the model is damaged, EnvironmentFault if
+    the hub fails.
 
     Example:
 
@@ -165,6 +165,7 @@ def evaluate(
     split: "Which | None" = None,
     views: int = 1,
     precision: "Precision" = "fp32",
+    device: str = "auto",
     data_dir: str | Path | None = None,
 ) -> "Evaluation":
     """Measure a model (see `load`) on a split, by default on the validation images of its own data.
@@ -173,9 +174,9 @@ def evaluate(
     The result has accuracy with its 95% interval (Wilson), accuracy per class, confusion matrix, negative
     log-likelihood (nats) and expected calibration error; shares are 0 to 1. `views` is the number of views that are
     averaged: 1, 2 (with the mirror image) or 6 (both also shifted). `precision` is that of the network's arithmetic,
-    "fp32" or "bf16". Classes are matched by name.
-    Raises UsageError for an invalid split, number of views or precision, DataError if the data are missing, have
-    changed since the training, or have a class that the model does not know.
+    "fp32" or "bf16"; `device` is as in `load`. Classes are matched by name.
+    Raises UsageError for an invalid split, number of views, precision or device, DataError if the data are missing,
+    have changed since the training, or have a class that the model does not know.
 
     Example:
 
@@ -184,7 +185,9 @@ def evaluate(
     """
     from pocket_resnet.inference.evaluate import evaluate_model
 
-    return evaluate_model(model, data=data, split=split, views=views, precision=precision, data_dir=data_dir)
+    return evaluate_model(
+        model, data=data, split=split, views=views, precision=precision, device=device, data_dir=data_dir
+    )
 
 
 def design(
@@ -236,14 +239,15 @@ def write_report(
     *,
     out: str | Path | None = None,
     data: str | Path | None = None,
+    device: str = "auto",
     data_dir: str | Path | None = None,
 ) -> Path:
     """Write an HTML report about a finished run, or a comparison of several, and return its path.
 
     The page and its figures (PNG files in plots/) go to `out`, by default the run's folder, or `report` beside the
-    first of several runs. `data` is the current location of the runs' data.
-    Raises UsageError if a run is not finished, ArtifactError if it is damaged, DataError if its data are missing or
-    changed.
+    first of several runs. `data` is the current location of the runs' data; `device` is as in `load`.
+    Raises UsageError if a run is not finished or the device is not available, ArtifactError if a run is damaged,
+    DataError if its data are missing or changed.
 
     Example:
 
@@ -252,7 +256,7 @@ def write_report(
     """
     from pocket_resnet.reporting.report import write_report as write
 
-    return write(runs, out, data_dir, data)
+    return write(runs, out, data_dir, data, device)
 
 
 def __getattr__(name: str) -> Any:

@@ -74,12 +74,16 @@ def choose(
     channels_last: bool = True,
     num_threads: int = 0,
 ) -> Hardware:
-    """The hardware for these choices; changes no setting. Raises UsageError if the device is not available."""
+    """The hardware for these choices; changes no setting.
+
+    `device` is auto, cpu, cuda or mps; raises UsageError for any other, and if this machine does not have it.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[device]:
-        raise UsageError(f"the device {device} is not available", hint="use auto")
+    if not available.get(device, False):
+        usable = [name for name, is_available in available.items() if is_available]
+        raise UsageError(f"the device {device} is not available", hint=f"use one of auto, {', '.join(usable)}")
     if not num_threads and "OMP_NUM_THREADS" not in os.environ:
         num_threads = num_cores()
     if precision == "auto":

@@ -4,13 +4,16 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
 
 from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Which
 from pocket_resnet.inference import predict
+from pocket_resnet.inference.classifier import Prediction
+from pocket_resnet.inference.predict import FilePrediction
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -117,6 +120,29 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert run("evaluate", trained, "--views", 3)[0] == 2
 
 
+@pytest.mark.usefixtures("synthetic")
+@pytest.mark.parametrize("split", get_args(Which))
+def test_every_split_can_be_evaluated(split: Which, run: Run, trained: Path) -> None:
+    """As in Python; this data set has splits of its own."""
+    code, out, err = run("evaluate", trained, "--split", split)
+    if split == "all":
+        assert (code, out) == (2, "")
+        assert "choose one of its splits" in err
+    else:
+        assert code == 0
+        assert f"split {split}, " in out
+
+
+@pytest.mark.usefixtures("synthetic")
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_device(command: str, run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(command, trained, "--device", "cpu")[0] == 0
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = run(command, trained, "--device", "cuda")
+    assert code == 2
+    assert "the device cuda is not available" in err
+
+
 def test_evaluate_warns_about_ignored_files(
     run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,8 +209,8 @@ def test_predict_names_all_bad_files_and_classifies_the_rest(
 
 
 def test_the_default_of_top_does_not_warn_about_two_classes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    top = [{"label": "cat", "probability": 0.75}, {"label": "dog", "probability": 0.25}]
-    row = {"image": "a.png", "label": "cat", "probability": 0.75, "top": top}
+    top = (("cat", 0.75), ("dog", 0.25))
+    row = FilePrediction("a.png", Prediction(*top[0], top))
     monkeypatch.setattr(predict, "predict_files", lambda *_: ([row], []))
     assert run("predict", "model", "a.png") == (0, "a.png: cat 75.0%, dog 25.0%\n", "")
     assert "has only 2 classes" in run("predict", "model", "a.png", "--top", 4)[2]

@@ -5,7 +5,6 @@ import io
 import logging
 import re
 import sys
-from typing import Any
 
 import pytest
 import torch
@@ -14,40 +13,32 @@ from rich.progress import Progress
 
 from pocket_resnet.cli import console
 from pocket_resnet.data.datasets import open_source
-from pocket_resnet.data.source import describe
-from pocket_resnet.inference.evaluate import summarise as summarise_probabilities
-from pocket_resnet.recipe.summary import find_spec, summarise
-
-EVALUATION: dict[str, Any] = {
-    "accuracy": 0.75,
-    "interval": (0.5, 0.9),
-    "num_images": 4,
-    "split": "val",
-    "views": 1,
-    "precision": "fp32",
-    "nll": 0.5,
-    "ece": 0.25,
-    "per_class": {
-        "cat": {"num_images": 3, "accuracy": 2 / 3, "interval": (0.2, 0.9)},
-        "dog": {"num_images": 1, "accuracy": 1.0, "interval": (0.2, 1.0)},
-        "[emu]": {"num_images": 0, "accuracy": None, "interval": None},
-    },
-    "confusion": [[2, 1, 0], [0, 1, 0], [0, 0, 0]],
-}
+from pocket_resnet.data.source import Verification, describe
+from pocket_resnet.inference.classifier import Prediction
+from pocket_resnet.inference.evaluation import Evaluation
+from pocket_resnet.inference.predict import FilePrediction
+from pocket_resnet.recipe.summary import find_spec
 
 
 def test_evaluation_names_the_worst_mistake_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_evaluation(EVALUATION)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0][:5] == ["accuracy", "75.00%", "(95%:", "50.00%", "to"]
-    rows = {words[0]: words[1:] for words in lines if words}
-    assert rows["cat"] == ["3", "66.7%", "20.0%", "to", "90.0%", "dog", "(1)"]
-    assert rows["dog"][-1] == "-"
+    """The most frequent one; of two as frequent, the first. A class without images has no figures."""
+    predicted_N = torch.tensor([0, 1, 2, 2, 2, 1, 1, 0])
+    labels_N = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    found = Evaluation(torch.eye(4)[predicted_N], labels_N, ("cat", "dog", "fox", "[emu]"), "val", caveat="no estimate")
+    console.print_evaluation(found)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "accuracy 37.50% (95%: 13.68% to 69.43%) of 8 images, split val, single view, fp32"
+    assert out[1] == "no estimate"
+    rows = {words[0]: words[1:] for line in out if (words := line.split())}
+    assert rows["cat"] == ["4", "25.0%", "4.6%", "to", "69.9%", "fox", "(2)"]
+    assert rows["dog"][-2:] == ["cat", "(1)"]
+    assert rows["fox"] == rows["[emu]"] == ["0", "-", "-", "-"]
 
 
 def test_predictions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    top = [{"label": "cat", "probability": 0.9}, {"label": "dog", "probability": 0.1}]
-    console.print_predictions([{"image": "a.png", "top": top}, {"image": "b.png", "top": top[:1]}])
+    top = (("cat", 0.9), ("dog", 0.1))
+    predictions = [Prediction(*top[0], top[:count]) for count in (2, 1)]
+    console.print_predictions([FilePrediction("a.png", predictions[0]), FilePrediction("b.png", predictions[1])])
     assert capsys.readouterr().out == "a.png: cat 90.0%, dog 10.0%\nb.png: cat 90.0%\n"
 
 
@@ -57,14 +48,14 @@ def test_tables_are_not_cut_without_a_terminal(
     """A pipe has no width; nothing is cut off."""
     monkeypatch.setenv("COLUMNS", "20")
     spec = find_spec("original")
-    console.print_summary("original", summarise(spec))
+    console.print_summary("original", spec)
     out = capsys.readouterr().out
     assert "original: 4,697,742 parameters" in out
     assert "…" not in out
 
 
 def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_description(describe(open_source("digits")) | {"verified": {"num_files": 1, "num_recorded": 0}})
+    console.print_description(describe(open_source("digits"), Verification(1)))
     out = capsys.readouterr().out
     assert "digits: 10 classes" in out
     assert "1,197 train, 300 val, 300 test" in out
@@ -73,15 +64,15 @@ def test_description_counts_each_class(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_class_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("[red]", "[/x]", ":cat:", "two\nlines")
-    evaluation = summarise_probabilities(torch.eye(4), torch.arange(4), names, "val", views=1)
-    console.print_evaluation(evaluation.to_json())
+    evaluation = Evaluation(torch.eye(4), torch.arange(4), names, "val")
+    console.print_evaluation(evaluation)
     out = capsys.readouterr().out
     assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
 
 
 def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     """Row 53: one line per image, for any name and class."""
-    console.print_predictions([{"image": "a\nb\udce9", "top": [{"label": "c\nd", "probability": 1.0}]}])
+    console.print_predictions([FilePrediction("a\nb\udce9", Prediction("c\nd", 1.0, (("c\nd", 1.0),)))])
     assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
 
 
@@ -96,8 +87,8 @@ def test_narrow_terminals_keep_names(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    evaluation = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.print_evaluation(evaluation.to_json())
+    evaluation = Evaluation(torch.eye(3), torch.arange(3), LONG, "val")
+    console.print_evaluation(evaluation)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "…" not in "".join(lines)
     if columns < 140:
@@ -108,8 +99,8 @@ def test_narrow_terminals_keep_names(
 
 
 def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    evaluation = summarise_probabilities(torch.eye(3), torch.arange(3), LONG, "val", views=1)
-    console.print_evaluation(evaluation.to_json())
+    evaluation = Evaluation(torch.eye(3), torch.arange(3), LONG, "val")
+    console.print_evaluation(evaluation)
     lines = capsys.readouterr().out.splitlines()
     assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
 
@@ -117,8 +108,8 @@ def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
 def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     """Row 59: a line each."""
     names = tuple(f"class {number}" for number in range(1_000))
-    evaluation = summarise_probabilities(torch.eye(1_000), torch.arange(1_000), names, "val", views=1)
-    console.print_evaluation(evaluation.to_json())
+    evaluation = Evaluation(torch.eye(1_000), torch.arange(1_000), names, "val")
+    console.print_evaluation(evaluation)
     assert capsys.readouterr().out.count("\n") < 1_010
 
 

@@ -17,7 +17,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def tell(out: Path | None = None, *, json: bool = False) -> None:
-    JsonOutput(json, out).write({"name": "ü"}, lambda: print("for people"))
+    JsonOutput(json, out).write(lambda: {"name": "ü"}, lambda: print("for people"))
 
 
 def test_standard_output_has_only_the_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_the_file_is_written_although_nobody_reads_standard_output(
     with monkeypatch.context() as patch:
         patch.setattr(sys.stdout, "flush", gone)
         with pytest.raises(BrokenPipeError):
-            output.write({"name": "ü"}, gone)
+            output.write(lambda: {"name": "ü"}, gone)
     assert json.loads((tmp_path / "output.json").read_bytes()) == {"name": "ü"}
 
 

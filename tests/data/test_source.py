@@ -1,6 +1,7 @@
 """Opening data sets: names, `auto`, splits, descriptions, statistics."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,11 @@ def test_auto_does_not_hide_damage(cifar10: Any, tmp_path: Path) -> None:
 
 def test_describe_is_json_and_counts_the_test_split_unopened(make_folder: Any, tmp_path: Path) -> None:
     source = open_source(str(make_folder({"a": 20, "b\n": 1})), data_dir=tmp_path / "data", image_size=4)
-    described = json.loads(json.dumps(describe(source)))
+    described = json.loads(json.dumps(asdict(describe(source))))
     assert described["num_images"] == {"train": 19, "val": 2, "test": None}
     assert described["per_class"] == {"a": {"train": 18, "val": 2}, "b\n": {"train": 1, "val": 0}}
     assert described["image_size"] == 4
-    assert describe(open_source("digits"))["num_images"]["test"] == 300
+    assert describe(open_source("digits")).num_images["test"] == 300
 
 
 def test_std_of_flat_images_is_bounded() -> None:

@@ -1,4 +1,4 @@
-"""Evaluation's figures against scikit-learn; views and class names.
+"""Evaluation of a network: views, precision, devices and class names.
 
 Shapes: N images, C channels, K classes.
 """
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 from torch import Tensor, nn
 
 from pocket_resnet.data.source import Source, Split
@@ -25,43 +24,13 @@ from pocket_resnet.inference.evaluate import (
     evaluate,
     evaluate_model,
     renumber,
-    summarise,
-)
-from pocket_resnet.inference.statistics import (
-    wilson_interval,
 )
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import train
-from random_predictions import predictions
 
 NAMES = ("red", "green", "blue")
 CPU = Hardware(torch.device("cpu"), "fp32", channels_last=False)
-
-
-def test_figures_against_scikit_learn() -> None:
-    probabilities_NK, labels_N = predictions()
-    evaluation = summarise(probabilities_NK, labels_N, NAMES, "val", 1)
-    predicted_N = probabilities_NK.argmax(1)
-    confusion = confusion_matrix(labels_N, predicted_N)
-    assert evaluation.accuracy == accuracy_score(labels_N, predicted_N)
-    assert evaluation.confusion == tuple(map(tuple, confusion))
-    doubles_NK = probabilities_NK.double() / probabilities_NK.double().sum(1, keepdim=True)
-    assert evaluation.nll == pytest.approx(log_loss(labels_N, doubles_NK), abs=1e-6)
-    assert (evaluation.num_images, evaluation.split, evaluation.views) == (200, "val", 1)
-    for k, result in enumerate(evaluation.per_class):
-        assert (result.name, result.num_images) == (NAMES[k], confusion[k].sum())
-        assert result.accuracy == confusion[k, k] / confusion[k].sum()
-        assert result.interval == wilson_interval(confusion[k, k], confusion[k].sum())
-
-
-def test_class_without_images_and_certain_mistake() -> None:
-    """A class without images has no accuracy; probability 0 for the truth gives a finite likelihood."""
-    probabilities_NK = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    evaluation = summarise(probabilities_NK, torch.tensor([0, 0]), NAMES, "val", 1)
-    assert [result.accuracy for result in evaluation.per_class] == [0.5, None, None]
-    assert evaluation.nll == pytest.approx(-0.5 * torch.tensor(1e-12).log().item(), rel=1e-5)
-    assert evaluation.to_json()["per_class"]["green"] == {"num_images": 0, "accuracy": None, "interval": None}
 
 
 class Recorder(nn.Module):
@@ -105,11 +74,6 @@ def test_views_are_averages_of_the_right_pictures(views: int, tiny_spec: Any, so
     assert torch.allclose(probabilities_NK.sum(1), torch.ones(len(images_NCHW)))
 
 
-def test_other_numbers_of_views_are_refused(tiny_model: ResNet, source: Source) -> None:
-    with pytest.raises(UsageError, match="choose 1, 2 or 6"):
-        class_probabilities(tiny_model, source.split("val").images_NCHW, CPU, 3)
-
-
 def test_precision(tiny_model: ResNet, source: Source) -> None:
     """bf16 has 8 bits of precision: close to fp32, not equal. The default is fp32 on all hardware."""
     split = source.split("val")
@@ -119,8 +83,6 @@ def test_precision(tiny_model: ResNet, source: Source) -> None:
     evaluation = evaluate(tiny_model, split, NAMES, CPU, split_name="val", precision="bf16")
     assert evaluation.precision == evaluation.to_json()["precision"] == "bf16"
     assert 0 < (evaluation.probabilities_NK - fp32_NK).abs().max() < 0.01
-    with pytest.raises(UsageError, match="choose fp32 or bf16"):
-        class_probabilities(tiny_model, split.images_NCHW, CPU, precision="int8")  # type: ignore[arg-type]
 
 
 def test_batches_sizes_and_modes_do_not_matter(tiny_model: ResNet) -> None:
@@ -136,11 +98,42 @@ def test_batches_sizes_and_modes_do_not_matter(tiny_model: ResNet) -> None:
     assert all(torch.equal(before[name], value) for name, value in tiny_model.state_dict().items())
 
 
-def test_evaluate_is_probabilities_summarised(tiny_model: ResNet, source: Source) -> None:
+def test_the_mode_is_restored_after_a_failure(tiny_model: ResNet) -> None:
+    tiny_model.train()
+    with pytest.raises(RuntimeError):
+        class_probabilities(tiny_model, torch.zeros(1, 4, 8, 8, dtype=torch.uint8), CPU)  # four channels
+    assert tiny_model.training
+
+
+@pytest.mark.parametrize(("views", "image_size"), [(1, None), (2, None), (1, 12)])
+def test_evaluate_keeps_the_probabilities(
+    views: int, image_size: int | None, tiny_model: ResNet, source: Source
+) -> None:
     split = source.split("val")
-    probabilities_NK = class_probabilities(tiny_model, split.images_NCHW, CPU, 2)
-    expected = summarise(probabilities_NK, split.labels_N, NAMES, "val", 2)
-    assert evaluate(tiny_model, split, NAMES, CPU, split_name="val", views=2) == expected
+    found = evaluate(tiny_model, split, NAMES, CPU, split_name="val", views=views, image_size=image_size)
+    assert torch.equal(
+        found.probabilities_NK, class_probabilities(tiny_model, split.images_NCHW, CPU, views, image_size)
+    )
+    assert (found.labels_N.tolist(), found.views) == (split.labels_N.tolist(), views)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"views": 3}, "choose 1, 2 or 6"),
+        ({"precision": "int8"}, "choose fp32 or bf16"),
+        ({"device": "cuda:0"}, "use one of auto, cpu"),
+    ],
+)
+def test_options_are_checked_before_the_data_are_opened(
+    options: dict[str, Any], hint: str, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Source:
+        raise AssertionError
+
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", refuse)
+    with pytest.raises(UsageError, match=hint):
+        evaluate_model(trained, **options)
 
 
 def test_classes_are_matched_by_name() -> None:

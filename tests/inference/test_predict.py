@@ -130,13 +130,15 @@ def test_several_views_need_flip_invariant_classes(classifier: Classifier, pixel
     assert len(digits.predict(pixels_HWC)) == 1
     with pytest.raises(UsageError, match="2 views mirror the images"):
         digits.predict(pixels_HWC, views=2)
+    with pytest.raises(UsageError, match="choose 1, 2 or 6"):
+        digits.predict("no such file.png", views=3)
 
 
 def test_a_loop_of_links_is_a_file_that_cannot_be_read(trained: Path, png: Path, tmp_path: Path) -> None:
     loop = tmp_path / "loop.png"
     loop.symlink_to(loop)
     rows, [bad] = predict_files(trained, [str(loop), str(png)], top=1)
-    assert [row["image"] for row in rows] == [str(png)]
+    assert [row.image for row in rows] == [str(png)]
     assert "loop.png: cannot be read" in bad
 
 
@@ -167,8 +169,8 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path, caplog: pyt
     (folder / ".hidden.png").write_text("none of our business")
     (folder / "loop").symlink_to(folder)
     rows, bad = predict_files(trained, [str(png), str(folder)], top=2)
-    assert [row["image"] for row in rows] == [str(png), str(folder / "deep" / "b.png")]
-    assert [len(row["top"]) for row in rows] == [2, 2]
+    assert [row.image for row in rows] == [str(png), str(folder / "deep" / "b.png")]
+    assert [len(row.prediction.top) for row in rows] == [2, 2]
     assert len(bad) == 1
     assert str(folder / "a.txt") in bad[0]
     assert caplog.messages == [f"{folder}: 1 skipped: loop (link to a parent folder)"]

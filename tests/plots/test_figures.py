@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 
-from pocket_resnet.inference.evaluate import Evaluation, summarise
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.statistics import calibration_bins, calibration_error
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.style import COLORS, png, shown
@@ -34,7 +34,7 @@ def evaluation(num_classes: int, count: int = 200) -> Evaluation:
     logits_NK = 2 * torch.randn(count, num_classes, generator=draws)
     logits_NK[torch.arange(count), labels_N] += 2
     names = tuple(f"class {k}" for k in range(num_classes))
-    return summarise(logits_NK.softmax(1), labels_N, names, "val", 1)
+    return Evaluation(logits_NK.softmax(1), labels_N, names, "val")
 
 
 def texts(drawn: Figure) -> list[str]:
@@ -100,14 +100,14 @@ def test_confused_pairs_are_the_most_frequent_mistakes() -> None:
 
 
 def test_network_without_mistakes_can_be_drawn() -> None:
-    evaluated = summarise(torch.eye(3), torch.arange(3), ("a", "b", "c"), "val", 1)
+    evaluated = Evaluation(torch.eye(3), torch.arange(3), ("a", "b", "c"), "val")
     assert evaluated.confusions() == []
     assert png(figures.confused_pairs(evaluated)).startswith(b"\x89PNG")
 
 
 def test_class_without_hits_and_class_without_images() -> None:
     probabilities_NK = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]])
-    evaluated = summarise(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val", 1)
+    evaluated = Evaluation(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val")
     drawn = figures.class_accuracies(evaluated)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["b", "a"]
     assert png(figures.confusion_matrix(evaluated))

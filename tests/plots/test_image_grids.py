@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pocket_resnet import plots
 from pocket_resnet.device import choose
 from pocket_resnet.inference.classifier import Classifier
-from pocket_resnet.inference.evaluate import summarise
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.model.resnet import ResNet
@@ -43,14 +43,14 @@ def test_images_stand_above_their_captions() -> None:
 
 def test_most_confident_mistakes_come_first() -> None:
     probabilities_NK = torch.tensor([[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.1, 0.1, 0.8], [0.0, 0.3, 0.7]])
-    evaluation = summarise(probabilities_NK, torch.tensor([1, 1, 0, 1]), NAMES, "val", 1)
+    evaluation = Evaluation(probabilities_NK, torch.tensor([1, 1, 0, 1]), NAMES, "val")
     drawn = plots.mistake_grid(evaluation, painted(10, 20, 30, 40), 2)
     assert greys(drawn) == [30, 40]
     assert captions(drawn) == ["c, 80%", "is a", "c, 70%", "is b"]
 
 
 def test_without_mistakes_the_grid_is_white() -> None:
-    evaluation = summarise(torch.eye(3), torch.arange(3), NAMES, "val", 1)
+    evaluation = Evaluation(torch.eye(3), torch.arange(3), NAMES, "val")
     assert (pixels(plots.mistake_grid(evaluation, painted(10, 20, 30))) == 255).all()
 
 

@@ -154,13 +154,13 @@ def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
     assert list(page.pictures) == ["accuracies", "learning"]
     open_data = saved_run.opener(None)
     a, b, c = (saved_run.read_run(folder, open_data) for folder in folders)
-    pair = paired_difference(b.hit_N, a.hit_N)
+    pair = paired_difference(b.evaluation.hit_N, a.evaluation.hit_N)
     header, first, second, third = page.tables["comparison"]
     assert first[:2] == ["a", f"{a.evaluation.accuracy:.2%}"]
     assert first[3:] == ["–", "", "", ""]
     difference = f"{100 * (b.evaluation.accuracy - a.evaluation.accuracy):+.2f}".replace("-", "−")
     assert second[3:] == [difference, str(pair.num_only_first), str(pair.num_only_second), f"{pair.p:.4f}"]
-    assert pair.num_only_first - pair.num_only_second == int(b.hit_N.sum()) - int(a.hit_N.sum())
+    assert pair.num_only_first - pair.num_only_second == int(b.evaluation.hit_N.sum()) - int(a.evaluation.hit_N.sum())
     assert third[1] == f"{c.evaluation.accuracy:.2%}"
     assert header[-1] == "p"
     recipes = page.tables["recipes"][1:]
@@ -174,7 +174,9 @@ def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
 
 def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = train_hostile("r")
-    monkeypatch.setattr(saved_run, "class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3])
+    monkeypatch.setattr(
+        "pocket_resnet.inference.evaluate.class_probabilities", lambda *_: torch.eye(3)[torch.arange(14, 44) % 3]
+    )
     page = Reader(write_report([folder]))
     assert "None was misclassified." in page.text
     assert "mistakes" not in page.pictures

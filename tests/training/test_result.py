@@ -31,7 +31,7 @@ def test_validation_images_that_an_earlier_run_trained_on(
     assert (
         "\nNo estimate: the model was trained on all these 2 images." in (Path(result.model) / "README.md").read_text()
     )
-    console.print_result(result.__dict__)
+    console.print_result(result)
     assert caveat in capsys.readouterr().out
     assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == caveat
 

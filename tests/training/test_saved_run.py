@@ -86,16 +86,6 @@ def test_batch_of_which_the_hardest_were_trained(until: float, share: float, tra
     assert (sentence in write_report(run.path).read_text(encoding="utf-8")) == (share < 1)
 
 
-def test_mistakes_and_doubts_are_ranked(train_hostile: Trained) -> None:
-    run = saved_run.read_run(train_hostile("r"), saved_run.opener(None))
-    confidence = run.probabilities_NK.amax(1).tolist()
-    hit = (run.probabilities_NK.argmax(1) == run.val.labels_N).tolist()
-    wrong = sorted((n for n in range(30) if not hit[n]), key=lambda n: -confidence[n])
-    right = sorted((n for n in range(30) if hit[n]), key=lambda n: confidence[n])
-    assert [confidence[n] for n in run.surest_mistakes(4).tolist()] == [confidence[n] for n in wrong[:4]]
-    assert [confidence[n] for n in run.doubtful_hits(30).tolist()] == [confidence[n] for n in right]
-
-
 def test_command_names_the_recipe_where_possible(tmp_path: Path) -> None:
     quick = {"data.name": "digits", "min_steps": 0, "epochs": 1, "hardware.num_threads": 1, "norm_images": 8}
     fast = load_recipe("fast")

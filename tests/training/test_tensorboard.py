@@ -129,7 +129,7 @@ def test_resume_after_max_steps(
 
     changes: Any = {"epochs": 3, "validate_every": 3}
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "leave", crash)
+        patch.setattr(RunFolder, "write_final", crash)
         with pytest.raises(RuntimeError, match="pulled the plug"):
             go(max_steps=max_steps, **changes)
     go(resume=True, max_steps=max_steps, **changes)

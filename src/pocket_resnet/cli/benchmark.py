@@ -46,7 +46,7 @@ class Benchmark:
         measured = benchmark(self.models, threads=self.threads, rounds=self.rounds, track=_tracked)
         if self.plot is not None:
             write_through(self.plot, png(accuracy_latency(measured.points())))
-        output.write(measured.to_json(), lambda: console.print_benchmark(measured.to_json()))
+        output.write(measured.to_json, lambda: console.print_benchmark(measured))
 
 
 def _tracked(rounds: range) -> Iterable[int]:

@@ -13,7 +13,7 @@ import tyro
 from pocket_resnet.cli import console
 from pocket_resnet.cli.benchmark import Benchmark
 from pocket_resnet.cli.export import Export
-from pocket_resnet.cli.flags import DataDir, Json, Model, OutFile, Views, flag, several
+from pocket_resnet.cli.flags import DataDir, Device, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
@@ -34,13 +34,17 @@ class Evaluate:
         str | None, flag("cifar10, cifar100, digits, auto or a folder (default: the data it was trained on).", "DATA")
     ] = None
     split: Annotated[
-        Literal["val", "test", "all"] | None,
-        flag("Images to use (default: val, or all for a --data folder without train/).", "{val,test,all}"),
+        Literal["train", "val", "trainval", "test", "all"] | None,
+        flag(
+            "Images to use (default: val, or all for a --data folder without train/). trainval is train and val.",
+            "{train,val,trainval,test,all}",
+        ),
     ] = None
     views: Views = 1
     precision: Annotated[
         Literal["fp32", "bf16"], flag("Number format of multiplications. Cards are measured in fp32.")
     ] = "fp32"
+    device: Device = "auto"
     data_dir: DataDir = None
     json: Json = False
     out: OutFile = None
@@ -55,9 +59,10 @@ class Evaluate:
             split=self.split,
             views=self.views,
             precision=self.precision,
+            device=self.device,
             data_dir=self.data_dir,
         )
-        output.write(evaluation.to_json(), lambda: console.print_evaluation(evaluation.to_json(), evaluation.caveat))
+        output.write(evaluation.to_json, lambda: console.print_evaluation(evaluation))
         if evaluation.caveat and output.on_stdout:
             print(evaluation.caveat, file=sys.stderr)
 
@@ -88,6 +93,7 @@ class Report:
     data: Annotated[
         str | None, flag("Where the runs' data are now (default: where they were in training).", "DATA")
     ] = None
+    device: Device = "auto"
     data_dir: DataDir = None
     json: Json = False
 
@@ -95,9 +101,11 @@ class Report:
         from pocket_resnet.reporting.report import PLOTS_NAME, write_report
 
         output = JsonOutput(self.json, None)
-        page = write_report(self.runs, self.out, self.data_dir, self.data)
-        written = {"page": str(page), "plots": str(page.parent / PLOTS_NAME)}
-        output.write(written, lambda: print(f"report      {page}"))
+        page = write_report(self.runs, self.out, self.data_dir, self.data, self.device)
+        output.write(
+            lambda: {"page": str(page), "plots": str(page.parent / PLOTS_NAME)},
+            lambda: print(f"report      {page}"),
+        )
 
 
 @dataclass
@@ -123,8 +131,8 @@ class Summary:
         from pocket_resnet.recipe.summary import find_spec, summarise
 
         output = JsonOutput(self.json, self.out)
-        summary = summarise(find_spec(self.network))
-        output.write(summary, lambda: console.print_summary(self.network, summary))
+        spec = find_spec(self.network)
+        output.write(lambda: summarise(spec), lambda: console.print_summary(self.network, spec))
 
 
 @dataclass
@@ -147,13 +155,14 @@ class Design:
     out: OutFile = None
 
     def execute(self) -> None:
-        from pocket_resnet.recipe.summary import designed
+        from pocket_resnet.recipe.summary import design_json, find_design
 
         output = JsonOutput(self.json, self.out)
-        flags = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
-        limits = {key: text for key, text in flags.items() if text is not None}
-        design = designed(limits, self.epochs, self.num_classes)
-        output.write(design, lambda: console.print_design(design))
+        given = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
+        limits = {key: text for key, text in given.items() if text is not None}
+        design = find_design(limits, self.epochs, self.num_classes)
+        flags = limits if self.epochs is None else limits | {"epochs": str(self.epochs)}
+        output.write(lambda: design_json(design, flags), lambda: console.print_design(design, flags))
 
 
 @dataclass
@@ -178,9 +187,9 @@ class Data:
 
         output = JsonOutput(self.json, self.out)
         source = open_source(self.name, data_dir=self.data_dir)
-        verified = asdict(source.verify()) if self.verify else None
-        description = describe(source) | {"verified": verified}
-        output.write(description, lambda: console.print_description(description))
+        verified = source.verify() if self.verify else None
+        description = describe(source, verified)
+        output.write(lambda: asdict(description), lambda: console.print_description(description))
 
 
 COMMANDS: dict[str, Any] = {

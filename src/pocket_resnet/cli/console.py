@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -15,8 +15,16 @@ from rich.table import Table
 
 from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
+from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
 
 if TYPE_CHECKING:
+    from pocket_resnet.data.source import Description, Verification
+    from pocket_resnet.exporting.benchmark import Benchmark
+    from pocket_resnet.inference.evaluation import Evaluation
+    from pocket_resnet.inference.predict import FilePrediction
+    from pocket_resnet.model.design import Design
+    from pocket_resnet.model.spec import NetworkSpec
+    from pocket_resnet.training.result import Result
     from pocket_resnet.tuning.record import SearchRecord
 
 WIDEST = 10_000  # characters, for pipes, which have no width
@@ -46,7 +54,7 @@ class _TerminalHandler(logging.Handler):
 class _RequestHandler(logging.StreamHandler[TextIO]):
     """Prints every message, including repeated ones."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Keep serving after the terminal was closed."""
 
 
@@ -88,19 +96,19 @@ def print_overview(commands: Mapping[str, str]) -> None:
     print("\nFor example:\n\n  pocket-resnet train fast --data digits      # works offline")
 
 
-def print_result(result: Mapping[str, Any]) -> None:
+def print_result(result: "Result") -> None:
     """Print the result of a training run."""
-    low, high = result["interval"]
-    print(f"parameters  {result['num_params']:,} ({result['num_macs']:,} multiply-adds per image)")
-    unseen = "validation" if result["train_on"] == "train" else "validation images that it was trained on (no estimate)"
-    print(f"accuracy    {result['accuracy']:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
-    if result.get("caveat") and result["train_on"] == "train":
-        print(f"            {result['caveat']}")
+    low, high = result.interval
+    print(f"parameters  {result.num_params:,} ({result.num_macs:,} multiply-adds per image)")
+    unseen = "validation" if result.train_on == "train" else "validation images that it was trained on (no estimate)"
+    print(f"accuracy    {result.accuracy:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
+    if result.caveat and result.train_on == "train":
+        print(f"            {result.caveat}")
     print(
-        f"training    {result['seconds']:.1f} s for {result['steps']:,} steps, {result['images_per_s']:,.0f} images/s, "
-        f"{result['train_flops'] / 1e12:,.2f} TFLOP ({result['seconds_total']:.1f} s in total)"
+        f"training    {result.seconds:.1f} s for {result.steps:,} steps, {result.images_per_s:,.0f} images/s, "
+        f"{result.train_flops / 1e12:,.2f} TFLOP ({result.seconds_total:.1f} s in total)"
     )
-    print(f"model       {result['model']}", flush=True)
+    print(f"model       {result.model}", flush=True)
 
 
 def print_no_report(error: Exception, run: Path, *, debug: bool) -> None:
@@ -132,30 +140,27 @@ def print_search_front(record: "SearchRecord", recipes: Sequence[Path]) -> None:
 _TRADES = {"latency": "milliseconds", "macs": "multiply-adds", "bytes": "bytes", "params": "parameters"}
 
 
-def print_evaluation(evaluation: Mapping[str, Any], caveat: str | None = None) -> None:
+def print_evaluation(evaluation: "Evaluation") -> None:
     """Print accuracy and calibration, then a row per class with its most frequent mistake."""
-    low, high = evaluation["interval"]
-    views = "single view" if evaluation["views"] == 1 else f"{evaluation['views']} views"
+    low, high = evaluation.interval
+    views = "single view" if evaluation.views == 1 else f"{evaluation.views} views"
     print(
-        f"accuracy {evaluation['accuracy']:.2%} (95%: {low:.2%} to {high:.2%}) of {evaluation['num_images']:,} images, "
-        f"split {evaluation['split']}, {views}, {evaluation['precision']}"
+        f"accuracy {evaluation.accuracy:.2%} (95%: {low:.2%} to {high:.2%}) of {evaluation.num_images:,} images, "
+        f"split {evaluation.split}, {views}, {evaluation.precision}"
     )
-    if caveat:
-        print(caveat)
-    print(f"negative log-likelihood {evaluation['nll']:.4f}, expected calibration error {evaluation['ece']:.4f}")
-    names = list(evaluation["per_class"])
+    if evaluation.caveat:
+        print(evaluation.caveat)
+    print(f"negative log-likelihood {evaluation.nll:.4f}, expected calibration error {evaluation.ece:.4f}")
+    taken_for: dict[str, str] = {}
+    for mistake in evaluation.confusions(count=None):
+        taken_for.setdefault(mistake.true, f"{printable(mistake.predicted)} ({mistake.num_images})")
     table = _table("class", "images", "accuracy", "95% interval", "most often mistaken for")
-    for k, (name, row) in enumerate(evaluation["per_class"].items()):
-        if row["num_images"] == 0:
-            table.add_row(printable(name), "0", "-", "-", "-")
-            continue
-        mistakes = [*evaluation["confusion"][k]]
-        mistakes[k] = 0
-        most = max(mistakes)
-        taken_for = f"{printable(names[mistakes.index(most)])} ({most})" if most else "-"
-        low, high = row["interval"]
-        interval = f"{low:.1%} to {high:.1%}"
-        table.add_row(printable(name), str(row["num_images"]), f"{row['accuracy']:.1%}", interval, taken_for)
+    for each in evaluation.per_class:
+        accuracy, interval = "-", "-"
+        if each.accuracy is not None and each.interval is not None:
+            low, high = each.interval
+            accuracy, interval = f"{each.accuracy:.1%}", f"{low:.1%} to {high:.1%}"
+        table.add_row(printable(each.name), str(each.num_images), accuracy, interval, taken_for.get(each.name, "-"))
     _print(table)
 
 
@@ -169,84 +174,86 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
+def print_predictions(rows: "Sequence[FilePrediction]") -> None:
     """Print one line per image, most probable classes first."""
-    for row in rows:
-        ranking = ", ".join(f"{printable(entry['label'])} {entry['probability']:.1%}" for entry in row["top"])
-        print(f"{printable(row['image'])}: {ranking}")
+    for image, prediction in rows:
+        ranking = ", ".join(f"{printable(label)} {probability:.1%}" for label, probability in prediction.top)
+        print(f"{printable(image)}: {ranking}")
 
 
-def print_summary(name: str, summary: Mapping[str, Any]) -> None:
+def print_summary(name: str, spec: "NetworkSpec") -> None:
     """Print one row per layer, then the totals."""
     table = _table("layer", "kind", "output", "parameters", "multiply-adds")
-    for layer in summary["layers"]:
-        shape = " x ".join(str(size) for size in layer["out_shape"])
-        table.add_row(layer["name"], layer["kind"], shape, f"{layer['num_params']:,}", f"{layer['num_macs']:,}")
+    for layer in layers(spec):
+        shape = " x ".join(str(size) for size in layer.out_shape)
+        table.add_row(layer.name, layer.kind, shape, f"{layer.num_params:,}", f"{layer.num_macs:,}")
     _print(table)
-    print(f"{name}: {summary['num_params']:,} parameters, {summary['num_macs']:,} multiply-adds per image")
-    num_bytes, num_activation_bytes = summary["num_bytes"], summary["peak_activation_bytes"]
+    print(f"{name}: {num_params(spec):,} parameters, {num_macs(spec):,} multiply-adds per image")
+    num_bytes, num_activation_bytes = FP32_BYTES * num_params(spec), FP32_BYTES * peak_activation_values(spec)
     print(f"{num_bytes:,} bytes of fp32 weights, {num_activation_bytes:,} bytes of fp32 activations")
 
 
-def print_design(design: Mapping[str, Any]) -> None:
-    """Print the network chosen for a budget, its costs compared with the limits, and the reasons."""
-    spec = design["spec"]
-    widths, num_blocks = ("-".join(map(str, spec[key])) for key in ("widths", "num_blocks"))
-    print(f"network        {num_blocks} {spec['block']} blocks, {widths} channels, {spec['stem']} stem")
-    costs = {"parameters": design["num_params"], "multiply-adds": design["num_macs"], "bytes": design["num_bytes"]}
+def print_design(design: "Design", flags: Mapping[str, str]) -> None:
+    """Print the network chosen for a budget, its costs compared with the limits, the reasons, and `train`'s flags."""
+    spec, limits = design.spec, design.budget.given()
+    widths, num_blocks = ("-".join(map(str, values)) for values in (spec.widths, spec.num_blocks))
+    print(f"network        {num_blocks} {spec.block} blocks, {widths} channels, {spec.stem} stem")
+    costs = {"parameters": design.num_params, "multiply-adds": design.num_macs, "bytes": design.num_bytes}
     units = {"parameters": "", "multiply-adds": " per image", "bytes": " of fp32 weights"}
     for what, count in costs.items():
-        most = design["limits"].get(what)
+        most = limits.get(what)
         share = f" ({count / most:.1%} of {most:,})" if most else ""
         print(f"{what:14} {count:,}{units[what]}{share}")
-    for reason in design["reasons"]:
+    for reason in design.reasons:
         print(f"why            {reason}")
-    flags = " ".join(f"--{key.replace('_', '-')} {text}" for key, text in design["flags"].items())
-    print(f"next           pocket-resnet train best {flags}")
+    words = " ".join(f"--{key.replace('_', '-')} {text}" for key, text in flags.items())
+    print(f"next           pocket-resnet train best {words}")
 
 
-def print_description(description: Mapping[str, Any]) -> None:
+def print_description(description: "Description") -> None:
     """Print the contents of a data set."""
-    counts = {which: count for which, count in description["num_images"].items() if count is not None}
-    size = f"{description['image_size']} x {description['image_size']} pixels"
-    print(f"{description['name']}: {len(description['classes'])} classes, {size}")
+    counts = {which: count for which, count in description.num_images.items() if count is not None}
+    size = f"{description.image_size} x {description.image_size} pixels"
+    print(f"{description.name}: {len(description.classes)} classes, {size}")
     print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
-    print(f"stored in    {description['where']}")
-    mean, std = _decimals(description["mean"]), _decimals(description["std"])
+    print(f"stored in    {description.where}")
+    mean, std = _decimals(description.mean), _decimals(description.std)
     print(f"mean, std    {mean} and {std} (R G B, 0 to 1, training images)")
-    print(f"fingerprint  {description['fingerprint'][:16]}…")
-    if verified := description["verified"]:
-        print(f"verified     {_verified(**verified)}")
+    print(f"fingerprint  {description.fingerprint[:16]}…")
+    if description.verified:
+        print(f"verified     {_verified(description.verified)}")
     table = _table("class", *counts)
-    for name, row in description["per_class"].items():
+    for name, row in description.per_class.items():
         table.add_row(printable(name), *(str(row.get(which, "-")) for which in counts))
     _print(table)
 
 
-def _verified(num_files: int, num_recorded: int) -> str:
-    compared = num_files - num_recorded
+def _verified(verification: "Verification") -> str:
+    num_recorded = verification.num_recorded
+    compared = verification.num_files - num_recorded
     parts = [f"{compared:,} with the published or recorded hash"] if compared else []
     parts += [f"{num_recorded:,} new or changed (hash recorded now)"] if num_recorded else []
     return f"files: {', '.join(parts)}"
 
 
-def print_benchmark(benchmark: Mapping[str, Any]) -> None:
+def print_benchmark(benchmark: "Benchmark") -> None:
     """Print the processor, the networks' sizes, and a row for each runtime and number of threads."""
-    print(f"processor  {benchmark['machine']}; {' '.join(benchmark['instructions']) or 'no vector instructions known'}")
-    for name, facts in benchmark["models"].items():
+    print(f"processor  {benchmark.machine}; {' '.join(benchmark.instructions) or 'no vector instructions known'}")
+    for name, facts in benchmark.models.items():
         known = []
-        if facts["num_params"] is not None:
-            known += [f"{facts['num_params']:,} parameters", f"{facts['num_macs']:,} multiply-adds per image"]
-        if facts["accuracy"] is not None:
+        if facts.num_params is not None:
+            known += [f"{facts.num_params:,} parameters", f"{facts.num_macs:,} multiply-adds per image"]
+        if facts.accuracy is not None:
             of = "" if known else " of the model in fp32"
-            known.append(f"accuracy{of} {facts['accuracy']:.2%} ({facts['split']}, n = {facts['num_images']:,})")
+            known.append(f"accuracy{of} {facts.accuracy:.2%} ({facts.split}, n = {facts.num_images:,})")
         print(f"{printable(name)}: {', '.join(known) or 'an exported file that states no accuracy'}")
     table = _table("model", "runtime", "threads", "bytes", "peak memory", "median", "p90", "spread", "images/s")
-    for row in benchmark["timings"]:
-        times = (f"{row['median_ms']:.2f} ms", f"{row['p90_ms']:.2f} ms", f"{row['spread']:.0%}")
-        memory = "unknown" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f} MB"
-        sizes = (str(row["num_threads"]), f"{row['num_bytes']:,}", memory)
-        table.add_row(printable(row["model"]), row["runtime"], *sizes, *times, f"{row['images_per_s']:,.0f}")
+    for timing in benchmark.timings:
+        latency = timing.latency
+        times = (f"{1e3 * latency.median_s:.2f} ms", f"{1e3 * latency.p90_s:.2f} ms", f"{latency.spread:.0%}")
+        memory = "unknown" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:,.0f} MB"
+        sizes = (str(timing.num_threads), f"{timing.num_bytes:,}", memory)
+        table.add_row(printable(timing.model), timing.runtime, *sizes, *times, f"{timing.images_per_s:,.0f}")
     _print(table)
 
 

@@ -1,12 +1,14 @@
 """The command `export`."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pocket_resnet.cli.flags import DataDir, Json, Model, flag
 from pocket_resnet.cli.json_output import JsonOutput
+
+if TYPE_CHECKING:
+    from pocket_resnet.exporting.exporter import Exported
 
 
 @dataclass
@@ -72,20 +74,21 @@ class Export:
             data=self.data,
             data_dir=self.data_dir,
             samples=self.samples,
-        ).to_json()
-        output.write(exported, lambda: print_exported(exported))
+        )
+        output.write(exported.to_json, lambda: print_exported(exported))
 
 
-def print_exported(exported: Mapping[str, Any]) -> None:
+def print_exported(exported: "Exported") -> None:
     """Print the file and its comparison with the model."""
-    print(f"file        {exported['file']}")
-    print(f"bytes       {exported['num_bytes']:,} ({exported['bytes_per_param']:.3f} per parameter)")
-    print(f"logits      differ from the model's by at most {exported['largest_difference']:.2g}")
-    num_images = f"{exported['num_images']:,} validation images"
-    print(f"agreement   {exported['agreement']:.2%} of {num_images} get the model's class")
+    comparison = exported.comparison
+    print(f"file        {exported.file}")
+    print(f"bytes       {exported.num_bytes:,} ({exported.bytes_per_param:.3f} per parameter)")
+    print(f"logits      differ from the model's by at most {comparison.largest_difference:.2g}")
+    num_images = f"{comparison.num_images:,} validation images"
+    print(f"agreement   {comparison.agreement:.2%} of {num_images} get the model's class")
     print(
-        f"accuracy    {exported['accuracy_exported']:.2%} with the file, {exported['accuracy']:.2%} with the model "
-        f"({exported['num_lost']} lost, {exported['num_won']} won)"
+        f"accuracy    {comparison.accuracy_exported:.2%} with the file, {comparison.accuracy:.2%} with the model "
+        f"({comparison.num_lost} lost, {comparison.num_won} won)"
     )
-    if exported["caveat"]:
-        print(f"            {exported['caveat']}")
+    if exported.caveat:
+        print(f"            {exported.caveat}")

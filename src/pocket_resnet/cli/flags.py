@@ -38,6 +38,10 @@ DataDir = Annotated[
 ]
 Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
 OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    flag("Where to compute; auto is a CUDA GPU if there is one, otherwise the CPU.", "{auto,cpu,cuda,mps}"),
+]
 Views = Annotated[
     Literal[1, 2, 6], flag("Number of views to average: 2 adds the mirror image, 6 also adds shifted copies of both.")
 ]

@@ -26,18 +26,18 @@ class JsonOutput:
         if self.file is not None:
             _check(self.file)
 
-    def write(self, value: Any, for_people: Callable[[], None], csv_text: str | None = None) -> None:
+    def write(self, to_json: Callable[[], Any], for_people: Callable[[], None], csv_text: str | None = None) -> None:
         """Write the file first, so that it exists even if printing fails; then print the JSON or call `for_people`.
 
-        `csv_text` replaces the JSON in both places.
+        `to_json` is called only if JSON is wanted. `csv_text` replaces the JSON in both places.
         """
         if self.file is not None:
             _check(self.file)  # again: the run that it may belong to exists by now
-            content = json_bytes(value) if csv_text is None else csv_text.encode(errors="backslashreplace")
+            content = json_bytes(to_json()) if csv_text is None else csv_text.encode(errors="backslashreplace")
             write_through(self.file, content)
             print(f"wrote {self.file}", file=sys.stderr)
         if self.on_stdout:
-            sys.stdout.write(json_text(value, streams.encoding()) if csv_text is None else csv_text)
+            sys.stdout.write(json_text(to_json(), streams.encoding()) if csv_text is None else csv_text)
             sys.stdout.flush()
         else:
             for_people()

@@ -3,17 +3,20 @@
 import csv
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.flags import Json, Model, Views, flag, several
+from pocket_resnet.cli.flags import Device, Json, Model, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
+
+if TYPE_CHECKING:
+    from pocket_resnet.inference.predict import FilePrediction
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +37,7 @@ class Predict:
     top: int = DEFAULT_TOP
     """Number of classes to list for each image, at most all of the model's."""
     views: Views = 1
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto: a CUDA GPU if there is one, otherwise the CPU."""
+    device: Device = "auto"
     csv: Annotated[bool, flag("Print CSV, one line per image, instead of text; with --out, write it there.")] = False
     json: Json = False
     out: Annotated[Path | None, flag("Write the JSON object, or with --csv the CSV, to this file.", "FILE")] = None
@@ -48,10 +50,12 @@ class Predict:
         output = JsonOutput(self.json or (self.csv and self.out is None), self.out)
         with console.progress("images") as advance:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
-        if rows and (num_classes := len(rows[0]["top"])) < self.top != DEFAULT_TOP:
+        if rows and (num_classes := len(rows[0].prediction.top)) < self.top != DEFAULT_TOP:
             _log.info(f"--top {self.top}: the model has only {num_classes} classes, so all are listed")
         table = _csv(rows) if self.csv else None
-        output.write({"predictions": rows}, lambda: console.print_predictions(rows), table)
+        output.write(
+            lambda: {"predictions": [row.to_json() for row in rows]}, lambda: console.print_predictions(rows), table
+        )
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
             raise DataError(what, hint="check the paths, save the files again as images, or omit them")
@@ -59,15 +63,15 @@ class Predict:
             raise UsageError("no images", hint="give image files or folders")
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def _csv(rows: "Sequence[FilePrediction]") -> str:
     """`image,label,probability,label_2,probability_2,...`, a line for each image."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    more = range(2, 1 + max((len(row["top"]) for row in rows), default=1))
+    more = range(2, 1 + max((len(row.prediction.top) for row in rows), default=1))
     writer.writerow(
         ["image", "label", "probability", *(f"{name}_{n}" for n in more for name in ("label", "probability"))]
     )
-    for row in rows:
-        ranking = [value for entry in row["top"] for value in (entry["label"], round(entry["probability"], 6))]
-        writer.writerow([row["image"], *ranking])
+    for image, prediction in rows:
+        ranking = [value for label, probability in prediction.top for value in (label, round(probability, 6))]
+        writer.writerow([image, *ranking])
     return text.getvalue()

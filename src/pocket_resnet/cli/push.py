@@ -1,12 +1,15 @@
 """The command `push`."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pocket_resnet.cli.flags import Json, Model, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
+
+if TYPE_CHECKING:
+    from pocket_resnet.hub import Pushed
 
 
 @dataclass
@@ -31,15 +34,15 @@ class Push:
         from pocket_resnet.hub import push
 
         output = JsonOutput(self.json, self.out)
-        pushed = asdict(push(self.model, self.repository, private=self.private, dry_run=self.dry_run))
-        output.write(pushed, lambda: _print(pushed))
+        pushed = push(self.model, self.repository, private=self.private, dry_run=self.dry_run)
+        output.write(lambda: asdict(pushed), lambda: _print(pushed))
 
 
-def _print(pushed: dict[str, Any]) -> None:
-    for name, num_bytes in pushed["num_bytes"].items():
+def _print(pushed: "Pushed") -> None:
+    for name, num_bytes in pushed.num_bytes.items():
         print(f"{name:18} {num_bytes:>13,} bytes")
-    if pushed["url"] is None:
+    if pushed.url is None or pushed.commit is None:
         print("nothing was sent (--dry-run)")
         return
-    print(f"page    {pushed['url']}, commit {pushed['commit'][:12]}")
-    print(f"next    pocket-resnet evaluate {pushed['address']}")
+    print(f"page    {pushed.url}, commit {pushed.commit[:12]}")
+    print(f"next    pocket-resnet evaluate {pushed.address}")

@@ -90,7 +90,7 @@ class Search:
             resume=self.resume,
         )
         result = search(request)
-        output.write(result.record.to_json(), lambda: print_search(result))
+        output.write(result.record.to_json, lambda: print_search(result))
         if self.report:
             from pocket_resnet.reporting.report import write_report
 

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 import tyro
 
@@ -17,6 +17,7 @@ from pocket_resnet.recipe.toml import override
 
 if TYPE_CHECKING:
     from pocket_resnet.exporting.export import Format
+    from pocket_resnet.exporting.exporter import Exported
     from pocket_resnet.exporting.parity import Precision
     from pocket_resnet.training.result import Result
 
@@ -102,38 +103,38 @@ class Train:
         )
         if is_writer():
             if not output.on_stdout:
-                console.print_result(asdict(result))
+                console.print_result(result)
             self._finish(result, output)
 
     def _finish(self, result: "Result", output: JsonOutput) -> None:
         """Write the report, the exported file and the JSON; the last even if one of the others fails."""
-        folder = Path(result.model).parent
-        values = asdict(result) | {"report": None, "exported": None}
+        folder, report, exported = Path(result.model).parent, None, None
         try:
             if self.report:
-                values["report"] = self._write_report(folder)
+                report = self._write_report(folder)
             if self.export is not None:
-                values["exported"] = self._write_export(self.export, folder)
+                exported = self._write_export(self.export, folder)
         finally:
-            output.write(values, lambda: _print_extras(values))
+            extras = {"report": report and str(report), "exported": exported and exported.to_json()}
+            output.write(lambda: asdict(result) | extras, lambda: _print_extras(result, report, exported))
 
-    def _write_report(self, folder: Path) -> str | None:
+    def _write_report(self, folder: Path) -> Path | None:
         """The path of the report. The run is already saved, so a failure here only prints a line."""
         try:
             from pocket_resnet.reporting.report import write_report
 
-            return str(write_report([folder], data_dir=self.data_dir))
+            return write_report([folder], data_dir=self.data_dir, device=self.recipe.hardware.device)
         except Exception as error:
             console.print_no_report(error, folder, debug=self.debug)
             return None
 
-    def _write_export(self, choice: str, folder: Path) -> dict[str, Any]:
-        """The exported file's figures. The run is already saved, so a failure does not lose it."""
+    def _write_export(self, choice: str, folder: Path) -> "Exported":
+        """The exported file. The run is already saved, so a failure does not lose it."""
         from pocket_resnet.exporting.export import export
 
         file_format, precision = _parts(choice)
         try:
-            return export(folder, file_format, precision=precision, out=folder, data_dir=self.data_dir).to_json()
+            return export(folder, file_format, precision=precision, out=folder, data_dir=self.data_dir)
         except PocketError:
             _log.warning("%s: the run is finished and saved, but not exported", folder)
             raise
@@ -144,8 +145,8 @@ def _parts(choice: str) -> "tuple[Format, Precision]":
     return cast("tuple[Format, Precision]", tuple(choice.split("-")))
 
 
-def _print_extras(values: dict[str, Any]) -> None:
+def _print_extras(result: "Result", report: Path | None, exported: "Exported | None") -> None:
     """Print the exported file, the report's path and the command to try next."""
-    if values["exported"]:
-        print_exported(values["exported"])
-    console.print_next_steps(values["model"], values["report"])
+    if exported is not None:
+        print_exported(exported)
+    console.print_next_steps(result.model, report)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -42,6 +42,24 @@ class Verification:
     """Files that were read."""
     num_recorded: int = 0
     """New or changed files: there was no hash to compare with, so theirs is recorded now."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """The contents of a data set, as `data --json` prints them."""
+
+    name: str
+    where: str
+    image_size: int
+    classes: tuple[str, ...]
+    num_images: dict[str, int | None]
+    """By split; None without a test split."""
+    per_class: dict[str, dict[str, int]]
+    """Number of images by class, then by split; those of the test split are not counted."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    verified: Verification | None = None
 
 
 class Source(ABC):
@@ -139,26 +157,27 @@ def public_name(name: str) -> str:
     return f"{Path(name).name}/" if "/" in name else name
 
 
-def describe(source: Source) -> dict[str, Any]:
-    """The data set's description for JSON; the test split is counted, but not opened."""
+def describe(source: Source, verified: Verification | None = None) -> Description:
+    """The data set's description; the test split is counted, but not opened."""
     counts = {}
     for which in ("train", "val"):
         labels_N = source.split(which).labels_N if which == "train" or source.num_val else torch.zeros(0).long()
         counts[which] = torch.bincount(labels_N, minlength=len(source.class_names)).tolist()
-    return {
-        "name": source.name,
-        "where": source.where,
-        "image_size": source.image_size,
-        "classes": list(source.class_names),
-        "num_images": {which: sum(count) for which, count in counts.items()} | {"test": source.num_test},
-        "per_class": {
+    return Description(
+        name=source.name,
+        where=source.where,
+        image_size=source.image_size,
+        classes=source.class_names,
+        num_images={which: sum(count) for which, count in counts.items()} | {"test": source.num_test},
+        per_class={
             name: {which: count[index] for which, count in counts.items()}
             for index, name in enumerate(source.class_names)
         },
-        "mean": list(source.mean),
-        "std": list(source.std),
-        "fingerprint": source.fingerprint,
-    }
+        mean=source.mean,
+        std=source.std,
+        fingerprint=source.fingerprint,
+        verified=verified,
+    )
 
 
 def channel_statistics(images_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

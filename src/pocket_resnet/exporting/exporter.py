@@ -8,6 +8,7 @@ Shapes: N images, C channels, S x S pixels.
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -17,15 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
-from pocket_resnet.data.datasets import data_name, open_source
-from pocket_resnet.data.source import Source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.parity import Comparison, Precision, Runnable, check, compare, model_logits
 from pocket_resnet.inference.evaluate import renumber
-from pocket_resnet.inference.training_data import caveat, reopen
+from pocket_resnet.inference.training_data import caveat, open_data_of
 from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name, released
-from pocket_resnet.model.card import Card, facts
+from pocket_resnet.model.card import facts
 from pocket_resnet.recipe.schema import parse_count
 from pocket_resnet.seeds import generator
 
@@ -107,7 +107,8 @@ class Exporter(ABC):
             raise UsageError("not a folder", where=self.out, hint="give a folder with --out")
         self.path = fetched(expanded(path))  # once, so that all figures are those of one commit
         self.model, self.card = load_model(self.path)
-        self.source = _open(self.path, self.card, options.data, options.data_dir)
+        open_at_size = partial(open_source, data_dir=options.data_dir, image_size=self.card.spec.image_size)
+        self.source = open_data_of(self.path, self.card, options.data, open_at_size)
         self.val = renumber(self.source.split("val"), self.source.class_names, self.card.class_names)
 
     def _refuse(self, options: ExportOptions) -> None:
@@ -222,13 +223,6 @@ def licence(path: Path) -> str:
     """The licence of the model at the path: this package's for released models, unknown for all others."""
     is_released = find_model(path).resolve() in [folder.resolve() for folder in released().values()]
     return "MIT" if is_released else "not stated"
-
-
-def _open(path: Path, card: Card, data: str | Path | None, data_dir: str | Path | None) -> Source:
-    def open_data(name: str) -> Source:
-        return open_source(name, data_dir=data_dir, image_size=card.spec.image_size)
-
-    return reopen(path, card, open_data) if data is None else open_data(data_name(data))
 
 
 def _network_input(images_NCHW: Tensor, size: int) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ import torch
 from pocket_resnet.data.conversion import pixels, several
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import UsageError
-from pocket_resnet.inference.evaluate import EVALUATION_BATCH, class_probabilities, refuse_mirroring
+from pocket_resnet.inference.evaluate import EVALUATION_BATCH, check_options, class_probabilities
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.card import Card
@@ -46,13 +46,14 @@ class Classifier:
         An image is a path, an encoded file's bytes, an open file, a Pillow image, or an array or tensor: grey [H, W],
         RGB or RGBA [H, W, C] (tensors [C, H, W]), uint8 or fractions from 0 to 1. Averaged over 1, 2 or 6 `views`.
         A `top` above the number of classes gives all of them. Raises DataError if an image cannot be decoded,
-        UsageError for other objects, for `top` below 1, and for several views if flipping changes the meaning.
+        UsageError for other objects or numbers of views, for `top` below 1, and for several views if flipping changes
+        the meaning.
         """
         top, views = index(top), index(views)
         if top < 1:
             num_classes = len(self.card.class_names)
             raise UsageError(f"top {top} is out of range", hint=f"use 1 to {num_classes} (all classes of the model)")
-        refuse_mirroring(self.card, views)
+        check_options(self.card, views)
         predictions: list[Prediction] = []
         remaining = several(images)  # a generator is the caller's code: it runs with the caller's settings
         while batch := list(islice(remaining, EVALUATION_BATCH)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pocket_resnet.data.datasets import is_there
+from pocket_resnet.data.datasets import data_name, is_there
 from pocket_resnet.data.digests import count_among, unpacked
 from pocket_resnet.data.listing import printable
 from pocket_resnet.data.names import NAMES
@@ -21,6 +21,11 @@ from pocket_resnet.model.step_folders import recorded_fingerprint
 from pocket_resnet.recipe.toml import load_recipe
 
 MOST_BY_CHANCE = 0.01  # published data have a few duplicates, too few to change an accuracy
+
+
+def open_data_of(path: Path, card: Card, data: str | Path | None, open_data: Callable[[str], Source]) -> Source:
+    """Open the data set that `data` names, by default the model's own, as `reopen` does."""
+    return reopen(path, card, open_data) if data is None else open_data(data_name(data))
 
 
 def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source:

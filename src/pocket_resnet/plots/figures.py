@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from pocket_resnet.inference.evaluate import Evaluation
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, calibration_bins, wilson_interval
 from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack, style
 
@@ -245,8 +245,7 @@ def reliability_diagram(evaluation: Evaluation) -> Figure:
         evaluation = pocket_resnet.evaluate("runs/latest")
         plots.reliability_diagram(evaluation)
     """
-    confidence_N, predicted_N = evaluation.probabilities_NK.max(1)
-    bins = calibration_bins(confidence_N, predicted_N == evaluation.labels_N)
+    bins = calibration_bins(evaluation.confidence_N, evaluation.hit_N)
     drawn, (axes, counts) = stack(WIDTH_IN, (3.9, 1.4))
     axes.plot([0, 100], [0, 100], color=PUBLISHED, linestyle=(0, (4, 2)), linewidth=1.2, label="perfect calibration")
     x = [100 * each.confidence for each in bins]

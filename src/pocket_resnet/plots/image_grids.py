@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket_resnet.data.augment import Targets, resize, to_float
-from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware
 from pocket_resnet.inference.classifier import Classifier
-from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, surest_mistakes
+from pocket_resnet.inference.evaluate import class_probabilities
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.gradcam import gradcam
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.plots.style import DPI, LIMIT, PUBLISHED, canvas, shown, style
@@ -65,9 +65,7 @@ def mistake_grid(evaluation: Evaluation, images_NCHW: Tensor, count: int = 8) ->
         evaluation = pocket_resnet.evaluate("runs/latest", data="digits")
         plots.mistake_grid(evaluation, pocket_resnet.open_data("digits").split("val").images_NCHW)
     """
-    names = [each.name for each in evaluation.per_class]
-    split = Split(images_NCHW, evaluation.labels_N)
-    return contact_sheet(mistakes(split, evaluation.probabilities_NK, names, count))
+    return contact_sheet(mistakes(evaluation, images_NCHW, count))
 
 
 @own_settings()
@@ -106,14 +104,11 @@ def prediction_cell(pixels_HWC: Pixels, predicted: str, true: str, probability: 
     return Cell((pixels_HWC, *more), tuple(lines), marked=predicted != true)
 
 
-def mistakes(split: Split, probabilities_NK: Tensor, class_names: Sequence[str], count: int) -> list[Cell]:
-    """The misclassified images of the split, most confident first."""
-    confidence_N, predicted_N = probabilities_NK.max(1)
-    cells = []
-    for index in surest_mistakes(probabilities_NK, split.labels_N)[:count].tolist():
-        predicted, true = class_names[int(predicted_N[index])], class_names[int(split.labels_N[index])]
-        cells.append(prediction_cell(_pixels(split.images_NCHW[index]), predicted, true, float(confidence_N[index])))
-    return cells
+def mistakes(evaluation: Evaluation, images_NCHW: Tensor, count: int) -> list[Cell]:
+    """The misclassified ones of the evaluated images, most confident first."""
+    chosen_M = evaluation.surest_mistakes(count)
+    rows = zip(images_NCHW[chosen_M], evaluation.outcomes(chosen_M), strict=True)
+    return [prediction_cell(_pixels(image_CHW), *outcome) for image_CHW, outcome in rows]
 
 
 def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tuple[Tensor, list[str]]:

@@ -65,9 +65,7 @@ def find_design(limits: dict[str, str], epochs: int | None = None, num_classes: 
     return design(budget, epochs=planned, num_classes=num_classes)
 
 
-def designed(limits: dict[str, str], epochs: int | None = None, num_classes: int = 10) -> dict[str, Any]:
-    """The result of `find_design` as printed by `design --json`."""
-    chosen = find_design(limits, epochs, num_classes)
-    flags = limits if epochs is None else limits | {"epochs": str(epochs)}
+def design_json(chosen: Design, flags: dict[str, str]) -> dict[str, Any]:
+    """The object that `design --json` prints; `flags` are those of `train` that give this network."""
     costs = {key: value for key, value in summarise(chosen.spec).items() if key != "layers"}
     return costs | {"limits": chosen.budget.given(), "reasons": list(chosen.reasons), "flags": flags}

@@ -4,11 +4,11 @@ Shapes: N validation images, M chosen images, B images, C channels, H x W pixels
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pocket_resnet.inference.evaluation import Evaluation, Outcome
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
 from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, prediction_cell
@@ -19,14 +19,6 @@ from pocket_resnet.reporting.page import Picture
 from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
 
 NUM_IMAGES, NUM_BATCH_IMAGES, NUM_MAPS = 12, 16, 8
-
-
-class Outcome(NamedTuple):
-    """The predicted class, the true class, and the probability of the prediction."""
-
-    predicted: str
-    true: str
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -63,9 +55,11 @@ class RunPage:
 
 def run_page(run: FinishedRun) -> RunPage:
     """The content of the page. A figure without content, such as mistakes when there are none, is left out."""
-    mistakes_M, doubts_M = run.surest_mistakes(NUM_IMAGES), run.doubtful_hits(NUM_IMAGES)
-    explained_M = _worth_explaining(run)
-    overlays = explained(run.model, run.hardware, run.val.images_NCHW[explained_M], run.predicted_N[explained_M])
+    evaluation, images_NCHW = run.evaluation, run.val.images_NCHW
+    mistakes_M, doubts_M = evaluation.surest_mistakes(NUM_IMAGES), evaluation.doubtful_hits(NUM_IMAGES)
+    explained_M = _worth_explaining(evaluation)
+    classes_M = evaluation.predicted_N[explained_M]
+    overlays = explained(run.model, run.hardware, images_NCHW[explained_M], classes_M)
     pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_IMAGES)
     drawn = {
         **_charts(run),
@@ -79,11 +73,11 @@ def run_page(run: FinishedRun) -> RunPage:
         run=run,
         command=command(run),
         recipe=to_toml(run.recipe),
-        mean_confidence=float(run.confidence_N.double().mean()),
+        mean_confidence=float(evaluation.confidence_N.double().mean()),
         most_bars=MOST_BARS,
-        mistakes=_outcomes(run, mistakes_M),
-        doubts=_outcomes(run, doubts_M),
-        explained=_outcomes(run, explained_M),
+        mistakes=evaluation.outcomes(mistakes_M),
+        doubts=evaluation.outcomes(doubts_M),
+        explained=evaluation.outcomes(explained_M),
         batch=TrainingBatch(labels, step, pixels_BHWC.shape[1], share),
         parts=parts(run.recipe.model),
         pictures={name: Picture(png(figure)) for name, figure in drawn.items() if figure is not None},
@@ -101,26 +95,20 @@ def _charts(run: FinishedRun) -> dict[str, Figure | None]:
     }
 
 
-def _worth_explaining(run: FinishedRun) -> Tensor:
+def _worth_explaining(evaluation: Evaluation) -> Tensor:
     """The most confident mistakes, and the first correct image of as many classes as fit."""
-    mistakes = run.surest_mistakes(NUM_MAPS // 2).tolist()
+    mistakes = evaluation.surest_mistakes(NUM_MAPS // 2).tolist()
     first_hits: dict[int, int] = {}
-    for index in run.hit_N.nonzero().flatten().tolist():
-        first_hits.setdefault(int(run.val.labels_N[index]), index)
+    for index in evaluation.hit_N.nonzero().flatten().tolist():
+        first_hits.setdefault(int(evaluation.labels_N[index]), index)
     hits = [first_hits[label] for label in sorted(first_hits)]
-    return run.val.labels_N.new_tensor(mistakes + hits[: NUM_MAPS - len(mistakes)])
+    return evaluation.labels_N.new_tensor(mistakes + hits[: NUM_MAPS - len(mistakes)])
 
 
 def _sheet(run: FinishedRun, chosen_M: Tensor, beside: list[Pixels] | None = None, columns: int = 4) -> Figure | None:
     """The chosen images with their predictions, each with the image `beside` it; None without images."""
     cells = []
-    for position, (index, outcome) in enumerate(zip(chosen_M.tolist(), _outcomes(run, chosen_M), strict=True)):
+    for position, (index, outcome) in enumerate(zip(chosen_M.tolist(), run.evaluation.outcomes(chosen_M), strict=True)):
         pixels_HWC = run.val.images_NCHW[index].permute(1, 2, 0).numpy()
         cells.append(prediction_cell(pixels_HWC, *outcome, *([beside[position]] if beside else [])))
     return contact_sheet(cells, columns) if cells else None
-
-
-def _outcomes(run: FinishedRun, chosen_M: Tensor) -> list[Outcome]:
-    names = run.card.class_names
-    numbers = zip(run.predicted_N[chosen_M], run.val.labels_N[chosen_M], run.confidence_N[chosen_M], strict=True)
-    return [Outcome(names[int(predicted)], names[int(true)], float(sure)) for predicted, true, sure in numbers]

@@ -27,12 +27,13 @@ def write_report(
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     data: str | Path | None = None,
+    device: str = "auto",
 ) -> Path:
     """Write the report on the finished runs in these folders, or on the search in one, and return the page's path.
 
     The page goes to `out`, by default to the run's folder, or to `report` beside the first of several runs. `data` is
-    the current location of the runs' data. Raises PocketError if a run is not finished or is damaged, or if its data is
-    missing or has changed.
+    the current location of the runs' data; `device` computes the predictions. Raises PocketError if a run is not
+    finished or is damaged, or if its data is missing or has changed.
     """
     given = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
     paths = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]
@@ -41,7 +42,7 @@ def write_report(
     if len(paths) == 1 and is_search(paths[0]):
         return _write(expanded(out) if out else paths[0], "search", search_page(paths[0]))
     open_data = opener(data_dir)
-    first, *others = [read_run(path, open_data, data) for path in paths]
+    first, *others = [read_run(path, open_data, data, device) for path in paths]
     first.hardware.use_threads()
     if others:
         return _write(expanded(out) if out else paths[0].parent / "report", "runs", runs_page([first, *others]))

@@ -81,7 +81,7 @@ def _names(runs: Sequence[FinishedRun]) -> list[str]:
 def _compared(name: str, run: FinishedRun, first: FinishedRun) -> Compared:
     points = 100 * (run.evaluation.accuracy - first.evaluation.accuracy)
     is_comparable = run is not first and same_images(first, run)
-    pair = paired_difference(run.hit_N, first.hit_N) if is_comparable else None
+    pair = paired_difference(run.evaluation.hit_N, first.evaluation.hit_N) if is_comparable else None
     return Compared(name, run, to_toml(run.recipe), points, pair)
 
 

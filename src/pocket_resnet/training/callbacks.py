@@ -13,12 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import machine
 from pocket_resnet.errors import UsageError
-from pocket_resnet.inference.evaluate import Evaluation
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.io.files import append_line, write_text
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
@@ -50,8 +49,6 @@ class RunState:
     """The last step whose records earlier processes wrote."""
     evaluation: Evaluation | None = None
     """This process's latest validation."""
-    probabilities_NK: Tensor | None = None
-    """Its probabilities for the validation images, float [N, K]."""
     result: Result | None = None
     """The result, once the run is finished."""
     stops: bool = False

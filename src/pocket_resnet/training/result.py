@@ -7,7 +7,7 @@ from pathlib import Path
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import machine
 from pocket_resnet.errors import ArtifactError
-from pocket_resnet.inference.evaluate import Evaluation
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.model.artifact import folder_name
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.counts import num_macs, num_params

@@ -13,7 +13,8 @@ from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import Hardware, choose, explained_memory
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
-from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, summarise
+from pocket_resnet.inference.evaluate import class_probabilities
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.training_data import overlap
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.recipe.schema import Recipe
@@ -233,8 +234,8 @@ class _Run:
         with self._as_released():
             own_nK = class_probabilities(self.trainer.model, val.images_NCHW[rows], self.hardware, precision=precision)
         probabilities_NK = self.processes.gather_rows(own_nK)
-        evaluation = summarise(probabilities_NK, val.labels_N, self.source.class_names, "val", 1, precision)
-        self.state.probabilities_NK, self.state.evaluation = probabilities_NK, evaluation
+        evaluation = Evaluation(probabilities_NK, val.labels_N, self.source.class_names, "val", 1, precision)
+        self.state.evaluation = evaluation
         return evaluation
 
     def _refuse_non_finite_state(self) -> None:
@@ -270,10 +271,9 @@ class _Run:
             _log.warning(
                 f"the last steps trained at {size} pixels, but evaluation uses {full_size}: expect lower accuracy"
             )
-        evaluation = self.state.evaluation
+        evaluation, val = self.state.evaluation, self.state.val
         if evaluation is None or evaluation.precision != "fp32":
             evaluation = self._validate()
-        val = self.state.val
         num_trained_on = self.folder.trained_on(val.images_NCHW)  # before a fork, or by the run in `init_from`
         result = result_of(
             trainer,

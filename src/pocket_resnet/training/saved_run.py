@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pocket_resnet.data.datasets import data_name, open_source
+from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.loader import Loader
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import ArtifactError, PocketError, UsageError
-from pocket_resnet.inference.evaluate import Evaluation, class_probabilities, renumber, summarise, surest_mistakes
-from pocket_resnet.inference.training_data import caveat, changes_text, reopen, trained_fingerprint
+from pocket_resnet.inference.evaluate import evaluate, renumber
+from pocket_resnet.inference.evaluation import Evaluation
+from pocket_resnet.inference.training_data import caveat, changes_text, open_data_of, trained_fingerprint
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
 from pocket_resnet.model.card import Card
@@ -35,7 +36,7 @@ from pocket_resnet.training.result import Result, read_result
 
 @dataclass(eq=False)
 class FinishedRun:
-    """A finished run, its network on `hardware`, and its probabilities for the validation images."""
+    """A finished run, its network on `hardware`, and its evaluation on the validation images."""
 
     path: Path
     recipe: Recipe
@@ -46,27 +47,13 @@ class FinishedRun:
     val: Split
     model: ResNet
     hardware: Hardware
-    probabilities_NK: Tensor
     evaluation: Evaluation
     notices: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        self.confidence_N, self.predicted_N = self.probabilities_NK.max(1)
-        self.hit_N = self.predicted_N == self.val.labels_N
 
     @property
     def name(self) -> str:
         """The folder's real name, also if it was opened by a link such as `runs/latest`."""
         return self.path.resolve().name
-
-    def surest_mistakes(self, count: int) -> Tensor:
-        """The indices of wrongly classified images, most confident first."""
-        return surest_mistakes(self.probabilities_NK, self.val.labels_N)[:count]
-
-    def doubtful_hits(self, count: int) -> Tensor:
-        """The indices of correctly classified images, least confident first."""
-        hits_M = self.hit_N.nonzero().flatten()
-        return hits_M[self.confidence_N[hits_M].argsort(stable=True)][:count]
 
 
 Opener = Callable[[Recipe], Source]
@@ -89,13 +76,16 @@ def opener(data_dir: str | Path | None) -> Opener:
 
 
 @own_settings()
-def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path | None = None) -> FinishedRun:
-    """The finished run in this folder, evaluated; `data` is the current location of its data.
+def read_run(
+    path: str | Path, open_data: Opener | None = None, data: str | Path | None = None, device: str = "auto"
+) -> FinishedRun:
+    """The finished run in this folder, evaluated on the device; `data` is the current location of its data.
 
-    Raises UsageError if there is no finished run, ArtifactError if it is damaged, DataError if its data are missing or,
-    unless `data` names them, have changed.
+    Raises UsageError if there is no finished run or no such device, ArtifactError if the run is damaged, DataError if
+    its data are missing or, unless `data` names them, have changed.
     """
-    path = expanded(path)
+    path, hardware = expanded(path), choose(device)
+    hardware.use_threads()
     recipe_path = path / "recipe.toml"
     if not recipe_path.is_file():
         raise UsageError("no run here", where=path, hint="give the folder of a finished run")
@@ -103,14 +93,12 @@ def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path
         raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
     recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
     model, card = load_model(path)
-    source = _open(path, card, recipe, open_data or opener(None), data)
+    open_recipe = open_data or opener(None)
+    source = open_data_of(path, card, data, lambda name: open_recipe(override(recipe, {"data.name": name})))
     recipe = override(recipe, {"data.name": source.name})
     val = renumber(source.split("val"), source.class_names, card.class_names)
-    hardware = choose()
-    hardware.use_threads()
     model = hardware.place(model)
-    probabilities_NK = class_probabilities(model, val.images_NCHW, hardware)
-    evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
+    evaluation = evaluate(model, val, card.class_names, hardware, split_name="val")
     return FinishedRun(
         path=path,
         recipe=recipe,
@@ -121,17 +109,9 @@ def read_run(path: str | Path, open_data: Opener | None = None, data: str | Path
         val=val,
         model=model,
         hardware=hardware,
-        probabilities_NK=probabilities_NK,
         evaluation=evaluation,
         notices=tuple(_notices(path, card, source, val, evaluation, result)),
     )
-
-
-def _open(path: Path, card: Card, recipe: Recipe, open_data: Opener, data: str | Path | None) -> Source:
-    def open_named(name: str) -> Source:
-        return open_data(override(recipe, {"data.name": name}))
-
-    return reopen(path, card, open_named) if data is None else open_named(data_name(data))
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

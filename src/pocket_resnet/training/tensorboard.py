@@ -87,12 +87,11 @@ class TensorBoard(Callback):
     def _show(self, run: RunState, batch_step: int) -> None:
         """Add pictures of the last validation, and of that step's batch with the current losses."""
         assert run.evaluation is not None
-        assert run.probabilities_NK is not None
-        names = [result.name for result in run.evaluation.per_class]
+        names = run.evaluation.class_names
         batch = run.trainer.loader.batch(batch_step)
         pixels_BHWC, labels = image_grids.as_shown(batch.x_BCHW, batch.targets, names)
         sheets = {
-            "validation/mistakes": image_grids.mistakes(run.val, run.probabilities_NK, names, NUM_IMAGES),
+            "validation/mistakes": image_grids.mistakes(run.evaluation, run.val.images_NCHW, NUM_IMAGES),
             "training/batch": image_grids.batch(pixels_BHWC[:NUM_IMAGES], labels[:NUM_IMAGES]),
         }
         figures = {name: contact_sheet(sheet) for name, sheet in sheets.items() if sheet}

@@ -18,7 +18,7 @@ from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import NonFiniteError, UsageError
-from pocket_resnet.inference.evaluate import class_probabilities, summarise
+from pocket_resnet.inference.evaluate import evaluate
 from pocket_resnet.inference.latency import network_latencies
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.counts import FP32_BYTES, num_macs, num_params
@@ -151,9 +151,8 @@ def measure_rung(result: Result, image_size: int, context: TrialContext) -> dict
     model, card = load_model(Path(result.model))
     context.hardware.use_threads()
     val = context.source.split("val")
-    placed = context.hardware.place(model)
-    probabilities_NK = class_probabilities(placed, val.images_NCHW, context.hardware, image_size=image_size)
-    evaluation = summarise(probabilities_NK, val.labels_N, card.class_names, "val", views=1)
+    placed, hardware = context.hardware.place(model), context.hardware
+    evaluation = evaluate(placed, val, card.class_names, hardware, split_name="val", image_size=image_size)
     return {"steps": result.steps, "image_size": image_size, "nll": evaluation.nll, "accuracy": evaluation.accuracy}
 
 
