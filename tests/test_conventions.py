@@ -30,7 +30,7 @@ def test_files_and_functions_are_short() -> None:
 
 
 def test_nothing_loads_a_pickle() -> None:
-    """Row 29: but CIFAR's restricted unpickler, a class of its own."""
+    """But CIFAR's restricted unpickler, a class of its own."""
     for path in written():
         text = (PACKAGE / path).read_text(encoding="utf-8")
         assert not re.search(r"torch\.(load|save)\(|pickle\.loads?\(|allow_pickle=True", text), path

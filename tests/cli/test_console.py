@@ -71,7 +71,7 @@ def test_class_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    """Row 53: one line per image, for any name and class."""
+    """One line per image, for any name and class."""
     console.print_predictions([FilePrediction("a\nb\udce9", Prediction("c\nd", 1.0, (("c\nd", 1.0),)))])
     assert capsys.readouterr().out == "a\\nb\\udce9: c\\nd 100.0%\n"
 
@@ -83,7 +83,7 @@ LONG = ("short-haired domestic cat", "a" * 70, "dog")
 def test_narrow_terminals_keep_names(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 53: names and numbers are kept. A table that does not fit has two lines a row: the name and the rest."""
+    """Names and numbers are kept. A table that does not fit has two lines a row: the name and the rest."""
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -106,7 +106,7 @@ def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
-    """Row 59: a line each."""
+    """A line each."""
     names = tuple(f"class {number}" for number in range(1_000))
     evaluation = Evaluation(torch.eye(1_000), torch.arange(1_000), names, "val")
     console.print_evaluation(evaluation)

@@ -40,7 +40,7 @@ def test_a_file_and_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_link_is_written_through(tmp_path: Path) -> None:
-    """Row 51: links to a file, to another link, and to a file that does not exist yet."""
+    """Links to a file, to another link, and to a file that does not exist yet."""
     (tmp_path / "kept").mkdir()
     for name, target in (("link", "kept/a.json"), ("further", "link"), ("dangling", "kept/b.json")):
         (tmp_path / name).symlink_to(target)
@@ -51,7 +51,6 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
 
 
 def test_a_fifo_is_written_into(tmp_path: Path) -> None:
-    """Row 51."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen(["cat", str(fifo)], stdout=subprocess.PIPE) as reader:
@@ -61,7 +60,7 @@ def test_a_fifo_is_written_into(tmp_path: Path) -> None:
 
 
 def test_a_device_is_written_into() -> None:
-    """Row 51: /dev/null stays what it is; a full device is a full disk."""
+    """/dev/null stays what it is; a full device is a full disk."""
     tell(Path("/dev/null"))
     assert Path("/dev/null").is_char_device()
     with pytest.raises(EnvironmentFault, match="/dev/full: the disk is full"):
@@ -71,7 +70,7 @@ def test_a_device_is_written_into() -> None:
 @pytest.mark.parametrize("spelling", ["-", "/dev/stdout", "/dev/fd/1"])
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_standard_output_as_a_file(spelling: str, kind: str, tmp_path: Path) -> None:
-    """Row 51: as with `--json`, nothing else is written to it, and a redirection is not replaced."""
+    """As with `--json`, nothing else is written to it, and a redirection is not replaced."""
     command = [sys.executable, "-m", "pocket_resnet", "summary", "resnet20", "--out", spelling]
     redirected = tmp_path / "output.json"
     with redirected.open("w") as file:

@@ -190,7 +190,7 @@ def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pyte
 
 
 def test_rich_exits_with_141_on_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 51: rich exits with 1 when it writes to the closed pipe itself."""
+    """Rich exits with 1 when it writes to the closed pipe itself."""
 
     def dispatch(_arguments: list[str], _debug: bool) -> None:
         try:

@@ -84,7 +84,7 @@ def test_csv_quotes_odd_names(run: Run, trained: Path, picture: Path, here: Path
 def test_a_bad_file_does_not_stop_the_others(
     run: Run, trained: Path, here: Path, as_csv: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows 21, 22: in every batch; the exit code is 3, and each bad file is named as it was given."""
+    """In every batch; the exit code is 3, and each bad file is named as it was given."""
     monkeypatch.setattr(predict, "BATCH", 2)
     os.mkfifo(here / "many" / "fifo")
     code, out, err = run("predict", trained, "b.png", "./bad.png", "none*.png", "many", "many/fifo", "a.png", as_csv)

@@ -1,4 +1,4 @@
-"""Row 53: standard streams that are closed, broken, or whose encoding lacks characters of the names."""
+"""Standard streams that are closed, broken, or whose encoding lacks characters of the names."""
 
 import json
 import os
@@ -47,13 +47,13 @@ def test_json_stays_alone_where_standard_error_is_closed(tmp_path: Path) -> None
     "arguments", ["summary resnet20", "summary resnet20 --json", "train --help", "--help", "data digits"]
 )
 def test_a_closed_pipe_on_standard_output_exits_with_141(arguments: str) -> None:
-    """Row 51: no message; exit code 141, like any program that SIGPIPE ends."""
+    """No message; exit code 141, like any program that SIGPIPE ends."""
     done = shell(f"POCKET {arguments} | true; exit ${{PIPESTATUS[0]}}")
     assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_closed_pipe_on_standard_error_does_not_stop_training(tmp_path: Path) -> None:
-    """Row 51: the run ends as usual; then its result cannot be printed."""
+    """The run ends as usual; then its result cannot be printed."""
     words = "--data digits --min-steps 0 --epochs 2 --batch-size 64 --validate-every 1 --no-report --run r"
     words += " --model.widths 8 16 16 --model.stem-width 8 --norm-images 64"
     done = shell(f"POCKET train fast {words} 2>&1 | head -n 1; exit ${{PIPESTATUS[0]}}", tmp_path)

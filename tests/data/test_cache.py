@@ -165,7 +165,6 @@ def test_damaged_index_is_ignored(make_folder: Any) -> None:
 
 
 def test_data_folder_that_cannot_be_written(make_folder: Any, tmp_path: Path) -> None:
-    """Row 13."""
     root = make_folder({"a": 4})
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EnvironmentFault, match="cannot write") as raised:

@@ -81,7 +81,7 @@ def test_data_dir_may_be_the_folder_itself_and_binary_comes_first(cifar10: Any, 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None:
-    """Row 26: exit code 3."""
+    """Exit code 3."""
     path = cifar10.write(tmp_path, folder) / cifar10.family.layouts[FOLDERS.index(folder)].train[2]
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
@@ -128,7 +128,7 @@ def test_damaged_record_of_checks_is_ignored(cifar10: Any, tmp_path: Path) -> No
 
 
 def test_read_only_folder_works(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 13: files that are already there can be used."""
+    """Files that are already there can be used."""
 
     def refuse(path: Path, _content: bytes) -> None:
         raise EnvironmentFault("cannot write", where=path)
@@ -164,7 +164,7 @@ def test_first_seen_md5_is_recorded_where_none_is_published(cifar100: Any, tmp_p
 
 
 def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
-    """Row 26: a file cut between two records, where no MD5 is published."""
+    """A file cut between two records, where no MD5 is published."""
     path = cifar100.write(tmp_path, "cifar-100-binary") / "train.bin"
     whole = path.read_bytes()
     for content in (whole[: -3 * 3074], whole + whole[:3074]):
@@ -176,7 +176,6 @@ def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_training_splits_never_open_the_test_file(cifar10: Any, tmp_path: Path, folder: str) -> None:
-    """Row 40."""
     cifar10.write(tmp_path, folder)
     with watch_opens() as opened:
         source = open_source("cifar10", data_dir=tmp_path)

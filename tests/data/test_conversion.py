@@ -1,4 +1,4 @@
-"""Row 57: images as Python programs hold them: converted if unambiguous, else refused."""
+"""Images as Python programs hold them: converted if unambiguous, else refused."""
 
 import io
 from collections.abc import Iterator

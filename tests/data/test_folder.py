@@ -38,7 +38,7 @@ def test_plain_folder(make_folder: Any, logged: pytest.LogCaptureFixture) -> Non
 
 
 def test_given_parts_are_matched_by_name(make_folder: Any) -> None:
-    """Row 19: mapped by name."""
+    """Mapped by name."""
     root = parts(make_folder, "p", train={"a": 3, "b": 1}, val={"b": 2, "a": 1}, test={"a": 1, "b": 4})
     source = opened(root)
     assert torch.bincount(source.split("train").labels_N).tolist() == [3, 1]
@@ -49,7 +49,7 @@ def test_given_parts_are_matched_by_name(make_folder: Any) -> None:
 
 
 def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
-    """Row 19: val misses a class or adds one, or a class is empty; refused with the class named."""
+    """Val misses a class or adds one, or a class is empty; refused with the class named."""
     cases = {
         "misses": ({"a": 2, "b": 2}, {"a": 1}, "val: classes of train/ missing: b"),
         "adds": ({"a": 2, "b": 2}, {"a": 1, "b": 1, "c": 1}, "val: classes that train/ does not have: c"),
@@ -67,7 +67,6 @@ def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
 
 
 def test_empty_classes_are_all_listed(make_folder: Any) -> None:
-    """Row 19."""
     root = make_folder({"a": 1, "b": 0, "c": 0})
     (root / "b" / ".DS_Store").write_bytes(b"x")
     with pytest.raises(DataError, match="class folders without an image: b, c") as raised:
@@ -80,7 +79,7 @@ def test_a_class_may_be_called_train(make_folder: Any) -> None:
 
 
 def test_class_of_one_image_is_trained_on_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 19: named, because it has no validation image."""
+    """Named, because it has no validation image."""
     source = opened(make_folder({"a": 1, "b": 5}))
     assert torch.bincount(source.split("train").labels_N).tolist() == [1, 4]
     assert "classes with only one distinct image, used for training only: a" in logged.messages
@@ -91,7 +90,6 @@ def test_class_of_one_image_is_trained_on_and_named(make_folder: Any, logged: py
 
 
 def test_cut_is_stable_under_renaming_and_adding(make_folder: Any) -> None:
-    """Row 44."""
     root = make_folder({"a": 40})
     held = {image.numpy().tobytes() for image in opened(root).split("val").images_NCHW}
     for path in list((root / "a").iterdir()):
@@ -112,7 +110,6 @@ def test_fingerprint_is_of_content_names_and_size(make_folder: Any, tmp_path: Pa
 
 
 def test_training_splits_never_open_test_files(make_folder: Any) -> None:
-    """Row 40."""
     root = parts(make_folder, "p", train={"a": 5, "b": 5}, test={"a": 2, "b": 2})
     with watch_opens() as paths:
         source = opened(root)
@@ -126,7 +123,7 @@ def test_training_splits_never_open_test_files(make_folder: Any) -> None:
 
 
 def test_odd_names_work(make_folder: Any) -> None:
-    """Row 21: Unicode, spaces, newlines and long names."""
+    """Unicode, spaces, newlines and long names."""
     names = ["ünïcödé 猫", "two words", "new\nline", "x" * 200, "-rf", "a'b\"c"]
     root = make_folder(dict.fromkeys(names, 2))
     Image.new("RGB", (2, 2)).save(root / "two words" / "bild\n ß 1.png")
@@ -137,7 +134,7 @@ def test_odd_names_work(make_folder: Any) -> None:
 
 
 def test_names_that_are_no_text(make_folder: Any) -> None:
-    """Row 21: allowed for files, refused for classes, because a model's card is text."""
+    """Allowed for files, refused for classes, because a model's card is text."""
     root = make_folder({"a": 2, "b": 2})
     (root / "a" / "0.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
     assert len(opened(root).split("all")) == 4
@@ -149,7 +146,7 @@ def test_names_that_are_no_text(make_folder: Any) -> None:
 
 @pytest.mark.timeout(20)
 def test_links_fifos_and_hidden_files(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 21: loops, escapes and FIFOs are skipped, reported and never waited for."""
+    """Loops, escapes and FIFOs are skipped, reported and never waited for."""
     root = make_folder({"a": 2, "b": 2})
     outside = make_folder({"c": 1}, name="outside")
     (root / "a" / "loop").symlink_to(root)
@@ -174,7 +171,7 @@ def test_links_fifos_and_hidden_files(make_folder: Any, logged: pytest.LogCaptur
 
 
 def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 22: content decides; text, empty and truncated files are refused."""
+    """Content decides; text, empty and truncated files are refused."""
     root = make_folder({"a": 3, "b": 3})
     whole = (root / "a" / "0.png").read_bytes()
     (root / "a" / "0.png").rename(root / "a" / "really a png.jpg")
@@ -195,7 +192,6 @@ def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.M
 
 
 def test_duplicates_are_counted(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 25."""
     root = parts(make_folder, "p", train={"a": 3, "b": 3}, val={"a": 2, "b": 2})
     shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")
     opened(root)

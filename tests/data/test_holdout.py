@@ -69,7 +69,7 @@ def images(source: Source, which: Any) -> set[bytes]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_folder_that_grows(make_folder: Any, seed: int) -> None:
-    """Row 44: from 40 to 160 images a class no validation image becomes a training image or the other way round."""
+    """From 40 to 160 images a class no validation image becomes a training image or the other way round."""
     counts = {"a": 40, "b": 40, "c": 40, "d": 40}
     before = opened(make_folder(counts, name="few", seed=seed))
     train, val = images(before, "train"), images(before, "val")
@@ -91,7 +91,7 @@ def test_class_too_small_for_the_rule_is_named(make_folder: Any, logged: pytest.
 
 
 def test_copies_are_on_one_side(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 44: of each image another one, in the other class too."""
+    """Of each image another one, in the other class too."""
     root = make_folder({"a": 20, "b": 20})
     for path in [*root.rglob("*.png")]:
         for name in ("a", "b"):

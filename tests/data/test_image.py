@@ -36,14 +36,14 @@ def test_jpeg() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_grey_and_deep_grey_are_scaled(kind: str) -> None:
-    """Row 24: grey of 8 and 16 bits."""
+    """Grey of 8 and 16 bits."""
     expected = np.repeat(GREY[..., None], 3, axis=2)
     np.testing.assert_array_equal(decode(encoded(GREY, kind)), expected)
     np.testing.assert_array_equal(decode(encoded(GREY.astype(np.uint16) * 257, kind)), expected)
 
 
 def test_deep_colour_is_scaled() -> None:
-    """Row 24: colour of 16 bits."""
+    """Colour of 16 bits."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in RGB.astype(np.uint16) * 257)
     np.testing.assert_array_equal(decode(png(4, 5, 16, 2, rows)), RGB)
 
@@ -54,7 +54,7 @@ def test_one_bit() -> None:
 
 
 def test_alpha_lies_over_white() -> None:
-    """Row 24: RGBA, and grey with alpha."""
+    """RGBA, and grey with alpha."""
     alpha = RGB[..., 2]
     decoded = decode(encoded(np.dstack([RGB, alpha])))
     assert np.abs(decoded - over_white(RGB, alpha)).max() <= 1
@@ -64,7 +64,7 @@ def test_alpha_lies_over_white() -> None:
 
 
 def test_palette_with_and_without_transparency() -> None:
-    """Row 24: palettes."""
+    """Palettes."""
     picture = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2), "L").convert("P")
     picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
     colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], np.uint8)
@@ -87,7 +87,6 @@ def test_one_transparent_grey_becomes_white(depth: int) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk(kind: str) -> None:
-    """Row 24."""
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     options = {"quality": 100} if kind == "JPEG" else {}
     assert np.abs(decode(encoded(cyan, kind, **options)).astype(int) - (0, 255, 255)).max() <= 3
@@ -95,7 +94,7 @@ def test_cmyk(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_first_frame(kind: str) -> None:
-    """Row 24: animations."""
+    """Animations."""
     frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -105,7 +104,7 @@ def test_first_frame(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(kind: str, orientation: int) -> None:
-    """Row 24: all eight orientations, in every format that knows them."""
+    """All eight orientations, in every format that knows them."""
     upright = np.zeros((16, 24, 3), np.uint8)
     upright[:8, :12], upright[:8, 12:], upright[8:, :12] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     undo: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -165,13 +164,13 @@ def test_draft_of_a_large_jpeg_is_close_to_the_full_decode() -> None:
 
 @pytest.mark.parametrize("size", [None, 1, 32])
 def test_one_pixel(size: int | None) -> None:
-    """Row 23: 1 x 1 works."""
+    """1 x 1 works."""
     assert (decode(encoded(np.full((1, 1, 3), 77, np.uint8)), size) == 77).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG"])
 def test_content_decides_the_format_and_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
-    """Row 22: wrong extension; no grey fill at any truncation."""
+    """Wrong extension; no grey fill at any truncation."""
     pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
     content = encoded(pixels, kind)
     (tmp_path / "wrong.txt").write_bytes(content)
@@ -201,7 +200,7 @@ def test_content_decides_the_format_and_truncated_files_are_refused(kind: str, t
     ids=["empty", "text", "pickle", "svg", "eps", "cut", "huge", "bomb", "long", "float"],
 )
 def test_refused(content: bytes, what: str, tmp_path: Path) -> None:
-    """Rows 22, 23: files that are not images, or exceed the limits by their header; the file is named."""
+    """Files that are not images, or exceed the limits by their header; the file is named."""
     path = tmp_path / "some picture.png"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=what):

@@ -17,7 +17,6 @@ from pocket_resnet.data.image import ImageError, decode, read_file
 
 
 def test_too_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 23."""
     monkeypatch.setattr(image_module, "MAX_NUM_FRAMES", 2)
     frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "lime", "blue")]
     with pytest.raises(ImageError, match="3 frames are over the limit of 2"):
@@ -25,7 +24,7 @@ def test_too_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_odd_files_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 21: FIFOs and devices are no images."""
+    """FIFOs and devices are no images."""
     os.mkfifo(tmp_path / "fifo")
     for path, what in {
         tmp_path / "fifo": "not a regular file",
@@ -82,7 +81,7 @@ def test_a_small_file_takes_little_memory(picture: Path) -> None:
 
 
 def test_refusals_take_less_than_100_mb(tmp_path: Path) -> None:
-    """Row 23: a process of its own that does nothing else; getrusage would start from the peak of this one."""
+    """A process of its own that does nothing else; getrusage would start from the peak of this one."""
     for number, content in enumerate(crafted_headers()):
         (tmp_path / str(number)).write_bytes(content)
     script = """

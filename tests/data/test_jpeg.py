@@ -44,7 +44,7 @@ def encoded(image: Image.Image, **options: Any) -> bytes:
 @pytest.mark.parametrize("size", [None, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_inside_is_refused(kind: str, size: int | None) -> None:
-    """Row 47: zeros over a third of the scan, a hole, an end marker too early; at full and reduced size."""
+    """Zeros over a third of the scan, a hole, an end marker too early; at full and reduced size."""
     content = encoded(picture(), **KINDS[kind])
     half, third = len(content) // 2, len(content) // 3
     damaged = {
@@ -63,7 +63,7 @@ def test_damage_inside_is_refused(kind: str, size: int | None) -> None:
 @pytest.mark.parametrize("size", [None, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_with_complete_scans_are_used(kind: str, size: int | None) -> None:
-    """Row 47: only the end marker is missing, or other bytes follow it."""
+    """Only the end marker is missing, or other bytes follow it."""
     content = encoded(picture(), **KINDS[kind])
     whole = decode(content, size)
     for same in (content[:-2], content[:-1], content + b"trailing " * 99, content + END, content + content):
@@ -77,7 +77,7 @@ def with_version(content: bytes, version: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_bytes_outside_of_the_picture_do_not_matter(kind: str) -> None:
-    """Row 47: an unknown JFIF version, stray bytes in the header or before the end marker; all at once too."""
+    """An unknown JFIF version, stray bytes in the header or before the end marker; all at once too."""
     content = encoded(picture(), **KINDS[kind])
     whole = decode(content)
     table = content.index(b"\xff\xdb")
@@ -97,7 +97,7 @@ def test_odd_bytes_outside_of_the_picture_do_not_matter(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stray_bytes_do_not_hide_damage(kind: str) -> None:
-    """Row 47: bytes that damage leaves before the end marker do not count as stray bytes."""
+    """Bytes that damage leaves before the end marker do not count as stray bytes."""
     content = with_version(encoded(picture(), **KINDS[kind]), b"\0\0")
     half, third = len(content) // 2, len(content) // 3
     for bad in (
@@ -114,7 +114,7 @@ def test_stray_bytes_do_not_hide_damage(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive"])
 def test_truncated_anywhere(kind: str) -> None:
-    """Row 47: refused, also between two scans of a progressive file, unless only the end marker is missing."""
+    """Refused, also between two scans of a progressive file, unless only the end marker is missing."""
     content = encoded(picture(24, 32), **KINDS[kind])
     whole, num_whole = decode(content), 0
     for length in range(content.index(b"\xff\xda"), len(content)):
@@ -181,7 +181,7 @@ def grey(width: int, height: int) -> bytes:
 
 
 def test_limits_of_large_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 48: decoded at a scale that keeps them within the limit for pixels."""
+    """Decoded at a scale that keeps them within the limit for pixels."""
     content, progressive = grey(640, 320), encoded(picture(320, 640), progressive=True)
     monkeypatch.setattr(image_module, "MAX_PIXELS", 60_000)
     for size in (8, 32, 64, 160):
@@ -198,7 +198,6 @@ def test_limits_of_large_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_a_phones_108_megapixels_take_little_memory(tmp_path: Path) -> None:
-    """Row 48."""
     (tmp_path / "phone.jpg").write_bytes(grey(12_000, 9_024))
     script = """
 import re, sys

@@ -52,7 +52,7 @@ def counts(layout: Layout) -> dict[str, dict[str, int]]:
 def test_names_of_splits(
     build: Any, names: dict[str, str], message: str | None, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 45: several names, in any case."""
+    """Several names, in any case."""
     layout = read(build(*(f"{name}/{class_name}" for name in names.values() for class_name in ("cat", "dog"))))
     assert counts(layout) == {split: {"cat": 2, "dog": 2} for split in names}
     assert not layout.is_plain
@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_with_a_hint(build: Any, case: str) -> None:
-    """Rows 45, 50: ambiguous or too deeply nested layouts; the hint shows a clear one."""
+    """Ambiguous or too deeply nested layouts; the hint shows a clear one."""
     folders, what, hint = REFUSED[case]
     with pytest.raises(DataError, match=what) as raised:
         read(build(*folders))
@@ -107,7 +107,7 @@ def test_refused_with_a_hint(build: Any, case: str) -> None:
 def test_flat_test_folder_is_left_out(
     build: Any, folders: list[str], name: str, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 45: with a warning."""
+    """With a warning."""
     layout = read(build(*folders, name))
     assert counts(layout) == {"train": {"cat": 2, "dog": 2}}
     assert logged.messages == [f"{name.strip('/')}/ has no class folders: ignored"]
@@ -117,7 +117,7 @@ def test_flat_test_folder_is_left_out(
 def test_test_folder_with_one_unknown_folder_is_left_out(
     build: Any, name: str, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 45: unlabelled images in one folder, as some loaders expect them; other differences are refused."""
+    """Unlabelled images in one folder, as some loaders expect them; other differences are refused."""
     layout = read(build("train/cat", "train/dog", f"{name}/all"))
     assert list(layout.splits) == ["train"]
     assert logged.messages[-1] == f"{name}/ has one folder, which is not a class of train/: ignored"
@@ -127,7 +127,6 @@ def test_test_folder_with_one_unknown_folder_is_left_out(
 
 
 def test_many_classes_are_not_all_listed(build: Any) -> None:
-    """Row 59."""
     root = build("train/cat", "train/dog", *(f"val/{number:03}" for number in range(100)))
     with pytest.raises(DataError, match=r"does not have: 000, .*, 019, … and 80 more; classes of train/ missing"):
         read(root)
@@ -146,7 +145,7 @@ def test_one_class_with_images_at_any_depth(build: Any) -> None:
 
 
 def test_unicode_forms_are_matched(build: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 50: val/ has another form than train/; train's is the class."""
+    """Val/ has another form than train/; train's is the class."""
     layout = read(build(f"train/{NFD}", f"val/{NFC}", f"test/{NFD}"))
     assert counts(layout) == {split: {NFD: 2} for split in ("train", "val", "test")}
     assert {image.class_name for image in layout.splits["val"][NFD]} == {NFD}
@@ -155,7 +154,7 @@ def test_unicode_forms_are_matched(build: Any, logged: pytest.LogCaptureFixture)
 
 
 def test_links_are_named_where_a_class_is_empty(build: Any, tmp_path: Path) -> None:
-    """Row 49: because its links leave the data set."""
+    """Because its links leave the data set."""
     root = build("cat", "dog/")
     (tmp_path / "outside.png").write_bytes(b"content")
     for number in range(3):
@@ -175,7 +174,7 @@ def test_links_are_named_where_a_class_is_empty(build: Any, tmp_path: Path) -> N
 
 
 def test_4000_classes_are_looked_through_once(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 59: 20,000 files; each folder is read a fixed number of times."""
+    """20,000 files; each folder is read a fixed number of times."""
     root = build("first")
     for number in range(4_000):
         (root / f"{number}").mkdir()

@@ -40,7 +40,7 @@ def said(logged: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_remains_of_systems(make_folder: Any, split: str, logged: pytest.LogCaptureFixture) -> None:
-    """Row 46: at every depth, they are neither images nor classes, and not reported."""
+    """At every depth, they are neither images nor classes, and not reported."""
     root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
     for folder in (root, root / split, root / split / "cat"):
         if not (folder / ".git").exists():
@@ -72,7 +72,7 @@ OURS = {
 @pytest.mark.parametrize("beside", ["", "train/", "train/cat/"])
 @pytest.mark.parametrize("name", OURS)
 def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytest.LogCaptureFixture) -> None:
-    """Row 46: `--data .` with runs beside the classes; recognised by their content."""
+    """`--data .` with runs beside the classes; recognised by their content."""
     split = "train/" if beside else ""
     root = make_folder({f"{split}cat": 3, f"{split}dog": 3})
     for path in OURS[name]:
@@ -85,7 +85,7 @@ def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytes
 
 
 def test_a_class_may_be_called_runs(make_folder: Any) -> None:
-    """Row 46: a name alone decides nothing."""
+    """A name alone decides nothing."""
     assert opened(make_folder({"runs": 2, "models/deeper": 2, "cache": 2})).class_names == ("cache", "models", "runs")
 
 
@@ -93,7 +93,7 @@ def test_a_class_may_be_called_runs(make_folder: Any) -> None:
     "path", ["recipe.toml", "model.safetensors", "report.html", "report.html plots/1.png", "recipe.toml checkpoints/1"]
 )
 def test_a_class_with_a_file_named_like_ours_stays(make_folder: Any, path: str) -> None:
-    """Row 46: its images count, and the file is named like any other that is not an image."""
+    """Its images count, and the file is named like any other that is not an image."""
     root = make_folder({"cat": 3, "dog": 3})
     for name in path.split():
         (root / "cat" / name).parent.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def test_a_class_with_a_file_named_like_ours_stays(make_folder: Any, path: str) 
 
 
 def test_links_inside_the_data_set_are_followed(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 49: images, folders of images, class folders, a split, and the data set."""
+    """Images, folders of images, class folders, a split, and the data set."""
     root = make_folder({"train/cat": 3, "train/dog": 2, "more/a": 2}, name="real")
     (root / "more").rename(root / ".more")
     (root / "train" / "cat" / "linked.png").symlink_to("../../.more/a/0.png")
@@ -124,7 +124,7 @@ def test_links_inside_the_data_set_are_followed(make_folder: Any, logged: pytest
 
 @pytest.mark.timeout(20)
 def test_other_links_are_counted_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 49: links that leave the data set are not followed; loops end."""
+    """Links that leave the data set are not followed; loops end."""
     root = make_folder({"cat": 2, "dog": 2})
     outside = make_folder({"owl": 2}, name="outside")
     (root / "owl").symlink_to(outside / "owl")
@@ -152,7 +152,7 @@ def test_other_links_are_counted_and_named(make_folder: Any, logged: pytest.LogC
 
 
 def test_a_folder_reached_twice_counts_once(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 49: within a class."""
+    """Within a class."""
     root = make_folder({"cat": 2, "cat/deeper": 2, "dog": 2})
     (root / "cat" / "same").symlink_to("deeper")
     source = opened(root)
@@ -161,7 +161,7 @@ def test_a_folder_reached_twice_counts_once(make_folder: Any, logged: pytest.Log
 
 
 def test_a_link_beside_its_target_changes_nothing(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
-    """Row 49: for any link name and depth, the folder keeps its own name."""
+    """For any link name and depth, the folder keeps its own name."""
     root = make_folder({"cat": 2, "cat/deep/deeper": 2, "dog": 2})
     before = opened(root).fingerprint
     for name in ("a", "z"):

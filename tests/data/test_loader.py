@@ -64,7 +64,6 @@ def test_the_dropped_image_is_another_one_each_epoch() -> None:
 
 
 def test_batch_beyond_the_data() -> None:
-    """Row 15."""
     assert steps_of(5, 5).per_epoch == 1
     with pytest.raises(UsageError, match="batch_size 6 exceeds the 5 training images"):
         steps_of(5, 6)

@@ -1,4 +1,4 @@
-"""Row 56: Pillow's warnings are ignored while it decodes for us, and the caller's filters are back afterwards."""
+"""Pillow's warnings are ignored while it decodes for us, and the caller's filters are back afterwards."""
 
 import io
 import threading

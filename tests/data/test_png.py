@@ -45,7 +45,7 @@ METADATA: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
 @pytest.mark.parametrize("kind", METADATA)
 def test_metadata_do_not_matter(kind: str, before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 48: more than 1 MB of it, or a wrong sum, before or behind the pixels."""
+    """More than 1 MB of it, or a wrong sum, before or behind the pixels."""
     monkeypatch.setattr("pocket_resnet.data.image.MAX_FILE_BYTES", 2**27)
     np.testing.assert_array_equal(decode(with_chunk(encoded(Image.fromarray(RGB)), METADATA[kind](), before)), RGB)
 
@@ -63,7 +63,7 @@ def test_chunks_of_the_picture_are_kept() -> None:
 
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"tRNS", b"IDAT"])
 def test_damage_of_the_picture_is_refused(name: bytes) -> None:
-    """Row 48: with long metadata too."""
+    """With long metadata too."""
     palette = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2), "L").convert("P")
     content = encoded(palette, transparency=1)
     stop = content.index(name) + 4 + int.from_bytes(content[content.index(name) - 4 : content.index(name)])

@@ -53,7 +53,6 @@ def test_a_pickle_of_python_2_and_numpy_1() -> None:
 
 @pytest.mark.parametrize(("cut", "record"), [(1, 3), (3073, 3), (3074, 2), (4 * 3073, 0)])
 def test_cut_short_names_the_record(cut: int, record: int) -> None:
-    """Row 26."""
     content = BINARY[: len(BINARY) - cut]
     if len(content) % 3073 == 0 and content:
         assert len(parse_binary(content, 10, "x", num_label_bytes=1)[1]) == record
@@ -63,7 +62,7 @@ def test_cut_short_names_the_record(cut: int, record: int) -> None:
 
 
 def test_label_out_of_range_names_file_and_record() -> None:
-    """Row 26: in both formats, exit code 3."""
+    """In both formats, exit code 3."""
     content = bytearray(BINARY)
     content[2 * 3073] = 10
     with pytest.raises(DataError, match=r"some\.bin: record 2: label 10 is not one of 0 to 9") as raised:
@@ -84,7 +83,6 @@ class Sentinel:
 
 
 def test_malicious_pickles_are_refused_and_nothing_runs(tmp_path: Path) -> None:
-    """Row 29."""
     for content in (
         pickled(extra=Sentinel(tmp_path / "ran")),
         pickle.dumps(Sentinel(tmp_path / "ran"), protocol=2),

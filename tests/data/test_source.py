@@ -23,7 +23,6 @@ def test_digits_splits() -> None:
 
 
 def test_training_splits_never_touch_the_test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 40."""
 
     def refuse(_: Digits) -> None:
         raise AssertionError("the test split was opened")
@@ -54,7 +53,7 @@ def test_unknown_names(tmp_path: Path) -> None:
 def test_a_name_with_a_slash_is_a_folder(
     name: str, make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 42: relative, absolute, with `..` and from the home folder, which all are the same data."""
+    """Relative, absolute, with `..` and from the home folder, which all are the same data."""
     root = make_folder({"a": 3, "b": 3}, name=name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -70,7 +69,7 @@ def test_a_name_with_a_slash_is_a_folder(
 def test_folder_beside_a_built_in_name_is_mentioned(
     make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 42: once a command, on standard error."""
+    """Once a command, on standard error."""
     make_folder({"a": 3, "b": 3}, name="digits")
     make_folder({"a": 3, "b": 3}, name="others")
     assert open_source("digits").name == "digits"

@@ -1,4 +1,4 @@
-"""Row 41: `make quickstart`, again and again and after an interruption."""
+"""`make quickstart`, again and again and after an interruption."""
 
 import json
 import os

@@ -160,7 +160,6 @@ def test_the_same_model_gives_the_same_file(exports: dict[str, Exported], digits
 def test_a_file_that_computes_something_else_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 32."""
     make = onnx_exporter.with_half_weights
 
     def broken(network: onnx.ModelProto) -> onnx.ModelProto:
@@ -178,7 +177,7 @@ def test_a_file_that_computes_something_else_is_not_written(
 def test_a_file_that_prepares_pictures_otherwise_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 32: the centre square starts elsewhere. Pictures of the network's own size do not show it."""
+    """The centre square starts elsewhere. Pictures of the network's own size do not show it."""
     make = parity.fit
     monkeypatch.setattr(parity, "fit", lambda pixels_HWC, size: make(np.roll(pixels_HWC, 9, axis=1), size))
     with pytest.raises(ParityError, match="prepares pictures differently"):

@@ -122,7 +122,7 @@ def test_exported_files_are_opened(name: str, exports: dict[str, Exported]) -> N
 def test_hostile_files_are_refused(
     case: str, exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 31: by their content; onnxruntime never sees them."""
+    """By their content; onnxruntime never sees them."""
     change, message = HOSTILE[case]
     model = onnx.load(exports["fp32"].file)
     change(model)
@@ -140,7 +140,7 @@ def test_hostile_files_are_refused(
 def test_unchecked_fields_are_dropped(
     exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 31: onnxruntime gets only the checked fields."""
+    """Onnxruntime gets only the checked fields."""
     given: list[bytes] = []
     monkeypatch.setattr(exported_model, "Session", lambda content, _: given.append(content))
     content = Path(exports["fp32"].file).read_bytes()
@@ -150,14 +150,14 @@ def test_unchecked_fields_are_dropped(
 
 
 def test_large_files_are_refused(exports: dict[str, Exported], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 31: before they are read."""
+    """Before they are read."""
     monkeypatch.setattr(exported_model, "MAX_FILE_BYTES", 100)
     with pytest.raises(ArtifactError, match="over the limit of 100"):
         open_exported(exports["fp32"].file)
 
 
 def test_files_that_are_not_onnx(exports: dict[str, Exported], tmp_path: Path) -> None:
-    """Row 31: also a pickle, and a FIFO, which is not waited for."""
+    """Also a pickle, and a FIFO, which is not waited for."""
     file, content = tmp_path / "model.onnx", Path(exports["int8"].file).read_bytes()
     for bad in (b"", b"<html>", pickle.dumps(print), b"PK\3\4", content[:-1], content[: len(content) // 2]):
         file.write_bytes(bad)
@@ -172,7 +172,7 @@ def test_files_that_are_not_onnx(exports: dict[str, Exported], tmp_path: Path) -
 
 
 def test_a_model_that_onnxruntime_cannot_run(exports: dict[str, Exported], tmp_path: Path) -> None:
-    """Row 31: every operator is valid by itself, but the shapes do not agree."""
+    """Every operator is valid by itself, but the shapes do not agree."""
     model = onnx.load(exports["fp32"].file)
     transpose = next(node for node in model.graph.node if node.op_type == "Transpose")
     transpose.attribute[0].ints[:] = [0, 1]

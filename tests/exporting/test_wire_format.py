@@ -42,7 +42,7 @@ def test_the_limit_counts_all_fields(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bomb_is_not_parsed() -> None:
-    """Row 31: two bytes for each of 4 million empty operators, which take 600 MB when parsed."""
+    """Two bytes for each of 4 million empty operators, which take 600 MB when parsed."""
     num_operators = 4 * 2**20
     content = b"\x3a\x80\x80\x80\x04" + b"\x0a\x00" * num_operators
     with pytest.raises(ValueError, match="more than 300,000 fields"):
@@ -50,7 +50,7 @@ def test_a_bomb_is_not_parsed() -> None:
 
 
 def test_damaged() -> None:
-    """Row 31: what protobuf refuses is refused here or by protobuf, with no other error."""
+    """What protobuf refuses is refused here or by protobuf, with no other error."""
     content = small_model().SerializeToString()
     for end in range(len(content)):
         for damaged in (content[:end], content[:end] + bytes([content[end] ^ 0xFF]) + content[end + 1 :]):

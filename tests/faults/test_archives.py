@@ -39,7 +39,7 @@ def try_to_extract(folder: Path, content: bytes, name: str = "data/a.bin") -> Pa
 
 
 def test_only_expected_files_are_written(tmp_path: Path) -> None:
-    """Row 28: other members of the archive are not extracted."""
+    """Other members of the archive are not extracted."""
     path = try_to_extract(tmp_path, pack(entry("data/other.bin"), entry("b.html")))
     assert path.read_bytes() == CONTENT
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.bin", "in", "some.tar.gz"]
@@ -64,7 +64,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
-    """Row 28: and nothing is written, neither inside nor outside."""
+    """And nothing is written, neither inside nor outside."""
     make, what = ATTACKS[attack]
     with pytest.raises(DataError, match=what) as raised:
         try_to_extract(tmp_path / "x", make())
@@ -73,7 +73,7 @@ def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
 
 
 def test_claimed_sizes_are_refused(tmp_path: Path) -> None:
-    """Row 28: bombs by their header; what they cost is measured in test_limits.py."""
+    """Bombs by their header; what they cost is measured in test_limits.py."""
     for number, (kind, size) in enumerate([(tarfile.REGTYPE, 10**13), (tarfile.XHDTYPE, 2**33), (b"L", 2**33)]):
         info = tarfile.TarInfo("data/a.bin")
         info.type, info.size = kind, size

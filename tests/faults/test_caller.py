@@ -1,4 +1,4 @@
-"""Row 56: a program's own settings do not affect the package, and the package does not change them."""
+"""A program's own settings do not affect the package, and the package does not change them."""
 
 import json
 import os

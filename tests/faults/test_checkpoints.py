@@ -69,7 +69,7 @@ def test_nothing_saved_yet(tmp_path: Path) -> None:
 
 
 def test_newest_by_number(tmp_path: Path) -> None:
-    """Row 7: 10 comes after 9, and 1,000,000, which is longer than the padding, after 999,999."""
+    """10 comes after 9, and 1,000,000, which is longer than the padding, after 999,999."""
     save(tmp_path, 9, 10, 999_999, 1_000_000)
     (tmp_path / "step-9999999x").mkdir()
     names = [path.name for path in newest_first(tmp_path)]
@@ -89,7 +89,7 @@ def test_prune_keeps_the_newest_that_count(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_named_and_skipped(
     member: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 6: each member, four ways."""
+    """Each member, four ways."""
     old, new = save(tmp_path, 1, 2)
     path = new / member
     content = path.read_bytes()
@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(
 
 
 def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
-    """Row 6: 100 random bits of each file that the sums cover; the file is named."""
+    """100 random bits of each file that the sums cover; the file is named."""
     draws = random.Random(0)
     _, new = save(tmp_path, 1, 2)
     for member in (TENSORS_NAME, STATE_NAME):
@@ -128,7 +128,7 @@ def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
 
 
 def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
-    """Row 6: a bit flipped in SHA256SUMS itself is refused or changes nothing."""
+    """A bit flipped in SHA256SUMS itself is refused or changes nothing."""
     draws = random.Random(1)
     [path] = save(tmp_path, 1)
     whole = (path / SUMS_NAME).read_bytes()
@@ -143,7 +143,7 @@ def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
 def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
     go: Callable[..., Result], checkpoints: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 6: the final weights are those without the damage, with one or two checkpoints kept."""
+    """The final weights are those without the damage, with one or two checkpoints kept."""
     go(max_steps=3, checkpoint={"keep": 3})
     damaged = checkpoints / "step-000003" / TENSORS_NAME
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -157,7 +157,7 @@ def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
 
 
 def test_run_without_an_intact_checkpoint_exits_with_4(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: the damaged checkpoints are left unchanged."""
+    """The damaged checkpoints are left unchanged."""
     go(max_steps=2)
     for path in checkpoints.iterdir():
         (path / STATE_NAME).write_bytes(b"{}")
@@ -178,7 +178,7 @@ FORGED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", FORGED)
 def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: also with matching sums; an older checkpoint replaces it, and nothing else is removed."""
+    """Also with matching sums; an older checkpoint replaces it, and nothing else is removed."""
     go(max_steps=2)
     (checkpoints.parent / "result.json").unlink()
     forge(checkpoints / "step-000002", **FORGED[case])
@@ -188,7 +188,7 @@ def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoint
 
 
 def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 6: a step number beyond the run's end is damage."""
+    """A step number beyond the run's end is damage."""
     go(max_steps=1)
     (checkpoints.parent / "result.json").unlink()
     (checkpoints / "step-000001").rename(checkpoints / f"step-{10**15}")
@@ -200,7 +200,7 @@ def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> No
 
 
 def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 10: asks for an upgrade, and neither falls back to an older checkpoint nor removes anything."""
+    """Asks for an upgrade, and neither falls back to an older checkpoint nor removes anything."""
     go(max_steps=2)
     forge(checkpoints / "step-000002", format=checkpoint.FORMAT + 1, version="9.8", what_is_new=1)
     with pytest.raises(ArtifactError, match="is newer than this program's") as raised:
@@ -212,7 +212,7 @@ def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path)
 def test_another_torch_or_machine_is_logged(
     go: Callable[..., Result], checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 9: a log message, and the run resumes."""
+    """A log message, and the run resumes."""
     go(max_steps=2)
     go(max_steps=2)
     assert "not bit-exact" not in caplog.text
@@ -222,7 +222,7 @@ def test_another_torch_or_machine_is_logged(
 
 
 def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], logged: pytest.LogCaptureFixture) -> None:
-    """Row 8: names every differing field with both values; `fork` resumes; hardware and checkpoints may change."""
+    """Names every differing field with both values; `fork` resumes; hardware and checkpoints may change."""
     go(max_steps=2)
     with pytest.raises(UsageError) as raised:
         go(optim={"lr": 0.07}, batch_size=7)
@@ -238,7 +238,7 @@ def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], logged: p
 
 
 def test_changed_data_is_refused(go: Callable[..., Result], synthetic: Any) -> None:
-    """Row 8: the data are named, and `fork` resumes."""
+    """The data are named, and `fork` resumes."""
     go(max_steps=2)
     synthetic.fingerprint = "other pictures"
     with pytest.raises(UsageError, match="synthetic differs from the data this run began with") as raised:
@@ -257,7 +257,7 @@ def test_existing_run_needs_resume(go: Callable[..., Result], checkpoints: Path)
 
 
 def test_stale_temporaries_are_removed(go: Callable[..., Result], checkpoints: Path) -> None:
-    """Row 3: files and folders, beside the run's files and beside checkpoints; nothing else is."""
+    """Files and folders, beside the run's files and beside checkpoints; nothing else is."""
     go(max_steps=2)
     folder = checkpoints.parent
     (folder / ".tmp-1-result.json").write_text("{")

@@ -26,12 +26,12 @@ def leavings(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["sgd", "muon"])
 def test_same_seed_twice(kind: str, leavings: Callable[..., Leavings]) -> None:
-    """Row 39: equal metrics but for times, and equal weights."""
+    """Equal metrics but for times, and equal weights."""
     assert leavings("a", optim={"name": kind}) == leavings("b", optim={"name": kind})
 
 
 def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings]) -> None:
-    """Row 39: the checkpoint interval changes nothing; the validation interval changes neither weights nor losses."""
+    """The checkpoint interval changes nothing; the validation interval changes neither weights nor losses."""
     metrics, weights = leavings("a", epochs=3, checkpoint={"every_s": 0.0})
     assert (metrics, weights) == leavings("b", epochs=3, checkpoint={"every_s": 1e9})
     seldom_metrics, seldom_weights = leavings("c", epochs=3, validate_every=3)
@@ -42,7 +42,6 @@ def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings])
 
 
 def test_another_seed(leavings: Callable[..., Leavings]) -> None:
-    """Row 39."""
     (metrics, weights), (other_metrics, other_weights) = leavings("a"), leavings("b", seed=1)
     assert weights != other_weights
     assert [record["train_loss"] for record in metrics] != [record["train_loss"] for record in other_metrics]

@@ -39,7 +39,7 @@ def arguments(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path
 def test_disk_full(
     limit: int, message: str, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 5: earlier checkpoints stay, and with space again the run resumes."""
+    """Earlier checkpoints stay, and with space again the run resumes."""
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     capfd.readouterr()
 
@@ -74,7 +74,7 @@ def test_disk_full_when(
     start_child: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 5: at metrics, model, result, digests; earlier files stay, and with space again the run finishes."""
+    """At metrics, model, result, digests; earlier files stay, and with space again the run finishes."""
     owner, name, path = MOMENTS[moment]
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     model = (tmp_path / "r/model/model.safetensors").read_bytes()
@@ -120,7 +120,7 @@ def test_read_only_folder(
     start_child: Any,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Row 13: exit 5 before any work."""
+    """Exit 5 before any work."""
 
     def work() -> None:
         if os.getuid() == 0:
@@ -141,7 +141,7 @@ def test_read_only_folder(
 def test_read_only_cache_folder(
     make_recipe: Callable[..., Recipe], start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 13: exit 5 before any work, where the pixels of one's own images are to be kept."""
+    """Exit 5 before any work, where the pixels of one's own images are to be kept."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         for class_name in ("a", "b"):

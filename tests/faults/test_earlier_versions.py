@@ -46,19 +46,19 @@ def test_the_run_is_of_an_earlier_format() -> None:
 
 
 def test_its_recipe_keeps_its_meaning() -> None:
-    """Row 10: `average.decay` is a fixed decay, as it was; nothing follows from a dial."""
+    """`average.decay` is a fixed decay, as it was; nothing follows from a dial."""
     recipe = load_recipe(str(MADE / "recipe.toml"))
     assert (recipe.ema.decay, recipe.ema.window, recipe.data.seed, recipe.residual_gain) == (0.8, 0.0, None, 1.0)
     assert "[ema]\nwindow = 0.0\ndecay = 0.8" in to_toml(recipe)
 
 
 def test_its_model_is_evaluated(run: Path) -> None:
-    """Row 10: the accuracy is the recorded one."""
+    """The accuracy is the recorded one."""
     assert evaluate_model(run).accuracy == read_result(MADE / "result.json").accuracy == load_model(run)[1].accuracy
 
 
 def test_the_finished_run_stays_finished(run: Path, logged: pytest.LogCaptureFixture) -> None:
-    """Row 10: no key counts as changed, and nothing is trained or written."""
+    """No key counts as changed, and nothing is trained or written."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     result = train(load_recipe(str(run / "recipe.toml")), runs_dir=run.parent, run="r", resume=True)
     assert result.steps == 40
@@ -67,7 +67,7 @@ def test_the_finished_run_stays_finished(run: Path, logged: pytest.LogCaptureFix
 
 
 def test_it_resumes_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixture) -> None:
-    """Row 10: with its averages; its figures match the recorded ones up to rounding."""
+    """With its averages; its figures match the recorded ones up to rounding."""
     shutil.rmtree(run / "checkpoints" / "step-000040")
     shutil.rmtree(run / "model")
     averages = [name for name in checkpoint.load(run / "checkpoints" / "step-000039")[1] if name.startswith("ema.")]
@@ -85,7 +85,7 @@ def test_it_resumes_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixt
 
 
 def test_it_is_reported_and_released(run: Path, tmp_path: Path) -> None:
-    """Row 10: in the present format."""
+    """In the present format."""
     assert "accuracy" in write_report([run]).read_text().lower()
     card = release(run, tmp_path / "released")
     assert config(tmp_path / "released")["format"] == card.format == FORMAT
@@ -94,7 +94,6 @@ def test_it_is_reported_and_released(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "models").iterdir()), ids=lambda path: path.name)
 def test_released_models_are_read(folder: Path) -> None:
-    """Row 10."""
     model, card = load_model(folder)
     assert card.num_params == sum(parameter.numel() for parameter in model.parameters())
     begun_from = {"pocket-50k": "pocket-50k-b-0/step-010345", "pocket-100k": "pocket-100k-b-0/step-009539"}

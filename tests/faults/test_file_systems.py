@@ -1,4 +1,4 @@
-"""Row 54: file systems that lack a feature: Google Drive's folder in Colab, some NFS and FUSE."""
+"""File systems that lack a feature: Google Drive's folder in Colab, some NFS and FUSE."""
 
 import errno
 import fcntl

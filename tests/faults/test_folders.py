@@ -50,7 +50,7 @@ def recipe_for(make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> Ca
 def test_order_of_classes_survives(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 20: training, model, evaluation and prediction use one order; other data are matched by name."""
+    """Training, model, evaluation and prediction use one order; other data are matched by name."""
     (tmp_path / "r.toml").write_text(to_toml(recipe_for(pictures)))
     data_dir, run = ["--data-dir", str(tmp_path / "data")], str(tmp_path / "runs/r")
     where = ["--run", "r", "--runs-dir", str(tmp_path / "runs"), *data_dir]
@@ -77,7 +77,7 @@ def test_order_of_classes_survives(
 def test_training_warns_about_duplicates(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    """Row 25: with their number."""
+    """With their number."""
     parted = tmp_path / "parted"
     shutil.copytree(pictures, parted / "train")
     for name, colour in COLOURS.items():
@@ -91,7 +91,7 @@ def test_training_warns_about_duplicates(
 
 
 def test_a_resumed_run_lists_changed_files(pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path) -> None:
-    """Row 8: each with its change; nothing is listed where the earlier files are unknown."""
+    """Each with its change; nothing is listed where the earlier files are unknown."""
 
     def go(max_steps: int) -> Result:
         recipe = recipe_for(pictures).model_copy(update={"max_steps": max_steps})
@@ -113,7 +113,7 @@ def test_a_resumed_run_lists_changed_files(pictures: Path, recipe_for: Callable[
 def test_odd_files_among_pictures_to_predict(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 21: odd names work; loops, escapes, FIFOs and devices are skipped and never waited for."""
+    """Odd names work; loops, escapes, FIFOs and devices are skipped and never waited for."""
     recipe = recipe_for(pictures).model_copy(update={"max_steps": 1})
     result = train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs")
     odd = tmp_path / "odd"
@@ -155,7 +155,7 @@ data cifar10 --data-dir X
 
 @pytest.mark.parametrize("command", LONG_NAMES.strip().splitlines())
 def test_names_too_long(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    """Row 21: for every name in a command: one error line, no traceback, and no file left behind."""
+    """For every name in a command: one error line, no traceback, and no file left behind."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(SystemExit) as raised:
@@ -170,7 +170,7 @@ def test_names_too_long(command: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_number_of_workers_changes_nothing(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 39: the same seed gives the same weights and losses with 1, 2 and 4 of them, each decoding for itself."""
+    """The same seed gives the same weights and losses with 1, 2 and 4 of them, each decoding for itself."""
     monkeypatch.setattr("pocket_resnet.data.cache.num_cores", lambda: 4)
     outcomes = []
     for num_workers in (1, 2, 4):

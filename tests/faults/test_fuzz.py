@@ -70,7 +70,7 @@ WHOLE_RECIPES = [path.read_bytes() for path in sorted(recipes_folder().glob("*.t
 @example(b'base = "' + b"a" * 5_000 + b'"')
 @FUZZING
 def test_recipe(tmp_path: Path, content: bytes) -> None:
-    """Row 18: an accepted recipe can be written and read back unchanged."""
+    """An accepted recipe can be written and read back unchanged."""
     path = tmp_path / "r.toml"
     path.write_bytes(content)
     try:
@@ -101,7 +101,7 @@ MODEL = {name: (GOLDEN_MODEL / name).read_bytes() for name in (WEIGHTS_NAME, CON
 @given(some_member(MODEL, WEIGHTS_NAME, CONFIG_NAME))
 @FUZZING
 def test_model(tmp_path: Path, files: dict[str, bytes]) -> None:
-    """Row 30: an accepted model gives a logit for each class."""
+    """An accepted model gives a logit for each class."""
     write_summed(tmp_path, files)
     before = names(tmp_path)
     try:
@@ -118,7 +118,7 @@ def test_model(tmp_path: Path, files: dict[str, bytes]) -> None:
 @given(changed((GOLDEN_MODEL / SUMS_NAME).read_bytes()))
 @FUZZING
 def test_sums(tmp_path: Path, sums: bytes) -> None:
-    """Rows 6, 30: for any SHA256SUMS, only unchanged files are accepted."""
+    """For any SHA256SUMS, only unchanged files are accepted."""
     write_summed(tmp_path, MODEL)
     (tmp_path / SUMS_NAME).write_bytes(sums)
     with contextlib.suppress(ArtifactError):
@@ -164,7 +164,7 @@ SAVED = "checkpoints/step-000001"
 @given(st.data())
 @SLOW
 def test_checkpoint(go: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:
-    """Rows 6, 30: a checkpoint with matching sums is refused, or the run resumes from it and its model loads."""
+    """A checkpoint with matching sums is refused, or the run resumes from it and its model loads."""
     files, folder = begun(), tmp_path / "r"
     (folder / "result.json").unlink()
     saved = {name: files[f"{SAVED}/{name}"] for name in (TENSORS_NAME, STATE_NAME)}

@@ -54,7 +54,7 @@ PICTURES = [
 @given(changed(*PICTURES))
 @FUZZING
 def test_image(content: bytes) -> None:
-    """Rows 22, 23: RGB pixels of the requested size, or a refusal."""
+    """RGB pixels of the requested size, or a refusal."""
     with contextlib.suppress(ImageError):
         pixels_HWC = decode(content, 8)
         assert (pixels_HWC.shape, pixels_HWC.dtype) == ((8, 8, 3), np.uint8)
@@ -82,7 +82,6 @@ def check_records(images: Any, labels: Any) -> None:
 @given(changed(BINARY), st.integers(1, 2))
 @FUZZING
 def test_binary_records(content: bytes, num_label_bytes: int) -> None:
-    """Row 26."""
     with contextlib.suppress(DataError):
         check_records(*parse_binary(content, NUM_CLASSES, "x", num_label_bytes))
 
@@ -92,7 +91,7 @@ def test_binary_records(content: bytes, num_label_bytes: int) -> None:
 @example(b"}p4294967295\n.")
 @FUZZING
 def test_python_records(content: bytes) -> None:
-    """Rows 26, 29: a few bytes cannot request much memory."""
+    """A few bytes cannot request much memory."""
     with contextlib.suppress(DataError):
         check_records(*parse_python(content, NUM_CLASSES, "x", "labels"))
 
@@ -110,7 +109,7 @@ def tar(compress: bool) -> bytes:
 @given(st.one_of(changed(tar(compress=True)), changed(tar(compress=False)).map(gzip.compress)))
 @FUZZING
 def test_archive(tmp_path: Path, content: bytes) -> None:
-    """Row 28: the named file is extracted, or nothing is."""
+    """The named file is extracted, or nothing is."""
     (tmp_path / "x.tar.gz").write_bytes(content)
     target = tmp_path / "a.bin"
     target.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def losses(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -
 
 
 def test_losses_match_the_golden_file(losses: dict[str, dict[str, list[float]]]) -> None:
-    """Row 39: to the last bit on the machine and torch they were made with, else within the tolerance."""
+    """To the last bit on the machine and torch they were made with, else within the tolerance."""
     if IS_WRITING:
         LOSSES.write_text(json.dumps({"made_on": here(), "losses": losses}, indent=2) + "\n")
     golden = json.loads(LOSSES.read_text())
@@ -111,7 +111,7 @@ def logits(folder: Path) -> torch.Tensor:
 
 
 def test_models_of_all_releases_give_the_same_logits(make_model: Callable[[Path], None]) -> None:
-    """Row 10: also the same class names and probabilities."""
+    """Also the same class names and probabilities."""
     if IS_WRITING and not (GOLDEN / f"model-{__version__}").exists():
         make_model(GOLDEN / f"model-{__version__}")
     folders = sorted(GOLDEN.glob("model-*"))

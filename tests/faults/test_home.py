@@ -1,4 +1,4 @@
-"""Row 52: users without a home folder, as in containers with an arbitrary user id."""
+"""Users without a home folder, as in containers with an arbitrary user id."""
 
 import pwd
 from collections.abc import Callable

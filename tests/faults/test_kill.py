@@ -91,7 +91,7 @@ def undisturbed(tmp_path: Path, recipe: Recipe, synthetic: Any) -> dict[str, Any
 
 
 def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
-    """Rows 1, 2, 3: bit-equal after resuming; after the first save a checkpoint always exists; no temporaries stay."""
+    """Bit-equal after resuming; after the first save a checkpoint always exists; no temporaries stay."""
 
     def work(runs_dir: Path, number: int) -> None:
         die_at(number)
@@ -122,7 +122,7 @@ def test_kill_after_the_last_checkpoint(
     tmp_path: Path,
     start_child: Any,
 ) -> None:
-    """Row 1: also where `max_steps` ends the run within an epoch, or after one that is not due for validation."""
+    """Also where `max_steps` ends the run within an epoch, or after one that is not due for validation."""
     recipe = make_recipe(max_steps=max_steps, validate_every=3, epochs=4)
 
     def die_before_the_result(runs_dir: Path) -> None:
@@ -136,7 +136,7 @@ def test_kill_after_the_last_checkpoint(
 
 
 def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> None:
-    """Row 1: after a kill, a replaced model or file is the complete old one or the complete new one."""
+    """After a kill, a replaced model or file is the complete old one or the complete new one."""
 
     def write(folder: Path, content: bytes) -> None:
         write_folder(folder / "model", {"a": content, "b": content * 2})
@@ -164,7 +164,7 @@ def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> N
 
 
 def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
-    """Row 1: twenty kills, resumed until the run ends; every run ends bit-equal."""
+    """Twenty kills, resumed until the run ends; every run ends bit-equal."""
     draws = random.Random(0)
     started_s = time.monotonic()
     run(tmp_path / "timed", recipe)
@@ -185,7 +185,7 @@ def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_p
 
 @pytest.mark.long
 def test_kill_the_real_command_at_random_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Rows 1, 2: twenty kills in the training loop, resumed until the end; the files are bit-equal."""
+    """Twenty kills in the training loop, resumed until the end; the files are bit-equal."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(folder: Path) -> subprocess.Popen[bytes]:

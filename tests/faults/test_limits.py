@@ -133,7 +133,7 @@ def bombs() -> dict[str, bytes]:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
 def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
-    """Rows 28, 30: less than a second and 200 MB each, in a process of its own; the file is named."""
+    """Less than a second and 200 MB each, in a process of its own; the file is named."""
     for name, files in attacks().items():
         write_folder(tmp_path / name, files)
     for name in (WEIGHTS_NAME, CONFIG_NAME):

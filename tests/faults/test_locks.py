@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Path, start_child: Any) -> None:
-    """Row 12: exit 5, naming the process that holds it; stale temporaries, which may be its own, stay."""
+    """Exit 5, naming the process that holds it; stale temporaries, which may be its own, stay."""
     held, done = os.pipe(), os.pipe()
 
     def hold() -> None:
@@ -48,7 +48,7 @@ def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Pa
 def test_the_lock_of_a_dead_process_is_reused(
     go: Callable[..., Result], folder: Path, start_child: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 12: with a log message; after a normal end there is none."""
+    """With a log message; after a normal end there is none."""
 
     def die() -> None:
         with lock_folder(folder):

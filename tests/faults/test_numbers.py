@@ -56,7 +56,7 @@ PLACES = {"loss": into_loss, "loss alone": into_loss_alone, "gradient": into_gra
 def test_stops_before_the_step_is_applied(
     place: str, value: float, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 14: step, learning rate and last good checkpoint are named; the weights are as before the step."""
+    """Step, learning rate and last good checkpoint are named; the weights are as before the step."""
     train_step = Trainer.train_step
     seen: list[tuple[Trainer, list[torch.Tensor]]] = []
 
@@ -85,7 +85,7 @@ def test_stops_before_the_step_is_applied(
 def test_bad_state_is_never_saved(
     part: str, value: float, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 14: BatchNorm's statistics do not touch the training loss, yet a checkpoint with NaN in them is refused."""
+    """BatchNorm's statistics do not touch the training loss, yet a checkpoint with NaN in them is refused."""
     names = {
         "buffer": "model.stem.norm.running_mean",
         "ema": "ema.head.weight",
@@ -114,7 +114,7 @@ def test_bad_state_is_never_saved(
 def test_diverging_run_as_the_user_sees_it(
     make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 14: no traceback, no checkpoint yet, exit code 1."""
+    """No traceback, no checkpoint yet, exit code 1."""
     path = tmp_path / "tiny.toml"
     path.write_text(to_toml(make_recipe(optim={"lr": 1e38, "name": "sgd"}, epochs=50)))
     with pytest.raises(SystemExit) as raised:
@@ -126,7 +126,6 @@ def test_diverging_run_as_the_user_sees_it(
 
 
 def test_learning_rate_of_0_warns(go: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
-    """Row 15."""
     go(optim={"lr": 0.0})
     assert "a learning rate of 0" in caplog.text
 
@@ -134,7 +133,7 @@ def test_learning_rate_of_0_warns(go: Callable[..., Result], caplog: pytest.LogC
 @pytest.mark.parametrize("key", ["optim.lr", "optim.muon_lr", "optim.weight_decay", "schedule.warmup_epochs"])
 @pytest.mark.parametrize("value", [-0.1, *BAD_VALUES])
 def test_invalid_learning_rates_are_refused(key: str, value: float) -> None:
-    """Row 15: the error names the key."""
+    """The error names the key."""
     with pytest.raises(UsageError, match=rf"`{key}` = {value}"):
         override(Recipe(), {key: value})
 
@@ -144,7 +143,7 @@ def test_invalid_learning_rates_are_refused(key: str, value: float) -> None:
     [(14, 7, 2), (15, 7, 2), (16, 7, 3), (7, 7, 1), (7, 6, 1), (3, 2, 1), (2, 1, 2)],
 )
 def test_last_batch(num_train: int, batch_size: int, steps: int, go: Callable[..., Result], synthetic: Any) -> None:
-    """Row 15: a last batch of one image is dropped, any other is trained."""
+    """A last batch of one image is dropped, any other is trained."""
     synthetic.num_train = num_train
     result = go(batch_size=batch_size, epochs=1)
     assert result.steps == steps
@@ -152,7 +151,7 @@ def test_last_batch(num_train: int, batch_size: int, steps: int, go: Callable[..
 
 
 def test_batch_beyond_the_data_is_refused(go: Callable[..., Result], tmp_path: Path) -> None:
-    """Row 15: before anything is written, with a size that works."""
+    """Before anything is written, with a size that works."""
     with pytest.raises(UsageError, match="batch_size 15 exceeds the 14 training images") as raised:
         go(batch_size=15)
     assert "--batch-size 2" in str(raised.value)

@@ -96,7 +96,7 @@ def train_and_use(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callabl
 def test_training(
     data: str, train_and_use: Any, start_child: Any, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Row 38: with the data on disk, training, report, evaluation and prediction request no network."""
+    """With the data on disk, training, report, evaluation and prediction request no network."""
     name = request.getfixturevalue({"auto": "cifar10"}.get(data, data)) if data != "digits" else "digits"
 
     def work() -> None:
@@ -112,7 +112,7 @@ def test_training(
 def test_auto_without_cifar_takes_the_digits(
     train_and_use: Any, start_child: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 38: with a log message; its request shows that the test detects requests."""
+    """With a log message; its request shows that the test detects requests."""
 
     def work() -> None:
         asked = cut_off()

@@ -66,7 +66,6 @@ def test_the_pickle_runs_code_when_loaded(sentinel: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])
 def test_as_checkpoint(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None:
-    """Row 29."""
     [folder] = newest_first(trained / "checkpoints")
     replace(folder, name, bomb)
     with pytest.raises(ArtifactError, match="not a checkpoint"):
@@ -76,7 +75,6 @@ def test_as_checkpoint(name: str, bomb: bytes, trained: Path, sentinel: Path) ->
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_as_model(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None:
-    """Row 29."""
     replace(trained / "model", name, bomb)
     with pytest.raises(ArtifactError, match=r"too small|not the weights|not a model's configuration"):
         load_model(trained)
@@ -84,7 +82,7 @@ def test_as_model(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None
 
 
 def test_as_big_model(trained: Path, sentinel: Path) -> None:
-    """Row 29: large enough for the network's weights."""
+    """Large enough for the network's weights."""
     replace(trained / "model", "model.safetensors", pickle.dumps([Bomb(sentinel), bytes(100_000)]))
     with pytest.raises(ArtifactError, match="not the weights"):
         load_model(trained)
@@ -95,7 +93,7 @@ def test_as_big_model(trained: Path, sentinel: Path) -> None:
 def test_as_model_file(
     name: list[str], bomb: bytes, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 29: a .pt file in place of a model directory."""
+    """A .pt file in place of a model directory."""
     path = tmp_path / "model.pt"
     path.write_bytes(bomb)
     with pytest.raises(SystemExit) as raised:
@@ -109,7 +107,7 @@ def test_as_model_file(
 def test_as_image(
     name: str, bomb: bytes, trained: Path, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 29: to predict, and in a folder to train on."""
+    """To predict, and in a folder to train on."""
     (tmp_path / "pictures" / "cat").mkdir(parents=True)
     (tmp_path / "pictures" / "cat" / name).write_bytes(bomb)
     with pytest.raises(SystemExit) as raised:
@@ -123,7 +121,7 @@ def test_as_image(
 
 
 def test_as_cifar(bomb: bytes, tmp_path: Path, sentinel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 29: even where its MD5 is the published one."""
+    """Even where its MD5 is the published one."""
     layout = published.CIFAR10.layouts[1]
     md5 = dict.fromkeys(layout.members, hashlib.md5(bomb).hexdigest())
     family = dataclasses.replace(published.CIFAR10, layouts=(dataclasses.replace(layout, md5=md5),))
@@ -137,7 +135,6 @@ def test_as_cifar(bomb: bytes, tmp_path: Path, sentinel: Path, monkeypatch: pyte
 
 
 def test_as_recipe(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
-    """Row 29."""
     (tmp_path / "r.toml").write_bytes(bomb)
     with pytest.raises(SystemExit) as raised:
         main(["train", str(tmp_path / "r.toml")])
@@ -146,7 +143,7 @@ def test_as_recipe(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
 
 
 def test_as_kept_pixels(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
-    """Row 29: the data folder's own files too."""
+    """The data folder's own files too."""
     for name in ("a", "b"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in range(2):

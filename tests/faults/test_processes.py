@@ -136,7 +136,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Rows 1, 9: exit code 5, one line, an exact checkpoint of the last whole step; one process can resume it."""
+    """Exit code 5, one line, an exact checkpoint of the last whole step; one process can resume it."""
     ranks = start_ranks(lambda _rank: main(command("whole", epochs=4, max_steps=3)))
     assert [rank.wait() for rank in ranks] == [0, 0]
     whole = checkpoint.load(tmp_path / "runs/whole/checkpoints/step-000003")[1]
@@ -217,7 +217,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
 def test_invalid_torchrun_variables(
     variables: dict[str, str], command: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Row 55: exit code 2 before any work, with what to do; no traceback, and nothing is written."""
+    """Exit code 2 before any work, with what to do; no traceback, and nothing is written."""
     for name, text in variables.items():
         monkeypatch.setenv(name, text)
     monkeypatch.setattr("pocket_resnet.training.run.open_source", lambda *_, **__: pytest.fail("read the data"))
@@ -231,7 +231,7 @@ def test_invalid_torchrun_variables(
 def test_a_missing_process(
     rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
 ) -> None:
-    """Row 55: exit code 5 after the deadline; processes are numbered from 1."""
+    """Exit code 5 after the deadline; processes are numbered from 1."""
     monkeypatch.setenv("POCKET_RESNET_WAIT_S", "0.5")
     monkeypatch.setattr("pocket_resnet.training.torchrun.FIRST_MESSAGE_S", 0.1)
     arguments = command("alone")
@@ -247,7 +247,7 @@ def test_a_missing_process(
 def test_a_process_that_hangs(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 55: the other saves the last whole step and ends with exit code 5 after the deadline."""
+    """The other saves the last whole step and ends with exit code 5 after the deadline."""
     step = Trainer.train_step
 
     def stop_in_rank_1(self: Trainer) -> int:

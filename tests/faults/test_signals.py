@@ -59,7 +59,7 @@ def arguments(recipe_path: Path, tmp_path: Path) -> list[str]:
 def test_first_signal_saves(
     number: int, code: int, arguments: list[str], tmp_path: Path, start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Rows 4, 60: the state is saved, the exit code is 128 + signal, and the printed command resumes."""
+    """The state is saved, the exit code is 128 + signal, and the printed command resumes."""
     folder = tmp_path / "runs" / "r"
     child = start_child(lambda: main(arguments))
     wait_for(functools.partial(has_trained, folder))
@@ -81,7 +81,7 @@ def test_first_signal_saves(
 def test_second_signal_exits_at_once(
     number: int, code: int, arguments: list[str], tmp_path: Path, start_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 4: the second signal does not wait for a step that hangs."""
+    """The second signal does not wait for a step that hangs."""
 
     def hang(_: Trainer) -> None:
         (tmp_path / "hangs").touch()
@@ -102,7 +102,7 @@ def test_second_signal_exits_at_once(
 
 @pytest.mark.usefixtures("synthetic")
 def test_a_second_sighup_does_not_exit_at_once(arguments: list[str], tmp_path: Path, start_child: Any) -> None:
-    """Row 60: a closing terminal sends one SIGHUP, and its shell another."""
+    """A closing terminal sends one SIGHUP, and its shell another."""
     folder = tmp_path / "runs" / "r"
     child = start_child(lambda: main(arguments))
     wait_for(functools.partial(has_trained, folder))
@@ -117,7 +117,7 @@ def test_a_second_sighup_does_not_exit_at_once(arguments: list[str], tmp_path: P
 def test_what_the_parent_ignores_stays_ignored(
     number: int, arguments: list[str], tmp_path: Path, start_child: Any
 ) -> None:
-    """Row 60: SIGINT of a job in the background, SIGHUP under nohup; SIGTERM ends it all the same."""
+    """SIGINT of a job in the background, SIGHUP under nohup; SIGTERM ends it all the same."""
 
     def work() -> None:
         signal.signal(number, signal.SIG_IGN)
@@ -136,7 +136,7 @@ def test_what_the_parent_ignores_stays_ignored(
 
 @pytest.mark.usefixtures("synthetic")
 def test_a_closed_terminal_stops_with_a_checkpoint(arguments: list[str], tmp_path: Path) -> None:
-    """Row 60: no output can be written, neither progress bar nor errors; the run is saved."""
+    """No output can be written, neither progress bar nor errors; the run is saved."""
     folder, read_end, write_end = tmp_path / "runs" / "r", *os.pipe()
     child, terminal = pty.fork()
     if child == 0:
@@ -175,7 +175,7 @@ class LateSignal(list[int]):
 def test_a_run_that_reports_saving_has_saved(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 4: also where the signal arrives just after the decision not to save."""
+    """Also where the signal arrives just after the decision not to save."""
     monkeypatch.setattr("pocket_resnet.training.run.catch_signals", lambda: nullcontext(LateSignal()))
     with pytest.raises(SystemExit) as raised:
         main(arguments)
@@ -185,7 +185,7 @@ def test_a_run_that_reports_saving_has_saved(
 
 
 def test_the_real_command_stops_on_sigterm(recipe_path: Path, tmp_path: Path) -> None:
-    """Row 4, as a shell sees it."""
+    """As a shell sees it."""
     recipe_path.write_text(recipe_path.read_text().replace("image_size = 8", "image_size = 32"))
     command = [sys.executable, "-m", "pocket_resnet", "train", str(recipe_path), "--data", "digits", "--run", "r"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:

@@ -74,7 +74,7 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def test_cifar(
     layout: published.Layout, arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 40: both layouts, also on `trainval`, in the report and when evaluated on validation."""
+    """Both layouts, also on `trainval`, in the report and when evaluated on validation."""
     test_file = str(tmp_path / "data" / layout.folder / layout.test)
     with watch_opens() as paths:
         main(arguments("cifar10"))
@@ -94,7 +94,7 @@ def test_digits(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 40: all splits are in one file, so the reader is watched."""
+    """All splits are in one file, so the reader is watched."""
     opened: list[int] = []
     test = Digits.test
     monkeypatch.setattr(Digits, "test", lambda digits: (opened.append(1), test(digits))[1])
@@ -106,7 +106,7 @@ def test_digits(
 
 
 def test_folder(arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Row 40: nothing under test/ is opened, not even a file that is no image."""
+    """Nothing under test/ is opened, not even a file that is no image."""
     root = tmp_path / "pictures"
     rng = np.random.default_rng(0)
     for part, count in {"train": 4, "val": 1, "test": 2}.items():

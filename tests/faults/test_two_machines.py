@@ -95,7 +95,7 @@ def wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen[str]
 def test_one_of_two_machines_is_lost(
     lose: Callable[[str], None], loss: str, machines: list[str], tmp_path: Path
 ) -> None:
-    """Rows 1, 9, 55: the first reports it and has saved its state, and one process finishes the training."""
+    """The first reports it and has saved its state, and one process finishes the training."""
     processes = [start(machines, rank, tmp_path) for rank in (0, 1)]
     run = tmp_path / "0/runs/r"
 

@@ -150,7 +150,7 @@ def test_classes_are_matched_by_name() -> None:
 
 
 def test_classes_are_matched_in_any_unicode_form() -> None:
-    """Row 50: the model was trained on a file system with another Unicode form."""
+    """The model was trained on a file system with another Unicode form."""
     split = Split(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]))
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     for names, model_names, expected in (
@@ -231,7 +231,7 @@ def test_folder_with_splits_is_evaluated_on_validation(trained: Path, pictures: 
 def test_folder_called_like_a_data_set_changes_nothing(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic: Any
 ) -> None:
-    """Row 40: `--data digits` beside a folder digits/ is the data set, and its test split stays closed."""
+    """`--data digits` beside a folder digits/ is the data set, and its test split stays closed."""
     (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
     assert evaluate_model(Path(os.path.relpath(trained)), data="digits").split == "val"

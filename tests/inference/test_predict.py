@@ -58,7 +58,7 @@ def test_same_pixels_same_prediction(classifier: Classifier, pixels_HWC: NDArray
 
 
 def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[np.uint8], png: Path) -> None:
-    """Row 57: as `data/conversion.py` accepts them; generators in batches, NumPy's numbers like Python's."""
+    """As `data/conversion.py` accepts them; generators in batches, NumPy's numbers like Python's."""
     [expected] = classifier.predict(pixels_HWC, top=2)
     tensor_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
     ways = [Image.fromarray(pixels_HWC), tensor_CHW, pixels_HWC / 255, io.BytesIO(png.read_bytes())]
@@ -71,7 +71,7 @@ def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[n
 
 
 def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Classifier) -> None:
-    """Row 56: it advances the caller's random state and uses the caller's default type."""
+    """It advances the caller's random state and uses the caller's default type."""
     torch.manual_seed(5)
     expected = [torch.rand(8, 8, 3, dtype=torch.float64) for _ in range(3)]
     state = torch.random.get_rng_state()
@@ -89,7 +89,7 @@ def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Class
 def test_numpy_numbers_and_paths_are_accepted(
     recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 57: in training, loading, evaluation and the report."""
+    """In training, loading, evaluation and the report."""
     monkeypatch.setenv("HOME", str(tmp_path))
     result = pocket_resnet.train(
         recipe_path,
@@ -222,7 +222,7 @@ def kinds() -> dict[str, tuple[Image.Image, dict[str, Any], NDArray[np.uint8]]]:
 def test_training_and_prediction_see_the_same_pixels(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 24: golden RGB, from the folder's cache and in prediction, for every kind of picture."""
+    """Golden RGB, from the folder's cache and in prediction, for every kind of picture."""
     (tmp_path / "pictures" / "a").mkdir(parents=True)
     table = kinds()
     for name, (picture, options, _) in table.items():

@@ -26,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 def test_folder_named_like_a_built_in_data_set(
     name: str, run: Run, make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 42: trained, evaluated, reported and resumed as the folder, and recorded as such."""
+    """Trained, evaluated, reported and resumed as the folder, and recorded as such."""
     paint(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     Path("r.toml").write_text(to_toml(make_recipe(max_steps=1)))
@@ -46,7 +46,7 @@ def test_folder_named_like_a_built_in_data_set(
 def test_folder_of_the_same_relative_name(
     train_on: Callable[..., Result], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 43: evaluated and reported from another working directory, a run has its own data."""
+    """Evaluated and reported from another working directory, a run has its own data."""
     monkeypatch.chdir(tmp_path)
     train_on("pictures", max_steps=None, epochs=8, augment={"mixup": 0.0})
     here = evaluate_model(Path("runs/r")).to_json()
@@ -57,7 +57,7 @@ def test_folder_of_the_same_relative_name(
 
 
 def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: Path) -> None:
-    """Row 43: with the files by which they differ."""
+    """With the files by which they differ."""
     (pictures / "red" / "0.png").unlink()
     paint(pictures, first=NUM_IMAGES)
     for read in (evaluate_model, read_run):
@@ -72,7 +72,7 @@ def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: P
 def test_moved_data(
     train_on: Callable[..., Result], run: Run, run_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """Row 43: the error names what was recorded; `--data` finds them for evaluate, report and resume."""
+    """The error names what was recorded; `--data` finds them for evaluate, report and resume."""
     before = evaluate_model(run_folder)
     moved = pictures.rename(tmp_path / "moved")
     code, _, err = run("evaluate", run_folder)
@@ -95,7 +95,7 @@ def test_moved_data(
 def test_another_spelling_is_the_same_data(
     spelling: str, train_on: Callable[..., Result], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 43: the run can be resumed."""
+    """The run can be resumed."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("pictures")
@@ -106,7 +106,7 @@ def test_another_spelling_is_the_same_data(
 def test_finished_run_does_not_match_other_data(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path
 ) -> None:
-    """Row 43: the folder was changed after the run; the number of steps is the same."""
+    """The folder was changed after the run; the number of steps is the same."""
     assert train_on(pictures, resume=True).model == str(run_folder / "model")
     for path in (pictures / "red").iterdir():
         Image.new("RGB", (8, 8), (int(path.stem), 0, 0)).save(path)
@@ -115,7 +115,7 @@ def test_finished_run_does_not_match_other_data(
 
 
 def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
-    """Row 43: it does not record their path, also beside another run's recipe."""
+    """It does not record their path, also beside another run's recipe."""
     alone = Path(shutil.copytree(run_folder / "model", tmp_path / "released" / "net"))
     for name in ("config.json", "README.md", "SHA256SUMS"):
         assert str(tmp_path) not in (alone / name).read_text()
@@ -143,7 +143,7 @@ def reencoded(pictures: Path, target: Path) -> Path:
 
 
 def test_training_images_are_recognised(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
-    """Row 44: copied, renamed, re-encoded, or mixed with others; the caveat states their number."""
+    """Copied, renamed, re-encoded, or mixed with others; the caveat states their number."""
     num_val = evaluate_model(run_folder).num_images
     num_train = 2 * NUM_IMAGES - num_val
     assert evaluate_model(run_folder).caveat is None
@@ -176,7 +176,7 @@ def test_caveat_is_printed(run: Run, run_folder: Path, pictures: Path) -> None:
 def test_fork_to_other_data_remembers_the_first(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """Row 44: a run that starts from scratch does not."""
+    """A run that starts from scratch does not."""
     others = paint(tmp_path / "others", first=50)
     train_on(others, fork=True, max_steps=2)
     train_on(others, run="anew")
@@ -197,7 +197,7 @@ def test_the_report_states_training_on_validation_images(
 
 
 def test_built_in_data_sets_too(train_on: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 44: the digits as pictures in a folder."""
+    """The digits as pictures in a folder."""
     spec = replace(make_recipe().model, image_size=32, num_classes=10)
     train_on("digits", model=spec, train_image_sizes=(), batch_size=64)
     run_folder = tmp_path / "runs" / "r"
@@ -233,7 +233,7 @@ def test_models_of_earlier_versions_are_matched_by_name(run_folder: Path, pictur
 def test_earlier_run_on_a_folder_recorded_as_digits(
     train_on: Callable[..., Result], pictures: Path, make_recipe: Any, tmp_path: Path
 ) -> None:
-    """Row 42: its checkpoint shows that it was not trained on the built-in digits."""
+    """Its checkpoint shows that it was not trained on the built-in digits."""
     train_on(pictures, model=replace(make_recipe().model, image_size=32), train_image_sizes=())
     run_folder = tmp_path / "runs" / "r"
     older(run_folder, "digits")

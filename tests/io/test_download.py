@@ -125,7 +125,7 @@ def visible(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("fault", ["good", "good_without_length", "slow_but_good", "second_time_good"])
 def test_downloads_succeed(server: Any, tmp_path: Path, fault: str) -> None:
-    """Row 27: tried again after a cut."""
+    """Tried again after a cut."""
     target = tmp_path / "new" / "file.gz"
     assert fetch([f"{server.url}/{fault}"], target, MD5, QUICK) is True
     assert target.read_bytes() == GOOD
@@ -148,7 +148,7 @@ def test_downloads_succeed(server: Any, tmp_path: Path, fault: str) -> None:
     ],
 )
 def test_fault_is_named_retried_and_leaves_no_file(server: Any, tmp_path: Path, fault: str, reason: str) -> None:
-    """Row 27: exit code 5."""
+    """Exit code 5."""
     url, target = f"{server.url}/{fault}", tmp_path / "file.gz"
     with pytest.raises(EnvironmentFault, match=reason) as raised:
         fetch([url], target, MD5, QUICK)
@@ -160,7 +160,6 @@ def test_fault_is_named_retried_and_leaves_no_file(server: Any, tmp_path: Path, 
 
 
 def test_mirrors_are_tried_in_turn_and_named_if_all_fail(server: Any, tmp_path: Path) -> None:
-    """Row 27."""
     target = tmp_path / "file.gz"
     urls = [f"{server.url}/missing", "http://127.0.0.1:9/closed", f"{server.url}/good"]
     with pytest.raises(EnvironmentFault, match=r"missing: HTTP status 404; .*closed: cannot be reached"):
@@ -171,13 +170,13 @@ def test_mirrors_are_tried_in_turn_and_named_if_all_fail(server: Any, tmp_path: 
 
 @pytest.mark.timeout(60)
 def test_deadline_ends_a_drip_that_never_stalls(server: Any, tmp_path: Path) -> None:
-    """Row 27: it would take seven hours."""
+    """It would take seven hours."""
     with pytest.raises(EnvironmentFault, match="too slow"):
         fetch([f"{server.url}/drip"], tmp_path / "file.gz", MD5, QUICK._replace(deadline_s=0.6))
 
 
 def test_remains_of_a_killed_download_are_removed(server: Any, tmp_path: Path) -> None:
-    """Row 27: those of this file alone."""
+    """Those of this file alone."""
     foreign = {".tmp-7-other.gz", ".tmp-7-my-file.gz", ".tmp-x-file.gz"}
     for name in (".tmp-7-file.gz", ".tmp-123456-file.gz", *foreign):
         (tmp_path / name).write_bytes(b"half")
@@ -186,7 +185,6 @@ def test_remains_of_a_killed_download_are_removed(server: Any, tmp_path: Path) -
 
 
 def test_failure_leaves_an_older_file(server: Any, tmp_path: Path) -> None:
-    """Row 27."""
     (tmp_path / "file.gz").write_bytes(b"half of it")
     with pytest.raises(EnvironmentFault):
         fetch([f"{server.url}/wrong"], tmp_path / "file.gz", MD5, QUICK)
@@ -194,7 +192,7 @@ def test_failure_leaves_an_older_file(server: Any, tmp_path: Path) -> None:
 
 
 def test_two_at_once_make_one_download(server: Any, tmp_path: Path) -> None:
-    """Row 27: both succeed."""
+    """Both succeed."""
     target, results = tmp_path / "file.gz", []
     url = f"{server.url}/slow_but_good"
     threads = [threading.Thread(target=lambda: results.append(fetch([url], target, MD5, QUICK))) for _ in range(2)]

@@ -36,7 +36,7 @@ def test_write_and_replace(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["fsync", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES])
 def test_failure_leaves_the_old_file(what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 5: exit 5, path and bytes needed; the old file whole and nothing beside it."""
+    """Exit 5, path and bytes needed; the old file whole and nothing beside it."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     target = (os, "fsync") if what == "fsync" else (Path, "replace")
@@ -102,7 +102,6 @@ def test_temporaries_of_a_killed_process_with_the_same_number(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_failure_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 5."""
     files.write_folder(tmp_path / "f", FOLDER)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", refuse(number))
@@ -129,7 +128,7 @@ def test_failure_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch:
     ],
 )
 def test_damaged_folder(damage: Callable[[Path], object], message: str, tmp_path: Path) -> None:
-    """Rows 6, 21, 30: named, never outside of the folder, never waited for."""
+    """Named, never outside of the folder, never waited for."""
     files.write_folder(tmp_path / "f", FOLDER)
     damage(tmp_path / "f")
     with pytest.raises(ArtifactError) as raised:
@@ -192,7 +191,7 @@ def test_folder_moved_aside_goes_back(tmp_path: Path) -> None:
 
 
 def test_append_line(tmp_path: Path) -> None:
-    """Row 5: what is there stays; a folder that is not there is named."""
+    """What is there stays; a folder that is not there is named."""
     path = tmp_path / "lines"
     for line in ("a", "é"):
         files.append_line(path, line)

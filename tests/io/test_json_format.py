@@ -32,7 +32,7 @@ def test_a_line_a_field_and_plain_lists_on_one() -> None:
 
 
 def test_a_thousand_classes_are_a_thousand_lines() -> None:
-    """Row 59: and not a million."""
+    """And not a million."""
     text = json_text({"confusion": [[0] * 1_000 for _ in range(1_000)]})
     assert text.count("\n") < 1_010
     assert len(text) < 4e6
@@ -48,7 +48,7 @@ def test_characters_that_an_encoding_lacks_are_escaped(encoding: str, shown: str
 
 
 def test_file_names_that_are_not_utf_8() -> None:
-    """Row 53: they are read back as the same bytes."""
+    """They are read back as the same bytes."""
     name = os.fsdecode(b"caf\xe9.png")
     text = json_text({"image": name, "label": "ü"})
     assert os.fsencode(json.loads(text.encode())["image"]) == b"caf\xe9.png"

@@ -13,7 +13,7 @@ from pocket_resnet.io.locks import exclusive, lock_folder
 
 
 def test_lock(tmp_path: Path) -> None:
-    """Row 12: also within one process; free again after the block, even after an error."""
+    """Also within one process; free again after the block, even after an error."""
     with lock_folder(tmp_path / "f") as notice:
         assert notice is None
         with (
@@ -37,7 +37,7 @@ def test_lock_in_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_file_systems_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 54: Google Drive's folder in Colab, some NFS: a warning, and work continues."""
+    """Google Drive's folder in Colab, some NFS: a warning, and work continues."""
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -54,7 +54,6 @@ def test_file_systems_without_locks(
 
 
 def test_waiting_for_another_process_times_out(tmp_path: Path) -> None:
-    """Row 27."""
     path = tmp_path / "file.gz"
     with (
         exclusive(path),

@@ -73,7 +73,7 @@ def refusal(folder: Path) -> str:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_round_trip(channels_last: bool, tiny_model: ResNet, make_card: Callable[..., Card], tmp_path: Path) -> None:
-    """Row 20: also the classes in their order, 1, 10, 2."""
+    """Also the classes in their order, 1, 10, 2."""
     x_BCHW = torch.rand(4, 3, 8, 8)
     model = tiny_model.to(memory_format=torch.channels_last) if channels_last else tiny_model
     model(x_BCHW)
@@ -133,7 +133,6 @@ def test_resume_command() -> None:
 @pytest.mark.parametrize("member", [WEIGHTS, CONFIG, SUMS_NAME])
 @pytest.mark.parametrize("damage", ["deleted", "cut", "flipped", "link to itself"])
 def test_damage_is_named(member: str, damage: str, folder: Path) -> None:
-    """Rows 6, 30."""
     path = folder / member
     content = bytearray(path.read_bytes())
     path.unlink()
@@ -157,7 +156,7 @@ def test_card_may_be_edited_by_hand(folder: Path) -> None:
 
 
 def test_newer_format(folder: Path) -> None:
-    """Row 10: the error names the version to upgrade to, even if the newer layout has other fields."""
+    """The error names the version to upgrade to, even if the newer layout has other fields."""
     forge(folder, format=FORMAT + 1, version="9.8", something="new")
     assert f"model format {FORMAT + 1} is newer" in refusal(folder)
     assert "upgrade pocket-resnet to 9.8 or later" in refusal(folder)
@@ -182,7 +181,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_config(case: str, folder: Path) -> None:
-    """Row 30: a schema error that names the file, in one line, and below it how to fix it."""
+    """A schema error that names the file, in one line, and below it how to fix it."""
     forge(folder, **WRONG[case])
     message = refusal(folder)
     assert str(folder / CONFIG) in message
@@ -206,14 +205,12 @@ def overlapping() -> bytes:
 
 @pytest.mark.parametrize("content", [b"", b"x", huge_header(), overlapping(), bytes(10_000)])
 def test_hostile_weights(content: bytes, folder: Path) -> None:
-    """Row 30."""
     write_folder(folder, {WEIGHTS: content, CONFIG: (folder / CONFIG).read_bytes()})
     assert str(folder / WEIGHTS) in refusal(folder)
 
 
 @pytest.mark.parametrize("change", ["missing", "more", "shape"])
 def test_weights_of_another_network(change: str, folder: Path) -> None:
-    """Row 30."""
     weights = load((folder / WEIGHTS).read_bytes())
     if change == "missing":
         del weights["head.bias"]
@@ -224,7 +221,7 @@ def test_weights_of_another_network(change: str, folder: Path) -> None:
 
 
 def test_small_file_cannot_ask_for_a_large_network(folder: Path) -> None:
-    """Row 30: otherwise a config of a few bytes would allocate gigabytes."""
+    """Otherwise a config of a few bytes would allocate gigabytes."""
     spec = json.loads((folder / CONFIG).read_text())["spec"] | {"widths": [60_000, 60_000]}
     forge(folder, spec=spec)
     assert "too small for the network" in refusal(folder)

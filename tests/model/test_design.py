@@ -45,7 +45,7 @@ def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
 @settings(max_examples=60, deadline=None)
 @given(spec=st.sampled_from(SHAPES), budget=st.integers(1, 30_000_000))
 def test_filled_networks_stay_within_the_budget(spec: NetworkSpec, budget: int) -> None:
-    """Row 17: within the budget, only widths differ, no stage can be widened, and filling again changes nothing."""
+    """Within the budget, only widths differ, no stage can be widened, and filling again changes nothing."""
     least = smallest_count(spec)
     if budget < least:
         with pytest.raises(UsageError, match=f"the smallest has {least:,}"):
@@ -74,14 +74,14 @@ def test_a_networks_own_count_gives_at_least_as_large_a_network(name: str) -> No
 
 @pytest.mark.parametrize("spec", SHAPES)
 def test_the_stated_smallest_budget_works(spec: NetworkSpec) -> None:
-    """Row 16: a budget of the stated smallest count works."""
+    """A budget of the stated smallest count works."""
     least = smallest_count(spec)
     assert num_params(fill_budget(spec, least)) == least
 
 
 @pytest.mark.parametrize("budget", [10**12, 10**15])
 def test_a_budget_above_the_largest_network(budget: int) -> None:
-    """Row 16: refused with the largest count, at once."""
+    """Refused with the largest count, at once."""
     with pytest.raises(UsageError, match="the largest has") as raised:
         fill_budget(named("original"), budget)
     assert raised.value.where == "budget"
@@ -89,7 +89,7 @@ def test_a_budget_above_the_largest_network(budget: int) -> None:
 
 @pytest.mark.parametrize(("count", "message"), [(100, "the smallest has"), (10**14, "the largest has")])
 def test_a_refused_limit_is_named_as_it_was_given(count: int, message: str) -> None:
-    """Row 16: in bytes if bytes are the binding limit, with the number of bytes that works."""
+    """In bytes if bytes are the binding limit, with the number of bytes that works."""
     budgets = {
         "budget": (Budget(num_params=count), Budget(num_params=count, num_bytes=4 * 10**15)),
         "max_bytes": (Budget(num_bytes=4 * count), Budget(num_params=10**15, num_bytes=4 * count)),
@@ -106,7 +106,7 @@ def test_a_refused_limit_is_named_as_it_was_given(count: int, message: str) -> N
 
 @pytest.mark.parametrize("budget", [50_000, 300_000])
 def test_the_built_network_has_the_count(budget: int) -> None:
-    """Row 17: weights and biases, trainable or frozen, count; buffers do not."""
+    """Weights and biases, trainable or frozen, count; buffers do not."""
     for spec in SHAPES:
         filled = fill_budget(spec, max(budget, smallest_count(spec)))
         assert sum(parameter.numel() for parameter in ResNet(filled).parameters()) == num_params(filled)
@@ -197,7 +197,7 @@ def test_a_single_limit_needs_no_such_reason() -> None:
 @pytest.mark.parametrize("more", [{}, {"block": "bottleneck", "expansion": 2}, {"groups": 4}])
 @pytest.mark.parametrize("epochs", [10, 200])
 def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) -> None:
-    """Row 16: identity shortcuts cannot narrow; a budget too small is refused with the smallest that works."""
+    """Identity shortcuts cannot narrow; a budget too small is refused with the smallest that works."""
     fixed = {"stem_width": 60, "shortcut": "identity"} | more
     with pytest.raises(UsageError, match="as few as 20,000 parameters; the smallest has") as raised:
         design.design(Budget(num_params=20_000), epochs=epochs, fixed=fixed)

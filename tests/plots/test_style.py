@@ -16,7 +16,7 @@ def drawn() -> Figure:
 
 
 def test_settings_of_the_user_change_no_picture_and_stay() -> None:
-    """Row 56: neither when a figure is made nor when it is written; LaTeX is not needed."""
+    """Neither when a figure is made nor when it is written; LaTeX is not needed."""
     usual = png(drawn())
     theirs = {"text.usetex": True, "font.size": 40.0, "savefig.transparent": True, "figure.dpi": 30.0}
     before = {key: rcParams[key] for key in theirs}

@@ -110,7 +110,7 @@ def by_program(changes: dict[str, Any], _folder: Path, monkeypatch: pytest.Monke
 def test_explicit_values_override_the_dial_even_at_their_default(
     key: str, way: Callable[..., Recipe], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Any
 ) -> None:
-    """Row 58: by flag, recipe file, base or program; a notice names them, and recipe.toml resumes with the same."""
+    """By flag, recipe file, base or program; a notice names them, and recipe.toml resumes with the same."""
     default = dotted(Recipe().model_dump())[key]
     changes = {"epochs": SHORT if key.startswith("optim.") else LONG, "budget": "50k", "batch_size": 4, "min_steps": 0}
     left = fit_to_data(override(load_recipe("best"), changes), as_32(source), 14)
@@ -139,7 +139,7 @@ def test_explicit_values_override_the_dial_even_at_their_default(
 def test_a_notice_names_the_key_that_was_set(
     changes: dict[str, Any], kept: str | None, source: Source, logged: Any
 ) -> None:
-    """Row 58: also if it replaces the dialled key."""
+    """Also if it replaces the dialled key."""
     asked = override(load_recipe("best"), {"epochs": LONG, "budget": "50k", "batch_size": 4} | changes)
     fit_to_data(asked, as_32(source), 14)
     notices = [line for line in logged.messages if "you set" in line]
@@ -164,7 +164,7 @@ def as_32(source: Source) -> Source:
 def test_explicit_network_keys_stay_and_the_dial_fills_the_budget(
     changes: dict[str, Any], tmp_path: Path, source: Source
 ) -> None:
-    """Row 58: the dial decides the rest of the network."""
+    """The dial decides the rest of the network."""
     asked = by_toml({"budget": "200k"} | changes, tmp_path, pytest.MonkeyPatch())
     spec = fit_to_data(asked, source, 1000).model
     for key, value in changes.items():
@@ -173,7 +173,7 @@ def test_explicit_network_keys_stay_and_the_dial_fills_the_budget(
 
 
 def test_explicit_widths_must_fit_the_budget(source: Source) -> None:
-    """Row 58: no dial scales them."""
+    """No dial scales them."""
     asked = override(load_recipe("best"), {"model.widths": (8, 16, 32), "budget": "50k"})
     assert fit_to_data(asked, source, 1000).model.widths == (8, 16, 32)
     with pytest.raises(UsageError, match=r"widths \(8, 16, 32\) has [\d,]+ parameters, over the budget of 10,000"):
@@ -181,7 +181,7 @@ def test_explicit_widths_must_fit_the_budget(source: Source) -> None:
 
 
 def test_a_named_network_is_scaled_as_without_a_dial(tmp_path: Path, source: Source) -> None:
-    """Row 58: not replaced by another one."""
+    """Not replaced by another one."""
     (tmp_path / "mine.toml").write_text('base = "best"\nbudget = "200k"\n[model]\nnetwork = "fast"\n')
     spec = fit_to_data(load_recipe(str(tmp_path / "mine.toml")), source, 1000).model
     assert spec.stem == "whitening"

@@ -45,7 +45,7 @@ def refusal(text: str) -> str:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_misspelt_key(key: str) -> None:
-    """Row 18: file, line, the key as written and the nearest known key."""
+    """File, line, the key as written and the nearest known key."""
     text, line = toml_with(key + key[-1], "1")
     message = f"some.toml:{line}: unknown `{key}{key[-1]}`, did you mean `{key.rpartition('.')[2]}`?"
     assert refusal(text) == f"{message}\n  pocket-resnet train --help explains every key"
@@ -54,7 +54,7 @@ def test_misspelt_key(key: str) -> None:
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("literal", ["[[1.5]]", "{ a = 1 }", "1979-05-27", "nan", "-1e999"])
 def test_wrong_type(key: str, literal: str) -> None:
-    """Row 18: no key takes any of these; it is named with its line."""
+    """No key takes any of these; it is named with its line."""
     text, line = toml_with(key, literal)
     assert refusal(text).startswith(f"some.toml:{line}: ")
     assert key.rpartition(".")[2] in refusal(text)
@@ -65,7 +65,7 @@ TEXTS = ("name", "budget", "max_macs", "max_bytes", "init_from", "teacher.model"
 
 @pytest.mark.parametrize("key", [key for key in KEYS if not {key, key.rpartition(".")[2]} & set(TEXTS)])
 def test_numbers_and_switches_are_strict(key: str) -> None:
-    """Row 18: "1" is not 1, true is not 1, 1 is not true."""
+    """ "1" is not 1, true is not 1, 1 is not true."""
     assert key.rpartition(".")[2] in refusal(toml_with(key, '"1"')[0])
     section, _, leaf = key.rpartition(".")
     default = DEFAULTS[section][leaf] if section else DEFAULTS[leaf]
@@ -109,7 +109,6 @@ def test_numbers_and_switches_are_strict(key: str) -> None:
     ],
 )
 def test_refusals(text: str, message: str) -> None:
-    """Row 18."""
     assert message in refusal(text)
 
 
@@ -122,7 +121,7 @@ def test_image_sizes_are_checked_against_the_dials_network() -> None:
 
 
 def test_byte_order_mark_and_other_bytes(tmp_path: Path) -> None:
-    """Row 18: a byte order mark, as Windows editors write it, is skipped; UTF-16, binary and huge files are refused."""
+    """A byte order mark, as Windows editors write it, is skipped; UTF-16, binary and huge files are refused."""
     path = tmp_path / "r.toml"
     path.write_bytes(b"\xef\xbb\xbfepochs = 7\r\n[optim]\r\nlr = 1.0\r\n")
     assert load_recipe(str(path)).epochs == 7
@@ -263,7 +262,7 @@ def test_budgets_in_millions_are_exact(count: int) -> None:
     "text", ["0", "5X", "", "M", "-5M", "1e6", "0.5", "1.0000001M", "5MM", "5 M", "nan", "inf", "9" * 99]
 )
 def test_invalid_budgets(text: str) -> None:
-    """Row 16: field and accepted forms."""
+    """Field and accepted forms."""
     with pytest.raises(RecipeError, match="budget") as raised:
         parse_count(text)
     assert COUNT_FORMS["budget"] in str(raised.value)

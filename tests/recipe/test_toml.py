@@ -67,7 +67,7 @@ def test_flags_are_explicit_keys(words: list[str], explicit: set[str]) -> None:
     [([], 250), (["--epochs", "3"], 0), (["--epochs=3"], 0), (["--epochs", "3", "--min-steps", "50"], 50)],
 )
 def test_explicit_epochs_are_kept(words: list[str], min_steps: int) -> None:
-    """Row 58: also if few images would need more epochs for the recipe's min_steps."""
+    """Also if few images would need more epochs for the recipe's min_steps."""
     assert _parse("train", ["fast", *words]).recipe.min_steps == min_steps
 
 

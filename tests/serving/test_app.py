@@ -38,7 +38,7 @@ def problem(answer: Answer) -> tuple[int, str]:
 
 
 def test_one_and_several(process: Process) -> None:
-    """Row 24: equal to `predict`, in the order of the request, also for rotated, transparent and 16-bit pictures."""
+    """Equal to `predict`, in the order of the request, also for rotated, transparent and 16-bit pictures."""
     contents = [picture(seed, size=8 + seed) for seed in range(5)] + odd_pictures()
     expected = pocket_resnet.load(GOLDEN, "cpu").predict(contents, top=3)
     several = predictions(process.send("POST", PREDICT, form(*contents), FORM))
@@ -156,7 +156,7 @@ def test_several_requests_over_one_connection(process: Process) -> None:
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_requests_made_from_the_description(mode: GenerationMode, process: Process) -> None:
-    """Row 33: each gets a documented response, never a server error.
+    """Each gets a documented response, never a server error.
 
     Two checks are left out: the description allows random bytes as a picture, and a form's wrong field may not be a
     file.

@@ -28,13 +28,11 @@ def test_own_hosts(host: str, process: Process) -> None:
 
 @pytest.mark.parametrize("host", FOREIGN)
 def test_foreign_hosts(host: str, process: Process) -> None:
-    """Row 35"""
     for target in ("/health", "/metrics", "/", "/nothing"):
         assert process.raw(f"GET {target} HTTP/1.1", f"Host: {host}").status == 403
 
 
 def test_no_host_or_two(process: Process) -> None:
-    """Row 35"""
     assert process.raw("GET /health HTTP/1.0").status == 403
     assert process.raw("GET /health HTTP/1.1").status == 400
     assert process.raw("GET /health HTTP/1.1", "Host: localhost", "Host: evil.example").status == 400
@@ -45,7 +43,7 @@ ORIGINS = ["http://evil.example", "null", "http://localhost:9999", "http://127.0
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_foreign_origins(origin: str, process: Process) -> None:
-    """Row 35: also another port of this machine; nothing is classified."""
+    """Also another port of this machine; nothing is classified."""
     lines = ("Host: localhost:8000", f"Origin: {origin}", "Content-Type: image/png")
     content = picture()
     answer = process.raw(f"POST {PREDICT} HTTP/1.1", *lines, f"Content-Length: {len(content)}", body=content)
@@ -77,7 +75,7 @@ PATHS += ["/static//page.js", "http://evil.example/etc/passwd", "/v1/predict/", 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_paths(path: str, process: Process) -> None:
-    """Row 35: 404, and nothing is read."""
+    """404, and nothing is read."""
     answer = process.raw(f"GET {path} HTTP/1.1", "Host: localhost")
     assert (answer.status, json.loads(answer.body)) == (404, {"error": "not found", "hint": "see /docs"})
 
@@ -104,7 +102,7 @@ def bug(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_internal_errors(start: Callable[..., Server], bug: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Row 36: status 500 and an id that the log has with the traceback; the server stays up."""
+    """Status 500 and an id that the log has with the traceback; the server stays up."""
 
     def fail(_: Any) -> Any:
         raise RuntimeError(bug)

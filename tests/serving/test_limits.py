@@ -42,7 +42,7 @@ def flat(process: Process) -> Iterator[None]:
 
 @pytest.mark.usefixtures("flat")
 def test_oversized_with_its_length(process: Process) -> None:
-    """Row 33: refused before anything is read."""
+    """Refused before anything is read."""
     for stated in (MAX_BODY_BYTES + 1, 10**18):
         started_s = time.monotonic()
         answer = process.raw(*HEAD, f"Content-Length: {stated}")
@@ -53,7 +53,7 @@ def test_oversized_with_its_length(process: Process) -> None:
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("kind", ["chunked", "length"])
 def test_oversized_and_sent_to_the_end(kind: str, process: Process) -> None:
-    """Row 33: 413 after the limit; the rest is dropped, and the client can read the response."""
+    """413 after the limit; the rest is dropped, and the client can read the response."""
     with process.connect() as connection:
         if kind == "chunked":
             connection.sendall(head("Transfer-Encoding: chunked"))
@@ -68,7 +68,7 @@ def test_oversized_and_sent_to_the_end(kind: str, process: Process) -> None:
 
 
 def test_garbage_after_the_answer(process: Process) -> None:
-    """Row 33: a body over the limit that then breaks the chunked encoding."""
+    """A body over the limit that then breaks the chunked encoding."""
     with process.connect() as connection:
         connection.sendall(head("Transfer-Encoding: chunked") + CHUNK * (MAX_BODY_BYTES // 0x10000 + 1))
         assert read_answer(connection).status == 413
@@ -79,13 +79,13 @@ def test_garbage_after_the_answer(process: Process) -> None:
 
 
 def test_the_largest_body(process: Process) -> None:
-    """Row 33: a picture with trailing bytes up to the limit is taken."""
+    """A picture with trailing bytes up to the limit is taken."""
     content = picture()
     assert process.predict(content + bytes(MAX_BODY_BYTES - len(content))).status == 200
 
 
 def test_wrong_content_lengths(process: Process) -> None:
-    """Row 33: too short, too long, and contradictory lengths."""
+    """Too short, too long, and contradictory lengths."""
     content = picture()
     with process.connect() as connection:
         connection.sendall(head("Content-Length: 10") + content)
@@ -106,7 +106,6 @@ def test_wrong_content_lengths(process: Process) -> None:
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "", "image"])
 def test_wrong_types(kind: str, process: Process) -> None:
-    """Row 33"""
     answer = process.send("POST", PREDICT, picture(), {"Content-Type": kind})
     assert answer.status == 415
     assert "image/jpeg" in json.loads(answer.body)["hint"]
@@ -134,7 +133,7 @@ BAD = {
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_pictures(case: str, process: Process) -> None:
-    """Row 33: 400 in under a second of the server's time."""
+    """400 in under a second of the server's time."""
     ticks = process_seconds(process)
     answer = process.predict(BAD[case])
     assert answer.status == 400
@@ -161,7 +160,7 @@ def is_closed(connection: socket.socket, within_s: float = 10.0) -> bool:
     [b"", b"POST /v1/pre", head("Content-Length: 1000") + b"x", head("Transfer-Encoding: chunked") + b"fff\r\nab"],
 )
 def test_slow_clients(begun: bytes, start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 34: closed at the deadline, although bytes keep coming; others are served meanwhile."""
+    """Closed at the deadline, although bytes keep coming; others are served meanwhile."""
     monkeypatch.setattr(protocol, "REQUEST_DEADLINE_S", 1.0)
     server = start()
     with server.connect() as connection:
@@ -177,7 +176,7 @@ def test_slow_clients(begun: bytes, start: Callable[..., Server], monkeypatch: p
 
 
 def test_a_slow_request_behind_a_whole_one(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 34: both arrive together; the second never ends."""
+    """Both arrive together; the second never ends."""
     monkeypatch.setattr(protocol, "REQUEST_DEADLINE_S", 1.0)
     server = start()
     with server.connect() as connection:
@@ -188,7 +187,7 @@ def test_a_slow_request_behind_a_whole_one(start: Callable[..., Server], monkeyp
 
 
 def test_a_client_that_never_reads(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 34: responses fill the buffers; the connection is closed at the deadline."""
+    """Responses fill the buffers; the connection is closed at the deadline."""
     monkeypatch.setattr(protocol, "REQUEST_DEADLINE_S", 1.0)
     server = start()
     with socket.socket() as connection:
@@ -201,7 +200,6 @@ def test_a_client_that_never_reads(start: Callable[..., Server], monkeypatch: py
 
 
 def test_connections_beyond_the_limit(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 34"""
     monkeypatch.setattr(protocol, "MAX_NUM_CONNECTIONS", 3)
     server = start()
     held = [server.connect() for _ in range(3)]
@@ -216,7 +214,7 @@ def test_connections_beyond_the_limit(start: Callable[..., Server], monkeypatch:
 
 
 def test_memory_of_all_bodies_together(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 33: a body beyond the total memory limit is refused; after the others end there is room again."""
+    """A body beyond the total memory limit is refused; after the others end there is room again."""
     monkeypatch.setattr(uploads, "MAX_BUFFERED_BYTES", 5_000)
     server = start()
     with server.connect() as connection:
@@ -228,7 +226,7 @@ def test_memory_of_all_bodies_together(start: Callable[..., Server], monkeypatch
 
 
 def test_a_hundred_concurrent_requests(start: Callable[..., Server]) -> None:
-    """Row 34: the same predictions as one by one; requests over the limit get a retry hint and succeed later."""
+    """The same predictions as one by one; requests over the limit get a retry hint and succeed later."""
     contents = [picture(seed) for seed in range(100)]
     golden = start()
     one_by_one = [golden.predict(content) for content in contents]

@@ -30,7 +30,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_predictions_match_predict(exported: Path) -> None:
-    """Row 20: with the names in the model's order; from one picture or many."""
+    """With the names in the model's order; from one picture or many."""
     classifier = pocket_resnet.load(GOLDEN, "cpu")
     served = [open_served(path) for path in (GOLDEN, exported)]
     assert [model.runtime for model in served] == ["torch", "onnxruntime"]
@@ -69,7 +69,7 @@ def resize_to(model: Any, *sizes: int) -> None:
 
 @pytest.mark.parametrize("sizes", [(), (8,), (8, 9), (0, 0), (10**9, 10**9)])
 def test_input_sizes_that_export_never_writes(sizes: tuple[int, ...], exported: Path, tmp_path: Path) -> None:
-    """Row 31: pictures are decoded at this size."""
+    """Pictures are decoded at this size."""
     model = onnx.load(exported)
     resize_to(model, *sizes)
     onnx.save(model, tmp_path / "model.onnx")

@@ -37,7 +37,7 @@ def started(tmp_path: Path) -> Iterator[Process]:
 
 
 def test_sigterm(started: Process) -> None:
-    """Row 34: pending requests are answered; idle and slow clients do not delay the exit; exit code 0."""
+    """Pending requests are answered; idle and slow clients do not delay the exit; exit code 0."""
     assert started.predict(picture()).status == 200
     idle, slow = started.connect(), started.connect()
     slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\n".encode())
@@ -90,13 +90,11 @@ def test_connections_set_tcp_nodelay() -> None:
 
 
 def test_listens_only_on_this_machine(process: Process) -> None:
-    """Row 35"""
     assert is_loopback_only(process.port)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_other_machines_need_a_flag(host: str, run: Run) -> None:
-    """Row 35"""
     code, out, err = run("serve", GOLDEN, "--host", host, "--port", 0)
     assert (code, out) == (2, "")
     assert f"other machines could connect to {host}\n  allow that with --public" in err
@@ -105,7 +103,6 @@ def test_other_machines_need_a_flag(host: str, run: Run) -> None:
 
 
 def test_port_in_use(process: Process, run: Run) -> None:
-    """Row 37"""
     code, out, err = run("serve", GOLDEN, "--port", process.port)
     assert (code, out) == (5, "")
     assert f"port {process.port}: Address already in use" in err
@@ -114,7 +111,7 @@ def test_port_in_use(process: Process, run: Run) -> None:
 
 @pytest.mark.parametrize("name", ["none", "none.onnx"])
 def test_no_model(name: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Row 37: before anything listens."""
+    """Before anything listens."""
     monkeypatch.setattr(server, "listen", lambda *_, **__: pytest.fail("it listened"))
     code, out, err = run("serve", tmp_path / name)
     assert (code, out) == (2, "")

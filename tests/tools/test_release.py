@@ -26,7 +26,7 @@ def test_a_released_model_repeats_its_card(tmp_path: Path) -> None:
 
 
 def test_a_released_model_names_no_local_path(make_recipe: Any, tmp_path: Path) -> None:
-    """Row 43: it has its folder's name, fingerprint and the digests of its training images; moved data are named."""
+    """It has its folder's name, fingerprint and the digests of its training images; moved data are named."""
     for number in range(12):
         path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

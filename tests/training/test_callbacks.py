@@ -220,7 +220,7 @@ def test_records_are_lines(tmp_path: Path) -> None:
 
 
 def test_records_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 1: the record is synced before its checkpoint; otherwise a resumed run would lack it."""
+    """The record is synced before its checkpoint; otherwise a resumed run would lack it."""
     synced: list[tuple[int, int]] = []  # inode and size
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor)[1::5]))
     file = metrics_file(tmp_path / "metrics.jsonl")
@@ -248,7 +248,7 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
 def test_progress_lines_without_a_terminal(
     make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 11: intervals are measured with a monotonic clock."""
+    """Intervals are measured with a monotonic clock."""
     now_s = 100.0
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now_s)
     monkeypatch.setattr(callbacks.time, "time", lambda: pytest.fail("the wall clock was asked"))

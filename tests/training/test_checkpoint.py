@@ -38,7 +38,7 @@ def test_saving_again_replaces(saved: Path) -> None:
     [{"step": "3"}, {"step": None}, {"seconds": "x"}, {"unknown": 1}, {"format": "1"}, {"hardware": 5}, {"step": 1.5}],
 )
 def test_wrong_state(change: dict[str, Any], saved: Path) -> None:
-    """Row 30: refused in spite of matching sums."""
+    """Refused in spite of matching sums."""
     tensors = (saved / TENSORS_NAME).read_bytes()
     state = json.loads((saved / STATE_NAME).read_text()) | change
     write_folder(saved, {TENSORS_NAME: tensors, STATE_NAME: json.dumps(state).encode()})

@@ -73,7 +73,7 @@ def test_saved_tensors_are_restored(tiny_model: ResNet) -> None:
 
 
 def test_a_new_average_starts_from_the_weights(tiny_model: ResNet) -> None:
-    """Row 8: a fork may switch averaging on."""
+    """A fork may switch averaging on."""
     average = Average(tiny_model, decay=0.9)
     change(tiny_model, 1)
     average.load_tensors({})

@@ -15,7 +15,7 @@ def write(path: Path, *records: dict[str, float]) -> None:
 
 
 def test_records_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    """Row 1: by step, not by position; incomplete lines and lines that are not records are dropped too."""
+    """By step, not by position; incomplete lines and lines that are not records are dropped too."""
     path = tmp_path / "metrics.jsonl"
     assert history(path, 20, PLAN).records == []
     write(path, {"step": 10}, {"step": 20}, {"step": 30})
@@ -40,7 +40,7 @@ def test_plan(last_step: int, records: list[int], validations: list[int]) -> Non
 
 
 def test_records_at_max_steps(tmp_path: Path) -> None:
-    """Row 1: the last record stays if the run still ends there; if it resumes, the record or its validation goes."""
+    """The last record stays if the run still ends there; if it resumes, the record or its validation goes."""
     path = tmp_path / "metrics.jsonl"
     ended = {"step": 35, "val_nll": 1.0}
     write(path, {"step": 10}, {"step": 20}, {"step": 30}, ended)

@@ -57,7 +57,7 @@ def test_several_batches_count_as_one(num_images: int, tiny_model: ResNet, image
 
 @pytest.mark.parametrize("num_images", [2, 5, 9])
 def test_maps_of_one_pixel(num_images: int, tiny_spec: NetworkSpec, images_NCHW: Tensor) -> None:
-    """Row 15: five and nine images leave one over where a batch is four, and one value has no variance."""
+    """Five and nine images leave one over where a batch is four, and one value has no variance."""
     model = ResNet(replace(tiny_spec, image_size=2))
     initialise(model, "default", torch.Generator().manual_seed(0))
     with remeasured(model, batches(images_NCHW[:num_images, :, :2, :2], size=4)), torch.no_grad():

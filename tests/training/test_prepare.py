@@ -72,7 +72,7 @@ def test_digits_are_not_flipped(
 def test_batch_norm_needs_two_values(
     image_sizes: tuple[int, ...], make_recipe: Callable[..., Recipe], source: Source
 ) -> None:
-    """Row 15: one image per step is refused if some image size leaves one pixel before a norm; otherwise it trains."""
+    """One image per step is refused if some image size leaves one pixel before a norm; otherwise it trains."""
     stages: Any = {"num_blocks": (1, 1, 1), "widths": (4, 8, 8), "kernel_sizes": (3, 3, 3)}
     stages |= {"shortcut_kernel_sizes": (1, 1, 1), "image_size": 8 if image_sizes else 4}
     spec = replace(make_recipe().model, **stages)
@@ -105,7 +105,7 @@ def test_learning_rate_of_0(
     source: Source,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Row 15: also where a program has not set up logging, which then shows warnings alone."""
+    """Also where a program has not set up logging, which then shows warnings alone."""
     fit_to_data(make_recipe(optim=optim), source, 14)
     assert ("a learning rate of 0" in caplog.text) == warns
 

@@ -19,7 +19,7 @@ from pocket_resnet.training.run import Result
 def test_validation_images_that_an_earlier_run_trained_on(
     way: str, train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    """Row 44: result, terminal, config.json and card have the caveat, like `evaluate`."""
+    """Result, terminal, config.json and card have the caveat, like `evaluate`."""
     others = other_validation(pictures, tmp_path / "others")
     if way == "fork":
         result = train_on(others, fork=True, max_steps=2)
@@ -39,7 +39,7 @@ def test_validation_images_that_an_earlier_run_trained_on(
 def test_lost_digests_of_an_earlier_run_are_reported(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, logged: Any
 ) -> None:
-    """Row 44: it is unknown which images were trained on; all later runs keep the caveat."""
+    """It is unknown which images were trained on; all later runs keep the caveat."""
     (run_folder / DIGESTS_NAME).unlink()
     start = str(run_folder / "checkpoints" / "step-000001")
     others = paint(tmp_path / "others", first=50)

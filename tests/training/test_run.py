@@ -149,7 +149,7 @@ def test_more_steps_than_there_are(go: Callable[..., Result]) -> None:
 
 @pytest.mark.parametrize("budget", ["5", "400"])
 def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_path: Path) -> None:
-    """Rows 16, 17: before any folder is made."""
+    """Before any folder is made."""
     if budget == "400":
         assert go(budget=budget).num_params <= 400
         return
@@ -159,7 +159,7 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
 
 
 def test_a_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 17: the built network is counted, in case the dial is wrong."""
+    """The built network is counted, in case the dial is wrong."""
     monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
     with pytest.raises(UsageError, match="the network has 1,391 parameters, over the budget of 1,000"):
         go(budget="1K")
@@ -246,7 +246,7 @@ def test_every_s_sets_the_checkpoint_interval(go: Callable[..., Result], monkeyp
 
 
 def test_clock_set_back(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 11: the wall clock is never read."""
+    """The wall clock is never read."""
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was asked"))
     assert go().seconds > 0
 

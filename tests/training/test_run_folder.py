@@ -32,7 +32,7 @@ def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp
 def test_resuming_finds_the_run_whose_data_were_moved(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path
 ) -> None:
-    """Row 43: the folder's name changed with its path. Other recipes, seeds, data and names do not match."""
+    """The folder's name changed with its path. Other recipes, seeds, data and names do not match."""
     recipe, moved = make_recipe(seed=7), copy(source)
     moved.name = "/new/place"
     for number, (name, fingerprint, owner) in enumerate(
@@ -60,7 +60,7 @@ def test_resuming_finds_the_run_whose_data_were_moved(
 def test_resuming_without_a_run_is_refused(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 43: also with the default folder name."""
+    """Also with the default folder name."""
     with RunFolder(tmp_path / "r", make_recipe(), source, ALONE).locked(expected=True):
         assert caplog.messages == [f"nothing to resume in {tmp_path / 'r'}: starting a new run"]
 

@@ -21,7 +21,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: a fork with another shape is refused; the error names what does not fit."""
+    """A fork with another shape is refused; the error names what does not fit."""
     go(max_steps=1)
     recipe = make_recipe(model=replace(make_recipe().model, widths=(4, 12)))
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
@@ -32,7 +32,7 @@ def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: A
 
 
 def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: with more epochs it trains on; with none left it is refused, and nothing is written."""
+    """With more epochs it trains on; with none left it is refused, and nothing is written."""
     go()
     changed = make_recipe(label_smoothing=0.3)
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
@@ -45,7 +45,7 @@ def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp
 
 
 def test_fork_may_switch_averages_on(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
-    """Row 8: average and Lookahead begin with the weights of the checkpoint."""
+    """Average and Lookahead begin with the weights of the checkpoint."""
     go(max_steps=2, ema={"decay": 0.0}, optim={"lookahead_steps": 0})
     recipe = make_recipe(ema={"decay": 0.9}, optim={"lookahead_steps": 2})
     assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 4
@@ -66,7 +66,7 @@ def test_a_result_of_fewer_steps_is_removed_when_the_run_resumes(
 def test_a_run_in_parts_has_the_records_of_a_whole_run(
     stops: tuple[int, ...], validate_every: int, go: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """Row 1: for any number of stops by `max_steps`, within an epoch or without a validation due."""
+    """For any number of stops by `max_steps`, within an epoch or without a validation due."""
     changes: Any = {"epochs": 3, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
     go("whole", max_steps=stops[-1], **changes)
     for max_steps in stops:
@@ -78,7 +78,7 @@ def test_a_run_in_parts_has_the_records_of_a_whole_run(
 def test_max_steps_at_the_step_of_a_signal(
     step: int, go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Row 1: with no step left to train, the last record and its validation come from the checkpoint."""
+    """With no step left to train, the last record and its validation come from the checkpoint."""
     changes: Any = {"epochs": 3, "validate_every": 3}
     train_step = Trainer.train_step
 
@@ -98,7 +98,7 @@ def test_max_steps_at_the_step_of_a_signal(
 
 
 def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: Path, logged: Any) -> None:
-    """Row 1: nothing is lost; a finished run is unchanged."""
+    """Nothing is lost; a finished run is unchanged."""
     go(max_steps=3)
     before = lines(tmp_path / "r")
     assert go(resume=True, max_steps=2).steps == 3

@@ -53,7 +53,7 @@ def test_a_signal_stops_before_the_next_batch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 4: it saves and reports what is kept; the resumed run ends with the weights of an uninterrupted one."""
+    """It saves and reports what is kept; the resumed run ends with the weights of an uninterrupted one."""
     with monkeypatch.context() as patch:
         patch.setattr(
             callbacks.ProgressBar,

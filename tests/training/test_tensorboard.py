@@ -81,7 +81,7 @@ def test_tracking_changes_nothing_else(go: Callable[..., Result], tmp_path: Path
 def test_resumed_run_records_each_epoch_once(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: the second epoch is lost after it was recorded, and trained again."""
+    """The second epoch is lost after it was recorded, and trained again."""
 
     def crash(*_: Any) -> None:
         raise RuntimeError("pulled the plug")
@@ -103,7 +103,7 @@ def test_resumed_run_records_each_epoch_once(
 def test_each_epoch_is_on_disk_at_once(
     go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: a killed process loses no recorded epoch; checked at each save, after each step."""
+    """A killed process loses no recorded epoch; checked at each save, after each step."""
     num_epochs: list[int] = []
     monkeypatch.setattr(TensorBoard, "is_due", lambda *_: False)
     monkeypatch.setattr(RunFolder, "save", lambda *_: num_epochs.append(len(scalars(tmp_path / "r").get("lr", ()))))
@@ -122,7 +122,7 @@ def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> 
 def test_resume_after_max_steps(
     max_steps: int, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: the last record stays if only the result was lost; if the run resumes, it or its validation goes."""
+    """The last record stays if only the result was lost; if the run resumes, it or its validation goes."""
 
     def crash(*_: Any) -> None:
         raise RuntimeError("pulled the plug")

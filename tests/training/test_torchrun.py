@@ -74,7 +74,7 @@ def test_accepted(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row 55: the variable is named, and torchrun."""
+    """The variable is named, and torchrun."""
     variables, message = REFUSED[case]
     set_only(monkeypatch, variables)
     with pytest.raises(LaunchError, match=f"^{message}") as refusal:
@@ -98,7 +98,7 @@ def port() -> int:
 def test_missing_processes_are_named_until_the_deadline(
     rank: int, missing: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Row 55: rank 0 knows which processes are missing; the others wait for rank 0."""
+    """Rank 0 knows which processes are missing; the others wait for rank 0."""
     monkeypatch.setattr(torchrun, "FIRST_MESSAGE_S", 0.0)
     with pytest.raises(
         EnvironmentFault, match=rf"^{missing} of 3 did not connect to 127\.0\.0\.1:{port} within 0\.2 s"

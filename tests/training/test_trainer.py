@@ -140,7 +140,7 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("hard_fraction", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
 def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
-    """Row 1: a new trainer with the saved tensors and step continues exactly, from any step."""
+    """A new trainer with the saved tensors and step continues exactly, from any step."""
     for num_before in range(4):
         changes = {"hard_fraction": hard_fraction, "hard_until": until} | (
             {} if hard_fraction == 1 else {"augment": {"mixup": 0.0}}
@@ -229,7 +229,7 @@ def test_mixed_cross_entropy() -> None:
 
 
 def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Trainer]) -> None:
-    """Row 14: weights, momentum and average are unchanged."""
+    """Weights, momentum and average are unchanged."""
     trainer = make_trainer()
     trainer.train_step()
     kept = {n: v.clone() for n, v in trainer.tensors().items() if "running" not in n and "num_batches" not in n}
@@ -243,7 +243,7 @@ def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Train
 def test_on_a_gpu_the_first_bad_step_is_reported_on_request(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 14: steps do not wait for the device; it is checked before anything is saved."""
+    """Steps do not wait for the device; it is checked before anything is saved."""
     monkeypatch.setattr(Hardware, "is_asynchronous", True)
     trainer = make_trainer()
     trainer.train_step()

@@ -91,7 +91,6 @@ def test_the_same_model_gives_the_same_file(programs: dict[str, Exported], digit
 def test_a_file_that_computes_something_else_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 32."""
     from pocket_resnet.exporting.pte import exporter
 
     class Negated(torch.nn.Module):
