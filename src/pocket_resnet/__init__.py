@@ -74,10 +74,10 @@ def train(
     """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
     `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` is as in `open_data`. `resume`
-    continues an interrupted run; `fork` does so even if recipe or data changed. `progress` prints on standard error.
+    continues an interrupted run; `fork` does so even if recipe or data changed. See docs/callbacks.md for the others.
     Raises UsageError, DataError, NonFiniteError for a NaN or infinite loss, and Stopped after a signal and a save.
 
-    Example (docs/callbacks.md has more, with `callbacks`):
+    Example:
 
         result = pocket_resnet.train("best", data="cifar10", budget="1M", epochs=10)
         print(f"{result.accuracy:.2%} with {result.num_params:,} parameters: {result.model}")

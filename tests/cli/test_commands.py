@@ -55,12 +55,13 @@ def test_design(run: Run) -> None:
 
 @pytest.mark.usefixtures("synthetic")
 def test_train(run: Run, recipe_path: Path, tmp_path: Path) -> None:
-    """Any recipe key is a flag; --json prints result.json; the text ends with the next command to try."""
+    """Any recipe key is a flag; --json prints result.json and more; the text ends with the next command to try."""
     arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run")
     code, out, err = run(*arguments, "a", "--json", "--max-steps", 3, "--optim.lr", 0.01, "--seed", 5)
     assert code == 0
     result = json.loads(out)
-    assert result == json.loads((tmp_path / "runs/a/result.json").read_text())
+    extras = {"report": None, "exported": None}
+    assert result == json.loads((tmp_path / "runs/a/result.json").read_text()) | extras
     assert (result["steps"], result["seed"], result["model"]) == (3, 5, f"{tmp_path}/runs/a/model")
     assert "lr = 0.01\n" in (tmp_path / "runs/a/recipe.toml").read_text()
     assert "epoch 1/2" in err

@@ -128,7 +128,7 @@ def results(name):
     write_report("runs/r")
     image = numpy.full((9, 9, 3), 40, numpy.uint8)
     weights = Path("runs/r/model/model.safetensors").read_bytes()
-    outcome = load("runs/r").predict(image)[0], evaluate_model("runs/r"), weights
+    outcome = load("runs/r").predict(image)[0], evaluate_model("runs/r").to_json(), weights
     pictures = {path.name: path.read_bytes() for path in Path("runs/r/plots").iterdir()}
     assert len(pictures) > 5
     os.chdir("..")

@@ -126,7 +126,7 @@ def test_kill_after_the_last_checkpoint(
     recipe = make_recipe(max_steps=max_steps, validate_every=3, epochs=4)
 
     def die_before_the_result(runs_dir: Path) -> None:
-        RunFolder.leave = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        RunFolder.write_final = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
         run(runs_dir, recipe)
 
     run(tmp_path / "undisturbed", recipe)

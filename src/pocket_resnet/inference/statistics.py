@@ -66,7 +66,7 @@ class CalibrationBin:
 def calibration_bins(confidence_N: Tensor, hit_N: Tensor) -> list[CalibrationBin]:
     """The non-empty ones of 15 equal bins from 0 to 1; a bin includes its upper bound, not its lower."""
     bins_N = (confidence_N.double() * NUM_CALIBRATION_BINS).ceil().long().clamp(1, NUM_CALIBRATION_BINS) - 1
-    sums_3M = torch.zeros(3, NUM_CALIBRATION_BINS, dtype=torch.float64)
+    sums_3M = torch.zeros(3, NUM_CALIBRATION_BINS, dtype=torch.float64, device=confidence_N.device)
     for sums_M, values_N in zip(sums_3M, (torch.ones_like(confidence_N), confidence_N, hit_N), strict=True):
         sums_M.index_add_(0, bins_N, values_N.double())
     return [CalibrationBin(int(n), sure / n, hits / n) for n, sure, hits in sums_3M.T.tolist() if n]

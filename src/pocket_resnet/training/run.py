@@ -55,7 +55,6 @@ def train(
     `pocket_resnet.train`. Raises PocketError if anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
-    refuse_classes(callbacks)
     if recipe.track:
         from pocket_resnet.training.tensorboard import require_tensorboard
 
@@ -73,11 +72,11 @@ def train(
         path = processes.on_writer(lambda: choose_folder(runs_dir, recipe, source, run, resume or fork))
         processes.announce_writer(path)
         folder = RunFolder(path, recipe, source, processes, marks(recipe, steps.total))
+        callbacks = _with_built_in(callbacks, folder, progress=progress) if processes.is_writer else []
         with folder.locked(expected=resume or fork):
             if finished := folder.finished(steps.last, fork=fork):
                 _log.info("this run is already finished")
                 return finished
-            callbacks = [*_built_in(folder, progress=progress), *callbacks] if processes.is_writer else []
             return _Run(folder, hardware, train_split, steps.last, started_s, data_dir, callbacks, fork=fork).train()
 
 
@@ -290,11 +289,12 @@ class _Run:
         return result
 
 
-def _built_in(folder: RunFolder, *, progress: bool) -> list[Callback]:
-    """The callbacks of every run; a program's own are called after them."""
+def _with_built_in(own: Sequence[Callback], folder: RunFolder, *, progress: bool) -> list[Callback]:
+    """The callbacks of every run, then a program's own. Raises UsageError for one that is not a Callback."""
+    refuse_classes(own)
     callbacks: list[Callback] = [MetricsFile(folder.metrics), *([ProgressBar()] if progress else [])]
     if folder.recipe.track:
         from pocket_resnet.training.tensorboard import TensorBoard  # imports matplotlib, which takes half a second
 
         callbacks.append(TensorBoard(folder.path / "tensorboard"))
-    return callbacks
+    return [*callbacks, *own]
