@@ -55,6 +55,7 @@ def train(
     `pocket_resnet.train`. Raises PocketError if anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
+    refuse_classes(callbacks)
     if recipe.track:
         from pocket_resnet.training.tensorboard import require_tensorboard
 
@@ -75,7 +76,6 @@ def train(
         callbacks = _with_built_in(callbacks, folder, progress=progress) if processes.is_writer else []
         with folder.locked(expected=resume or fork):
             if finished := folder.finished(steps.last, fork=fork):
-                _log.info("this run is already finished")
                 return finished
             return _Run(folder, hardware, train_split, steps.last, started_s, data_dir, callbacks, fork=fork).train()
 
@@ -290,8 +290,7 @@ class _Run:
 
 
 def _with_built_in(own: Sequence[Callback], folder: RunFolder, *, progress: bool) -> list[Callback]:
-    """The callbacks of every run, then a program's own. Raises UsageError for one that is not a Callback."""
-    refuse_classes(own)
+    """The callbacks of every run, then a program's own."""
     callbacks: list[Callback] = [MetricsFile(folder.metrics), *([ProgressBar()] if progress else [])]
     if folder.recipe.track:
         from pocket_resnet.training.tensorboard import TensorBoard  # imports matplotlib, which takes half a second

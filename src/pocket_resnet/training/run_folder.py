@@ -108,6 +108,7 @@ class RunFolder:
             self._refuse_other_data(fingerprint)
         if result:
             point_to(self.path.parent / "latest", self.path.name)
+            _log.info("this run is already finished")
         return result
 
     def _changes(self) -> list[str]:
