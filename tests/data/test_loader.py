@@ -184,3 +184,31 @@ def test_a_teachers_views_repeat(make_loader: Callable[..., Loader]) -> None:
         assert not torch.equal(first_NCHW, second_NCHW)
         assert torch.equal(first_NCHW, third_NCHW) == repeats
         assert not torch.equal(loader.indices(0), loader.indices(4))
+
+
+def test_after_distort_until_images_are_only_cropped_and_flipped(make_loader: Callable[..., Loader]) -> None:
+    """And learned from their labels alone, with views of their own; before, nothing changes."""
+    off = {"trivial_augment": False, "cutout_px": 0, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+    strong = {"trivial_augment": True, "cutout_px": 2, "random_erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
+    teacher, asked = {"model": "somewhere", "epochs": 1}, []
+
+    def logits(epoch: int, num_images: int, _: Any) -> torch.Tensor:
+        asked.append(epoch)
+        return torch.zeros(num_images, 10)
+
+    def loader_of(augment: dict[str, Any], **teacher: Any) -> Loader:
+        loader = make_loader(epochs=4, batch_size=14, augment=augment, teacher=teacher)
+        loader.teacher_logits = logits if teacher else None
+        return loader
+
+    both, always, never = (
+        loader_of(strong | {"distort_until": 0.5}, **teacher),
+        loader_of(strong, **teacher),
+        loader_of(off),
+    )
+    for step in range(4):
+        batch, same = both.batch(step), (always if step < 2 else never).batch(step)
+        assert torch.equal(batch.x_BCHW, same.x_BCHW)
+        assert (batch.targets.teacher_BK is not None) == (step < 2)
+        assert batch.targets.share == same.targets.share
+    assert asked == [0, 0]

@@ -296,3 +296,9 @@ def test_class_weights_need_labels_in_the_loss() -> None:
         Recipe.model_validate({"class_weights": "balanced", "teacher": {"model": "m"}})
     section = {"model": "m", "weight": 0.5}
     assert Recipe.model_validate({"class_weights": "balanced", "teacher": section}).class_weights == "balanced"
+
+
+def test_a_teacher_needs_distorted_epochs() -> None:
+    with pytest.raises(RecipeError, match=r"teacher\.model has no effect if augment\.distort_until is 0"):
+        Recipe.model_validate({"augment": {"distort_until": 0}, "teacher": {"model": "m"}})
+    assert Recipe.model_validate({"augment": {"distort_until": 0}}).augment.distort_until == 0

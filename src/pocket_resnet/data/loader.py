@@ -78,6 +78,11 @@ class Steps:
         """The epoch of that step, both from 0."""
         return step // self.per_epoch
 
+    @property
+    def num_distorted_epochs(self) -> int:
+        """The number of epochs before images are only cropped and flipped, see `augment.distort_until`."""
+        return round(self.recipe.augment.distort_until * self.recipe.epochs)
+
     def is_frozen(self, step: int) -> bool:
         """Whether that step trains only a pretrained network's head."""
         return step < self.recipe.pretrained.freeze_epochs * self.per_epoch
@@ -143,7 +148,8 @@ class Loader:
         self.steps = Steps(len(split), recipe)
         self.selection = Selection(len(split), hardware.device) if selects and recipe.hard_fraction < 1 else None
         fill_C = (mean_C11.flatten() * 255).round().to(hardware.device, torch.uint8)
-        self.augmenter = Augmenter(recipe.augment, len(split), recipe.data_seed, fill_C)
+        settings = (recipe.augment, recipe.augment.undistorted())
+        self._augmenters = [Augmenter(each, len(split), recipe.data_seed, fill_C) for each in settings]
         # A step's hard examples depend on the steps before it.
         self.steps_ahead = STEPS_AHEAD if hardware.is_asynchronous and self.selection is None else 1
         # These belong to one epoch, and are kept until another is requested:
@@ -159,14 +165,15 @@ class Loader:
         labels_M = self.labels_N[sent(needed_M, self.labels_N.device)]
         teacher_MK = self._teacher_probabilities(needed_M, self.steps.epoch(step))
         x_MCHW = to_float(x_MCHW, self.hardware.memory_format)
-        return Batch(*self.augmenter.mix(x_MCHW, labels_M, partner_B, step, teacher_MK), indices_B)
+        augmenter = self._augmenter(self.steps.epoch(step))
+        return Batch(*augmenter.mix(x_MCHW, labels_M, partner_B, step, teacher_MK), indices_B)
 
     def _needed(self, indices_B: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
         """The samples of this process's share of the step, int64 [M], and each one's partner among them.
 
         If several processes share a batch with mixing, the partners follow the B images that are trained here.
         """
-        partner_B = self.augmenter.partners(len(indices_B), step)
+        partner_B = self._augmenter(self.steps.epoch(step)).partners(len(indices_B), step)
         if partner_B is None or self.rows == EVERY_ROW:
             return indices_B[self.rows], partner_B
         needed_M = torch.cat((indices_B[self.rows], indices_B[partner_B][self.rows]))
@@ -224,15 +231,22 @@ class Loader:
     def _view(self, indices_B: Tensor, epoch: int, visit_B: Tensor | None = None) -> Tensor:
         """These samples with that epoch's augmentation, at full size: uint8 [B, C, H, W]."""
         images_BCHW = self.images_NCHW.index_select(0, sent(indices_B, self.images_NCHW.device))
-        return self.augmenter(images_BCHW, indices_B, self._view_epoch(epoch), visit_B)
+        return self._augmenter(epoch)(images_BCHW, indices_B, self._view_epoch(epoch), visit_B)
+
+    def _augmenter(self, epoch: int) -> Augmenter:
+        return self._augmenters[not self._is_distorted(epoch)]
+
+    def _is_distorted(self, epoch: int) -> bool:
+        return epoch < self.steps.num_distorted_epochs
 
     def _view_epoch(self, epoch: int) -> int:
-        """The epoch whose augmentation is used: with a teacher, `teacher.epochs` epochs repeat."""
-        return epoch if self.recipe.teacher.model is None else epoch % self.recipe.teacher.epochs
+        """The epoch whose augmentation is used: while a teacher is, `teacher.epochs` epochs repeat."""
+        repeats = self.recipe.teacher.model is not None and self._is_distorted(epoch)
+        return epoch % self.recipe.teacher.epochs if repeats else epoch
 
     def _teacher_probabilities(self, indices_B: Tensor, epoch: int) -> Tensor | None:
-        """The teacher's probabilities for those samples as that epoch augments them, float [B, K]."""
-        if self.teacher_logits is None:
+        """The teacher's probabilities for those samples as that epoch augments them, float [B, K]; None without it."""
+        if self.teacher_logits is None or not self._is_distorted(epoch):
             return None
         view_epoch = self._view_epoch(epoch)
         if self._logits is None or self._logits[0] != view_epoch:

@@ -164,6 +164,9 @@ class Recipe(Section):
         if self.class_weights != "none" and self.teacher.model is not None and self.teacher.weight == 1:
             what = "class_weights has no effect if teacher.weight is 1: the labels have no share of the loss"
             raise RecipeError("class_weights", what, hint="set teacher.weight below 1")
+        if self.teacher.model is not None and self.augment.distort_until == 0:
+            what = "teacher.model has no effect if augment.distort_until is 0: the run learns from labels alone"
+            raise RecipeError("augment.distort_until", what, hint="raise it, or remove the teacher")
         if self.optim.nesterov and self.optim.momentum == 0:
             raise RecipeError("optim.nesterov", "optim.nesterov needs optim.momentum above 0")
         if self.residual_gain != 1 and (self.model.preactivation or not self.model.batch_norm):

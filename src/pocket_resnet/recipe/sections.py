@@ -44,6 +44,13 @@ class AugmentRecipe(Section):
     """Mixup's alpha (Zhang et al. 2017, arXiv:1710.09412). If CutMix is on too, each batch uses one at random."""
     cutmix: Rate = 0.0
     """CutMix's alpha (Yun et al. 2019, arXiv:1905.04899)."""
+    distort_until: Fraction = 1.0
+    """Share of the run after which images are only cropped and flipped, and learned from labels without a teacher."""
+
+    def undistorted(self) -> Self:
+        """The same crop and flip, without distortion, blanking and mixing."""
+        off = {"trivial_augment": False, "cutout_px": 0, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+        return self.model_copy(update=off)
 
 
 class OptimRecipe(Section):

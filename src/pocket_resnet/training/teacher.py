@@ -160,7 +160,7 @@ def open_teacher(
     model, card = load_model(Path(recipe.teacher.model))
     folder = (data_dir or default_data_dir()) / "teachers" / cache_name(recipe, source)
     order_K = [card.class_names.index(name) for name in source.class_names]
-    num_epochs = min(steps.epoch(steps.last - 1) + 1, recipe.teacher.epochs)
+    num_epochs = min(steps.epoch(steps.last - 1) + 1, steps.num_distorted_epochs, recipe.teacher.epochs)
     return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs, watch)
 
 
