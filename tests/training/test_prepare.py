@@ -11,6 +11,7 @@ from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.toml import load_recipe, override, parse_recipe, to_toml
 from pocket_resnet.training.prepare import fit_to_data, sample
 
 
@@ -127,3 +128,25 @@ def test_the_dials_shape_follows_from_the_epochs_asked_for(source: Source) -> No
     assert recipe.epochs == 100
     assert recipe.model.downsample == "pool"
     assert recipe.optim.head_lr_scale == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget": "5M", "model.widths": (16, 32, 64)},
+        {"budget": "2716", "model.stem_width": 16},
+        {"budget": "1M", "max_macs": "3M"},
+        {"budget": "400"},
+        {"max_bytes": "1MB", "model.widths": (4, 8, 16)},
+        {"budget": "50K"},
+    ],
+)
+def test_a_run_s_recipe_describes_the_same_network_when_read_again(changes: dict[str, Any], source: Source) -> None:
+    """Also if the network leaves much of its limits unused; another budget scales it."""
+    first = fit_to_data(override(load_recipe("best"), changes | {"epochs": 40, "batch_size": 4}), source, 14, quiet=True)
+    again = fit_to_data(parse_recipe(to_toml(first), "recipe.toml"), source, 14, quiet=True)
+    assert again == first
+    larger = fit_to_data(
+        override(again, {"budget": "60K", "max_macs": None, "max_bytes": None}), source, 14, quiet=True
+    )
+    assert 57_000 < num_params(larger.model) <= 60_000

@@ -143,6 +143,9 @@ def test_predictions_that_cannot_be_cached_are_used(
     assert "not cached" in caplog.text
 
 
+WITHOUT_VIEWS = ("mixup", "cutmix", "distort_until")  # settings that change no teacher's view
+
+
 def test_name_of_the_cache(make_recipe: Callable[..., Recipe], source: Source) -> None:
     """It is the same for all versions, and differs for each setting that changes the views."""
 
@@ -160,8 +163,21 @@ def test_name_of_the_cache(make_recipe: Callable[..., Recipe], source: Source) -
         cutout_px=3,
         random_erasing=0.5,
     )
-    names = {key: name(**{key: value}) for key, value in other if key not in ("mixup", "cutmix")}
-    assert len({name(), *names.values()}) == 1 + len(AugmentRecipe.model_fields) - 2
+    names = {key: name(**{key: value}) for key, value in other if key not in WITHOUT_VIEWS}
+    assert len({name(), *names.values()}) == 1 + len(AugmentRecipe.model_fields) - len(WITHOUT_VIEWS)
+
+
+def test_name_of_the_cache_of_a_fine_tuned_student(make_recipe: Callable[..., Recipe], source: Source) -> None:
+    """Its blanked pixels have the colour of the pretrained model's data."""
+
+    def name(sha256: str | None, random_erasing: float) -> str:
+        pretrained = {} if sha256 is None else {"model": "p", "sha256": sha256 * 32}
+        augment = {"random_erasing": random_erasing, "cutout_px": 0}
+        teacher = {"model": "t", "sha256": "5a" * 32}
+        return cache_name(make_recipe(teacher=teacher, augment=augment, pretrained=pretrained), source)
+
+    assert len({name(None, 0.1), name("b0", 0.1), name("b1", 0.1)}) == 3
+    assert len({name(None, 0), name("b0", 0), name("b1", 0)}) == 1
 
 
 def test_loss() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from pocket_resnet.errors import EnvironmentFault, NonFiniteError, PocketError
+from pocket_resnet.tuning import trials
 from pocket_resnet.tuning.finals import epochs_for, open_comparisons
 from pocket_resnet.tuning.storage import open_storage, quiet_optuna
 from pocket_resnet.tuning.summary import summarise
@@ -84,3 +86,54 @@ def test_equal_cost(make_settings: Any, begin: Any, work: Any, let_win: Any) -> 
 @pytest.mark.parametrize(("factor", "epochs"), [(0.1, 1), (1, 2), (4.9, 9)])
 def test_epochs_for_a_cost(context: Any, factor: float, epochs: int) -> None:
     assert epochs_for(int(factor * context.untuned_flops), context) == epochs
+
+
+@pytest.fixture
+def fail_once(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """fail_once("untuned-seed2", error) raises the error when that run of the final comparison begins, once."""
+    train = trials.train
+
+    def arm(run: str, error: PocketError) -> None:
+        errors = [error]
+
+        def failing(recipe: Any, **named: Any) -> Any:
+            if named["run"] == run and errors:
+                raise errors.pop()
+            return train(recipe, **named)
+
+        monkeypatch.setattr(trials, "train", failing)
+
+    return arm
+
+
+def test_a_run_that_failed_is_trained_when_the_search_resumes(
+    make_settings: Any, begin: Any, work: Any, let_win: Any, fail_once: Any
+) -> None:
+    settings = make_settings(num_trials=2)
+    study = begin(settings)
+    let_win(1)
+    fail_once("untuned-seed2", EnvironmentFault("the disk is full"))
+    with pytest.raises(EnvironmentFault, match="the disk is full"):
+        work(settings)
+    assert record_of(settings, study).verdict is None
+    work(settings)
+    record = record_of(settings, study)
+    assert len(record.finals) == 6
+    assert record.verdict is not None
+
+
+@pytest.mark.parametrize(
+    ("run", "diverged", "recommended"), [("0001", "tuned", "untuned"), ("untuned", "untuned", "tuned")]
+)
+def test_a_candidate_that_diverges_is_not_recommended(
+    run: str, diverged: str, recommended: str, make_settings: Any, begin: Any, work: Any, let_win: Any, fail_once: Any
+) -> None:
+    settings = make_settings(num_trials=2)
+    study = begin(settings)
+    let_win(1)
+    fail_once(f"{run}-seed2", NonFiniteError("loss nan"))
+    work(settings)
+    record = record_of(settings, study)
+    assert len(record.finals) == 5
+    assert (record.verdict.diverged, record.verdict.recommended) == (diverged, recommended)
+    assert record.recipe_names == [{"tuned": "best.toml"}.get(recommended, "untuned.toml")]

@@ -93,6 +93,7 @@ def test_values_that_the_space_lacks_are_not_its_first_trial(load: Any) -> None:
         ("budget = { choices = ['1M', '100M'] }", 1, "`budget` cannot be searched"),
         ("epochs = { low = 1, high = 9 }", 1, "`epochs` cannot be searched"),
         ("[model]\nimage_size = { low = 16, high = 64 }", 2, "`model.image_size` cannot be searched"),
+        ("[model]\nwidths = { choices = [[8, 16, 32], [16, 32, 64]] }", 2, "`model.widths` cannot be searched"),
         ("[data]\nname = { choices = ['digits', '/etc'] }", 2, "`data.name` cannot be searched"),
         ("[hardware]\nnum_threads = { low = 1, high = 900 }", 2, "`hardware.num_threads` cannot be searched"),
     ],
@@ -131,6 +132,13 @@ def test_the_default_space_suits_every_recipe(name: str, logged: pytest.LogCaptu
     assert space.params(recipe).keys() == space.dimensions.keys()
     left_out = set(re.findall(r"not searched: ([\w.]+) ", logged.text))
     assert len(space.dimensions) + len(left_out) == 8
+
+
+def test_the_default_image_sizes_are_for_32_pixels(logged: pytest.LogCaptureFixture) -> None:
+    """Another network would end its training, and be judged, far from its own size."""
+    recipe = override(load_recipe("fast"), {"model.image_size": 64, "train_image_sizes": ()})
+    assert "train_image_sizes" not in load_space(None, recipe).dimensions
+    assert "its default choices are for 32 pixels" in logged.text
 
 
 def test_the_default_space_is_extended_to_the_recipe_s_own_values() -> None:

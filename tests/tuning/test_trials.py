@@ -79,6 +79,23 @@ def test_small_images_are_judged_at_their_size(study: Any, context: Any) -> None
     assert [rung["image_size"] for rung in trial.user_attrs["rungs"]] == [6, 6, 8]
 
 
+def test_statistics_of_a_rung_are_of_its_image_size(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of full-size images would make trials that begin with small ones look bad."""
+    sizes, measure = [], trials.remeasured
+
+    def watched(model: Any, batches: Any) -> Any:
+        batches = list(batches)
+        sizes.append([batch_BCHW.shape[-1] for batch_BCHW in batches])
+        return measure(model, batches)
+
+    monkeypatch.setattr(trials, "remeasured", watched)
+    context = replace(
+        context, settings=replace(context.settings, recipe=override(context.settings.recipe, {"norm_images": 10}))
+    )
+    run_trial(study.ask(), context)
+    assert sizes == [[6], [6], []]
+
+
 def test_trials_that_are_behind_stop(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run_trial(study.ask(), context)
     rung, worse = trials.measure_rung, iter([9.0])

@@ -131,6 +131,10 @@ def _comparison_lines(record: "SearchRecord") -> Iterator[tuple[str, str]]:
     verdict = record.verdict
     if verdict is None:
         return
+    if verdict.diverged is not None:
+        what = f"the {verdict.diverged} recipe diverged with a fresh seed"
+        yield "verdict", f"{what}: use the {verdict.recommended} recipe"
+        return
     if verdict.accuracy_difference is None:
         yield "verdict", "no trial beat the untuned recipe: stay with the untuned recipe"
         return

@@ -187,15 +187,16 @@ class Loader:
         candidates_C = self.steps.candidates(self._order[1], step)
         return candidates_C if self.selection is None else self.selection(candidates_C, self.steps.num_trained(step))
 
-    def norm_batches(self, indices_M: Tensor, step: int) -> Iterator[Tensor]:
-        """These samples as that step's epoch augments them, but unmixed and at full size: float [B, C, H, W].
+    def norm_batches(self, indices_M: Tensor, step: int, image_size: int | None = None) -> Iterator[Tensor]:
+        """These samples as that step's epoch augments them, but unmixed: float [B, C, H, W], by default at full size.
 
         Yields nothing for fewer than two samples: batch norm needs at least two. With several processes, each yields a
         share of the batches.
         """
         num_batches = -(-len(indices_M) // NORM_BATCH) if len(indices_M) > 1 else 0
         for indices_B in torch.tensor_split(indices_M, num_batches)[self.rows] if num_batches else ():
-            x_BCHW = resize(self._view(indices_B, self.steps.epoch(step)), self.recipe.model.image_size)
+            view_BCHW = self._view(indices_B, self.steps.epoch(step))
+            x_BCHW = resize(view_BCHW, image_size or self.recipe.model.image_size)
             yield to_float(x_BCHW, self.hardware.memory_format)
 
     def views(self, epoch: int) -> Iterator[Tensor]:

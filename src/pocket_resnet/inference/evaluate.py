@@ -76,6 +76,8 @@ def check_options(card: Card, views: int, precision: str = "fp32") -> None:
         raise UsageError(f"precision {precision!r}", hint="choose fp32 or bf16")
     if views not in NUMS_OF_VIEWS:
         raise UsageError(f"{views} views", hint="choose 1, 2 or 6")
+    if views == 6 and card.spec.image_size == 1:
+        raise UsageError("6 views shift the images, which have only one pixel", hint="use --views 1 or 2")
     if views > 1 and not card.flip_invariant:
         raise UsageError(f"{views} views mirror the images, which changes their meaning here", hint="use --views 1")
 

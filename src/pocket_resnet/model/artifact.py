@@ -1,6 +1,7 @@
 """Model directories: weights, config.json and card, written in one step and verified on loading."""
 
 import json
+import logging
 import re
 import shlex
 from pathlib import Path
@@ -20,6 +21,8 @@ from pocket_resnet.model.card import FORMAT, UNKNOWN_LICENCE, Card, markdown
 from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
+
+_log = logging.getLogger(__name__)
 
 WEIGHTS_NAME, CONFIG_NAME, CARD_NAME = "model.safetensors", "config.json", "README.md"
 DIGESTS_NAME = "train_digests.u64"
@@ -100,6 +103,8 @@ def find_model(path: Path) -> Path:
     by_name = released() if len(path.parts) == 1 and not path.exists() else {}
     for folder in (path, path / "model", *([by_name[path.name]] if path.name in by_name else [])):
         if (folder / CONFIG_NAME).exists():
+            if (path / "recipe.toml").is_file() and not (path / "result.json").exists():
+                _log.warning(f"{path}: this run is not finished; its model is from before it was resumed")
             return folder
     raise _no_model(path)
 

@@ -104,7 +104,7 @@ def design(
 
     `fixed` fields of the spec keep their values. If multiply-adds bind, the shape is the pooled one, which needs fewer.
     The budget must limit parameters or bytes. From 50,000 to 30,000,000 parameters, at least 97% of them are used, and
-    95% below; if multiply-adds bind, 94% of those. No limit is ever exceeded. Raises UsageError if no network fits.
+    95% from 5,000; if multiply-adds bind, 94% of those. No limit is ever exceeded. Raises UsageError if no network fits.
     """
     if "parameters" not in budget.limits():
         raise UsageError("neither parameters nor bytes are limited", where="budget", hint="give a budget, such as 5M")

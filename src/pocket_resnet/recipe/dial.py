@@ -10,7 +10,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.counts import num_params
+from pocket_resnet.model.counts import FP32_BYTES, num_macs, num_params
 from pocket_resnet.model.design import Budget, cost, design, fill_budget
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import dotted
@@ -42,6 +42,20 @@ def network(recipe: Recipe, num_classes: int) -> NetworkSpec:
         sizes = {"num_classes": num_classes, "image_size": spec.image_size}
         return design(budget, epochs=recipe.epochs, **sizes, fixed=explicit).spec
     return fill_budget(spec, budget) if budget.limits() and not budget.is_filled_by(spec) else spec
+
+
+def limits_reached(recipe: Recipe, spec: NetworkSpec) -> dict[str, str]:
+    """The recipe's limits, lowered to the costs of a network that cannot use nearly all of them; else nothing.
+
+    Keys of `[model]` that are set, or a tiny budget, leave some unused. With the lowered limits, the recipe that a run
+    writes describes this network too, instead of one that is scaled up again.
+    """
+    budget = budget_of(recipe)
+    if recipe.pretrained.model is not None or not budget.limits() or budget.is_filled_by(spec):
+        return {}
+    params = num_params(spec)
+    costs = {"budget": params, "max_macs": num_macs(spec), "max_bytes": FP32_BYTES * params}
+    return {key: str(count) for key, count in costs.items() if getattr(recipe, key) is not None}
 
 
 def _refuse_too_costly(spec: NetworkSpec, budget: Budget) -> None:

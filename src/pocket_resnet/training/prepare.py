@@ -16,7 +16,7 @@ from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe.dial import budget_of, follow, kept, network
+from pocket_resnet.recipe.dial import budget_of, follow, kept, limits_reached, network
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.seeds import generator
@@ -55,7 +55,8 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
         )
     if recipe.optim.lr == 0 or (recipe.optim.name == "muon" and recipe.optim.muon_lr == 0):
         _log.log(warning, "a learning rate of 0 does not change the weights")
-    recipe = override(recipe, changes | {"model": asdict(network(recipe, len(source.class_names)))})
+    spec = network(recipe, len(source.class_names))
+    recipe = override(recipe, changes | {"model": asdict(spec)} | limits_reached(recipe, spec))
     followed = follow(recipe)
     if followed:
         _log.log(notice, "the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))

@@ -64,6 +64,8 @@ def _resume(
         raise ArtifactError(f"does not fit this network: {first_fault(error)}", where=folder.checkpoints) from error
     if trainer.loader.selection is not None and "selection.loss" in tensors and "selection.visits" not in tensors:
         _log.warning("not bit-exact: the checkpoint is from a version that did not count how often images were trained")
+    if not trainer.totals_fit_step():
+        trainer.end_epoch()  # of a fork with another batch size
     _log.info(f"resumed at step {state.step}")
     return _restored(folder, state, is_another_runs=False)
 

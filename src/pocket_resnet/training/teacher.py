@@ -27,6 +27,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.data.augment import resize, to_float
+from pocket_resnet.data.layout import unicode_form
 from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
@@ -37,7 +38,6 @@ from pocket_resnet.io.locks import exclusive
 from pocket_resnet.model.artifact import identify, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.recipe.sections import AugmentRecipe
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +54,9 @@ def with_teacher(recipe: Recipe, source: Source) -> dict[str, str]:
     if recipe.teacher.model is None:
         return {}
     folder, card, sha256 = identify(recipe.teacher.model, recipe.teacher.sha256, "teacher.sha256")
-    if set(card.class_names) != set(source.class_names):
-        differing = sorted(set(card.class_names) ^ set(source.class_names))
+    theirs, ours = (set(map(unicode_form, names)) for names in (card.class_names, source.class_names))
+    if theirs != ours:
+        differing = sorted(theirs ^ ours)
         what = f"the teacher's classes are not those of {source.public_name}: {listed(differing, ', ')}"
         raise UsageError(what, where=folder, hint="choose a teacher that was trained on the same classes")
     return {"teacher.model": str(folder), "teacher.sha256": sha256}
@@ -159,7 +160,8 @@ def open_teacher(
         return None
     model, card = load_model(Path(recipe.teacher.model))
     folder = (data_dir or default_data_dir()) / "teachers" / cache_name(recipe, source)
-    order_K = [card.class_names.index(name) for name in source.class_names]
+    names = list(map(unicode_form, card.class_names))
+    order_K = [names.index(unicode_form(name)) for name in source.class_names]
     num_epochs = min(steps.epoch(steps.last - 1) + 1, steps.num_distorted_epochs, recipe.teacher.epochs)
     return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs, watch)
 
@@ -170,17 +172,20 @@ def cache_name(recipe: Recipe, source: Source) -> str:
     docs/formats.md describes it.
     """
     data = [source.fingerprint, recipe.data.train_on, recipe.model.image_size, recipe.data_seed]
-    text = json.dumps([FORMAT, recipe.teacher.sha256, data, _view_settings(recipe.augment)], sort_keys=True)
+    text = json.dumps([FORMAT, recipe.teacher.sha256, data, _view_settings(recipe)], sort_keys=True)
     return f"{recipe.teacher.sha256:.12}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
-def _view_settings(augment: AugmentRecipe) -> dict[str, Any]:
+def _view_settings(recipe: Recipe) -> dict[str, Any]:
     """The settings that determine a view, with names that belong to the cache and never change.
 
     A recipe key that is renamed keeps its name here. A new key is added only if it is set, so that logits cached
     earlier stay valid.
     """
-    return {
+    augment, settings = recipe.augment, dict[str, Any]()
+    if recipe.pretrained.model is not None and (augment.cutout_px or augment.random_erasing):
+        settings["filled_by"] = recipe.pretrained.sha256  # blanked pixels have the mean colour that it was trained on
+    return settings | {
         "normalize": augment.normalize,
         "crop_px": augment.crop_px,
         "crop_fill": augment.crop_fill,

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import TrialPruned
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate
 from pocket_resnet.tuning.studies import number_of
 from pocket_resnet.tuning.trials import TrialContext, cost_of_run
 
+DIVERGED = "diverged"  # a trial's attribute: the candidate whose run was not finite
 NUM_ADJUSTMENTS = 3  # of the number of epochs, since the dial may choose another network for another number
 
 
@@ -37,12 +40,19 @@ class Comparison:
     contenders: tuple[Contender, ...]
 
     def run(self, trial: Trial, context: TrialContext) -> tuple[float]:
-        """Train one run; the trial's number determines the contender and the fresh seed."""
+        """Train one run; the trial's number determines the contender and the fresh seed.
+
+        Raises TrialPruned if it diverges.
+        """
         index = number_of(trial)
         contender = self.contenders[index % len(self.contenders)]
         seed = context.settings.recipe.seed + 1 + index // len(self.contenders)
         changes = contender.changes | {"seed": seed}
-        result = context.train(changes, context.settings.finals, f"{contender.folder}-seed{seed}")
+        try:
+            result = context.train(changes, context.settings.finals, f"{contender.folder}-seed{seed}")
+        except NonFiniteError as error:
+            trial.set_user_attr(DIVERGED, contender.candidate)
+            raise TrialPruned from error
         nll = float(read_metrics(Path(result.model).parent / "metrics.jsonl")[-1]["val_nll"])
         final = {"candidate": contender.candidate, "seed": seed, "accuracy": result.accuracy, "nll": nll}
         trial.set_user_attr("final", final | cost_of_run(result))

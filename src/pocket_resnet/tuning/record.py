@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -75,7 +76,7 @@ class Verdict:
     """The tuned recipe compared with the untuned one: 95% Welch intervals of the differences of means, tuned - untuned.
 
     `recommended` is tuned only if the accuracy's interval is above 0. The intervals are None if no trial beat the
-    untuned recipe, so there was nothing to compare.
+    untuned recipe, or a run of either diverged, so there was nothing to compare.
     """
 
     accuracy_difference: tuple[float, float] | None
@@ -83,6 +84,8 @@ class Verdict:
     recommended: Literal["tuned", "untuned"]
     longer_difference: tuple[float, float] | None = None
     """In accuracy, tuned - longer; None if the untuned recipe was not trained longer."""
+    diverged: Candidate | None = None
+    """The candidate with a run that was not finite; the tuned one if both have."""
 
 
 NOTHING_TO_COMPARE: Final = Verdict(None, None, "untuned")
@@ -169,8 +172,12 @@ def measured(finals: list[FinalRecord], candidate: Candidate, what: Measure) -> 
     return [getattr(each, what) for each in finals if each.candidate == candidate]
 
 
-def verdict_of(finals: list[FinalRecord]) -> Verdict | None:
-    """The verdict; None until the tuned and the untuned recipe have been trained with every seed."""
+def verdict_of(finals: list[FinalRecord], diverged: Collection[Candidate] = ()) -> Verdict | None:
+    """The verdict; None until the tuned and the untuned recipe have been trained with every seed, or one diverged."""
+    if "tuned" in diverged:
+        return Verdict(None, None, "untuned", diverged="tuned")
+    if "untuned" in diverged:
+        return Verdict(None, None, "tuned", diverged="untuned")
 
     def difference(other: Candidate, what: Measure) -> tuple[float, float] | None:
         values = [measured(finals, name, what) for name in ("tuned", other)]

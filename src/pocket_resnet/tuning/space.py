@@ -29,11 +29,13 @@ _log = logging.getLogger(__name__)
 
 MAX_NUM_CHOICES = 100
 DEFAULT_SPACE = Path(__file__).parent / "default_space.toml"
+DEFAULT_IMAGE_SIZE = 32  # of its train_image_sizes
 HINT = "docs/search.md explains the file of a search space"
 # Keys that identify a run or determine its length, its maximum size or its hardware: the same for all trials.
 FIXED = {"name", "epochs", "min_steps", "max_steps", "seed", "dial", "validate_every", "track", "init_from"}
 FIXED |= {"budget", "max_macs", "max_bytes", "model.num_classes", "model.image_size"}
 FIXED |= {"teacher.model", "teacher.sha256", "teacher.epochs"}
+SCALED = {"model.widths", "model.stem_width"}  # every network is scaled to the budget
 FIXED_SECTIONS = ("data.", "hardware.", "checkpoint.")
 
 
@@ -195,6 +197,8 @@ def load_space(path: Path | None, recipe: Recipe) -> Space:
         try:
             if key == "optim.muon_lr" and recipe.optim.name != "muon":
                 raise RecipeError(key, "optim.name is not muon")
+            if key == "train_image_sizes" and recipe.model.image_size != DEFAULT_IMAGE_SIZE:
+                raise RecipeError(key, f"its default choices are for {DEFAULT_IMAGE_SIZE} pixels")
             dimensions[key] = _dimension(key, table, recipe).including(own[key])
         except RecipeError as error:
             _log.info(f"not searched: {key} ({error.what})")
@@ -240,6 +244,8 @@ def _dimension(key: str, table: Any, recipe: Recipe) -> Dimension:
     """The range or choices in the table. Raises RecipeError if it has neither, or the recipe forbids their ends."""
     if key in FIXED or key.startswith(FIXED_SECTIONS):
         raise RecipeError(key, f"`{key}` cannot be searched: it is the same for all trials")
+    if key in SCALED:
+        raise RecipeError(key, f"`{key}` cannot be searched: every network is scaled to the budget")
     if not isinstance(table, dict):
         raise RecipeError(key, f"`{key}` = {table!r} is neither {{ low, high }} nor {{ choices }}")
     kind: type[Dimension] = Choices if "choices" in table else Range

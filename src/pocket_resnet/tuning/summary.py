@@ -16,7 +16,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.tuning import studies
-from pocket_resnet.tuning.finals import Comparison, winner_of
+from pocket_resnet.tuning.finals import DIVERGED, Comparison, winner_of
 from pocket_resnet.tuning.record import (
     BEST_NAME,
     NOTHING_TO_COMPARE,
@@ -30,7 +30,7 @@ from pocket_resnet.tuning.record import (
     verdict_of,
     write_record,
 )
-from pocket_resnet.tuning.settings import NUM_SEEDS, Settings
+from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate, Settings
 from pocket_resnet.tuning.studies import number_of
 from pocket_resnet.tuning.trials import TrialContext
 from pocket_resnet.version import __version__
@@ -44,6 +44,7 @@ def summarise(context: TrialContext, study: Study, comparisons: Sequence[Compari
     trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]
     best = winner_of(study) if settings.request.trade is None else None
     finals = [run for comparison in comparisons or () for run in _finals(comparison.study)]
+    diverged = {name for comparison in comparisons or () for name in _diverged(comparison.study)}
     is_untuned_best = best is not None and comparisons is not None and not comparisons
     return SearchRecord(
         name=settings.name,
@@ -57,7 +58,7 @@ def summarise(context: TrialContext, study: Study, comparisons: Sequence[Compari
         best=None if best is None else number_of(best),
         front=[] if settings.request.trade is None else _front(study),
         finals=finals,
-        verdict=NOTHING_TO_COMPARE if is_untuned_best else verdict_of(finals),
+        verdict=NOTHING_TO_COMPARE if is_untuned_best else verdict_of(finals, diverged),
         training_flops=context.untuned_flops,
         longer_epochs=_longer_epochs(comparisons or ()),
         version=__version__,
@@ -93,6 +94,12 @@ def _finals(study: Study) -> list[FinalRecord]:
         FinalRecord(**{key: each[key] for key in ("candidate", "seed", "accuracy", "nll")}, cost=_cost(each))
         for each in sorted(finals, key=lambda each: (each["candidate"], each["seed"]))
     ]
+
+
+def _diverged(study: Study) -> set[Candidate]:
+    """The candidates with a run that was not finite."""
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    return {each.user_attrs[DIVERGED] for each in pruned if DIVERGED in each.user_attrs}
 
 
 def _longer_epochs(comparisons: Sequence[Comparison]) -> int | None:
@@ -168,6 +175,8 @@ def _verdict_lines(record: SearchRecord) -> list[str]:
         return []
     if record.verdict == NOTHING_TO_COMPARE:
         return ["This is the untuned recipe: no trial beat it."]
+    if record.verdict.diverged is not None:
+        return [f"With a fresh seed, the {record.verdict.diverged} recipe diverged: train {record.recipe_names[0]}."]
     tuned, untuned = record.mean_and_sd("tuned", "accuracy"), record.mean_and_sd("untuned", "accuracy")
     against = f"{tuned[0]:.2%} ± {tuned[1]:.2%} against {untuned[0]:.2%} ± {untuned[1]:.2%} untuned"
     advice = "a gain" if record.verdict.recommended == "tuned" else f"no gain beyond noise: train {UNTUNED_NAME}"

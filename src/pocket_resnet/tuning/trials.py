@@ -5,16 +5,17 @@ Shapes: N validation images, K classes.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import TrialPruned
 from optuna.trial import Trial
+from torch import Tensor
 
 from pocket_resnet.data.datasets import open_source
-from pocket_resnet.data.loader import Steps
+from pocket_resnet.data.loader import Loader, Steps
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import NonFiniteError, UsageError
@@ -27,7 +28,8 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.flops import training_flops
-from pocket_resnet.training.prepare import fit_to_data
+from pocket_resnet.training.precise_bn import remeasured
+from pocket_resnet.training.prepare import fit_to_data, sample
 from pocket_resnet.training.result import Result
 from pocket_resnet.training.run import train
 from pocket_resnet.tuning.settings import REDUCTION, Settings
@@ -122,7 +124,8 @@ def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:
             except NonFiniteError as error:
                 _keep_cost_of_diverged(trial, override(recipe, {"max_steps": max_steps}), context)
                 raise _pruned(trial, f"not finite, {error.what}") from error
-            rungs.append(measure_rung(result, steps.image_size(result.steps - 1), context))
+            size = recipe.model.image_size if share == 1 else steps.image_size(result.steps - 1)
+            rungs.append(measure_rung(result, recipe, size, context))
             trial.set_user_attr("cost", cost_of_run(result))
             trial.set_user_attr("rungs", rungs)
         if settings.request.trade is None:
@@ -146,13 +149,23 @@ def cost_of(trade: str, recipe: Recipe, hardware: Hardware) -> float:
 
 
 @own_settings()
-def measure_rung(result: Result, image_size: int, context: TrialContext) -> dict[str, Any]:
-    """A run's state, evaluated at the image size it was last trained at: otherwise small sizes would look bad early."""
+def measure_rung(result: Result, recipe: Recipe, image_size: int, context: TrialContext) -> dict[str, Any]:
+    """A run's state, evaluated at this image size.
+
+    Before the last rung, that is the size it was last trained at, also for batch-norm statistics: otherwise trials that
+    begin with small images would look bad.
+    """
     model, card = load_model(Path(result.model))
     context.hardware.use_threads()
-    val = context.source.split("val")
+    train_split, val = context.source.split("train"), context.source.split("val")
     placed, hardware = context.hardware.place(model), context.hardware
-    evaluation = evaluate(placed, val, card.class_names, hardware, split_name="val", image_size=image_size)
+    batches: Iterable[Tensor] = ()
+    if image_size != recipe.model.image_size and recipe.norm_images:
+        loader = Loader(train_split, recipe, hardware, placed.normalize.mean, selects=False)
+        indices_M = sample(len(train_split), recipe.norm_images, recipe.data_seed)
+        batches = loader.norm_batches(indices_M, result.steps - 1, image_size)
+    with remeasured(placed, batches):
+        evaluation = evaluate(placed, val, card.class_names, hardware, split_name="val", image_size=image_size)
     return {"steps": result.steps, "image_size": image_size, "nll": evaluation.nll, "accuracy": evaluation.accuracy}
 
 

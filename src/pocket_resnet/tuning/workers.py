@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from pocket_resnet.device import keep_freed_memory
-from pocket_resnet.errors import EnvironmentFault, PocketError, Stopped
+from pocket_resnet.errors import EnvironmentFault, PocketError
 from pocket_resnet.io.processes import hidden_main
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.finals import open_comparisons
@@ -60,7 +60,7 @@ class Worker:
             trial.set_user_attr("worker", self.name)
             try:
                 return run(trial)
-            except Stopped:
+            except PocketError:  # a signal, or a fault such as a full disk: a resumed search trains it again
                 studies.put_back(study, trial)
                 raise
 
