@@ -161,7 +161,7 @@ def _shape(epochs: int) -> tuple[NetworkSpec, str]:
         why = "the most accurate of three that we trained for 6 and for 10 epochs (CIFAR-10, 100,000 parameters)"
     else:
         shape, lengths = DEEP, f"more than {LONG_RUN}"
-        why = "published networks such as ResNet-20 have three blocks per stage; we compared no shapes in such long runs"
+        why = "published networks like ResNet-20 have three blocks per stage; we compared no shapes in such long runs"
     return shape, f"`best` uses this shape for {lengths} epochs: {why}"
 
 
