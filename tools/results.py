@@ -56,10 +56,7 @@ class Case:
     """Accuracy minus that of the case "nothing", for the seeds that both have, in points; empty without that case."""
     num_failed: int
     """Number of trainings that reached NaN or infinity."""
-    num_params: int
     num_macs: int
-    nll: float
-    pflop: float
 
     @property
     def accuracy(self) -> float:
@@ -95,10 +92,7 @@ def _case(name: str, rows: Rows, all_on: dict[str, float]) -> Case:
         accuracies=tuple(100 * float(row["accuracy"]) for row in finished),
         differences=tuple(100 * float(r["accuracy"]) - all_on[r["seed"]] for r in finished if r["seed"] in all_on),
         num_failed=len(rows) - len(finished),
-        num_params=int(rows[0]["num_params"]),
         num_macs=int(rows[0]["num_macs"]),
-        nll=statistics.fmean(float(row["nll"]) for row in finished) if finished else float("nan"),
-        pflop=statistics.fmean(float(row["pflop"]) for row in finished) if finished else float("nan"),
     )
 
 

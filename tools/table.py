@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 LEADERBOARD = RESULTS / "leaderboard.csv"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "report.md")
 NOTHING = "Not measured yet."
+NUM_SHAPES = 8  # in the table; the picture and results/shapes.csv have all
 COLUMNS = [
     *("recipe", "command", "data", "split", "num_params", "num_macs", "epochs", "seeds", "accuracy_mean"),
     *("accuracy_sd", "views", "seconds_mean", "train_pflop", "machine", "commit", "date"),
@@ -74,7 +75,7 @@ def markdown(columns: dict[str, str], rows: list[list[str]]) -> str:
 
 
 def leaderboard_table(rows: Rows) -> str:
-    """One line per training, in the leaderboard's order; those of the dial have a separate table."""
+    """One line per training, in the leaderboard's order, without those of the dial, which `ladder_table` shows."""
     columns = {"command": "<", "parameters": ">", "single view": ">", "six views": ">", "training": ">", "machine": "<"}
     by_training: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for row in rows:
@@ -114,28 +115,6 @@ def _duration(seconds: float) -> str:
     if seconds < 600:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def series_table(leaderboard: Rows) -> str:
-    """The dial's networks by size."""
-    columns = dict.fromkeys(["parameters", "multiply-adds", "epochs", "accuracy", "PFLOP"], ">")
-    lines = [
-        [
-            f"{int(row['num_params']):,}",
-            f"{int(row['num_macs']):,}",
-            row["epochs"],
-            _accuracy(row),
-            f"{float(row['train_pflop']):.2g}",
-            f"`{row['command']}`",
-        ]
-        for row in series(leaderboard)
-    ]
-    return with_picture(
-        "series",
-        "Accuracy of the dial's networks against parameters",
-        markdown(columns | {"command": "<"}, lines),
-        drawn=len(lines) > 1,
-    )
 
 
 def ladder_table(rows: Rows) -> str:
@@ -198,25 +177,21 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def shapes_table(rows: Rows) -> str:
-    """The shapes of each setting, most accurate first."""
-    names = ["parameters", "multiply-adds", "PFLOP", "accuracy", "nll (lower is better)", "n"]
-    columns = {"shape": "<"} | dict.fromkeys(names, ">")
-    tables = []
-    for setting, cases in studies(rows, "shape").items():
-        finished = sorted((case for case in cases if case.accuracies), key=lambda case: -case.accuracy)
-        tables.append(f"{setting}:\n\n{markdown(columns, [_shape_line(case) for case in finished])}")
-    return with_picture("shapes", "Accuracy of network shapes with as many parameters", "\n\n".join(tables))
-
-
-def _shape_line(case: Case) -> list[str]:
-    counts = [f"{case.num_params:,}", f"{case.num_macs:,}", f"{case.pflop:.2g}"]
-    return [
-        case.name,
-        *counts,
-        f"{case.accuracy:.2f}%{_spread(case.accuracies)}",
-        f"{case.nll:.3f}",
-        str(len(case.accuracies)),
+    """The most accurate shapes of the setting that has most of them, with their accuracy in every setting."""
+    cases_of = studies(rows, "shape")
+    by_shape = [{case.name: case for case in cases if case.accuracies} for cases in cases_of.values()]
+    ranked = sorted(max(by_shape, key=len, default={}).values(), key=lambda case: -case.accuracy)
+    lines = [
+        [shape.name, *(_shape_cell(cases[shape.name]) if shape.name in cases else "" for cases in by_shape)]
+        for shape in ranked[:NUM_SHAPES]
     ]
+    columns = {"shape": "<"} | dict.fromkeys(map(str, cases_of), ">")
+    return with_picture("shapes", "Accuracy of network shapes with as many parameters", markdown(columns, lines))
+
+
+def _shape_cell(case: Case) -> str:
+    seeds = f" (n={len(case.accuracies)})" if len(case.accuracies) > 1 else ""
+    return f"{case.accuracy:.2f}%{_spread(case.accuracies)}{seeds}"
 
 
 def calibration_table(rows: Rows) -> str:
@@ -234,16 +209,13 @@ def calibration_table(rows: Rows) -> str:
     return with_picture("calibration", "Accuracy against confidence", markdown(columns, lines))
 
 
-def with_picture(name: str, alt: str, table: str, *, drawn: bool = True) -> str:
+def with_picture(name: str, alt: str, table: str) -> str:
     """The picture that tools/pictures.py draws of the same rows, and the table; or NOTHING."""
-    if not table:
-        return NOTHING
-    return f"![{alt}](pictures/{name}.png)\n\n{table}" if drawn and table != NOTHING else table
+    return f"![{alt}](pictures/{name}.png)\n\n{table}" if table not in ("", NOTHING) else NOTHING
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: leaderboard_table(read_leaderboard()),
-    "series": lambda: series_table(read_leaderboard()),
     "ladder": lambda: ladder_table([*read_leaderboard(), *read_leaderboard(LADDER)]),
     "ablation": lambda: ablation_table(read_rows("ablation.csv")),
     "regularisation": lambda: regularisation_table(read_rows("regularisation.csv")),
