@@ -227,3 +227,9 @@ def test_a_wide_fixed_stem_is_no_bound_where_pooling_changes_widths() -> None:
 def test_impossible_requests_are_explained(budget: Budget, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         design.design(budget, epochs=200)
+
+
+def test_a_limit_on_multiply_adds_explains_a_shape_only_if_it_changes_it() -> None:
+    limits = Budget(num_params=1_000_000, num_macs=5_000_000)
+    assert "rules out the shape" not in design.design(limits, epochs=3).reasons[0]
+    assert "rules out the shape" in design.design(limits, epochs=20).reasons[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,8 +144,9 @@ def test_the_dials_shape_follows_from_the_epochs_asked_for(source: Source) -> No
 )
 def test_a_run_s_recipe_describes_the_same_network_when_read_again(changes: dict[str, Any], source: Source) -> None:
     """Also if the network leaves much of its limits unused; another budget scales it."""
-    first = fit_to_data(override(load_recipe("best"), changes | {"epochs": 40, "batch_size": 4}), source, 14, quiet=True)
-    again = fit_to_data(parse_recipe(to_toml(first), "recipe.toml"), source, 14, quiet=True)
+    recipe = override(load_recipe("best"), changes | {"epochs": 40, "batch_size": 4})
+    first = fit_to_data(recipe, source, 14, quiet=True)
+    again = fit_to_data(parse_recipe(to_toml(first), Path("recipe.toml")), source, 14, quiet=True)
     assert again == first
     larger = fit_to_data(
         override(again, {"budget": "60K", "max_macs": None, "max_bytes": None}), source, 14, quiet=True

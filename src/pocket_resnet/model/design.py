@@ -104,7 +104,8 @@ def design(
 
     `fixed` fields of the spec keep their values. If multiply-adds bind, the shape is the pooled one, which needs fewer.
     The budget must limit parameters or bytes. From 50,000 to 30,000,000 parameters, at least 97% of them are used, and
-    95% from 5,000; if multiply-adds bind, 94% of those. No limit is ever exceeded. Raises UsageError if no network fits.
+    95% from 5,000; if multiply-adds bind, 94% of those. No limit is ever exceeded.
+    Raises UsageError if no network fits.
     """
     if "parameters" not in budget.limits():
         raise UsageError("neither parameters nor bytes are limited", where="budget", hint="give a budget, such as 5M")
@@ -112,11 +113,10 @@ def design(
     fixed = {"num_classes": num_classes, "image_size": image_size, **(fixed or {})}
     spec = _filled(_fixed(shape, fixed), replace(budget, num_macs=None), fixed)
     if not budget.fits(spec):
-        shape = POOLED
-        reason = (
-            "the multiply-add limit rules out the shape for this number of epochs; this one needs fewer per parameter"
-        )
-        spec = _filled(_fixed(shape, fixed), budget, fixed)
+        if shape is not POOLED:
+            what = "the multiply-add limit rules out the shape for this number of epochs"
+            reason = f"{what}; this one needs fewer per parameter"
+        spec = _filled(_fixed(POOLED, fixed), budget, fixed)
     return Design(spec, budget, (reason, *_binding(spec, budget)))
 
 
