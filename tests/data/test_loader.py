@@ -134,12 +134,12 @@ def test_images_augmented_ahead_are_those_of_each_step(
 ) -> None:
     """As on a GPU: several steps' images at once, across the ends of epochs and changes of image size."""
     augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "random_erasing": 0.5, "cutmix": 1.0}
-    each, ahead = (
+    stepwise, ahead = (
         make_loader(augment=augment, train_image_sizes=train_image_sizes, epochs=3, batch_size=4) for _ in range(2)
     )
     ahead.steps_ahead = 5
     for step in (*range(ahead.steps.total), 2, 9):
-        one, same = each.batch(step), ahead.batch(step)
+        one, same = stepwise.batch(step), ahead.batch(step)
         assert torch.equal(one.x_BCHW, same.x_BCHW), step
         assert torch.equal(one.targets.labels_B, same.targets.labels_B)
         assert torch.equal(one.targets.others_B, same.targets.others_B)

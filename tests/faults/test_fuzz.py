@@ -123,8 +123,8 @@ def test_sums(tmp_path: Path, sums: bytes) -> None:
     (tmp_path / SUMS_NAME).write_bytes(sums)
     with contextlib.suppress(ArtifactError):
         load_model(tmp_path)
-        said = sums.decode("utf-8", "replace").split()
-        assert {hashlib.sha256(content).hexdigest() for content in MODEL.values()} <= set(said)
+        listed = sums.decode("utf-8", "replace").split()
+        assert {hashlib.sha256(content).hexdigest() for content in MODEL.values()} <= set(listed)
 
 
 # Checkpoints and the rest of a run

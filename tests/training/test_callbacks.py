@@ -127,14 +127,14 @@ def test_an_early_stop_leaves_what_max_steps_leaves(
     """Record, validation, checkpoint and model are bit-equal; also the command that repeats it."""
     changes: Any = {"epochs": 5, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
     result = go(StopAt(6), name="stopped", **changes)
-    expected = go(name="asked", max_steps=6, **changes)
+    expected = go(name="short", max_steps=6, **changes)
     assert (result.steps, result.epochs, result.accuracy) == (6, 5, expected.accuracy)
     assert (result.images_seen, result.train_flops) == (expected.images_seen, expected.train_flops)
-    stopped, asked = tmp_path / "stopped", tmp_path / "asked"
-    records = [[record | {"seconds": 0} for record in read_metrics(run / "metrics.jsonl")] for run in (stopped, asked)]
+    stopped, short = tmp_path / "stopped", tmp_path / "short"
+    records = [[record | {"seconds": 0} for record in read_metrics(run / "metrics.jsonl")] for run in (stopped, short)]
     assert records[0] == records[1]
     for file in ("model/model.safetensors", "checkpoints/step-000006/tensors.safetensors"):
-        assert (stopped / file).read_bytes() == (asked / file).read_bytes()
+        assert (stopped / file).read_bytes() == (short / file).read_bytes()
     assert read_result(stopped / "result.json") == result
     assert evaluate_model(stopped).accuracy == result.accuracy
     assert command(read_run(stopped)).endswith("stopped/recipe.toml --max-steps 6")
@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_early_is_resumed(go: Callable[..., Result], tmp_
     changes: Any = {"epochs": 4, "validate_every": 3}
     go(name="whole", **changes)
     go(StopAt(4), **changes)
-    assert go(StopAt(4), resume=True, **changes).steps == 6  # asked again after the next epoch
+    assert go(StopAt(4), resume=True, **changes).steps == 6  # stopped again after the next epoch
     assert go(resume=True, **changes).steps == 8
     weights = [(tmp_path / run / "model/model.safetensors").read_bytes() for run in ("r", "whole")]
     assert weights[0] == weights[1]
@@ -162,7 +162,9 @@ def test_class_of_the_package() -> None:
 
 
 @pytest.mark.parametrize(("callback", "hint"), [(Callback, "write Callback()"), (object(), "derive its class")])
-def test_a_callback_that_is_none(callback: Any, hint: str, go: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_class_or_other_object_is_refused(
+    callback: Any, hint: str, go: Callable[..., Result], tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="is not an instance of pocket_resnet") as raised:
         go(callback)
     assert hint in str(raised.value)
@@ -175,11 +177,11 @@ def test_examples_of_the_page(title: str, tmp_path: Path, monkeypatch: pytest.Mo
     [code] = re.findall(rf"## {title}\n.*?```python\n(.*?)```", PAGE, re.DOTALL)
     whole = pocket_resnet.train
     small = {"model__widths": (4, 4, 4), "model__stem_width": 4, "min_steps": 0, "norm_images": 8}
-    still = {"epochs": 8, "optim__lr": 0.0, "optim__muon_lr": 0.0, "hardware__num_threads": 1}  # gets no better
+    frozen = {"epochs": 8, "optim__lr": 0.0, "optim__muon_lr": 0.0, "hardware__num_threads": 1}  # gets no better
     results = []
 
     def quick(recipe: str, **arguments: Any) -> Result:
-        results.append(whole(recipe, **small | arguments | still))
+        results.append(whole(recipe, **small | arguments | frozen))
         return results[-1]
 
     monkeypatch.chdir(tmp_path)
@@ -251,7 +253,7 @@ def test_progress_lines_without_a_terminal(
     """Intervals are measured with a monotonic clock."""
     now_s = 100.0
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(callbacks.time, "time", lambda: pytest.fail("the wall clock was asked"))
+    monkeypatch.setattr(callbacks.time, "time", lambda: pytest.fail("the wall clock was read"))
     trainer: Any = SimpleNamespace(epoch_totals=lambda: EpochTotals(loss=1.25, accuracy=0.5, num_images=1))
     bar, run = ProgressBar(), state(Path(), 0)
     run.plan, run.recipe, run.trainer = Plan(100, 100, 1), make_recipe(epochs=4), trainer

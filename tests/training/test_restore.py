@@ -222,15 +222,15 @@ def test_the_two_seeds_decide_different_things(
     """`seed` weights and dropout, `data.seed` order and augmentation; both are `seed` where the other is not set."""
     images: dict[str, torch.Tensor] = {}
     weights: dict[str, torch.Tensor] = {}
-    cases = {"neither": {}, "changed": {"data": {"seed": 0}} | change, "said": {"data": {"seed": 0}}}
+    cases = {"neither": {}, "changed": {"data": {"seed": 0}} | change, "explicit": {"data": {"seed": 0}}}
     for name, changes in cases.items():
         go(name, max_steps=1, **changes)
         weights[name] = load_model(tmp_path / name)[0].head.weight
         trainer = trainer_of(make_recipe(**changes))
         images[name] = trainer.loader.batch(0).x_BCHW
         weights[f"{name} untrained"] = trainer.model.head.weight
-    assert torch.equal(weights["said"], weights["neither"])
-    assert torch.equal(images["said"], images["neither"])
+    assert torch.equal(weights["explicit"], weights["neither"])
+    assert torch.equal(images["explicit"], images["neither"])
     varies_weights = "seed" in change
     assert torch.equal(images["changed"], images["neither"]) == varies_weights
     assert torch.equal(weights["changed untrained"], weights["neither untrained"]) != varies_weights

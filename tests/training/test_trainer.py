@@ -183,8 +183,8 @@ def test_dropout_depends_on_seed_and_step_alone(
 
 def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
     """First those never trained, then the half of a step's candidates with the highest last loss."""
-    still = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
-    trainer = make_trainer(model=tiny_spec, hard_fraction=0.5, batch_size=7, epochs=3, **still)
+    frozen = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
+    trainer = make_trainer(model=tiny_spec, hard_fraction=0.5, batch_size=7, epochs=3, **frozen)
     loss_N = torch.empty(14)
     for step in range(2):
         indices_B = trainer.loader.indices(step)
