@@ -103,7 +103,7 @@ def test_series_is_the_dial_by_size() -> None:
 
 
 def test_tables_without_rows_say_so() -> None:
-    tables = (table.ablation_table, table.regularisation_table, table.shapes_table, table.calibration_table)
+    tables = (table.ablation_table, table.shapes_table, table.calibration_table)
     assert {make([]) for make in tables} == {"Not measured yet."}
 
 

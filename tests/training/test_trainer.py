@@ -145,7 +145,7 @@ def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Cal
         changes = {"hard_fraction": hard_fraction, "hard_until": until} | (
             {} if hard_fraction == 1 else {"augment": {"mixup": 0.0}}
         )
-        whole, resumed = make_trainer(**changes), make_trainer(seed=0, **changes)
+        whole, resumed = make_trainer(**changes), make_trainer(**changes)
         for _ in range(num_before):
             whole.train_step()
         resumed.load_tensors({name: value.clone() for name, value in whole.tensors().items()}, whole.step)
