@@ -25,7 +25,7 @@ class Hub:
         self.commits: dict[str, dict[str, dict[str, bytes]]] = {}  # repository -> commit -> file -> content
         self.private: set[str] = set()
         self.objects: dict[str, bytes] = {}  # of Git LFS, by SHA-256
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.tokens: list[str | None] = []
         self.fault: Fault | None = None
         """Called with each request; True where it has answered."""
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.url = unquote(urlsplit(self.path).path)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.hub.asked.append(f"{self.command} {self.url}")
+        self.hub.requests.append(f"{self.command} {self.url}")
         self.hub.tokens.append(self.headers.get("Authorization"))
         if self.hub.fault is not None and self.hub.fault(self):
             return
@@ -94,15 +94,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json({"errors": [], "warnings": warnings})
 
     def create(self) -> None:
-        asked = json.loads(self.body)
-        name = f"{asked['organization']}/{asked['name']}"
+        requested = json.loads(self.body)
+        name = f"{requested['organization']}/{requested['name']}"
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.refuse(401, "", "Invalid credentials in Authorization header")
         elif name in self.hub.commits:
             self.send(409, json.dumps({"url": f"{self.hub.endpoint}/{name}"}), "application/json")
         else:
             self.hub.commits[name] = {}
-            if asked.get("visibility") == "private":
+            if requested.get("visibility") == "private":
                 self.hub.private.add(name)
             self.send_json({"url": f"{self.hub.endpoint}/{name}"})
 

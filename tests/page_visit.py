@@ -21,13 +21,13 @@ DROP = """([type, name, base64]) => {
 
 def watched(view: Any) -> tuple[list[str], list[str]]:
     """Lists of the page's console messages, errors and dialogs, and of the addresses that it requests, from now on."""
-    said: list[str] = []
-    asked: list[str] = []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    view.on("request", lambda request: asked.append(request.url))
-    return said, asked
+    messages: list[str] = []
+    requested_urls: list[str] = []
+    view.on("console", lambda message: messages.append(message.text))
+    view.on("pageerror", lambda error: messages.append(str(error)))
+    view.on("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
+    view.on("request", lambda request: requested_urls.append(request.url))
+    return messages, requested_urls
 
 
 def offline(browser: Any, **options: Any) -> Any:
@@ -38,12 +38,12 @@ def offline(browser: Any, **options: Any) -> Any:
 
 
 class Visit:
-    """An open page; `said` has its console messages, errors and dialogs, `asked` its requests."""
+    """An open page; `messages` has its console messages, errors and dialogs, `requested_urls` its requests."""
 
     def __init__(self, context: Any, url: str) -> None:
         self.view = context.new_page()
         self.view.set_default_timeout(PATIENCE_MS)
-        self.said, self.asked = watched(self.view)
+        self.messages, self.requested_urls = watched(self.view)
         self.view.goto(url)
         self.view.wait_for_selector("body.ready")
 

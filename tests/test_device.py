@@ -59,8 +59,20 @@ def test_place_does_not_copy_what_is_in_place() -> None:
     assert device.sent(x, CPU) is x
 
 
-def test_num_cores_are_those_of_this_process() -> None:
-    assert 1 <= num_cores() <= (os.cpu_count() or 1)
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("200000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", 8), (None, 8)]
+)
+def test_num_cores_are_those_of_this_process(quota: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 8 cores that it is bound to, those within its container's quota, if there is one."""
+
+    def read_text(_: Path) -> str:
+        if quota is None:
+            raise FileNotFoundError
+        return quota
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert num_cores() == expected
 
 
 def test_machine_names_processor_threads_precision_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_dry_run(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> No
     pushed = push(trained, "ann/tiny", dry_run=True)
     assert pushed.num_bytes["model.safetensors"] == (trained / "model" / "model.safetensors").stat().st_size
     assert (pushed.url, pushed.commit) == (None, None)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_private(hub: Hub, trained: Path) -> None:
@@ -79,10 +79,10 @@ def test_private(hub: Hub, trained: Path) -> None:
     assert hub.private == {"ann/secret"}
     push(trained, "ann/secret", private=True)
     push(trained, "ann/open")
-    hub.asked.clear()
+    hub.requests.clear()
     with pytest.raises(UsageError, match="exists and is public"):
         push(trained, "ann/open", private=True)
-    assert not any("commit" in asked or "objects" in asked for asked in hub.asked)
+    assert not any("commit" in request or "objects" in request for request in hub.requests)
 
 
 def test_card(hub: Hub, trained: Path, logged: Any) -> None:
@@ -115,7 +115,7 @@ def test_card(hub: Hub, trained: Path, logged: Any) -> None:
 def test_invalid_names(name: str, hub: Hub, trained: Path) -> None:
     with pytest.raises(UsageError, match="give user/name"):
         push(trained, name)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_damaged_model_is_not_pushed(hub: Hub, trained: Path) -> None:
@@ -123,14 +123,14 @@ def test_damaged_model_is_not_pushed(hub: Hub, trained: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(ArtifactError, match="damaged"):
         push(trained, "ann/tiny")
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_no_token(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(EnvironmentFault, match="no token for the hub"):
         push(trained, "ann/tiny")
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def page(request: Handler) -> None:

@@ -7,12 +7,12 @@
 The bins are those of the reliability diagram in a run's report. The file is replaced.
 """
 
-import argparse
 import csv
 from pathlib import Path
 
 from pocket_resnet.inference.statistics import calibration_bins
 from pocket_resnet.training.saved_run import Opener, opener, read_run
+from tools import parser
 
 TARGET = Path(__file__).parents[1] / "results" / "calibration.csv"
 COLUMNS = ("recipe", "label_smoothing", "seed", "num_images", "confidence", "accuracy")
@@ -28,11 +28,10 @@ def rows(run: Path, open_data: Opener) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, default=TARGET)
-    arguments = parser.parse_args()
+    options = parser(__doc__, "data_dir")
+    options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run")
+    options.add_argument("--out", type=Path, default=TARGET, help="file of the rows")
+    arguments = options.parse_args()
     open_data = opener(arguments.data_dir)
     measured = [row for run in arguments.runs for row in rows(run, open_data)]
     with arguments.out.open("w", encoding="utf-8", newline="") as file:

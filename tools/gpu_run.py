@@ -6,9 +6,6 @@ First, steps are timed at every image size, which also compiles the network; the
 weights are written to OUT/partial.safetensors every minute, in fp16. At the end, OUT/model is the model, and
 OUT/run.tar has the run's recipe, metrics and result. A run that is not done by the deadline is stopped; only
 OUT/partial.safetensors remains of it.
-
---timings FILE stores the timings, or reads them if the file exists.
---only-time ends after the timings, which need no data.
 """
 
 import argparse
@@ -40,6 +37,7 @@ from pocket_resnet.training import checkpoint
 from pocket_resnet.training.flops import flops_per_image
 from pocket_resnet.training.run import train
 from pocket_resnet.training.trainer import Trainer
+from tools import parser
 from tools.release import in_short, release
 
 RUN = "gpu"
@@ -191,20 +189,17 @@ def train_until(deadline_s: float, recipe: Recipe, data_dir: Path | None, runs_d
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="a recipe's name or file, with an explicit network: no dial")
-    parser.add_argument("--minutes", type=float, default=8.0, help="from the start to the released model")
-    parser.add_argument("--epochs", type=int, help="number of epochs, without timing steps (default: as many as fit)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--teacher", help="a trained model whose predictions the network learns")
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--timings", type=Path)
-    parser.add_argument("--only-time", action="store_true")
-    parser.add_argument("--no-compile", action="store_true")
-    return parser.parse_args()
+    options = parser(__doc__, "data", "data_dir", "runs_dir")
+    options.add_argument("recipe", help="a recipe's name or file, with an explicit network: no dial")
+    options.add_argument("--minutes", type=float, default=8.0, help="from the start to the released model")
+    options.add_argument("--epochs", type=int, help="number of epochs, without timing steps; otherwise as many as fit")
+    options.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
+    options.add_argument("--teacher", help="a trained model whose predictions the network learns")
+    options.add_argument("--out", type=Path, required=True, help="folder of the model, run.tar and partial weights")
+    options.add_argument("--timings", type=Path, help="file to store the timings in, or to read them from if it exists")
+    options.add_argument("--only-time", action="store_true", help="end after the timings, which need no data")
+    options.add_argument("--no-compile", action="store_true", help="do not compile the network")
+    return options.parse_args()
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Measures the server's requests per second and their latency, with and without its queue.
 
-python -m tools.load exports/cpu94-int8.onnx
+    python -m tools.load exports/cpu94-int8.onnx
 
 Both servers run at the same time, and the load goes to one, then to the other, in rounds. Without the queue, each
 request decodes and classifies its picture by itself in FastAPI's pool of threads, as a plain program would.
@@ -30,6 +30,7 @@ from pocket_resnet.serving import app as serving
 from pocket_resnet.serving.batching import Outcome
 from pocket_resnet.serving.served_model import Classify, open_served
 from pocket_resnet.serving.server import configuration, listen
+from tools import parser
 
 VARIANTS = ("queue", "alone")
 NUM_CONNECTIONS = (8, 32)
@@ -84,12 +85,11 @@ class Measured:
 
 def main() -> None:
     """Start both servers, load them in turn, print a line for each, and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser(__doc__, "rounds", rounds=5)
+    options.add_argument("model", type=Path, help="a model, a run, or an exported file")
+    options.add_argument("--seconds", type=float, default=5.0, help="length of a round")
+    options.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     if arguments.variant:
         run_server(arguments.model, arguments.variant)
         return

@@ -3,7 +3,6 @@
 python -m tools.page_pictures exports/cpu94-int8.html
 """
 
-import argparse
 import io
 import shutil
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from pocket_resnet.io.files import write_bytes
+from tools import parser
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 
@@ -39,9 +39,9 @@ SHOTS = (
 
 def main() -> None:
     """Write docs/pictures/page-*.png."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("page", type=Path)
-    page = parser.parse_args().page.resolve()
+    options = parser(__doc__)
+    options.add_argument("page", type=Path, help="an exported HTML page")
+    page = options.parse_args().page.resolve()
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for shot in SHOTS:

@@ -7,7 +7,6 @@ validation images, single view), hollow ones those of docs/pictures/published.cs
 the error, so 96 to 98% is as long as 92 to 96%.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, stack, style
+from tools import parser
 from tools.labels import Label, write_labels
 from tools.ladder import LADDER, ladder
 from tools.results import ALL_ON, Calibration, Case, Rows, Setting, calibrations, is_single_view, read_rows, series
@@ -252,7 +252,9 @@ def calibration(runs: list[Calibration]) -> Figure | None:
 
 def main() -> None:
     """Draw all pictures into the folder."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
+    options = parser(__doc__)
+    options.add_argument("folder", type=Path, nargs="?", default=TARGET, help="folder of the pictures")
+    folder = options.parse_args().folder
     leaderboard = [row for row in read_rows("leaderboard.csv") if is_single_view(row)]
     published = read_rows("published.csv", TARGET)
     pictures: dict[str, Callable[[], Figure | None]] = {
@@ -261,7 +263,6 @@ def main() -> None:
         "series": lambda: dial_series(leaderboard),
         "ladder": lambda: ladder([*leaderboard, *read_rows(LADDER.name)]),
         "ablation": lambda: changes(studies_of(read_rows("ablation.csv"), "switched_off"), "switched off"),
-        "regularisation": lambda: changes(studies_of(read_rows("regularisation.csv"), "added"), "added"),
         "shapes": lambda: shapes(studies_of(read_rows("shapes.csv"), "shape")),
         "calibration": lambda: calibration(calibrations(read_rows("calibration.csv"))),
     }

@@ -3,7 +3,6 @@
 python -m tools.pte_latency cpu94 exports/cpu94-int8.onnx exports/cpu94-fp32.pte exports/cpu94-int8.pte
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from pocket_resnet.exporting.session import Session
 from pocket_resnet.inference.latency import NUM_WARM_UPS, Latency, latencies
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.resnet import ResNet
+from tools import parser
 
 
 def measure(model: ResNet, files: list[Path], num_rounds: int) -> dict[str, Latency]:
@@ -43,11 +43,10 @@ def _run_torch(model: ResNet, image_BSSC: NDArray[np.uint8]) -> None:
 
 def main() -> None:
     """Print a table: median, 90th percentile and median as a share of torch's."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--rounds", type=int, default=100)
-    arguments = parser.parse_args()
+    options = parser(__doc__, "rounds", rounds=100)
+    options.add_argument("model", type=Path, help="a model or run")
+    options.add_argument("files", type=Path, nargs="+", help="its exported .onnx and .pte files")
+    arguments = options.parse_args()
     model, _ = load_model(arguments.model)
     measured = measure(model, arguments.files, arguments.rounds)
     print(machine(choose("cpu", "fp32")), *instructions())

@@ -1,13 +1,12 @@
 """Turns a finished run into a model directory for release: fp16 weights, accuracy over 1, 2 and 6 views on the card.
 
-    pocket-resnet train cpu94 --data cifar10 --seed 2 --run cpu94-2
-    python -m tools.release runs/cpu94-2 models/cpu94
+    pocket-resnet train cpu94 --data cifar10 --run cpu94
+    python -m tools.release runs/cpu94 models/cpu94
 
 The card's figures are measured with the fp16 weights. `pocket-resnet evaluate models/cpu94`, also with --views 2 or
 --views 6, repeats them.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_digests, load_model, save_model
 from pocket_resnet.model.card import Card, several_views
 from pocket_resnet.training.saved_run import command, opener, read_run
+from tools import parser
 
 
 def release(run: Path, target: Path, data_dir: Path | None = None, data: str | None = None) -> Card:
@@ -47,15 +47,13 @@ def in_short(card: Card) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("target", type=Path, help="the model directory to write")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--data", help="current location of the run's data, if they were moved")
-    arguments = parser.parse_args()
-    print(
-        f"{arguments.target}: {in_short(release(arguments.run, arguments.target, arguments.data_dir, arguments.data))}"
-    )
+    options = parser(__doc__, "data_dir")
+    options.add_argument("run", type=Path, help="folder of a finished run")
+    options.add_argument("target", type=Path, help="the model directory to write")
+    options.add_argument("--data", help="current location of the run's data, if they were moved")
+    arguments = options.parse_args()
+    card = release(arguments.run, arguments.target, arguments.data_dir, arguments.data)
+    print(f"{arguments.target}: {in_short(card)}")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def save(drawn: Figure, target: Path) -> None:
 
 
 def accuracy_height(percent: float) -> float:
-    """The position of an accuracy on a vertical axis that is logarithmic in the error."""
-    return -math.log10(100 - percent)
+    """The position of an accuracy on a vertical axis that is logarithmic in the error; 100% is drawn as 99.99%."""
+    return -math.log10(max(100 - percent, 0.01))
 
 
 def dress_accuracy_axis(axes: Axes, lowest: float, highest: float = 98.5) -> None:

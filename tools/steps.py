@@ -8,7 +8,6 @@ A step trains 128 images at the network's full size and is a complete training s
 of each network. The kernels are those of oneDNN, by their share of the convolutions' time; a GPU has none.
 """
 
-import argparse
 import ctypes
 import os
 import statistics
@@ -21,9 +20,10 @@ from dataclasses import dataclass
 from typing import IO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.profiler_util import EventList
 from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import Source
@@ -34,13 +34,14 @@ from pocket_resnet.recipe.toml import load_recipe, with_choices
 from pocket_resnet.training.flops import flops_per_image
 from pocket_resnet.training.prepare import fit_to_data, new_trainer
 from pocket_resnet.training.trainer import Trainer
-from tools.peak import Convolution
+from tools import parser
 
 RECIPES = ("fast", "best:1M", "best:5M")
 BATCH_SIZE = 128
 NUM_STEPS = 2
 LIMIT_CHANNELS = (128, 256)
 LIMIT_IMAGE_SIZE = 16
+LIMIT_REPEATS = 3
 NUM_KERNELS = 3
 
 
@@ -92,13 +93,27 @@ def at_full_size(name: str, source: Source) -> Recipe:
 
 def limit(hardware: Hardware) -> float:
     """FLOP/s of the fastest of a few convolutions, forward and backward."""
-    rates = []
+    rates: list[float] = []
     for channels in LIMIT_CHANNELS:
-        module = hardware.place(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
-        shape_BCHW = (BATCH_SIZE, channels, LIMIT_IMAGE_SIZE, LIMIT_IMAGE_SIZE)
-        seconds, flops = Convolution(module, shape_BCHW, needs_input_gradient=True).seconds_and_flops(hardware)
-        rates.append(flops / seconds)
+        convolution = hardware.place(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        x_BCHW = torch.randn(BATCH_SIZE, channels, LIMIT_IMAGE_SIZE, LIMIT_IMAGE_SIZE, device=hardware.device)
+        x_BCHW = x_BCHW.to(memory_format=hardware.memory_format).requires_grad_()
+        with FlopCounterMode(display=False) as counter:
+            _forward_and_backward(convolution, x_BCHW, hardware)  # also warms up
+        times_s = [_forward_and_backward(convolution, x_BCHW, hardware) for _ in range(LIMIT_REPEATS)]
+        rates.append(counter.get_total_flops() / statistics.median(times_s))
     return max(rates)
+
+
+def _forward_and_backward(convolution: nn.Conv2d, x_BCHW: Tensor, hardware: Hardware) -> float:
+    """Seconds of one forward and backward pass."""
+    hardware.synchronize()
+    started_s = time.perf_counter()
+    with hardware.autocast():
+        y_BCHW = convolution(x_BCHW)
+    y_BCHW.backward(torch.ones_like(y_BCHW))
+    hardware.synchronize()
+    return time.perf_counter() - started_s
 
 
 def convolution_share(trainer: Trainer) -> float:
@@ -159,9 +174,9 @@ def table(measured: Sequence[Measured]) -> list[str]:
     ]
 
 
-def report(names: Sequence[str], data: str) -> list[str]:
+def report(names: Sequence[str], source: Source) -> list[str]:
     """The table of these recipes' steps below a line that names the machine."""
-    source, hardware = open_source(data), choose()
+    hardware = choose()
     hardware.use_threads()
     measured = [measure(name, source, hardware) for name in names]
     on = f"{machine(hardware)}; {', '.join(instructions())}"
@@ -169,11 +184,10 @@ def report(names: Sequence[str], data: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="NAME[:BUDGET]")
-    parser.add_argument("--data", default="cifar10")
-    arguments = parser.parse_args()
-    print(*report(arguments.recipes, arguments.data), sep="\n")
+    options = parser(__doc__, "data", "data_dir")
+    options.add_argument("--recipes", nargs="+", default=RECIPES, metavar="NAME[:BUDGET]", help="recipes to measure")
+    arguments = options.parse_args()
+    print(*report(arguments.recipes, open_source(arguments.data, data_dir=arguments.data_dir)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+import tools
 from pocket_resnet.device import choose, keep_freed_memory, machine
 from pocket_resnet.errors import NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import evaluate_model
@@ -30,14 +31,12 @@ MEASURED = ("num_params", "num_macs", "accuracy", "nll", "pflop", "seconds", "ma
 
 def parser(description: str | None, target: str, *, budget: str, epochs: int) -> argparse.ArgumentParser:
     """The options of every study, with its own defaults; `target` is its file in results/."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--budget", default=budget, help=f"parameters of each network (default: {budget})")
-    options.add_argument("--epochs", type=int, default=epochs, help=f"default: {epochs}")
+    options = tools.parser(description, "data", "data_dir")
+    options.add_argument("--budget", default=budget, help="parameters of each network")
+    options.add_argument("--epochs", type=int, default=epochs, help="epochs of each training")
     options.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on")
     options.add_argument("--only", nargs="+", metavar="CASE", help="measure only these cases")
-    options.add_argument("--data", default="cifar10")
-    options.add_argument("--data-dir", type=Path)
-    options.add_argument("--out", type=Path, default=RESULTS / target, help=f"default: results/{target}")
+    options.add_argument("--out", type=Path, default=RESULTS / target, help="file of the rows")
     return options
 
 

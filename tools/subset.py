@@ -12,6 +12,7 @@ from PIL import Image
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import Source
+from tools import parser
 
 
 def write_subset(source: Source, num_images: int, folder: Path) -> int:
@@ -30,11 +31,17 @@ def write_subset(source: Source, num_images: int, folder: Path) -> int:
     return sum(map(len, chosen))
 
 
-def main(name: str, num_images: str, folder: str, data_dir: str | None = None) -> None:
-    """Write the folder."""
-    source = open_source(name, data_dir=None if data_dir is None else Path(data_dir))
-    print(f"{folder}: {write_subset(source, int(num_images), Path(folder)):,} training images")
+def main() -> None:
+    options = parser(__doc__, "data_dir")
+    options.add_argument("data", help="data set or folder of images")
+    options.add_argument("num_images", type=int, help="number of training images, over all classes")
+    options.add_argument("folder", type=Path, help="new or empty folder")
+    arguments = options.parse_args()
+    if arguments.folder.exists() and any(arguments.folder.iterdir()):
+        sys.exit(f"{arguments.folder}: not empty, so its images would be mixed with the new ones")
+    source = open_source(arguments.data, data_dir=arguments.data_dir)
+    print(f"{arguments.folder}: {write_subset(source, arguments.num_images, arguments.folder):,} training images")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -147,12 +147,6 @@ def ablation_table(rows: Rows) -> str:
     return with_picture("ablation", alt, changes_table(rows, "switched_off"))
 
 
-def regularisation_table(rows: Rows) -> str:
-    """The effect of each regularisation method, the most harmful first."""
-    alt = "Change of validation accuracy when one thing is added to a short run"
-    return with_picture("regularisation", alt, changes_table(rows, "added"))
-
-
 def changes_table(rows: Rows, variable: str) -> str:
     """One table per setting: the case "nothing", then the others by their change; empty without rows."""
     columns = {variable.replace("_", " "): "<", "accuracy": ">", "change, same seeds, points": ">", "n": ">"}
@@ -218,7 +212,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: leaderboard_table(read_leaderboard()),
     "ladder": lambda: ladder_table([*read_leaderboard(), *read_leaderboard(LADDER)]),
     "ablation": lambda: ablation_table(read_rows("ablation.csv")),
-    "regularisation": lambda: regularisation_table(read_rows("regularisation.csv")),
     "shapes": lambda: shapes_table(read_rows("shapes.csv")),
     "calibration": lambda: calibration_table(read_rows("calibration.csv")),
 }

@@ -114,8 +114,8 @@ def recipe_of(row: dict[str, Any], model: Path, pictures: Path) -> Recipe:
 def parser() -> argparse.ArgumentParser:
     """The options of every study, and those of the pretraining and the images."""
     options = study.parser(__doc__, "transfer.csv", budget="1M", epochs=10)
-    options.add_argument("--pretrain-epochs", type=int, default=32, help="default: 32")
-    options.add_argument("--counts", type=int, nargs=2, default=[50, 500], help="images per class (default: 50 500)")
+    options.add_argument("--pretrain-epochs", type=int, default=32, help="epochs on the first half of the classes")
+    options.add_argument("--counts", type=int, nargs=2, default=[50, 500], help="images per class: few, and many")
     options.add_argument("--work", type=Path, default=Path("runs/transfer"), help="folder for pictures and the run")
     return options
 

@@ -86,21 +86,23 @@ def test_a_failing_report_is_logged_and_debug_shows_the_traceback(
     """The training has succeeded, so the exit code is 0."""
 
     def fail(*_: object, **__: object) -> None:
-        raise KeyError("lost")
+        raise RuntimeError("no ink\nat all")
 
     monkeypatch.setattr("pocket_resnet.reporting.report.write_report", fail)
     arguments = ("train", recipe_path, "--runs-dir", tmp_path / "runs", "--max-steps", 1, "--run")
     code, out, err = run(*arguments, "a")
     [line] = [line for line in err.splitlines() if "no report" in line]
     assert code == 0
-    assert line.startswith("no report: KeyError: 'lost' (--debug shows where) (try again: pocket-resnet report ")
+    again = f"pocket-resnet report {tmp_path}/runs/a"
+    assert line == f"no report: RuntimeError: no ink (--debug shows where) (try again: {again})"
     assert "Traceback" not in err
     assert "report  " not in out
-    code, _, err = run(*arguments, "b", "--debug")
+    code, out, err = run(*arguments, "b", "--debug", "--json")
     assert code == 0
     assert "Traceback" in err
     assert ", in fail" in err
-    assert "no report: KeyError" in err
+    assert "no report: RuntimeError" in err
+    assert (json.loads(out)["model"], json.loads(out)["report"]) == (f"{tmp_path}/runs/b/model", None)
 
 
 def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> None:

@@ -16,12 +16,12 @@ from pocket_resnet.errors import EnvironmentFault, UsageError
 Run = Callable[..., tuple[int, str, str]]
 
 
-def tell(out: Path | None = None, *, json: bool = False) -> None:
+def write_object(out: Path | None = None, *, json: bool = False) -> None:
     JsonOutput(json, out).write(lambda: {"name": "ü"}, lambda: print("for people"))
 
 
 def test_standard_output_has_only_the_document(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(json=True)
+    write_object(json=True)
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"name": "ü"}
     assert captured.err == ""
@@ -31,10 +31,10 @@ def test_a_file_and_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixtu
     """The file is created with its folder, and replaced if it exists."""
     path = tmp_path / "new" / "output.json"
     for _ in range(2):
-        tell(path)
+        write_object(path)
         assert json.loads(path.read_bytes()) == {"name": "ü"}
         assert capsys.readouterr() == ("for people\n", f"wrote {path}\n")
-    tell(path, json=True)
+    write_object(path, json=True)
     assert json.loads(capsys.readouterr().out) == {"name": "ü"}
     assert [entry.name for entry in path.parent.iterdir()] == ["output.json"]
 
@@ -44,7 +44,7 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     for name, target in (("link", "kept/a.json"), ("further", "link"), ("dangling", "kept/b.json")):
         (tmp_path / name).symlink_to(target)
-        tell(tmp_path / name)
+        write_object(tmp_path / name)
         assert (tmp_path / name).is_symlink()
         assert json.loads((tmp_path / name).read_bytes()) == {"name": "ü"}
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["a.json", "b.json"]
@@ -54,17 +54,17 @@ def test_a_fifo_is_written_into(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen(["cat", str(fifo)], stdout=subprocess.PIPE) as reader:
-        tell(fifo)
+        write_object(fifo)
         assert json.loads(reader.communicate(timeout=10)[0]) == {"name": "ü"}
     assert fifo.is_fifo()
 
 
 def test_a_device_is_written_into() -> None:
     """/dev/null stays what it is; a full device is a full disk."""
-    tell(Path("/dev/null"))
+    write_object(Path("/dev/null"))
     assert Path("/dev/null").is_char_device()
     with pytest.raises(EnvironmentFault, match="/dev/full: the disk is full"):
-        tell(Path("/dev/full"))
+        write_object(Path("/dev/full"))
 
 
 @pytest.mark.parametrize("spelling", ["-", "/dev/stdout", "/dev/fd/1"])
@@ -124,7 +124,7 @@ def test_files_of_a_run_or_model_are_refused_also_through_a_link(trained: Path, 
         (tmp_path / "link").unlink()
         assert (trained / name).read_bytes() == before
     for _ in range(2):
-        tell(trained / "evaluation.json")
+        write_object(trained / "evaluation.json")
 
 
 @pytest.mark.parametrize(

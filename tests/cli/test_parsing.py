@@ -1,13 +1,10 @@
 """Wrong values and words in the wrong place: one line, and a hint with the right spelling or command line."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tyro
-
-from pocket_resnet.cli.commands import COMMANDS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -66,18 +63,3 @@ def test_another_version_of_tyro_explains_itself(run: Run, monkeypatch: pytest.M
     code, out, err = run("train", "fast", "--epochs", "30k")
     assert (code, out) == (2, "")
     assert "30k" in err
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_examples_in_the_help_have_their_own_lines(name: str, run: Run) -> None:
-    for line in run(name, "--help")[1].splitlines():
-        assert len(re.findall(rf"pocket-resnet {name}\b", line)) <= 1, line
-
-
-def test_help_says_what_out_writes(run: Run) -> None:
-    help_of = {name: " ".join(re.sub("│", "", run(name, "--help")[1]).split()) for name in ("predict", "report")}
-    assert "Write the JSON object, or with --csv the CSV, to this file." in help_of["predict"]
-    assert (
-        "(default: the folder of the run or search; for several runs, `report` beside the first one)"
-        in help_of["report"]
-    )

@@ -36,7 +36,7 @@ def test_dry_run(run: Run, hub: Hub, trained: Path) -> None:
     code, out, _ = run("push", trained, "ann/tiny", "--dry-run")
     assert code == 0
     assert out.splitlines()[-1] == "nothing was sent (--dry-run)"
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.usefixtures("synthetic", "hub")

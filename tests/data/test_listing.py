@@ -33,7 +33,7 @@ def litter(folder: Path) -> None:
         (folder / name).write_bytes(b"no image")
 
 
-def said(logged: pytest.LogCaptureFixture) -> list[str]:
+def messages(logged: pytest.LogCaptureFixture) -> list[str]:
     """The messages, but for the one on small classes."""
     return [message for message in logged.messages if "may switch between" not in message]
 
@@ -50,7 +50,7 @@ def test_remains_of_systems(make_folder: Any, split: str, logged: pytest.LogCapt
     source = opened(root)
     assert source.class_names == ("cat", "dog")
     assert len(source.split("trainval")) == 6
-    assert said(logged) == []
+    assert messages(logged) == []
     assert len(Listing(root.resolve()).files()) == 6
 
 
@@ -80,7 +80,7 @@ def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytes
         (root / beside / path).write_bytes(b"no image")
     source = opened(root)
     assert source.class_names == ("cat", "dog")
-    assert said(logged) == [f"1 skipped: {beside}{name} (written by pocket-resnet)"]
+    assert messages(logged) == [f"1 skipped: {beside}{name} (written by pocket-resnet)"]
     assert len(Listing(root.resolve()).files()) == 6
 
 
@@ -187,4 +187,4 @@ def test_folder_that_cannot_be_read(
     monkeypatch.setattr(os, "scandir", scan)
     source = opened(root)
     assert len(source.split("all")) == 4
-    assert said(logged) == ["1 skipped: cat/closed (Permission denied)"]
+    assert messages(logged) == ["1 skipped: cat/closed (Permission denied)"]

@@ -32,9 +32,8 @@ def steps_of(
     num_samples: int, batch_size: int, hard_fraction: float = 1.0, until: float = 1.0, epochs: int = 1
 ) -> Steps:
     recipe = Recipe(batch_size=batch_size, epochs=epochs, hard_until=until)
-    return Steps(
-        num_samples, recipe.model_copy(update={"hard_fraction": hard_fraction})
-    )  # also where that leaves nothing out
+    # model_copy skips validation, which refuses a hard_fraction that drops no image
+    return Steps(num_samples, recipe.model_copy(update={"hard_fraction": hard_fraction}))
 
 
 @given(num_samples=st.integers(1, 300), batch_size=st.integers(1, 300), epoch=st.integers(0, 99), seed=st.integers(0))
@@ -85,7 +84,7 @@ def test_number_of_trained_images(num_samples: int, batch_size: int, hard_fracti
 
 
 @given(hard_fraction=st.floats(0.05, 0.9), until=st.floats(0.01, 1), epochs=st.integers(1, 9))
-def test_after_hard_until_all_images_are_trained(hard_fraction: float, until: float, epochs: int) -> None:
+def test_steps_train_all_candidates_after_hard_until(hard_fraction: float, until: float, epochs: int) -> None:
     steps = steps_of(600, 20, hard_fraction, until, epochs)
     shares = [steps.share(step) for step in range(steps.total)]
     num_chosen = round(until * steps.total)
@@ -135,12 +134,12 @@ def test_images_augmented_ahead_are_those_of_each_step(
 ) -> None:
     """As on a GPU: several steps' images at once, across the ends of epochs and changes of image size."""
     augment = {"crop_px": 2, "flip": "random", "trivial_augment": True, "random_erasing": 0.5, "cutmix": 1.0}
-    each, ahead = (
+    stepwise, ahead = (
         make_loader(augment=augment, train_image_sizes=train_image_sizes, epochs=3, batch_size=4) for _ in range(2)
     )
     ahead.steps_ahead = 5
     for step in (*range(ahead.steps.total), 2, 9):
-        one, same = each.batch(step), ahead.batch(step)
+        one, same = stepwise.batch(step), ahead.batch(step)
         assert torch.equal(one.x_BCHW, same.x_BCHW), step
         assert torch.equal(one.targets.labels_B, same.targets.labels_B)
         assert torch.equal(one.targets.others_B, same.targets.others_B)
@@ -168,7 +167,7 @@ def test_norms_are_measured_on_images_as_the_last_epoch_trained_them(make_loader
     assert list(loader.norm_batches(order_N[:1], step=7)) == []
 
 
-def test_all_images_are_trained_after_hard_until(make_loader: Callable[..., Loader]) -> None:
+def test_loader_returns_all_candidates_after_hard_until(make_loader: Callable[..., Loader]) -> None:
     """14 images, of which a step looks at 10 or 4; the hard_fraction 80% are trained in the first half of the run."""
     changes: Any = {"hard_fraction": 0.8, "hard_until": 0.5, "batch_size": 8, "epochs": 2, "augment": {"mixup": 0.0}}
     assert [len(make_loader(**changes).indices(step)) for step in range(4)] == [8, 3, 10, 4]

@@ -85,7 +85,7 @@ def check_on_a_phone(browser: Any, address: str) -> None:
             certain.append((page.best, prediction.label))
     assert certain
     assert all(shown == expected for shown, expected in certain)
-    assert page.said == []
+    assert page.messages == []
 
 
 def test_the_first_commands(

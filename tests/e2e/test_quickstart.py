@@ -24,8 +24,8 @@ def quickstart(folder: Path) -> str:
 
 def test_twice_and_after_interruptions(tmp_path: Path) -> None:
     evaluation = tmp_path / "runs" / "quickstart" / "latest" / "evaluation.json"
-    said = quickstart(tmp_path)
-    assert "epoch 2/2" in said
+    output = quickstart(tmp_path)
+    assert "epoch 2/2" in output
     accuracy = json.loads(evaluation.read_bytes())["accuracy"]
     assert "epoch 2/2" not in quickstart(tmp_path)
     run = evaluation.parent.resolve()

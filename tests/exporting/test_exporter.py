@@ -65,10 +65,10 @@ def test_invalid_arguments(options: dict[str, Any], what: str, digits_run: Path,
 def test_an_address_on_the_hub_is_looked_up_once(use: str, hub: Hub, digits_run: Path, tmp_path: Path) -> None:
     """So name, weights and figures are those of one commit, whoever pushes meanwhile."""
     pocket_resnet.push(digits_run, "ann/numerals")
-    hub.asked.clear()
+    hub.requests.clear()
     if use == "export":
         assert pocket_resnet.export("hf://ann/numerals", out=tmp_path).file == tmp_path / "numerals-fp32.onnx"
     else:
         measured = pocket_resnet.benchmark("hf://ann/numerals", threads=[1], rounds=2)
         assert {timing.model for timing in measured.timings} == {"numerals"}
-    assert [asked for asked in hub.asked if "/api/" in asked] == ["GET /api/models/ann/numerals/revision/main"]
+    assert [request for request in hub.requests if "/api/" in request] == ["GET /api/models/ann/numerals/revision/main"]

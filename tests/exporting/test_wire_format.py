@@ -50,7 +50,7 @@ def test_a_bomb_is_not_parsed() -> None:
 
 
 def test_damaged() -> None:
-    """What protobuf refuses is refused here or by protobuf, with no other error."""
+    """What the count refuses as damaged, protobuf refuses too."""
     content = small_model().SerializeToString()
     for end in range(len(content)):
         for damaged in (content[:end], content[:end] + bytes([content[end] ^ 0xFF]) + content[end + 1 :]):

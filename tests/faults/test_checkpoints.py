@@ -40,8 +40,8 @@ def forge(path: Path, **changes: Any) -> None:
 
 
 @pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
-    """go(max_steps=2, resume=True) trains the tiny recipe in runs/r."""
+def train_tiny(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    """train_tiny(max_steps=2, resume=True) trains the tiny recipe in runs/r."""
 
     def train_tiny(*, resume: bool = True, fork: bool = False, **changes: Any) -> Result:
         return train(make_recipe(**changes), runs_dir=tmp_path / "runs", run="r", resume=resume, fork=fork)
@@ -141,28 +141,28 @@ def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
 
 
 def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
-    go: Callable[..., Result], checkpoints: Path, logged: pytest.LogCaptureFixture
+    train_tiny: Callable[..., Result], checkpoints: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     """The final weights are those without the damage, with one or two checkpoints kept."""
-    go(max_steps=3, checkpoint={"keep": 3})
+    train_tiny(max_steps=3, checkpoint={"keep": 3})
     damaged = checkpoints / "step-000003" / TENSORS_NAME
     damaged.write_bytes(damaged.read_bytes()[:-1])
     logged.clear()
     (checkpoints.parent / "result.json").unlink()  # as if killed before the end: a finished run is left alone
-    assert go(max_steps=3, checkpoint={"keep": 1}).steps == 3
+    assert train_tiny(max_steps=3, checkpoint={"keep": 1}).steps == 3
     assert logged.messages[0].startswith(f"{damaged}: damaged: SHA-256")
     assert logged.messages[1:] == ["resumed at step 2"]
     assert [path.name for path in checkpoints.iterdir()] == ["step-000003"]
     assert checkpoint.load(checkpoints / "step-000003")[0].step == 3
 
 
-def test_run_without_an_intact_checkpoint_exits_with_4(go: Callable[..., Result], checkpoints: Path) -> None:
+def test_run_without_an_intact_checkpoint_exits_with_4(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """The damaged checkpoints are left unchanged."""
-    go(max_steps=2)
+    train_tiny(max_steps=2)
     for path in checkpoints.iterdir():
         (path / STATE_NAME).write_bytes(b"{}")
     with pytest.raises(ArtifactError, match="every checkpoint is damaged") as raised:
-        go(max_steps=3)
+        train_tiny(max_steps=3)
     assert raised.value.exit_code == 4
     assert len(list(checkpoints.iterdir())) == 2
 
@@ -177,95 +177,97 @@ FORGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", FORGED)
-def test_forged_state_is_damage(case: str, go: Callable[..., Result], checkpoints: Path) -> None:
+def test_forged_state_is_damage(case: str, train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """Also with matching sums; an older checkpoint replaces it, and nothing else is removed."""
-    go(max_steps=2)
+    train_tiny(max_steps=2)
     (checkpoints.parent / "result.json").unlink()
     forge(checkpoints / "step-000002", **FORGED[case])
-    assert go(max_steps=2, checkpoint={"keep": 3}).steps == 2
+    assert train_tiny(max_steps=2, checkpoint={"keep": 3}).steps == 2
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
     assert checkpoint.load(checkpoints / "step-000002")[0].step == 2
 
 
-def test_step_beyond_the_run(go: Callable[..., Result], checkpoints: Path) -> None:
+def test_step_beyond_the_run(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """A step number beyond the run's end is damage."""
-    go(max_steps=1)
+    train_tiny(max_steps=1)
     (checkpoints.parent / "result.json").unlink()
     (checkpoints / "step-000001").rename(checkpoints / f"step-{10**15}")
     forge(checkpoints / f"step-{10**15}", step=10**15)
     with pytest.raises(
         ArtifactError, match="the newest checkpoint is at step 1000000000000000, but the run has only 4"
     ):
-        go()
+        train_tiny()
 
 
-def test_newer_format_is_no_damage(go: Callable[..., Result], checkpoints: Path) -> None:
+def test_newer_format_is_no_damage(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """Asks for an upgrade, and neither falls back to an older checkpoint nor removes anything."""
-    go(max_steps=2)
+    train_tiny(max_steps=2)
     forge(checkpoints / "step-000002", format=checkpoint.FORMAT + 1, version="9.8", what_is_new=1)
     with pytest.raises(ArtifactError, match="is newer than this program's") as raised:
-        go(max_steps=3)
+        train_tiny(max_steps=3)
     assert "upgrade pocket-resnet to 9.8 or later" in str(raised.value)
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
 
 
 def test_another_torch_or_machine_is_logged(
-    go: Callable[..., Result], checkpoints: Path, caplog: pytest.LogCaptureFixture
+    train_tiny: Callable[..., Result], checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A log message, and the run resumes."""
-    go(max_steps=2)
-    go(max_steps=2)
+    train_tiny(max_steps=2)
+    train_tiny(max_steps=2)
     assert "not bit-exact" not in caplog.text
     forge(checkpoints / "step-000002", hardware="a calculator, torch 1.0.0")
-    assert go(max_steps=3).steps == 3
+    assert train_tiny(max_steps=3).steps == 3
     assert "not bit-exact" in caplog.text
 
 
-def test_changed_recipe_is_refused_by_field(go: Callable[..., Result], logged: pytest.LogCaptureFixture) -> None:
+def test_changed_recipe_is_refused_by_field(
+    train_tiny: Callable[..., Result], logged: pytest.LogCaptureFixture
+) -> None:
     """Names every differing field with both values; `fork` resumes; hardware and checkpoints may change."""
-    go(max_steps=2)
+    train_tiny(max_steps=2)
     with pytest.raises(UsageError) as raised:
-        go(optim={"lr": 0.07}, batch_size=7)
+        train_tiny(optim={"lr": 0.07}, batch_size=7)
     assert raised.value.exit_code == 2
     for part in ("batch_size: 8 -> 7", "optim.lr: 0.05 -> 0.07", "--fork"):
         assert part in str(raised.value)
     assert "muon_lr" not in str(raised.value)
-    assert go(max_steps=3, hardware={"channels_last": False}, checkpoint={"keep": 5}).steps == 3
-    assert go(optim={"lr": 0.07}, fork=True).steps == 4
+    assert train_tiny(max_steps=3, hardware={"channels_last": False}, checkpoint={"keep": 5}).steps == 3
+    assert train_tiny(optim={"lr": 0.07}, fork=True).steps == 4
     assert "resumed at step 3" in logged.messages
     with pytest.raises(UsageError, match=r"optim\.lr: 0\.07 -> 0\.05"):  # the fork is what the run is now
-        go()
+        train_tiny()
 
 
-def test_changed_data_is_refused(go: Callable[..., Result], synthetic: Any) -> None:
+def test_changed_data_is_refused(train_tiny: Callable[..., Result], synthetic: Any) -> None:
     """The data are named, and `fork` resumes."""
-    go(max_steps=2)
+    train_tiny(max_steps=2)
     synthetic.fingerprint = "other pictures"
     with pytest.raises(UsageError, match="synthetic differs from the data this run began with") as raised:
-        go(max_steps=3)
+        train_tiny(max_steps=3)
     assert "--fork" in str(raised.value)
-    assert go(max_steps=3, fork=True).steps == 3
+    assert train_tiny(max_steps=3, fork=True).steps == 3
 
 
-def test_existing_run_needs_resume(go: Callable[..., Result], checkpoints: Path) -> None:
-    go(max_steps=2)
+def test_existing_run_needs_resume(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
+    train_tiny(max_steps=2)
     before = (checkpoints / "step-000002" / TENSORS_NAME).read_bytes()
     with pytest.raises(UsageError, match="this run already exists") as raised:
-        go(max_steps=3, resume=False)
+        train_tiny(max_steps=3, resume=False)
     assert "--resume" in str(raised.value)
     assert (checkpoints / "step-000002" / TENSORS_NAME).read_bytes() == before
 
 
-def test_stale_temporaries_are_removed(go: Callable[..., Result], checkpoints: Path) -> None:
+def test_stale_temporaries_are_removed(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """Files and folders, beside the run's files and beside checkpoints; nothing else is."""
-    go(max_steps=2)
+    train_tiny(max_steps=2)
     folder = checkpoints.parent
     (folder / ".tmp-1-result.json").write_text("{")
     (checkpoints / ".tmp-1-step-000003").mkdir()
     (checkpoints / ".tmp-1-step-000003" / STATE_NAME).write_text("{")
     (folder / "tmp-of-the-user").touch()
     (folder / ".tmp-link").symlink_to(folder / "model")
-    go(max_steps=3)
+    train_tiny(max_steps=3)
     assert not list(folder.rglob(".tmp-*"))
     assert (folder / "tmp-of-the-user").exists()
     assert (folder / "model" / "config.json").exists()

@@ -15,13 +15,13 @@ Leavings = tuple[list[dict[str, Any]], bytes]
 
 @pytest.fixture
 def leavings(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Leavings]:  # noqa: ARG001
-    def go(name: str, **changes: Any) -> Leavings:
+    def train_tiny(name: str, **changes: Any) -> Leavings:
         train(make_recipe(**changes), runs_dir=tmp_path, run=name)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         metrics = [json.loads(line) | {"seconds": None} for line in lines]
         return metrics, (tmp_path / name / "model" / "model.safetensors").read_bytes()
 
-    return go
+    return train_tiny
 
 
 @pytest.mark.parametrize("kind", ["sgd", "muon"])

@@ -48,10 +48,10 @@ def test_disk_full(
         main([*arguments, str(tmp_path)])
 
     assert start_child(work).wait() == 5
-    said = capfd.readouterr().err
-    assert message in said
-    assert "bytes needed" in said
-    assert "Traceback" not in said
+    printed = capfd.readouterr().err
+    assert message in printed
+    assert "bytes needed" in printed
+    assert "Traceback" not in printed
     newest = checkpoint.load_newest(tmp_path / "r" / "checkpoints") or pytest.fail("nothing left")
     assert newest[0].step == 2
     assert (tmp_path / "r" / "model" / "config.json").exists()
@@ -78,23 +78,23 @@ def test_disk_full_when(
     owner, name, path = MOMENTS[moment]
     main([*arguments, str(tmp_path), "--max-steps", "2"])
     model = (tmp_path / "r/model/model.safetensors").read_bytes()
-    whole, (said_in, says_to) = getattr(owner, name), os.pipe()
+    whole, (readable, writable) = getattr(owner, name), os.pipe()
 
     def full(*values: Any) -> Any:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
         return whole(*values)
 
     def work() -> None:
-        os.dup2(says_to, sys.stderr.fileno())  # the limit holds for a file that standard error is captured in, too
+        os.dup2(writable, sys.stderr.fileno())  # the limit holds for a file that standard error is captured in, too
         main([*arguments, str(tmp_path)])
 
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, full)
         assert start_child(work).wait() == 5
-    said = os.read(said_in, 100_000).decode()
-    assert f"{path}: the disk is full (" in said
-    assert "bytes needed" in said
-    assert "Traceback" not in said
+    printed = os.read(readable, 100_000).decode()
+    assert f"{path}: the disk is full (" in printed
+    assert "bytes needed" in printed
+    assert "Traceback" not in printed
     kept = (tmp_path / "r/model/model.safetensors").read_bytes()
     assert kept == model or moment == "result"
     assert not list(tmp_path.rglob(".tmp-*"))
@@ -132,10 +132,10 @@ def test_read_only_folder(
             sys.exit(error.exit_code)
 
     assert start_child(work).wait() == 5
-    said = capfd.readouterr()
-    assert f"{read_only}/runs/r/.lock: cannot write: Permission denied" in said.out
-    assert "choose a writable folder" in said.out
-    assert said.err == ""
+    captured = capfd.readouterr()
+    assert f"{read_only}/runs/r/.lock: cannot write: Permission denied" in captured.out
+    assert "choose a writable folder" in captured.out
+    assert captured.err == ""
 
 
 def test_read_only_cache_folder(

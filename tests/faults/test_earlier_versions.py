@@ -86,7 +86,7 @@ def test_it_resumes_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixt
 
 def test_it_is_reported_and_released(run: Path, tmp_path: Path) -> None:
     """In the present format."""
-    assert "accuracy" in write_report([run]).read_text().lower()
+    assert f"{read_result(run / 'result.json').accuracy:.2%}" in write_report([run]).read_text()
     card = release(run, tmp_path / "released")
     assert config(tmp_path / "released")["format"] == card.format == FORMAT
     assert evaluate_model(tmp_path / "released").accuracy == card.accuracy

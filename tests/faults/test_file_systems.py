@@ -40,13 +40,13 @@ def test_training_works_with_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One warning for the missing feature, and the run can be resumed and evaluated."""
-    where, name, replacement, said = LACKING[what]
+    where, name, replacement, message = LACKING[what]
     monkeypatch.setattr(where, name, replacement)
     monkeypatch.setattr(files, "_warned", set())
     arguments = ("train", recipe_path, "--no-report", "--runs-dir", tmp_path / "runs", "--run", "r")
     code, _, err = run(*arguments, "--max-steps", 1)
     assert code == 0
-    assert err.count(said) == 1
+    assert err.count(message) == 1
     assert run(*arguments, "--resume")[0] == 0
     assert run("evaluate", tmp_path / "runs" / "r")[0] == 0
 

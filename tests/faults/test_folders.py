@@ -93,20 +93,20 @@ def test_training_warns_about_duplicates(
 def test_a_resumed_run_lists_changed_files(pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path) -> None:
     """Each with its change; nothing is listed where the earlier files are unknown."""
 
-    def go(max_steps: int) -> Result:
+    def train_tiny(max_steps: int) -> Result:
         recipe = recipe_for(pictures).model_copy(update={"max_steps": max_steps})
         return train(recipe, data_dir=tmp_path / "data", runs_dir=tmp_path / "runs", run="r", resume=True)
 
-    go(1)
+    train_tiny(1)
     (pictures / "1" / "0.png").unlink()
     shutil.copy(pictures / "2" / "1.png", pictures / "2" / "0.png")
     shutil.copy(pictures / "2" / "1.png", pictures / "2" / "new\n.png")
     with pytest.raises(UsageError, match=r"with: 1/0\.png \(gone\), 2/0\.png \(changed\), 2/new\\n\.png \(new\)\n"):
-        go(2)
+        train_tiny(2)
     for listed in tmp_path.rglob("files.json"):
         listed.unlink()
     with pytest.raises(UsageError, match="differs from the data this run began with\n"):
-        go(2)
+        train_tiny(2)
 
 
 @pytest.mark.timeout(60)

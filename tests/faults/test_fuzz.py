@@ -123,15 +123,15 @@ def test_sums(tmp_path: Path, sums: bytes) -> None:
     (tmp_path / SUMS_NAME).write_bytes(sums)
     with contextlib.suppress(ArtifactError):
         load_model(tmp_path)
-        said = sums.decode("utf-8", "replace").split()
-        assert {hashlib.sha256(content).hexdigest() for content in MODEL.values()} <= set(said)
+        listed = sums.decode("utf-8", "replace").split()
+        assert {hashlib.sha256(content).hexdigest() for content in MODEL.values()} <= set(listed)
 
 
 # Checkpoints and the rest of a run
 
 
 @pytest.fixture
-def go(
+def train_tiny(
     make_recipe: Callable[..., Recipe],
     synthetic: Any,  # noqa: ARG001
     tmp_path: Path,
@@ -142,9 +142,9 @@ def go(
 
 
 @pytest.fixture
-def begun(go: Callable[..., Result], tmp_path: Path) -> Callable[[], dict[str, bytes]]:
+def begun(train_tiny: Callable[..., Result], tmp_path: Path) -> Callable[[], dict[str, bytes]]:
     """begun() restores the folder of a run of one step and returns its files."""
-    go(max_steps=1)
+    train_tiny(max_steps=1)
     folder = tmp_path / "r"
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -163,7 +163,7 @@ SAVED = "checkpoints/step-000001"
 
 @given(st.data())
 @SLOW
-def test_checkpoint(go: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:
+def test_checkpoint(train_tiny: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:
     """A checkpoint with matching sums is refused, or the run resumes from it and its model loads."""
     files, folder = begun(), tmp_path / "r"
     (folder / "result.json").unlink()
@@ -171,7 +171,7 @@ def test_checkpoint(go: Callable[..., Result], begun: Any, tmp_path: Path, data:
     write_summed(folder / SAVED, data.draw(some_member(saved, TENSORS_NAME, STATE_NAME)))
     before = names(folder)
     try:
-        assert go(max_steps=2).steps == 2
+        assert train_tiny(max_steps=2).steps == 2
     except (ArtifactError, NonFiniteError, UsageError):  # UsageError: of other data, it says
         assert names(folder) - before <= {folder / "metrics.jsonl"}
     else:
@@ -180,13 +180,13 @@ def test_checkpoint(go: Callable[..., Result], begun: Any, tmp_path: Path, data:
 
 @given(st.data())
 @SLOW
-def test_files_of_a_run(go: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:
+def test_files_of_a_run(train_tiny: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:
     """Any bytes as the recipe, metrics and result of a resumed run."""
     folder, name = tmp_path / "r", data.draw(st.sampled_from(["recipe.toml", "metrics.jsonl", "result.json"]))
     content = begun()[name]
     careful = [] if name == "recipe.toml" else [other_values(content)]
     (folder / name).write_bytes(data.draw(st.one_of(changed(content), *careful)))
     with contextlib.suppress(PocketError):
-        assert isinstance(go(max_steps=2), Result)
+        assert isinstance(train_tiny(max_steps=2), Result)
         load_model(folder)
     assert not list(folder.rglob(".tmp-*"))

@@ -44,12 +44,12 @@ golden, *paths = map(Path, sys.argv[1:])
 load_model(golden)  # so that all there is to import is imported
 for path in paths:
     Path("/proc/self/clear_refs").write_text("5")  # the peak is the present size again
-    before_kb, started_s, said = status("VmRSS"), time.process_time(), None
+    before_kb, started_s, message = status("VmRSS"), time.process_time(), None
     try:
         opener(path.name)(path)
     except PocketError as error:
-        said = str(error)
-    print(json.dumps([str(path), said, time.process_time() - started_s, status("VmHWM") - before_kb]))
+        message = str(error)
+    print(json.dumps([str(path), message, time.process_time() - started_s, status("VmHWM") - before_kb]))
 """
 
 
@@ -94,7 +94,7 @@ def attacks() -> dict[str, dict[str, bytes]]:
     other_shape = load(WEIGHTS) | {"head.weight": torch.zeros(3, 3)}
     million_fields = b"{" + b",".join(b'"%x":1' % n for n in range(380_000)) + b"}"
     weights = {
-        "header said to be huge": (2**62).to_bytes(8, "little") + bytes(100_000),
+        "header of a stated huge size": (2**62).to_bytes(8, "little") + bytes(100_000),
         "header of many tensors": many_tensors(64_000),
         "overlapping": overlapping(),
         "wrong shape": save(other_shape),
@@ -157,6 +157,6 @@ def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     measured = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [Path(path) for path, *_ in measured] == paths
-    taken = [Path(path).name for path, said, *_ in measured if said is None or path not in said]
+    taken = [Path(path).name for path, message, *_ in measured if message is None or path not in message]
     assert taken == ["step-1"]  # whole, if odd
     assert [entry for entry in measured if entry[2] > MAX_S or entry[3] > MAX_KB] == []

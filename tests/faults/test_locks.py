@@ -14,8 +14,8 @@ from pocket_resnet.training.run import Result, train
 
 
 @pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
-    """go(max_steps=2) trains the tiny recipe in `folder`, or resumes there."""
+def train_tiny(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    """train_tiny(max_steps=2) trains the tiny recipe in `folder`, or resumes there."""
     return lambda **changes: train(make_recipe(**changes), runs_dir=tmp_path / "runs", run="r", resume=True)
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "r"
 
 
-def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Path, start_child: Any) -> None:
+def test_second_run_in_a_folder_is_refused(train_tiny: Callable[..., Result], folder: Path, start_child: Any) -> None:
     """Exit 5, naming the process that holds it; stale temporaries, which may be its own, stay."""
     held, done = os.pipe(), os.pipe()
 
@@ -37,16 +37,16 @@ def test_second_run_in_a_folder_is_refused(go: Callable[..., Result], folder: Pa
     os.read(held[0], 1)
     (folder / ".tmp-its-own").touch()
     with pytest.raises(EnvironmentFault, match=f"in use by process {child.pid}") as raised:
-        go()
+        train_tiny()
     assert raised.value.exit_code == 5
     assert (folder / ".tmp-its-own").exists()
     os.write(done[1], b"x")
     assert child.wait() == 0
-    assert go().steps == 4
+    assert train_tiny().steps == 4
 
 
 def test_the_lock_of_a_dead_process_is_reused(
-    go: Callable[..., Result], folder: Path, start_child: Any, caplog: pytest.LogCaptureFixture
+    train_tiny: Callable[..., Result], folder: Path, start_child: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a log message; after a normal end there is none."""
 
@@ -56,10 +56,10 @@ def test_the_lock_of_a_dead_process_is_reused(
 
     child = start_child(die)
     assert child.wait() == 7
-    go(max_steps=1)
+    train_tiny(max_steps=1)
     assert f"took over the lock of process {child.pid}, which has ended" in caplog.text
     caplog.clear()
     with pytest.raises(UsageError):
-        go(batch_size=7)
-    go()
+        train_tiny(batch_size=7)
+    train_tiny()
     assert "took over" not in caplog.text

@@ -21,7 +21,7 @@ BAD_VALUES = (float("nan"), float("inf"), float("-inf"))
 
 
 @pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+def train_tiny(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
     return lambda **changes: train(make_recipe(**changes), runs_dir=tmp_path, run="r")
 
 
@@ -54,7 +54,7 @@ PLACES = {"loss": into_loss, "loss alone": into_loss_alone, "gradient": into_gra
 @pytest.mark.parametrize("value", BAD_VALUES)
 @pytest.mark.parametrize("place", PLACES)
 def test_stops_before_the_step_is_applied(
-    place: str, value: float, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, value: float, train_tiny: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step, learning rate and last good checkpoint are named; the weights are as before the step."""
     train_step = Trainer.train_step
@@ -69,7 +69,7 @@ def test_stops_before_the_step_is_applied(
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
     with pytest.raises(NonFiniteError) as raised:
-        go(optim={"clip_norm": 1.0, "clip_value": 0.1})
+        train_tiny(optim={"clip_norm": 1.0, "clip_value": 0.1})
     [(trainer, before)] = seen
     assert f"step {BAD_STEP}, lr 0.025" in str(raised.value)
     assert str(tmp_path / "r" / "checkpoints" / "step-000002") in str(raised.value)
@@ -83,7 +83,7 @@ def test_stops_before_the_step_is_applied(
 @pytest.mark.parametrize("value", BAD_VALUES)
 @pytest.mark.parametrize("part", ["buffer", "ema", "momentum", "slow"])
 def test_bad_state_is_never_saved(
-    part: str, value: float, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, value: float, train_tiny: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BatchNorm's statistics do not touch the training loss, yet a checkpoint with NaN in them is refused."""
     names = {
@@ -102,7 +102,7 @@ def test_bad_state_is_never_saved(
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
     with pytest.raises(NonFiniteError) as raised:
-        go()
+        train_tiny()
     assert names[part] in str(raised.value)
     assert "step 3, lr" in str(raised.value)
     assert "step-000002" in str(raised.value)
@@ -125,8 +125,8 @@ def test_diverging_run_as_the_user_sees_it(
     assert lines[-1] == "  there is no checkpoint yet; try a lower learning rate or --optim.clip-norm 1"
 
 
-def test_learning_rate_of_0_warns(go: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
-    go(optim={"lr": 0.0})
+def test_learning_rate_of_0_warns(train_tiny: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
+    train_tiny(optim={"lr": 0.0})
     assert "a learning rate of 0" in caplog.text
 
 
@@ -142,17 +142,19 @@ def test_invalid_learning_rates_are_refused(key: str, value: float) -> None:
     ("num_train", "batch_size", "steps"),
     [(14, 7, 2), (15, 7, 2), (16, 7, 3), (7, 7, 1), (7, 6, 1), (3, 2, 1), (2, 1, 2)],
 )
-def test_last_batch(num_train: int, batch_size: int, steps: int, go: Callable[..., Result], synthetic: Any) -> None:
+def test_last_batch(
+    num_train: int, batch_size: int, steps: int, train_tiny: Callable[..., Result], synthetic: Any
+) -> None:
     """A last batch of one image is dropped, any other is trained."""
     synthetic.num_train = num_train
-    result = go(batch_size=batch_size, epochs=1)
+    result = train_tiny(batch_size=batch_size, epochs=1)
     assert result.steps == steps
     assert result.images_seen == num_train - (num_train % batch_size == 1 < batch_size)
 
 
-def test_batch_beyond_the_data_is_refused(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_batch_beyond_the_data_is_refused(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
     """Before anything is written, with a size that works."""
     with pytest.raises(UsageError, match="batch_size 15 exceeds the 14 training images") as raised:
-        go(batch_size=15)
+        train_tiny(batch_size=15)
     assert "--batch-size 2" in str(raised.value)
     assert not (tmp_path / "r").exists()

@@ -34,15 +34,15 @@ def cut_off() -> list[str]:
     if libc.unshare(CLONE_NEWNET) == 0 or libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0:
         with pytest.raises(OSError, match="unreachable"):
             socket.create_connection(NOWHERE, timeout=5)
-    asked: list[str] = []
+    attempts: list[str] = []
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ASKING:
-            asked.append(f"{event} {arguments}")
+            attempts.append(f"{event} {arguments}")
             raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     sys.addaudithook(refuse)
-    return asked
+    return attempts
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def test_training(
     name = request.getfixturevalue({"auto": "cifar10"}.get(data, data)) if data != "digits" else "digits"
 
     def work() -> None:
-        asked = cut_off()
+        attempts = cut_off()
         train_and_use("auto" if data == "auto" else name, *([] if data == "pictures" else ["--no-report"]))
-        assert asked == []
+        assert attempts == []
 
     assert start_child(work).wait() == 0
     result = json.loads((tmp_path / "runs/r/result.json").read_text())
@@ -115,9 +115,9 @@ def test_auto_without_cifar_takes_the_digits(
     """With a log message; its request shows that the test detects requests."""
 
     def work() -> None:
-        asked = cut_off()
+        attempts = cut_off()
         train_and_use("auto", "--no-report")
-        assert asked
+        assert attempts
 
     assert start_child(work).wait() == 0
     assert json.loads((tmp_path / "runs/r/result.json").read_text())["data"] == "digits"

@@ -100,9 +100,9 @@ def test_both_processes_have_the_same_weights(
         sys.exit(0 if bool(written) == (rank == 0) else 3)
 
     assert [rank.wait() for rank in start_ranks(work)] == [0, 0]
-    said = capfd.readouterr()
-    assert (said.err.count("epoch 5/5"), said.out.count("accuracy")) == (1, 1)
-    assert said.err.count("14 images are few") == 1
+    captured = capfd.readouterr()
+    assert (captured.err.count("epoch 5/5"), captured.out.count("accuracy")) == (1, 1)
+    assert captured.err.count("14 images are few") == 1
     one, other = state_of(0), state_of(1)
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())

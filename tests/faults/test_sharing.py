@@ -45,7 +45,7 @@ def _odd(synthetic: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def train_apart(make_recipe: Callable[..., Recipe], start_ranks: Any, tmp_path: Path) -> Callable[..., Path]:
     """train_apart(3, **recipe) trains with three processes; returns the run's folder."""
 
-    def go(world_size: int, **changes: Any) -> Path:
+    def train_tiny(world_size: int, **changes: Any) -> Path:
         recipe = make_recipe(**changes)
 
         def work(_rank: int) -> None:
@@ -54,7 +54,7 @@ def train_apart(make_recipe: Callable[..., Recipe], start_ranks: Any, tmp_path: 
         assert [rank.wait() for rank in start_ranks(work, world_size)] == [0] * world_size
         return tmp_path / "runs" / str(world_size)
 
-    return go
+    return train_tiny
 
 
 def state(run: Path) -> dict[str, Tensor]:

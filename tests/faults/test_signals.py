@@ -66,10 +66,10 @@ def test_first_signal_saves(
     child.signal(number)
     assert child.wait() == code
     state, _ = checkpoint.load_newest(folder / "checkpoints") or pytest.fail("nothing saved")
-    said = capfd.readouterr().err
-    assert f"stopped by {signal.Signals(number).name} after saving step {state.step}" in said
-    assert "Traceback" not in said
-    command = re.search(r"resume with: pocket-resnet (.*)", said)
+    printed = capfd.readouterr().err
+    assert f"stopped by {signal.Signals(number).name} after saving step {state.step}" in printed
+    assert "Traceback" not in printed
+    command = re.search(r"resume with: pocket-resnet (.*)", printed)
     assert command
     main([*shlex.split(command[1]), "--no-report", "--max-steps", str(state.step + 1)])
     assert f"resumed at step {state.step}" in capfd.readouterr().err
@@ -191,7 +191,7 @@ def test_the_real_command_stops_on_sigterm(recipe_path: Path, tmp_path: Path) ->
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: has_trained(tmp_path / "runs/r") or process.poll())
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=PATIENCE_S)[1]
-    assert process.returncode == 143, said
-    assert "resume with: pocket-resnet train runs/r/recipe.toml --resume --run r\n" in said
+        printed = process.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == 143, printed
+    assert "resume with: pocket-resnet train runs/r/recipe.toml --resume --run r\n" in printed
     assert len(newest_first(tmp_path / "runs/r/checkpoints")) == 1

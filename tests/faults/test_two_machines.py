@@ -70,13 +70,13 @@ def start(machines: list[str], rank: int, folder: Path) -> subprocess.Popen[str]
     meeting = ["--master-addr", ADDRESSES[0], "--master-port", str(PORT)]
     # Both have this machine's name, which does not resolve to their addresses, so gloo gets the network card.
     environment = os.environ | {"GLOO_SOCKET_IFNAME": CARD, "POCKET_RESNET_WAIT_S": str(WAIT_S)}
-    with (folder / f"said-{rank}").open("w") as said:
+    with (folder / f"output-{rank}").open("w") as output:
         return subprocess.Popen(
             ["ip", "netns", "exec", machines[rank], sys.executable, "-m", *torchrun, *meeting, "-m", "--", *TRAIN],
             cwd=folder / str(rank),
             env=environment,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             text=True,
         )
 
@@ -108,10 +108,10 @@ def test_one_of_two_machines_is_lost(
         assert processes[1].wait(PATIENCE_S) == -signal.SIGKILL
         assert processes[0].wait(PATIENCE_S) == 1  # torchrun's own
     finally:
-        said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
-        sys.stdout.write("\n".join(said))
-    assert f"pocket-resnet: another process of this run {loss}" in said[0]
-    assert all(f"process 1 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in said)
+        outputs = [(tmp_path / f"output-{rank}").read_text() for rank in (0, 1)]
+        sys.stdout.write("\n".join(outputs))
+    assert f"pocket-resnet: another process of this run {loss}" in outputs[0]
+    assert all(f"process 1 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in outputs)
     assert not (tmp_path / "1/runs").exists()
     step = step_of(newest_first(run / "checkpoints")[0])
     resumed = subprocess.run(

@@ -24,14 +24,14 @@ QUICK = Patience(connect_s=1, stall_s=0.3, deadline_s=5, num_rounds=2, backoff_s
 class FaultyHandler(BaseHTTPRequestHandler):
     """The path selects the fault; the class counts requests."""
 
-    asked: ClassVar[dict[str, int]] = {}
+    num_requests: ClassVar[dict[str, int]] = {}
 
     def do_HEAD(self) -> None:
         self.start(200, "text/html" if "html" in self.path else "application/x-gzip")
 
     def do_GET(self) -> None:
         name = self.path.strip("/")
-        self.asked[name] = self.asked.get(name, 0) + 1
+        self.num_requests[name] = self.num_requests.get(name, 0) + 1
         getattr(self, name)()
 
     def start(self, status: int, kind: str = "application/x-gzip", length: int | None = len(GOOD)) -> None:
@@ -50,7 +50,7 @@ class FaultyHandler(BaseHTTPRequestHandler):
         self.wfile.write(GOOD)
 
     def second_time_good(self) -> None:
-        if self.asked["second_time_good"] > 1:
+        if self.num_requests["second_time_good"] > 1:
             self.good()
         else:
             self.cut()
@@ -110,11 +110,11 @@ class FaultyHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    FaultyHandler.asked = {}
+    FaultyHandler.num_requests = {}
     http = ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler)
     http.handle_error = lambda *_: None
     threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
-    yield SimpleNamespace(url=f"http://127.0.0.1:{http.server_port}", asked=FaultyHandler.asked)
+    yield SimpleNamespace(url=f"http://127.0.0.1:{http.server_port}", num_requests=FaultyHandler.num_requests)
     http.shutdown()
     http.server_close()
 
@@ -155,7 +155,7 @@ def test_fault_is_named_retried_and_leaves_no_file(server: Any, tmp_path: Path, 
     assert raised.value.exit_code == 5
     assert raised.value.where == target
     assert f"download {url} yourself and put it in {tmp_path}" in str(raised.value)
-    assert server.asked[fault] == 2
+    assert server.num_requests[fault] == 2
     assert visible(tmp_path) == []
 
 
@@ -201,7 +201,7 @@ def test_two_at_once_make_one_download(server: Any, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(results) == [False, True]
-    assert server.asked == {"slow_but_good": 1}
+    assert server.num_requests == {"slow_but_good": 1}
     assert target.read_bytes() == GOOD
 
 
@@ -209,7 +209,7 @@ def test_folder_that_cannot_be_made(server: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(EnvironmentFault, match="cannot write"):
         fetch([f"{server.url}/good"], tmp_path / "file" / "file.gz", MD5, QUICK)
-    assert not server.asked
+    assert not server.num_requests
 
 
 def test_is_reachable(server: Any) -> None:

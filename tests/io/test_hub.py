@@ -52,17 +52,17 @@ def test_load(hub: Hub, commit: str, trained: Path, tmp_path: Path) -> None:
     assert same_weights(model, load_model(trained)[0])
     folder = tmp_path / "data" / "hub" / "ann" / "tiny" / commit
     assert {path.name for path in folder.iterdir()} == {*FILES, SUMS_NAME}
-    assert not any("bin" in asked or "escaped" in asked or "notes" in asked for asked in hub.asked)
-    num_asked = len(hub.asked)
+    assert not any("bin" in request or "escaped" in request or "notes" in request for request in hub.requests)
+    num_requests = len(hub.requests)
     assert find_model(ADDRESS) == folder
-    assert hub.asked[num_asked:] == ["GET /api/models/ann/tiny/revision/main"]
+    assert hub.requests[num_requests:] == ["GET /api/models/ann/tiny/revision/main"]
 
 
 @pytest.mark.usefixtures("commit", "synthetic")
 def test_evaluate_looks_up_once(hub: Hub) -> None:
     evaluation = pocket_resnet.evaluate("hf://ann/tiny", data="synthetic")
     assert evaluation.num_images == 6
-    assert sum("/api/" in asked for asked in hub.asked) == 1
+    assert sum("/api/" in request for request in hub.requests) == 1
 
 
 def test_revisions(hub: Hub, commit: str, files: dict[str, bytes]) -> None:
@@ -71,9 +71,9 @@ def test_revisions(hub: Hub, commit: str, files: dict[str, bytes]) -> None:
     assert find_model(pinned).name == commit
     newer = hub.add("ann/tiny", files | {"README.md": b"# Newer\n"})
     assert find_model(ADDRESS).name == newer
-    num_asked = len(hub.asked)
+    num_requests = len(hub.requests)
     assert find_model(pinned).name == commit
-    assert len(hub.asked) == num_asked
+    assert len(hub.requests) == num_requests
     with pytest.raises(EnvironmentFault, match="revision") as caught:
         find_model(Path("hf://ann/tiny@v2"))
     assert str(caught.value).startswith("hf://ann/tiny@v2: ")
@@ -151,7 +151,7 @@ def test_no_model(name: str, hub: Hub, files: dict[str, bytes], tmp_path: Path) 
     assert str(caught.value).startswith("hf://ann/tiny: ")
     assert not any("config.json" in kept for kept in data(tmp_path))
     if name in ("only a pickle", "nothing", "no sums"):
-        assert not any("resolve" in asked for asked in hub.asked)
+        assert not any("resolve" in request for request in hub.requests)
 
 
 @pytest.mark.parametrize("size", [FILES["config.json"] + 1, 10**15, -1, None, "9", True])
@@ -161,7 +161,7 @@ def test_sizes_are_limited_before_the_download(size: Any, hub: Hub, files: dict[
     hub.fault = at("/api/", lambda request: request.send_json(answer))
     with pytest.raises(ArtifactError, match=r"config.json has .* bytes, the limit is 4,194,304"):
         find_model(ADDRESS)
-    assert not any("resolve" in asked for asked in hub.asked)
+    assert not any("resolve" in request for request in hub.requests)
 
 
 def cut(request: Handler) -> None:
@@ -210,7 +210,7 @@ def test_two_at_once(hub: Hub, commit: str) -> None:
     for thread in threads:
         thread.join(20)
     assert [folder.name for folder in folders] == [commit, commit]
-    assert sum("model.safetensors" in asked for asked in hub.asked) == 1
+    assert sum("model.safetensors" in request for request in hub.requests) == 1
 
 
 def test_remains_of_a_killed_download_on_the_hub_are_removed(commit: str, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_remains_of_a_killed_download_on_the_hub_are_removed(commit: str, tmp_pa
 def test_invalid_addresses_on_the_hub(name: str, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         find_model(Path(f"hf://{name}"))
-    assert hub.asked == []
+    assert hub.requests == []
     assert data(tmp_path) == []
 
 
@@ -250,7 +250,7 @@ def test_token_that_cannot_be_sent(token: str, hub: Hub, monkeypatch: pytest.Mon
     with pytest.raises(PocketError, match="characters that no token has") as caught:
         find_model(ADDRESS)
     assert "ret" not in str(caught.value)
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.usefixtures("commit")

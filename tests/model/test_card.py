@@ -55,8 +55,8 @@ def test_invalid_cards_are_refused(changes: dict[str, Any], make_card: MakeCard)
 def test_model_card_states_accuracy_and_interval(make_card: MakeCard) -> None:
     text = markdown(make_card())
     assert "\n---\n\n# fast on cifar10\n" in text
-    for said in ("1,234,567 parameters", "87.50% of 5,000 images (val)", "81.00% to 92.00%", "`cat`, `dog`, `1`"):
-        assert said in text
+    for statement in ("1,234,567 parameters", "87.50% of 5,000 images (val)", "81.00% to 92.00%", "`cat`, `dog`, `1`"):
+        assert statement in text
     assert "no estimate" not in text
     assert "pocket-resnet evaluate" in text
 

@@ -99,10 +99,10 @@ def by_base(changes: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def by_program(changes: dict[str, Any], _folder: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    asked: list[Recipe] = []
-    monkeypatch.setattr("pocket_resnet.training.run.train", lambda recipe, **_: asked.append(recipe))
+    requested: list[Recipe] = []
+    monkeypatch.setattr("pocket_resnet.training.run.train", lambda recipe, **_: requested.append(recipe))
     pocket_resnet.train("best", **{key.replace(".", "__"): value for key, value in changes.items()})
-    return asked[0]
+    return requested[0]
 
 
 @pytest.mark.parametrize("way", [by_flag, by_toml, by_base, by_program])
@@ -140,8 +140,8 @@ def test_a_notice_names_the_key_that_was_set(
     changes: dict[str, Any], kept: str | None, source: Source, logged: Any
 ) -> None:
     """Also if it replaces the dialled key."""
-    asked = override(load_recipe("best"), {"epochs": LONG, "budget": "50k", "batch_size": 4} | changes)
-    fit_to_data(asked, as_32(source), 14)
+    requested = override(load_recipe("best"), {"epochs": LONG, "budget": "50k", "batch_size": 4} | changes)
+    fit_to_data(requested, as_32(source), 14)
     notices = [line for line in logged.messages if "you set" in line]
     assert notices == ([f"kept because you set them: {kept}"] if kept else [])
 
@@ -165,8 +165,8 @@ def test_explicit_network_keys_stay_and_the_dial_fills_the_budget(
     changes: dict[str, Any], tmp_path: Path, source: Source
 ) -> None:
     """The dial decides the rest of the network."""
-    asked = by_toml({"budget": "200k"} | changes, tmp_path, pytest.MonkeyPatch())
-    spec = fit_to_data(asked, source, 1000).model
+    requested = by_toml({"budget": "200k"} | changes, tmp_path, pytest.MonkeyPatch())
+    spec = fit_to_data(requested, source, 1000).model
     for key, value in changes.items():
         assert key == "epochs" or getattr(spec, key.removeprefix("model.")) == value
     assert 190_000 <= num_params(spec) <= 200_000
@@ -174,10 +174,10 @@ def test_explicit_network_keys_stay_and_the_dial_fills_the_budget(
 
 def test_explicit_widths_must_fit_the_budget(source: Source) -> None:
     """No dial scales them."""
-    asked = override(load_recipe("best"), {"model.widths": (8, 16, 32), "budget": "50k"})
-    assert fit_to_data(asked, source, 1000).model.widths == (8, 16, 32)
+    requested = override(load_recipe("best"), {"model.widths": (8, 16, 32), "budget": "50k"})
+    assert fit_to_data(requested, source, 1000).model.widths == (8, 16, 32)
     with pytest.raises(UsageError, match=r"widths \(8, 16, 32\) has [\d,]+ parameters, over the budget of 10,000"):
-        fit_to_data(override(asked, {"budget": "10k"}), source, 1000)
+        fit_to_data(override(requested, {"budget": "10k"}), source, 1000)
 
 
 def test_a_named_network_is_scaled_as_without_a_dial(tmp_path: Path, source: Source) -> None:
@@ -219,10 +219,10 @@ def test_a_fitted_recipe_has_values_and_no_dial(source: Source, logged: Any) -> 
 
 def test_fine_tuning_has_lower_rates_unless_they_are_set() -> None:
     """The network is never scaled: it is the model's."""
-    untrained, asked = load_recipe("best"), override(load_recipe("finetune"), {"pretrained.model": "m"})
-    rates = follow(asked)
+    untrained, requested = load_recipe("best"), override(load_recipe("finetune"), {"pretrained.model": "m"})
+    rates = follow(requested)
     for key in ("optim.lr", "optim.muon_lr"):
         assert 0 < rates[key] < dotted(untrained.model_dump())[key]
-        assert follow(override(asked, {key: 0.123})).keys() == rates.keys() - {key}
+        assert follow(override(requested, {key: 0.123})).keys() == rates.keys() - {key}
     assert "optim.lr" not in follow(load_recipe("finetune"))
-    assert network(override(asked, {"budget": "5M"}), 7) == replace(asked.model, num_classes=7)
+    assert network(override(requested, {"budget": "5M"}), 7) == replace(requested.model, num_classes=7)

@@ -20,10 +20,10 @@ def test_in_a_browser(width_px: int, scheme: str, train_hostile: Callable[..., P
     folder = train_hostile("r")
     path = write_report([folder])
     view = browser.new_page(viewport={"width": width_px, "height": 800}, color_scheme=scheme)
-    said, asked = watched(view)
+    messages, requested_urls = watched(view)
     view.goto(path.as_uri())
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    assert messages == []
+    assert [url for url in requested_urls if not url.startswith("data:")] == [path.as_uri()]
     widths = view.eval_on_selector_all("img", "all => all.map(one => [one.complete, one.naturalWidth])")
     assert len(widths) == NUM_PICTURES
     assert all(complete and width > 0 for complete, width in widths)

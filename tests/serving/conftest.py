@@ -30,7 +30,7 @@ PNG = {"Content-Type": "image/png"}
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
@@ -46,22 +46,22 @@ class Client:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
-    def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+    def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        answer = Answer(response.status, response.headers, response.read())
+        received = connection.getresponse()
+        response = Response(received.status, received.headers, received.read())
         connection.close()
-        return answer
+        return response
 
-    def predict(self, content: bytes) -> Answer:
+    def predict(self, content: bytes) -> Response:
         return self.send("POST", PREDICT, content, PNG)
 
-    def raw(self, *lines: str, body: bytes = b"") -> Answer:
-        """The answer to a request of exactly these lines."""
+    def raw(self, *lines: str, body: bytes = b"") -> Response:
+        """The response to a request of exactly these lines."""
         with self.connect() as connection:
             connection.sendall("\r\n".join((*lines, "", "")).encode("latin-1") + body)
-            return read_answer(connection)
+            return read_response(connection)
 
 
 class Server(Client):
@@ -112,10 +112,10 @@ class Process(Client):
             self.log += line
 
 
-def read_answer(connection: socket.socket) -> Answer:
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return Answer(response.status, response.headers, response.read())
+def read_response(connection: socket.socket) -> Response:
+    received = http.client.HTTPResponse(connection)
+    received.begin()
+    return Response(received.status, received.headers, received.read())
 
 
 def is_loopback_only(port: int) -> bool:

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 import pocket_resnet
 
-from .conftest import GOLDEN, PREDICT, Answer, Client, Process, Server, picture
+from .conftest import GOLDEN, PREDICT, Client, Process, Response, Server, picture
 
 BOUNDARY = "a boundary"
 FORM = {"Content-Type": f'multipart/form-data; boundary="{BOUNDARY}"'}
@@ -28,13 +28,13 @@ def form(*contents: bytes, end: str = "--\r\n", disposition: str = 'name="pictur
     return b"".join(head + content + b"\r\n" for content in contents) + f"--{BOUNDARY}{end}".encode()
 
 
-def predictions(answer: Answer) -> Any:
-    assert answer.status == 200, answer.body
-    return json.loads(answer.body)["predictions"]
+def predictions(response: Response) -> Any:
+    assert response.status == 200, response.body
+    return json.loads(response.body)["predictions"]
 
 
-def problem(answer: Answer) -> tuple[int, str]:
-    return answer.status, json.loads(answer.body)["error"]
+def problem(response: Response) -> tuple[int, str]:
+    return response.status, json.loads(response.body)["error"]
 
 
 def test_one_and_several(process: Process) -> None:
@@ -62,16 +62,16 @@ def odd_pictures() -> list[bytes]:
 
 
 def test_top(process: Process) -> None:
-    for asked, given_back in ((1, 1), (2, 2), (1000, len(pocket_resnet.load(GOLDEN, "cpu").card.class_names))):
+    for top, num_classes in ((1, 1), (2, 2), (1000, len(pocket_resnet.load(GOLDEN, "cpu").card.class_names))):
         [prediction] = predictions(
-            process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"})
+            process.send("POST", f"{PREDICT}?top={top}", picture(), {"Content-Type": "image/png"})
         )
-        assert len(prediction["top"]) == given_back
-    for asked in ("0", "-1", "1001", "x", "1.5", ""):
-        answer = process.send("POST", f"{PREDICT}?top={asked}", picture(), {"Content-Type": "image/png"})
-        assert answer.status == 422
-        assert problem(answer)[1].startswith("top: input should be")
-        assert json.loads(answer.body)["hint"] == "use 1 to 1000"
+        assert len(prediction["top"]) == num_classes
+    for top in ("0", "-1", "1001", "x", "1.5", ""):
+        response = process.send("POST", f"{PREDICT}?top={top}", picture(), {"Content-Type": "image/png"})
+        assert response.status == 422
+        assert problem(response)[1].startswith("top: input should be")
+        assert json.loads(response.body)["hint"] == "use 1 to 1000"
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_top(process: Process) -> None:
     ],
 )
 def test_bad_forms(body: bytes, message: str, process: Process) -> None:
-    answer = process.send("POST", PREDICT, body, FORM)
-    assert answer.status == 400
-    assert message in problem(answer)[1]
+    response = process.send("POST", PREDICT, body, FORM)
+    assert response.status == 400
+    assert message in problem(response)[1]
 
 
 def test_other_routes(process: Process) -> None:
@@ -107,9 +107,9 @@ def test_other_routes(process: Process) -> None:
 
 def test_pages_load_only_local_files(process: Process) -> None:
     for path in ("/", "/docs"):
-        answer = process.send("GET", path)
-        assert answer.status == 200
-        linked = set(re.findall(r'(?:src|href)="([^"]+)"', answer.body.decode()))
+        response = process.send("GET", path)
+        assert response.status == 200
+        linked = set(re.findall(r'(?:src|href)="([^"]+)"', response.body.decode()))
         assert linked
         for link in linked - {"data:,"}:
             assert link.startswith("/"), link

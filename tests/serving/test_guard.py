@@ -46,9 +46,9 @@ def test_foreign_origins(origin: str, process: Process) -> None:
     """Also another port of this machine; nothing is classified."""
     lines = ("Host: localhost:8000", f"Origin: {origin}", "Content-Type: image/png")
     content = picture()
-    answer = process.raw(f"POST {PREDICT} HTTP/1.1", *lines, f"Content-Length: {len(content)}", body=content)
-    assert (answer.status, json.loads(answer.body)["error"]) == (403, "a request from a page of another server")
-    assert answer.headers["Access-Control-Allow-Origin"] is None
+    response = process.raw(f"POST {PREDICT} HTTP/1.1", *lines, f"Content-Length: {len(content)}", body=content)
+    assert (response.status, json.loads(response.body)["error"]) == (403, "a request from a page of another server")
+    assert response.headers["Access-Control-Allow-Origin"] is None
     assert process.raw("OPTIONS / HTTP/1.1", *lines[:2]).status == 403
 
 
@@ -76,17 +76,17 @@ PATHS += ["/static//page.js", "http://evil.example/etc/passwd", "/v1/predict/", 
 @pytest.mark.parametrize("path", PATHS)
 def test_paths(path: str, process: Process) -> None:
     """404, and nothing is read."""
-    answer = process.raw(f"GET {path} HTTP/1.1", "Host: localhost")
-    assert (answer.status, json.loads(answer.body)) == (404, {"error": "not found", "hint": "see /docs"})
+    response = process.raw(f"GET {path} HTTP/1.1", "Host: localhost")
+    assert (response.status, json.loads(response.body)) == (404, {"error": "not found", "hint": "see /docs"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/health", "/static/page.js", "/nothing", PREDICT, "/openapi.json"])
 def test_headers_of_every_answer(path: str, process: Process) -> None:
-    answer = process.send("GET", path)
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert "unsafe" not in answer.headers["Content-Security-Policy"]
-    assert answer.headers["Server"] is None
+    response = process.send("GET", path)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert "unsafe" not in response.headers["Content-Security-Policy"]
+    assert response.headers["Server"] is None
 
 
 @pytest.fixture
@@ -108,11 +108,11 @@ def test_internal_errors(start: Callable[..., Server], bug: str, caplog: pytest.
         raise RuntimeError(bug)
 
     server = start(fail)
-    for answer in (server.send("GET", "/"), server.predict(picture())):
-        assert answer.status == 500
-        body = json.loads(answer.body)
+    for response in (server.send("GET", "/"), server.predict(picture())):
+        assert response.status == 500
+        body = json.loads(response.body)
         assert set(body) == {"error", "hint", "id"}
-        everything = answer.body.decode() + str(answer.headers)
+        everything = response.body.decode() + str(response.headers)
         for secret in (bug, "Traceback", "RuntimeError", ".py", __version__, "uvicorn"):
             assert secret not in everything
         [record] = [record for record in caplog.records if body["id"] in record.getMessage()]
@@ -129,7 +129,7 @@ def test_one_line_a_request(start: Callable[..., Server], logged: pytest.LogCapt
     server.raw("GET /%0d%0aforged HTTP/1.1", "Host: localhost")
     server.raw("not http")
     server.predict(picture())
-    server.stop()  # a line is written after its answer
+    server.stop()  # a line is written after its response
     lines = [record.getMessage() for record in logged.records if record.name == "pocket_resnet.requests"]
     assert [re.sub(r" [\d.]+ ms$", "", line) for line in lines] == [
         "127.0.0.1 GET /health 200",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pocket_resnet.serving import protocol, uploads
 from pocket_resnet.serving.uploads import MAX_BODY_BYTES
 
-from .conftest import PNG, PREDICT, Answer, Process, Server, picture, read_answer
+from .conftest import PNG, PREDICT, Process, Response, Server, picture, read_response
 
 HEAD = (f"POST {PREDICT} HTTP/1.1", "Host: localhost", "Content-Type: image/png")
 CHUNK = b"10000\r\n" + bytes(0x10000) + b"\r\n"
@@ -45,8 +45,8 @@ def test_oversized_with_its_length(process: Process) -> None:
     """Refused before anything is read."""
     for stated in (MAX_BODY_BYTES + 1, 10**18):
         started_s = time.monotonic()
-        answer = process.raw(*HEAD, f"Content-Length: {stated}")
-        assert (answer.status, json.loads(answer.body)["error"]) == (413, "over the limit of 16,777,216 bytes")
+        response = process.raw(*HEAD, f"Content-Length: {stated}")
+        assert (response.status, json.loads(response.body)["error"]) == (413, "over the limit of 16,777,216 bytes")
         assert time.monotonic() - started_s < 2
 
 
@@ -64,14 +64,14 @@ def test_oversized_and_sent_to_the_end(kind: str, process: Process) -> None:
             connection.sendall(head(f"Content-Length: {SENT_BYTES}"))
             for _ in range(SENT_BYTES // 0x10000):
                 connection.sendall(bytes(0x10000))
-        assert read_answer(connection).status == 413
+        assert read_response(connection).status == 413
 
 
 def test_garbage_after_the_answer(process: Process) -> None:
     """A body over the limit that then breaks the chunked encoding."""
     with process.connect() as connection:
         connection.sendall(head("Transfer-Encoding: chunked") + CHUNK * (MAX_BODY_BYTES // 0x10000 + 1))
-        assert read_answer(connection).status == 413
+        assert read_response(connection).status == 413
         connection.sendall(b"no chunk\r\n")
         assert is_closed(connection)
     assert process.predict(picture()).status == 200
@@ -106,9 +106,9 @@ def test_wrong_content_lengths(process: Process) -> None:
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "", "image"])
 def test_wrong_types(kind: str, process: Process) -> None:
-    answer = process.send("POST", PREDICT, picture(), {"Content-Type": kind})
-    assert answer.status == 415
-    assert "image/jpeg" in json.loads(answer.body)["hint"]
+    response = process.send("POST", PREDICT, picture(), {"Content-Type": kind})
+    assert response.status == 415
+    assert "image/jpeg" in json.loads(response.body)["hint"]
 
 
 def png(width: int, height: int, data: bytes = b"") -> bytes:
@@ -135,9 +135,9 @@ BAD = {
 def test_bad_pictures(case: str, process: Process) -> None:
     """400 in under a second of the server's time."""
     ticks = process_seconds(process)
-    answer = process.predict(BAD[case])
-    assert answer.status == 400
-    assert set(json.loads(answer.body)) == {"error", "hint"}
+    response = process.predict(BAD[case])
+    assert response.status == 400
+    assert set(json.loads(response.body)) == {"error", "hint"}
     assert process_seconds(process) - ticks < 1.0
 
 
@@ -182,7 +182,7 @@ def test_a_slow_request_behind_a_whole_one(start: Callable[..., Server], monkeyp
     with server.connect() as connection:
         whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(whole + head("Content-Length: 1000") + b"x")
-        assert read_answer(connection).status == 200
+        assert read_response(connection).status == 200
         assert is_closed(connection)
 
 
@@ -205,8 +205,8 @@ def test_connections_beyond_the_limit(start: Callable[..., Server], monkeypatch:
     held = [server.connect() for _ in range(3)]
     time.sleep(0.5)
     with server.connect() as connection:
-        answer = read_answer(connection)
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        response = read_response(connection)
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
     for connection in held:
         connection.close()
     time.sleep(0.5)
@@ -241,16 +241,16 @@ def test_a_hundred_concurrent_requests(start: Callable[..., Server]) -> None:
     with ThreadPoolExecutor(len(contents)) as pool:
         at_once = list(pool.map(server.predict, contents))
     all_sent.set()
-    assert {answer.status for answer in at_once} == {200, 503}
-    for answer, expected, content in zip(at_once, one_by_one, contents, strict=True):
-        if answer.status == 503:
-            assert answer.headers["Retry-After"] == "1"
-            answer = server.predict(content)
-        assert ranking(answer) == pytest.approx(ranking(expected), abs=1e-5)
+    assert {response.status for response in at_once} == {200, 503}
+    for response, expected, content in zip(at_once, one_by_one, contents, strict=True):
+        if response.status == 503:
+            assert response.headers["Retry-After"] == "1"
+            response = server.predict(content)
+        assert ranking(response) == pytest.approx(ranking(expected), abs=1e-5)
     assert golden.send("POST", PREDICT, picture(), PNG).status == 200
 
 
-def ranking(answer: Answer) -> dict[str, Any]:
-    assert answer.status == 200
-    [prediction] = json.loads(answer.body)["predictions"]
+def ranking(response: Response) -> dict[str, Any]:
+    assert response.status == 200
+    [prediction] = json.loads(response.body)["predictions"]
     return {ranked["label"]: ranked["probability"] for ranked in prediction["top"]}

@@ -32,18 +32,18 @@ def test_page(start: Callable[..., Server], browser: Any) -> None:
     page.choose("0.png", contents[0])
     for number, kind in enumerate(("drop", "paste"), start=1):
         page.drop(kind, f"{number}.png", contents[number])
-        [answer] = json.loads(server.predict(contents[number]).body)["predictions"]
-        expected = {each["label"]: each["probability"] for each in answer["top"]}
+        [response] = json.loads(server.predict(contents[number]).body)["predictions"]
+        expected = {each["label"]: each["probability"] for each in response["top"]}
         assert list(page.probabilities()) == list(expected)
-        assert page.best == answer["label"]
+        assert page.best == response["label"]
         for label, probability in page.probabilities().items():
             assert probability == pytest.approx(expected[label], abs=0.00051)
         difference = page.seen().astype(int) - decode(contents[number], len(page.seen()))
         assert np.abs(difference).mean() < 8
     assert page.view.evaluate("document.documentElement.scrollWidth") <= 360
-    assert page.said == []
+    assert page.messages == []
     origins = (f"http://localhost:{server.port}/", "data:")
-    assert all(url.startswith(origins) for url in page.asked)
+    assert all(url.startswith(origins) for url in page.requested_urls)
 
 
 def test_samples(start: Callable[..., Server], browser: Any) -> None:
@@ -52,7 +52,7 @@ def test_samples(start: Callable[..., Server], browser: Any) -> None:
     page.view.click("#samples button >> nth=1")
     page.wait_for("Drawing of frog")
     assert page.best in ("ship", "x", "frog")
-    assert page.said == []
+    assert page.messages == []
 
 
 def test_refused_pictures(start: Callable[..., Server], browser: Any) -> None:

@@ -44,12 +44,12 @@ def test_sigterm(started: Process) -> None:
     slow.sendall(b"Content-Type: image/png\r\nContent-Length: 9\r\n\r\nx")
     large = picture(size=1500)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(started.predict, large)
+        response = pool.submit(started.predict, large)
         time.sleep(0.1)
         started_s = time.monotonic()
         assert started.stop() == 0
         assert time.monotonic() - started_s < 10
-        assert answer.result().status == 200
+        assert response.result().status == 200
     for connection in (idle, slow):
         connection.close()
     assert "Traceback" not in started.log

@@ -9,8 +9,6 @@ import pytest
 
 from tools import pictures, results, table
 
-ROOT = Path(__file__).parents[2]
-REPORT = ROOT / "docs" / "report.md"
 PUBLISHED = results.read_rows("published.csv", pictures.TARGET)
 
 
@@ -116,7 +114,7 @@ def test_series_is_the_dial_by_size() -> None:
 
 
 def test_tables_without_rows_say_so() -> None:
-    tables = (table.ablation_table, table.regularisation_table, table.shapes_table, table.calibration_table)
+    tables = (table.ablation_table, table.shapes_table, table.calibration_table)
     assert {make([]) for make in tables} == {"Not measured yet."}
 
 
@@ -167,27 +165,3 @@ def test_documents_hold_the_present_tables(path: Path) -> None:
 def test_a_marker_without_an_end_is_refused() -> None:
     with pytest.raises(ValueError, match="<!-- ladder --> has no <!-- /ladder -->"):
         table.filled("<!-- ladder -->\n")
-
-
-NUMBER = re.compile(r"\d+(?:,\d{3})+|\d+\.\d+|\d+")
-SOURCES = (
-    *("docs/log.md", "README.md", "results/README.md", "docs/pictures/published.csv", "recipes/*.toml"),
-    "src/pocket_resnet/model/design.py",
-)
-
-
-def numbers(text: str) -> set[str]:
-    return {number.replace(",", "") for number in NUMBER.findall(text)}
-
-
-def test_numbers_of_the_report_have_a_source() -> None:
-    """Every decimal and every number above 1,000 in its prose is in the log, a table or a recipe."""
-    prose = REPORT.read_text(encoding="utf-8")
-    for name in table.TABLES:
-        prose = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", "", prose, flags=re.DOTALL)
-    prose = re.sub(r"`[^`]*`|\]\([^)]*\)|arXiv:\S+", "", prose)
-    texts = [path.read_text(encoding="utf-8") for pattern in SOURCES for path in ROOT.glob(pattern)]
-    known = numbers(" ".join([*texts, *(make() for make in table.TABLES.values())]))
-    stated = {number for number in numbers(prose) if "." in number or int(number) >= 1000}
-    assert len(stated) > 40
-    assert stated - known == set()

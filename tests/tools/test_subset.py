@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from pocket_resnet.data.folder import Folder
+from tools import subset
 from tools.subset import write_subset
 
 
@@ -18,3 +20,14 @@ def test_a_subset_is_a_folder_of_the_same_pixels(source: Any, tmp_path: Path) ->
     assert {bytes(image.numpy()) for image in folder.split("train").images_NCHW} < images
     assert torch.bincount(folder.split("train").labels_N).tolist() == [2, 2, 2]
     assert source.num_test_opened == 0
+
+
+def test_the_command_refuses_a_folder_with_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images of an earlier, larger subset would stay."""
+    monkeypatch.setattr("sys.argv", ["subset.py", "digits", "20", str(tmp_path / "subset")])
+    subset.main()
+    assert capsys.readouterr().out == f"{tmp_path}/subset: 20 training images\n"
+    with pytest.raises(SystemExit, match="subset: not empty"):
+        subset.main()

@@ -11,8 +11,8 @@ from pocket_resnet.training.run import Result, train
 
 
 @pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
-    """go("r", epochs=3) trains the tiny recipe in tmp_path/r: two steps an epoch, a checkpoint after each."""
+def train_tiny(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    """train_tiny("r", epochs=3) trains the tiny recipe in tmp_path/r: two steps an epoch, a checkpoint after each."""
     return lambda name="r", resume=False, fork=False, **changes: train(
         make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume, fork=fork
     )

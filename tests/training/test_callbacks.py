@@ -26,8 +26,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text(encoding=
 
 
 @pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
-    """go(Callback(), epochs=3): a run of two steps an epoch."""
+def train_tiny(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:  # noqa: ARG001
+    """train_tiny(Callback(), epochs=3): a run of two steps an epoch."""
     return lambda *own, name="r", resume=False, **changes: train(
         make_recipe(**changes), runs_dir=tmp_path, run=name, resume=resume, callbacks=own
     )
@@ -74,10 +74,10 @@ class StopAt(Callback):
             run.stop()
 
 
-def test_order_of_calls(go: Callable[..., Result]) -> None:
+def test_order_of_calls(train_tiny: Callable[..., Result]) -> None:
     noting, again = Noting(), Noting()
-    go(noting, max_steps=2, checkpoint={"every_s": 1e9})
-    result = go(again, resume=True, checkpoint={"every_s": 1e9})
+    train_tiny(noting, max_steps=2, checkpoint={"every_s": 1e9})
+    result = train_tiny(again, resume=True, checkpoint={"every_s": 1e9})
     assert noting.calls[:3] == [("start", 0, 0, True), ("epoch", 2, 1), ("checkpoint", 2, "step-000002")]
     assert [call[0] for call in noting.calls[3:]] == ["end"]
     assert again.calls == [
@@ -88,9 +88,9 @@ def test_order_of_calls(go: Callable[..., Result]) -> None:
     ]
 
 
-def test_each_step_is_reported(go: Callable[..., Result]) -> None:
+def test_each_step_is_reported(train_tiny: Callable[..., Result]) -> None:
     steps = Steps()
-    result = go(steps, epochs=2)
+    result = train_tiny(steps, epochs=2)
     assert len(steps.sizes) == result.steps
     assert sum(steps.sizes) == result.images_seen
 
@@ -105,7 +105,7 @@ def test_without_progress_nothing_is_printed(
     assert capsys.readouterr() == ("", "")
 
 
-def test_on_end_is_called_when_the_run_fails(go: Callable[..., Result]) -> None:
+def test_on_end_is_called_when_the_run_fails(train_tiny: Callable[..., Result]) -> None:
     """For callbacks that had started; the failure is raised unchanged."""
 
     class Failing(Callback):
@@ -114,39 +114,39 @@ def test_on_end_is_called_when_the_run_fails(go: Callable[..., Result]) -> None:
 
     noting = Noting()
     with pytest.raises(ZeroDivisionError):
-        go(noting, Failing())
+        train_tiny(noting, Failing())
     assert [call[0] for call in noting.calls] == ["start", "checkpoint", "epoch", "end"]
     assert noting.calls[-1] == ("end", 2, None)
-    assert go(noting, resume=True).steps == 4
+    assert train_tiny(noting, resume=True).steps == 4
 
 
 @pytest.mark.parametrize("validate_every", [1, 2, 5])
 def test_an_early_stop_leaves_what_max_steps_leaves(
-    validate_every: int, go: Callable[..., Result], tmp_path: Path
+    validate_every: int, train_tiny: Callable[..., Result], tmp_path: Path
 ) -> None:
     """Record, validation, checkpoint and model are bit-equal; also the command that repeats it."""
     changes: Any = {"epochs": 5, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
-    result = go(StopAt(6), name="stopped", **changes)
-    expected = go(name="asked", max_steps=6, **changes)
+    result = train_tiny(StopAt(6), name="stopped", **changes)
+    expected = train_tiny(name="short", max_steps=6, **changes)
     assert (result.steps, result.epochs, result.accuracy) == (6, 5, expected.accuracy)
     assert (result.images_seen, result.train_flops) == (expected.images_seen, expected.train_flops)
-    stopped, asked = tmp_path / "stopped", tmp_path / "asked"
-    records = [[record | {"seconds": 0} for record in read_metrics(run / "metrics.jsonl")] for run in (stopped, asked)]
+    stopped, short = tmp_path / "stopped", tmp_path / "short"
+    records = [[record | {"seconds": 0} for record in read_metrics(run / "metrics.jsonl")] for run in (stopped, short)]
     assert records[0] == records[1]
     for file in ("model/model.safetensors", "checkpoints/step-000006/tensors.safetensors"):
-        assert (stopped / file).read_bytes() == (asked / file).read_bytes()
+        assert (stopped / file).read_bytes() == (short / file).read_bytes()
     assert read_result(stopped / "result.json") == result
     assert evaluate_model(stopped).accuracy == result.accuracy
     assert command(read_run(stopped)).endswith("stopped/recipe.toml --max-steps 6")
 
 
-def test_a_run_that_was_stopped_early_is_resumed(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_early_is_resumed(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
     """It ends as if it had never stopped."""
     changes: Any = {"epochs": 4, "validate_every": 3}
-    go(name="whole", **changes)
-    go(StopAt(4), **changes)
-    assert go(StopAt(4), resume=True, **changes).steps == 6  # asked again after the next epoch
-    assert go(resume=True, **changes).steps == 8
+    train_tiny(name="whole", **changes)
+    train_tiny(StopAt(4), **changes)
+    assert train_tiny(StopAt(4), resume=True, **changes).steps == 6  # stopped again after the next epoch
+    assert train_tiny(resume=True, **changes).steps == 8
     weights = [(tmp_path / run / "model/model.safetensors").read_bytes() for run in ("r", "whole")]
     assert weights[0] == weights[1]
     records = [
@@ -162,9 +162,11 @@ def test_class_of_the_package() -> None:
 
 
 @pytest.mark.parametrize(("callback", "hint"), [(Callback, "write Callback()"), (object(), "derive its class")])
-def test_a_callback_that_is_none(callback: Any, hint: str, go: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_class_or_other_object_is_refused(
+    callback: Any, hint: str, train_tiny: Callable[..., Result], tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="is not an instance of pocket_resnet") as raised:
-        go(callback)
+        train_tiny(callback)
     assert hint in str(raised.value)
     assert not list(tmp_path.iterdir())
 
@@ -175,11 +177,11 @@ def test_examples_of_the_page(title: str, tmp_path: Path, monkeypatch: pytest.Mo
     [code] = re.findall(rf"## {title}\n.*?```python\n(.*?)```", PAGE, re.DOTALL)
     whole = pocket_resnet.train
     small = {"model__widths": (4, 4, 4), "model__stem_width": 4, "min_steps": 0, "norm_images": 8}
-    still = {"epochs": 8, "optim__lr": 0.0, "optim__muon_lr": 0.0, "hardware__num_threads": 1}  # gets no better
+    frozen = {"epochs": 8, "optim__lr": 0.0, "optim__muon_lr": 0.0, "hardware__num_threads": 1}  # gets no better
     results = []
 
     def quick(recipe: str, **arguments: Any) -> Result:
-        results.append(whole(recipe, **small | arguments | still))
+        results.append(whole(recipe, **small | arguments | frozen))
         return results[-1]
 
     monkeypatch.chdir(tmp_path)
@@ -251,7 +253,7 @@ def test_progress_lines_without_a_terminal(
     """Intervals are measured with a monotonic clock."""
     now_s = 100.0
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(callbacks.time, "time", lambda: pytest.fail("the wall clock was asked"))
+    monkeypatch.setattr(callbacks.time, "time", lambda: pytest.fail("the wall clock was read"))
     trainer: Any = SimpleNamespace(epoch_totals=lambda: EpochTotals(loss=1.25, accuracy=0.5, num_images=1))
     bar, run = ProgressBar(), state(Path(), 0)
     run.plan, run.recipe, run.trainer = Plan(100, 100, 1), make_recipe(epochs=4), trainer
@@ -268,9 +270,11 @@ def test_progress_lines_without_a_terminal(
     ]
 
 
-def test_without_logging_setup_only_warnings_show(go: Callable[..., Result], logged: pytest.LogCaptureFixture) -> None:
+def test_without_logging_setup_only_warnings_show(
+    train_tiny: Callable[..., Result], logged: pytest.LogCaptureFixture
+) -> None:
     """Notices are of level INFO: here the one on few images; the end at small images is a warning."""
-    go(min_steps=5, train_image_sizes=(6,))
+    train_tiny(min_steps=5, train_image_sizes=(6,))
     levels = {record.getMessage().partition(":")[0]: record.levelname for record in logged.records}
     assert levels["14 images are few"] == "INFO"
     assert levels["the last steps trained at 6 pixels, but evaluation uses 8"] == "WARNING"

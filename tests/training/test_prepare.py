@@ -48,11 +48,11 @@ def test_few_images_get_more_epochs(
     assert logged.messages == ([f"14 images are few: training {instead} (--min-steps 0 keeps 2)"] if epochs > 2 else [])
 
 
-@pytest.mark.parametrize(("asked", "every"), [(1, 7), (3, 3)])
+@pytest.mark.parametrize(("requested", "every"), [(1, 7), (3, 3)])
 def test_more_epochs_are_validated_as_often_as_before_or_as_asked(
-    asked: int, every: int, make_recipe: Callable[..., Recipe], source: Source
+    requested: int, every: int, make_recipe: Callable[..., Recipe], source: Source
 ) -> None:
-    recipe = fit_to_data(make_recipe(min_steps=100, validate_every=asked), source, 14)
+    recipe = fit_to_data(make_recipe(min_steps=100, validate_every=requested), source, 14)
     assert (recipe.epochs, recipe.validate_every) == (50, every)
 
 
@@ -124,8 +124,8 @@ def test_sample_is_of_all_classes() -> None:
 
 def test_the_dials_shape_follows_from_the_epochs_asked_for(source: Source) -> None:
     """Not from those that min_steps adds where images are few: the run stays short in optimizer steps."""
-    asked = Recipe(dial=("model", "optim"), budget="20k", epochs=3, batch_size=4, min_steps=400)
-    recipe = fit_to_data(asked, source, 14)
+    requested = Recipe(dial=("model", "optim"), budget="20k", epochs=3, batch_size=4, min_steps=400)
+    recipe = fit_to_data(requested, source, 14)
     assert recipe.epochs == 100
     assert recipe.model.downsample == "pool"
     assert recipe.optim.head_lr_scale == 8

@@ -20,20 +20,20 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [record | {"seconds": 0} for record in read_metrics(folder / "metrics.jsonl")]
 
 
-def test_checkpoint_of_another_network(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+def test_checkpoint_of_another_network(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """A fork with another shape is refused; the error names what does not fit."""
-    go(max_steps=1)
+    train_tiny(max_steps=1)
     recipe = make_recipe(model=replace(make_recipe().model, widths=(4, 12)))
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
     with pytest.raises(ArtifactError, match="does not fit this network"):
         train(recipe, runs_dir=tmp_path, run="r", fork=True)
     assert (tmp_path / "r" / "recipe.toml").read_bytes() == before
-    assert go(resume=True).steps == 4
+    assert train_tiny(resume=True).steps == 4
 
 
-def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+def test_fork_of_a_finished_run(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """With more epochs it trains on; with none left it is refused, and nothing is written."""
-    go()
+    train_tiny()
     changed = make_recipe(label_smoothing=0.3)
     before = (tmp_path / "r" / "recipe.toml").read_bytes()
     with pytest.raises(UsageError, match="no steps are left to train, and the recipe has changed"):
@@ -44,39 +44,39 @@ def test_fork_of_a_finished_run(go: Callable[..., Result], make_recipe: Any, tmp
     assert load_recipe(str(tmp_path / "r" / "recipe.toml")).label_smoothing == 0.3
 
 
-def test_fork_may_switch_averages_on(go: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+def test_fork_may_switch_averages_on(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """Average and Lookahead begin with the weights of the checkpoint."""
-    go(max_steps=2, ema={"decay": 0.0}, optim={"lookahead_steps": 0})
+    train_tiny(max_steps=2, ema={"decay": 0.0}, optim={"lookahead_steps": 0})
     recipe = make_recipe(ema={"decay": 0.9}, optim={"lookahead_steps": 2})
     assert train(recipe, runs_dir=tmp_path, run="r", fork=True).steps == 4
 
 
 def test_a_result_of_fewer_steps_is_removed_when_the_run_resumes(
-    go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    train_tiny: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    go(max_steps=2)
+    train_tiny(max_steps=2)
     monkeypatch.setattr(Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        go(resume=True)
+        train_tiny(resume=True)
     assert not (tmp_path / "r" / "result.json").exists()
 
 
 @pytest.mark.parametrize("validate_every", [1, 2, 3])
 @pytest.mark.parametrize("stops", [(1, 6), (2, 6), (3, 6), (3, 4), (4, 5, 6), (2, 3, 6)])
 def test_a_run_in_parts_has_the_records_of_a_whole_run(
-    stops: tuple[int, ...], validate_every: int, go: Callable[..., Result], tmp_path: Path
+    stops: tuple[int, ...], validate_every: int, train_tiny: Callable[..., Result], tmp_path: Path
 ) -> None:
     """For any number of stops by `max_steps`, within an epoch or without a validation due."""
     changes: Any = {"epochs": 3, "validate_every": validate_every, "checkpoint": {"every_s": 1e9}}
-    go("whole", max_steps=stops[-1], **changes)
+    train_tiny("whole", max_steps=stops[-1], **changes)
     for max_steps in stops:
-        go("parts", resume=True, max_steps=max_steps, **changes)
+        train_tiny("parts", resume=True, max_steps=max_steps, **changes)
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_max_steps_at_the_step_of_a_signal(
-    step: int, go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    step: int, train_tiny: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With no step left to train, the last record and its validation come from the checkpoint."""
     changes: Any = {"epochs": 3, "validate_every": 3}
@@ -87,23 +87,23 @@ def test_max_steps_at_the_step_of_a_signal(
             signal.raise_signal(signal.SIGTERM)
         return train_step(trainer)
 
-    go("whole", max_steps=step, **changes)
+    train_tiny("whole", max_steps=step, **changes)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", signal_in)
         with pytest.raises(Stopped, match=f"after saving step {step}"):
-            go("parts", **changes)
-    result = go("parts", resume=True, max_steps=step, **changes)
+            train_tiny("parts", **changes)
+    result = train_tiny("parts", resume=True, max_steps=step, **changes)
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
     assert lines(tmp_path / "parts")[-1]["val_accuracy"] == result.accuracy
 
 
-def test_asked_for_fewer_steps_than_it_has(go: Callable[..., Result], tmp_path: Path, logged: Any) -> None:
+def test_asked_for_fewer_steps_than_it_has(train_tiny: Callable[..., Result], tmp_path: Path, logged: Any) -> None:
     """Nothing is lost; a finished run is unchanged."""
-    go(max_steps=3)
+    train_tiny(max_steps=3)
     before = lines(tmp_path / "r")
-    assert go(resume=True, max_steps=2).steps == 3
+    assert train_tiny(resume=True, max_steps=2).steps == 3
     assert "this run is already finished" in logged.messages
     (tmp_path / "r" / "result.json").unlink()
-    assert go(resume=True, max_steps=2).steps == 3
+    assert train_tiny(resume=True, max_steps=2).steps == 3
     assert "already at step 3, past --max-steps 2: nothing to train" in logged.messages
     assert lines(tmp_path / "r") == before

@@ -35,8 +35,8 @@ def predicted_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def go(make_recipe: Callable[..., Recipe], trained: Path, synthetic: Any, tmp_path: Path) -> Callable[..., Any]:  # noqa: ARG001
-    """go("r") trains a student of the run `r`: two epochs of two steps."""
+def train_tiny(make_recipe: Callable[..., Recipe], trained: Path, synthetic: Any, tmp_path: Path) -> Callable[..., Any]:  # noqa: ARG001
+    """train_tiny("r") trains a student of the run `r`: two epochs of two steps."""
     recipe = make_recipe(teacher={"model": str(trained)}, checkpoint={"every_s": 1e9})
     return lambda name, resume=False: train(recipe, runs_dir=tmp_path, run=name, resume=resume)
 
@@ -48,7 +48,7 @@ def test_a_signal_stops_before_the_next_batch(
     step: int,
     num_cached: int,
     number: signal.Signals,
-    go: Callable[..., Any],
+    train_tiny: Callable[..., Any],
     predicted_batches: list[int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -61,15 +61,15 @@ def test_a_signal_stops_before_the_next_batch(
             lambda *_: len(predicted_batches) == batch and os.kill(os.getpid(), number),
         )
         with pytest.raises(Stopped) as raised:
-            go("cut")
+            train_tiny("cut")
     kept = f"saving step {step}; the teacher's predictions for {num_cached} epoch(s) are cached\n  resume with: pocket"
     assert f"stopped by {number.name} after {kept}" in str(raised.value)
     assert raised.value.exit_code == 128 + number
     assert len(predicted_batches) == batch
     assert len(list(tmp_path.glob("data/teachers/*/epoch-*"))) == num_cached
-    go("cut", resume=True)
+    train_tiny("cut", resume=True)
     assert len(predicted_batches) == batch + 6 - 3 * num_cached
-    go("whole")
+    train_tiny("whole")
     states = [checkpoint.load_newest(tmp_path / name / "checkpoints") for name in ("whole", "cut")]
     (state, tensors), (_, resumed) = [saved or pytest.fail("nothing saved") for saved in states]
     assert state.step == 4
@@ -77,13 +77,13 @@ def test_a_signal_stops_before_the_next_batch(
 
 
 def test_progress(
-    go: Callable[..., Any],
+    train_tiny: Callable[..., Any],
     predicted_batches: list[int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(callbacks, "PLAIN_LINE_EVERY_S", 0.0)
-    go("r")
+    train_tiny("r")
     lines = [line for line in capsys.readouterr().err.splitlines() if "teacher" in line and "images" in line]
     what = "the teacher's predictions for epoch {} of 2: {} of 14 images"
     assert lines == [what.format(epoch, done) for epoch in (1, 2) for done in (5, 10, 14)]

@@ -23,8 +23,8 @@ PICTURES = ["training/batch", "validation/confusion", "validation/mistakes"]
 
 
 @pytest.fixture
-def go(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:
-    """go(max_steps=1, resume=True): a run of two epochs of two steps, tracked by default."""
+def train_tiny(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -> Callable[..., Result]:
+    """train_tiny(max_steps=1, resume=True): a run of two epochs of two steps, tracked by default."""
     synthetic.num_val = 30  # of which a network of four steps takes some for others
     return lambda *own, resume=False, **changes: train(
         make_recipe(**{"track": True} | changes), runs_dir=tmp_path, run="r", resume=resume, callbacks=own
@@ -52,14 +52,14 @@ def recorded(run: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def test_scalars_are_the_metrics(go: Callable[..., Result], tmp_path: Path) -> None:
-    go()
+def test_scalars_are_the_metrics(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
+    train_tiny()
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
     assert len(scalars(tmp_path / "r")["lr"]) == 2
 
 
-def test_pictures(go: Callable[..., Result], tmp_path: Path) -> None:
-    go()
+def test_pictures(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
+    train_tiny()
     accumulated = events(tmp_path / "r")
     assert sorted(accumulated.Tags()["images"]) == PICTURES
     for name in PICTURES:
@@ -69,17 +69,17 @@ def test_pictures(go: Callable[..., Result], tmp_path: Path) -> None:
         assert len(picture.convert("L").getcolors(1000) or ()) > 10
 
 
-def test_tracking_changes_nothing_else(go: Callable[..., Result], tmp_path: Path) -> None:
-    go()
+def test_tracking_changes_nothing_else(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
+    train_tiny()
     weights = (tmp_path / "r/model/model.safetensors").read_bytes()
     (tmp_path / "r").rename(tmp_path / "tracked")
-    go(track=False)
+    train_tiny(track=False)
     assert not (tmp_path / "r/tensorboard").exists()
     assert (tmp_path / "r/model/model.safetensors").read_bytes() == weights
 
 
 def test_resumed_run_records_each_epoch_once(
-    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_tiny: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second epoch is lost after it was recorded, and trained again."""
 
@@ -92,35 +92,35 @@ def test_resumed_run_records_each_epoch_once(
             RunFolder, "save", lambda self, state, *rest: (save if state.step < 4 else crash)(self, state, *rest)
         )
         with pytest.raises(RuntimeError, match="pulled the plug"):
-            go()
+            train_tiny()
     assert [step for step, _ in scalars(tmp_path / "r")["lr"]] == [2, 4]
-    go(resume=True)
+    train_tiny(resume=True)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
     assert [event.step for event in events(tmp_path / "r").Images("training/batch")] == [2, 4]
     assert len(list((tmp_path / "r/tensorboard").iterdir())) == 2
 
 
 def test_each_epoch_is_on_disk_at_once(
-    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_tiny: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A killed process loses no recorded epoch; checked at each save, after each step."""
     num_epochs: list[int] = []
     monkeypatch.setattr(TensorBoard, "is_due", lambda *_: False)
     monkeypatch.setattr(RunFolder, "save", lambda *_: num_epochs.append(len(scalars(tmp_path / "r").get("lr", ()))))
-    go()
+    train_tiny()
     assert num_epochs == [0, 1, 1, 2]
 
 
-def test_tracking_may_begin_later(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_tracking_may_begin_later(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
     """Earlier epochs are written too."""
-    go(track=False, max_steps=2)
-    go(resume=True)
+    train_tiny(track=False, max_steps=2)
+    train_tiny(resume=True)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
 
 
 @pytest.mark.parametrize("max_steps", [2, 3])
 def test_resume_after_max_steps(
-    max_steps: int, go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    max_steps: int, train_tiny: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last record stays if only the result was lost; if the run resumes, it or its validation goes."""
 
@@ -131,11 +131,11 @@ def test_resume_after_max_steps(
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write_final", crash)
         with pytest.raises(RuntimeError, match="pulled the plug"):
-            go(max_steps=max_steps, **changes)
-    go(resume=True, max_steps=max_steps, **changes)
+            train_tiny(max_steps=max_steps, **changes)
+    train_tiny(resume=True, max_steps=max_steps, **changes)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
     assert scalars(tmp_path / "r")["accuracy/validation"][-1][0] == max_steps
-    go(resume=True, **changes)
+    train_tiny(resume=True, **changes)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
     assert [step for step, _ in scalars(tmp_path / "r")["lr"]] == [2, 4, 6]
     assert [step for step, _ in scalars(tmp_path / "r")["accuracy/validation"]] == [6]
@@ -146,13 +146,13 @@ class StopAtOnce(Callback):
         run.stop()
 
 
-def test_resume_after_a_callback_stopped_the_run(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_resume_after_a_callback_stopped_the_run(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
     """The validation that follows the last record is written once, and removed when the run resumes."""
     changes: Any = {"epochs": 3, "validate_every": 3}
-    go(StopAtOnce(), **changes)
+    train_tiny(StopAtOnce(), **changes)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
     assert [step for step, _ in scalars(tmp_path / "r")["accuracy/validation"]] == [2]
-    go(resume=True, **changes)
+    train_tiny(resume=True, **changes)
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
     assert [step for step, _ in scalars(tmp_path / "r")["accuracy/validation"]] == [6]
 
@@ -168,12 +168,15 @@ def test_picture_interval(tmp_path: Path) -> None:
 
 
 def test_without_tensorboard(
-    go: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    train_tiny: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An error before any work, and only if tracking is on."""
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(EnvironmentFault, match="pip install tensorboard"):
-        go()
+        train_tiny()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SystemExit) as ending:
         main(["train", "fast", "--data", "digits", "--track", "--runs-dir", str(tmp_path)])
@@ -181,11 +184,11 @@ def test_without_tensorboard(
     assert capsys.readouterr().err == (
         "pocket-resnet: --track needs TensorBoard, which is not installed\n  pip install tensorboard, or omit --track\n"
     )
-    go(track=False)
+    train_tiny(track=False)
 
 
-def test_where_it_cannot_be_written(go: Callable[..., Result], tmp_path: Path) -> None:
+def test_where_it_cannot_be_written(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r/tensorboard").touch()
     with pytest.raises(EnvironmentFault, match="cannot write"):
-        go()
+        train_tiny()

@@ -145,7 +145,7 @@ def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Cal
         changes = {"hard_fraction": hard_fraction, "hard_until": until} | (
             {} if hard_fraction == 1 else {"augment": {"mixup": 0.0}}
         )
-        whole, resumed = make_trainer(**changes), make_trainer(seed=0, **changes)
+        whole, resumed = make_trainer(**changes), make_trainer(**changes)
         for _ in range(num_before):
             whole.train_step()
         resumed.load_tensors({name: value.clone() for name, value in whole.tensors().items()}, whole.step)
@@ -183,8 +183,8 @@ def test_dropout_depends_on_seed_and_step_alone(
 
 def test_only_the_hardest_are_trained(make_trainer: Callable[..., Trainer], tiny_spec: Any) -> None:
     """First those never trained, then the half of a step's candidates with the highest last loss."""
-    still = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
-    trainer = make_trainer(model=tiny_spec, hard_fraction=0.5, batch_size=7, epochs=3, **still)
+    frozen = PLAIN | {"optim": PLAIN["optim"] | {"lr": 0.0}}
+    trainer = make_trainer(model=tiny_spec, hard_fraction=0.5, batch_size=7, epochs=3, **frozen)
     loss_N = torch.empty(14)
     for step in range(2):
         indices_B = trainer.loader.indices(step)

@@ -143,13 +143,13 @@ def test_no_more_trials_than_asked_for(make_settings: Any, begin: Any) -> None:
     """Two workers may both see the last waiting trial: the second drops the extra one that Optuna creates."""
     study = begin(make_settings(num_trials=2))
     with quiet_optuna():
-        asked = [study.ask() for _ in range(3)]
-        studies.refuse_surplus(asked[1])
+        trials = [study.ask() for _ in range(3)]
+        studies.refuse_surplus(trials[1])
         with pytest.raises(studies.Surplus):
-            studies.refuse_surplus(asked[2])
+            studies.refuse_surplus(trials[2])
         study.set_user_attr("num_trials", 1)  # after --hours
         with pytest.raises(studies.Surplus):
-            studies.refuse_surplus(asked[1])
+            studies.refuse_surplus(trials[1])
 
 
 def test_a_trial_that_never_began_is_given_up(make_settings: Any, begin: Any, work: Any, monkeypatch: Any) -> None:

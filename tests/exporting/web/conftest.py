@@ -29,5 +29,5 @@ def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
 
     yield start
     for each in visits:
-        assert each.said == []
-        assert [url for url in each.asked if not url.startswith(("blob:", "data:"))] == [each.view.url]
+        assert each.messages == []
+        assert [url for url in each.requested_urls if not url.startswith(("blob:", "data:"))] == [each.view.url]

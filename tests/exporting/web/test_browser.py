@@ -178,11 +178,11 @@ def test_unsupported_browser(browser: Any, fp32_page: Exported, tmp_path: Path) 
     path.write_text(re.sub(r'(<script id="network" type="text/plain">)[^<]*', r"\1", text), encoding="utf-8")
     view = browser.new_page()
     view.goto(path.as_uri())
-    said = "#error:text('This browser cannot run the network')"
-    view.wait_for_selector(said)
+    error = "#error:text('This browser cannot run the network')"
+    view.wait_for_selector(error)
     assert view.inner_text("#status") == "Not loaded"
     view.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": file_of(digit(0))})
-    view.wait_for_selector(f"body:not(.busy) {said}")
+    view.wait_for_selector(f"body:not(.busy) {error}")
 
 
 @pytest.mark.slow
