@@ -227,19 +227,19 @@ def test_invalid_torchrun_variables(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("rank", "other"), [(0, 2), (1, 1)])
+@pytest.mark.parametrize(("rank", "other"), [(0, 1), (1, 0)])
 def test_a_missing_process(
     rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
 ) -> None:
-    """Exit code 5 after the deadline; processes are numbered from 1."""
+    """Exit code 5 after the deadline."""
     monkeypatch.setenv("POCKET_RESNET_WAIT_S", "0.5")
     monkeypatch.setattr("pocket_resnet.training.torchrun.FIRST_MESSAGE_S", 0.1)
     arguments = command("alone")
     ranks = start_ranks(lambda mine: main(arguments) if mine == rank else None)
     assert [each.wait() for each in ranks] == [5 if mine == rank else 0 for mine in (0, 1)]
     waits, fails, hint = capfd.readouterr().err.splitlines()
-    assert re.fullmatch(rf"process {rank + 1} of 2 waits at 127.0.0.1:\d+ for process {other}, 0.5 s at most", waits)
-    assert re.fullmatch(rf"pocket-resnet: process {other} of 2 did not connect to 127.0.0.1:\d+ within 0.5 s", fails)
+    assert re.fullmatch(rf"rank {rank} of 2 waits at 127.0.0.1:\d+ for rank {other}, 0.5 s at most", waits)
+    assert re.fullmatch(rf"pocket-resnet: rank {other} of 2 did not connect to 127.0.0.1:\d+ within 0.5 s", fails)
     assert "POCKET_RESNET_WAIT_S" in hint
     assert not (tmp_path / "runs").exists()
 
@@ -274,7 +274,7 @@ def test_the_real_torchrun(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("accuracy") == 1
-    assert f"process 1 of 2, on {socket.gethostname()}, writes {tmp_path / 'runs/r'}\n" in done.stderr
+    assert f"rank 0 of 2, on {socket.gethostname()}, writes {tmp_path / 'runs/r'}\n" in done.stderr
     assert json.loads((tmp_path / "runs/r/result.json").read_text())["steps"] == 2
     [state] = (tmp_path / "runs/r/checkpoints").glob("*/state.json")
     assert json.loads(state.read_text())["hardware"].endswith("2 processes")

@@ -111,7 +111,7 @@ def test_one_of_two_machines_is_lost(
         said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
         sys.stdout.write("\n".join(said))
     assert f"pocket-resnet: another process of this run {loss}" in said[0]
-    assert all(f"process 1 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in said)
+    assert all(f"rank 0 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in said)
     assert not (tmp_path / "1/runs").exists()
     step = step_of(newest_first(run / "checkpoints")[0])
     resumed = subprocess.run(
