@@ -36,8 +36,9 @@ def test_train_help_shows_common_flags_first(run: Run) -> None:
     assert list(flags)[:4] == ["common options", "other options", "recipe options", "model options"]
     common = train_flags.COMMON[train_flags.Train]
     assert flags["common options"] == ["from" if name == "from_model" else name.replace("_", "-") for name in common]
-    with_flag = (key for key in dotted(Recipe().model_dump()) if not key.endswith(train_flags.WITHOUT_FLAG))
-    keys = {key.replace("_", "-") for key in with_flag}
+    keys = {
+        key.replace("_", "-") for key in dotted(Recipe().model_dump()) if not key.endswith(train_flags.WITHOUT_FLAG)
+    }
     assert keys <= {flag for box in flags.values() for flag in box}
 
 
@@ -179,6 +180,7 @@ def test_every_error_has_its_code() -> None:
     assert errors.Stopped(15, "x").exit_code == 143
 
 
+@pytest.mark.threat(57)
 def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shells do not expand `~` in `--out=~/output.json`; programs pass arguments without a shell."""
     monkeypatch.setenv("HOME", str(picture.parent))

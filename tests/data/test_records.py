@@ -51,6 +51,7 @@ def test_a_pickle_of_python_2_and_numpy_1() -> None:
     assert labels.tolist() == [7]
 
 
+@pytest.mark.threat(26)
 @pytest.mark.parametrize(("cut", "record"), [(1, 3), (3073, 3), (3074, 2), (4 * 3073, 0)])
 def test_cut_short_names_the_record(cut: int, record: int) -> None:
     content = BINARY[: len(BINARY) - cut]
@@ -61,6 +62,7 @@ def test_cut_short_names_the_record(cut: int, record: int) -> None:
         parse_binary(content, 10, "some.bin", num_label_bytes=1)
 
 
+@pytest.mark.threat(26)
 def test_label_out_of_range_names_file_and_record() -> None:
     """In both formats, exit code 3."""
     content = bytearray(BINARY)
@@ -82,6 +84,7 @@ class Sentinel:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.threat(29)
 def test_malicious_pickles_are_refused_and_nothing_runs(tmp_path: Path) -> None:
     for content in (
         pickled(extra=Sentinel(tmp_path / "ran")),

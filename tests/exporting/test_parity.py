@@ -17,6 +17,7 @@ SAME = Comparison(
 )
 
 
+@pytest.mark.threat(32)
 @pytest.mark.parametrize(
     ("precision", "changes", "is_refused"),
     [

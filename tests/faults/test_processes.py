@@ -77,6 +77,7 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
     return lambda rank: load_file(tmp_path / f"state-{rank}-of-2")
 
 
+@pytest.mark.threat(64, 73)
 @pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"name": "muon"}, 1.0), (SGD, 0.7)])
 def test_both_processes_have_the_same_weights(
     optim: dict[str, Any],
@@ -127,6 +128,7 @@ def test_a_callback_of_rank_0_stops_both(
     assert json.loads((tmp_path / "r/result.json").read_text())["steps"] == 2
 
 
+@pytest.mark.threat(1, 9)
 @pytest.mark.parametrize("moment", ["before the step", "before gradients are summed"])
 def test_a_lost_process_ends_the_run_with_a_checkpoint(
     moment: str,
@@ -171,6 +173,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert json.loads((tmp_path / "runs" / "lost" / "result.json").read_text())["steps"] == 8
 
 
+@pytest.mark.threat(9)
 def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +198,7 @@ def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     assert "not bit-exact: several processes" in err
 
 
+@pytest.mark.threat(73)
 def test_a_signal_to_one_stops_both_at_the_same_step(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -213,6 +217,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
     assert saved.name == "step-000003"
 
 
+@pytest.mark.threat(55)
 @pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "abc"}])
 def test_invalid_torchrun_variables(
     variables: dict[str, str], command: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -227,6 +232,7 @@ def test_invalid_torchrun_variables(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.threat(55)
 @pytest.mark.parametrize(("rank", "other"), [(0, 1), (1, 0)])
 def test_a_missing_process(
     rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
@@ -244,6 +250,7 @@ def test_a_missing_process(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.threat(55)
 def test_a_process_that_hangs(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +272,7 @@ def test_a_process_that_hangs(
     assert saved.name == "step-000003"
 
 
+@pytest.mark.threat(64)
 def test_the_real_torchrun(tmp_path: Path) -> None:
     """As in docs/several-machines.md: one run of two processes, announced once."""
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]

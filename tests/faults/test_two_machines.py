@@ -89,6 +89,7 @@ def wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen[str]
         time.sleep(0.1)
 
 
+@pytest.mark.threat(9, 55)
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("lose", "loss"), [(kill_all, "has ended"), (lose_power, "does not answer")])

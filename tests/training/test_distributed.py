@@ -61,6 +61,7 @@ def test_a_single_process_does_not_communicate(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.threat(68)
 def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """On rank 0's value, a list gathered from all, the gradient of a batch, and a sum."""
 
@@ -86,6 +87,7 @@ def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr().err == f"rank 0 of 3, on {socket.gethostname()}, writes {tmp_path / 'r'}\n"
 
 
+@pytest.mark.threat(68)
 def test_other_data_on_another_machine_are_refused(start_ranks: Any) -> None:
     def work(rank: int) -> None:
         with joined(torch.device("cpu")) as processes:

@@ -147,6 +147,7 @@ def test_more_steps_than_there_are(go: Callable[..., Result]) -> None:
     assert go(max_steps=100).steps == 4
 
 
+@pytest.mark.threat(16, 17)
 @pytest.mark.parametrize("budget", ["5", "400"])
 def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_path: Path) -> None:
     """Before any folder is made."""
@@ -158,6 +159,7 @@ def test_budget_too_small_for_any(budget: str, go: Callable[..., Result], tmp_pa
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.threat(17)
 def test_a_count_over_budget_is_refused(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """The built network is counted, in case the dial is wrong."""
     monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
@@ -245,6 +247,7 @@ def test_every_s_sets_the_checkpoint_interval(go: Callable[..., Result], monkeyp
     assert steps == [4]
 
 
+@pytest.mark.threat(11)
 def test_clock_set_back(go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock is never read."""
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was asked"))
