@@ -78,7 +78,7 @@ def test_num_cores_are_those_of_this_process(quota: str | None, expected: int, m
 def test_machine_names_processor_threads_precision_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
     version = torch.__version__.split("+")[0]
-    assert machine(Hardware(CPU, "bf16", True)) == f"Some CPU @ 3 GHz, 1 threads, bf16, torch {version}"
+    assert machine(Hardware(CPU, "bf16", True)) == f"Some CPU @ 3 GHz, 1 thread, bf16, torch {version}"
 
 
 FREED = """

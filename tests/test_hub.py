@@ -17,6 +17,7 @@ from pocket_resnet.io.files import SUMS_NAME
 from pocket_resnet.model.artifact import CARD_NAME, FILES, load_model
 
 
+@pytest.mark.threat(61)
 def test_round_trip(hub: Hub, trained: Path) -> None:
     """Push and load: equal weights, only the run's files, weights through LFS."""
     (trained / "model" / "notes.txt").write_text("mine")
@@ -35,6 +36,7 @@ def test_round_trip(hub: Hub, trained: Path) -> None:
     assert all(loaded.state_dict()[key].equal(value) for key, value in original.state_dict().items())
 
 
+@pytest.mark.threat(63)
 def test_digests_of_a_folder_are_not_pushed(hub: Hub, run_folder: Path) -> None:
     """They would reveal to owners of an image that it was trained on."""
     assert (run_folder / "model" / "train_digests.u64").exists()
@@ -45,6 +47,7 @@ def test_digests_of_a_folder_are_not_pushed(hub: Hub, run_folder: Path) -> None:
     pocket_resnet.load("hf://ann/tiny")
 
 
+@pytest.mark.threat(63)
 @pytest.mark.slow
 def test_the_real_command(hub: Hub, trained: Path, picture: Path, tmp_path: Path) -> None:
     """In a process of its own, with the hub's address in HF_ENDPOINT."""
@@ -63,6 +66,7 @@ def test_the_real_command(hub: Hub, trained: Path, picture: Path, tmp_path: Path
     assert predicted["top"][0] == {"label": original.label, "probability": pytest.approx(original.probability)}
 
 
+@pytest.mark.threat(63)
 def test_dry_run(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Works without the hub, a token and the library."""
     monkeypatch.delenv("HF_TOKEN")
@@ -73,6 +77,7 @@ def test_dry_run(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert hub.requests == []
 
 
+@pytest.mark.threat(63)
 def test_private(hub: Hub, trained: Path) -> None:
     """A new repository is private; one that is public already gets nothing."""
     push(trained, "ann/secret", private=True)
@@ -118,6 +123,7 @@ def test_invalid_names(name: str, hub: Hub, trained: Path) -> None:
     assert hub.requests == []
 
 
+@pytest.mark.threat(63)
 def test_damaged_model_is_not_pushed(hub: Hub, trained: Path) -> None:
     weights = trained / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
@@ -126,6 +132,7 @@ def test_damaged_model_is_not_pushed(hub: Hub, trained: Path) -> None:
     assert hub.requests == []
 
 
+@pytest.mark.threat(63)
 def test_no_token(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(EnvironmentFault, match="no token for the hub"):
@@ -152,6 +159,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.threat(61, 63)
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults(name: str, hub: Hub, trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One line, without the token; the model is unchanged."""
@@ -164,6 +172,7 @@ def test_faults(name: str, hub: Hub, trained: Path, caplog: pytest.LogCaptureFix
     load_model(trained)
 
 
+@pytest.mark.threat(61)
 def test_front_matter_that_the_hub_refuses(hub: Hub, trained: Path) -> None:
     answer = '{"errors": [{"message": "\\"license\\" must be one of [...]"}], "warnings": []}'
     hub.fault = at("validate-yaml", lambda r: r.send(400, answer, "application/json"))

@@ -55,6 +55,7 @@ def older_switches() -> list[object]:
     return values
 
 
+@pytest.mark.threat(56)
 @pytest.mark.parametrize("case", PRECISIONS)
 def test_fp32_is_fp32(case: str) -> None:
     """Whichever of torch's switches the caller uses, also if the older ones can no longer be read."""
@@ -67,6 +68,7 @@ def test_fp32_is_fp32(case: str) -> None:
     assert (precisions(), older_switches()) == before
 
 
+@pytest.mark.threat(56)
 def test_settings_for_all_operations_still_reach_each_operation() -> None:
     """Also afterwards: inherited settings are not fixed per operation."""
     everywhere, products = places()[0], places()[-1]
@@ -86,6 +88,7 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
+@pytest.mark.threat(56)
 def test_everything_comes_back_after_an_error() -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
@@ -100,6 +103,7 @@ def test_everything_comes_back_after_an_error() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.threat(56)
 def test_weights_trained_under_the_caller_s_autocast_are_not_cached() -> None:
     """Autocast keeps its copies of weights until the outermost one ends: the caller's."""
     layer, x = torch.nn.Linear(4, 4, bias=False), torch.ones(1, 4)
@@ -112,6 +116,7 @@ def test_weights_trained_under_the_caller_s_autocast_are_not_cached() -> None:
         assert layer(x).dtype == torch.float32
 
 
+@pytest.mark.threat(56)
 def test_two_threads_at_once() -> None:
     """The first to enter leaves first, while the other keeps our settings; then the caller's are back."""
     torch.manual_seed(5)
@@ -141,6 +146,7 @@ def test_two_threads_at_once() -> None:
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.threat(56)
 def test_seeds_that_wait_for_cuda_are_the_caller_s() -> None:
     """Torch keeps the last seed until CUDA starts: without a GPU, or before its first use."""
     torch.manual_seed(random.randrange(2**32))
@@ -164,6 +170,7 @@ def test_seeds_of_a_cuda_that_starts_inside_are_the_caller_s() -> None:
     assert torch.equal(torch.rand(3, device="cuda"), torch.rand(3, device="cuda", generator=expected))
 
 
+@pytest.mark.threat(56)
 @pytest.mark.parametrize("callers", [False, True])
 def test_cudnn_benchmark_is_on_only_in_training(callers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In training only; elsewhere results are reproducible."""

@@ -153,7 +153,8 @@ def machine(hardware: Hardware) -> str:
     if hardware.device.type == "cuda":
         processor = torch.cuda.get_device_name()
     else:
-        processor = f"{_cpu_name()}, {hardware.num_threads or torch.get_num_threads()} threads"
+        num_threads = hardware.num_threads or torch.get_num_threads()
+        processor = f"{_cpu_name()}, {num_threads} thread{'s' if num_threads != 1 else ''}"
     return f"{processor}, {hardware.precision}, torch {torch.__version__.split('+')[0]}"
 
 

@@ -163,6 +163,7 @@ def test_evaluate_warns_about_ignored_files(
     assert "test/ has no class folders: ignored" in err
 
 
+@pytest.mark.threat(41)
 @pytest.mark.parametrize("name", ["result.json", "recipe.toml", "model/model.safetensors", "model/config.json"])
 def test_figures_do_not_overwrite_files_of_a_run(run: Run, trained: Path, name: str) -> None:
     before = (trained / name).read_bytes()

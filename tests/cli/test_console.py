@@ -70,6 +70,7 @@ def test_class_names_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in out for name in ("[red]", "[/x]", ":cat:", "two\\nlines"))
 
 
+@pytest.mark.threat(53)
 def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     """One line per image, for any name and class."""
     console.print_predictions([FilePrediction("a\nb\udce9", Prediction("c\nd", 1.0, (("c\nd", 1.0),)))])
@@ -79,6 +80,7 @@ def test_names_of_odd_files_are_escaped(capsys: pytest.CaptureFixture[str]) -> N
 LONG = ("short-haired domestic cat", "a" * 70, "dog")
 
 
+@pytest.mark.threat(53)
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_narrow_terminals_keep_names(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -105,6 +107,7 @@ def test_names_in_a_pipe_are_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert all(any(line.startswith(f" {name} ") for line in lines) for name in LONG)
 
 
+@pytest.mark.threat(59)
 def test_thousands_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     """A line each."""
     names = tuple(f"class {number}" for number in range(1_000))

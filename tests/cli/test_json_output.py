@@ -39,6 +39,7 @@ def test_a_file_and_lines_for_people(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [entry.name for entry in path.parent.iterdir()] == ["output.json"]
 
 
+@pytest.mark.threat(51)
 def test_a_link_is_written_through(tmp_path: Path) -> None:
     """Links to a file, to another link, and to a file that does not exist yet."""
     (tmp_path / "kept").mkdir()
@@ -50,6 +51,7 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["a.json", "b.json"]
 
 
+@pytest.mark.threat(51)
 def test_a_fifo_is_written_into(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -59,6 +61,7 @@ def test_a_fifo_is_written_into(tmp_path: Path) -> None:
     assert fifo.is_fifo()
 
 
+@pytest.mark.threat(51)
 def test_a_device_is_written_into() -> None:
     """/dev/null stays what it is; a full device is a full disk."""
     write_object(Path("/dev/null"))
@@ -67,6 +70,7 @@ def test_a_device_is_written_into() -> None:
         write_object(Path("/dev/full"))
 
 
+@pytest.mark.threat(51)
 @pytest.mark.parametrize("spelling", ["-", "/dev/stdout", "/dev/fd/1"])
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_standard_output_as_a_file(spelling: str, kind: str, tmp_path: Path) -> None:
@@ -93,6 +97,7 @@ def test_the_file_is_written_although_nobody_reads_standard_output(
     assert json.loads((tmp_path / "output.json").read_bytes()) == {"name": "ü"}
 
 
+@pytest.mark.threat(51)
 def test_unwritable_paths_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An existing file too: it is replaced through a temporary file in its folder."""
     with pytest.raises(UsageError, match="a folder, not a writable file"):
@@ -114,6 +119,7 @@ def test_unwritable_paths_are_refused_before_any_work(tmp_path: Path, monkeypatc
     JsonOutput(False, Path("/dev/null"))
 
 
+@pytest.mark.threat(51)
 def test_files_of_a_run_or_model_are_refused_also_through_a_link(trained: Path, tmp_path: Path) -> None:
     for name in ("result.json", "recipe.toml", "metrics.jsonl", "model/config.json", "model/README.md"):
         before = (trained / name).read_bytes()

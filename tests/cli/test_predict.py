@@ -80,6 +80,7 @@ def test_csv_quotes_odd_names(run: Run, trained: Path, picture: Path, here: Path
     assert row["image"] == name
 
 
+@pytest.mark.threat(22)
 @pytest.mark.parametrize("as_csv", ["--csv", "--json"])
 def test_a_bad_file_does_not_stop_the_others(
     run: Run, trained: Path, here: Path, as_csv: str, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +133,7 @@ def test_standard_input(run: Run, trained: Path, here: Path, monkeypatch: pytest
     assert "that is a terminal" in err
 
 
+@pytest.mark.threat(22)
 def test_standard_input_is_limited(run: Run, trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pocket_resnet.data.conversion.MAX_FILE_BYTES", 100)
     standard_input((here / "a.png").read_bytes(), monkeypatch)

@@ -49,6 +49,7 @@ def test_commands_take_addresses(run: Run, trained: Path, picture: Path) -> None
         assert out.replace("hf://ann/tiny", str(trained)) == original[1]
 
 
+@pytest.mark.threat(61)
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [

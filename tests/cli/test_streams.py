@@ -18,6 +18,7 @@ def shell(command: str, folder: Path | None = None, **environment: str) -> subpr
     return subprocess.run(["bash", "-c", line], cwd=folder, env=variables, capture_output=True, check=False)
 
 
+@pytest.mark.threat(53)
 @pytest.mark.parametrize(
     ("command", "code", "out", "err"),
     [
@@ -38,11 +39,13 @@ def test_closed_and_full(command: str, code: int, out: bytes, err: bytes) -> Non
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.threat(53)
 def test_json_stays_alone_where_standard_error_is_closed(tmp_path: Path) -> None:
     done = shell(f"POCKET summary resnet20 --json --out {tmp_path}/output.json 2>&-")
     assert json.loads(done.stdout) == json.loads((tmp_path / "output.json").read_bytes())
 
 
+@pytest.mark.threat(51)
 @pytest.mark.parametrize(
     "arguments", ["summary resnet20", "summary resnet20 --json", "train --help", "--help", "data digits"]
 )
@@ -52,6 +55,7 @@ def test_a_closed_pipe_on_standard_output_exits_with_141(arguments: str) -> None
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.threat(51)
 def test_a_closed_pipe_on_standard_error_does_not_stop_training(tmp_path: Path) -> None:
     """The run ends as usual; then its result cannot be printed."""
     words = "--data digits --min-steps 0 --epochs 2 --batch-size 64 --validate-every 1 --no-report --run r"
@@ -80,6 +84,7 @@ def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.threat(53)
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_every_row_is_kept(encoding: str, predicted: Path) -> None:
     """Names that the output's encoding lacks, or that are not text, are escaped."""
@@ -93,6 +98,7 @@ def test_every_row_is_kept(encoding: str, predicted: Path) -> None:
     assert names == [b"caf\xe9.png", b"new\nline.png", "ü🦉.png".encode()]
 
 
+@pytest.mark.threat(53)
 def test_errors_and_help_in_ascii(predicted: Path) -> None:
     done = shell("POCKET predict r $'none\\xe9' ü.png", predicted, PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 3
@@ -104,6 +110,7 @@ def test_errors_and_help_in_ascii(predicted: Path) -> None:
         assert done.stdout.isascii()
 
 
+@pytest.mark.threat(53)
 def test_a_path_that_a_recipe_cannot_hold(tmp_path: Path) -> None:
     """TOML is UTF-8, so training refuses the path before any work; `data` still describes such a folder."""
     from PIL import Image

@@ -56,6 +56,7 @@ def test_pixels_half_written_by_a_killed_process_are_removed(make_folder: Any) -
     assert foreign.exists()
 
 
+@pytest.mark.threat(70)
 @pytest.mark.parametrize("how", ["written over", "replaced"])
 def test_changed_image_of_the_same_size_and_time_is_read_again(how: str, make_folder: Any) -> None:
     """The new pixels are used; `verify` on the source opened before names the file."""
@@ -91,6 +92,7 @@ def kept(root: Path) -> set[str]:
     return {path.parent.name for path in (root.parent / "data" / "folders").glob("*/images.npy")}
 
 
+@pytest.mark.threat(70)
 def test_cache_size_is_bounded(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -119,6 +121,7 @@ def test_cache_size_is_bounded(
     assert torch.equal(opened(roots[0]).split("all").images_NCHW, images_NCHW)
 
 
+@pytest.mark.threat(70)
 def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder({"a": 4})
     gone = root.parent / "data" / "folders" / "other" / "images.npy"
@@ -126,6 +129,7 @@ def test_pixels_that_another_process_removes_meanwhile(make_folder: Any, monkeyp
     assert len(opened(root).split("all")) == 4
 
 
+@pytest.mark.threat(70)
 def test_a_data_set_larger_than_the_limit_is_cached(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -164,6 +168,7 @@ def test_damaged_index_is_ignored(make_folder: Any) -> None:
         assert opened(root).fingerprint == before
 
 
+@pytest.mark.threat(13)
 def test_data_folder_that_cannot_be_written(make_folder: Any, tmp_path: Path) -> None:
     root = make_folder({"a": 4})
     (tmp_path / "file").write_text("in the way")

@@ -79,6 +79,7 @@ def test_data_dir_may_be_the_folder_itself_and_binary_comes_first(cifar10: Any, 
     assert len(open_source("cifar10", data_dir=tmp_path / FOLDERS[1]).split("val")) == 10
 
 
+@pytest.mark.threat(26)
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None:
     """Exit code 3."""
@@ -97,6 +98,7 @@ def test_wrong_md5_shows_both(cifar10: Any, tmp_path: Path, folder: str) -> None
     assert raised.value.exit_code == 3
 
 
+@pytest.mark.threat(70)
 def test_md5_is_checked_once_and_by_verify(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = cifar10.write(tmp_path, FOLDERS[0])
     open_source("cifar10", data_dir=tmp_path).split("train")
@@ -127,6 +129,7 @@ def test_damaged_record_of_checks_is_ignored(cifar10: Any, tmp_path: Path) -> No
     assert len(json.loads((folder / ".verified.json").read_text())) == 5
 
 
+@pytest.mark.threat(13)
 def test_read_only_folder_works(cifar10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that are already there can be used."""
 
@@ -163,6 +166,7 @@ def test_first_seen_md5_is_recorded_where_none_is_published(cifar100: Any, tmp_p
         open_source("cifar100", data_dir=tmp_path).split("train")
 
 
+@pytest.mark.threat(26)
 def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
     """A file cut between two records, where no MD5 is published."""
     path = cifar100.write(tmp_path, "cifar-100-binary") / "train.bin"
@@ -174,6 +178,7 @@ def test_too_few_or_many_images(cifar100: Any, tmp_path: Path) -> None:
             open_source("cifar100", data_dir=tmp_path).split("train")
 
 
+@pytest.mark.threat(40)
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_training_splits_never_open_the_test_file(cifar10: Any, tmp_path: Path, folder: str) -> None:
     cifar10.write(tmp_path, folder)

@@ -72,6 +72,7 @@ def test_remains_of_a_killed_process_are_removed(cifar10: Any, tmp_path: Path) -
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
+@pytest.mark.threat(26)
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize("number", [0, 1])
 def test_wrong_archive_put_there_by_hand_stays(
@@ -100,6 +101,7 @@ def test_wrong_archive_put_there_by_hand_stays(
     server.server_close()
 
 
+@pytest.mark.threat(26)
 def test_wrong_file_put_there_by_hand_stays(cifar10: Any, tmp_path: Path) -> None:
     """A test batch without the other files, while the archive is unpacked beside it."""
     folder = tmp_path / FOLDERS[1]

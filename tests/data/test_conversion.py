@@ -63,6 +63,7 @@ CONVERTED: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.threat(57)
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_converted(kind: str) -> None:
     """Twice, because conversion does not consume the caller's object."""
@@ -77,6 +78,7 @@ def test_half_precision_is_near() -> None:
         assert np.abs(pixels_HWC.astype(int) - RGB).max() <= 1
 
 
+@pytest.mark.threat(57)
 def test_paths_and_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(encoded())
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -98,6 +100,7 @@ def test_a_pillow_image_stays_as_it_is(tmp_path: Path) -> None:
     assert np.abs(pixels_HWC.astype(int) - pixels(tmp_path / "turned.jpg", SIZE)).mean() < 5  # which is drafted
 
 
+@pytest.mark.threat(57)
 def test_16_bit_grey_of_an_opened_picture(tmp_path: Path) -> None:
     """Equal to reading its file, even if only the format states the depth."""
     deep = Image.fromarray(GREY.astype(np.uint16) * 256)
@@ -139,6 +142,7 @@ REFUSED: dict[str, Any] = {
 }
 
 
+@pytest.mark.threat(57)
 @pytest.mark.parametrize("kind", REFUSED)
 def test_refused(kind: str) -> None:
     """One line on the problem, and one on what is accepted."""
@@ -166,6 +170,7 @@ class Column:
         return iter(self.values)
 
 
+@pytest.mark.threat(57)
 def test_one_or_several() -> None:
     paths = ["a.png", "b.png"]
     for images in (

@@ -37,6 +37,7 @@ def test_plain_folder(make_folder: Any, logged: pytest.LogCaptureFixture) -> Non
         source.split("test")
 
 
+@pytest.mark.threat(19)
 def test_given_parts_are_matched_by_name(make_folder: Any) -> None:
     """Mapped by name."""
     root = parts(make_folder, "p", train={"a": 3, "b": 1}, val={"b": 2, "a": 1}, test={"a": 1, "b": 4})
@@ -48,6 +49,7 @@ def test_given_parts_are_matched_by_name(make_folder: Any) -> None:
         source.split("all")
 
 
+@pytest.mark.threat(19)
 def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
     """Val misses a class or adds one, or a class is empty; refused with the class named."""
     cases = {
@@ -66,6 +68,7 @@ def test_parts_that_contradict_are_refused(make_folder: Any) -> None:
         opened(make_folder({"a/only deeper": 1}, name="p2") / "a" / "only deeper")
 
 
+@pytest.mark.threat(19)
 def test_empty_classes_are_all_listed(make_folder: Any) -> None:
     root = make_folder({"a": 1, "b": 0, "c": 0})
     (root / "b" / ".DS_Store").write_bytes(b"x")
@@ -78,6 +81,7 @@ def test_a_class_may_be_called_train(make_folder: Any) -> None:
     assert opened(make_folder({"train": 2, "bus": 2})).class_names == ("bus", "train")
 
 
+@pytest.mark.threat(19)
 def test_class_of_one_image_is_trained_on_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Named, because it has no validation image."""
     source = opened(make_folder({"a": 1, "b": 5}))
@@ -89,6 +93,7 @@ def test_class_of_one_image_is_trained_on_and_named(make_folder: Any, logged: py
         alone.split("val")
 
 
+@pytest.mark.threat(44)
 def test_cut_is_stable_under_renaming_and_adding(make_folder: Any) -> None:
     root = make_folder({"a": 40})
     held = {image.numpy().tobytes() for image in opened(root).split("val").images_NCHW}
@@ -109,6 +114,7 @@ def test_fingerprint_is_of_content_names_and_size(make_folder: Any, tmp_path: Pa
     assert opened(root).fingerprint != before
 
 
+@pytest.mark.threat(40)
 def test_training_splits_never_open_test_files(make_folder: Any) -> None:
     root = parts(make_folder, "p", train={"a": 5, "b": 5}, test={"a": 2, "b": 2})
     with watch_opens() as paths:
@@ -122,6 +128,7 @@ def test_training_splits_never_open_test_files(make_folder: Any) -> None:
         assert any(path.startswith(f"{root}/test/a/") for path in paths)
 
 
+@pytest.mark.threat(21)
 def test_odd_names_work(make_folder: Any) -> None:
     """Unicode, spaces, newlines and long names."""
     names = ["ünïcödé 猫", "two words", "new\nline", "x" * 200, "-rf", "a'b\"c"]
@@ -133,6 +140,7 @@ def test_odd_names_work(make_folder: Any) -> None:
     assert len(opened(root).split("all")) == 13
 
 
+@pytest.mark.threat(21)
 def test_names_that_are_no_text(make_folder: Any) -> None:
     """Allowed for files, refused for classes, because a model's card is text."""
     root = make_folder({"a": 2, "b": 2})
@@ -144,6 +152,7 @@ def test_names_that_are_no_text(make_folder: Any) -> None:
         opened(root)
 
 
+@pytest.mark.threat(21)
 @pytest.mark.timeout(20)
 def test_links_fifos_and_hidden_files(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Loops, escapes and FIFOs are skipped, reported and never waited for."""
@@ -170,6 +179,7 @@ def test_links_fifos_and_hidden_files(make_folder: Any, logged: pytest.LogCaptur
         assert what in logged.messages[1]
 
 
+@pytest.mark.threat(22)
 def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Content decides; text, empty and truncated files are refused."""
     root = make_folder({"a": 3, "b": 3})
@@ -191,6 +201,7 @@ def test_all_bad_files_are_in_one_report(make_folder: Any, monkeypatch: pytest.M
         opened(root)
 
 
+@pytest.mark.threat(25)
 def test_duplicates_are_counted(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     root = parts(make_folder, "p", train={"a": 3, "b": 3}, val={"a": 2, "b": 2})
     shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")

@@ -45,6 +45,7 @@ FILES = {
 }
 
 
+@pytest.mark.threat(22)
 @pytest.mark.parametrize("name", FILES)
 def test_named(name: str) -> None:
     for content in FILES[name]:
@@ -52,6 +53,7 @@ def test_named(name: str) -> None:
             decode(content, 8)
 
 
+@pytest.mark.threat(22)
 @pytest.mark.parametrize(("kind", "name", "feature"), [("AVIF", "AVIF", "avif"), ("JPEG2000", "JPEG 2000", "jpg_2000")])
 def test_real_files_are_named(kind: str, name: str, feature: str) -> None:
     if not features.check(feature):

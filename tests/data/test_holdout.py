@@ -33,6 +33,7 @@ def test_every_class_has_training_and_if_possible_validation_images(classes: Cla
         assert shared or bool(val) == (len(set(contents)) > 1)
 
 
+@pytest.mark.threat(44)
 @given(CLASSES, CLASSES)
 def test_growth_moves_only_the_named_exceptions(classes: Classes, more: Classes) -> None:
     grown = {name: contents + more.get(name, []) for name, contents in classes.items()} | {
@@ -67,6 +68,7 @@ def images(source: Source, which: Any) -> set[bytes]:
     return {image.numpy().tobytes() for image in source.split(which).images_NCHW}
 
 
+@pytest.mark.threat(44)
 @pytest.mark.parametrize("seed", range(2))
 def test_folder_that_grows(make_folder: Any, seed: int) -> None:
     """From 40 to 160 images a class no validation image becomes a training image or the other way round."""
@@ -90,6 +92,7 @@ def test_class_too_small_for_the_rule_is_named(make_folder: Any, logged: pytest.
     assert len(source.split("val").labels_N) > 1
 
 
+@pytest.mark.threat(44)
 def test_copies_are_on_one_side(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Of each image another one, in the other class too."""
     root = make_folder({"a": 20, "b": 20})

@@ -34,6 +34,7 @@ def test_jpeg() -> None:
     assert np.abs(decode(encoded(flat, "JPEG", quality=95)).astype(int) - flat).max() <= 2
 
 
+@pytest.mark.threat(24)
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_grey_and_deep_grey_are_scaled(kind: str) -> None:
     """Grey of 8 and 16 bits."""
@@ -42,6 +43,7 @@ def test_grey_and_deep_grey_are_scaled(kind: str) -> None:
     np.testing.assert_array_equal(decode(encoded(GREY.astype(np.uint16) * 257, kind)), expected)
 
 
+@pytest.mark.threat(24)
 def test_deep_colour_is_scaled() -> None:
     """Colour of 16 bits."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in RGB.astype(np.uint16) * 257)
@@ -53,6 +55,7 @@ def test_one_bit() -> None:
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(bits)))[..., 1], bits * 255)
 
 
+@pytest.mark.threat(24)
 def test_alpha_lies_over_white() -> None:
     """RGBA, and grey with alpha."""
     alpha = RGB[..., 2]
@@ -63,6 +66,7 @@ def test_alpha_lies_over_white() -> None:
     assert np.abs(decode(encoded(grey_alpha)) - expected).max() <= 1
 
 
+@pytest.mark.threat(24)
 def test_palette_with_and_without_transparency() -> None:
     """Palettes."""
     picture = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2), "L").convert("P")
@@ -85,6 +89,7 @@ def test_one_transparent_grey_becomes_white(depth: int) -> None:
     assert decoded[..., 0].tolist() == [[0, 255], [200, 255]]
 
 
+@pytest.mark.threat(24)
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk(kind: str) -> None:
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
@@ -92,6 +97,7 @@ def test_cmyk(kind: str) -> None:
     assert np.abs(decode(encoded(cyan, kind, **options)).astype(int) - (0, 255, 255)).max() <= 3
 
 
+@pytest.mark.threat(24)
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_first_frame(kind: str) -> None:
     """Animations."""
@@ -101,6 +107,7 @@ def test_first_frame(kind: str) -> None:
     assert (decode(content) == (255, 0, 0)).all()
 
 
+@pytest.mark.threat(24)
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(kind: str, orientation: int) -> None:
@@ -162,12 +169,14 @@ def test_draft_of_a_large_jpeg_is_close_to_the_full_decode() -> None:
     assert np.abs(decode(encoded(picture, "JPEG", quality=95), 16).astype(int) - np.asarray(full)).max() <= 4
 
 
+@pytest.mark.threat(23)
 @pytest.mark.parametrize("size", [None, 1, 32])
 def test_one_pixel(size: int | None) -> None:
     """1 x 1 works."""
     assert (decode(encoded(np.full((1, 1, 3), 77, np.uint8)), size) == 77).all()
 
 
+@pytest.mark.threat(22)
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG"])
 def test_content_decides_the_format_and_truncated_files_are_refused(kind: str, tmp_path: Path) -> None:
     """Wrong extension; no grey fill at any truncation."""
@@ -183,6 +192,7 @@ def test_content_decides_the_format_and_truncated_files_are_refused(kind: str, t
         np.testing.assert_array_equal(cut, whole)
 
 
+@pytest.mark.threat(22, 23)
 @pytest.mark.parametrize(
     ("content", "what"),
     [

@@ -16,6 +16,7 @@ from pocket_resnet.data import image as image_module
 from pocket_resnet.data.image import ImageError, decode, read_file
 
 
+@pytest.mark.threat(23)
 def test_too_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_module, "MAX_NUM_FRAMES", 2)
     frames = [Image.new("RGB", (2, 2), colour) for colour in ("red", "lime", "blue")]
@@ -23,6 +24,7 @@ def test_too_many_frames(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
 
 
+@pytest.mark.threat(21)
 def test_odd_files_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FIFOs and devices are no images."""
     os.mkfifo(tmp_path / "fifo")
@@ -80,6 +82,7 @@ def test_a_small_file_takes_little_memory(picture: Path) -> None:
     assert peak < 100_000
 
 
+@pytest.mark.threat(23)
 def test_refusals_take_less_than_100_mb(tmp_path: Path) -> None:
     """A process of its own that does nothing else; getrusage would start from the peak of this one."""
     for number, content in enumerate(crafted_headers()):

@@ -41,6 +41,7 @@ def encoded(image: Image.Image, **options: Any) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.threat(47)
 @pytest.mark.parametrize("size", [None, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_inside_is_refused(kind: str, size: int | None) -> None:
@@ -60,6 +61,7 @@ def test_damage_inside_is_refused(kind: str, size: int | None) -> None:
             pytest.fail(f"{name}: {decode(bad, size).shape}")
 
 
+@pytest.mark.threat(47)
 @pytest.mark.parametrize("size", [None, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_with_complete_scans_are_used(kind: str, size: int | None) -> None:
@@ -75,6 +77,7 @@ def with_version(content: bytes, version: bytes) -> bytes:
     return content[:at] + version + content[at + 2 :]
 
 
+@pytest.mark.threat(47)
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_bytes_outside_of_the_picture_do_not_matter(kind: str) -> None:
     """An unknown JFIF version, stray bytes in the header or before the end marker; all at once too."""
@@ -95,6 +98,7 @@ def test_odd_bytes_outside_of_the_picture_do_not_matter(kind: str) -> None:
         np.testing.assert_array_equal(decode(same), whole)
 
 
+@pytest.mark.threat(47)
 @pytest.mark.parametrize("kind", KINDS)
 def test_stray_bytes_do_not_hide_damage(kind: str) -> None:
     """Bytes that damage leaves before the end marker do not count as stray bytes."""
@@ -112,6 +116,7 @@ def test_stray_bytes_do_not_hide_damage(kind: str) -> None:
             decode(bad)
 
 
+@pytest.mark.threat(47)
 @pytest.mark.parametrize("kind", ["baseline", "progressive"])
 def test_truncated_anywhere(kind: str) -> None:
     """Refused, also between two scans of a progressive file, unless only the end marker is missing."""
@@ -127,6 +132,7 @@ def test_truncated_anywhere(kind: str) -> None:
     assert num_whole >= 2
 
 
+@pytest.mark.threat(47)
 def test_unknown_chroma_sampling_is_named() -> None:
     """It is not damage: one colour has half the columns, the other half the rows."""
     content = bytearray(encoded(picture(), subsampling=0))
@@ -180,6 +186,7 @@ def grey(width: int, height: int) -> bytes:
     return small[: frame + 5] + dimensions + small[frame + 9 : scan] + blocks + END
 
 
+@pytest.mark.threat(48)
 def test_limits_of_large_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded at a scale that keeps them within the limit for pixels."""
     content, progressive = grey(640, 320), encoded(picture(320, 640), progressive=True)
@@ -196,6 +203,7 @@ def test_limits_of_large_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(content, 8)
 
 
+@pytest.mark.threat(48)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_a_phones_108_megapixels_take_little_memory(tmp_path: Path) -> None:
     (tmp_path / "phone.jpg").write_bytes(grey(12_000, 9_024))

@@ -39,6 +39,7 @@ def counts(layout: Layout) -> dict[str, dict[str, int]]:
     return {split: {name: len(images) for name, images in classes.items()} for split, classes in layout.splits.items()}
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -92,6 +93,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
 }
 
 
+@pytest.mark.threat(45, 50)
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_with_a_hint(build: Any, case: str) -> None:
     """Ambiguous or too deeply nested layouts; the hint shows a clear one."""
@@ -102,6 +104,7 @@ def test_refused_with_a_hint(build: Any, case: str) -> None:
     assert hint in str(raised.value.hint)
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize("folders", [["train/cat", "train/dog"], ["cat", "dog"]])
 @pytest.mark.parametrize("name", ["test", "Testing", "test/"])
 def test_flat_test_folder_is_left_out(
@@ -113,6 +116,7 @@ def test_flat_test_folder_is_left_out(
     assert logged.messages == [f"{name.strip('/')}/ has no class folders: ignored"]
 
 
+@pytest.mark.threat(45)
 @pytest.mark.parametrize("name", ["test", "Testing"])
 def test_test_folder_with_one_unknown_folder_is_left_out(
     build: Any, name: str, logged: pytest.LogCaptureFixture
@@ -126,12 +130,14 @@ def test_test_folder_with_one_unknown_folder_is_left_out(
             read(build(f"{name}/more", wrong))
 
 
+@pytest.mark.threat(59)
 def test_many_classes_are_not_all_listed(build: Any) -> None:
     root = build("train/cat", "train/dog", *(f"val/{number:03}" for number in range(100)))
     with pytest.raises(DataError, match=r"does not have: 000, .*, 019, … and 80 more; classes of train/ missing"):
         read(root)
 
 
+@pytest.mark.threat(45)
 def test_a_class_may_be_called_train(build: Any, logged: pytest.LogCaptureFixture) -> None:
     layout = read(build("bus", "train"))
     assert counts(layout) == {"train": {"bus": 2, "train": 2}}
@@ -139,11 +145,13 @@ def test_a_class_may_be_called_train(build: Any, logged: pytest.LogCaptureFixtur
     assert logged.messages == ["train/ has no class folders: used as a class"]
 
 
+@pytest.mark.threat(45)
 def test_one_class_with_images_at_any_depth(build: Any) -> None:
     for folders in (["cat"], ["cat/one/deeper"], ["cat", "cat/one", "cat/two"]):
         assert list(read(build(*folders)).splits["train"]) == ["cat"]
 
 
+@pytest.mark.threat(50)
 def test_unicode_forms_are_matched(build: Any, logged: pytest.LogCaptureFixture) -> None:
     """Val/ has another form than train/; train's is the class."""
     layout = read(build(f"train/{NFD}", f"val/{NFC}", f"test/{NFD}"))
@@ -153,6 +161,7 @@ def test_unicode_forms_are_matched(build: Any, logged: pytest.LogCaptureFixture)
     assert logged.messages == [f"matched despite different Unicode forms in val/: {NFD}"]
 
 
+@pytest.mark.threat(49)
 def test_links_are_named_where_a_class_is_empty(build: Any, tmp_path: Path) -> None:
     """Because its links leave the data set."""
     root = build("cat", "dog/")
@@ -173,6 +182,7 @@ def test_links_are_named_where_a_class_is_empty(build: Any, tmp_path: Path) -> N
         read(root)
 
 
+@pytest.mark.threat(59)
 def test_4000_classes_are_looked_through_once(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """20,000 files; each folder is read a fixed number of times."""
     root = build("first")

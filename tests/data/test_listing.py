@@ -38,6 +38,7 @@ def messages(logged: pytest.LogCaptureFixture) -> list[str]:
     return [message for message in logged.messages if "may switch between" not in message]
 
 
+@pytest.mark.threat(46)
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_remains_of_systems(make_folder: Any, split: str, logged: pytest.LogCaptureFixture) -> None:
     """At every depth, they are neither images nor classes, and not reported."""
@@ -69,6 +70,7 @@ OURS = {
 }
 
 
+@pytest.mark.threat(46)
 @pytest.mark.parametrize("beside", ["", "train/", "train/cat/"])
 @pytest.mark.parametrize("name", OURS)
 def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytest.LogCaptureFixture) -> None:
@@ -84,11 +86,13 @@ def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytes
     assert len(Listing(root.resolve()).files()) == 6
 
 
+@pytest.mark.threat(46)
 def test_a_class_may_be_called_runs(make_folder: Any) -> None:
     """A name alone decides nothing."""
     assert opened(make_folder({"runs": 2, "models/deeper": 2, "cache": 2})).class_names == ("cache", "models", "runs")
 
 
+@pytest.mark.threat(46)
 @pytest.mark.parametrize(
     "path", ["recipe.toml", "model.safetensors", "report.html", "report.html plots/1.png", "recipe.toml checkpoints/1"]
 )
@@ -104,6 +108,7 @@ def test_a_class_with_a_file_named_like_ours_stays(make_folder: Any, path: str) 
         opened(root).split("all")
 
 
+@pytest.mark.threat(49)
 def test_links_inside_the_data_set_are_followed(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Images, folders of images, class folders, a split, and the data set."""
     root = make_folder({"train/cat": 3, "train/dog": 2, "more/a": 2}, name="real")
@@ -122,6 +127,7 @@ def test_links_inside_the_data_set_are_followed(make_folder: Any, logged: pytest
         logged.clear()
 
 
+@pytest.mark.threat(49)
 @pytest.mark.timeout(20)
 def test_other_links_are_counted_and_named(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Links that leave the data set are not followed; loops end."""
@@ -151,6 +157,7 @@ def test_other_links_are_counted_and_named(make_folder: Any, logged: pytest.LogC
         assert f"{path} ({why})" in logged.messages[1]
 
 
+@pytest.mark.threat(49)
 def test_a_folder_reached_twice_counts_once(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """Within a class."""
     root = make_folder({"cat": 2, "cat/deeper": 2, "dog": 2})
@@ -160,6 +167,7 @@ def test_a_folder_reached_twice_counts_once(make_folder: Any, logged: pytest.Log
     assert "already listed" in logged.messages[0]
 
 
+@pytest.mark.threat(49)
 def test_a_link_beside_its_target_changes_nothing(make_folder: Any, logged: pytest.LogCaptureFixture) -> None:
     """For any link name and depth, the folder keeps its own name."""
     root = make_folder({"cat": 2, "cat/deep/deeper": 2, "dog": 2})

@@ -62,6 +62,7 @@ def test_the_dropped_image_is_another_one_each_epoch() -> None:
     assert len({int(epoch_order(11, 0, epoch)[-1]) for epoch in range(20)}) > 3
 
 
+@pytest.mark.threat(15)
 def test_batch_beyond_the_data() -> None:
     assert steps_of(5, 5).per_epoch == 1
     with pytest.raises(UsageError, match="batch_size 6 exceeds the 5 training images"):

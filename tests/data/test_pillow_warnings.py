@@ -6,12 +6,14 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import pytest
 from PIL import Image
 
 from pocket_resnet.data import pillow_warnings
 from pocket_resnet.data.image import decode
 
 
+@pytest.mark.threat(56)
 def test_the_callers_filters_are_restored_in_any_order() -> None:
     """Of decoders in several threads too, whose calls overlap."""
     before, order = list(warnings.filters), threading.Barrier(2, timeout=10)

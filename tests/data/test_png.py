@@ -42,6 +42,7 @@ METADATA: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.threat(48)
 @pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
 @pytest.mark.parametrize("kind", METADATA)
 def test_metadata_do_not_matter(kind: str, before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +51,7 @@ def test_metadata_do_not_matter(kind: str, before: bytes, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(decode(with_chunk(encoded(Image.fromarray(RGB)), METADATA[kind](), before)), RGB)
 
 
+@pytest.mark.threat(48)
 def test_chunks_of_the_picture_are_kept() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -61,6 +63,7 @@ def test_chunks_of_the_picture_are_kept() -> None:
     assert decode(content)[..., 0].tolist() == [[9, 255], [9, 9]]
 
 
+@pytest.mark.threat(47)
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"tRNS", b"IDAT"])
 def test_damage_of_the_picture_is_refused(name: bytes) -> None:
     """With long metadata too."""

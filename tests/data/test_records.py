@@ -51,6 +51,7 @@ def test_a_pickle_of_python_2_and_numpy_1() -> None:
     assert labels.tolist() == [7]
 
 
+@pytest.mark.threat(26)
 @pytest.mark.parametrize(("cut", "record"), [(1, 3), (3074, 2), (4 * 3073, 0)])
 def test_cut_short_names_the_record(cut: int, record: int) -> None:
     with pytest.raises(DataError, match=f"some.bin: cut short: record {record} has"):
@@ -62,6 +63,7 @@ def test_any_number_of_whole_records_is_read() -> None:
     assert len(parse_binary(BINARY[:-3073], 10, "x", num_label_bytes=1)[1]) == 3
 
 
+@pytest.mark.threat(26)
 def test_label_out_of_range_names_file_and_record() -> None:
     """In both formats, exit code 3."""
     content = bytearray(BINARY)
@@ -83,6 +85,7 @@ class Sentinel:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.threat(29)
 def test_malicious_pickles_are_refused_and_nothing_runs(tmp_path: Path) -> None:
     for content in (
         pickled(extra=Sentinel(tmp_path / "ran")),

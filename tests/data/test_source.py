@@ -22,6 +22,7 @@ def test_digits_splits() -> None:
     assert source.mean == channel_statistics(source.split("train").images_NCHW)[0]
 
 
+@pytest.mark.threat(40)
 def test_training_splits_never_touch_the_test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(_: Digits) -> None:
@@ -49,6 +50,7 @@ def test_unknown_names(tmp_path: Path) -> None:
         open_source("digits", image_size=28)
 
 
+@pytest.mark.threat(42)
 @pytest.mark.parametrize("name", ["digits", "cifar10", "auto"])
 def test_a_name_with_a_slash_is_a_folder(
     name: str, make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -66,6 +68,7 @@ def test_a_name_with_a_slash_is_a_folder(
         open_source("~no-such-user/x")
 
 
+@pytest.mark.threat(42)
 def test_folder_beside_a_built_in_name_is_mentioned(
     make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any, logged: pytest.LogCaptureFixture
 ) -> None:

@@ -98,9 +98,9 @@ def test_the_first_commands(
     monkeypatch.chdir(tmp_path)
     draw(Path("pictures"), 0, 30)
     draw(Path("new-pictures"), 30, 3)
-    *first, server = commands("# Your own pictures")
+    *first, server = commands("# Your own images")
     assert [words[1] for words in first] == ["data", "train", "evaluate", "export"]
-    for words in [*first, commands("## Classify many pictures")[0]]:
+    for words in [*first, commands("## Classify many images")[0]]:
         code, _, error = run(*words[1:], *(SHORTER if words[1] == "train" else ()))
         assert code == 0, error
     card = load_card(Path("runs/latest"))

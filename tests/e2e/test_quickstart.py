@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TRAIN = (
     "fast --data digits --min-steps 0 --epochs 2 --batch-size 256 --model.widths 8 16 16 --model.stem-width 8"
@@ -22,6 +24,7 @@ def quickstart(folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.threat(41)
 def test_twice_and_after_interruptions(tmp_path: Path) -> None:
     evaluation = tmp_path / "runs" / "quickstart" / "latest" / "evaluation.json"
     output = quickstart(tmp_path)

@@ -157,6 +157,7 @@ def test_the_same_model_gives_the_same_file(exports: dict[str, Exported], digits
     assert again.file.read_bytes() == exports["int8"].file.read_bytes()
 
 
+@pytest.mark.threat(32)
 def test_a_file_that_computes_something_else_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_file_that_computes_something_else_is_not_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.threat(32)
 def test_a_file_that_prepares_pictures_otherwise_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

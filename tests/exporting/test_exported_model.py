@@ -118,6 +118,7 @@ def test_exported_files_are_opened(name: str, exports: dict[str, Exported]) -> N
     np.testing.assert_array_equal(probabilities_NK.argmax(1), logits_NK.argmax(1))
 
 
+@pytest.mark.threat(31)
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_files_are_refused(
     case: str, exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -149,6 +150,7 @@ def test_unchecked_fields_are_dropped(
     assert [*given, exported.content] == [content, content]
 
 
+@pytest.mark.threat(31)
 def test_large_files_are_refused(exports: dict[str, Exported], monkeypatch: pytest.MonkeyPatch) -> None:
     """Before they are read."""
     monkeypatch.setattr(exported_model, "MAX_FILE_BYTES", 100)
@@ -156,6 +158,7 @@ def test_large_files_are_refused(exports: dict[str, Exported], monkeypatch: pyte
         open_exported(exports["fp32"].file)
 
 
+@pytest.mark.threat(31)
 def test_files_that_are_not_onnx(exports: dict[str, Exported], tmp_path: Path) -> None:
     """Also a pickle, and a FIFO, which is not waited for."""
     file, content = tmp_path / "model.onnx", Path(exports["int8"].file).read_bytes()
@@ -171,6 +174,7 @@ def test_files_that_are_not_onnx(exports: dict[str, Exported], tmp_path: Path) -
         open_exported(tmp_path / "none.onnx")
 
 
+@pytest.mark.threat(31)
 def test_a_model_that_onnxruntime_cannot_run(exports: dict[str, Exported], tmp_path: Path) -> None:
     """Every operator is valid by itself, but the shapes do not agree."""
     model = onnx.load(exports["fp32"].file)

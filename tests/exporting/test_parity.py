@@ -17,6 +17,7 @@ SAME = Comparison(
 )
 
 
+@pytest.mark.threat(32)
 @pytest.mark.parametrize(
     ("precision", "changes"),
     [
@@ -30,6 +31,7 @@ def test_within_the_limits(precision: Precision, changes: dict[str, float]) -> N
     check(replace(SAME, **changes), precision)
 
 
+@pytest.mark.threat(32)
 @pytest.mark.parametrize(
     ("precision", "changes"),
     [

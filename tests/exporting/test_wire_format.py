@@ -41,6 +41,7 @@ def test_the_limit_counts_all_fields(monkeypatch: pytest.MonkeyPatch) -> None:
         check_num_fields(model.SerializeToString())
 
 
+@pytest.mark.threat(31)
 def test_a_bomb_is_not_parsed() -> None:
     """Two bytes for each of 4 million empty operators, which take 600 MB when parsed."""
     num_operators = 4 * 2**20
@@ -49,6 +50,7 @@ def test_a_bomb_is_not_parsed() -> None:
         check_num_fields(content)
 
 
+@pytest.mark.threat(31)
 def test_damaged() -> None:
     """What the count refuses as damaged, protobuf refuses too."""
     content = small_model().SerializeToString()

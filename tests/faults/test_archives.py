@@ -38,6 +38,7 @@ def try_to_extract(folder: Path, content: bytes, name: str = "data/a.bin") -> Pa
     return folder / "in" / "a.bin"
 
 
+@pytest.mark.threat(28)
 def test_only_expected_files_are_written(tmp_path: Path) -> None:
     """Other members of the archive are not extracted."""
     path = try_to_extract(tmp_path, pack(entry("data/other.bin"), entry("b.html")))
@@ -62,6 +63,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.threat(28)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
     """And nothing is written, neither inside nor outside."""
@@ -72,6 +74,7 @@ def test_attack_is_refused(attack: str, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["in", "some.tar.gz", "x"]
 
 
+@pytest.mark.threat(28)
 def test_claimed_sizes_are_refused(tmp_path: Path) -> None:
     """Bombs by their header; what they cost is measured in test_limits.py."""
     for number, (kind, size) in enumerate([(tarfile.REGTYPE, 10**13), (tarfile.XHDTYPE, 2**33), (b"L", 2**33)]):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STATE = """
 import ctypes, hashlib, json, logging, os, random, signal, sys, warnings
 from pathlib import Path
@@ -111,6 +113,7 @@ def program(code: str, folder: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.threat(56)
 def test_the_caller_s_settings_are_the_same_afterwards(tmp_path: Path) -> None:
     """Also after a training that failed; gradients, filters, generators, handlers and freed memory included."""
     done = program(STATE + UNUSUAL + USE + COMPARE, tmp_path)
@@ -148,12 +151,14 @@ for name in ("no_grad()", "inference_mode()", "autocast('cpu')", "device('meta')
 )
 
 
+@pytest.mark.threat(56)
 def test_the_caller_s_settings_change_no_result(tmp_path: Path) -> None:
     """Weights, figures and pictures are equal; also inside torch's modes such as no_grad."""
     done = program(STATE + "torch.set_num_threads(1)" + USE + RESULTS, tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.threat(56)
 def test_settings_of_matplotlib_do_not_reach_a_report(tmp_path: Path) -> None:
     """From a file or the environment, as notebooks pass them to commands; LaTeX is not needed."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\nsavefig.transparent: True\n")

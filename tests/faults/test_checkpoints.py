@@ -68,6 +68,7 @@ def test_nothing_saved_yet(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path / "none") is None
 
 
+@pytest.mark.threat(7)
 def test_newest_by_number(tmp_path: Path) -> None:
     """10 comes after 9, and 1,000,000, which is longer than the padding, after 999,999."""
     save(tmp_path, 9, 10, 999_999, 1_000_000)
@@ -84,6 +85,7 @@ def test_prune_keeps_the_newest_that_count(tmp_path: Path) -> None:
     assert [path.name for path in newest_first(tmp_path)] == ["step-000011", "step-000010"]
 
 
+@pytest.mark.threat(6)
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("damage", ["deleted", "cut", "emptied", "a folder"])
 def test_a_damaged_checkpoint_is_named_and_skipped(
@@ -110,6 +112,7 @@ def test_a_damaged_checkpoint_is_named_and_skipped(
     assert raised.value.exit_code == 4
 
 
+@pytest.mark.threat(6)
 def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     """100 random bits of each file that the sums cover; the file is named."""
     draws = random.Random(0)
@@ -127,6 +130,7 @@ def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     assert checkpoint.load(new)[0].step == 2
 
 
+@pytest.mark.threat(6)
 def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
     """A bit flipped in SHA256SUMS itself is refused or changes nothing."""
     draws = random.Random(1)
@@ -140,6 +144,7 @@ def test_flipped_sums_never_give_wrong_tensors(tmp_path: Path) -> None:
             assert checkpoint.load(path)[1]["a"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.threat(6)
 def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
     train_tiny: Callable[..., Result], checkpoints: Path, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -156,6 +161,7 @@ def test_run_falls_back_with_a_warning_and_replaces_the_damaged_checkpoint(
     assert checkpoint.load(checkpoints / "step-000003")[0].step == 3
 
 
+@pytest.mark.threat(6)
 def test_run_without_an_intact_checkpoint_exits_with_4(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """The damaged checkpoints are left unchanged."""
     train_tiny(max_steps=2)
@@ -176,6 +182,7 @@ FORGED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.threat(6)
 @pytest.mark.parametrize("case", FORGED)
 def test_forged_state_is_damage(case: str, train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """Also with matching sums; an older checkpoint replaces it, and nothing else is removed."""
@@ -187,6 +194,7 @@ def test_forged_state_is_damage(case: str, train_tiny: Callable[..., Result], ch
     assert checkpoint.load(checkpoints / "step-000002")[0].step == 2
 
 
+@pytest.mark.threat(6)
 def test_step_beyond_the_run(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """A step number beyond the run's end is damage."""
     train_tiny(max_steps=1)
@@ -199,6 +207,7 @@ def test_step_beyond_the_run(train_tiny: Callable[..., Result], checkpoints: Pat
         train_tiny()
 
 
+@pytest.mark.threat(10)
 def test_newer_format_is_no_damage(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """Asks for an upgrade, and neither falls back to an older checkpoint nor removes anything."""
     train_tiny(max_steps=2)
@@ -209,6 +218,7 @@ def test_newer_format_is_no_damage(train_tiny: Callable[..., Result], checkpoint
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-000001", "step-000002"]
 
 
+@pytest.mark.threat(9)
 def test_another_torch_or_machine_is_logged(
     train_tiny: Callable[..., Result], checkpoints: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -221,6 +231,7 @@ def test_another_torch_or_machine_is_logged(
     assert "not bit-exact" in caplog.text
 
 
+@pytest.mark.threat(8)
 def test_changed_recipe_is_refused_by_field(
     train_tiny: Callable[..., Result], logged: pytest.LogCaptureFixture
 ) -> None:
@@ -239,6 +250,7 @@ def test_changed_recipe_is_refused_by_field(
         train_tiny()
 
 
+@pytest.mark.threat(8)
 def test_changed_data_is_refused(train_tiny: Callable[..., Result], synthetic: Any) -> None:
     """The data are named, and `fork` resumes."""
     train_tiny(max_steps=2)
@@ -258,6 +270,7 @@ def test_existing_run_needs_resume(train_tiny: Callable[..., Result], checkpoint
     assert (checkpoints / "step-000002" / TENSORS_NAME).read_bytes() == before
 
 
+@pytest.mark.threat(3)
 def test_stale_temporaries_are_removed(train_tiny: Callable[..., Result], checkpoints: Path) -> None:
     """Files and folders, beside the run's files and beside checkpoints; nothing else is."""
     train_tiny(max_steps=2)

@@ -24,12 +24,14 @@ def leavings(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path)
     return train_tiny
 
 
+@pytest.mark.threat(39)
 @pytest.mark.parametrize("kind", ["sgd", "muon"])
 def test_same_seed_twice(kind: str, leavings: Callable[..., Leavings]) -> None:
     """Equal metrics but for times, and equal weights."""
     assert leavings("a", optim={"name": kind}) == leavings("b", optim={"name": kind})
 
 
+@pytest.mark.threat(39)
 def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings]) -> None:
     """The checkpoint interval changes nothing; the validation interval changes neither weights nor losses."""
     metrics, weights = leavings("a", epochs=3, checkpoint={"every_s": 0.0})
@@ -41,6 +43,7 @@ def test_saving_and_validating_do_not_disturb(leavings: Callable[..., Leavings])
     assert seldom_weights == weights
 
 
+@pytest.mark.threat(39)
 def test_another_seed(leavings: Callable[..., Leavings]) -> None:
     (metrics, weights), (other_metrics, other_weights) = leavings("a"), leavings("b", seed=1)
     assert weights != other_weights

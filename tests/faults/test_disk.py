@@ -29,6 +29,7 @@ def arguments(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path
     return ["train", str(tmp_path / "tiny.toml"), "--run", "r", "--resume", "--no-report", "--runs-dir"]
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize(
     ("limit", "message"),
     [
@@ -66,6 +67,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_disk_full_when(
     moment: str,
@@ -113,6 +115,7 @@ def read_only() -> Iterator[Path]:
         path.chmod(0o755)
 
 
+@pytest.mark.threat(13)
 def test_read_only_folder(
     make_recipe: Callable[..., Recipe],
     synthetic: Any,  # noqa: ARG001
@@ -138,6 +141,7 @@ def test_read_only_folder(
     assert captured.err == ""
 
 
+@pytest.mark.threat(13)
 def test_read_only_cache_folder(
     make_recipe: Callable[..., Recipe], start_child: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def test_the_run_is_of_an_earlier_format() -> None:
     assert sum(path.stat().st_size for path in MADE.rglob("*") if path.is_file()) < 100_000
 
 
+@pytest.mark.threat(10)
 def test_its_recipe_keeps_its_meaning() -> None:
     """`average.decay` is a fixed decay, as it was; nothing follows from a dial."""
     recipe = load_recipe(str(MADE / "recipe.toml"))
@@ -52,11 +53,13 @@ def test_its_recipe_keeps_its_meaning() -> None:
     assert "[ema]\nwindow = 0.0\ndecay = 0.8" in to_toml(recipe)
 
 
+@pytest.mark.threat(10)
 def test_its_model_is_evaluated(run: Path) -> None:
     """The accuracy is the recorded one."""
     assert evaluate_model(run).accuracy == read_result(MADE / "result.json").accuracy == load_model(run)[1].accuracy
 
 
+@pytest.mark.threat(10)
 def test_the_finished_run_stays_finished(run: Path, logged: pytest.LogCaptureFixture) -> None:
     """No key counts as changed, and nothing is trained or written."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -66,6 +69,7 @@ def test_the_finished_run_stays_finished(run: Path, logged: pytest.LogCaptureFix
     assert {path: content for path, content in before.items() if path.read_bytes() != content} == {}
 
 
+@pytest.mark.threat(10)
 def test_it_resumes_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixture) -> None:
     """With its averages; its figures match the recorded ones up to rounding."""
     shutil.rmtree(run / "checkpoints" / "step-000040")
@@ -84,6 +88,7 @@ def test_it_resumes_from_its_checkpoint(run: Path, logged: pytest.LogCaptureFixt
         assert torch.allclose(load_model(run)[0].get_parameter(name), weights, atol=1e-2), name
 
 
+@pytest.mark.threat(10)
 def test_it_is_reported_and_released(run: Path, tmp_path: Path) -> None:
     """In the present format."""
     assert f"{read_result(run / 'result.json').accuracy:.2%}" in write_report([run]).read_text()
@@ -92,6 +97,7 @@ def test_it_is_reported_and_released(run: Path, tmp_path: Path) -> None:
     assert evaluate_model(tmp_path / "released").accuracy == card.accuracy
 
 
+@pytest.mark.threat(10)
 @pytest.mark.parametrize("folder", sorted((ROOT / "models").iterdir()), ids=lambda path: path.name)
 def test_released_models_are_read(folder: Path) -> None:
     model, card = load_model(folder)

@@ -30,6 +30,7 @@ LACKING: dict[str, tuple[object, str, Callable[..., None], str]] = {
 }
 
 
+@pytest.mark.threat(54)
 @pytest.mark.parametrize("what", LACKING)
 @pytest.mark.usefixtures("synthetic")
 def test_training_works_with_a_warning(
@@ -51,6 +52,7 @@ def test_training_works_with_a_warning(
     assert run("evaluate", tmp_path / "runs" / "r")[0] == 0
 
 
+@pytest.mark.threat(54)
 def test_a_failing_disk_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
     with pytest.raises(files.EnvironmentFault, match="Input/output error"):

@@ -47,6 +47,7 @@ def recipe_for(make_recipe: Callable[..., Recipe], tiny_spec: NetworkSpec) -> Ca
     return lambda folder, **changes: make_recipe(**plain | rest | {"data": {"name": str(folder), **changes}})
 
 
+@pytest.mark.threat(20)
 def test_order_of_classes_survives(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +75,7 @@ def test_order_of_classes_survives(
         assert row["label"] == Path(row["image"]).parent.name
 
 
+@pytest.mark.threat(25)
 def test_training_warns_about_duplicates(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -90,6 +92,7 @@ def test_training_warns_about_duplicates(
     assert "1 of 7 validation images are also training images" in logged.text
 
 
+@pytest.mark.threat(8)
 def test_a_resumed_run_lists_changed_files(pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path) -> None:
     """Each with its change; nothing is listed where the earlier files are unknown."""
 
@@ -109,6 +112,7 @@ def test_a_resumed_run_lists_changed_files(pictures: Path, recipe_for: Callable[
         train_tiny(2)
 
 
+@pytest.mark.threat(21)
 @pytest.mark.timeout(60)
 def test_odd_files_among_pictures_to_predict(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -153,6 +157,7 @@ data cifar10 --data-dir X
 """
 
 
+@pytest.mark.threat(21)
 @pytest.mark.parametrize("command", LONG_NAMES.strip().splitlines())
 def test_names_too_long(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """For every name in a command: one error line, no traceback, and no file left behind."""
@@ -167,6 +172,7 @@ def test_names_too_long(command: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not [path for path in Path().rglob("*") if path.is_file()]
 
 
+@pytest.mark.threat(39)
 def test_number_of_workers_changes_nothing(
     pictures: Path, recipe_for: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def recipes(draw: st.DrawFn) -> bytes:
 WHOLE_RECIPES = [path.read_bytes() for path in sorted(recipes_folder().glob("*.toml"))]
 
 
+@pytest.mark.threat(18)
 @given(st.one_of(recipes(), changed(RECIPE.encode(), *WHOLE_RECIPES)))
 @example(b"seed = " + b"9" * 5_000)
 @example(b"seed = 0x" + b"f" * 4_000)
@@ -98,6 +99,7 @@ def some_member(files: dict[str, bytes], header_of: str, document: str) -> st.Se
 MODEL = {name: (GOLDEN_MODEL / name).read_bytes() for name in (WEIGHTS_NAME, CONFIG_NAME)}
 
 
+@pytest.mark.threat(30)
 @given(some_member(MODEL, WEIGHTS_NAME, CONFIG_NAME))
 @FUZZING
 def test_model(tmp_path: Path, files: dict[str, bytes]) -> None:
@@ -115,6 +117,7 @@ def test_model(tmp_path: Path, files: dict[str, bytes]) -> None:
     assert names(tmp_path) == before
 
 
+@pytest.mark.threat(6, 30)
 @given(changed((GOLDEN_MODEL / SUMS_NAME).read_bytes()))
 @FUZZING
 def test_sums(tmp_path: Path, sums: bytes) -> None:
@@ -161,6 +164,7 @@ def begun(train_tiny: Callable[..., Result], tmp_path: Path) -> Callable[[], dic
 SAVED = "checkpoints/step-000001"
 
 
+@pytest.mark.threat(6, 30)
 @given(st.data())
 @SLOW
 def test_checkpoint(train_tiny: Callable[..., Result], begun: Any, tmp_path: Path, data: st.DataObject) -> None:

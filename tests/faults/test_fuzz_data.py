@@ -51,6 +51,7 @@ PICTURES = [
 ]
 
 
+@pytest.mark.threat(22, 23)
 @given(changed(*PICTURES))
 @FUZZING
 def test_image(content: bytes) -> None:
@@ -79,6 +80,7 @@ def check_records(images: Any, labels: Any) -> None:
     assert ((labels >= 0) & (labels < NUM_CLASSES)).all()
 
 
+@pytest.mark.threat(26)
 @given(changed(BINARY), st.integers(1, 2))
 @FUZZING
 def test_binary_records(content: bytes, num_label_bytes: int) -> None:
@@ -86,6 +88,7 @@ def test_binary_records(content: bytes, num_label_bytes: int) -> None:
         check_records(*parse_binary(content, NUM_CLASSES, "x", num_label_bytes))
 
 
+@pytest.mark.threat(26, 29)
 @given(changed(*PICKLES))
 @example(b"\x80\x02}r\xff\xff\xff\xff.")
 @example(b"}p4294967295\n.")
@@ -106,6 +109,7 @@ def tar(compress: bool) -> bytes:
     return gzip.compress(packed.getvalue(), mtime=0) if compress else packed.getvalue()
 
 
+@pytest.mark.threat(28)
 @given(st.one_of(changed(tar(compress=True)), changed(tar(compress=False)).map(gzip.compress)))
 @FUZZING
 def test_archive(tmp_path: Path, content: bytes) -> None:

@@ -59,6 +59,7 @@ def losses(make_recipe: Callable[..., Recipe], synthetic: Any, tmp_path: Path) -
     return losses
 
 
+@pytest.mark.threat(39)
 def test_losses_match_the_golden_file(losses: dict[str, dict[str, list[float]]]) -> None:
     """To the last bit on the machine and torch they were made with, else within the tolerance."""
     if IS_WRITING:
@@ -110,6 +111,7 @@ def logits(folder: Path) -> torch.Tensor:
     return logits_NK
 
 
+@pytest.mark.threat(10)
 def test_models_of_all_releases_give_the_same_logits(make_model: Callable[[Path], None]) -> None:
     """Also the same class names and probabilities."""
     if IS_WRITING and not (GOLDEN / f"model-{__version__}").exists():

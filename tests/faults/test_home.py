@@ -22,6 +22,7 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
 
 
+@pytest.mark.threat(52)
 def test_commands_without_a_cache_work(run: Run, recipe_path: Path, tmp_path: Path) -> None:
     recipe_path.write_text(recipe_path.read_text().replace("image_size = 8", "image_size = 32"))
     words = ("--max-steps", 1, "--no-report", "--runs-dir", tmp_path / "runs", "--run", "r")
@@ -35,12 +36,14 @@ def test_commands_without_a_cache_work(run: Run, recipe_path: Path, tmp_path: Pa
         assert code == 0, err
 
 
+@pytest.mark.threat(52)
 def test_auto_uses_the_digits(run: Run) -> None:
     code, _, err = run("data", "auto")
     assert code == 0
     assert "there is no home folder for data: using digits instead of CIFAR-10" in err
 
 
+@pytest.mark.threat(52)
 @pytest.mark.parametrize("name", ["cifar10", "pictures"])
 def test_commands_with_a_cache_name_the_flag(
     name: str, run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch
@@ -59,6 +62,7 @@ def test_commands_with_a_cache_name_the_flag(
         assert run("data", name, "--data-dir", picture.parent / "data")[0] == 0
 
 
+@pytest.mark.threat(52)
 def test_a_home_that_cannot_be_written_names_the_flag(run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in ("a/1.png", "a/2.png"):
         path = picture.parent / "pictures" / file

@@ -90,6 +90,7 @@ def undisturbed(tmp_path: Path, recipe: Recipe, synthetic: Any) -> dict[str, Any
     return outcome(tmp_path / "undisturbed" / "r")
 
 
+@pytest.mark.threat(1, 2, 3)
 def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
     """Bit-equal after resuming; after the first save a checkpoint always exists; no temporaries stay."""
 
@@ -114,6 +115,7 @@ def test_kill_at_each_file_event(undisturbed: dict[str, Any], recipe: Recipe, tm
     assert last_step == 4
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize("max_steps", [2, 3])
 def test_kill_after_the_last_checkpoint(
     max_steps: int,
@@ -135,6 +137,7 @@ def test_kill_after_the_last_checkpoint(
     assert outcome(tmp_path / "killed" / "r") == outcome(tmp_path / "undisturbed" / "r")
 
 
+@pytest.mark.threat(1)
 def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> None:
     """After a kill, a replaced model or file is the complete old one or the complete new one."""
 
@@ -163,6 +166,7 @@ def test_kill_while_something_is_replaced(tmp_path: Path, start_child: Any) -> N
     assert set(outcomes) == {(b"old", b"old"), (b"new", b"old"), (b"new", b"new")}
 
 
+@pytest.mark.threat(1)
 def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_path: Path, start_child: Any) -> None:
     """Twenty kills, resumed until the run ends; every run ends bit-equal."""
     draws = random.Random(0)
@@ -183,6 +187,7 @@ def test_kill_at_random_times(undisturbed: dict[str, Any], recipe: Recipe, tmp_p
         assert outcome(runs_dir / "r") == undisturbed
 
 
+@pytest.mark.threat(1, 2)
 @pytest.mark.long
 def test_kill_the_real_command_at_random_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Twenty kills in the training loop, resumed until the end; the files are bit-equal."""

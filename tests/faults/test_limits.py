@@ -131,6 +131,7 @@ def bombs() -> dict[str, bytes]:
     return archives
 
 
+@pytest.mark.threat(28, 30)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
 def test_attacks_cost_neither_time_nor_memory(tmp_path: Path) -> None:
     """Less than a second and 200 MB each, in a process of its own; the file is named."""

@@ -24,6 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "r"
 
 
+@pytest.mark.threat(12)
 def test_second_run_in_a_folder_is_refused(train_tiny: Callable[..., Result], folder: Path, start_child: Any) -> None:
     """Exit 5, naming the process that holds it; stale temporaries, which may be its own, stay."""
     held, done = os.pipe(), os.pipe()
@@ -45,6 +46,7 @@ def test_second_run_in_a_folder_is_refused(train_tiny: Callable[..., Result], fo
     assert train_tiny().steps == 4
 
 
+@pytest.mark.threat(12)
 def test_the_lock_of_a_dead_process_is_reused(
     train_tiny: Callable[..., Result], folder: Path, start_child: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

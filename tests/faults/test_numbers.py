@@ -51,6 +51,7 @@ def into_weight(trainer: Trainer, value: float, _: pytest.MonkeyPatch) -> None:
 PLACES = {"loss": into_loss, "loss alone": into_loss_alone, "gradient": into_gradient, "weight": into_weight}
 
 
+@pytest.mark.threat(14)
 @pytest.mark.parametrize("value", BAD_VALUES)
 @pytest.mark.parametrize("place", PLACES)
 def test_stops_before_the_step_is_applied(
@@ -80,6 +81,7 @@ def test_stops_before_the_step_is_applied(
     assert all(first_non_finite(checkpoint.load(path)[1]) is None for path in saved)
 
 
+@pytest.mark.threat(14)
 @pytest.mark.parametrize("value", BAD_VALUES)
 @pytest.mark.parametrize("part", ["buffer", "ema", "momentum", "slow"])
 def test_bad_state_is_never_saved(
@@ -110,6 +112,7 @@ def test_bad_state_is_never_saved(
     assert not (tmp_path / "r" / "model").exists()
 
 
+@pytest.mark.threat(14)
 @pytest.mark.usefixtures("synthetic")
 def test_diverging_run_as_the_user_sees_it(
     make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -125,11 +128,13 @@ def test_diverging_run_as_the_user_sees_it(
     assert lines[-1] == "  there is no checkpoint yet; try a lower learning rate or --optim.clip-norm 1"
 
 
+@pytest.mark.threat(15)
 def test_learning_rate_of_0_warns(train_tiny: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
     train_tiny(optim={"lr": 0.0})
     assert "a learning rate of 0" in caplog.text
 
 
+@pytest.mark.threat(15)
 @pytest.mark.parametrize("key", ["optim.lr", "optim.muon_lr", "optim.weight_decay", "schedule.warmup_epochs"])
 @pytest.mark.parametrize("value", [-0.1, *BAD_VALUES])
 def test_invalid_learning_rates_are_refused(key: str, value: float) -> None:
@@ -138,6 +143,7 @@ def test_invalid_learning_rates_are_refused(key: str, value: float) -> None:
         override(Recipe(), {key: value})
 
 
+@pytest.mark.threat(15)
 @pytest.mark.parametrize(
     ("num_train", "batch_size", "steps"),
     [(14, 7, 2), (15, 7, 2), (16, 7, 3), (7, 7, 1), (7, 6, 1), (3, 2, 1), (2, 1, 2)],
@@ -152,6 +158,7 @@ def test_last_batch(
     assert result.images_seen == num_train - (num_train % batch_size == 1 < batch_size)
 
 
+@pytest.mark.threat(15)
 def test_batch_beyond_the_data_is_refused(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
     """Before anything is written, with a size that works."""
     with pytest.raises(UsageError, match="batch_size 15 exceeds the 14 training images") as raised:

@@ -92,6 +92,7 @@ def train_and_use(make_recipe: Callable[..., Recipe], tmp_path: Path) -> Callabl
     return work
 
 
+@pytest.mark.threat(38)
 @pytest.mark.parametrize("data", ["cifar10", "digits", "pictures", "auto"])
 def test_training(
     data: str, train_and_use: Any, start_child: Any, tmp_path: Path, request: pytest.FixtureRequest
@@ -109,6 +110,7 @@ def test_training(
     assert (result["steps"], result["data"]) == (4, name)
 
 
+@pytest.mark.threat(38)
 def test_auto_without_cifar_takes_the_digits(
     train_and_use: Any, start_child: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

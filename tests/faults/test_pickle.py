@@ -64,6 +64,7 @@ def test_the_pickle_runs_code_when_loaded(sentinel: Path) -> None:
     assert sentinel.exists()
 
 
+@pytest.mark.threat(29)
 @pytest.mark.parametrize("name", ["tensors.safetensors", "state.json"])
 def test_as_checkpoint(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None:
     [folder] = newest_first(trained / "checkpoints")
@@ -73,6 +74,7 @@ def test_as_checkpoint(name: str, bomb: bytes, trained: Path, sentinel: Path) ->
     assert not sentinel.exists()
 
 
+@pytest.mark.threat(29)
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_as_model(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None:
     replace(trained / "model", name, bomb)
@@ -81,6 +83,7 @@ def test_as_model(name: str, bomb: bytes, trained: Path, sentinel: Path) -> None
     assert not sentinel.exists()
 
 
+@pytest.mark.threat(29)
 def test_as_big_model(trained: Path, sentinel: Path) -> None:
     """Large enough for the network's weights."""
     replace(trained / "model", "model.safetensors", pickle.dumps([Bomb(sentinel), bytes(100_000)]))
@@ -89,6 +92,7 @@ def test_as_big_model(trained: Path, sentinel: Path) -> None:
     assert not sentinel.exists()
 
 
+@pytest.mark.threat(29)
 @pytest.mark.parametrize("name", [["evaluate"], ["predict"], ["summary"]])
 def test_as_model_file(
     name: list[str], bomb: bytes, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
@@ -103,6 +107,7 @@ def test_as_model_file(
     assert not sentinel.exists()
 
 
+@pytest.mark.threat(29)
 @pytest.mark.parametrize("name", ["a.png", "a.npy", "a.pkl"])
 def test_as_image(
     name: str, bomb: bytes, trained: Path, tmp_path: Path, sentinel: Path, capsys: pytest.CaptureFixture[str]
@@ -120,6 +125,7 @@ def test_as_image(
     assert not sentinel.exists()
 
 
+@pytest.mark.threat(29)
 def test_as_cifar(bomb: bytes, tmp_path: Path, sentinel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where its MD5 is the published one."""
     layout = published.CIFAR10.layouts[1]
@@ -134,6 +140,7 @@ def test_as_cifar(bomb: bytes, tmp_path: Path, sentinel: Path, monkeypatch: pyte
     assert not sentinel.exists()
 
 
+@pytest.mark.threat(29)
 def test_as_recipe(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
     (tmp_path / "r.toml").write_bytes(bomb)
     with pytest.raises(SystemExit) as raised:
@@ -142,6 +149,7 @@ def test_as_recipe(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
     assert not sentinel.exists()
 
 
+@pytest.mark.threat(29)
 def test_as_kept_pixels(bomb: bytes, tmp_path: Path, sentinel: Path) -> None:
     """The data folder's own files too."""
     for name in ("a", "b"):

@@ -77,6 +77,7 @@ def state_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
     return lambda rank: load_file(tmp_path / f"state-{rank}-of-2")
 
 
+@pytest.mark.threat(64, 73)
 @pytest.mark.parametrize(("optim", "hard_fraction"), [(SGD, 1.0), ({"name": "muon"}, 1.0), (SGD, 0.7)])
 def test_both_processes_have_the_same_weights(
     optim: dict[str, Any],
@@ -127,6 +128,7 @@ def test_a_callback_of_rank_0_stops_both(
     assert json.loads((tmp_path / "r/result.json").read_text())["steps"] == 2
 
 
+@pytest.mark.threat(1, 9)
 @pytest.mark.parametrize("moment", ["before the step", "before gradients are summed"])
 def test_a_lost_process_ends_the_run_with_a_checkpoint(
     moment: str,
@@ -171,6 +173,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     assert json.loads((tmp_path / "runs" / "lost" / "result.json").read_text())["steps"] == 8
 
 
+@pytest.mark.threat(9)
 def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +198,7 @@ def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     assert "not bit-exact: several processes" in err
 
 
+@pytest.mark.threat(73)
 def test_a_signal_to_one_stops_both_at_the_same_step(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -213,6 +217,7 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
     assert saved.name == "step-000003"
 
 
+@pytest.mark.threat(55)
 @pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "abc"}])
 def test_invalid_torchrun_variables(
     variables: dict[str, str], command: Any, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -227,23 +232,25 @@ def test_invalid_torchrun_variables(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("rank", "other"), [(0, 2), (1, 1)])
+@pytest.mark.threat(55)
+@pytest.mark.parametrize(("rank", "other"), [(0, 1), (1, 0)])
 def test_a_missing_process(
     rank: int, other: int, command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Any
 ) -> None:
-    """Exit code 5 after the deadline; processes are numbered from 1."""
+    """Exit code 5 after the deadline."""
     monkeypatch.setenv("POCKET_RESNET_WAIT_S", "0.5")
     monkeypatch.setattr("pocket_resnet.training.torchrun.FIRST_MESSAGE_S", 0.1)
     arguments = command("alone")
     ranks = start_ranks(lambda mine: main(arguments) if mine == rank else None)
     assert [each.wait() for each in ranks] == [5 if mine == rank else 0 for mine in (0, 1)]
     waits, fails, hint = capfd.readouterr().err.splitlines()
-    assert re.fullmatch(rf"process {rank + 1} of 2 waits at 127.0.0.1:\d+ for process {other}, 0.5 s at most", waits)
-    assert re.fullmatch(rf"pocket-resnet: process {other} of 2 did not connect to 127.0.0.1:\d+ within 0.5 s", fails)
+    assert re.fullmatch(rf"rank {rank} of 2 waits at 127.0.0.1:\d+ for rank {other}, 0.5 s at most", waits)
+    assert re.fullmatch(rf"pocket-resnet: rank {other} of 2 did not connect to 127.0.0.1:\d+ within 0.5 s", fails)
     assert "POCKET_RESNET_WAIT_S" in hint
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.threat(55)
 def test_a_process_that_hangs(
     command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +272,7 @@ def test_a_process_that_hangs(
     assert saved.name == "step-000003"
 
 
+@pytest.mark.threat(64)
 def test_the_real_torchrun(tmp_path: Path) -> None:
     """As in docs/several-machines.md: one run of two processes, announced once."""
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
@@ -274,7 +282,7 @@ def test_the_real_torchrun(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("accuracy") == 1
-    assert f"process 1 of 2, on {socket.gethostname()}, writes {tmp_path / 'runs/r'}\n" in done.stderr
+    assert f"rank 0 of 2, on {socket.gethostname()}, writes {tmp_path / 'runs/r'}\n" in done.stderr
     assert json.loads((tmp_path / "runs/r/result.json").read_text())["steps"] == 2
     [state] = (tmp_path / "runs/r/checkpoints").glob("*/state.json")
     assert json.loads(state.read_text())["hardware"].endswith("2 processes")

@@ -62,6 +62,7 @@ def state(run: Path) -> dict[str, Tensor]:
     return load_file(saved / "tensors.safetensors")
 
 
+@pytest.mark.threat(65)
 @pytest.mark.parametrize("case", ["everything", "hard examples", "a teacher"])
 def test_sharing_gives_the_same_training(case: str, train_apart: Any, train_on: Any) -> None:
     """Losses, weights, averages, statistics, and which images are hard; drops, mixing and every augmentation are on."""
@@ -83,6 +84,7 @@ def test_sharing_gives_the_same_training(case: str, train_apart: Any, train_on: 
             assert json.loads((several / "result.json").read_text())[key] == result[key]
 
 
+@pytest.mark.threat(66)
 def test_each_works_on_its_share(train_apart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each process gets 4 of a batch of 8 and 4 or 3 of a batch of 7, also for norms, and 3 of 6 validation images."""
     augmented: list[int] = []
@@ -112,6 +114,7 @@ def test_each_works_on_its_share(train_apart: Any, monkeypatch: pytest.MonkeyPat
     assert [each["augmented"] for each in sizes] == [[4, 4, 4, 4], [4, 3, 4, 3]]
 
 
+@pytest.mark.threat(66)
 def test_a_step_exchanges_gradients_and_norms_alone(
     train_apart: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def arguments(recipe_path: Path, tmp_path: Path) -> list[str]:
     return ["train", str(recipe_path), "--run", "r", "--no-report", "--runs-dir", str(tmp_path / "runs")]
 
 
+@pytest.mark.threat(4, 60)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 @pytest.mark.usefixtures("synthetic")
 def test_first_signal_saves(
@@ -76,6 +77,7 @@ def test_first_signal_saves(
     assert json.loads((folder / "result.json").read_text())["steps"] == state.step + 1
 
 
+@pytest.mark.threat(4)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.usefixtures("synthetic")
 def test_second_signal_exits_at_once(
@@ -100,6 +102,7 @@ def test_second_signal_exits_at_once(
     assert not newest_first(tmp_path / "runs" / "r" / "checkpoints")
 
 
+@pytest.mark.threat(60)
 @pytest.mark.usefixtures("synthetic")
 def test_a_second_sighup_does_not_exit_at_once(arguments: list[str], tmp_path: Path, start_child: Any) -> None:
     """A closing terminal sends one SIGHUP, and its shell another."""
@@ -112,6 +115,7 @@ def test_a_second_sighup_does_not_exit_at_once(arguments: list[str], tmp_path: P
     assert newest_first(folder / "checkpoints")
 
 
+@pytest.mark.threat(60)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 @pytest.mark.usefixtures("synthetic")
 def test_what_the_parent_ignores_stays_ignored(
@@ -134,6 +138,7 @@ def test_what_the_parent_ignores_stays_ignored(
     assert child.wait() == 143
 
 
+@pytest.mark.threat(60)
 @pytest.mark.usefixtures("synthetic")
 def test_a_closed_terminal_stops_with_a_checkpoint(arguments: list[str], tmp_path: Path) -> None:
     """No output can be written, neither progress bar nor errors; the run is saved."""
@@ -171,6 +176,7 @@ class LateSignal(list[int]):
         return self.num_looks > 2
 
 
+@pytest.mark.threat(4)
 @pytest.mark.usefixtures("synthetic")
 def test_a_run_that_reports_saving_has_saved(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -184,6 +190,7 @@ def test_a_run_that_reports_saving_has_saved(
     assert checkpoint.load(saved)[0].step == 2
 
 
+@pytest.mark.threat(4)
 def test_the_real_command_stops_on_sigterm(recipe_path: Path, tmp_path: Path) -> None:
     """As a shell sees it."""
     recipe_path.write_text(recipe_path.read_text().replace("image_size = 8", "image_size = 32"))

@@ -71,6 +71,7 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return made
 
 
+@pytest.mark.threat(40)
 def test_cifar(
     layout: published.Layout, arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +89,7 @@ def test_cifar(
     assert test_file in paths
 
 
+@pytest.mark.threat(40)
 def test_digits(
     arguments: Callable[..., list[str]],
     tmp_path: Path,
@@ -105,6 +107,7 @@ def test_digits(
     assert opened == [1]
 
 
+@pytest.mark.threat(40)
 def test_folder(arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing under test/ is opened, not even a file that is no image."""
     root = tmp_path / "pictures"

@@ -89,6 +89,7 @@ def wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen[str]
         time.sleep(0.1)
 
 
+@pytest.mark.threat(9, 55)
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("lose", "loss"), [(kill_all, "has ended"), (lose_power, "does not answer")])
@@ -111,7 +112,7 @@ def test_one_of_two_machines_is_lost(
         outputs = [(tmp_path / f"output-{rank}").read_text() for rank in (0, 1)]
         sys.stdout.write("\n".join(outputs))
     assert f"pocket-resnet: another process of this run {loss}" in outputs[0]
-    assert all(f"process 1 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in outputs)
+    assert all(f"rank 0 of 2, on {os.uname().nodename}, writes {run}\n" in each for each in outputs)
     assert not (tmp_path / "1/runs").exists()
     step = step_of(newest_first(run / "checkpoints")[0])
     resumed = subprocess.run(

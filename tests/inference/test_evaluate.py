@@ -149,6 +149,7 @@ def test_classes_are_matched_by_name() -> None:
         renumber(split, ("red", "green"), many)
 
 
+@pytest.mark.threat(50)
 def test_classes_are_matched_in_any_unicode_form() -> None:
     """The model was trained on a file system with another Unicode form."""
     split = Split(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]))
@@ -228,6 +229,7 @@ def test_folder_with_splits_is_evaluated_on_validation(trained: Path, pictures: 
     assert evaluate_model(trained, data=str(pictures / "new"), split="test").num_images == 4
 
 
+@pytest.mark.threat(40)
 def test_folder_called_like_a_data_set_changes_nothing(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic: Any
 ) -> None:

@@ -20,6 +20,7 @@ def predictions(num_images: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
     return probabilities_NK, torch.randint(0, 3, (num_images,), generator=draws)
 
 
+@pytest.mark.threat(75)
 def test_figures_against_scikit_learn() -> None:
     probabilities_NK, labels_N = predictions()
     found = Evaluation(probabilities_NK, labels_N, NAMES, "val")

@@ -57,6 +57,7 @@ def test_same_pixels_same_prediction(classifier: Classifier, pixels_HWC: NDArray
         assert alone.probability == pytest.approx(together[0].probability, abs=1e-6)
 
 
+@pytest.mark.threat(57)
 def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[np.uint8], png: Path) -> None:
     """As `data/conversion.py` accepts them; generators in batches, NumPy's numbers like Python's."""
     [expected] = classifier.predict(pixels_HWC, top=2)
@@ -70,6 +71,7 @@ def test_other_ways_to_give_images(classifier: Classifier, pixels_HWC: NDArray[n
         classifier.predict([3])
 
 
+@pytest.mark.threat(56)
 def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Classifier) -> None:
     """It advances the caller's random state and uses the caller's default type."""
     torch.manual_seed(5)
@@ -85,6 +87,7 @@ def test_a_generator_of_images_runs_with_the_caller_s_settings(classifier: Class
     assert predictions == classifier.predict(expected)
 
 
+@pytest.mark.threat(57)
 @pytest.mark.usefixtures("synthetic")
 def test_numpy_numbers_and_paths_are_accepted(
     recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -219,6 +222,7 @@ def kinds() -> dict[str, tuple[Image.Image, dict[str, Any], NDArray[np.uint8]]]:
     }
 
 
+@pytest.mark.threat(24)
 def test_training_and_prediction_see_the_same_pixels(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

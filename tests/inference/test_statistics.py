@@ -22,6 +22,7 @@ from pocket_resnet.inference.statistics import (
 from random_predictions import predictions
 
 
+@pytest.mark.threat(75)
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_interval(counts: tuple[int, int]) -> None:
     hits, num_images = counts
@@ -41,6 +42,7 @@ def slow_calibration_error(confidence: list[float], hit: list[bool]) -> float:
     return total
 
 
+@pytest.mark.threat(76)
 def test_calibration_error() -> None:
     probabilities_NK, labels_N = predictions()
     confidence_N, hit_N = probabilities_NK.amax(1), probabilities_NK.argmax(1) == labels_N
@@ -51,6 +53,7 @@ def test_calibration_error() -> None:
     assert calibration_error(torch.tensor([1.0, 1.0]), torch.tensor([False, True])) == pytest.approx(0.5)
 
 
+@pytest.mark.threat(76)
 def test_calibration_bins() -> None:
     """Each image is in one bin, also those with probability 1."""
     bins = calibration_bins(torch.tensor([0.2, 0.3, 0.35, 1.0]), torch.tensor([True, False, True, True]))
@@ -62,6 +65,7 @@ def test_calibration_bins() -> None:
     assert [each.confidence for each in bins] == sorted(each.confidence for each in bins)
 
 
+@pytest.mark.threat(75)
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (3, 12), (12, 3), (7, 7), (400, 455), (0, 90)])
 def test_paired_difference(only_first: int, only_second: int) -> None:
     """p equals scipy's; images that both or neither classified correctly do not count."""

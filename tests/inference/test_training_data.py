@@ -22,6 +22,7 @@ from pocket_resnet.training.saved_run import command, opener, read_run
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.threat(42)
 @pytest.mark.parametrize("name", ["digits", "cifar100", "auto"])
 def test_folder_named_like_a_built_in_data_set(
     name: str, run: Run, make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -43,6 +44,7 @@ def test_folder_named_like_a_built_in_data_set(
         assert "tiny on digits/, seed 0" in Path("runs/r/report.html").read_text()
 
 
+@pytest.mark.threat(43)
 def test_folder_of_the_same_relative_name(
     train_on: Callable[..., Result], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +58,7 @@ def test_folder_of_the_same_relative_name(
     assert read_run(tmp_path / "runs" / "r").source.name == str(pictures)
 
 
+@pytest.mark.threat(43)
 def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: Path) -> None:
     """With the files by which they differ."""
     (pictures / "red" / "0.png").unlink()
@@ -69,6 +72,7 @@ def test_data_that_changed_are_refused_until_named(run_folder: Path, pictures: P
     assert "The data has changed since this run." in read_run(run_folder, opener(None), str(pictures)).notices
 
 
+@pytest.mark.threat(43)
 def test_moved_data(
     train_on: Callable[..., Result], run: Run, run_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +95,7 @@ def test_moved_data(
         train_on(tmp_path / "others", resume=True, max_steps=3)
 
 
+@pytest.mark.threat(43)
 @pytest.mark.parametrize("spelling", ["pictures", "./pictures/", "runs/../pictures", "link", "~/pictures"])
 def test_another_spelling_is_the_same_data(
     spelling: str, train_on: Callable[..., Result], run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -103,6 +108,7 @@ def test_another_spelling_is_the_same_data(
     assert load_recipe(str(run_folder / "recipe.toml")).data.name == str(tmp_path / "pictures")
 
 
+@pytest.mark.threat(43)
 def test_finished_run_does_not_match_other_data(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path
 ) -> None:
@@ -114,6 +120,7 @@ def test_finished_run_does_not_match_other_data(
         train_on(pictures, resume=True)
 
 
+@pytest.mark.threat(43)
 def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
     """It does not record their path, also beside another run's recipe."""
     alone = Path(shutil.copytree(run_folder / "model", tmp_path / "released" / "net"))
@@ -130,6 +137,7 @@ def test_model_away_from_its_run_asks_for_the_data(run_folder: Path, pictures: P
     assert str(tmp_path) not in command(read_run(run_folder), released=True)
 
 
+@pytest.mark.threat(43)
 def test_link_to_a_model_finds_its_run(run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "net").symlink_to(run_folder / "model")
     assert evaluate_model(tmp_path / "net").to_json() == evaluate_model(run_folder).to_json()
@@ -142,6 +150,7 @@ def reencoded(pictures: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.threat(44)
 def test_training_images_are_recognised(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
     """Copied, renamed, re-encoded, or mixed with others; the caveat states their number."""
     num_val = evaluate_model(run_folder).num_images
@@ -166,6 +175,7 @@ def test_a_few_known_images_leave_an_estimate(
     assert evaluation.caveat.startswith("the model was trained on ")
 
 
+@pytest.mark.threat(44)
 def test_caveat_is_printed(run: Run, run_folder: Path, pictures: Path) -> None:
     assert "no estimate: the model was trained on" in run("evaluate", run_folder, "--data", pictures)[1]
     code, out, err = run("evaluate", run_folder, "--data", pictures, "--json")
@@ -173,6 +183,7 @@ def test_caveat_is_printed(run: Run, run_folder: Path, pictures: Path) -> None:
     assert "no estimate: the model was trained on" in err
 
 
+@pytest.mark.threat(44)
 def test_fork_to_other_data_remembers_the_first(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -196,6 +207,7 @@ def test_the_report_states_training_on_validation_images(
     assert notices == (f"No estimate: the model was trained on all these {num_val} images.",)
 
 
+@pytest.mark.threat(44)
 def test_built_in_data_sets_too(train_on: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """The digits as pictures in a folder."""
     spec = replace(make_recipe().model, image_size=32, num_classes=10)
@@ -220,6 +232,7 @@ def older(run_folder: Path, data: str) -> None:
     (run_folder / DIGESTS_NAME).unlink()
 
 
+@pytest.mark.threat(44)
 def test_models_of_earlier_versions_are_matched_by_name(run_folder: Path, pictures: Path, tmp_path: Path) -> None:
     older(run_folder, str(pictures))
     assert load_digests(run_folder) is None
@@ -243,6 +256,7 @@ def test_earlier_run_on_a_folder_recorded_as_digits(
         evaluate_model(run_folder)
 
 
+@pytest.mark.threat(44)
 def test_damaged_digests_are_named(run_folder: Path, train_on: Callable[..., Result], pictures: Path) -> None:
     path = run_folder / "model" / DIGESTS_NAME
     content = path.read_bytes()

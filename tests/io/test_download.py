@@ -123,6 +123,7 @@ def visible(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.endswith(".lock")]
 
 
+@pytest.mark.threat(27)
 @pytest.mark.parametrize("fault", ["good", "good_without_length", "slow_but_good", "second_time_good"])
 def test_downloads_succeed(server: Any, tmp_path: Path, fault: str) -> None:
     """Tried again after a cut."""
@@ -133,6 +134,7 @@ def test_downloads_succeed(server: Any, tmp_path: Path, fault: str) -> None:
     assert fetch(["http://127.0.0.1:9/nothing"], target, MD5, QUICK) is False
 
 
+@pytest.mark.threat(27)
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -159,6 +161,7 @@ def test_fault_is_named_retried_and_leaves_no_file(server: Any, tmp_path: Path, 
     assert visible(tmp_path) == []
 
 
+@pytest.mark.threat(27)
 def test_mirrors_are_tried_in_turn_and_named_if_all_fail(server: Any, tmp_path: Path) -> None:
     target = tmp_path / "file.gz"
     urls = [f"{server.url}/missing", "http://127.0.0.1:9/closed", f"{server.url}/good"]
@@ -168,6 +171,7 @@ def test_mirrors_are_tried_in_turn_and_named_if_all_fail(server: Any, tmp_path: 
     assert target.read_bytes() == GOOD
 
 
+@pytest.mark.threat(27)
 @pytest.mark.timeout(60)
 def test_deadline_ends_a_drip_that_never_stalls(server: Any, tmp_path: Path) -> None:
     """It would take seven hours."""
@@ -175,6 +179,7 @@ def test_deadline_ends_a_drip_that_never_stalls(server: Any, tmp_path: Path) -> 
         fetch([f"{server.url}/drip"], tmp_path / "file.gz", MD5, QUICK._replace(deadline_s=0.6))
 
 
+@pytest.mark.threat(27)
 def test_remains_of_a_killed_download_are_removed(server: Any, tmp_path: Path) -> None:
     """Those of this file alone."""
     foreign = {".tmp-7-other.gz", ".tmp-7-my-file.gz", ".tmp-x-file.gz"}
@@ -184,6 +189,7 @@ def test_remains_of_a_killed_download_are_removed(server: Any, tmp_path: Path) -
     assert set(visible(tmp_path)) == {"file.gz", *foreign}
 
 
+@pytest.mark.threat(27)
 def test_failure_leaves_an_older_file(server: Any, tmp_path: Path) -> None:
     (tmp_path / "file.gz").write_bytes(b"half of it")
     with pytest.raises(EnvironmentFault):
@@ -191,6 +197,7 @@ def test_failure_leaves_an_older_file(server: Any, tmp_path: Path) -> None:
     assert (tmp_path / "file.gz").read_bytes() == b"half of it"
 
 
+@pytest.mark.threat(27)
 def test_two_at_once_make_one_download(server: Any, tmp_path: Path) -> None:
     """Both succeed."""
     target, results = tmp_path / "file.gz", []

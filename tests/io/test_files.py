@@ -33,6 +33,7 @@ def test_write_and_replace(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("what", ["fsync", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES])
 def test_failure_leaves_the_old_file(what: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +101,7 @@ def test_temporaries_of_a_killed_process_with_the_same_number(tmp_path: Path) ->
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.threat(5)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_failure_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.write_folder(tmp_path / "f", FOLDER)
@@ -111,6 +113,7 @@ def test_failure_leaves_the_old_folder(number: int, tmp_path: Path, monkeypatch:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.threat(6, 21, 30)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -46,6 +46,7 @@ def data(tmp_path: Path) -> list[str]:
     return sorted(name for name in names if not name.endswith(".lock"))
 
 
+@pytest.mark.threat(62)
 def test_load(hub: Hub, commit: str, trained: Path, tmp_path: Path) -> None:
     """The known files are downloaded, other files are not requested, and the second time nothing is downloaded."""
     model = pocket_resnet.load("hf://ann/tiny").model
@@ -65,6 +66,7 @@ def test_evaluate_looks_up_once(hub: Hub) -> None:
     assert sum("/api/" in request for request in hub.requests) == 1
 
 
+@pytest.mark.threat(61)
 def test_revisions(hub: Hub, commit: str, files: dict[str, bytes]) -> None:
     """A cached commit needs no hub; a branch follows the hub."""
     pinned = Path(f"hf://ann/tiny@{commit}")
@@ -97,6 +99,7 @@ UNREACHABLE = {
 }
 
 
+@pytest.mark.threat(61)
 @pytest.mark.parametrize("name", UNREACHABLE)
 def test_without_the_hub_the_cached_copy_is_used(
     name: str, hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch, logged: Any
@@ -119,6 +122,7 @@ def test_without_the_hub_the_cached_copy_is_used(
             find_model(address)
 
 
+@pytest.mark.threat(61)
 @pytest.mark.usefixtures("commit")
 def test_damaged_copy_is_downloaded_again() -> None:
     weights = find_model(ADDRESS) / "model.safetensors"
@@ -141,6 +145,7 @@ NO_MODELS: dict[str, tuple[dict[str, bytes | None], str]] = {
 }
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize("name", NO_MODELS)
 def test_no_model(name: str, hub: Hub, files: dict[str, bytes], tmp_path: Path) -> None:
     """Refused in one line; nothing is kept, and a pickle is not downloaded."""
@@ -154,6 +159,7 @@ def test_no_model(name: str, hub: Hub, files: dict[str, bytes], tmp_path: Path) 
         assert not any("resolve" in request for request in hub.requests)
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize("size", [FILES["config.json"] + 1, 10**15, -1, None, "9", True])
 def test_sizes_are_limited_before_the_download(size: Any, hub: Hub, files: dict[str, bytes], commit: str) -> None:
     siblings = [{"rfilename": name, "size": size if name == "config.json" else len(files[name])} for name in files]
@@ -188,6 +194,7 @@ FILE_FAULTS: dict[str, tuple[Callable[[Handler], Any], str]] = {
 }
 
 
+@pytest.mark.threat(61)
 @pytest.mark.parametrize("name", FILE_FAULTS)
 def test_faults_of_a_download(name: str, hub: Hub, commit: str, tmp_path: Path) -> None:
     """One line, without the token; nothing is kept, and the next attempt finds a whole model."""
@@ -201,6 +208,7 @@ def test_faults_of_a_download(name: str, hub: Hub, commit: str, tmp_path: Path) 
     assert find_model(ADDRESS).name == commit
 
 
+@pytest.mark.threat(61)
 def test_two_at_once(hub: Hub, commit: str) -> None:
     """One downloads, the other waits for it."""
     folders: list[Path] = []
@@ -213,6 +221,7 @@ def test_two_at_once(hub: Hub, commit: str) -> None:
     assert sum("model.safetensors" in request for request in hub.requests) == 1
 
 
+@pytest.mark.threat(61)
 def test_remains_of_a_killed_download_on_the_hub_are_removed(commit: str, tmp_path: Path) -> None:
     left = tmp_path / "data" / "hub" / "ann" / "tiny" / f".tmp-1-{commit}"
     left.mkdir(parents=True)
@@ -221,6 +230,7 @@ def test_remains_of_a_killed_download_on_the_hub_are_removed(commit: str, tmp_pa
     assert not left.exists()
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize(
     "name", ["ann", "ann/..", "../tiny", "ann/tiny/more", "ann/ti ny", "ann/tiny@../x", "ann/a--b"]
 )
@@ -231,6 +241,7 @@ def test_invalid_addresses_on_the_hub(name: str, hub: Hub, tmp_path: Path) -> No
     assert data(tmp_path) == []
 
 
+@pytest.mark.threat(63)
 @pytest.mark.usefixtures("commit")
 def test_private_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """The token goes to the hub and nowhere else: it is in no file and no message."""
@@ -243,6 +254,7 @@ def test_private_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         find_model(ADDRESS)
 
 
+@pytest.mark.threat(63)
 @pytest.mark.parametrize("token", ["hf_sec\nret", "hf_sécret", "hf_sec ret", "hf_sec\x07ret"])
 @pytest.mark.usefixtures("commit")
 def test_token_that_cannot_be_sent(token: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +273,7 @@ def test_data_folder_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_pa
         find_model(ADDRESS)
 
 
+@pytest.mark.threat(61)
 @pytest.mark.usefixtures("hub")
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pocket_resnet.io.hub_faults.find_spec", lambda _: None)
@@ -268,6 +281,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         find_model(ADDRESS)
 
 
+@pytest.mark.threat(62)
 def test_model_of_a_newer_format(hub: Hub, files: dict[str, bytes]) -> None:
     """It is intact, so it is kept; loading it says what to do."""
     config = json.dumps(json.loads(files["config.json"]) | {"format": 99}).encode()

@@ -28,6 +28,7 @@ def test_other_paths(path: str) -> None:
     assert is_address(Path(path)) == (path == "./hf:/ann")
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize(
     "name",
     [
@@ -45,6 +46,7 @@ def test_longest_names() -> None:
     check_repository("a" * 96 + "/" + "b" * 96)
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize("revision", ["..", "a/../b", "-x", "a b", "a..b", "x" * 256, "vï", "a@b"])
 def test_invalid_revisions(revision: str) -> None:
     with pytest.raises(UsageError, match="is not a revision"):

@@ -31,6 +31,7 @@ def test_a_line_a_field_and_plain_lists_on_one() -> None:
     )
 
 
+@pytest.mark.threat(59)
 def test_a_thousand_classes_are_a_thousand_lines() -> None:
     """And not a million."""
     text = json_text({"confusion": [[0] * 1_000 for _ in range(1_000)]})
@@ -38,6 +39,7 @@ def test_a_thousand_classes_are_a_thousand_lines() -> None:
     assert len(text) < 4e6
 
 
+@pytest.mark.threat(53)
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("utf-8", "ü → 🦉"), ("latin-1", "\\u00fc"), ("ascii", "\\ud83e\\udd89")]
 )
@@ -47,6 +49,7 @@ def test_characters_that_an_encoding_lacks_are_escaped(encoding: str, shown: str
     assert json.loads(text.encode(encoding)) == ["ü → 🦉"]
 
 
+@pytest.mark.threat(53)
 def test_file_names_that_are_not_utf_8() -> None:
     """They are read back as the same bytes."""
     name = os.fsdecode(b"caf\xe9.png")

@@ -12,6 +12,7 @@ from pocket_resnet.io import files
 from pocket_resnet.io.locks import exclusive, lock_folder
 
 
+@pytest.mark.threat(12)
 def test_lock(tmp_path: Path) -> None:
     """Also within one process; free again after the block, even after an error."""
     with lock_folder(tmp_path / "f") as notice:
@@ -33,6 +34,7 @@ def test_lock_in_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.threat(54)
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EPERM])
 def test_file_systems_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -53,6 +55,7 @@ def test_file_systems_without_locks(
     assert "does not support locks" in caplog.text
 
 
+@pytest.mark.threat(27)
 def test_waiting_for_another_process_times_out(tmp_path: Path) -> None:
     path = tmp_path / "file.gz"
     with (

@@ -42,6 +42,7 @@ def test_both_names_at_once_are_refused(text: str) -> None:
     assert str(raised.value) == "some.toml: `average` is now `ema`, but both are set\n  remove `average`"
 
 
+@pytest.mark.threat(10)
 def test_recipes_of_earlier_versions() -> None:
     """A section is renamed in the dial too; an error names the line and the present key."""
     recipe = parse_recipe('dial = ["average", "schedule"]\n[average]\ndecay = 0.5', PATH)

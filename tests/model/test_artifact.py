@@ -71,6 +71,7 @@ def refusal(folder: Path) -> str:
     return str(raised.value)
 
 
+@pytest.mark.threat(20)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_round_trip(channels_last: bool, tiny_model: ResNet, make_card: Callable[..., Card], tmp_path: Path) -> None:
     """Also the classes in their order, 1, 10, 2."""
@@ -142,6 +143,7 @@ def test_resume_command() -> None:
     assert command_elsewhere == "pocket-resnet train 'my runs/r/recipe.toml' --resume --run r --runs-dir 'my runs'"
 
 
+@pytest.mark.threat(6, 30)
 @pytest.mark.parametrize("member", [WEIGHTS, CONFIG, SUMS_NAME])
 @pytest.mark.parametrize("damage", ["deleted", "cut", "flipped", "link to itself"])
 def test_damage_is_named(member: str, damage: str, folder: Path) -> None:
@@ -167,6 +169,7 @@ def test_card_may_be_edited_by_hand(folder: Path) -> None:
     assert load_model(folder)[1] == before
 
 
+@pytest.mark.threat(10)
 def test_newer_format(folder: Path) -> None:
     """The error names the version to upgrade to, even if the newer layout has other fields."""
     forge(folder, format=FORMAT + 1, version="9.8", something="new")
@@ -191,6 +194,7 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.threat(30)
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_config(case: str, folder: Path) -> None:
     """A schema error that names the file, in one line, and below it how to fix it."""
@@ -215,12 +219,14 @@ def overlapping() -> bytes:
     return len(header).to_bytes(8, "little") + header + bytes(100_000)
 
 
+@pytest.mark.threat(30)
 @pytest.mark.parametrize("content", [b"", b"x", huge_header(), overlapping(), bytes(10_000)])
 def test_hostile_weights(content: bytes, folder: Path) -> None:
     write_folder(folder, {WEIGHTS: content, CONFIG: (folder / CONFIG).read_bytes()})
     assert str(folder / WEIGHTS) in refusal(folder)
 
 
+@pytest.mark.threat(30)
 @pytest.mark.parametrize("change", ["missing", "more", "shape"])
 def test_weights_of_another_network(change: str, folder: Path) -> None:
     weights = load((folder / WEIGHTS).read_bytes())
@@ -232,6 +238,7 @@ def test_weights_of_another_network(change: str, folder: Path) -> None:
     assert "not the weights of this network" in refusal(folder)
 
 
+@pytest.mark.threat(30)
 def test_small_file_cannot_ask_for_a_large_network(folder: Path) -> None:
     """Otherwise a config of a few bytes would allocate gigabytes."""
     spec = json.loads((folder / CONFIG).read_text())["spec"] | {"widths": [60_000, 60_000]}

@@ -108,6 +108,7 @@ def test_front_matter_has_no_figures_of_images_trained_on(changes: dict[str, Any
     assert "model-index" not in read(front_matter(make_card(**changes)))
 
 
+@pytest.mark.threat(62)
 @pytest.mark.parametrize("name", ["pictures/", 'a "b": c/', "---\nlicense: mit\n---\n", "é#x/", "/"])
 def test_front_matter_of_odd_names(name: str, make_card: MakeCard) -> None:
     """They stay text, and the licence is unchanged."""

@@ -42,6 +42,7 @@ def is_buildable(spec: NetworkSpec, stage: int) -> NetworkSpec | None:
         return None
 
 
+@pytest.mark.threat(17)
 @settings(max_examples=60, deadline=None)
 @given(spec=st.sampled_from(SHAPES), budget=st.integers(1, 30_000_000))
 def test_filled_networks_stay_within_the_budget(spec: NetworkSpec, budget: int) -> None:
@@ -72,6 +73,7 @@ def test_a_networks_own_count_gives_at_least_as_large_a_network(name: str) -> No
     assert num_params(fill_budget(spec, num_params(spec))) >= 0.98 * num_params(spec)
 
 
+@pytest.mark.threat(16)
 @pytest.mark.parametrize("spec", SHAPES)
 def test_the_stated_smallest_budget_works(spec: NetworkSpec) -> None:
     """A budget of the stated smallest count works."""
@@ -79,6 +81,7 @@ def test_the_stated_smallest_budget_works(spec: NetworkSpec) -> None:
     assert num_params(fill_budget(spec, least)) == least
 
 
+@pytest.mark.threat(16)
 @pytest.mark.parametrize("budget", [10**12, 10**15])
 def test_a_budget_above_the_largest_network(budget: int) -> None:
     """Refused with the largest count, at once."""
@@ -87,6 +90,7 @@ def test_a_budget_above_the_largest_network(budget: int) -> None:
     assert raised.value.where == "budget"
 
 
+@pytest.mark.threat(16)
 @pytest.mark.parametrize(("count", "message"), [(100, "the smallest has"), (10**14, "the largest has")])
 def test_a_refused_limit_is_named_as_it_was_given(count: int, message: str) -> None:
     """In bytes if bytes are the binding limit, with the number of bytes that works."""
@@ -104,6 +108,7 @@ def test_a_refused_limit_is_named_as_it_was_given(count: int, message: str) -> N
             assert fixed.fits(design.design(fixed, epochs=1).spec)
 
 
+@pytest.mark.threat(17)
 @pytest.mark.parametrize("budget", [50_000, 300_000])
 def test_the_built_network_has_the_count(budget: int) -> None:
     """Weights and biases, trainable or frozen, count; buffers do not."""
@@ -187,6 +192,7 @@ def test_a_single_limit_needs_no_such_reason() -> None:
     assert len(design.design(Budget(num_params=10**6), epochs=30).reasons) == 1
 
 
+@pytest.mark.threat(16)
 @pytest.mark.parametrize("more", [{}, {"block": "bottleneck", "expansion": 2}, {"groups": 4}])
 @pytest.mark.parametrize("epochs", [10, 200])
 def test_a_wide_fixed_stem_bounds_the_widths(more: dict[str, Any], epochs: int) -> None:

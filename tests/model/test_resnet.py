@@ -87,6 +87,7 @@ def measure(spec: NetworkSpec, image_size: int) -> tuple[dict[str, int], dict[st
     return params, shapes, counter.get_total_flops()
 
 
+@pytest.mark.threat(74)
 @settings(max_examples=100, deadline=None)
 @given(specs(), st.integers(14, 40))
 def test_every_network_has_the_counts_of_its_spec(spec: NetworkSpec, other_size: int) -> None:
@@ -99,6 +100,7 @@ def test_every_network_has_the_counts_of_its_spec(spec: NetworkSpec, other_size:
     assert sum(params.values()) == num_params(spec)
 
 
+@pytest.mark.threat(71)
 @settings(max_examples=100, deadline=None)
 @given(specs())
 def test_only_normed_filters_can_be_rescaled(spec: NetworkSpec) -> None:
@@ -134,6 +136,7 @@ def test_only_normed_filters_can_be_rescaled(spec: NetworkSpec) -> None:
     assert all(isinstance(conv, nn.Conv2d) and conv.bias is None for conv in normed_convs)
 
 
+@pytest.mark.threat(74)
 @pytest.mark.parametrize("name", CATALOG)
 def test_every_named_network_has_the_counts_of_its_spec(name: str) -> None:
     params, _, num_flops = measure(named(name), 32)

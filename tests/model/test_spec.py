@@ -25,6 +25,7 @@ ALLOWED = {
 }
 
 
+@pytest.mark.threat(74)
 def test_counts_of_a_network_small_enough_to_count_by_hand() -> None:
     spec = NetworkSpec(**ONE_BLOCK, num_classes=2)
     stem, conv, norm, head = 3 * 4 * 9, 4 * 4 * 9, 2 * 4, 4 * 2

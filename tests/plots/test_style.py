@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 from PIL import Image
@@ -15,6 +16,7 @@ def drawn() -> Figure:
     return run_accuracies([("fast $x", 0.867, (0.86, 0.87)), ("best", 0.95, (0.94, 0.96))])
 
 
+@pytest.mark.threat(56)
 def test_settings_of_the_user_change_no_picture_and_stay() -> None:
     """Neither when a figure is made nor when it is written; LaTeX is not needed."""
     usual = png(drawn())

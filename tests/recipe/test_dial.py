@@ -105,6 +105,7 @@ def by_program(changes: dict[str, Any], _folder: Path, monkeypatch: pytest.Monke
     return requested[0]
 
 
+@pytest.mark.threat(58)
 @pytest.mark.parametrize("way", [by_flag, by_toml, by_base, by_program])
 @pytest.mark.parametrize("key", DIALLED)
 def test_explicit_values_override_the_dial_even_at_their_default(
@@ -127,6 +128,7 @@ def test_explicit_values_override_the_dial_even_at_their_default(
     assert not [line for line in logged.messages if "dial" in line]
 
 
+@pytest.mark.threat(58)
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
@@ -152,6 +154,7 @@ def as_32(source: Source) -> Source:
     return source
 
 
+@pytest.mark.threat(58)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -172,6 +175,7 @@ def test_explicit_network_keys_stay_and_the_dial_fills_the_budget(
     assert 190_000 <= num_params(spec) <= 200_000
 
 
+@pytest.mark.threat(58)
 def test_explicit_widths_must_fit_the_budget(source: Source) -> None:
     """No dial scales them."""
     requested = override(load_recipe("best"), {"model.widths": (8, 16, 32), "budget": "50k"})
@@ -180,6 +184,7 @@ def test_explicit_widths_must_fit_the_budget(source: Source) -> None:
         fit_to_data(override(requested, {"budget": "10k"}), source, 1000)
 
 
+@pytest.mark.threat(58)
 def test_a_named_network_is_scaled_as_without_a_dial(tmp_path: Path, source: Source) -> None:
     """Not replaced by another one."""
     (tmp_path / "mine.toml").write_text('base = "best"\nbudget = "200k"\n[model]\nnetwork = "fast"\n')
@@ -189,6 +194,7 @@ def test_a_named_network_is_scaled_as_without_a_dial(tmp_path: Path, source: Sou
     assert 190_000 <= num_params(spec) <= 200_000
 
 
+@pytest.mark.threat(58)
 def test_an_explicit_decay_replaces_the_dials_window() -> None:
     for decay in (0.0, 0.99):
         assert "ema.window" not in follow(Recipe.model_validate({"epochs": LONG, "dial": ALL, "ema": {"decay": decay}}))

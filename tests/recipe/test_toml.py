@@ -30,6 +30,7 @@ def test_base_is_another_recipe(tmp_path: Path) -> None:
     assert parse_recipe("", tmp_path / "empty.toml").model == named("original")
 
 
+@pytest.mark.threat(58)
 def test_explicit_keys_are_remembered(tmp_path: Path) -> None:
     """Set by file, base or program, at any value; recipes that differ only in explicit keys are equal."""
     (tmp_path / "mine.toml").write_text('base = "fast"\n[optim]\nlr = 0.2\nclip_norm = 0.0\n[augment]\n')
@@ -41,6 +42,7 @@ def test_explicit_keys_are_remembered(tmp_path: Path) -> None:
     assert Recipe(augment=AugmentRecipe(mixup=0.0), seed=0).explicit == {"augment.mixup", "seed"}
 
 
+@pytest.mark.threat(58)
 @pytest.mark.parametrize(
     ("words", "explicit"),
     [
@@ -84,3 +86,23 @@ def test_epochs_of_a_recipe_file_are_kept(tmp_path: Path) -> None:
 def test_a_key_outside_its_table_gets_a_hint(key: str, meant: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"unknown `{key}`, did you mean `{meant}`?"):
         parse_recipe(f"{key} = 0.1\n", tmp_path / "mine.toml")
+
+
+@pytest.mark.threat(18)
+def test_byte_order_mark_and_other_bytes(tmp_path: Path) -> None:
+    """A byte order mark, as Windows editors write it, is skipped; UTF-16, binary and huge files are refused."""
+    path = tmp_path / "r.toml"
+    path.write_bytes(b"\xef\xbb\xbfepochs = 7\r\n[optim]\r\nlr = 1.0\r\n")
+    assert load_recipe(str(path)).epochs == 7
+    for content, message in {
+        "epochs = 7".encode("utf-16"): "cannot be read as a UTF-8 text file",
+        b"\x00\xff": "cannot be read as a UTF-8 text file",
+        b"# " + bytes(2**21): "over 1,048,576 bytes",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=message) as raised:
+            load_recipe(str(path))
+        assert raised.value.where == path
+    for missing in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(UsageError):
+            load_recipe(f"{missing}.toml")

@@ -127,6 +127,7 @@ def check_evaluation(page: Reader, folder: Path) -> None:
     assert page.tables["network-parts"][-1] == ["total", "", f"{num_params(spec):,}", f"{num_macs(spec):,}"]
 
 
+@pytest.mark.threat(30)
 def test_names_are_escaped(train_hostile: Trained) -> None:
     """Names of classes and runs; the page's policy forbids scripts and requests."""
     folder = train_hostile("a run & <b>", name="<i>recipe</i>")

@@ -114,6 +114,7 @@ def test_a_front(record: SearchRecord, tmp_path: Path) -> None:
     assert (tmp_path / "plots/front.png").exists()
 
 
+@pytest.mark.threat(85)
 def test_names_are_escaped(record: SearchRecord, tmp_path: Path) -> None:
     odd = "</script><b onload=x>"
     hostile = replace(record.trials[0], values=record.trials[0].values | {"optim.lr": 0.1}, error=odd)

@@ -37,6 +37,7 @@ def problem(response: Response) -> tuple[int, str]:
     return response.status, json.loads(response.body)["error"]
 
 
+@pytest.mark.threat(24)
 def test_one_and_several(process: Process) -> None:
     """Equal to `predict`, in the order of the request, also for rotated, transparent and 16-bit pictures."""
     contents = [picture(seed, size=8 + seed) for seed in range(5)] + odd_pictures()
@@ -74,6 +75,7 @@ def test_top(process: Process) -> None:
         assert json.loads(response.body)["hint"] == "use 1 to 1000"
 
 
+@pytest.mark.threat(33)
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -154,6 +156,7 @@ def test_several_requests_over_one_connection(process: Process) -> None:
     connection.close()
 
 
+@pytest.mark.threat(33)
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_requests_made_from_the_description(mode: GenerationMode, process: Process) -> None:
     """Each gets a documented response, never a server error.

@@ -80,6 +80,7 @@ def test_bad_pictures_fail_by_themselves() -> None:
     assert isinstance(only, ImageError)
 
 
+@pytest.mark.threat(34)
 def test_busy() -> None:
     """The limit counts waiting pictures; pictures within it are classified."""
     gate = Gate()
@@ -96,6 +97,7 @@ def test_busy() -> None:
     with_batcher(gate.classify, use)
 
 
+@pytest.mark.threat(36)
 def test_a_bug_fails_its_requests_and_not_the_worker() -> None:
     def classify(images_BSSC: NDArray[np.uint8]) -> NDArray[np.float32]:
         if len(images_BSSC) > 1:

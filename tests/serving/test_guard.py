@@ -26,12 +26,14 @@ def test_own_hosts(host: str, process: Process) -> None:
     assert process.raw("GET /health HTTP/1.1", f"Host: {host}").status == 200
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize("host", FOREIGN)
 def test_foreign_hosts(host: str, process: Process) -> None:
     for target in ("/health", "/metrics", "/", "/nothing"):
         assert process.raw(f"GET {target} HTTP/1.1", f"Host: {host}").status == 403
 
 
+@pytest.mark.threat(35)
 def test_no_host_or_two(process: Process) -> None:
     assert process.raw("GET /health HTTP/1.0").status == 403
     assert process.raw("GET /health HTTP/1.1").status == 400
@@ -41,6 +43,7 @@ def test_no_host_or_two(process: Process) -> None:
 ORIGINS = ["http://evil.example", "null", "http://localhost:9999", "http://127.0.0.1:8000", "file://", "", "localhost"]
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_foreign_origins(origin: str, process: Process) -> None:
     """Also another port of this machine; nothing is classified."""
@@ -52,6 +55,7 @@ def test_foreign_origins(origin: str, process: Process) -> None:
     assert process.raw("OPTIONS / HTTP/1.1", *lines[:2]).status == 403
 
 
+@pytest.mark.threat(35)
 def test_a_server_for_other_machines(start: Callable[..., Server]) -> None:
     """Addresses are allowed, because DNS rebinding needs a name; of names only those given."""
     server = start(hosts=Hosts(("localhost", "pictures.example"), any_address=True))
@@ -73,6 +77,7 @@ PATHS += ["/static/%00page.js", "/page.js%00", "/%00", "/static/", "/static/page
 PATHS += ["/static//page.js", "http://evil.example/etc/passwd", "/v1/predict/", "/docs/", "*"]
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize("path", PATHS)
 def test_paths(path: str, process: Process) -> None:
     """404, and nothing is read."""
@@ -101,6 +106,7 @@ def bug(monkeypatch: pytest.MonkeyPatch) -> str:
     return secret
 
 
+@pytest.mark.threat(36)
 def test_internal_errors(start: Callable[..., Server], bug: str, caplog: pytest.LogCaptureFixture) -> None:
     """Status 500 and an id that the log has with the traceback; the server stays up."""
 

@@ -40,6 +40,7 @@ def flat(process: Process) -> Iterator[None]:
     assert process.predict(picture()).status == 200
 
 
+@pytest.mark.threat(33)
 @pytest.mark.usefixtures("flat")
 def test_oversized_with_its_length(process: Process) -> None:
     """Refused before anything is read."""
@@ -50,6 +51,7 @@ def test_oversized_with_its_length(process: Process) -> None:
         assert time.monotonic() - started_s < 2
 
 
+@pytest.mark.threat(33)
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("kind", ["chunked", "length"])
 def test_oversized_and_sent_to_the_end(kind: str, process: Process) -> None:
@@ -67,6 +69,7 @@ def test_oversized_and_sent_to_the_end(kind: str, process: Process) -> None:
         assert read_response(connection).status == 413
 
 
+@pytest.mark.threat(33)
 def test_garbage_after_the_answer(process: Process) -> None:
     """A body over the limit that then breaks the chunked encoding."""
     with process.connect() as connection:
@@ -78,12 +81,14 @@ def test_garbage_after_the_answer(process: Process) -> None:
     assert "Traceback" not in process.log
 
 
+@pytest.mark.threat(33)
 def test_the_largest_body(process: Process) -> None:
     """A picture with trailing bytes up to the limit is taken."""
     content = picture()
     assert process.predict(content + bytes(MAX_BODY_BYTES - len(content))).status == 200
 
 
+@pytest.mark.threat(33)
 def test_wrong_content_lengths(process: Process) -> None:
     """Too short, too long, and contradictory lengths."""
     content = picture()
@@ -104,6 +109,7 @@ def test_wrong_content_lengths(process: Process) -> None:
     assert process.predict(content).status == 200
 
 
+@pytest.mark.threat(33)
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "", "image"])
 def test_wrong_types(kind: str, process: Process) -> None:
     response = process.send("POST", PREDICT, picture(), {"Content-Type": kind})
@@ -130,6 +136,7 @@ BAD = {
 }
 
 
+@pytest.mark.threat(33)
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("case", BAD)
 def test_bad_pictures(case: str, process: Process) -> None:
@@ -155,6 +162,7 @@ def is_closed(connection: socket.socket, within_s: float = 10.0) -> bool:
         return True
 
 
+@pytest.mark.threat(34)
 @pytest.mark.parametrize(
     "begun",
     [b"", b"POST /v1/pre", head("Content-Length: 1000") + b"x", head("Transfer-Encoding: chunked") + b"fff\r\nab"],
@@ -175,6 +183,7 @@ def test_slow_clients(begun: bytes, start: Callable[..., Server], monkeypatch: p
     assert server.predict(picture()).status == 200
 
 
+@pytest.mark.threat(34)
 def test_a_slow_request_behind_a_whole_one(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Both arrive together; the second never ends."""
     monkeypatch.setattr(protocol, "REQUEST_DEADLINE_S", 1.0)
@@ -186,6 +195,7 @@ def test_a_slow_request_behind_a_whole_one(start: Callable[..., Server], monkeyp
         assert is_closed(connection)
 
 
+@pytest.mark.threat(34)
 def test_a_client_that_never_reads(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Responses fill the buffers; the connection is closed at the deadline."""
     monkeypatch.setattr(protocol, "REQUEST_DEADLINE_S", 1.0)
@@ -199,6 +209,7 @@ def test_a_client_that_never_reads(start: Callable[..., Server], monkeypatch: py
     assert server.predict(picture()).status == 200
 
 
+@pytest.mark.threat(34)
 def test_connections_beyond_the_limit(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MAX_NUM_CONNECTIONS", 3)
     server = start()
@@ -213,6 +224,7 @@ def test_connections_beyond_the_limit(start: Callable[..., Server], monkeypatch:
     assert server.predict(picture()).status == 200
 
 
+@pytest.mark.threat(33)
 def test_memory_of_all_bodies_together(start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """A body beyond the total memory limit is refused; after the others end there is room again."""
     monkeypatch.setattr(uploads, "MAX_BUFFERED_BYTES", 5_000)
@@ -225,6 +237,7 @@ def test_memory_of_all_bodies_together(start: Callable[..., Server], monkeypatch
     assert server.predict(picture()).status == 200
 
 
+@pytest.mark.threat(34)
 def test_a_hundred_concurrent_requests(start: Callable[..., Server]) -> None:
     """The same predictions as one by one; requests over the limit get a retry hint and succeed later."""
     contents = [picture(seed) for seed in range(100)]

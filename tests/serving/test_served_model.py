@@ -29,6 +29,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.threat(20)
 def test_predictions_match_predict(exported: Path) -> None:
     """With the names in the model's order; from one picture or many."""
     classifier = pocket_resnet.load(GOLDEN, "cpu")
@@ -67,6 +68,7 @@ def resize_to(model: Any, *sizes: int) -> None:
     node.attribute[0].ints[:] = sizes
 
 
+@pytest.mark.threat(31)
 @pytest.mark.parametrize("sizes", [(), (8,), (8, 9), (0, 0), (10**9, 10**9)])
 def test_input_sizes_that_export_never_writes(sizes: tuple[int, ...], exported: Path, tmp_path: Path) -> None:
     """Pictures are decoded at this size."""

@@ -36,6 +36,7 @@ def started(tmp_path: Path) -> Iterator[Process]:
     process.process.kill()
 
 
+@pytest.mark.threat(34)
 def test_sigterm(started: Process) -> None:
     """Pending requests are answered; idle and slow clients do not delay the exit; exit code 0."""
     assert started.predict(picture()).status == 200
@@ -89,10 +90,12 @@ def test_connections_set_tcp_nodelay() -> None:
     assert asyncio.run(option_of_a_connection(listen("127.0.0.1", 0, public=False)))
 
 
+@pytest.mark.threat(35)
 def test_listens_only_on_this_machine(process: Process) -> None:
     assert is_loopback_only(process.port)
 
 
+@pytest.mark.threat(35)
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_other_machines_need_a_flag(host: str, run: Run) -> None:
     code, out, err = run("serve", GOLDEN, "--host", host, "--port", 0)
@@ -102,6 +105,7 @@ def test_other_machines_need_a_flag(host: str, run: Run) -> None:
         assert listener.getsockname()[0] == "0.0.0.0"
 
 
+@pytest.mark.threat(37)
 def test_port_in_use(process: Process, run: Run) -> None:
     code, out, err = run("serve", GOLDEN, "--port", process.port)
     assert (code, out) == (5, "")
@@ -109,6 +113,7 @@ def test_port_in_use(process: Process, run: Run) -> None:
     assert "--port 8001" in err
 
 
+@pytest.mark.threat(37)
 @pytest.mark.parametrize("name", ["none", "none.onnx"])
 def test_no_model(name: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Before anything listens."""
@@ -118,6 +123,7 @@ def test_no_model(name: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert str(tmp_path / name) in err
 
 
+@pytest.mark.threat(37)
 def test_damaged_model(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(server, "listen", lambda *_, **__: pytest.fail("it listened"))
     (tmp_path / "model.onnx").write_bytes(b"no")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from pocket_resnet.inference.evaluate import evaluate_model
@@ -25,6 +26,7 @@ def test_a_released_model_repeats_its_card(tmp_path: Path) -> None:
     assert (tmp_path / "models/one/model.safetensors").stat().st_size < 0.6 * 4 * card.num_params + 50_000
 
 
+@pytest.mark.threat(43)
 def test_a_released_model_names_no_local_path(make_recipe: Any, tmp_path: Path) -> None:
     """It has its folder's name, fingerprint and the digests of its training images; moved data are named."""
     for number in range(12):

@@ -221,6 +221,7 @@ def test_records_are_lines(tmp_path: Path) -> None:
     assert read_metrics(path) == [{"step": 10}, {"step": 20, "val_nll": 2.0}]
 
 
+@pytest.mark.threat(1)
 def test_records_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record is synced before its checkpoint; otherwise a resumed run would lack it."""
     synced: list[tuple[int, int]] = []  # inode and size
@@ -247,6 +248,7 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
         file.on_epoch(state(tmp_path, 2), {"step": 2})
 
 
+@pytest.mark.threat(11)
 def test_progress_lines_without_a_terminal(
     make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

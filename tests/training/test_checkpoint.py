@@ -33,6 +33,7 @@ def test_saving_again_replaces(saved: Path) -> None:
     assert checkpoint.load(saved)[1]["a"].tolist() == [1, 1]
 
 
+@pytest.mark.threat(30)
 @pytest.mark.parametrize(
     "change",
     [{"step": "3"}, {"step": None}, {"seconds": "x"}, {"unknown": 1}, {"format": "1"}, {"hardware": 5}, {"step": 1.5}],

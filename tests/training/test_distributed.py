@@ -61,6 +61,7 @@ def test_a_single_process_does_not_communicate(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.threat(68)
 def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """On rank 0's value, a list gathered from all, the gradient of a batch, and a sum."""
 
@@ -83,16 +84,17 @@ def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.C
                 network.zero_grad()
 
     assert [rank.wait() for rank in start_ranks(work, 3)] == [0, 0, 0]
-    assert capfd.readouterr().err == f"process 1 of 3, on {socket.gethostname()}, writes {tmp_path / 'r'}\n"
+    assert capfd.readouterr().err == f"rank 0 of 3, on {socket.gethostname()}, writes {tmp_path / 'r'}\n"
 
 
+@pytest.mark.threat(68)
 def test_other_data_on_another_machine_are_refused(start_ranks: Any) -> None:
     def work(rank: int) -> None:
         with joined(torch.device("cpu")) as processes:
             if rank == 0:
                 processes.refuse_other_data("one")
             else:
-                with pytest.raises(DataError, match=r"process 2, on .*, has other data than process 1"):
+                with pytest.raises(DataError, match=r"rank 1, on .*, has other data than rank 0"):
                     processes.refuse_other_data("another")
 
     assert [rank.wait() for rank in start_ranks(work)] == [0, 0]
@@ -131,7 +133,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     set_launch(monkeypatch, "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
-        pytest.raises(UsageError, match="process 2 of this machine has no GPU of its own\n  start at most 1 here"),
+        pytest.raises(UsageError, match="local rank 1 has no GPU of its own\n  start at most 1 here"),
         joined(torch.device("cuda")),
     ):
         pytest.fail("joined")

@@ -22,6 +22,7 @@ def closed_form(spec: NetworkSpec, side: int) -> int:
     return whole - 2 * stem.num_macs
 
 
+@pytest.mark.threat(74)
 @pytest.mark.parametrize(
     "changes",
     [{}, {"squeeze_excite": "block"}, {"preactivation": True}, {"batch_norm": False, "activation": "silu"}],

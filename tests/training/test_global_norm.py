@@ -40,6 +40,7 @@ def trained(norm: nn.BatchNorm2d, x_BCHW: Tensor, slope_BCHW: Tensor) -> dict[st
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
 
 
+@pytest.mark.threat(67)
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize(("mean", "deviation"), [(3.0, 2.0), (100.0, 0.03)])
 def test_matches_batch_norm_of_the_whole_batch(

@@ -14,6 +14,7 @@ def write(path: Path, *records: dict[str, float]) -> None:
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
 
+@pytest.mark.threat(1)
 def test_records_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     """By step, not by position; incomplete lines and lines that are not records are dropped too."""
     path = tmp_path / "metrics.jsonl"
@@ -39,6 +40,7 @@ def test_plan(last_step: int, records: list[int], validations: list[int]) -> Non
     assert [plan.epoch(step) for step in (1, 10, 11, 20, 21)] == [1, 1, 2, 2, 3]
 
 
+@pytest.mark.threat(1)
 def test_records_at_max_steps(tmp_path: Path) -> None:
     """The last record stays if the run still ends there; if it resumes, the record or its validation goes."""
     path = tmp_path / "metrics.jsonl"

@@ -220,6 +220,7 @@ def test_muon_moves_filters_and_sgd_the_rest(tiny_model: ResNet) -> None:
     assert muon.param_groups[0]["lr"] == 0.5 * OptimRecipe().muon_lr
 
 
+@pytest.mark.threat(71)
 def test_muon_leaves_the_scale_of_filters_that_no_norm_follows(tiny_spec: NetworkSpec) -> None:
     """A pre-activated block's last filters and its projection's: added up, their scales decide which counts more."""
     model = ResNet(replace(tiny_spec, preactivation=True))

@@ -42,6 +42,7 @@ def test_statistics_are_those_of_the_images(tiny_model: ResNet, images_NCHW: Ten
         assert torch.allclose(norm.running_var, before_norm.var((0, 2, 3)), atol=1e-4)
 
 
+@pytest.mark.threat(72)
 @pytest.mark.parametrize("num_images", [8, 11, 13])
 def test_several_batches_count_as_one(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
     """Mean and variance are those of all values together, for any batch sizes, with variance between batches."""
@@ -55,6 +56,7 @@ def test_several_batches_count_as_one(num_images: int, tiny_model: ResNet, image
         assert int(norm.num_batches_tracked) == -(-num_images // 4)
 
 
+@pytest.mark.threat(15)
 @pytest.mark.parametrize("num_images", [2, 5, 9])
 def test_maps_of_one_pixel(num_images: int, tiny_spec: NetworkSpec, images_NCHW: Tensor) -> None:
     """Five and nine images leave one over where a batch is four, and one value has no variance."""

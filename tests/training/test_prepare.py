@@ -70,6 +70,7 @@ def test_digits_are_not_flipped(
     assert logged.messages == []
 
 
+@pytest.mark.threat(15)
 @pytest.mark.parametrize("image_sizes", [(), (4, 8)])
 def test_batch_norm_needs_two_values(
     image_sizes: tuple[int, ...], make_recipe: Callable[..., Recipe], source: Source
@@ -99,6 +100,7 @@ def test_budget_scales_the_network_once(budget: str, make_recipe: Callable[..., 
     assert fit_to_data(recipe, source, 14) == recipe
 
 
+@pytest.mark.threat(15)
 @pytest.mark.parametrize(("optim", "warns"), [({"lr": 0.0}, True), ({"muon_lr": 0.0}, True), ({}, False)])
 def test_learning_rate_of_0(
     optim: dict[str, Any],

@@ -155,6 +155,7 @@ def test_images_of_the_model_count_as_seen(
         assert "unknown images" in str(caveat_from(model, run))
 
 
+@pytest.mark.threat(17)
 @pytest.mark.usefixtures("synthetic")
 def test_refused_requests(make_recipe: Callable[..., Recipe], trained: Path, tmp_path: Path) -> None:
     """Before anything is written."""

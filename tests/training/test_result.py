@@ -15,6 +15,7 @@ from pocket_resnet.model.artifact import DIGESTS_NAME, load_card
 from pocket_resnet.training.run import Result
 
 
+@pytest.mark.threat(44)
 @pytest.mark.parametrize("way", ["fork", "init_from"])
 def test_validation_images_that_an_earlier_run_trained_on(
     way: str, train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, capsys: Any
@@ -36,6 +37,7 @@ def test_validation_images_that_an_earlier_run_trained_on(
     assert json.loads((Path(result.model).parent / "result.json").read_text())["caveat"] == caveat
 
 
+@pytest.mark.threat(44)
 def test_lost_digests_of_an_earlier_run_are_reported(
     train_on: Callable[..., Result], run_folder: Path, pictures: Path, tmp_path: Path, logged: Any
 ) -> None:

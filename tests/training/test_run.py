@@ -156,6 +156,7 @@ def test_smallest_budget_is_kept(train_tiny: Callable[..., Result]) -> None:
     assert train_tiny(budget="400").num_params <= 400
 
 
+@pytest.mark.threat(16, 17)
 def test_budget_below_the_smallest_network_is_refused(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
     """Before any folder is made."""
     with pytest.raises(UsageError, match="budget: no network of this shape has as few as 5 parameters; the smallest"):
@@ -163,6 +164,7 @@ def test_budget_below_the_smallest_network_is_refused(train_tiny: Callable[..., 
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.threat(17)
 def test_a_count_over_budget_is_refused(train_tiny: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """The built network is counted, in case the dial is wrong."""
     monkeypatch.setattr("pocket_resnet.recipe.dial.fill_budget", lambda spec, _: spec)
@@ -253,6 +255,7 @@ def test_every_s_sets_the_checkpoint_interval(
     assert steps == [4]
 
 
+@pytest.mark.threat(11)
 def test_clock_set_back(train_tiny: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock is never read."""
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock was read"))

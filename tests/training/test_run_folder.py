@@ -29,6 +29,7 @@ def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp
     assert choose_folder(tmp_path / "new", recipe, source, None, resume=True).name == "tiny-synthetic-seed7"
 
 
+@pytest.mark.threat(43)
 def test_resuming_finds_the_run_whose_data_were_moved(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ def test_resuming_finds_the_run_whose_data_were_moved(
     assert choose_folder(tmp_path, recipe, moved, None, resume=True) == tmp_path / "tiny-place-seed7"
 
 
+@pytest.mark.threat(43)
 def test_resuming_without_a_run_is_refused(
     make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,6 +20,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [record | {"seconds": 0} for record in read_metrics(folder / "metrics.jsonl")]
 
 
+@pytest.mark.threat(8)
 def test_checkpoint_of_another_network(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """A fork with another shape is refused; the error names what does not fit."""
     train_tiny(max_steps=1)
@@ -31,6 +32,7 @@ def test_checkpoint_of_another_network(train_tiny: Callable[..., Result], make_r
     assert train_tiny(resume=True).steps == 4
 
 
+@pytest.mark.threat(8)
 def test_fork_of_a_finished_run(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """With more epochs it trains on; with none left it is refused, and nothing is written."""
     train_tiny()
@@ -44,6 +46,7 @@ def test_fork_of_a_finished_run(train_tiny: Callable[..., Result], make_recipe: 
     assert load_recipe(str(tmp_path / "r" / "recipe.toml")).label_smoothing == 0.3
 
 
+@pytest.mark.threat(8)
 def test_fork_may_switch_averages_on(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """Average and Lookahead begin with the weights of the checkpoint."""
     train_tiny(max_steps=2, ema={"decay": 0.0}, optim={"lookahead_steps": 0})
@@ -61,6 +64,7 @@ def test_a_result_of_fewer_steps_is_removed_when_the_run_resumes(
     assert not (tmp_path / "r" / "result.json").exists()
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize("validate_every", [1, 2, 3])
 @pytest.mark.parametrize("stops", [(1, 6), (2, 6), (3, 6), (3, 4), (4, 5, 6), (2, 3, 6)])
 def test_a_run_in_parts_has_the_records_of_a_whole_run(
@@ -74,6 +78,7 @@ def test_a_run_in_parts_has_the_records_of_a_whole_run(
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize("step", [2, 3])
 def test_max_steps_at_the_step_of_a_signal(
     step: int, train_tiny: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -97,6 +102,7 @@ def test_max_steps_at_the_step_of_a_signal(
     assert lines(tmp_path / "parts")[-1]["val_accuracy"] == result.accuracy
 
 
+@pytest.mark.threat(1)
 def test_asked_for_fewer_steps_than_it_has(train_tiny: Callable[..., Result], tmp_path: Path, logged: Any) -> None:
     """Nothing is lost; a finished run is unchanged."""
     train_tiny(max_steps=3)

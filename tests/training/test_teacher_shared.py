@@ -45,6 +45,7 @@ def held(start_child: Any) -> Callable[[Path], Callable[[], None]]:
     return lock
 
 
+@pytest.mark.threat(69)
 def test_one_process_computes_and_another_reads(held: Any, start_child: Any, trained: Path, tmp_path: Path) -> None:
     model, images_NCHW = load_model(trained)[0], torch.randint(0, 256, (4, 3, 8, 8)).to(torch.uint8)
     with torch.no_grad():
@@ -86,6 +87,7 @@ class KillOnce(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.threat(69)
 def test_a_signal_ends_the_wait(
     held: Any,
     make_recipe: Callable[..., Recipe],

@@ -41,6 +41,7 @@ def train_tiny(make_recipe: Callable[..., Recipe], trained: Path, synthetic: Any
     return lambda name, resume=False: train(recipe, runs_dir=tmp_path, run=name, resume=resume)
 
 
+@pytest.mark.threat(4)
 @pytest.mark.parametrize(("batch", "step", "num_cached"), [(1, 0, 0), (3, 0, 0), (5, 2, 1)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_before_the_next_batch(

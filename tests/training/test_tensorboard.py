@@ -78,6 +78,7 @@ def test_tracking_changes_nothing_else(train_tiny: Callable[..., Result], tmp_pa
     assert (tmp_path / "r/model/model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.threat(1)
 def test_resumed_run_records_each_epoch_once(
     train_tiny: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ def test_tracking_may_begin_later(train_tiny: Callable[..., Result], tmp_path: P
     assert scalars(tmp_path / "r") == recorded(tmp_path / "r")
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize("max_steps", [2, 3])
 def test_resume_after_max_steps(
     max_steps: int, train_tiny: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -65,6 +65,7 @@ def set_only(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None
         monkeypatch.setenv(name, text)
 
 
+@pytest.mark.threat(55)
 @pytest.mark.parametrize("case", TAKEN)
 def test_accepted(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables, expected = TAKEN[case]
@@ -72,6 +73,7 @@ def test_accepted(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch() == expected
 
 
+@pytest.mark.threat(55)
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable is named, and torchrun."""
@@ -82,6 +84,7 @@ def test_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "start several processes with torchrun" in str(refusal.value)
 
 
+@pytest.mark.threat(55)
 @pytest.mark.parametrize("text", ["", "soon", "0", "-1", "nan", "inf"])
 def test_refused_deadline(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     set_only(monkeypatch, WHOLE | {WAIT_VARIABLE: text})
@@ -94,7 +97,8 @@ def port() -> int:
     return free_port()
 
 
-@pytest.mark.parametrize(("rank", "missing"), [(0, "processes 2, 3"), (2, "process 1")])
+@pytest.mark.threat(55)
+@pytest.mark.parametrize(("rank", "missing"), [(0, "ranks 1, 2"), (2, "rank 0")])
 def test_missing_processes_are_named_until_the_deadline(
     rank: int, missing: str, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,9 +108,7 @@ def test_missing_processes_are_named_until_the_deadline(
         EnvironmentFault, match=rf"^{missing} of 3 did not connect to 127\.0\.0\.1:{port} within 0\.2 s"
     ):
         meet(Launch(rank, 3, rank, "127.0.0.1", port, wait_s=0.2))
-    assert (
-        capsys.readouterr().err == f"process {rank + 1} of 3 waits at 127.0.0.1:{port} for {missing}, 0.2 s at most\n"
-    )
+    assert capsys.readouterr().err == f"rank {rank} of 3 waits at 127.0.0.1:{port} for {missing}, 0.2 s at most\n"
 
 
 def test_processes_meet_in_any_order(port: int, capsys: pytest.CaptureFixture[str]) -> None:

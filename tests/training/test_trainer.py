@@ -138,6 +138,7 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
     assert trainer.epoch_totals() == EpochTotals(0, 0, 0)
 
 
+@pytest.mark.threat(1)
 @pytest.mark.parametrize(("hard_fraction", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
 def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
     """A new trainer with the saved tensors and step continues exactly, from any step."""
@@ -228,6 +229,7 @@ def test_mixed_cross_entropy() -> None:
     assert torch.allclose(alone, F.cross_entropy(logits_BK, labels_B))
 
 
+@pytest.mark.threat(14)
 def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Trainer]) -> None:
     """Weights, momentum and average are unchanged."""
     trainer = make_trainer()
@@ -240,6 +242,7 @@ def test_non_finite_gradient_leaves_everything(make_trainer: Callable[..., Train
     assert all(torch.equal(trainer.tensors()[name], value) for name, value in kept.items())
 
 
+@pytest.mark.threat(14)
 def test_on_a_gpu_the_first_bad_step_is_reported_on_request(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

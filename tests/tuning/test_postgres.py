@@ -51,6 +51,7 @@ def assert_secret(text: str) -> None:
     assert QUOTED not in text
 
 
+@pytest.mark.threat(79)
 def test_two_workers_share_a_search(settings: Any, begin: Any, work: Any, start_child: Any) -> None:
     study = begin(settings)
     children = [start_child(lambda index=index: work(settings, index)) for index in range(2)]
@@ -59,6 +60,7 @@ def test_two_workers_share_a_search(settings: Any, begin: Any, work: Any, start_
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
 
 
+@pytest.mark.threat(79)
 def test_machines_that_create_the_study_at_the_same_moment(
     postgres: Server, make_settings: Any, begin: Any, start_child: Any, tmp_path: Path
 ) -> None:
@@ -73,6 +75,7 @@ def test_machines_that_create_the_study_at_the_same_moment(
     assert sorted(map(number_of, begin(settings).trials)) == list(range(4))
 
 
+@pytest.mark.threat(80)
 def test_a_dead_worker_s_trial_is_taken_by_another(
     settings: Any, begin: Any, work: Any, start_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +117,7 @@ class Restart(logging.Handler):
         self.postgres.start()
 
 
+@pytest.mark.threat(83)
 def test_a_lost_connection_is_waited_for(
     settings: Any, postgres: Server, begin: Any, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +141,7 @@ def test_a_lost_connection_is_waited_for(
     assert restart.messages == [f"no answer from {postgres.public}: trying again"]
 
 
+@pytest.mark.threat(83)
 def test_a_connection_that_stays_lost_ends_the_search_and_loses_nothing(
     settings: Any, postgres: Server, begin: Any, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +173,7 @@ def test_a_connection_that_stays_lost_ends_the_search_and_loses_nothing(
     assert ended(study) == dict.fromkeys(range(5), 1)
 
 
+@pytest.mark.threat(84)
 @pytest.mark.parametrize("wrong", ["password", "port"])
 def test_a_server_that_refuses(postgres: Server, run: Any, digits_recipe: Path, tmp_path: Path, wrong: str) -> None:
     right = {"password": QUOTED, "port": f":{postgres.port}/"}[wrong]
@@ -178,6 +184,7 @@ def test_a_server_that_refuses(postgres: Server, run: Any, digits_recipe: Path, 
     assert_secret(err)
 
 
+@pytest.mark.threat(79, 84)
 def test_the_command_and_its_secret(postgres: Server, digits_recipe: Path, tmp_path: Path) -> None:
     """Two commands on one server, at once: each trial is trained once; the password is in no file and no message."""
     commands = [start(digits_recipe, tmp_path / name / "shared", postgres.url, tmp_path) for name in ("a", "b")]
@@ -249,6 +256,7 @@ def namespaces() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
+@pytest.mark.threat(79)
 @pytest.mark.slow
 def test_two_hosts(postgres: Server, namespaces: tuple[str, str], digits_recipe: Path, tmp_path: Path) -> None:
     """Each in a network of its own, from which it reaches the server alone."""

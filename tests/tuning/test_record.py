@@ -69,6 +69,7 @@ def test_recipes_to_train(record: SearchRecord) -> None:
     assert replace(record, verdict=None, best=None, front=[1, 0]).recipe_names == ["front/0001.toml", "front/0000.toml"]
 
 
+@pytest.mark.threat(85)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -87,6 +88,7 @@ def test_damage_is_named(tmp_path: Path, damage: bytes) -> None:
         read_record(tmp_path)
 
 
+@pytest.mark.threat(85)
 def test_wrong_values_and_newer_formats(record: SearchRecord, tmp_path: Path) -> None:
     write_record(tmp_path, record)
     path = tmp_path / "search.json"

@@ -46,6 +46,7 @@ def command(recipe: Path, tmp_path: Path) -> Callable[..., tuple[object, ...]]:
     return arguments
 
 
+@pytest.mark.threat(78)
 def test_from_trials_to_the_report(command: Any, run: Any, tmp_path: Path) -> None:
     """Two workers; no trial is over the untuned network's size; the best recipe can be trained as it is."""
     code, out, err = run(*command("--trials", 5, "--workers", 2))
@@ -144,6 +145,7 @@ def wait_for_trials(folder: Path, count: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.threat(80)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_and_resumed(command: Any, run: Any, tmp_path: Path, number: signal.Signals) -> None:
@@ -166,6 +168,7 @@ def test_stopped_and_resumed(command: Any, run: Any, tmp_path: Path, number: sig
     assert len(list(tmp_path.glob("s/trials/0*"))) == 4
 
 
+@pytest.mark.threat(80)
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced(command: Any, tmp_path: Path) -> None:
     with started(command("--trials", 3, "--no-report", "--epochs", 4), tmp_path) as process:
@@ -253,6 +256,7 @@ def test_a_search_in_use(digits_recipe: Path, tmp_path: Path) -> None:
         search(request)
 
 
+@pytest.mark.threat(78)
 def test_no_trial_may_exceed_the_untuned_network(digits_recipe: Path, tmp_path: Path) -> None:
     request = Request(load_recipe(str(digits_recipe)), folder=tmp_path / "s")
     settings, _ = prepare(request)

@@ -68,6 +68,7 @@ def test_values_that_the_space_lacks_are_not_its_first_trial(load: Any) -> None:
     assert load(GOOD).params(recipe)["optim.name"] == "muon"
 
 
+@pytest.mark.threat(77)
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
@@ -105,12 +106,14 @@ def test_refused_by_file_line_and_key(load: Any, text: str, line: int, what: str
     assert "docs/search.md" in str(refused.value)
 
 
+@pytest.mark.threat(77)
 @pytest.mark.parametrize("text", ["", "[optim\n", "a." * 5000 + "b = 1", "x = 1" + "0" * 5000, "optim = 1", "\x00"])
 def test_hostile_files(load: Any, text: str) -> None:
     with pytest.raises(UsageError):
         load(text)
 
 
+@pytest.mark.threat(77)
 def test_too_many_choices_and_too_large_a_file(load: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"optim\.lr\.choices"):
         load(f"[optim]\nlr = {{ choices = {[index / 1000 for index in range(101)]} }}")

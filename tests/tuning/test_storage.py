@@ -22,6 +22,7 @@ from pocket_resnet.tuning.storage import (
 )
 
 
+@pytest.mark.threat(84)
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -37,6 +38,7 @@ def test_a_server_is_named_without_its_secrets(text: str, shown: str) -> None:
     assert public_name(url) == shown
 
 
+@pytest.mark.threat(84)
 @pytest.mark.parametrize(
     "text", ["", "secret", "mysql://me:secret@host/db", "sqlite:///secret", "postgresql://h:secret/d"]
 )
@@ -80,6 +82,7 @@ def test_an_operation_is_tried_again_with_growing_pauses(server: Any, logged: py
     assert logged.messages == ["no answer from postgresql://host/db: trying again"]
 
 
+@pytest.mark.threat(83)
 def test_the_deadline_is_shared(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later operations fail at once, so a worker ends soon."""
     monkeypatch.setenv(storage.PATIENCE_VARIABLE, "60")

@@ -56,6 +56,7 @@ def test_rungs_are_one_schedule_and_each_is_judged(study: Any, context: Any) -> 
     assert study.trials[0].intermediate_values == {1: rungs[0]["nll"], 3: rungs[1]["nll"], 9: rungs[2]["nll"]}
 
 
+@pytest.mark.threat(78)
 def test_the_test_split_stays_closed(study: Any, context: Any, synthetic: Any) -> None:
     run_trial(study.ask(), context)
     assert synthetic.num_test_opened == 0
@@ -110,6 +111,7 @@ def test_trials_that_are_behind_stop(study: Any, context: Any, monkeypatch: pyte
     assert trial.user_attrs["cost"]["seconds_total"] > 0
 
 
+@pytest.mark.threat(80)
 def test_a_dead_workers_trial_resumes(study: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under its first number, from its last rung."""
     train, calls = trials.train, []

@@ -52,6 +52,7 @@ def test_the_same_search_twice(make_settings: Any, begin: Any, work: Any, tmp_pa
     assert len({str(each) for each, _ in params[0]}) == 3
 
 
+@pytest.mark.threat(79)
 def test_two_workers_share_a_search(make_settings: Any, begin: Any, work: Any, start_child: Any, let_win: Any) -> None:
     settings = make_settings(num_trials=7)
     let_win(3)
@@ -64,6 +65,7 @@ def test_two_workers_share_a_search(make_settings: Any, begin: Any, work: Any, s
     assert len(runs_in(settings.finals)) == 6
 
 
+@pytest.mark.threat(80)
 def test_a_killed_workers_trial_resumes(
     make_settings: Any, begin: Any, work: Any, start_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_killed_workers_trial_resumes(
     assert study.trials[3].params == study.trials[1].params
 
 
+@pytest.mark.threat(81)
 def test_a_trial_that_kills_every_worker_is_named(make_settings: Any, begin: Any) -> None:
     study = begin(make_settings(num_trials=1))
     with quiet_optuna():
@@ -103,6 +106,7 @@ def test_a_trial_that_kills_every_worker_is_named(make_settings: Any, begin: Any
     assert "fewer --workers" in str(refused.value)
 
 
+@pytest.mark.threat(80)
 def test_a_signal_puts_the_trial_back(make_settings: Any, begin: Any, work: Any, monkeypatch: Any) -> None:
     settings = make_settings(num_trials=2)
     study = begin(settings)
@@ -139,6 +143,7 @@ def test_a_worker_s_error_reaches_the_search_whole(
     assert str(error).startswith("trials/0000/recipe.toml:3: `optim.lr` is unknown\n")
 
 
+@pytest.mark.threat(79)
 def test_no_more_trials_than_asked_for(make_settings: Any, begin: Any) -> None:
     """Two workers may both see the last waiting trial: the second drops the extra one that Optuna creates."""
     study = begin(make_settings(num_trials=2))
@@ -152,6 +157,7 @@ def test_no_more_trials_than_asked_for(make_settings: Any, begin: Any) -> None:
             studies.refuse_surplus(trials[1])
 
 
+@pytest.mark.threat(80)
 def test_a_trial_that_never_began_is_given_up(make_settings: Any, begin: Any, work: Any, monkeypatch: Any) -> None:
     settings = make_settings(num_trials=2)
     study = begin(settings)
@@ -176,6 +182,7 @@ def test_two_goals(make_settings: Any, begin: Any, work: Any) -> None:
     assert not settings.finals.exists()
 
 
+@pytest.mark.threat(82)
 def test_a_torn_journal_is_repaired(make_settings: Any, begin: Any, work: Any) -> None:
     settings = make_settings(num_trials=2)
     begin(settings)
@@ -189,6 +196,7 @@ def test_a_torn_journal_is_repaired(make_settings: Any, begin: Any, work: Any) -
         assert ended(studies.load_study(settings.name, open_storage(settings))) == {0: 1, 1: 1}
 
 
+@pytest.mark.threat(82)
 def test_the_journal_s_lock_dies_with_its_process(make_settings: Any, begin: Any, start_child: Any) -> None:
     settings = make_settings()
     study = begin(settings)

@@ -142,8 +142,7 @@ class Design:
     pocket-resnet design --budget 5M --max-macs 100M --epochs 20
     """
 
-    budget: str = "5M"
-    """Maximum number of parameters, such as 5M, 500K or 4697742."""
+    budget: Annotated[str, flag("Maximum number of parameters, such as 5M, 500K or 4697742.", "COUNT")] = "5M"
     max_macs: Annotated[str | None, flag("Maximum multiply-adds per image, such as 100M or 1.5G.", "COUNT")] = None
     max_bytes: Annotated[str | None, flag("Maximum size of the fp32 weights, such as 1MB or 500KB.", "BYTES")] = None
     epochs: Annotated[

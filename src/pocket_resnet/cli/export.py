@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Export:
-    """Write a model as one ONNX file for other runtimes: pictures in, probabilities out, compared with the model.
-    With --format web, write one HTML page that classifies pictures in the visitor's browser, also offline.
+    """Write a model as one ONNX file for other runtimes: images in, probabilities out, compared with the model.
+    With --format web, write one HTML page that classifies images in the visitor's browser, also offline.
     With --format pte, write a program for ExecuTorch, PyTorch's runtime for phones and small boards.
 
     pocket-resnet export pocket-5m --precision int8

@@ -10,7 +10,7 @@ from pocket_resnet.cli.flags import Model, flag
 
 @dataclass
 class Serve:
-    """Serve a model over HTTP, for this machine: a page that classifies pictures, and a REST API.
+    """Serve a model over HTTP, for this machine: a page that classifies images, and a REST API.
 
     pocket-resnet serve pocket-5m --port 8000
 

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeVar, get_type_hints
 
+import tyro
 from pydantic import BaseModel
 
 from pocket_resnet.cli.flags import flag
@@ -54,8 +55,8 @@ METAVARS = {  # for optional keys, for which tyro would print {None}|STR
     "init_from": "DIR",
     "seed": "INT",
     "model": "MODEL",
-    "sha256": "HASH",
 }
+WITHOUT_FLAG = ("sha256",)  # keys that a run fills in; a recipe file may set them
 
 Flag = tuple[str, Any, Any]  # name, type with tyro's configuration, default
 Command = TypeVar("Command", bound=Train | Search)
@@ -102,14 +103,12 @@ def _own_flags(default: Train | Search) -> dict[str, Flag]:
 def _key_flags(section: BaseModel, keys: Iterable[str], *, prefix: bool) -> list[Flag]:
     """A flag for each of these keys, with its help text from the recipe."""
     fields = type(section).model_fields
-    return [
-        (
-            key,
-            Annotated[fields[key].annotation, flag(fields[key].description or "", METAVARS.get(key), prefix=prefix)],
-            getattr(section, key),
-        )
-        for key in keys
-    ]
+    flags = []
+    for key in keys:
+        text = fields[key].description or ""
+        kind: Any = Annotated[fields[key].annotation, flag(text, METAVARS.get(key), prefix=prefix)]
+        flags.append((key, Annotated[kind, tyro.conf.Suppress] if key in WITHOUT_FLAG else kind, getattr(section, key)))
+    return flags
 
 
 def _dataclass(name: str, doc: str | None, flags: Sequence[Flag]) -> Any:

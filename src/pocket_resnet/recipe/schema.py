@@ -63,7 +63,7 @@ class Recipe(Section):
     """One training run."""
 
     name: str = "original"
-    """The recipe's name."""
+    """Name of the recipe; part of the default run folder and of the model card."""
     epochs: Count = 200
     """Passes over the training images."""
     max_steps: Annotated[int, Field(ge=1)] | None = None

@@ -14,7 +14,7 @@ class DataRecipe(Section):
     """Data set and splits."""
 
     name: str = "cifar10"
-    """cifar10, cifar100, digits, auto, or a folder with one subfolder per class."""
+    """cifar10, cifar100, digits, auto, or a folder with one subfolder per class (same as --data)."""
     train_on: Literal["train", "trainval"] = "train"
     """train: hold out the validation split. trainval: train on it too, for a final run after all choices are made."""
     seed: Annotated[int, Field(ge=0)] | None = None
@@ -90,7 +90,7 @@ class ScheduleRecipe(Section):
     """Learning rate schedule."""
 
     shape: Literal["cosine", "linear", "constant"] = "cosine"
-    """Shape of the decay from the peak to zero."""
+    """How the learning rate falls from its peak to zero: cosine or linear. constant: it stays at the peak."""
     warmup_epochs: Rate = 0.0
     """Epochs of linear warm-up from zero to the peak."""
 
@@ -129,7 +129,7 @@ class TeacherRecipe(Section):
     """Distillation from a trained network (Hinton et al. 2015, arXiv:1503.02531)."""
 
     model: str | None = None
-    """The teacher's model directory. Its classes must match those of the data."""
+    """The teacher's model directory, with the same classes as the data (train: same as --teacher)."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the teacher's weights, filled in when the run begins."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -144,11 +144,13 @@ class PretrainedRecipe(Section):
     """Fine-tuning: start from a trained model's weights, with a new head for other classes."""
 
     model: str | None = None
-    """The model directory to start from. The network is that model's; classes of the same name keep their weights."""
+    """The model directory to start from. The network is that model's; classes of the same name keep their weights
+    (train: same as --from)."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 of that model's weights, filled in when the run begins."""
     freeze_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs at the beginning that train only the head; all else keeps its weights and batch-norm statistics."""
+    """Epochs at the beginning that train only the head; all else keeps its weights and batch-norm statistics
+    (train: same as --freeze)."""
 
 
 class CheckpointRecipe(Section):

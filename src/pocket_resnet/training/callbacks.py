@@ -83,8 +83,8 @@ class Callback:
     def on_step(self, run: RunState, num_images: int) -> None:
         """Runs after each optimizer step; `num_images` is the size of its batch."""
 
-    def on_teacher(self, run: RunState, done: str) -> None:
-        """Runs periodically while a teacher predicts; `done` says in words how far it is."""
+    def on_teacher(self, run: RunState, progress: str) -> None:
+        """Runs periodically while a teacher predicts; `progress` is a line of text for the user."""
 
     def on_epoch(self, run: RunState, record: Record) -> None:
         """Runs after `record` is added to `run.records`. `run.stop()` ends the run here.
@@ -172,15 +172,15 @@ class ProgressBar(Callback):
         if self._is_due():
             self._show(run, self.shown_s - self.started_s)
 
-    def on_teacher(self, run: RunState, done: str) -> None:  # noqa: ARG002
+    def on_teacher(self, run: RunState, progress: str) -> None:  # noqa: ARG002
         """Periodically show how far the teacher's predictions for an epoch are."""
         if not self._is_due():
             return
         if self.bar is None:
-            self._print(done)
+            self._print(progress)
             return
         with _stream_errors_ignored():
-            self.bar.update(self.task, description=done)
+            self.bar.update(self.task, description=progress)
 
     def _is_due(self) -> bool:
         """Whether it is time to show progress again; if so, the next interval begins now."""

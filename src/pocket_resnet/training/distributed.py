@@ -87,7 +87,7 @@ class Processes(Launch):
     def refuse_other_data(self, fingerprint: str) -> None:
         """Raise DataError in a process whose data differs from that of rank 0."""
         if self.on_writer(lambda: fingerprint) != fingerprint:
-            what = f"process {self.rank + 1}, on {socket.gethostname()}, has other data than process 1"
+            what = f"rank {self.rank}, on {socket.gethostname()}, has other data than rank 0"
             raise DataError(what, hint="copy the same data to every machine")
 
     def announce_writer(self, folder: Path) -> None:
@@ -95,7 +95,7 @@ class Processes(Launch):
         host, path = self.on_writer(lambda: (socket.gethostname(), folder.absolute()))
         if self.world_size > 1 and self.local_rank == 0:
             with contextlib.suppress(OSError):  # a terminal that was closed
-                print(f"process 1 of {self.world_size}, on {host}, writes {path}", file=sys.stderr, flush=True)
+                print(f"rank 0 of {self.world_size}, on {host}, writes {path}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def undoing(self, model: nn.Module) -> Iterator[None]:
@@ -206,7 +206,7 @@ def _own_gpu(rank: int, device: torch.device) -> Iterator[None]:
         return
     if rank >= (num_gpus := torch.cuda.device_count()):
         hint = f"start at most {num_gpus} here, or train with --hardware.device cpu"
-        raise UsageError(f"process {rank + 1} of this machine has no GPU of its own", hint=hint)
+        raise UsageError(f"local rank {rank} has no GPU of its own", hint=hint)
     callers = torch.cuda.current_device()
     torch.cuda.set_device(rank)
     try:

@@ -148,10 +148,10 @@ class _Run:
             if stopping:
                 raise self._stopped()
 
-    def _watch_teacher(self, teacher: Teacher, done: str) -> None:
+    def _watch_teacher(self, teacher: Teacher, progress: str) -> None:
         """Report to callbacks how far the teacher's predictions for an epoch are; on a signal, save and stop."""
         for callback in self.callbacks:
-            callback.on_teacher(self.state, done)
+            callback.on_teacher(self.state, progress)
         if self.trainer.signals:
             self._save()
             raise self._stopped(f"; the teacher's predictions for {teacher.num_cached} epoch(s) are cached")

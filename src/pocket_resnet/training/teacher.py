@@ -148,7 +148,7 @@ Watch = Callable[[Teacher, str], None]
 """(teacher, progress of an epoch's predictions, or of the wait for them, in words) -> None."""
 
 
-def unwatched(teacher: Teacher, done: str) -> None:
+def unwatched(teacher: Teacher, progress: str) -> None:
     """A `Watch` that does nothing."""
 
 

@@ -144,7 +144,7 @@ class _Waiting:
 
     def wait_for(self, missing: list[int]) -> None:
         launch, now_s = self.launch, time.monotonic()
-        names = f"process{'' if len(missing) == 1 else 'es'} {', '.join(str(rank + 1) for rank in missing)}"
+        names = f"rank{'' if len(missing) == 1 else 's'} {', '.join(map(str, missing))}"
         at = f"{launch.address}:{launch.port}"
         if now_s - self.started_s > launch.wait_s:
             raise EnvironmentFault(
@@ -153,7 +153,7 @@ class _Waiting:
             )
         if now_s - self.message_s > MESSAGE_EVERY_S:
             self.message_s = now_s
-            me = f"process {launch.rank + 1} of {launch.world_size}"
+            me = f"rank {launch.rank} of {launch.world_size}"
             with contextlib.suppress(OSError):  # a terminal that was closed
                 print(f"{me} waits at {at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
         time.sleep(POLL_S)

@@ -88,6 +88,7 @@ def test_the_same_model_gives_the_same_file(programs: dict[str, Exported], digit
     assert again.file.read_bytes() == programs["int8"].file.read_bytes()
 
 
+@pytest.mark.threat(32)
 def test_a_file_that_computes_something_else_is_not_written(
     digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

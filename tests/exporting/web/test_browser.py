@@ -116,6 +116,7 @@ def test_files_that_are_not_pictures(visit: OpenPage, fp32_page: Exported, tmp_p
         assert page.view.is_hidden("#error")
 
 
+@pytest.mark.threat(30)
 def test_hostile_names_are_text(visit: OpenPage, digits_run: Path, tmp_path: Path) -> None:
     """In the page, its title, its bars, and what a screen reader says."""
     names = (*CLASS_NAMES, "</script><script>alert(3)</script>", *"456789")
