@@ -10,7 +10,6 @@ Shapes: B images of the whole batch, b of them here, C channels, H x W pixels, R
 import contextlib
 import logging
 import socket
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -25,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pocket_resnet.data.loader import Steps
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+from pocket_resnet.io.progress import print_line
 from pocket_resnet.model.blocks import Drop
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.global_norm import with_global_norms
@@ -94,8 +94,7 @@ class Processes(Launch):
         """Print on each machine which process writes the run's folder, and where."""
         host, path = self.on_writer(lambda: (socket.gethostname(), folder.absolute()))
         if self.world_size > 1 and self.local_rank == 0:
-            with contextlib.suppress(OSError):  # a terminal that was closed
-                print(f"process 1 of {self.world_size}, on {host}, writes {path}", file=sys.stderr, flush=True)
+            print_line(f"process 1 of {self.world_size}, on {host}, writes {path}")
 
     @contextlib.contextmanager
     def undoing(self, model: nn.Module) -> Iterator[None]:
