@@ -60,12 +60,12 @@ def test_stops_before_the_step_is_applied(
     train_step = Trainer.train_step
     seen: list[tuple[Trainer, list[torch.Tensor]]] = []
 
-    def poisoned(trainer: Trainer) -> int:
+    def poisoned(trainer: Trainer, *signals: Any) -> int:
         if trainer.step == BAD_STEP:
             PLACES[place](trainer, value, monkeypatch)
             parameters = [*trainer.model.parameters(), *trainer.average.tensors().values()]
             seen.append((trainer, [parameter.detach().clone() for parameter in parameters]))
-        return train_step(trainer)
+        return train_step(trainer, *signals)
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
     with pytest.raises(NonFiniteError) as raised:
@@ -94,8 +94,8 @@ def test_bad_state_is_never_saved(
     }
     train_step = Trainer.train_step
 
-    def poisoned(trainer: Trainer) -> int:
-        num_images = train_step(trainer)
+    def poisoned(trainer: Trainer, *signals: Any) -> int:
+        num_images = train_step(trainer, *signals)
         if trainer.step == BAD_STEP + 1:
             trainer.tensors()[names[part]].view(-1)[0] = value
         return num_images

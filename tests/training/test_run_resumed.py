@@ -55,7 +55,7 @@ def test_a_result_of_fewer_steps_is_removed_when_the_run_resumes(
     go: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     go(max_steps=2)
-    monkeypatch.setattr(Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         go(resume=True)
     assert not (tmp_path / "r" / "result.json").exists()
@@ -82,10 +82,10 @@ def test_max_steps_at_the_step_of_a_signal(
     changes: Any = {"epochs": 3, "validate_every": 3}
     train_step = Trainer.train_step
 
-    def signal_in(trainer: Trainer) -> int:
+    def signal_in(trainer: Trainer, *signals: Any) -> int:
         if trainer.step == step - 1:
             signal.raise_signal(signal.SIGTERM)
-        return train_step(trainer)
+        return train_step(trainer, *signals)
 
     go("whole", max_steps=step, **changes)
     with monkeypatch.context() as patch:

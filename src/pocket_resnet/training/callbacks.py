@@ -6,7 +6,7 @@ With several processes, only rank 0 runs callbacks.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocket_resnet.data.source import Split
@@ -39,9 +39,9 @@ class RunState:
     """The validation images."""
     plan: Plan
     """The steps that end an epoch, run a validation, or end the run."""
-    records: list[Record]
+    records: list[Record] = field(default_factory=list)
     """The lines of metrics.jsonl so far, including those of earlier processes."""
-    unchanged_step: int
+    unchanged_step: int = 0
     """The last step whose records earlier processes wrote."""
     evaluation: Evaluation | None = None
     """This process's latest validation."""

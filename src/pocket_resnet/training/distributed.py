@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from pocket_resnet.training.global_norm import with_global_norms
 from pocket_resnet.training.torchrun import Launch, launch, meet
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Processes(Launch):
@@ -46,9 +47,9 @@ class Processes(Launch):
         """This process's share of a batch, or of any list."""
         return slice(None) if self.world_size == 1 else slice(self.rank, None, self.world_size)
 
-    def on_writer(self, work: Callable[[], T]) -> T:
-        """Do the work on rank 0 only, and return its result in every process."""
-        values: list[Any] = [work() if self.is_writer else None]
+    def on_writer(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function on rank 0 only, and return its result in every process."""
+        values: list[Any] = [work(*args, **kwargs) if self.is_writer else None]
         if self.world_size > 1:
             dist.broadcast_object_list(values)
         value: T = values[0]

@@ -5,6 +5,7 @@ A step: batch from the loader -> network -> loss -> gradients of all processes -
 Shapes: B images per batch, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -60,8 +61,7 @@ class Trainer:
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.totals_3 = torch.zeros(3, dtype=exact, device=device)  # loss, hits, images of the epoch so far
         self.bad_step = torch.tensor(NEVER, device=device)  # the first step with a loss or gradient that is not finite
-        self.signals: list[int] = []  # caught by this process
-        self.num_signalled = torch.zeros((), device=device)  # processes that had caught a signal in the last step
+        self.num_signalled = torch.zeros((), device=device)  # processes that had caught a signal by the last step
 
     def lr(self, step: int) -> float:
         """SGD's learning rate at that optimizer step (from 0), before any group's scale."""
@@ -71,9 +71,10 @@ class Trainer:
         """The share of every peak learning rate at that step."""
         return lr_factor(self.recipe.schedule, step, self.steps.total, self.steps.per_epoch)
 
-    def train_step(self) -> int:
+    def train_step(self, signals: Sequence[int] = ()) -> int:
         """Run one optimizer step, and return its number of images.
 
+        `signals` are those that this process has caught; afterwards, `num_signalled` processes have caught one.
         Raises NonFiniteError before the update if loss or gradient is not finite; on a GPU, where looking waits for the
         device, up to CHECK_EVERY steps later.
         """
@@ -86,7 +87,7 @@ class Trainer:
         logits_BK = logits_BK.float()
         share = len(batch.x_BCHW) / len(batch)  # 1 unless other processes have the rest of the batch
         loss = share * self._loss(logits_BK, batch.targets)
-        report = self.parallel.backward(loss, self._report(batch, loss.detach(), logits_BK.detach()))
+        report = self.parallel.backward(loss, self._report(batch, loss.detach(), logits_BK.detach(), signals))
         loss, hits, self.num_signalled = report[:NUM_TOTALS].unbind()
         self._note_non_finite(loss)
         if self.loader.selection is not None:
@@ -128,16 +129,11 @@ class Trainer:
     def _label_loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
         return mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing, self.class_weights_K)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether this process has caught a signal; with several, whether any had at the last step's exchange."""
-        return bool(self.num_signalled if self.processes.world_size > 1 else self.signals)
-
-    def _report(self, batch: Batch, loss: Tensor, logits_BK: Tensor) -> Tensor:
+    def _report(self, batch: Batch, loss: Tensor, logits_BK: Tensor, signals: Sequence[int]) -> Tensor:
         """The numbers of a step to sum over processes: loss, hits, signals, and each image's loss for the selection."""
         labels_B = batch.targets.labels_B
         hits = (logits_BK.argmax(1) == labels_B).sum().float()
-        totals = torch.stack((loss, hits, torch.full_like(hits, bool(self.signals))))
+        totals = torch.stack((loss, hits, torch.full_like(hits, bool(signals))))
         if self.loader.selection is None:
             return totals
         losses = torch.zeros(self.steps.num_candidates, device=totals.device)
