@@ -63,7 +63,7 @@ def test_stops_before_the_step_is_applied(
     def poisoned(trainer: Trainer, *signals: Any) -> int:
         if trainer.step == BAD_STEP:
             PLACES[place](trainer, value, monkeypatch)
-            parameters = [*trainer.model.parameters(), *trainer.average.tensors().values()]
+            parameters = [*trainer.model.parameters(), *trainer.ema.tensors().values()]
             seen.append((trainer, [parameter.detach().clone() for parameter in parameters]))
         return train_step(trainer, *signals)
 
@@ -73,7 +73,7 @@ def test_stops_before_the_step_is_applied(
     [(trainer, before)] = seen
     assert f"step {BAD_STEP}, lr 0.025" in str(raised.value)
     assert str(tmp_path / "r" / "checkpoints" / "step-000002") in str(raised.value)
-    after = [*trainer.model.parameters(), *trainer.average.tensors().values()]
+    after = [*trainer.model.parameters(), *trainer.ema.tensors().values()]
     assert all(torch.equal(a, b) or not torch.isfinite(b).all() for a, b in zip(after, before, strict=True))
     saved = newest_first(tmp_path / "r" / "checkpoints")
     assert [path.name for path in saved] == ["step-000002", "step-000001"]

@@ -16,7 +16,7 @@ from pocket_resnet.cli.flags import DataDir, Device, Json, Model, OutFile, Views
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
-from pocket_resnet.cli.search_command import Search
+from pocket_resnet.cli.search import Search
 from pocket_resnet.cli.serve import Serve
 from pocket_resnet.cli.train import Train
 from pocket_resnet.io.progress import print_line

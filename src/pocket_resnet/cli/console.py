@@ -18,7 +18,7 @@ from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params,
 
 if TYPE_CHECKING:
     from pocket_resnet.data.source import Description, Verification
-    from pocket_resnet.exporting.benchmark import Benchmark
+    from pocket_resnet.exporting.benchmark import BenchmarkResult
     from pocket_resnet.inference.evaluation import Evaluation
     from pocket_resnet.inference.predict import FilePrediction
     from pocket_resnet.model.design import Design
@@ -220,7 +220,7 @@ def _verified(verification: "Verification") -> str:
     return f"files: {', '.join(parts)}"
 
 
-def print_benchmark(benchmark: "Benchmark") -> None:
+def print_benchmark(benchmark: "BenchmarkResult") -> None:
     """Print the processor, the networks' sizes, and a row for each runtime and number of threads."""
     print(f"processor  {benchmark.machine}; {' '.join(benchmark.instructions) or 'no vector instructions known'}")
     for name, facts in benchmark.models.items():

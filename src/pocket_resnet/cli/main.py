@@ -14,7 +14,7 @@ from typing import Any
 from pocket_resnet.cli import console, streams
 from pocket_resnet.cli.commands import COMMANDS
 from pocket_resnet.cli.parsing import parse, refuse_misplaced
-from pocket_resnet.cli.search_command import Search
+from pocket_resnet.cli.search import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.cli.train_flags import parse_with_recipe
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean

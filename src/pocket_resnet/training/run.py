@@ -224,7 +224,7 @@ class _Run:
         trainer = self.trainer
         last = max(0, trainer.step - 1)
         batches = () if trainer.steps.is_frozen(last) else trainer.loader.norm_batches(self.norm_indices_M, last)
-        with trainer.average.applied(), remeasured(trainer.model, batches, self.processes.gather):
+        with trainer.ema.applied(), remeasured(trainer.model, batches, self.processes.gather):
             yield
 
     def _validate(self) -> Evaluation:

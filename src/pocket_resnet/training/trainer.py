@@ -20,7 +20,7 @@ from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.seeds import derive
 from pocket_resnet.training.distributed import ALONE, DataParallel, Processes
-from pocket_resnet.training.ema import Average, decay_of
+from pocket_resnet.training.ema import Ema, decay_of
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.schedule import lr_factor
 from pocket_resnet.training.teacher import distillation_loss
@@ -52,7 +52,7 @@ class Trainer:
         self.optimizer = Optimizer(model, self.recipe.optim)
         of_body = {parameter for part in model.body() for parameter in part.parameters()}
         self.body_params = [parameter for parameter in self.optimizer.params if parameter in of_body]
-        self.average = Average(model, decay_of(self.recipe.ema, self.steps.total))
+        self.ema = Ema(model, decay_of(self.recipe.ema, self.steps.total))
         self.class_weights_K: Tensor | None = None
         if self.recipe.class_weights == "balanced":
             self.class_weights_K = balanced_weights(loader.labels_N, model.spec.num_classes)
@@ -94,7 +94,7 @@ class Trainer:
             self.loader.selection.note(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
         self.optimizer.step(self.step)
         self.optimizer.zero_grad()
-        self.average.update(self.step)
+        self.ema.update(self.step)
         counted = torch.stack((loss * len(batch), hits.round(), torch.full_like(hits, len(batch))))
         self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
@@ -185,7 +185,7 @@ class Trainer:
         parts = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.tensors(),
-            "ema": self.average.tensors(),
+            "ema": self.ema.tensors(),
             "selection": self.loader.tensors(),
             "epoch": {"totals": self.totals_3},
         }
@@ -205,7 +205,7 @@ class Trainer:
             parts[part][rest] = value
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_tensors(parts["optimizer"])
-        self.average.load_tensors(parts["ema"])
+        self.ema.load_tensors(parts["ema"])
         self.loader.load_tensors(parts["selection"])
         self.totals_3.copy_(parts["epoch"]["totals"])
         self.step = step

@@ -29,7 +29,7 @@ from pocket_resnet.tuning.record import SearchRecord, TrialRecord, Verdict, is_s
 from pocket_resnet.tuning.settings import Request, Settings, Trade
 from pocket_resnet.tuning.space import load_space
 from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, quiet_optuna, repair_journal
-from pocket_resnet.tuning.summary import summarise, with_latencies_side_by_side, write_results
+from pocket_resnet.tuning.summary import search_record, with_latencies_side_by_side, write_results
 from pocket_resnet.tuning.trials import TrialContext, context_of, open_data
 from pocket_resnet.tuning.workers import Workers
 
@@ -216,7 +216,7 @@ class _Search:
 
     def _write(self, progress: SearchProgress) -> SearchRecord:
         """Write and show the record if it has changed."""
-        record = summarise(self.context, self.study, self._comparisons())
+        record = search_record(self.context, self.study, self._comparisons())
         if record != self.written:
             write_results(record, self.context)
             progress.show(record)
