@@ -192,12 +192,14 @@ def test_home_in_paths(run: Run, trained: Path, picture: Path, monkeypatch: pyte
 def test_rich_exits_with_141_on_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rich exits with 1 when it writes to the closed pipe itself."""
 
-    def dispatch(_arguments: list[str], _debug: bool) -> None:
+    def execute(_: object) -> None:
         try:
             raise BrokenPipeError
         except BrokenPipeError:
             raise SystemExit(1)  # noqa: B904, as rich has it
 
-    monkeypatch.setattr(main, "_dispatch", dispatch)
+    monkeypatch.setattr(COMMANDS["data"], "execute", execute)
     monkeypatch.setattr(main.streams, "discard", lambda *_: None)
-    assert main._exit_code(["data", "digits"]) == 141
+    with pytest.raises(SystemExit) as raised:
+        main.main(["data", "digits"])
+    assert raised.value.code == 141
