@@ -162,8 +162,8 @@ def watched(run: Path, out: Path, deadline_s: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, stop)  # `train` has its own handler while it trains
     watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
+        watcher.start()  # may raise Stopped, if the deadline has already passed
         yield
     finally:
         stopping.set()

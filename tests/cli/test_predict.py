@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocket_resnet.cli import console
 from pocket_resnet.inference import predict
 
 Run = Callable[..., tuple[int, str, str]]
@@ -163,7 +162,4 @@ def test_progress_advances_by_batch_and_shows_only_in_terminals(
     assert (len(rows), len(bad)) == (4, 1)
     assert heard == [(2, 5), (4, 5), (5, 5)]
     capsys.readouterr()
-    with console.progress("images") as advance:
-        advance(1, 2)
-    assert capsys.readouterr().err == ""
     assert run("predict", trained, "a.png", "--csv")[2] == ""

@@ -111,7 +111,7 @@ def test_auto_downloads_cifar10_when_reachable(tmp_path: Path, monkeypatch: pyte
         raise EnvironmentFault("was asked for")
 
     monkeypatch.setattr("pocket_resnet.data.datasets.is_reachable", lambda _: True)
-    monkeypatch.setattr("pocket_resnet.data.cifar._obtain", note)
+    monkeypatch.setattr("pocket_resnet.io.download.fetch", note)
     with pytest.raises(EnvironmentFault, match="was asked for"):
         open_source("auto", data_dir=tmp_path)
     assert open_source("auto", data_dir=tmp_path, download=False).name == "digits"

@@ -12,12 +12,12 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from pocket_resnet.data.trivial_augment import _OPERATIONS, NUM_OPERATIONS, NUM_STRENGTHS, trivial_augment
+from pocket_resnet.data.trivial_augment import NUM_OPERATIONS, NUM_STRENGTHS, OPERATIONS, trivial_augment
 
 SIZE = 32
 STRENGTHS = tuple(range(NUM_STRENGTHS))
 SIGNS = (-1, 1)
-NAMES = [operation.__name__.removeprefix("_") for operation in _OPERATIONS]
+NAMES = [operation.__name__.removeprefix("_") for operation in OPERATIONS]
 
 
 @pytest.fixture

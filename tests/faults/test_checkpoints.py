@@ -81,7 +81,8 @@ def test_newest_by_number(tmp_path: Path) -> None:
 
 def test_prune_keeps_the_newest_that_count(tmp_path: Path) -> None:
     save(tmp_path, 8, 9, 10, 11, 12)
-    checkpoint.prune(tmp_path, step=11, keep=2)
+    checkpoint.remove_after(tmp_path, step=11)
+    checkpoint.prune(tmp_path, keep=2)
     assert [path.name for path in newest_first(tmp_path)] == ["step-000011", "step-000010"]
 
 

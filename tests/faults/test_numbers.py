@@ -61,12 +61,12 @@ def test_stops_before_the_step_is_applied(
     train_step = Trainer.train_step
     seen: list[tuple[Trainer, list[torch.Tensor]]] = []
 
-    def poisoned(trainer: Trainer) -> int:
+    def poisoned(trainer: Trainer, *signals: Any) -> int:
         if trainer.step == BAD_STEP:
             PLACES[place](trainer, value, monkeypatch)
-            parameters = [*trainer.model.parameters(), *trainer.average.tensors().values()]
+            parameters = [*trainer.model.parameters(), *trainer.ema.tensors().values()]
             seen.append((trainer, [parameter.detach().clone() for parameter in parameters]))
-        return train_step(trainer)
+        return train_step(trainer, *signals)
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
     with pytest.raises(NonFiniteError) as raised:
@@ -74,7 +74,7 @@ def test_stops_before_the_step_is_applied(
     [(trainer, before)] = seen
     assert f"step {BAD_STEP}, lr 0.025" in str(raised.value)
     assert str(tmp_path / "r" / "checkpoints" / "step-000002") in str(raised.value)
-    after = [*trainer.model.parameters(), *trainer.average.tensors().values()]
+    after = [*trainer.model.parameters(), *trainer.ema.tensors().values()]
     assert all(torch.equal(a, b) or not torch.isfinite(b).all() for a, b in zip(after, before, strict=True))
     saved = newest_first(tmp_path / "r" / "checkpoints")
     assert [path.name for path in saved] == ["step-000002", "step-000001"]
@@ -96,8 +96,8 @@ def test_bad_state_is_never_saved(
     }
     train_step = Trainer.train_step
 
-    def poisoned(trainer: Trainer) -> int:
-        num_images = train_step(trainer)
+    def poisoned(trainer: Trainer, *signals: Any) -> int:
+        num_images = train_step(trainer, *signals)
         if trainer.step == BAD_STEP + 1:
             trainer.tensors()[names[part]].view(-1)[0] = value
         return num_images

@@ -145,7 +145,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
     capfd.readouterr()
     step = Trainer.train_step
 
-    def die_in_rank_1(self: Trainer) -> int:
+    def die_in_rank_1(self: Trainer, *signals: Any) -> int:
         def die(*_: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -153,7 +153,7 @@ def test_a_lost_process_ends_the_run_with_a_checkpoint(
             if moment == "before the step":
                 die()
             monkeypatch.setattr(DataParallel, "backward", die)
-        return step(self)
+        return step(self, *signals)
 
     monkeypatch.setattr(Trainer, "train_step", die_in_rank_1)
     arguments = command("lost", epochs=4, checkpoint={"every_s": 1e9})
@@ -180,10 +180,10 @@ def test_without_rank_0_the_run_ends_with_its_last_checkpoint(
     """The other process reports it and ends with exit code 5; a resumed run starts from rank 0's last checkpoint."""
     step = Trainer.train_step
 
-    def die_in_rank_0(self: Trainer) -> int:
+    def die_in_rank_0(self: Trainer, *signals: Any) -> int:
         if self.step == 3 and self.processes.rank == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return step(self)
+        return step(self, *signals)
 
     arguments = command("headless", epochs=2)
     with monkeypatch.context() as patch:
@@ -204,10 +204,10 @@ def test_a_signal_to_one_stops_both_at_the_same_step(
 ) -> None:
     step = Trainer.train_step
 
-    def interrupt_rank_1(self: Trainer) -> int:
+    def interrupt_rank_1(self: Trainer, *signals: Any) -> int:
         if self.step == 2 and self.processes.rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self)
+        return step(self, *signals)
 
     monkeypatch.setattr(Trainer, "train_step", interrupt_rank_1)
     arguments = command("stopped", epochs=4, checkpoint={"every_s": 1e9})
@@ -257,10 +257,10 @@ def test_a_process_that_hangs(
     """The other saves the last whole step and ends with exit code 5 after the deadline."""
     step = Trainer.train_step
 
-    def stop_in_rank_1(self: Trainer) -> int:
+    def stop_in_rank_1(self: Trainer, *signals: Any) -> int:
         if self.step == 3 and self.processes.rank == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        return step(self)
+        return step(self, *signals)
 
     monkeypatch.setattr(Trainer, "train_step", stop_in_rank_1)
     monkeypatch.setenv("POCKET_RESNET_WAIT_S", "2")

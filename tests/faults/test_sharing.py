@@ -15,6 +15,7 @@ from pocket_resnet.data.augment import Augmenter
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import run as run_module
 from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.result import result_of
 from pocket_resnet.training.run import train
 from pocket_resnet.training.trainer import Trainer
 
@@ -99,15 +100,14 @@ def test_each_works_on_its_share(train_apart: Any, monkeypatch: pytest.MonkeyPat
         validated.append(len(images_NCHW))
         return validate(model, images_NCHW, hardware, **choices)
 
-    def write(self: Any) -> Any:
+    def write(trainer: Trainer, *rest: Any, **also: Any) -> Any:
         numbers = {"augmented": torch.tensor(augmented), "validated": torch.tensor(validated)}
-        save_file(numbers, tmp_path / f"rank-{self.processes.rank}")
-        return finish(self)
+        save_file(numbers, tmp_path / f"rank-{trainer.processes.rank}")
+        return result_of(trainer, *rest, **also)
 
-    finish = run_module._Run._finish
     monkeypatch.setattr(Augmenter, "__call__", note_augmented)
     monkeypatch.setattr(run_module, "class_probabilities", note_validated)
-    monkeypatch.setattr(run_module._Run, "_finish", write)
+    monkeypatch.setattr(run_module, "result_of", write)
     train_apart(2, epochs=1, norm_images=15, augment={"mixup": 0.0})
     sizes = [{name: x.tolist() for name, x in load_file(tmp_path / f"rank-{rank}").items()} for rank in (0, 1)]
     assert [each["validated"] for each in sizes] == [[3], [3]]
@@ -121,11 +121,11 @@ def test_a_step_exchanges_gradients_and_norms_alone(
     """Every norm gathers once and sums once, and all gradients, losses and signals are one more sum."""
     step = Trainer.train_step
 
-    def profiled(self: Trainer) -> int:
+    def profiled(self: Trainer, *signals: Any) -> int:
         if self.step < 4:  # in the second step torch orders the gradients by when they came in the first
-            return step(self)
+            return step(self, *signals)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            count = step(self)
+            count = step(self, *signals)
         events = [event.name for event in profile.events() if event.name.startswith(("gloo:", "nccl:", "c10d::"))]
         num_norms = sum(isinstance(module, nn.BatchNorm2d) for module in self.model.modules())
         (tmp_path / f"rank-{self.processes.rank}.json").write_text(json.dumps([events, num_norms]))

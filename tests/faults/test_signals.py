@@ -85,7 +85,7 @@ def test_second_signal_exits_at_once(
 ) -> None:
     """The second signal does not wait for a step that hangs."""
 
-    def hang(_: Trainer) -> None:
+    def hang(*_: Any) -> None:
         (tmp_path / "hangs").touch()
         time.sleep(PATIENCE_S)
         (tmp_path / "hung").touch()

@@ -50,7 +50,7 @@ def evaluate(tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture(params=["cifar-10-batches-bin", "cifar-10-batches-py"])
-def layout(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> published.Layout:
+def layout(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> published.CifarLayout:
     """Synthetic CIFAR-10 in this layout; a test file of noise, which only a reader would notice."""
     import pickle
 
@@ -73,7 +73,10 @@ def layout(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.threat(40)
 def test_cifar(
-    layout: published.Layout, arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    layout: published.CifarLayout,
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Both layouts, also on `trainval`, in the report and when evaluated on validation."""
     test_file = str(tmp_path / "data" / layout.folder / layout.test)

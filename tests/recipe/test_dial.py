@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pocket_resnet
-from pocket_resnet.cli.main import _parse
+from pocket_resnet.cli.main import parse_command
 from pocket_resnet.data.source import Source
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named
@@ -78,7 +78,7 @@ def by_flag(changes: dict[str, Any], _folder: Path, _monkeypatch: pytest.MonkeyP
             words.append(name if value else f"--{section}.no-{leaf}")
         else:
             words += [name, *map(str, value if isinstance(value, tuple) else [value])]
-    recipe: Recipe = _parse("train", words).recipe
+    recipe: Recipe = parse_command("train", words).recipe
     return recipe
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet.cli.main import _parse
+from pocket_resnet.cli.main import parse_command
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.catalog import named
 from pocket_resnet.recipe.base import dotted
@@ -57,7 +57,7 @@ def test_explicit_keys_are_remembered(tmp_path: Path) -> None:
 )
 def test_flags_are_explicit_keys(words: list[str], explicit: set[str]) -> None:
     best = load_recipe("best")
-    recipe = _parse("train", ["best", *words]).recipe
+    recipe = parse_command("train", ["best", *words]).recipe
     assert recipe.explicit == best.explicit | explicit
     assert differences(best, override(best, {key: dotted(recipe.model_dump())[key] for key in explicit})) == (
         differences(best, recipe)
@@ -70,7 +70,7 @@ def test_flags_are_explicit_keys(words: list[str], explicit: set[str]) -> None:
 )
 def test_explicit_epochs_are_kept(words: list[str], min_steps: int) -> None:
     """Also if few images would need more epochs for the recipe's min_steps."""
-    assert _parse("train", ["fast", *words]).recipe.min_steps == min_steps
+    assert parse_command("train", ["fast", *words]).recipe.min_steps == min_steps
 
 
 def test_epochs_of_a_recipe_file_are_kept(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_run_past_its_deadline_leaves_its_weights(
     assert all(value.dtype.itemsize == 2 for value in weights.values() if value.is_floating_point())
 
 
-@pytest.mark.parametrize("where", ["open_source", "_Run._finish"])
+@pytest.mark.parametrize("where", ["open_source", "result_of"])
 def test_deadline_outside_of_steps_leaves_the_files_so_far(
     where: str, rehearse: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import torch
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.sections import EmaRecipe
-from pocket_resnet.training.ema import Average, decay_of
+from pocket_resnet.training.ema import Ema, decay_of
 
 
 def change(model: ResNet, seed: int) -> None:
@@ -19,22 +19,22 @@ def change(model: ResNet, seed: int) -> None:
 
 def test_average(tiny_model: ResNet) -> None:
     """Early steps keep (1 + step) / (10 + step) of it, later ones `decay`; batch-norm statistics are averaged too."""
-    average = Average(tiny_model, decay=0.3)
+    ema = Ema(tiny_model, decay=0.3)
     expected = {name: value.clone() for name, value in tiny_model.state_dict().items() if value.is_floating_point()}
     assert "stem.norm.running_mean" in expected
     for step in range(12):
         change(tiny_model, step)
-        average.update(step)
+        ema.update(step)
         kept = min(0.3, (1 + step) / (10 + step))
         for name, value in expected.items():
             value.mul_(kept).add_(tiny_model.state_dict()[name], alpha=1 - kept)
-    averaged = average.tensors()
+    averaged = ema.tensors()
     assert averaged.keys() == expected.keys()
     assert all(torch.allclose(averaged[name], value, atol=1e-6) for name, value in expected.items())
 
 
 def test_averages_are_applied_only_inside_the_block(tiny_model: ResNet) -> None:
-    average = Average(tiny_model, decay=0.9)
+    ema = Ema(tiny_model, decay=0.9)
     first = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     change(tiny_model, 1)
     changed = {name: value.clone() for name, value in tiny_model.state_dict().items()}
@@ -42,31 +42,31 @@ def test_averages_are_applied_only_inside_the_block(tiny_model: ResNet) -> None:
     def has(values: dict[str, torch.Tensor]) -> bool:
         return all(torch.equal(value, values[name]) for name, value in tiny_model.state_dict().items() if value.ndim)
 
-    with average.applied():
+    with ema.applied():
         assert has(first)
     assert has(changed)
-    with pytest.raises(RuntimeError), average.applied():
+    with pytest.raises(RuntimeError), ema.applied():
         raise RuntimeError
     assert has(changed)
 
 
 def test_without_decay_it_is_the_model_itself(tiny_model: ResNet) -> None:
-    average = Average(tiny_model, decay=0.0)
+    ema = Ema(tiny_model, decay=0.0)
     change(tiny_model, 1)
-    average.update(0)
+    ema.update(0)
     weight = tiny_model.head.weight.detach().clone()
-    with average.applied():
+    with ema.applied():
         assert torch.equal(tiny_model.head.weight, weight)
-    assert average.tensors() == {}
-    average.load_tensors({})
+    assert ema.tensors() == {}
+    ema.load_tensors({})
 
 
 def test_saved_tensors_are_restored(tiny_model: ResNet) -> None:
-    average = Average(tiny_model, decay=0.9)
+    ema = Ema(tiny_model, decay=0.9)
     change(tiny_model, 1)
-    average.update(5)
-    saved = {name: value.clone() for name, value in average.tensors().items()}
-    other = Average(tiny_model, decay=0.9)
+    ema.update(5)
+    saved = {name: value.clone() for name, value in ema.tensors().items()}
+    other = Ema(tiny_model, decay=0.9)
     assert not torch.equal(other.tensors()["head.weight"], saved["head.weight"])
     other.load_tensors(saved)
     assert all(torch.equal(other.tensors()[name], value) for name, value in saved.items())
@@ -74,10 +74,10 @@ def test_saved_tensors_are_restored(tiny_model: ResNet) -> None:
 
 def test_a_new_average_starts_from_the_weights(tiny_model: ResNet) -> None:
     """A fork may switch averaging on."""
-    average = Average(tiny_model, decay=0.9)
+    ema = Ema(tiny_model, decay=0.9)
     change(tiny_model, 1)
-    average.load_tensors({})
-    assert all(torch.equal(average.tensors()[name], value) for name, value in average.live.items())
+    ema.load_tensors({})
+    assert all(torch.equal(ema.tensors()[name], value) for name, value in ema.live.items())
 
 
 @pytest.mark.parametrize(

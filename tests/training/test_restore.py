@@ -17,7 +17,6 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import checkpoint, run
-from pocket_resnet.training.distributed import ALONE
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
 from pocket_resnet.training.run_folder import RunFolder, marks
@@ -107,7 +106,7 @@ def test_a_crash_before_the_first_step_of_its_own_loses_nothing(
     train_tiny("first", max_steps=2)
     start = str(tmp_path / "first" / "checkpoints" / "step-000002")
     with monkeypatch.context() as crashing:
-        crashing.setattr(Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        crashing.setattr(Trainer, "train_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train_tiny("fork", init_from=start)
     shutil.rmtree(tmp_path / "first")
@@ -202,8 +201,9 @@ def test_init_from_a_checkpoint_outside_a_run(
 ) -> None:
     train_tiny("first", max_steps=2)
     state, _ = checkpoint.load(tmp_path / "first" / "checkpoints" / "step-000002")
-    folder = RunFolder(tmp_path / "r", make_recipe(init_from="/step-000002"), source, ALONE)
-    assert folder.missing_digests(state, is_another_runs=True) == Path("/train_digests.u64")
+    recipe, folder = make_recipe(init_from="/step-000002"), RunFolder(tmp_path / "r")
+    missing = folder.missing_digests(recipe, source, state, is_another_runs=True)
+    assert missing == Path("/train_digests.u64")
 
 
 def test_another_spelling_of_the_path_is_no_change(

@@ -182,7 +182,7 @@ def test_finished_is_found_from_another_folder(
     monkeypatch.chdir(tmp_path)
     train(make_recipe(), runs_dir=Path("runs"), run="r")
     monkeypatch.chdir("elsewhere")
-    monkeypatch.setattr(Trainer, "train_step", lambda _: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: pytest.fail("trained again"))
     result = train(make_recipe(), runs_dir=tmp_path / "runs", run="r", resume=True)
     assert result.model == str(tmp_path / "runs" / "r" / "model")
 
@@ -192,10 +192,10 @@ def test_out_of_memory_saves_no_half_finished_step(
 ) -> None:
     step = Trainer.train_step
 
-    def fail_later(trainer: Trainer) -> int:
+    def fail_later(trainer: Trainer, *signals: Any) -> int:
         if trainer.step == 3:
             raise torch.OutOfMemoryError
-        return step(trainer)
+        return step(trainer, *signals)
 
     monkeypatch.setattr(Trainer, "train_step", fail_later)
     train_tiny(checkpoint={"every_s": 1e9}, max_steps=2)
@@ -268,8 +268,8 @@ def test_more_processes_than_images_in_a_step_are_refused(
     """14 images in steps of 8 and 6."""
 
     class Seven(Processes):
-        def on_writer(self, work: Callable[[], Any]) -> Any:
-            return work()
+        def on_writer(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return work(*args, **kwargs)
 
     monkeypatch.setattr(run, "joined", lambda _: contextlib.nullcontext(Seven(0, 7)))
     with pytest.raises(

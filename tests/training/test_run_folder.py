@@ -13,8 +13,6 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.distributed import ALONE, Processes
-from pocket_resnet.training.metrics import Plan
 from pocket_resnet.training.run_folder import RunFolder, choose_folder
 
 
@@ -59,11 +57,9 @@ def test_resuming_finds_the_run_whose_data_were_moved(
 
 
 @pytest.mark.threat(43)
-def test_resuming_without_a_run_is_refused(
-    make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_resuming_without_a_run_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also with the default folder name."""
-    with RunFolder(tmp_path / "r", make_recipe(), source, ALONE).locked(expected=True):
+    with RunFolder(tmp_path / "r").locked(expected=True):
         assert caplog.messages == [f"nothing to resume in {tmp_path / 'r'}: starting a new run"]
 
 
@@ -93,16 +89,3 @@ def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], 
     (tmp_path / "mine").mkdir()
     (tmp_path / "latest").symlink_to("mine")
     assert choose_folder(tmp_path, make_recipe(), source, "latest", resume=True) == tmp_path / "mine"
-
-
-def test_of_several_processes_one_writes(
-    make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The others write nothing and use what rank 0 sends."""
-    monkeypatch.setattr(Processes, "on_writer", lambda _self, _work: None)
-    folder = RunFolder(tmp_path / "r", make_recipe(), source, Processes(rank=1, world_size=2))
-    with folder.locked():
-        folder.begin(0, Plan(2, 4, 1), source.split("train").images_NCHW, resumed=False)
-        assert folder.finished(4, fork=False) is None
-        assert folder.newest(fork=False) is None
-    assert list(tmp_path.iterdir()) == []

@@ -58,7 +58,7 @@ def test_a_result_of_fewer_steps_is_removed_when_the_run_resumes(
     train_tiny: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     train_tiny(max_steps=2)
-    monkeypatch.setattr(Trainer, "train_step", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train_tiny(resume=True)
     assert not (tmp_path / "r" / "result.json").exists()
@@ -87,10 +87,10 @@ def test_max_steps_at_the_step_of_a_signal(
     changes: Any = {"epochs": 3, "validate_every": 3}
     train_step = Trainer.train_step
 
-    def signal_in(trainer: Trainer) -> int:
+    def signal_in(trainer: Trainer, *signals: Any) -> int:
         if trainer.step == step - 1:
             signal.raise_signal(signal.SIGTERM)
-        return train_step(trainer)
+        return train_step(trainer, *signals)
 
     train_tiny("whole", max_steps=step, **changes)
     with monkeypatch.context() as patch:

@@ -272,4 +272,4 @@ def test_first_non_finite() -> None:
 def test_a_window_counts_the_steps_of_the_whole_run(make_trainer: Callable[..., Trainer]) -> None:
     """Also where max_steps ends it earlier, as the schedule does."""
     trainer = make_trainer(epochs=10, max_steps=4, ema={"decay": 0.0, "window": 0.25})
-    assert trainer.average.decay == pytest.approx(1 - 1 / 5)
+    assert trainer.ema.decay == pytest.approx(1 - 1 / 5)

@@ -9,14 +9,14 @@ from pocket_resnet.errors import EnvironmentFault, NonFiniteError, PocketError
 from pocket_resnet.tuning import trials
 from pocket_resnet.tuning.finals import epochs_for, open_comparisons
 from pocket_resnet.tuning.storage import open_storage, quiet_optuna
-from pocket_resnet.tuning.summary import summarise
+from pocket_resnet.tuning.summary import search_record
 from pocket_resnet.tuning.trials import open_context
 
 
 def record_of(settings: Any, study: Any) -> Any:
     context = open_context(settings)
     with quiet_optuna():
-        return summarise(context, study, open_comparisons(context, open_storage(settings), study))
+        return search_record(context, study, open_comparisons(context, open_storage(settings), study))
 
 
 def test_an_untuned_winner_is_not_compared_with_itself(make_settings: Any, begin: Any, work: Any, let_win: Any) -> None:

@@ -17,8 +17,8 @@ from pocket_resnet.tuning.storage import (
     parse_url,
     patience_s,
     patient,
-    public_name,
     quiet_optuna,
+    without_password,
 )
 
 
@@ -35,7 +35,7 @@ from pocket_resnet.tuning.storage import (
 def test_a_server_is_named_without_its_secrets(text: str, shown: str) -> None:
     url = parse_url(text)
     assert url.drivername == "postgresql+psycopg"
-    assert public_name(url) == shown
+    assert without_password(url) == shown
 
 
 @pytest.mark.threat(84)

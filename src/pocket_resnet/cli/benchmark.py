@@ -1,15 +1,17 @@
 """The command `benchmark`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.progress import Progress
 
 from pocket_resnet.cli import console
 from pocket_resnet.cli.flags import Json, OutFile, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.io.progress import Bar
 
 
 @dataclass
@@ -49,10 +51,9 @@ class Benchmark:
         output.write(measured.to_json, lambda: console.print_benchmark(measured))
 
 
-def _tracked(rounds: range) -> Iterable[int]:
-    """The rounds, with a progress bar on standard error if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    bar = Console(stderr=True)
-    return track(rounds, "timing", console=bar, transient=True, disable=not bar.is_terminal)
+def _tracked(rounds: range) -> Iterator[int]:
+    """The rounds, with a progress bar."""
+    with Bar("timing", len(rounds), columns=Progress.get_default_columns()) as bar:
+        for number in rounds:
+            yield number
+            bar.advance(1)

@@ -3,7 +3,6 @@
 Each command imports what it needs when it runs, so that --help answers at once.
 """
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +16,10 @@ from pocket_resnet.cli.flags import DataDir, Device, Json, Model, OutFile, Views
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
-from pocket_resnet.cli.search_command import Search
+from pocket_resnet.cli.search import Search
 from pocket_resnet.cli.serve import Serve
 from pocket_resnet.cli.train import Train
+from pocket_resnet.io.progress import print_line
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Evaluate:
         )
         output.write(evaluation.to_json, lambda: console.print_evaluation(evaluation))
         if evaluation.caveat and output.on_stdout:
-            print(evaluation.caveat, file=sys.stderr)
+            print_line(evaluation.caveat)
 
 
 @dataclass

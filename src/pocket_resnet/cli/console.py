@@ -2,24 +2,23 @@
 
 import contextlib
 import logging
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
+from pocket_resnet.io.progress import print_line
 from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
 
 if TYPE_CHECKING:
     from pocket_resnet.data.source import Description, Verification
-    from pocket_resnet.exporting.benchmark import Benchmark
+    from pocket_resnet.exporting.benchmark import BenchmarkResult
     from pocket_resnet.inference.evaluation import Evaluation
     from pocket_resnet.inference.predict import FilePrediction
     from pocket_resnet.model.design import Design
@@ -31,11 +30,7 @@ WIDEST = 10_000  # characters, for pipes, which have no width
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints messages as plain text and marks warnings; those about data only once, since a command may open it twice.
-
-    `sys.stderr` is looked up for each message: while rich draws a progress bar, it replaces the stream and prints the
-    messages above the bar.
-    """
+    """Prints messages as plain text and marks warnings; those about data only once, as a command may open it twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +42,7 @@ class _TerminalHandler(logging.Handler):
             if text in self._shown:
                 return
             self._shown.add(text)
-        with contextlib.suppress(OSError):  # a terminal that was closed
-            print(text, file=sys.stderr, flush=True)
+        print_line(text)
 
 
 class _RequestHandler(logging.StreamHandler[TextIO]):
@@ -118,7 +112,7 @@ def print_no_report(error: Exception, run: Path, *, debug: bool) -> None:
     what = str(error).partition("\n")[0]
     if not isinstance(error, PocketError):  # a bug
         what = f"{type(error).__name__}: {what} (--debug shows where)"
-    print(f"no report: {what} (try again: pocket-resnet report {run})", file=sys.stderr)
+    print_line(f"no report: {what} (try again: pocket-resnet report {run})")
 
 
 def print_next_steps(model: str, report: Path | None) -> None:
@@ -162,16 +156,6 @@ def print_evaluation(evaluation: "Evaluation") -> None:
             accuracy, interval = f"{each.accuracy:.1%}", f"{low:.1%} to {high:.1%}"
         table.add_row(printable(each.name), str(each.num_images), accuracy, interval, taken_for.get(each.name, "-"))
     _print(table)
-
-
-@contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function of (done, total) that moves a bar on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_predictions(rows: "Sequence[FilePrediction]") -> None:
@@ -236,7 +220,7 @@ def _verified(verification: "Verification") -> str:
     return f"files: {', '.join(parts)}"
 
 
-def print_benchmark(benchmark: "Benchmark") -> None:
+def print_benchmark(benchmark: "BenchmarkResult") -> None:
     """Print the processor, the networks' sizes, and a row for each runtime and number of threads."""
     print(f"processor  {benchmark.machine}; {' '.join(benchmark.instructions) or 'no vector instructions known'}")
     for name, facts in benchmark.models.items():

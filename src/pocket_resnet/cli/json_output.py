@@ -11,6 +11,7 @@ from pocket_resnet.cli import streams
 from pocket_resnet.errors import UsageError
 from pocket_resnet.io.files import SUMS_NAME, explain_os_errors, is_replaced, json_bytes, write_through
 from pocket_resnet.io.json_format import json_text
+from pocket_resnet.io.progress import print_line
 
 STDOUT = Path("-")
 OF_A_RUN = ("recipe.toml", "metrics.jsonl", "result.json", "report.html", ".lock")
@@ -35,7 +36,7 @@ class JsonOutput:
             _check(self.file)  # again: the run that it may belong to exists by now
             content = json_bytes(to_json()) if csv_text is None else csv_text.encode(errors="backslashreplace")
             write_through(self.file, content)
-            print(f"wrote {self.file}", file=sys.stderr)
+            print_line(f"wrote {self.file}")
         if self.on_stdout:
             sys.stdout.write(json_text(to_json(), streams.encoding()) if csv_text is None else csv_text)
             sys.stdout.flush()

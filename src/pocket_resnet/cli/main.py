@@ -14,7 +14,7 @@ from typing import Any
 from pocket_resnet.cli import console, streams
 from pocket_resnet.cli.commands import COMMANDS
 from pocket_resnet.cli.parsing import parse, refuse_misplaced
-from pocket_resnet.cli.search_command import Search
+from pocket_resnet.cli.search import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.cli.train_flags import parse_with_recipe
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
@@ -67,14 +67,14 @@ def _dispatch(arguments: list[str], debug: bool) -> None:
     elif name == "--version":
         print(f"pocket-resnet {__version__}")
     elif name in COMMANDS:
-        command = _parse(name, arguments[1:])
+        command = parse_command(name, arguments[1:])
         command.debug = debug
         command.execute()
     else:
         raise UsageError(f"unknown command `{name}`{did_you_mean(name, COMMANDS)}", hint="see pocket-resnet --help")
 
 
-def _parse(name: str, arguments: list[str]) -> Any:
+def parse_command(name: str, arguments: list[str]) -> Any:
     """The command with its arguments filled in."""
     if name in ("train", "search"):
         named = bool(arguments) and not arguments[0].startswith("-")

@@ -14,6 +14,7 @@ from pocket_resnet.cli import console
 from pocket_resnet.cli.flags import Device, Json, Model, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
+from pocket_resnet.io.progress import Bar
 
 if TYPE_CHECKING:
     from pocket_resnet.inference.predict import FilePrediction
@@ -48,8 +49,8 @@ class Predict:
         if self.csv and self.json:
             raise UsageError("--csv and --json cannot be combined", hint="choose one")
         output = JsonOutput(self.json or (self.csv and self.out is None), self.out)
-        with console.progress("images") as advance:
-            rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, advance)
+        with Bar("images") as bar:
+            rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, bar.update)
         if rows and (num_classes := len(rows[0].prediction.top)) < self.top != DEFAULT_TOP:
             _log.info(f"--top {self.top}: the model has only {num_classes} classes, so all are listed")
         table = _csv(rows) if self.csv else None

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from pocket_resnet.cli.flags import flag
 from pocket_resnet.cli.parsing import parse
-from pocket_resnet.cli.search_command import Search
+from pocket_resnet.cli.search import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pocket_resnet.data.archive import extract
-from pocket_resnet.data.published import Family, Layout
+from pocket_resnet.data.published import CifarLayout, Family
 from pocket_resnet.data.records import CHW
 from pocket_resnet.data.source import Source, Verification
 from pocket_resnet.errors import DataError, EnvironmentFault
@@ -31,7 +31,7 @@ _RECORD_NAME = ".verified.json"  # file name -> [bytes, mtime in ns, ctime in ns
 Stamp = list[int | str]
 
 
-def urls(layout: Layout) -> list[str]:
+def urls(layout: CifarLayout) -> list[str]:
     """The archive's addresses: the official one, or those in POCKET_RESNET_MIRROR instead."""
     mirrors = os.environ.get(MIRROR_VARIABLE, "").split() or MIRRORS
     return [f"{mirror.rstrip('/')}/{layout.archive}" for mirror in mirrors]
@@ -131,7 +131,7 @@ class Cifar(Source):
         return content
 
 
-def _find_folder(family: Family, data_dir: Path) -> tuple[Path, Layout] | None:
+def _find_folder(family: Family, data_dir: Path) -> tuple[Path, CifarLayout] | None:
     incomplete: DataError | None = None
     for layout in family.layouts:
         for folder in (data_dir / layout.folder, data_dir):
@@ -149,7 +149,7 @@ def _find_folder(family: Family, data_dir: Path) -> tuple[Path, Layout] | None:
     return None
 
 
-def _find_archive(family: Family, data_dir: Path) -> Layout | None:
+def _find_archive(family: Family, data_dir: Path) -> CifarLayout | None:
     return next((layout for layout in family.layouts if (data_dir / layout.archive).is_file()), None)
 
 
@@ -176,7 +176,7 @@ def _obtain(family: Family, data_dir: Path, allow_download: bool) -> None:
             path.unlink()
 
 
-def _unpack(archive: Path, layout: Layout, folder: Path) -> None:
+def _unpack(archive: Path, layout: CifarLayout, folder: Path) -> None:
     """Move all files to the folder in one step, so that a process without the lock never sees only some of them.
 
     Existing files are kept: `verify` refuses them if they are not the official ones.

@@ -12,7 +12,7 @@ from pocket_resnet.data.records import Records, parse_binary, parse_python
 
 
 @dataclass(frozen=True)
-class Layout:
+class CifarLayout:
     """One official archive: its names, MD5s and parser (content, number of classes, where)."""
 
     archive: str
@@ -35,7 +35,7 @@ class Family:
 
     name: str
     class_names: tuple[str, ...]
-    layouts: tuple[Layout, ...]
+    layouts: tuple[CifarLayout, ...]
     num_trainval: int = 50_000
     num_val: int = 5_000
     num_test: int = 10_000
@@ -56,7 +56,7 @@ CIFAR10 = Family(
         "truck",
     ),
     layouts=(
-        Layout(
+        CifarLayout(
             archive="cifar-10-binary.tar.gz",
             archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
             folder="cifar-10-batches-bin",
@@ -72,7 +72,7 @@ CIFAR10 = Family(
             },
             parse=partial(parse_binary, num_label_bytes=1),
         ),
-        Layout(
+        CifarLayout(
             archive="cifar-10-python.tar.gz",
             archive_md5="c58f30108f718f92721af3b95e74349a",
             folder="cifar-10-batches-py",
@@ -105,7 +105,7 @@ CIFAR100 = Family(
     name="cifar100",
     class_names=tuple(_CIFAR100_CLASSES.split()),
     layouts=(
-        Layout(
+        CifarLayout(
             archive="cifar-100-binary.tar.gz",
             archive_md5="03b5dce01913d631647c71ecec9e9cb8",
             folder="cifar-100-binary",
@@ -114,7 +114,7 @@ CIFAR100 = Family(
             md5={},
             parse=partial(parse_binary, num_label_bytes=2),
         ),
-        Layout(
+        CifarLayout(
             archive="cifar-100-python.tar.gz",
             archive_md5="eb9058c3a382ffc7106e4002c42a8d85",
             folder="cifar-100-python",

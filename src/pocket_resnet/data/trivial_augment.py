@@ -26,7 +26,7 @@ MIN_BITS = 2
 def trivial_augment(images_BCHW: Tensor, operation_B: Tensor, strength_B: Tensor, sign_B: Tensor) -> Tensor:
     """The batch with each image's operation applied; draws are on the CPU, strengths in 0..30, signs ±1."""
     result_BCHW = images_BCHW.clone()
-    for number, operation in enumerate(_OPERATIONS):
+    for number, operation in enumerate(OPERATIONS):
         chosen_b = (operation_B == number).nonzero().squeeze(1)
         if len(chosen_b):
             share_b = strength_B[chosen_b] / (NUM_STRENGTHS - 1)
@@ -149,7 +149,7 @@ def _equalize(x: Tensor, _share_b: Tensor, _signed_b: Tensor) -> Tensor:
     return table.clamp(max=255).gather(1, flat).reshape(b, C, H, W).to(torch.uint8)
 
 
-_OPERATIONS: tuple[Callable[[Tensor, Tensor, Tensor], Tensor], ...] = (
+OPERATIONS: tuple[Callable[[Tensor, Tensor, Tensor], Tensor], ...] = (
     _identity,
     _shear_x,
     _shear_y,
@@ -165,4 +165,4 @@ _OPERATIONS: tuple[Callable[[Tensor, Tensor, Tensor], Tensor], ...] = (
     _autocontrast,
     _equalize,
 )
-NUM_OPERATIONS = len(_OPERATIONS)
+NUM_OPERATIONS = len(OPERATIONS)

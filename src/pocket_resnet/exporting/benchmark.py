@@ -72,7 +72,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchmarkResult:
     """All timings of a call, and the machine and models that were measured."""
 
     machine: str
@@ -125,7 +125,7 @@ def benchmark(
     threads: Sequence[int] = (),
     rounds: int = 50,
     track: Callable[[range], Iterable[int]] = iter,
-) -> Benchmark:
+) -> BenchmarkResult:
     """Measure size, memory, latency and throughput of models on this machine, in torch and in onnxruntime.
 
     `models` are as in `load`, or .onnx files that `export` wrote; `threads` are the numbers of threads (default: 1 and
@@ -157,7 +157,7 @@ def benchmark(
             facts[name], runnable = open_path(path, threads, Path(folder))
             programs += runnable
         timings = _time(programs, rounds, track)
-    return Benchmark(machine(choose("cpu", "fp32")), instructions(), facts, tuple(timings))
+    return BenchmarkResult(machine(choose("cpu", "fp32")), instructions(), facts, tuple(timings))
 
 
 def _name(path: Path) -> str:

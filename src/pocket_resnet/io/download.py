@@ -9,7 +9,6 @@ after a whole piece has arrived, `read1` returns what is there.
 
 import contextlib
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,12 @@ from typing import NamedTuple
 
 import requests
 import urllib3
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io import files
 from pocket_resnet.io.locks import exclusive
+from pocket_resnet.io.progress import Bar, print_line
 
 CONNECT_TIMEOUT_S = 10.0
 STALL_TIMEOUT_S = 30.0
@@ -208,14 +209,6 @@ def _in_words(error: Exception) -> str:
 @contextlib.contextmanager
 def progress(url: str, num_bytes: int) -> Iterator[Progress]:
     """Yields a function that counts bytes: a bar on a terminal, otherwise occasional lines; on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(url, num_bytes)
-        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -223,21 +216,20 @@ def progress(url: str, num_bytes: int) -> Iterator[Progress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task(url.rpartition("/")[2], total=num_bytes or None)
-        yield lambda count: bar.update(task, advance=count)
+    with Bar(url.rpartition("/")[2], num_bytes or None, columns=columns, transient=False) as bar:
+        yield bar.advance if bar.is_drawn else _lines(url, num_bytes)
 
 
 def _lines(url: str, num_bytes: int) -> Progress:
     total = f" of {num_bytes / 1e6:.0f} MB" if num_bytes else ""
-    print(f"downloading {url}", file=sys.stderr)
+    print_line(f"downloading {url}")
     received, next_line = 0, time.monotonic() + _LINE_EVERY_S
 
     def advance(count: int) -> None:
         nonlocal received, next_line
         received += count
         if time.monotonic() >= next_line:
-            print(f"  {received / 1e6:.0f}{total or ' MB'}", file=sys.stderr)
+            print_line(f"  {received / 1e6:.0f}{total or ' MB'}")
             next_line = time.monotonic() + _LINE_EVERY_S
 
     return advance

@@ -34,7 +34,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _log = logging.getLogger(__name__)
 
 
-class Layout(NamedTuple):
+class ModelFiles(NamedTuple):
     """The files of a model directory."""
 
     max_bytes: Mapping[str, int]
@@ -51,7 +51,7 @@ class _Files(NamedTuple):
     """Size of each known file by name."""
 
 
-def fetch_model(path: Path, layout: Layout) -> Path:
+def fetch_model(path: Path, model_files: ModelFiles) -> Path:
     """The folder with the model at this address (see `is_address`), downloaded first if it is missing.
 
     If the hub cannot be reached, an earlier copy of the same revision is used, with a warning.
@@ -60,30 +60,30 @@ def fetch_model(path: Path, layout: Layout) -> Path:
     """
     address = parse_address(path)
     kept = default_data_dir() / "hub" / address.repository
-    if _COMMIT.fullmatch(address.revision) and _is_whole(kept / address.revision, layout):
+    if _COMMIT.fullmatch(address.revision) and _is_whole(kept / address.revision, model_files):
         return kept / address.revision
     require_hub()
     named = kept / "revisions" / quote(address.revision, safe="")
     try:
-        files = _look_up(address, layout)
+        files = _look_up(address, model_files)
     except UnreachableFault as fault:
         folder = kept / _read_commit(named)
-        if not _is_whole(folder, layout):
+        if not _is_whole(folder, model_files):
             raise
         _log.warning("%s: %s; using the copy of commit %.12s in %s", address, fault.what, folder.name, folder)
         return folder
     folder = kept / files.commit
-    if not _is_whole(folder, layout):
+    if not _is_whole(folder, model_files):
         with exclusive(kept):
             remove_temporaries(kept)
-            if not _is_whole(folder, layout):  # another process may have been faster
-                write_folder(folder, _download(address, files, layout))
+            if not _is_whole(folder, model_files):  # another process may have been faster
+                write_folder(folder, _download(address, files, model_files))
     if _read_commit(named) != files.commit:
         write_text(named, files.commit)
     return folder
 
 
-def _look_up(address: Address, layout: Layout) -> _Files:
+def _look_up(address: Address, model_files: ModelFiles) -> _Files:
     """The commit and the sizes of its known files, all of which are within their limits."""
     from huggingface_hub import HfApi
 
@@ -95,9 +95,9 @@ def _look_up(address: Address, layout: Layout) -> _Files:
         sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or []}
         if not _COMMIT.fullmatch(commit := str(info.sha)):  # it names a folder here
             raise ValueError
-    if missing := [name for name in (*layout.required, SUMS_NAME) if name not in sizes]:
+    if missing := [name for name in (*model_files.required, SUMS_NAME) if name not in sizes]:
         raise _no_model(address, missing, sorted(name for name in sizes if name.endswith(PICKLE_SUFFIXES)))
-    limits = {**layout.max_bytes, SUMS_NAME: MAX_SUMS_BYTES}
+    limits = {**model_files.max_bytes, SUMS_NAME: MAX_SUMS_BYTES}
     known = {name: size for name, size in sizes.items() if name in limits}
     for name, size in known.items():
         if type(size) is not int or not 0 <= size <= limits[name]:
@@ -114,7 +114,7 @@ def _no_model(address: Address, missing: list[str], pickles: list[str]) -> Artif
     return ArtifactError(what, where=str(address), hint="use a model that was uploaded with `pocket-resnet push`")
 
 
-def _download(address: Address, files: _Files, layout: Layout) -> dict[str, bytes]:
+def _download(address: Address, files: _Files, model_files: ModelFiles) -> dict[str, bytes]:
     """The content of the known files by name, verified; without their SHA256SUMS, which `write_folder` writes again."""
     from huggingface_hub import constants
 
@@ -128,7 +128,7 @@ def _download(address: Address, files: _Files, layout: Layout) -> dict[str, byte
         raise refused(refusal.status, str(address)) from refusal
     recorded = sums.parse(contents.pop(SUMS_NAME), f"{address}: {SUMS_NAME}")
     summed = {name for name in contents if not name.endswith(".md")}
-    if differing := summed ^ (recorded.keys() & layout.max_bytes.keys()):
+    if differing := summed ^ (recorded.keys() & model_files.max_bytes.keys()):
         what = f"{', '.join(sorted(differing))}: either the file or its sum is missing"
         raise ArtifactError(what, where=str(address))
     for name in summed:
@@ -136,10 +136,10 @@ def _download(address: Address, files: _Files, layout: Layout) -> dict[str, byte
     return contents
 
 
-def _is_whole(folder: Path, layout: Layout) -> bool:
+def _is_whole(folder: Path, model_files: ModelFiles) -> bool:
     """Whether the model is there and undamaged."""
     try:
-        read_folder(folder, layout.required, max(layout.max_bytes.values()))
+        read_folder(folder, model_files.required, max(model_files.max_bytes.values()))
     except ArtifactError:
         return False
     return True

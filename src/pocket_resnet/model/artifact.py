@@ -88,9 +88,9 @@ def fetched(path: Path) -> Path:
     """The path itself; for an address on the hub, `hf://user/name`, the folder of its verified copy."""
     if not is_address(path):
         return path
-    from pocket_resnet.io.hub import Layout, fetch_model  # imports requests, which nothing else here needs
+    from pocket_resnet.io.hub import ModelFiles, fetch_model  # imports requests, which nothing else here needs
 
-    return fetch_model(path, Layout(FILES, required=(WEIGHTS_NAME, CONFIG_NAME)))
+    return fetch_model(path, ModelFiles(FILES, required=(WEIGHTS_NAME, CONFIG_NAME)))
 
 
 def find_model(path: Path) -> Path:

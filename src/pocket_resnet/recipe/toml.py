@@ -54,7 +54,7 @@ def load_recipe(name_or_path: str) -> Recipe:
                 raise _unknown(name_or_path)
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         raise _unreadable(path, error) from error
-    return parse_recipe(read_limited(path), path)
+    return parse_recipe(read_toml_text(path), path)
 
 
 def _unknown(name_or_path: str) -> UsageError:
@@ -73,7 +73,7 @@ def _unknown(name_or_path: str) -> UsageError:
     )
 
 
-def read_limited(path: Path, kind: str = "recipe") -> str:
+def read_toml_text(path: Path, kind: str = "recipe") -> str:
     """The text of a recipe file, or of another `kind`. Raises UsageError if it is not text or too large."""
     try:
         if path.stat().st_size > MAX_RECIPE_BYTES:

@@ -17,7 +17,7 @@ from pocket_resnet.plots.search_figures import (
     search_history,
 )
 from pocket_resnet.plots.style import png
-from pocket_resnet.recipe.toml import read_limited
+from pocket_resnet.recipe.toml import read_toml_text
 from pocket_resnet.reporting.page import Picture
 from pocket_resnet.tuning.record import BEST_NAME, SearchRecord, TrialRecord, front_name, read_record
 
@@ -58,7 +58,7 @@ def search_page(folder: Path) -> SearchPage:
     record = read_record(folder)
     drawn = {name: figure for name, figure in _figures(record).items() if figure is not None}
     names = [BEST_NAME] if record.best is not None else list(map(front_name, record.front))
-    recipes = {name: read_limited(folder / name) for name in names if (folder / name).is_file()}
+    recipes = {name: read_toml_text(folder / name) for name in names if (folder / name).is_file()}
     return SearchPage(
         record=record,
         keys=[key for key in record.space if any(key in trial.values for trial in record.trials)],

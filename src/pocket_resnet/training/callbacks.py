@@ -3,22 +3,18 @@
 With several processes, only rank 0 runs callbacks.
 """
 
-import contextlib
 import json
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import machine
 from pocket_resnet.errors import UsageError
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.io.files import append_line, write_text
+from pocket_resnet.io.progress import Bar, print_line
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.metrics import Plan, Record, duration
@@ -43,9 +39,9 @@ class RunState:
     """The validation images."""
     plan: Plan
     """The steps that end an epoch, run a validation, or end the run."""
-    records: list[Record]
+    records: list[Record] = field(default_factory=list)
     """The lines of metrics.jsonl so far, including those of earlier processes."""
-    unchanged_step: int
+    unchanged_step: int = 0
     """The last step whose records earlier processes wrote."""
     evaluation: Evaluation | None = None
     """This process's latest validation."""
@@ -140,29 +136,24 @@ class ProgressBar(Callback):
     """Epoch, images per second, loss, accuracy and time left: a bar in a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.bar = Bar("starting")
         self.started_s = self.shown_s = time.monotonic()
         self.first_step = self.num_images = 0
-        self.bar: Progress | None = None
-        self.task = TaskID(0)
 
     def on_start(self, run: RunState) -> None:
         self.started_s = self.shown_s = time.monotonic()
         self.first_step, num_steps = run.step, run.plan.last_step
-        if self.console.is_terminal:
-            columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
-            self.bar = Progress(*columns, console=self.console, transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task("starting", total=num_steps, completed=self.first_step)
+        self.bar.update(self.first_step, num_steps)
+        self.bar.start()
         recipe, trainer = run.recipe, run.trainer
-        self._print(
+        print_line(
             f"{recipe.name} on {recipe.data.name}: {num_params(recipe.model):,} parameters, "
             f"{num_macs(recipe.model):,} multiply-adds per image, {trainer.steps.num_samples:,} training images, "
             f"{num_steps:,} steps on {machine(trainer.hardware)}"
         )
         if sizes := [size for size in dict.fromkeys(recipe.train_image_sizes) if size < recipe.model.image_size]:
             small = " and ".join(str(size) for size in sizes)
-            self._print(
+            print_line(
                 f"images grow from {small} to {recipe.model.image_size} px: validation at full size is low until then"
             )
 
@@ -176,15 +167,14 @@ class ProgressBar(Callback):
         """Periodically show how far the teacher's predictions for an epoch are."""
         if not self._is_due():
             return
-        if self.bar is None:
-            self._print(progress)
-            return
-        with _stream_errors_ignored():
-            self.bar.update(self.task, description=progress)
+        if self.bar.is_drawn:
+            self.bar.update(text=progress)
+        else:
+            print_line(progress)
 
     def _is_due(self) -> bool:
         """Whether it is time to show progress again; if so, the next interval begins now."""
-        if time.monotonic() - self.shown_s <= (PLAIN_LINE_EVERY_S if self.bar is None else BAR_EVERY_S):
+        if time.monotonic() - self.shown_s <= (BAR_EVERY_S if self.bar.is_drawn else PLAIN_LINE_EVERY_S):
             return False
         self.shown_s = time.monotonic()
         return True
@@ -196,35 +186,19 @@ class ProgressBar(Callback):
             f"epoch {run.plan.epoch(step)}/{run.recipe.epochs}  {rate:,.0f} images/s  "
             f"loss {totals.loss:.3f}  accuracy {totals.accuracy:.1%}"
         )
-        if self.bar is not None:
-            with _stream_errors_ignored():
-                self.bar.update(self.task, completed=step, description=text)
+        if self.bar.is_drawn:
+            self.bar.update(step, text=text)
         else:
             left_s = elapsed_s / max(1, step - self.first_step) * (num_steps - step)
-            self._print(f"step {step}/{num_steps}  {text}  {duration(left_s)} left")
+            print_line(f"step {step}/{num_steps}  {text}  {duration(left_s)} left")
 
     def on_epoch(self, run: RunState, record: Record) -> None:
         if "val_accuracy" in record:
-            self._print(
+            print_line(
                 f"epoch {record['epoch']}/{run.recipe.epochs}  {run.trainer.steps.image_size(run.step - 1)} px  "
                 f"loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}  "
                 f"validation {record['val_accuracy']:.2%}  {duration(record['seconds'])}"
             )
 
     def on_end(self, run: RunState) -> None:  # noqa: ARG002
-        if self.bar is not None:
-            with _stream_errors_ignored():
-                self.bar.stop()
-
-    def _print(self, line: str) -> None:
-        """Print a line above the bar."""
-        with _stream_errors_ignored():
-            if self.bar is not None:
-                self.bar.console.print(line, highlight=False, markup=False)
-            else:
-                print(line, file=sys.stderr, flush=True)
-
-
-def _stream_errors_ignored() -> contextlib.AbstractContextManager[None]:
-    """Ignores that a terminal or pipe was closed, or a disk is full: a run does not end because nobody can read it."""
-    return contextlib.suppress(OSError)
+        self.bar.stop()

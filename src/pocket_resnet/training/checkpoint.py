@@ -101,16 +101,18 @@ def load_newest(folder: Path) -> tuple[CheckpointState, dict[str, Tensor]] | Non
     return None
 
 
-def prune(folder: Path, step: int, keep: int, marks: Collection[int] = ()) -> None:
-    """Remove the checkpoints after `step`, which are damaged, and all but the `keep` newest of the others.
+def remove_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints after `step`, which are damaged."""
+    for path in newest_first(folder):
+        if step_of(path) > step:
+            remove_folder(path)
 
-    The first checkpoint at or after each of the `marks` is kept too.
-    """
+
+def prune(folder: Path, keep: int, marks: Collection[int] = ()) -> None:
+    """Remove all but the `keep` newest checkpoints and the first one at or after each of the `marks`."""
     paths = newest_first(folder)
-    beyond = [path for path in paths if step_of(path) > step]
-    verified = paths[len(beyond) :]
-    oldest_first = verified[::-1]
+    oldest_first = paths[::-1]
     first_after = {next((path for path in oldest_first if step_of(path) >= mark), None) for mark in marks}
-    for path in [*beyond, *verified[keep:]]:
+    for path in paths[keep:]:
         if path not in first_after:
             remove_folder(path)

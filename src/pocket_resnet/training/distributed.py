@@ -10,12 +10,11 @@ Shapes: B images of the whole batch, b of them here, C channels, H x W pixels, R
 import contextlib
 import logging
 import socket
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +24,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pocket_resnet.data.loader import Steps
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+from pocket_resnet.io.progress import print_line
 from pocket_resnet.model.blocks import Drop
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.global_norm import with_global_norms
 from pocket_resnet.training.torchrun import Launch, launch, meet
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Processes(Launch):
@@ -46,9 +47,9 @@ class Processes(Launch):
         """This process's share of a batch, or of any list."""
         return slice(None) if self.world_size == 1 else slice(self.rank, None, self.world_size)
 
-    def on_writer(self, work: Callable[[], T]) -> T:
-        """Do the work on rank 0 only, and return its result in every process."""
-        values: list[Any] = [work() if self.is_writer else None]
+    def on_writer(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the function on rank 0 only, and return its result in every process."""
+        values: list[Any] = [work(*args, **kwargs) if self.is_writer else None]
         if self.world_size > 1:
             dist.broadcast_object_list(values)
         value: T = values[0]
@@ -94,8 +95,7 @@ class Processes(Launch):
         """Print on each machine which process writes the run's folder, and where."""
         host, path = self.on_writer(lambda: (socket.gethostname(), folder.absolute()))
         if self.world_size > 1 and self.local_rank == 0:
-            with contextlib.suppress(OSError):  # a terminal that was closed
-                print(f"rank 0 of {self.world_size}, on {host}, writes {path}", file=sys.stderr, flush=True)
+            print_line(f"rank 0 of {self.world_size}, on {host}, writes {path}")
 
     @contextlib.contextmanager
     def undoing(self, model: nn.Module) -> Iterator[None]:

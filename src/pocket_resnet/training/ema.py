@@ -15,7 +15,7 @@ def decay_of(recipe: EmaRecipe, num_steps: int) -> float:
     return 1 - 1 / window_steps if window_steps > 1 else recipe.decay
 
 
-class Average:
+class Ema:
     """The moving average of a model's weights and batch-norm statistics; with decay 0, the model itself."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:

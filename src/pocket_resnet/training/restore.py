@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.model.artifact import first_fault, load_card, load_digests
 from pocket_resnet.model.step_folders import STATE_NAME, newest_first
@@ -29,34 +30,42 @@ class Restored:
     is_another_runs: bool = False
     """Whether the state is another run's, and this run has no checkpoint yet."""
     unknown_images: bool = False
-    """Whether it was trained on images whose digests are lost."""
+    """Whether it, its teacher or its pretrained model was trained on images whose digests are lost."""
 
 
-def restore(folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int, *, fork: bool) -> Restored:
+def restore(folder: RunFolder, source: Source, trainer: Trainer, computed_on: str, *, fork: bool) -> Restored:
     """Load the folder's newest undamaged checkpoint into the trainer, or else the recipe's `init_from`, if any.
 
     Raises ArtifactError or UsageError if the checkpoint does not fit the network or the length of the run.
     """
-    if newest := folder.newest(fork=fork):
-        return _resume(folder, trainer, computed_on, *newest)
-    if trainer.recipe.init_from is None:
-        return Restored()
-    return _begin_from(Path(trainer.recipe.init_from), folder, trainer, computed_on, last_step)
+    recipe, on_writer = trainer.recipe, trainer.processes.on_writer
+    if newest := on_writer(folder.newest, recipe, source, fork=fork):
+        state, tensors = newest
+        _resume(folder, trainer, computed_on, state, tensors)
+    elif recipe.init_from is not None:
+        state, tensors = on_writer(_read, Path(recipe.init_from))
+        _begin_from(Path(recipe.init_from), source, trainer, computed_on, state, tensors)
+    else:
+        return Restored(unknown_images=_have_unknown_images(recipe.models))
+    is_another_runs = newest is None
+    missing = on_writer(folder.missing_digests, recipe, source, state, is_another_runs=is_another_runs)
+    unknown = state.unknown_images or missing is not None
+    if unknown:
+        why = f"{missing} does not exist" if missing else "an earlier part of the training did not record them"
+        _log.warning(f"the images that the checkpoint was trained on are unknown: {why}")
+    unknown |= _have_unknown_images(recipe.models)
+    return Restored(state.seconds, state.seconds_total, is_another_runs, unknown)
 
 
 def _resume(
-    folder: RunFolder,
-    trainer: Trainer,
-    computed_on: str,
-    state: CheckpointState,
-    tensors: dict[str, Tensor],
-) -> Restored:
+    folder: RunFolder, trainer: Trainer, computed_on: str, state: CheckpointState, tensors: dict[str, Tensor]
+) -> None:
     if state.step > trainer.steps.total:
         what = f"the newest checkpoint is at step {state.step}, but the run has only {trainer.steps.total}"
         raise ArtifactError(what, where=folder.checkpoints, hint="train more epochs, or choose another --run name")
     if state.hardware != computed_on:
         _log.warning(f"not bit-exact: the run began on {state.hardware}")
-    elif folder.processes.world_size > 1:
+    elif trainer.processes.world_size > 1:
         _log.warning("not bit-exact: several processes may add up their gradients in another order")
     try:
         trainer.load_tensors(tensors, state.step)
@@ -67,18 +76,23 @@ def _resume(
     if not trainer.totals_fit_step():
         trainer.end_epoch()  # of a fork with another batch size
     _log.info(f"resumed at step {state.step}")
-    return _restored(folder, state, is_another_runs=False)
 
 
-def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: str, last_step: int) -> Restored:
-    state, tensors = folder.processes.on_writer(lambda: _read(path))
-    if state.step >= last_step:
-        what = f"is at step {state.step:,}, but this run ends at step {last_step:,}"
+def _begin_from(
+    path: Path,
+    source: Source,
+    trainer: Trainer,
+    computed_on: str,
+    state: CheckpointState,
+    tensors: dict[str, Tensor],
+) -> None:
+    if state.step >= trainer.steps.last:
+        what = f"is at step {state.step:,}, but this run ends at step {trainer.steps.last:,}"
         raise UsageError(what, where=path, hint="train more epochs, or choose an earlier checkpoint")
     _log.info(f"starts from step {state.step} of {path}")
     if state.hardware != computed_on:
         _log.info(f"the checkpoint was trained on {state.hardware}")
-    if state.data_fingerprint != folder.source.fingerprint:
+    if state.data_fingerprint != source.fingerprint:
         _log.warning("the checkpoint was trained on other data")
     try:
         trainer.load_tensors(tensors, state.step)
@@ -86,26 +100,11 @@ def _begin_from(path: Path, folder: RunFolder, trainer: Trainer, computed_on: st
         what = f"is from another network: {first_fault(error)}"
         hint = "use the network of its run: [model] in its recipe.toml"
         raise UsageError(what, where=path, hint=hint) from error
-    if state.data_fingerprint != folder.source.fingerprint or not trainer.totals_fit_step():
+    if state.data_fingerprint != source.fingerprint or not trainer.totals_fit_step():
         trainer.end_epoch()  # the totals belong to another epoch than this run's
-    return _restored(folder, state, is_another_runs=True)
 
 
-def _restored(folder: RunFolder, state: CheckpointState, *, is_another_runs: bool) -> Restored:
-    missing = folder.processes.on_writer(lambda: folder.missing_digests(state, is_another_runs=is_another_runs))
-    unknown = state.unknown_images or missing is not None
-    if unknown:
-        why = f"{missing} does not exist" if missing else "an earlier part of the training did not record them"
-        _log.warning(f"the images that the checkpoint was trained on are unknown: {why}")
-    return Restored(
-        seconds=state.seconds,
-        seconds_total=state.seconds_total,
-        is_another_runs=is_another_runs,
-        unknown_images=unknown,
-    )
-
-
-def have_unknown_images(models: Mapping[str, Path]) -> bool:
+def _have_unknown_images(models: Mapping[str, Path]) -> bool:
     """Whether any of these models, by role in the run, was trained on images whose digests are lost; warns of each."""
     unknown = [role for role, model in models.items() if load_digests(model) is None or load_card(model).unknown_images]
     for role in unknown:

@@ -1,13 +1,13 @@
 """A run's folder: its lock, its recipe, its checkpoints, and the final model and result.
 
-If there are several processes, only rank 0 reads and writes here; the others receive the values from it.
+Of several processes, only rank 0 calls these methods (`Processes.on_writer`).
 """
 
 import contextlib
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,23 +29,17 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import differences, load_recipe, override, to_toml
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.distributed import Processes
 from pocket_resnet.training.metrics import History, Plan, history
 from pocket_resnet.training.result import Result, read_result
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunFolder:
-    """The folder `path` of the run of `recipe` on `source`."""
+    """The files of a run. `recipe` and `source` are always those of the run that is to train here."""
 
     path: Path
-    recipe: Recipe
-    source: Source
-    processes: Processes
-    marks: tuple[int, ...] = ()
-    """Steps with a permanent checkpoint: the one at that step, or the first after it."""
 
     @property
     def checkpoints(self) -> Path:
@@ -73,9 +67,6 @@ class RunFolder:
 
         `expected` means that the user asked to resume a run.
         """
-        if not self.processes.is_writer:
-            yield
-            return
         is_new = self.is_new
         with lock_folder(self.path) as notice:
             if expected and is_new:
@@ -86,16 +77,13 @@ class RunFolder:
             remove_temporaries(self.checkpoints)
             yield
 
-    def finished(self, last_step: int, *, fork: bool) -> Result | None:
+    def finished(self, recipe: Recipe, source: Source, last_step: int, *, fork: bool) -> Result | None:
         """The result if this run has done at least `last_step` steps, else None. Points `latest` to a finished run.
 
         Raises UsageError if the folder has another recipe, unless this is a fork with steps left to train.
         """
-        return self.processes.on_writer(lambda: self._finished(last_step, fork=fork))
-
-    def _finished(self, last_step: int, *, fork: bool) -> Result | None:
         result = self._result_after(last_step)
-        if changed := self._changes():
+        if changed := self._changes(recipe, source):
             what = "the recipe has changed since this run began: " + "; ".join(changed)
             hint = "undo the changes, choose another --run name"
             if not fork:
@@ -105,31 +93,29 @@ class RunFolder:
                     f"no steps are left to train, and {what}", where=self.path, hint=f"{hint}, or train more steps"
                 )
         if result and not fork and (fingerprint := recorded_fingerprint(self.checkpoints)):
-            self._refuse_other_data(fingerprint)
+            self._refuse_other_data(source, fingerprint)
         if result:
             point_to(self.path.parent / "latest", self.path.name)
             _log.info("this run is already finished")
         return result
 
-    def _changes(self) -> list[str]:
+    def _changes(self, recipe: Recipe, source: Source) -> list[str]:
         """Differences from the folder's recipe, ignoring a new name of the same data."""
         if self.is_new:
             return []
         started_with = load_recipe(str(self.path / "recipe.toml"))
-        old, new = started_with.data.name, self.recipe.data.name
-        if old == new or self._has_same_data() or is_renamed(old, self.source):
+        old, new = started_with.data.name, recipe.data.name
+        has_same_data = recorded_fingerprint(self.checkpoints) == source.fingerprint
+        if old == new or has_same_data or is_renamed(old, source):
             started_with = override(started_with, {"data.name": new})
-        return differences(started_with, self.recipe)
+        return differences(started_with, recipe)
 
-    def _has_same_data(self) -> bool:
-        return recorded_fingerprint(self.checkpoints) == self.source.fingerprint
-
-    def _refuse_other_data(self, fingerprint: str) -> None:
+    def _refuse_other_data(self, source: Source, fingerprint: str) -> None:
         """Raise UsageError if the data have another fingerprint."""
-        if (changed := changes_text(self.source, fingerprint)) is None:
+        if (changed := changes_text(source, fingerprint)) is None:
             return
         raise UsageError(
-            f"{self.source.name} differs from the data this run began with{changed}",
+            f"{source.name} differs from the data this run began with{changed}",
             where=self.path,
             hint="restore the old data or locate them with --data, choose another --run name, or resume with --fork",
         )
@@ -140,47 +126,43 @@ class RunFolder:
         done = result and result.steps >= last_step and (self.model / CONFIG_NAME).exists()
         return replace(result, model=str(self.model)) if result and done else None
 
-    def newest(self, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
-        """The newest undamaged checkpoint; newer ones are removed."""
-        newest = self.processes.on_writer(lambda: checkpoint.load_newest(self.checkpoints))
-        if newest is None:
-            return None
-        self._refuse_another_start()
-        state, tensors = newest
-        if not fork:
-            self._refuse_other_data(state.data_fingerprint)
-        self._prune(state.step)
-        return state, tensors
+    def newest(self, recipe: Recipe, source: Source, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
+        """The newest undamaged checkpoint; newer ones are removed.
 
-    def _refuse_another_start(self) -> None:
+        Raises UsageError if the run began from another checkpoint or, unless this is a fork, on other data.
+        """
+        if (newest := checkpoint.load_newest(self.checkpoints)) is None:
+            return None
+        self._refuse_another_start(recipe)
+        if not fork:
+            self._refuse_other_data(source, newest[0].data_fingerprint)
+        checkpoint.remove_after(self.checkpoints, newest[0].step)
+        return newest
+
+    def _refuse_another_start(self, recipe: Recipe) -> None:
         """Raise UsageError if `init_from` has changed, since the run now continues from its own checkpoints."""
-        begun = self.recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
-        if (old := begun.init_from) != (new := self.recipe.init_from):
+        begun = recipe if self.is_new else load_recipe(str(self.path / "recipe.toml"))
+        if (old := begun.init_from) != (new := recipe.init_from):
             what = f"init_from: {old} -> {new}, but this run has checkpoints of its own and continues from the newest"
             hint = "choose another --run name, or leave init_from as it was"
             raise UsageError(what, where=self.path, hint=hint)
 
-    def begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
+    def begin(self, recipe: Recipe, step: int, plan: Plan, images_NCHW: Tensor) -> History:
         """Write the resolved recipe; returns the records of a run with that plan at that step.
 
         Deletes result.json, which no longer matches the number of steps. Also writes the digests of the training
-        images; a resumed run keeps the earlier digests, since a fork may train on other images.
+        images; after step 0, it keeps the earlier digests, since a fork may train on other images.
         """
-        return self.processes.on_writer(lambda: self._begin(step, plan, images_NCHW, resumed=resumed))
-
-    def _begin(self, step: int, plan: Plan, images_NCHW: Tensor, *, resumed: bool) -> History:
-        trained_on = packed(digests(images_NCHW), *self._earlier_digests(resumed))
-        write_text(self.path / "recipe.toml", to_toml(self.recipe))
+        trained_on = packed(digests(images_NCHW), *self._earlier_digests(recipe, resumed=step > 0))
+        write_text(self.path / "recipe.toml", to_toml(recipe))
         write_bytes(self._digests, trained_on)
         (self.path / "result.json").unlink(missing_ok=True)
         return history(self.metrics, step, plan)
 
-    def save(self, state: CheckpointState, tensors: dict[str, Tensor]) -> Path | None:
-        """Write a checkpoint, prune older ones, and return its folder; None in other processes."""
-        if not self.processes.is_writer:
-            return None
+    def save(self, state: CheckpointState, tensors: dict[str, Tensor], keep: int, marks: Collection[int]) -> Path:
+        """Write a checkpoint, prune older ones except at the `marks`, and return its folder."""
         path = checkpoint.save(self.checkpoints, state, tensors)
-        self._prune(state.step)
+        checkpoint.prune(self.checkpoints, keep, marks)
         return path
 
     def last_good(self) -> str:
@@ -190,46 +172,42 @@ class RunFolder:
 
     def write_final(self, model: ResNet, card: Card, result: Result) -> None:
         """Write the model directory and result.json, and point `latest` here."""
-        if self.processes.is_writer:
-            save_model(self.model, model, card, self._digests.read_bytes())
-            write_bytes(self.path / "result.json", json_bytes(asdict(result)))
-            point_to(self.path.parent / "latest", self.path.name)
+        save_model(self.model, model, card, self._digests.read_bytes())
+        write_bytes(self.path / "result.json", json_bytes(asdict(result)))
+        point_to(self.path.parent / "latest", self.path.name)
 
     @property
     def _digests(self) -> Path:
         return self.path / DIGESTS_NAME
 
-    def missing_digests(self, state: CheckpointState, *, is_another_runs: bool) -> Path | None:
+    def missing_digests(
+        self, recipe: Recipe, source: Source, state: CheckpointState, *, is_another_runs: bool
+    ) -> Path | None:
         """The missing file with the digests of the images this checkpoint was trained on; None if they are known.
 
         A resumed run's own file includes those of the other run. Without it, unchanged data are enough.
         """
-        other = self._other_runs_digests
+        other = _other_runs_digests(recipe)
         if is_another_runs or (other and not self._digests.exists()):
             return None if other is None or other.exists() else other
-        is_known = self._digests.exists() or state.data_fingerprint == self.source.fingerprint
+        is_known = self._digests.exists() or state.data_fingerprint == source.fingerprint
         return None if is_known else self._digests
 
-    @property
-    def _other_runs_digests(self) -> Path | None:
-        """The digests of the run whose checkpoint this one starts from."""
-        start = self.recipe.init_from
-        return None if start is None else Path(start).parent.parent / DIGESTS_NAME
-
-    def _earlier_digests(self, resumed: bool) -> list[NDArray[np.uint64]]:
+    def _earlier_digests(self, recipe: Recipe, *, resumed: bool) -> list[NDArray[np.uint64]]:
         """Digests of images that were trained on earlier: in this run, in those it starts from, or by its teacher."""
-        files = [self._digests if resumed else None, self._other_runs_digests]
+        files = [self._digests if resumed else None, _other_runs_digests(recipe)]
         earlier = [read_digests(file) for file in files if file is not None and file.exists()]
-        models = [load_digests(model) for model in self.recipe.models.values()]
+        models = [load_digests(model) for model in recipe.models.values()]
         return [*earlier, *(unpacked(packed_digests) for packed_digests in models if packed_digests)]
 
     def trained_on(self, images_NCHW: Tensor) -> int:
         """The number of these images that the weights were trained on, in this run or earlier, by known digests."""
-        return self.processes.on_writer(lambda: count_among(images_NCHW, read_digests(self._digests)))
+        return count_among(images_NCHW, read_digests(self._digests))
 
-    def _prune(self, step: int) -> None:
-        if self.processes.is_writer:
-            checkpoint.prune(self.checkpoints, step, self.recipe.checkpoint.keep, self.marks)
+
+def _other_runs_digests(recipe: Recipe) -> Path | None:
+    """The digests of the run whose checkpoint this one starts from."""
+    return None if recipe.init_from is None else Path(recipe.init_from).parent.parent / DIGESTS_NAME
 
 
 def read_digests(path: Path) -> NDArray[np.uint64]:

@@ -5,7 +5,6 @@ import math
 import os
 import re
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +13,7 @@ from typing import Any
 import torch.distributed as dist
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.io.progress import print_line
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
@@ -154,6 +154,5 @@ class _Waiting:
         if now_s - self.message_s > MESSAGE_EVERY_S:
             self.message_s = now_s
             me = f"rank {launch.rank} of {launch.world_size}"
-            with contextlib.suppress(OSError):  # a terminal that was closed
-                print(f"{me} waits at {at} for {names}, {launch.wait_s:g} s at most", file=sys.stderr, flush=True)
+            print_line(f"{me} waits at {at} for {names}, {launch.wait_s:g} s at most")
         time.sleep(POLL_S)

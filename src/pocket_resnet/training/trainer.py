@@ -5,6 +5,8 @@ A step: batch from the loader -> network -> loss -> gradients of all processes -
 Shapes: B images per batch, K classes.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,7 +21,7 @@ from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.seeds import derive
 from pocket_resnet.training.distributed import ALONE, DataParallel, Processes
-from pocket_resnet.training.ema import Average, decay_of
+from pocket_resnet.training.ema import Ema, decay_of
 from pocket_resnet.training.optim import Optimizer
 from pocket_resnet.training.schedule import lr_factor
 from pocket_resnet.training.teacher import distillation_loss
@@ -51,7 +53,7 @@ class Trainer:
         self.optimizer = Optimizer(model, self.recipe.optim)
         of_body = {parameter for part in model.body() for parameter in part.parameters()}
         self.body_params = [parameter for parameter in self.optimizer.params if parameter in of_body]
-        self.average = Average(model, decay_of(self.recipe.ema, self.steps.total))
+        self.ema = Ema(model, decay_of(self.recipe.ema, self.steps.total))
         self.class_weights_K: Tensor | None = None
         if self.recipe.class_weights == "balanced":
             self.class_weights_K = balanced_weights(loader.labels_N, model.spec.num_classes)
@@ -60,8 +62,7 @@ class Trainer:
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.totals_3 = torch.zeros(3, dtype=exact, device=device)  # loss, hits, images of the epoch so far
         self.bad_step = torch.tensor(NEVER, device=device)  # the first step with a loss or gradient that is not finite
-        self.signals: list[int] = []  # caught by this process
-        self.num_signalled = torch.zeros((), device=device)  # processes that had caught a signal in the last step
+        self.num_signalled = torch.zeros((), device=device)  # processes that had caught a signal by the last step
 
     def lr(self, step: int) -> float:
         """SGD's learning rate at that optimizer step (from 0), before any group's scale."""
@@ -71,9 +72,10 @@ class Trainer:
         """The share of every peak learning rate at that step."""
         return lr_factor(self.recipe.schedule, step, self.steps.total, self.steps.per_epoch)
 
-    def train_step(self) -> int:
+    def train_step(self, signals: Sequence[int] = ()) -> int:
         """Run one optimizer step, and return its number of images.
 
+        `signals` are those that this process has caught; afterwards, `num_signalled` processes have caught one.
         Raises NonFiniteError before the update if loss or gradient is not finite; on a GPU, where looking waits for the
         device, up to CHECK_EVERY steps later.
         """
@@ -86,14 +88,14 @@ class Trainer:
         logits_BK = logits_BK.float()
         share = len(batch.x_BCHW) / len(batch)  # 1 unless other processes have the rest of the batch
         loss = share * self._loss(logits_BK, batch.targets)
-        report = self.parallel.backward(loss, self._report(batch, loss.detach(), logits_BK.detach()))
+        report = self.parallel.backward(loss, self._report(batch, loss.detach(), logits_BK.detach(), signals))
         loss, hits, self.num_signalled = report[:NUM_TOTALS].unbind()
         self._note_non_finite(loss)
         if self.loader.selection is not None:
             self.loader.selection.note(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
         self.optimizer.step(self.step)
         self.optimizer.zero_grad()
-        self.average.update(self.step)
+        self.ema.update(self.step)
         counted = torch.stack((loss * len(batch), hits.round(), torch.full_like(hits, len(batch))))
         self.totals_3 += counted.to(self.totals_3.dtype)
         self.step += 1
@@ -128,16 +130,11 @@ class Trainer:
     def _label_loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
         return mixed_cross_entropy(logits_BK, targets, self.recipe.label_smoothing, self.class_weights_K)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether this process has caught a signal; with several, whether any had at the last step's exchange."""
-        return bool(self.num_signalled if self.processes.world_size > 1 else self.signals)
-
-    def _report(self, batch: Batch, loss: Tensor, logits_BK: Tensor) -> Tensor:
+    def _report(self, batch: Batch, loss: Tensor, logits_BK: Tensor, signals: Sequence[int]) -> Tensor:
         """The numbers of a step to sum over processes: loss, hits, signals, and each image's loss for the selection."""
         labels_B = batch.targets.labels_B
         hits = (logits_BK.argmax(1) == labels_B).sum().float()
-        totals = torch.stack((loss, hits, torch.full_like(hits, bool(self.signals))))
+        totals = torch.stack((loss, hits, torch.full_like(hits, bool(signals))))
         if self.loader.selection is None:
             return totals
         losses = torch.zeros(self.steps.num_candidates, device=totals.device)
@@ -165,6 +162,11 @@ class Trainer:
             where = f"step {self.step}, lr {self.lr(self.step - 1):.4g}"
             raise NonFiniteError(f"stopped before saving it: {name}", where=where)
 
+    def refuse_non_finite_validation(self, nll: float) -> None:
+        """Raise NonFiniteError if the validation loss is not finite: finite weights may overflow in the network."""
+        if not math.isfinite(nll):
+            raise NonFiniteError("stopped: the validation loss", where=self._where(self.step - 1))
+
     def _where(self, step: int) -> str:
         return f"step {step}, lr {self.lr(step):.4g}"
 
@@ -189,7 +191,7 @@ class Trainer:
         parts = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.tensors(),
-            "ema": self.average.tensors(),
+            "ema": self.ema.tensors(),
             "selection": self.loader.tensors(),
             "epoch": {"totals": self.totals_3},
         }
@@ -209,7 +211,7 @@ class Trainer:
             parts[part][rest] = value
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_tensors(parts["optimizer"])
-        self.average.load_tensors(parts["ema"])
+        self.ema.load_tensors(parts["ema"])
         self.loader.load_tensors(parts["selection"])
         self.totals_3.copy_(parts["epoch"]["totals"])
         self.step = step

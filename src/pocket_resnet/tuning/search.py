@@ -24,12 +24,12 @@ from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.finals import Comparison, open_comparisons, trials_flops, winner_of
-from pocket_resnet.tuning.progress import SearchProgress, search_progress
+from pocket_resnet.tuning.progress import SearchProgress
 from pocket_resnet.tuning.record import SearchRecord, TrialRecord, Verdict, is_search
 from pocket_resnet.tuning.settings import Request, Settings, Trade
 from pocket_resnet.tuning.space import load_space
 from pocket_resnet.tuning.storage import JOURNAL_NAME, open_storage, quiet_optuna, repair_journal
-from pocket_resnet.tuning.summary import summarise, with_latencies_side_by_side, write_results
+from pocket_resnet.tuning.summary import search_record, with_latencies_side_by_side, write_results
 from pocket_resnet.tuning.trials import TrialContext, context_of, open_data
 from pocket_resnet.tuning.workers import Workers
 
@@ -158,7 +158,8 @@ class _Search:
         if self.settings.request.storage is None:  # no other machine: the workers of these trials were killed
             self._requeue_running()
         _log.info(f"searching {', '.join(self.settings.space.dimensions)}")
-        with catch_signals() as caught, search_progress() as progress:
+        progress = SearchProgress()
+        with catch_signals() as caught, progress.bar:
             if not self._is_finished():
                 self._watch(Workers(self.settings), caught, progress)
             record = self._write(progress)
@@ -215,7 +216,7 @@ class _Search:
 
     def _write(self, progress: SearchProgress) -> SearchRecord:
         """Write and show the record if it has changed."""
-        record = summarise(self.context, self.study, self._comparisons())
+        record = search_record(self.context, self.study, self._comparisons())
         if record != self.written:
             write_results(record, self.context)
             progress.show(record)

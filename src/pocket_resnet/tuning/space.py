@@ -23,7 +23,7 @@ from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.base import RecipeError, dotted, explain
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.recipe.toml import line_of, override, read_limited
+from pocket_resnet.recipe.toml import line_of, override, read_toml_text
 
 _log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def load_space(path: Path | None, recipe: Recipe) -> Space:
     Raises UsageError naming file, line and key for an unknown key, or a range that the recipe does not allow.
     """
     if path is not None:
-        return Space(dict(_dimensions(read_limited(path, "search space"), path, recipe)))
+        return Space(dict(_dimensions(read_toml_text(path, "search space"), path, recipe)))
     default = _tables(DEFAULT_SPACE.read_text(encoding="utf-8"), DEFAULT_SPACE, recipe)
     own, dimensions = dotted(recipe.model_dump()), dict[str, Dimension]()
     for key, table in default.items():

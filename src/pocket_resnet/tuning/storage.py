@@ -82,7 +82,7 @@ def parse_url(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def public_name(url: URL) -> str:
+def without_password(url: URL) -> str:
     """The address without user, password and options, for messages."""
     port = "" if url.port is None else f":{url.port}"
     return f"postgresql://{url.host or 'localhost'}{port}/{url.database or ''}"
@@ -104,7 +104,7 @@ def _open_server(url: URL) -> BaseStorage:
                 raise _no_server(url, error) from None
             time.sleep(FIRST_PAUSE_S)  # another machine creates the same tables at this moment
         except RuntimeError as error:  # tables of another version of Optuna
-            raise EnvironmentFault(f"{public_name(url)}: {error}", hint="use another database") from None
+            raise EnvironmentFault(f"{without_password(url)}: {error}", hint="use another database") from None
     raise AssertionError
 
 
@@ -114,7 +114,7 @@ def _no_server(url: URL, error: BaseException) -> EnvironmentFault:
     if url.password:
         why = why.replace(str(url.password), "***")
     return EnvironmentFault(
-        f"no answer from {public_name(url)}: {why}",
+        f"no answer from {without_password(url)}: {why}",
         hint="start the server, or check address and password, and run the command again: what is recorded stays",
     )
 
@@ -142,7 +142,7 @@ def patient(operation: Callable[..., Any]) -> Callable[..., Any]:
                 now_s = time.monotonic()
                 if math.isinf(self.failing_since_s):
                     self.failing_since_s = now_s
-                    _log.warning(f"no answer from {public_name(self.engine.url)}: trying again")
+                    _log.warning(f"no answer from {without_password(self.engine.url)}: trying again")
                 if now_s - self.failing_since_s > patience_s():
                     raise _no_server(self.engine.url, cause or error) from None
                 time.sleep(pause_s)

@@ -38,7 +38,7 @@ from pocket_resnet.version import __version__
 FEWEST_FOR_IMPORTANCE = 4  # complete trials
 
 
-def summarise(context: TrialContext, study: Study, comparisons: Sequence[Comparison] | None) -> SearchRecord:
+def search_record(context: TrialContext, study: Study, comparisons: Sequence[Comparison] | None) -> SearchRecord:
     """The record of what the studies contain so far; `comparisons` are None until all trials have ended."""
     settings = context.settings
     trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import pocket_resnet
-from pocket_resnet.cli.search_command import print_search
+from pocket_resnet.cli.search import print_search
 from pocket_resnet.errors import DataError
 from pocket_resnet.tuning.record import (
     NOTHING_TO_COMPARE,
