@@ -1,6 +1,7 @@
 """NaN, infinity and extreme settings: training stops before applying them, and never saves them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_diverging_run_as_the_user_sees_it(
     lines = capsys.readouterr().err.splitlines()
     assert "not finite, stopped before applying it" in lines[-2]
     assert lines[-1] == "  there is no checkpoint yet; try a lower learning rate or --optim.clip-norm 1"
+
+
+@pytest.mark.threat(14)
+def test_a_validation_that_overflows(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
+    """Finite weights may overflow in the network: the run ends before it has a model or a record."""
+    spec = replace(make_recipe().model, batch_norm=False)
+    optim = {"lr": 1e15, "name": "sgd", "lookahead_steps": 0, "clip_norm": 0.0, "clip_value": 0.0}
+    with pytest.raises(NonFiniteError, match="not finite, stopped: the validation loss"):
+        train_tiny(model=spec, optim=optim, ema={"decay": 0.0}, max_steps=1)
+    assert not (tmp_path / "r" / "model").exists()
+    assert (tmp_path / "r" / "metrics.jsonl").read_text() == ""
 
 
 @pytest.mark.threat(15)

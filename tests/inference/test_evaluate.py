@@ -20,11 +20,13 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.inference.evaluate import (
     EVALUATION_BATCH,
+    check_options,
     class_probabilities,
     evaluate,
     evaluate_model,
     renumber,
 )
+from pocket_resnet.model.artifact import load_card
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.run import train
@@ -134,6 +136,12 @@ def test_options_are_checked_before_the_data_are_opened(
     monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", refuse)
     with pytest.raises(UsageError, match=hint):
         evaluate_model(trained, **options)
+
+
+def test_one_pixel_cannot_be_shifted(trained: Path) -> None:
+    card = load_card(trained)
+    with pytest.raises(UsageError, match="6 views shift the images, which have only one pixel"):
+        check_options(card.model_copy(update={"spec": replace(card.spec, image_size=1)}), views=6)
 
 
 def test_classes_are_matched_by_name() -> None:

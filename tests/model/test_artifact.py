@@ -97,18 +97,6 @@ def test_a_run_folder_can_be_loaded(folder: Path, tmp_path: Path) -> None:
     assert resume_command(tmp_path / "run x") in str(raised.value)
 
 
-def test_the_earlier_model_of_a_resumed_run_is_pointed_out(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "recipe.toml").touch()
-    assert find_model(tmp_path) == folder
-    assert "this run is not finished; its model is from before it was resumed" in caplog.text
-    (tmp_path / "result.json").touch()
-    caplog.clear()
-    find_model(tmp_path)
-    assert caplog.text == ""
-
-
 @pytest.mark.parametrize(
     ("folder", "name"),
     [

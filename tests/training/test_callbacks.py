@@ -277,4 +277,4 @@ def test_without_logging_setup_only_warnings_show(
     train_tiny(min_steps=5, train_image_sizes=(6,))
     levels = {record.getMessage().partition(":")[0]: record.levelname for record in logged.records}
     assert levels["14 images are few"] == "INFO"
-    assert levels["the last steps trained at 6 pixels, but evaluation uses 8"] == "WARNING"
+    assert levels["the last steps trained at 6 pixels, evaluation uses 8"] == "WARNING"

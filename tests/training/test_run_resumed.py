@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pocket_resnet.errors import ArtifactError, Stopped, UsageError
+from pocket_resnet.model.artifact import find_model, load_card
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
@@ -62,6 +63,32 @@ def test_a_result_of_fewer_steps_is_removed_when_the_run_resumes(
     with pytest.raises(KeyboardInterrupt):
         train_tiny(resume=True)
     assert not (tmp_path / "r" / "result.json").exists()
+
+
+def test_the_earlier_model_of_a_resumed_run_is_pointed_out(
+    train_tiny: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    warning = f"{tmp_path / 'r'}: this run is not finished; its model is from before it was resumed"
+    train_tiny(max_steps=2)
+    find_model(tmp_path / "r")
+    assert warning not in caplog.text
+    monkeypatch.setattr(Trainer, "train_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(resume=True)
+    assert load_card(tmp_path / "r").num_params > 0
+    assert warning in caplog.text
+
+
+def test_a_fork_with_another_batch_size_begins_its_epoch_s_totals_anew(
+    train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path
+) -> None:
+    """14 images in steps of 7, then of 4: the first epoch's record is of steps 3 and 4, which train six images."""
+    train_tiny(batch_size=7, max_steps=2)
+    forked = make_recipe(batch_size=4, epochs=2)
+    assert train(forked, runs_dir=tmp_path, run="r", fork=True).steps == 8
+    records = lines(tmp_path / "r")
+    assert [record["step"] for record in records] == [4, 8]
+    assert (6 * records[0]["train_accuracy"]) % 1 == pytest.approx(0)
 
 
 @pytest.mark.threat(1)

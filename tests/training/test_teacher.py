@@ -17,17 +17,16 @@ from pocket_resnet.data.loader import Loader
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
-from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_model
+from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_model, save_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.recipe.sections import AugmentRecipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, teacher
 from pocket_resnet.training.prepare import fit_to_data, new_trainer
 from pocket_resnet.training.run import train
-from pocket_resnet.training.teacher import Teacher, cache_name, distillation_loss, unwatched
+from pocket_resnet.training.teacher import Teacher, distillation_loss, unwatched
 from pocket_resnet.training.trainer import Trainer
 
 CPU = choose("cpu", "fp32")
@@ -141,43 +140,6 @@ def test_predictions_that_cannot_be_cached_are_used(
     assert teacher_BK is not None
     assert torch.equal(teacher_BK, expected_BK)
     assert "not cached" in caplog.text
-
-
-WITHOUT_VIEWS = ("mixup", "cutmix", "distort_until")  # settings that change no teacher's view
-
-
-def test_name_of_the_cache(make_recipe: Callable[..., Recipe], source: Source) -> None:
-    """It is the same for all versions, and differs for each setting that changes the views."""
-
-    def name(**augment: Any) -> str:
-        return cache_name(make_recipe(seed=3, teacher={"model": "t", "sha256": "5a" * 32}, augment=augment), source)
-
-    assert name() == "5a5a5a5a5a5a-965dfd098399e89e267e6a61"
-    assert name(mixup=0.3, cutmix=1.0) == name()
-    other = AugmentRecipe(
-        normalize=False,
-        crop_px=3,
-        crop_fill="reflect",
-        flip="none",
-        trivial_augment=True,
-        cutout_px=3,
-        random_erasing=0.5,
-    )
-    names = {key: name(**{key: value}) for key, value in other if key not in WITHOUT_VIEWS}
-    assert len({name(), *names.values()}) == 1 + len(AugmentRecipe.model_fields) - len(WITHOUT_VIEWS)
-
-
-def test_name_of_the_cache_of_a_fine_tuned_student(make_recipe: Callable[..., Recipe], source: Source) -> None:
-    """Its blanked pixels have the colour of the pretrained model's data."""
-
-    def name(sha256: str | None, random_erasing: float) -> str:
-        pretrained = {} if sha256 is None else {"model": "p", "sha256": sha256 * 32}
-        augment = {"random_erasing": random_erasing, "cutout_px": 0}
-        teacher = {"model": "t", "sha256": "5a" * 32}
-        return cache_name(make_recipe(teacher=teacher, augment=augment, pretrained=pretrained), source)
-
-    assert len({name(None, 0.1), name("b0", 0.1), name("b1", 0.1)}) == 3
-    assert len({name(None, 0), name("b0", 0), name("b1", 0)}) == 1
 
 
 def test_loss() -> None:
@@ -300,3 +262,18 @@ def test_teacher_on_the_hub(
     assert recipe.teacher.sha256 == make_trainer().recipe.teacher.sha256
     train(make_recipe(teacher={"model": "hf://ann/tiny"}), runs_dir=tmp_path, run="s")
     assert load_card(tmp_path / "s").teacher == "tiny"
+
+
+def test_classes_are_matched_in_any_unicode_form(
+    make_trainer: Callable[..., Trainer], source: Source, trained: Path
+) -> None:
+    """The teacher was trained on a file system with another Unicode form, and in another order."""
+    model, card = load_model(trained)
+    names = ("e\u0301", "b", "a")  # é in two characters
+    save_model(trained / "model", model, card.model_copy(update={"class_names": names}))
+    source.class_names = ("a", "b", "\u00e9")
+    loader = make_trainer(augment={"mixup": 0}).loader
+    batch = loader.batch(1)
+    expected_BK = logits_of(model, views_of(loader, 0)[batch.indices_B]).softmax(1)[:, [2, 1, 0]]
+    assert batch.targets.teacher_BK is not None
+    torch.testing.assert_close(batch.targets.teacher_BK, expected_BK, atol=2e-3, rtol=0)

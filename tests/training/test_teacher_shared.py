@@ -1,4 +1,4 @@
-"""Processes that need the same predictions of a teacher: one computes them, the others wait for them."""
+"""Processes that need the same predictions of a teacher: one computes, the others wait. The name of their cache."""
 
 import os
 import shutil
@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from pocket_resnet.data.augment import to_float
+from pocket_resnet.data.source import Source
 from pocket_resnet.device import choose
 from pocket_resnet.errors import Stopped
 from pocket_resnet.io.locks import exclusive
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.recipe.schema import Recipe
+from pocket_resnet.recipe.sections import AugmentRecipe
 from pocket_resnet.training.callbacks import Callback, RunState
 from pocket_resnet.training.run import train
-from pocket_resnet.training.teacher import Teacher
+from pocket_resnet.training.teacher import Teacher, cache_name
 
 
 @pytest.fixture
@@ -107,3 +109,40 @@ def test_a_signal_ends_the_wait(
     release()
     assert train(recipe, runs_dir=tmp_path, run="cut", resume=True).steps == 4
     assert "computing the teacher's predictions for epoch 2 of 2" in logged.text
+
+
+WITHOUT_VIEWS = ("mixup", "cutmix", "distort_until")  # settings that change no teacher's view
+
+
+def test_name_of_the_cache(make_recipe: Callable[..., Recipe], source: Source) -> None:
+    """It is the same for all versions, and differs for each setting that changes the views."""
+
+    def name(**augment: Any) -> str:
+        return cache_name(make_recipe(seed=3, teacher={"model": "t", "sha256": "5a" * 32}, augment=augment), source)
+
+    assert name() == "5a5a5a5a5a5a-965dfd098399e89e267e6a61"
+    assert name(mixup=0.3, cutmix=1.0) == name()
+    other = AugmentRecipe(
+        normalize=False,
+        crop_px=3,
+        crop_fill="reflect",
+        flip="none",
+        trivial_augment=True,
+        cutout_px=3,
+        random_erasing=0.5,
+    )
+    names = {key: name(**{key: value}) for key, value in other if key not in WITHOUT_VIEWS}
+    assert len({name(), *names.values()}) == 1 + len(AugmentRecipe.model_fields) - len(WITHOUT_VIEWS)
+
+
+def test_name_of_the_cache_of_a_fine_tuned_student(make_recipe: Callable[..., Recipe], source: Source) -> None:
+    """Its blanked pixels have the colour of the pretrained model's data."""
+
+    def name(sha256: str | None, random_erasing: float) -> str:
+        pretrained = {} if sha256 is None else {"model": "p", "sha256": sha256 * 32}
+        augment = {"random_erasing": random_erasing, "cutout_px": 0}
+        teacher = {"model": "t", "sha256": "5a" * 32}
+        return cache_name(make_recipe(teacher=teacher, augment=augment, pretrained=pretrained), source)
+
+    assert len({name(None, 0.1), name("b0", 0.1), name("b1", 0.1)}) == 3
+    assert len({name(None, 0), name("b0", 0), name("b1", 0)}) == 1
