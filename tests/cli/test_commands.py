@@ -1,5 +1,7 @@
 """What each name prints and writes: lines for people, one JSON object for scripts."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
+import pocket_resnet
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import Which
 from pocket_resnet.inference import predict
@@ -119,6 +122,38 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert (evaluation["split"], evaluation["views"], evaluation["num_images"]) == ("test", 6, 5)
     assert synthetic.num_test_opened == 1
     assert run("evaluate", trained, "--views", 3)[0] == 2
+
+
+def test_evaluate_csv(run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line per image with its file, or its index in data without files; --out leaves the text on standard output."""
+    lines = list(csv.DictReader(io.StringIO(run("evaluate", trained, "--csv")[1])))
+    assert [line["image"] for line in lines] == ["0", "1", "2", "3", "4", "5"]
+    for name in ("red/a.png", "green/a, b.png", "blue/deep/a.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), name.partition("/")[0]).save(tmp_path / "pictures" / name)
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
+    words = "evaluate", trained, "--data", tmp_path / "pictures", "--data-dir", tmp_path
+    code, out, _ = run(*words, "--csv")
+    assert code == 0
+    assert out.splitlines()[0] == "image,true,predicted,probability,true_probability"
+    found = {line["image"]: line for line in csv.DictReader(io.StringIO(out))}
+    assert {name: line["true"] for name, line in found.items()} == {
+        "blue/deep/a.png": "blue",
+        "green/a, b.png": "green",
+        "red/a.png": "red",
+    }
+    for name, line in found.items():
+        [prediction] = pocket_resnet.load(trained).predict(tmp_path / "pictures" / name)
+        probabilities = {label: f"{probability:.6f}" for label, probability in prediction.top}
+        assert line["predicted"] == prediction.label
+        assert line["probability"] == probabilities[prediction.label]
+        assert line["true_probability"] == probabilities[line["true"]]
+    for_people = run(*words)[1]
+    assert run(*words, "--csv", "--out", tmp_path / "e.csv")[1] == for_people
+    assert (tmp_path / "e.csv").read_text() == out
+    code, _, err = run(*words, "--csv", "--json")
+    assert code == 2
+    assert "--csv and --json cannot be combined" in err
 
 
 @pytest.mark.usefixtures("synthetic")

@@ -145,6 +145,19 @@ def test_names_are_escaped(train_hostile: Trained) -> None:
     assert all(name in page.text for name in CLASS_NAMES)
 
 
+def test_mistakes_of_a_folder_name_their_files(run_folder: Path) -> None:
+    """Under the pictures, in their descriptions and in a table, as `evaluate --csv` lists them."""
+    page = Reader(write_report([run_folder]))
+    rows = {row[0]: row[1:] for row in page.tables["files"][1:]}
+    outcomes = evaluate_model(run_folder).outcomes()
+    assert rows.keys() == {outcome.image for outcome in outcomes}
+    descriptions = page.pictures.get("mistakes", {}).get("alt", "") + page.pictures.get("doubts", {}).get("alt", "")
+    for each in outcomes:
+        expected = [each.true, each.predicted, f"{each.probability:.1%}", f"{each.true_probability:.1%}"]
+        assert rows[each.image] == expected
+        assert f"{each.image}: {each.predicted}, {each.probability:.1%}" in descriptions
+
+
 def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
     """Seeds are grouped, differences are named and tested in pairs, accuracies are those of the runs."""
     folders = [train_hostile("a"), train_hostile("b", seed=1), train_hostile("c", epochs=1)]

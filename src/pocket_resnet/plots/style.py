@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 OURS, PUBLISHED, LIMIT, GRID = "#0072B2", "#606060", "#D55E00", "#e4e4e4"
 COLORS = (OURS, LIMIT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow, too pale for lines
-DPI = 160
+DPI, FONT = 160, "DejaVu Sans"
 # Matplotlib's defaults, except for the font and the padding: on dark pages, the edge of a figure is visible.
 SETTINGS: Any = {
     **{key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith(("backend", "interactive"))},
-    **{"font.size": 12, "font.family": "DejaVu Sans"},
+    **{"font.size": 12, "font.family": FONT},
     **{"figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.1},
 }
 

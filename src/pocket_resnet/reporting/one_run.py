@@ -3,6 +3,7 @@
 Shapes: N validation images, M chosen images, B images, C channels, H x W pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from torch import Tensor
 from pocket_resnet.inference.evaluation import Evaluation, Outcome
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
-from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, prediction_cell
+from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, predictions
 from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import to_toml
@@ -105,10 +106,7 @@ def _worth_explaining(evaluation: Evaluation) -> Tensor:
     return evaluation.labels_N.new_tensor(mistakes + hits[: NUM_MAPS - len(mistakes)])
 
 
-def _sheet(run: FinishedRun, chosen_M: Tensor, beside: list[Pixels] | None = None, columns: int = 4) -> Figure | None:
+def _sheet(run: FinishedRun, chosen_M: Tensor, beside: Sequence[Pixels] = (), columns: int = 4) -> Figure | None:
     """The chosen images with their predictions, each with the image `beside` it; None without images."""
-    cells = []
-    for position, (index, outcome) in enumerate(zip(chosen_M.tolist(), run.evaluation.outcomes(chosen_M), strict=True)):
-        pixels_HWC = run.val.images_NCHW[index].permute(1, 2, 0).numpy()
-        cells.append(prediction_cell(pixels_HWC, *outcome, *([beside[position]] if beside else [])))
+    cells = predictions(run.evaluation, run.val.images_NCHW, chosen_M, beside)
     return contact_sheet(cells, columns) if cells else None

@@ -233,9 +233,9 @@ class _Run:
         with self._as_released():
             own_nK = class_probabilities(self.trainer.model, val.images_NCHW[rows], self.hardware, precision=precision)
         probabilities_NK = self.processes.gather_rows(own_nK)
-        evaluation = Evaluation(probabilities_NK, val.labels_N, self.source.class_names, "val", 1, precision)
-        self.state.evaluation = evaluation
-        return evaluation
+        names, files = self.source.class_names, val.files
+        self.state.evaluation = Evaluation(probabilities_NK, val.labels_N, names, "val", 1, precision, files=files)
+        return self.state.evaluation
 
     def _refuse_non_finite_state(self) -> None:
         try:
