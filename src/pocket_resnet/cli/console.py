@@ -15,7 +15,8 @@ from rich.table import Table
 
 from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
-from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.model.card import epochs_text
+from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, operations, peak_activation_values
 
 if TYPE_CHECKING:
     from pocket_resnet.data.source import Description, Verification
@@ -104,9 +105,10 @@ def print_result(result: "Result") -> None:
     print(f"accuracy    {result.accuracy:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
     if result.caveat and result.train_on == "train":
         print(f"            {result.caveat}")
+    epochs = epochs_text(result.epochs, result.epochs_done)
     print(
-        f"training    {result.seconds:.1f} s for {result.steps:,} steps, {result.images_per_s:,.0f} images/s, "
-        f"{result.train_flops / 1e12:,.2f} TFLOP ({result.seconds_total:.1f} s in total)"
+        f"training    {result.seconds:.1f} s for {result.steps:,} steps, {epochs}, "
+        f"{result.images_per_s:,.0f} images/s, {operations(result.train_flops)} ({result.seconds_total:.1f} s in total)"
     )
     print(f"model       {result.model}", flush=True)
 

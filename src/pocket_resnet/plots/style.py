@@ -64,6 +64,13 @@ def stack(width_in: float, heights_in: Sequence[float]) -> tuple[Figure, list[Ax
 
 
 @style()
+def side_by_side(width_in: float, height_in: float, count: int) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the project's style with axes side by side."""
+    drawn = canvas(width_in, height_in, layout="constrained")
+    return drawn, [dressed(each) for each in drawn.subplots(1, count, squeeze=False)[0]]
+
+
+@style()
 def canvas(width_in: float, height_in: float, layout: Literal["constrained"] | None = None) -> Figure:
     """A figure without axes, in the project's style."""
     return Chart(figsize=(width_in, height_in), layout=layout)

@@ -13,6 +13,7 @@ from pocket_resnet.inference.evaluation import Evaluation, Outcome
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
 from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, predictions
+from pocket_resnet.plots.learning_curves import learning_curves
 from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import to_toml
@@ -20,6 +21,7 @@ from pocket_resnet.reporting.page import Picture
 from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
 
 NUM_IMAGES, NUM_BATCH_IMAGES, NUM_MAPS = 12, 16, 8
+FEWEST_CALIBRATED = 200  # fewer images leave most of the 15 bins nearly empty
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,10 @@ def run_page(run: FinishedRun) -> RunPage:
 def _charts(run: FinishedRun) -> dict[str, Figure | None]:
     evaluation = run.evaluation
     few_classes = len(evaluation.per_class) <= MOST_CLASSES_DRAWN
+    few_images = evaluation.num_images < FEWEST_CALIBRATED
     return {
-        "learning": figures.learning_curves({run.name: [run.metrics]}) if run.metrics else None,
-        "reliability": figures.reliability_diagram(evaluation),
+        "learning": learning_curves({run.name: [run.metrics]}, wide=few_images) if run.metrics else None,
+        "reliability": None if few_images else figures.reliability_diagram(evaluation),
         "confusion": figures.confusion_matrix(evaluation) if few_classes else None,
         "classes": figures.class_accuracies(evaluation),
     }
