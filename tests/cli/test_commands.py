@@ -257,7 +257,8 @@ def test_data(run: Run) -> None:
     assert description["num_images"] == {"train": 1197, "val": 300, "test": 300}
     code, out, _ = run("data", "digits", "--verify")
     assert code == 0
-    assert "verified     files: 1 with the published or recorded hash\n" in out
+    assert "digits: 10 classes, 32 x 32 pixels\n" in out
+    assert "verified     files: 1 read, none damaged\n" in out
 
 
 def test_first_verification_of_a_folder_records_its_hashes(run: Run, tmp_path: Path) -> None:
@@ -266,8 +267,10 @@ def test_first_verification_of_a_folder_records_its_hashes(run: Run, tmp_path: P
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
     words = ("data", tmp_path / "pictures", "--verify")
-    assert "verified     files: 7 new or changed (hash recorded now)\n" in run(*words)[1]
-    assert "verified     files: 7 with the published or recorded hash\n" in run(*words)[1]
+    assert "verified     files: 7 read, none damaged; 7 new or changed (hash recorded now)\n" in run(*words)[1]
+    out = run(*words)[1]
+    assert "pictures: 2 classes, resized to 32 x 32 pixels\n" in out
+    assert "verified     files: 7 read, none damaged\n" in out
     assert json.loads(run(*words, "--json")[1])["verified"] == {"num_files": 7, "num_recorded": 0}
 
 

@@ -183,7 +183,7 @@ class Data:
         Annotated[str, flag("cifar10, cifar100, digits, auto, or a folder (./digits is a folder).", "[DATA]")]
     ] = "cifar10"
     verify: bool = False
-    """Read every file again and check its hash."""
+    """Read every file again and compare it with its hash, to find damaged files."""
     data_dir: DataDir = None
     json: Json = False
     out: OutFile = None

@@ -215,7 +215,8 @@ def print_design(design: "Design", flags: Mapping[str, str]) -> None:
 def print_description(description: "Description") -> None:
     """Print the contents of a data set."""
     counts = {which: count for which, count in description.num_images.items() if count is not None}
-    size = f"{description.image_size} x {description.image_size} pixels"
+    is_folder = "/" in description.name
+    size = f"{'resized to ' if is_folder else ''}{description.image_size} x {description.image_size} pixels"
     print(f"{description.name}: {len(description.classes)} classes, {size}")
     print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
     print(f"stored in    {description.where}")
@@ -231,11 +232,10 @@ def print_description(description: "Description") -> None:
 
 
 def _verified(verification: "Verification") -> str:
-    num_recorded = verification.num_recorded
-    compared = verification.num_files - num_recorded
-    parts = [f"{compared:,} with the published or recorded hash"] if compared else []
-    parts += [f"{num_recorded:,} new or changed (hash recorded now)"] if num_recorded else []
-    return f"files: {', '.join(parts)}"
+    recorded = (
+        f"; {verification.num_recorded:,} new or changed (hash recorded now)" if verification.num_recorded else ""
+    )
+    return f"files: {verification.num_files:,} read, none damaged{recorded}"
 
 
 def print_benchmark(benchmark: "Benchmark") -> None:
