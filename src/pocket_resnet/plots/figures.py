@@ -51,7 +51,13 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
             axes.text(
                 predicted, true, str(count) if count else "", ha="center", va="center", color=color, fontsize=TINY
             )
-    names = [shown(result.name) for result in evaluation.per_class]
+    _lay_cells(axes, [shown(result.name) for result in evaluation.per_class])
+    return drawn
+
+
+def _lay_cells(axes: Axes, names: Sequence[str]) -> None:
+    """Names of the classes and lines between the cells, if there is room, and the axes' labels."""
+    num_classes = len(names)
     if num_classes <= MOST_CLASSES_WITH_NAMES:
         size = SMALL if num_classes <= MOST_CLASSES_WITH_COUNTS else TINY - 1
         is_short = max(map(len, names)) <= 2
@@ -66,7 +72,6 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     axes.set_ylabel(f"true class{number}")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return drawn
 
 
 def _rgb(color: str) -> Any:
