@@ -14,14 +14,13 @@ import pytest
 import torch
 from huggingface_hub import constants
 from PIL import Image
-from torch import Tensor
 
 import hub_server
 from children import start_child, start_ranks  # noqa: F401 - fixtures
 from hostile import CLASS_NAMES
 from painted import paint
 from pocket_resnet.cli.main import main
-from pocket_resnet.data.source import Source, Verification
+from pocket_resnet.data.source import Source, Split, Verification
 from pocket_resnet.io.download import Patience, fetch_bytes
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
@@ -79,22 +78,22 @@ class Synthetic(Source):
     def num_test_opened(self) -> int:
         return len(self._openings)
 
-    def trainval(self) -> tuple[Tensor, Tensor]:
+    def trainval(self) -> Split:
         return self._draw(self.num_train + self.num_val, seed=1)
 
-    def test(self) -> tuple[Tensor, Tensor]:
+    def test(self) -> Split:
         self._openings.append("test")
         return self._draw(NUM_TEST, seed=2)
 
     def verify(self) -> Verification:
         return Verification(0)
 
-    def _draw(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    def _draw(self, count: int, seed: int) -> Split:
         draws = torch.Generator().manual_seed(seed)
         images_NCHW = torch.randint(0, 156, (count, 3, 8, 8), generator=draws).to(torch.uint8)
         labels_N = torch.arange(count) % 3
         images_NCHW[torch.arange(count), labels_N] += 100
-        return images_NCHW, labels_N
+        return Split(images_NCHW, labels_N)
 
 
 @pytest.fixture

@@ -172,9 +172,9 @@ def evaluate(
 
     `split` is "train", "val", "trainval" (both), "test", or "all" for a folder of images that has no splits.
     The result has accuracy with its 95% interval (Wilson), accuracy per class, confusion matrix, negative
-    log-likelihood (nats) and expected calibration error; shares are 0 to 1. `views` is the number of views that are
-    averaged: 1, 2 (with the mirror image) or 6 (both also shifted). `precision` is that of the network's arithmetic,
-    "fp32" or "bf16"; `device` is as in `load`. Classes are matched by name.
+    log-likelihood (nats) and expected calibration error; `outcomes()` has a row per image, with its file. Shares are
+    0 to 1. `views` is the number of views to average: 1, 2 (with the mirror image) or 6 (both also shifted).
+    `precision` is that of the arithmetic, "fp32" or "bf16"; `device` is as in `load`. Classes are matched by name.
     Raises UsageError for an invalid split, number of views, precision or device, DataError if the data are missing,
     have changed since the training, or have a class that the model does not know.
 

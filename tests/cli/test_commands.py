@@ -1,5 +1,7 @@
 """What each name prints and writes: lines for people, one JSON object for scripts."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
+import pocket_resnet
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import Which
 from pocket_resnet.inference import predict
@@ -123,6 +126,38 @@ def test_evaluate(run: Run, trained: Path, tmp_path: Path, synthetic: Any) -> No
     assert run("evaluate", trained, "--views", 3)[0] == 2
 
 
+def test_evaluate_csv(run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line per image with its file, or its index in data without files; --out leaves the text on standard output."""
+    lines = list(csv.DictReader(io.StringIO(run("evaluate", trained, "--csv")[1])))
+    assert [line["image"] for line in lines] == ["0", "1", "2", "3", "4", "5"]
+    for name in ("red/a.png", "green/a, b.png", "blue/deep/a.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), name.partition("/")[0]).save(tmp_path / "pictures" / name)
+    monkeypatch.setattr("pocket_resnet.inference.evaluate.open_source", open_source)
+    words = "evaluate", trained, "--data", tmp_path / "pictures", "--data-dir", tmp_path
+    code, out, _ = run(*words, "--csv")
+    assert code == 0
+    assert out.splitlines()[0] == "image,true,predicted,probability,true_probability"
+    found = {line["image"]: line for line in csv.DictReader(io.StringIO(out))}
+    assert {name: line["true"] for name, line in found.items()} == {
+        "blue/deep/a.png": "blue",
+        "green/a, b.png": "green",
+        "red/a.png": "red",
+    }
+    for name, line in found.items():
+        [prediction] = pocket_resnet.load(trained).predict(tmp_path / "pictures" / name)
+        probabilities = {label: f"{probability:.6f}" for label, probability in prediction.top}
+        assert line["predicted"] == prediction.label
+        assert line["probability"] == probabilities[prediction.label]
+        assert line["true_probability"] == probabilities[line["true"]]
+    for_people = run(*words)[1]
+    assert run(*words, "--csv", "--out", tmp_path / "e.csv")[1] == for_people
+    assert (tmp_path / "e.csv").read_text() == out
+    code, _, err = run(*words, "--csv", "--json")
+    assert code == 2
+    assert "--csv and --json cannot be combined" in err
+
+
 @pytest.mark.usefixtures("synthetic")
 @pytest.mark.parametrize("split", get_args(Which))
 def test_every_split_can_be_evaluated(split: Which, run: Run, trained: Path) -> None:
@@ -225,7 +260,8 @@ def test_data(run: Run) -> None:
     assert description["num_images"] == {"train": 1197, "val": 300, "test": 300}
     code, out, _ = run("data", "digits", "--verify")
     assert code == 0
-    assert "verified     files: 1 with the published or recorded hash\n" in out
+    assert "digits: 10 classes, 32 x 32 pixels\n" in out
+    assert "verified     files: 1 read, none damaged\n" in out
 
 
 def test_first_verification_of_a_folder_records_its_hashes(run: Run, tmp_path: Path) -> None:
@@ -234,8 +270,10 @@ def test_first_verification_of_a_folder_records_its_hashes(run: Run, tmp_path: P
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
     words = ("data", tmp_path / "pictures", "--verify")
-    assert "verified     files: 7 new or changed (hash recorded now)\n" in run(*words)[1]
-    assert "verified     files: 7 with the published or recorded hash\n" in run(*words)[1]
+    assert "verified     files: 7 read, none damaged; 7 new or changed (hash recorded now)\n" in run(*words)[1]
+    out = run(*words)[1]
+    assert "pictures: 2 classes, resized to 32 x 32 pixels\n" in out
+    assert "verified     files: 7 read, none damaged\n" in out
     assert json.loads(run(*words, "--json")[1])["verified"] == {"num_files": 7, "num_recorded": 0}
 
 

@@ -54,8 +54,8 @@ def test_a_gain(printed: Any) -> None:
     out = printed(**compared(tuned=0.9, untuned=0.8))
     assert out.splitlines() == [
         "trials      1 trained to the end, 0 stopped earlier",
-        "cost        0.009 PFLOP in 14 s over all workers (0.006 PFLOP of it for the final comparison)",
-        "            trials: 1.5 times one training of the untuned recipe, which costs 0.002 PFLOP",
+        "cost        9 TFLOP in 14 s over all workers (6 TFLOP of it for the final comparison)",
+        "            trials: 1.5 times one training of the untuned recipe, which costs 2 TFLOP",
         "untuned     80.00% ± 1.00%, loss 0.3000 ± 0.0000 (n = 3)",
         "tuned       90.00% ± 1.00%, loss 0.3000 ± 0.0000 (n = 3)",
         "difference  tuned - untuned +7.73 to +12.27 points of accuracy (95% Welch interval)",
@@ -78,7 +78,7 @@ def test_training_longer(printed: Any) -> None:
 
 def test_nothing_to_compare(printed: Any) -> None:
     out = printed(verdict=NOTHING_TO_COMPARE)
-    assert "cost        0.003 PFLOP in 2 s over all workers\n" in out
+    assert "cost        3 TFLOP in 2 s over all workers\n" in out
     assert "verdict     no trial beat the untuned recipe: stay with the untuned recipe\n" in out
     assert out.endswith("next        pocket-resnet train s/untuned.toml\n")
 

@@ -74,8 +74,7 @@ def test_shipped_file_equals_sklearn() -> None:
 
 def test_splits_are_stratified() -> None:
     reader = digits.Digits()
-    _, trainval_N = reader.trainval()
-    _, test_N = reader.test()
+    trainval_N, test_N = reader.trainval().labels_N, reader.test().labels_N
     assert (len(trainval_N), len(test_N)) == (1497, 300)
     for labels_N in (trainval_N[: -reader.num_val], trainval_N[-reader.num_val :], test_N):
         counts = torch.bincount(labels_N, minlength=10) / len(labels_N)
@@ -84,7 +83,8 @@ def test_splits_are_stratified() -> None:
 
 
 def test_shown_as_rgb_of_32_px_in_blocks_of_4() -> None:
-    images_NCHW, labels_N = digits.Digits().trainval()
+    split = digits.Digits().trainval()
+    images_NCHW, labels_N = split.images_NCHW, split.labels_N
     assert images_NCHW.shape == (1497, 3, 32, 32)
     assert images_NCHW.dtype == torch.uint8
     assert labels_N.dtype == torch.int64

@@ -31,6 +31,9 @@ def test_plain_folder(make_folder: Any, logged: pytest.LogCaptureFixture) -> Non
     assert train.images_NCHW.shape == (37, 3, 8, 8)
     assert (train.images_NCHW.dtype, train.labels_N.dtype) == (torch.uint8, torch.int64)
     assert len(source.split("all")) == len(source.split("trainval")) == 47
+    assert {*train.files, *val.files} == {path.relative_to(root).as_posix() for path in root.glob("*/*")}
+    for split in (train, val):
+        assert [source.class_names[label] for label in split.labels_N] == [file.split("/")[0] for file in split.files]
     [message] = logged.messages
     assert message.endswith("when images are added: 1, 10, 2")
     with pytest.raises(DataError, match="has no test/"):

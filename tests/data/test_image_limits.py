@@ -31,8 +31,8 @@ def test_odd_files_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     for path, what in {
         tmp_path / "fifo": "not a regular file",
         Path("/dev/zero"): "not a regular file",
-        tmp_path: "not a regular file|Is a directory",
-        tmp_path / "none": "No such file",
+        tmp_path: "a folder, not an image\n  give the files in it",
+        tmp_path / "none": "No such file or directory\n  check its path",
     }.items():
         with pytest.raises(ImageError, match=what):
             decode(path)

@@ -146,7 +146,7 @@ def test_metadata(exports: dict[str, Exported]) -> None:
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["class_names"]) == [str(digit) for digit in range(10)]
     assert metadata["training_data"] == "digits"
-    assert metadata["license"] == "not stated"
+    assert metadata["license"] == "unknown"
     assert metadata["precision"] == "int8, target any"
     assert [(entry.name, entry.type) for entry in session.get_inputs()] == [("images", "tensor(uint8)")]
     assert [entry.name for entry in session.get_outputs()] == ["logits", "probabilities"]

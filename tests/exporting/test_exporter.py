@@ -20,7 +20,7 @@ def test_licence(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = [licence(Path(path)) for path in ("cpu94", "models/cpu94", ROOT / "models/cpu94")]
     assert found == ["MIT"] * 3
-    assert licence(digits_run) == "not stated"
+    assert licence(digits_run) == "unknown"
 
 
 def test_no_precision_fits(run: Run, digits_run: Path, exports: dict[str, Exported], tmp_path: Path) -> None:

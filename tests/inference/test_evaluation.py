@@ -56,7 +56,20 @@ def test_mistakes_and_doubts_are_ranked() -> None:
     assert found.doubtful_hits(30).tolist() == right
     [outcome] = found.outcomes(torch.tensor(wrong[:1]))
     predicted = int(found.probabilities_NK[wrong[0]].argmax())
-    assert outcome == (NAMES[predicted], NAMES[int(found.labels_N[wrong[0]])], confidence[wrong[0]])
+    true = int(found.labels_N[wrong[0]])
+    probabilities = confidence[wrong[0]], found.probabilities_NK[wrong[0], true].item()
+    assert outcome == (str(wrong[0]), NAMES[true], NAMES[predicted], *probabilities)
+
+
+def test_outcomes_name_the_files() -> None:
+    probabilities_NK = torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.5, 0.5], [0.125, 0.25, 0.625]])
+    found = Evaluation(probabilities_NK, torch.tensor([1, 1, 0]), NAMES, "val", files=("green/a", "green/b", "red/a"))
+    assert found.outcomes() == [
+        ("green/a", "green", "red", 0.75, 0.25),
+        ("green/b", "green", "green", 0.5, 0.5),
+        ("red/a", "red", "blue", 0.625, 0.125),
+    ]
+    assert [outcome.image for outcome in found.outcomes(found.surest_mistakes(9))] == ["green/a", "red/a"]
 
 
 def test_a_hundred_thousand_classes() -> None:

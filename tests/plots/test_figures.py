@@ -1,31 +1,15 @@
 """Charts draw the given values, for two classes or a hundred, one run or several."""
 
-import random
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.statistics import calibration_bins, calibration_error
 from pocket_resnet.plots import figures
-from pocket_resnet.plots.style import COLORS, png, shown
-
-
-def records(seed: int, epochs: int = 4) -> list[dict[str, Any]]:
-    draws = random.Random(seed)
-    keys = ("train_loss", "val_nll", "train_accuracy", "val_accuracy", "lr")
-    records = [{"epoch": epoch + 1} | {key: draws.random() for key in keys} for epoch in range(epochs)]
-    del records[0]["val_nll"], records[0]["val_accuracy"]  # not every epoch is validated
-    return records
-
-
-def points(axes: Axes) -> list[tuple[list[float], list[float]]]:
-    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+from pocket_resnet.plots.style import png, shown
 
 
 def evaluation(num_classes: int, count: int = 200) -> Evaluation:
@@ -39,30 +23,6 @@ def evaluation(num_classes: int, count: int = 200) -> Evaluation:
 
 def texts(drawn: Figure) -> list[str]:
     return [text.get_text() for axes in drawn.axes for text in axes.texts]
-
-
-def test_one_run_s_curves_are_its_records() -> None:
-    run = records(0)
-    losses, accuracies, rates = figures.learning_curves({"a": [run]}).axes
-    assert points(losses)[0] == ([1, 2, 3, 4], [record["train_loss"] for record in run])
-    assert points(losses)[1] == ([2, 3, 4], [record["val_nll"] for record in run[1:]])
-    assert points(accuracies)[1][1] == pytest.approx([100 * record["val_accuracy"] for record in run[1:]])
-    assert points(rates) == [([1, 2, 3, 4], [record["lr"] for record in run])]
-    assert not losses.collections
-
-
-def test_several_runs_are_a_mean_and_a_band() -> None:
-    runs = [records(seed) for seed in range(3)]
-    drawn = figures.learning_curves({"a": runs, "b": [records(7, epochs=2)]})
-    losses = drawn.axes[0]
-    values = np.array([[record["train_loss"] for record in run] for run in runs])
-    assert points(losses)[0][1] == pytest.approx(values.mean(0))
-    band = losses.collections[0].get_paths()[0].vertices
-    for epoch, mean, spread in zip((1, 2, 3, 4), values.mean(0), values.std(0, ddof=1), strict=True):
-        heights = band[band[:, 0] == epoch][:, 1]
-        assert (heights.min(), heights.max()) == pytest.approx((mean - spread, mean + spread))
-    assert [line.get_color() for line in losses.lines] == [COLORS[0]] * 2 + [COLORS[1]] * 2
-    assert [text.get_text() for text in drawn.legends[0].get_texts()][:2] == ["a", "b"]
 
 
 def test_confusion_matrix_has_the_counts() -> None:

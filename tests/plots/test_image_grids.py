@@ -34,11 +34,33 @@ def greys(drawn: Figure) -> list[int]:
 
 
 def test_images_stand_above_their_captions() -> None:
-    drawn = plots.image_grid(painted(10, 20, 30, 40, 50), ["one", "two", "three", "four", "a name that is too long"])
+    drawn = plots.image_grid(painted(10, 20, 30, 40, 50), ["one", "two", "three", "four", "a name on two lines"])
     assert greys(drawn) == [10, 20, 30, 40, 50]
-    assert captions(drawn) == ["one", "two", "three", "four", "a name that is t…"]
+    assert captions(drawn) == ["one", "two", "three", "four", "a name on two", "lines"]
     with pytest.raises(ValueError, match="argument 2"):
         plots.image_grid(painted(10, 20), ["one"])
+
+
+@pytest.mark.parametrize("letter", "iW\u732b$\n\udcff")
+@pytest.mark.parametrize("length", [2, 30, 100_000])
+def test_captions_keep_to_their_columns(letter: str, length: int) -> None:
+    """Whatever the letters: a caption has at most two lines, and the last column's ends before the figure does."""
+    title = f"x{letter * length}99%"
+    drawn = plots.image_grid(painted(10, 20, 30, 40), ["", "", "", title])
+    lines = [line for line in captions(drawn) if line]
+    assert len(lines) <= 2
+    assert lines[0].startswith("x")
+    assert lines[-1].endswith("99%")
+    assert (pixels(drawn)[:, -2:] == 255).all()
+
+
+def test_mistakes_name_their_files() -> None:
+    files = ("a/scan 1.png", "b/IMG_20230501_123456.jpg")
+    probabilities_NK = torch.tensor([[0.1, 0.9, 0.0], [0.8, 0.2, 0.0]])
+    evaluation = Evaluation(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val", files=files)
+    drawn = plots.mistake_grid(evaluation, painted(10, 20))
+    assert captions(drawn)[:4] == ["b, 90%", "is a", "scan 1.png", "a, 80%"]
+    assert "".join(captions(drawn)[5:]) == "IMG_20230501_123456.jpg"
 
 
 def test_most_confident_mistakes_come_first() -> None:

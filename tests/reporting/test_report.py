@@ -5,7 +5,6 @@ import io
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -25,56 +24,16 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
+from report_reader import Reader
 
 PICTURES = ["learning", "reliability", "confusion", "classes", "mistakes", "doubts", "gradcam", "batch", "network"]
-NEVER_CLOSED = ("img", "link", "meta")
 
 Trained = Callable[..., Path]
 
 
-class Reader(HTMLParser):
-    """Parses a page: its tags, the cells of its tables, its pictures."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open_tags: list[str] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.pictures: dict[str, dict[str, str]] = {}
-        self.text = ""
-        self.is_cell = False
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        assert self.open_tags == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = {name: value or "" for name, value in attrs}
-        self.tags.append(tag)
-        self.open_tags += [] if tag in NEVER_CLOSED else [tag]
-        if tag == "table":
-            self.rows = self.tables.setdefault(attributes["id"], [])
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag == "figure":
-            self.figure = attributes["id"]
-        elif tag == "img":
-            self.pictures[self.figure] = attributes
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.is_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open_tags.pop() == tag
-        self.is_cell = self.is_cell and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self.is_cell:
-            self.rows[-1][-1] += data
-
-
-def test_one_run(train_hostile: Trained) -> None:
+def test_one_run(train_hostile: Trained, synthetic: Any) -> None:
     """Every figure, as a file too; the numbers of result.json, metrics.jsonl, `evaluate` and the recipe."""
+    synthetic.num_val = 200
     folder = train_hostile("r")
     path = write_report([folder])
     assert path == folder / "report.html"
@@ -87,10 +46,10 @@ def test_one_run(train_hostile: Trained) -> None:
         assert attributes["alt"]
     low, high = result["interval"]
     for text in (
-        f"Accuracy{result['accuracy']:.2%}95%: {low:.2%} to {high:.2%}; 30 validation images",
+        f"Accuracy{result['accuracy']:.2%}95%: {low:.2%} to {high:.2%}; 200 validation images",
         f"Parameters{result['num_params']:,}",
         f"Multiply-adds{result['num_macs']:,}",
-        f"{result['train_flops'] / 1e12:.3g} TFLOP",
+        f"{result['train_flops'] / 1e9:.3g} GFLOP",
         f"pocket-resnet train {folder}/recipe.toml",
         to_toml(load_recipe(str(folder / "recipe.toml"))),
     ):
@@ -145,6 +104,19 @@ def test_names_are_escaped(train_hostile: Trained) -> None:
     assert all(name in page.text for name in CLASS_NAMES)
 
 
+def test_mistakes_of_a_folder_name_their_files(run_folder: Path) -> None:
+    """Under the pictures, in their descriptions and in a table, as `evaluate --csv` lists them."""
+    page = Reader(write_report([run_folder]))
+    rows = {row[0]: row[1:] for row in page.tables["files"][1:]}
+    outcomes = evaluate_model(run_folder).outcomes()
+    assert rows.keys() == {outcome.image for outcome in outcomes}
+    descriptions = page.pictures.get("mistakes", {}).get("alt", "") + page.pictures.get("doubts", {}).get("alt", "")
+    for each in outcomes:
+        expected = [each.true, each.predicted, f"{each.probability:.1%}", f"{each.true_probability:.1%}"]
+        assert rows[each.image] == expected
+        assert f"{each.image}: {each.predicted}, {each.probability:.1%}" in descriptions
+
+
 def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
     """Seeds are grouped, differences are named and tested in pairs, accuracies are those of the runs."""
     folders = [train_hostile("a"), train_hostile("b", seed=1), train_hostile("c", epochs=1)]
@@ -169,7 +141,25 @@ def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
     assert "epochs: 2 -> 1" in recipes[1][2]
     mean = (a.evaluation.accuracy + b.evaluation.accuracy) / 2
     assert recipes[0][4].startswith(f"{mean:.2%} ± ")
-    assert [row[0] for row in page.tables["costs"][1:]] == ["a", "b", "c"]
+    assert [[row[0], row[3]] for row in page.tables["costs"][1:]] == [
+        ["a", "2 epochs"],
+        ["b", "2 epochs"],
+        ["c", "1 epoch"],
+    ]
+
+
+def test_an_early_end_is_stated(train_hostile: Trained) -> None:
+    """Also for a run of an earlier version, whose result does not have it."""
+    folders = [train_hostile("whole"), train_hostile("part", max_steps=2)]
+    result = json.loads((folders[1] / "result.json").read_text())
+    assert (result["steps"], result["epochs"], result["epochs_done"]) == (2, 2, 1.0)
+    assert "2 steps, 1 of 2 epochs, " in Reader(write_report(folders[1])).text
+    assert "1 of 2 epochs" in (folders[1] / "model" / "README.md").read_text()
+    page = Reader(write_report(folders))
+    assert [row[3] for row in page.tables["costs"][1:]] == ["2 epochs", "1 of 2 epochs"]
+    del result["epochs_done"]
+    (folders[1] / "result.json").write_text(json.dumps(result))
+    assert "2 steps, 1 of 2 epochs, " in Reader(write_report(folders[1])).text
 
 
 def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +169,8 @@ def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.Monkey
     )
     page = Reader(write_report([folder]))
     assert "None was misclassified." in page.text
+    assert "30 validation images are too few for a diagram" in page.text
+    assert "reliability" not in page.pictures
     assert "mistakes" not in page.pictures
     assert "Measured again for this report, the accuracy is 100.00%" in page.text
 

@@ -91,7 +91,7 @@ def test_what_the_search_costs(record: SearchRecord, tmp_path: Path) -> None:
     runs = [*finals(0.1), *longer]
     costly = replace(record, finals=runs, verdict=verdict_of(runs), training_flops=4 * 10**12, longer_epochs=30)
     page = " ".join(page_of(costly, tmp_path).split())
-    assert "The trials cost 0.012 PFLOP, the final comparison 0.036 PFLOP" in page
+    assert "The trials cost 12 TFLOP, the final comparison 36 TFLOP" in page
     assert "so the trials cost 3.0 times that" in page
     assert "trained for 30 epochs" in page
     assert "+17.73 to +22.27 points" in page

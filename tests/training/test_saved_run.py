@@ -1,6 +1,7 @@
 """Reading a finished run: its augmented images, its mistakes in order, its command."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def test_command_names_the_recipe_where_possible(tmp_path: Path) -> None:
     resolved = saved_run.fit_to_data(override(fast, {"data.name": "digits", "seed": 3}), source, 1197)
     run.recipe = resolved
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3 --max-steps 3"  # ended early
-    run.metrics[-1]["epoch"] = resolved.epochs
+    run.result = replace(run.result, epochs_done=resolved.epochs)
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --seed 3"
     run.recipe = override(resolved, {"seed": 0, "data.seed": 0})
     assert saved_run.command(run) == "pocket-resnet train fast --data digits --data.seed 0"

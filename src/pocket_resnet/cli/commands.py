@@ -12,7 +12,7 @@ import tyro
 from pocket_resnet.cli import console
 from pocket_resnet.cli.benchmark import Benchmark
 from pocket_resnet.cli.export import Export
-from pocket_resnet.cli.flags import DataDir, Device, Json, Model, OutFile, Views, flag, several
+from pocket_resnet.cli.flags import Csv, CsvOutFile, DataDir, Device, Json, Model, OutFile, Views, flag, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
@@ -27,6 +27,7 @@ class Evaluate:
     """Measure a model: accuracy with a 95% interval, accuracy per class, confusion matrix and calibration.
 
     pocket-resnet evaluate runs/fast-cifar10-seed0
+    pocket-resnet evaluate runs/finetune-pictures-seed0 --csv --out images.csv
     """
 
     model: Model
@@ -46,13 +47,15 @@ class Evaluate:
     ] = "fp32"
     device: Device = "auto"
     data_dir: DataDir = None
+    csv: Csv = False
     json: Json = False
-    out: OutFile = None
+    out: CsvOutFile = None
 
     def execute(self) -> None:
         from pocket_resnet.inference.evaluate import evaluate_model
+        from pocket_resnet.inference.evaluation import Outcome
 
-        output = JsonOutput(self.json, self.out)
+        output = JsonOutput(self.json, self.out, csv=self.csv)
         evaluation = evaluate_model(
             self.model,
             data=self.data,
@@ -62,7 +65,11 @@ class Evaluate:
             device=self.device,
             data_dir=self.data_dir,
         )
-        output.write(evaluation.to_json, lambda: console.print_evaluation(evaluation))
+        output.write(
+            evaluation.to_json,
+            lambda: console.print_evaluation(evaluation),
+            lambda: [Outcome._fields, *evaluation.outcomes()],
+        )
         if evaluation.caveat and output.on_stdout:
             print_line(evaluation.caveat)
 
@@ -175,7 +182,7 @@ class Data:
         Annotated[str, flag("cifar10, cifar100, digits, auto, or a folder (./digits is a folder).", "[DATA]")]
     ] = "cifar10"
     verify: bool = False
-    """Read every file again and check its hash."""
+    """Read every file again and compare it with its hash, to find damaged files."""
     data_dir: DataDir = None
     json: Json = False
     out: OutFile = None

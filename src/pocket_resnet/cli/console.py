@@ -14,7 +14,8 @@ from rich.table import Table
 from pocket_resnet.data.listing import printable
 from pocket_resnet.errors import PocketError
 from pocket_resnet.io.progress import print_line
-from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, peak_activation_values
+from pocket_resnet.model.card import epochs_text
+from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, operations, peak_activation_values
 
 if TYPE_CHECKING:
     from pocket_resnet.data.source import Description, Verification
@@ -98,9 +99,10 @@ def print_result(result: "Result") -> None:
     print(f"accuracy    {result.accuracy:.2%} on {unseen}, last epoch, single view (95%: {low:.2%} to {high:.2%})")
     if result.caveat and result.train_on == "train":
         print(f"            {result.caveat}")
+    epochs = epochs_text(result.epochs, result.epochs_done)
     print(
-        f"training    {result.seconds:.1f} s for {result.steps:,} steps, {result.images_per_s:,.0f} images/s, "
-        f"{result.train_flops / 1e12:,.2f} TFLOP ({result.seconds_total:.1f} s in total)"
+        f"training    {result.seconds:.1f} s for {result.steps:,} steps, {epochs}, "
+        f"{result.images_per_s:,.0f} images/s, {operations(result.train_flops)} ({result.seconds_total:.1f} s in total)"
     )
     print(f"model       {result.model}", flush=True)
 
@@ -197,7 +199,8 @@ def print_design(design: "Design", flags: Mapping[str, str]) -> None:
 def print_description(description: "Description") -> None:
     """Print the contents of a data set."""
     counts = {which: count for which, count in description.num_images.items() if count is not None}
-    size = f"{description.image_size} x {description.image_size} pixels"
+    is_folder = "/" in description.name
+    size = f"{'resized to ' if is_folder else ''}{description.image_size} x {description.image_size} pixels"
     print(f"{description.name}: {len(description.classes)} classes, {size}")
     print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
     print(f"stored in    {description.where}")
@@ -213,11 +216,10 @@ def print_description(description: "Description") -> None:
 
 
 def _verified(verification: "Verification") -> str:
-    num_recorded = verification.num_recorded
-    compared = verification.num_files - num_recorded
-    parts = [f"{compared:,} with the published or recorded hash"] if compared else []
-    parts += [f"{num_recorded:,} new or changed (hash recorded now)"] if num_recorded else []
-    return f"files: {', '.join(parts)}"
+    recorded = (
+        f"; {verification.num_recorded:,} new or changed (hash recorded now)" if verification.num_recorded else ""
+    )
+    return f"files: {verification.num_files:,} read, none damaged{recorded}"
 
 
 def print_benchmark(benchmark: "BenchmarkResult") -> None:

@@ -1,9 +1,11 @@
-"""`--json` and `--out FILE`: a command's result as one JSON object on standard output or in a file."""
+"""`--json`, `--csv` and `--out FILE`: a command's result as JSON or CSV on standard output or in a file."""
 
+import csv
 import errno
+import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +16,51 @@ from pocket_resnet.io.json_format import json_text
 from pocket_resnet.io.progress import print_line
 
 STDOUT = Path("-")
+CSV_DECIMALS = 6
 OF_A_RUN = ("recipe.toml", "metrics.jsonl", "result.json", "report.html", ".lock")
 
 
 class JsonOutput:
-    """The destination of the JSON. It is created before a command's work, so that a bad file is refused at once."""
+    """The destination of the JSON or CSV. It is created before a command's work, to refuse a bad file at once."""
 
-    def __init__(self, json: bool, out: Path | None) -> None:
+    def __init__(self, json: bool, out: Path | None, *, csv: bool = False) -> None:
+        if csv and json:
+            raise UsageError("--csv and --json cannot be combined", hint="choose one")
         is_stdout = out is not None and _is_stdout(out)
-        self.on_stdout = json or is_stdout
+        self.csv = csv
+        self.on_stdout = json or is_stdout or (csv and out is None)
         self.file = None if is_stdout else out
         if self.file is not None:
             _check(self.file)
 
-    def write(self, to_json: Callable[[], Any], for_people: Callable[[], None], csv_text: str | None = None) -> None:
-        """Write the file first, so that it exists even if printing fails; then print the JSON or call `for_people`.
+    def write(
+        self,
+        to_json: Callable[[], Any],
+        for_people: Callable[[], None],
+        to_rows: Callable[[], Iterable[Sequence[object]]] = tuple,
+    ) -> None:
+        """Write the file first, so that it exists even if printing fails; then print the result or call `for_people`.
 
-        `to_json` is called only if JSON is wanted. `csv_text` replaces the JSON in both places.
+        `to_json` or, for CSV, `to_rows` is called only if its result is needed. The first row has the columns' names.
         """
         if self.file is not None:
             _check(self.file)  # again: the run that it may belong to exists by now
-            content = json_bytes(to_json()) if csv_text is None else csv_text.encode(errors="backslashreplace")
+            content = _csv(to_rows()).encode(errors="backslashreplace") if self.csv else json_bytes(to_json())
             write_through(self.file, content)
             print_line(f"wrote {self.file}")
         if self.on_stdout:
-            sys.stdout.write(json_text(to_json(), streams.encoding()) if csv_text is None else csv_text)
+            sys.stdout.write(_csv(to_rows()) if self.csv else json_text(to_json(), streams.encoding()))
             sys.stdout.flush()
         else:
             for_people()
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    for row in rows:
+        cells = [f"{cell:.{CSV_DECIMALS}f}" if isinstance(cell, float) else cell for cell in row]
+        csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
 def _is_stdout(path: Path) -> bool:

@@ -1,17 +1,14 @@
 """The command `predict`: its flags, and its output as text, CSV or JSON."""
 
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.flags import Device, Json, Model, Views, flag, several
+from pocket_resnet.cli.flags import Csv, CsvOutFile, Device, Json, Model, Views, several
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.io.progress import Bar
@@ -39,23 +36,22 @@ class Predict:
     """Number of classes to list for each image, at most all of the model's."""
     views: Views = 1
     device: Device = "auto"
-    csv: Annotated[bool, flag("Print CSV, one line per image, instead of text; with --out, write it there.")] = False
+    csv: Csv = False
     json: Json = False
-    out: Annotated[Path | None, flag("Write the JSON object, or with --csv the CSV, to this file.", "FILE")] = None
+    out: CsvOutFile = None
 
     def execute(self) -> None:
         from pocket_resnet.inference.predict import predict_files
 
-        if self.csv and self.json:
-            raise UsageError("--csv and --json cannot be combined", hint="choose one")
-        output = JsonOutput(self.json or (self.csv and self.out is None), self.out)
+        output = JsonOutput(self.json, self.out, csv=self.csv)
         with Bar("images") as bar:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, bar.update)
         if rows and (num_classes := len(rows[0].prediction.top)) < self.top != DEFAULT_TOP:
             _log.info(f"--top {self.top}: the model has only {num_classes} classes, so all are listed")
-        table = _csv(rows) if self.csv else None
         output.write(
-            lambda: {"predictions": [row.to_json() for row in rows]}, lambda: console.print_predictions(rows), table
+            lambda: {"predictions": [row.to_json() for row in rows]},
+            lambda: console.print_predictions(rows),
+            lambda: _table(rows),
         )
         if bad:
             what = f"{len(bad)} of {len(rows) + len(bad)} files cannot be read:\n  " + listed(bad, "\n  ")
@@ -64,15 +60,8 @@ class Predict:
             raise UsageError("no images", hint="give image files or folders")
 
 
-def _csv(rows: "Sequence[FilePrediction]") -> str:
-    """`image,label,probability,label_2,probability_2,...`, a line for each image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _table(rows: "Sequence[FilePrediction]") -> list[Sequence[object]]:
+    """`image,label,probability,label_2,probability_2,...`, a row for each image."""
     more = range(2, 1 + max((len(row.prediction.top) for row in rows), default=1))
-    writer.writerow(
-        ["image", "label", "probability", *(f"{name}_{n}" for n in more for name in ("label", "probability"))]
-    )
-    for image, prediction in rows:
-        ranking = [value for label, probability in prediction.top for value in (label, round(probability, 6))]
-        writer.writerow([image, *ranking])
-    return text.getvalue()
+    names = ["image", "label", "probability", *(f"{name}_{n}" for n in more for name in ("label", "probability"))]
+    return [names, *([image, *(cell for pair in prediction.top for cell in pair)] for image, prediction in rows)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pocket_resnet.cli import console
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.model.counts import operations
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.tuning.settings import NUM_SEEDS
@@ -116,10 +117,10 @@ def _cost_lines(record: "SearchRecord") -> Iterator[tuple[str, str]]:
     outcomes = [trial.outcome for trial in record.trials]
     yield "trials", f"{outcomes.count('complete')} trained to the end, {outcomes.count('pruned')} stopped earlier"
     trials, finals, one = record.trials_flops, record.finals_flops, record.training_flops
-    total = f"{_operations(trials + finals)} in {record.seconds_total:,.0f} s over all workers"
-    yield "cost", total + (f" ({_operations(finals)} of it for the final comparison)" if finals else "")
+    total = f"{operations(trials + finals)} in {record.seconds_total:,.0f} s over all workers"
+    yield "cost", total + (f" ({operations(finals)} of it for the final comparison)" if finals else "")
     if one:
-        yield "", f"trials: {trials / one:.1f} times one training of the untuned recipe, which costs {_operations(one)}"
+        yield "", f"trials: {trials / one:.1f} times one training of the untuned recipe, which costs {operations(one)}"
 
 
 def _comparison_lines(record: "SearchRecord") -> Iterator[tuple[str, str]]:
@@ -147,7 +148,3 @@ def _comparison_lines(record: "SearchRecord") -> Iterator[tuple[str, str]]:
 
 def _points(interval: tuple[float, float]) -> str:
     return f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f} points of accuracy"
-
-
-def _operations(flops: int) -> str:
-    return f"{flops / 1e15:.3g} PFLOP"

@@ -13,12 +13,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pocket_resnet.data.archive import extract
 from pocket_resnet.data.published import CifarLayout, Family
 from pocket_resnet.data.records import CHW
-from pocket_resnet.data.source import Source, Verification
+from pocket_resnet.data.source import Source, Split, Verification
 from pocket_resnet.errors import DataError, EnvironmentFault
 from pocket_resnet.io import download, files
 from pocket_resnet.io.locks import exclusive
@@ -64,12 +63,12 @@ class Cifar(Source):
         published = [(layout.archive_md5, sorted(layout.md5.items())) for layout in family.layouts]
         self.fingerprint = hashlib.sha256(repr((family.name, published)).encode()).hexdigest()
 
-    def trainval(self) -> tuple[Tensor, Tensor]:
-        """All training images [N, 3, 32, 32] and labels, in official order; the last `num_val` are for validation."""
+    def trainval(self) -> Split:
+        """All training images, in official order; the last `num_val` are for validation."""
         return self._load(self._layout.train, self._family.num_trainval)
 
-    def test(self) -> tuple[Tensor, Tensor]:
-        """The test images and labels, in official order."""
+    def test(self) -> Split:
+        """The test images, in official order."""
         return self._load((self._layout.test,), self._family.num_test)
 
     def verify(self) -> Verification:
@@ -82,7 +81,7 @@ class Cifar(Source):
         _write_stamps(self._folder, stamps)
         return Verification(len(existing), num_recorded)
 
-    def _load(self, names: tuple[str, ...], num_images: int) -> tuple[Tensor, Tensor]:
+    def _load(self, names: tuple[str, ...], num_images: int) -> Split:
         """Reads one file at a time into the final tensors, so the peak memory is all images and one file."""
         images_NCHW = torch.empty((num_images, *CHW), dtype=torch.uint8)
         labels_N = torch.empty(num_images, dtype=torch.int64)
@@ -103,7 +102,7 @@ class Cifar(Source):
             start = stop
         if stamps != old_stamps:
             _write_stamps(self._folder, stamps)
-        return images_NCHW, labels_N
+        return Split(images_NCHW, labels_N)
 
     def _read(self, name: str, stamps: dict[str, Stamp], trust_stamp: bool = True) -> bytes:
         """The file's content, whose MD5 is right; updates the stamps."""

@@ -12,9 +12,8 @@ from importlib import resources
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from pocket_resnet.data.source import Source, Verification
+from pocket_resnet.data.source import Source, Split, Verification
 from pocket_resnet.errors import DataError
 
 NUM_VAL = NUM_TEST = 300
@@ -39,12 +38,12 @@ class Digits(Source):
         self._content = file.read_bytes()
         self.fingerprint = hashlib.sha256(self._content).hexdigest()
 
-    def trainval(self) -> tuple[Tensor, Tensor]:
-        """Images [1497, 3, 32, 32] and labels; the last `num_val` are for validation."""
+    def trainval(self) -> Split:
+        """1,497 images; the last `num_val` are for validation."""
         return self._load("trainval")
 
-    def test(self) -> tuple[Tensor, Tensor]:
-        """Images [300, 3, 32, 32] and labels."""
+    def test(self) -> Split:
+        """300 images."""
         return self._load("test")
 
     def verify(self) -> Verification:
@@ -53,7 +52,7 @@ class Digits(Source):
         self.test()
         return Verification(1)
 
-    def _load(self, part: str) -> tuple[Tensor, Tensor]:
+    def _load(self, part: str) -> Split:
         try:
             with np.load(io.BytesIO(self._content), allow_pickle=False) as arrays:
                 small_N88, labels_N = arrays[f"{part}_images"], arrays[f"{part}_labels"]
@@ -62,4 +61,4 @@ class Digits(Source):
         grey_N88 = (small_N88.astype(np.uint16) * 255 + _MAX_VALUE // 2) // _MAX_VALUE
         grey_NHW = grey_N88.astype(np.uint8).repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)
         images_NCHW = torch.from_numpy(grey_NHW)[:, None].expand(-1, 3, -1, -1).contiguous()
-        return images_NCHW, torch.from_numpy(labels_N.astype(np.int64))
+        return Split(images_NCHW, torch.from_numpy(labels_N.astype(np.int64)))

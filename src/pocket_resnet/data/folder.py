@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pocket_resnet.data.cache import PixelStore
 from pocket_resnet.data.holdout import Holdout
 from pocket_resnet.data.layout import Classes, read_layout
 from pocket_resnet.data.listing import ImageFile, Listing, printable
-from pocket_resnet.data.source import Source, Verification
+from pocket_resnet.data.source import Source, Split, Verification
 from pocket_resnet.errors import DataError, UsageError, listed
 
 VAL_FRACTION = 0.1
@@ -58,15 +57,15 @@ class Folder(Source):
         _warn_of_single_images(train, val)
         _warn_of_duplicates(self._hashes, self.num_val)
 
-    def trainval(self) -> tuple[Tensor, Tensor]:
-        """Images [N, 3, size, size] and labels; the last `num_val` are for validation."""
-        return self._store.load(self._trainval, self._hashes), self._labels(self._trainval)
+    def trainval(self) -> Split:
+        """The images of training and validation; the last `num_val` are for validation."""
+        return self._split(self._trainval, self._hashes)
 
-    def test(self) -> tuple[Tensor, Tensor]:
-        """Images and labels of test/. Raises DataError if there is none."""
+    def test(self) -> Split:
+        """The images of test/. Raises DataError if there is none."""
         if self._test is None:
             raise DataError("it has no test/", where=printable(self.name), hint="add test/, one subfolder per class")
-        return self._store.load(self._test, self._store.hashes(self._test)), self._labels(self._test)
+        return self._split(self._test, self._store.hashes(self._test))
 
     def verify(self) -> Verification:
         """Decode each file again. Raises DataError naming the changed files."""
@@ -80,9 +79,10 @@ class Folder(Source):
         """The files that differ between the training images and those of that fingerprint; empty if it is not known."""
         return self._store.changes(fingerprint, self._trainval, self._hashes)
 
-    def _labels(self, images: Sequence[ImageFile]) -> Tensor:
+    def _split(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Split:
         number = {name: index for index, name in enumerate(self.class_names)}
-        return torch.tensor([number[image.class_name] for image in images], dtype=torch.int64)
+        labels_N = torch.tensor([number[image.class_name] for image in images], dtype=torch.int64)
+        return Split(self._store.load(images, hashes), labels_N, tuple(image.relative for image in images))
 
 
 def _files(classes: Classes) -> list[ImageFile]:

@@ -58,8 +58,11 @@ def read_file(path: Path) -> bytes:
             if status.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"over the limit of {MAX_FILE_BYTES:,} bytes", where=path)
             return file.read(status.st_size)  # a read of the limit would allocate 64 MiB for every file
+    except IsADirectoryError as error:
+        raise ImageError("a folder, not an image", where=path, hint="give the files in it") from error
     except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}", where=path) from error
+        what, hint = f"cannot be read: {error.strerror}", "check its path and permissions"
+        raise ImageError(what, where=path, hint=hint) from error
 
 
 def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:

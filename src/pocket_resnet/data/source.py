@@ -6,10 +6,11 @@ Shapes: N images, C = 3 channels (RGB), H = W = image_size pixels, L levels of a
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -29,9 +30,15 @@ class Split:
 
     images_NCHW: Tensor
     labels_N: Tensor
+    files: Sequence[str] = ()
+    """The file of each image, relative to the data's folder; empty if the images have no files of their own."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def __getitem__(self, rows: slice) -> Self:
+        """These rows, which share the memory."""
+        return type(self)(self.images_NCHW[rows], self.labels_N[rows], self.files[rows])
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,12 @@ class Source(ABC):
     """Whether it has no splits of its own, so that all of it can be evaluated."""
 
     @abstractmethod
-    def trainval(self) -> tuple[Tensor, Tensor]:
-        """All training images, uint8 [N, C, H, W], and labels, int64 [N]; the last `num_val` are for validation."""
+    def trainval(self) -> Split:
+        """All training images; the last `num_val` are for validation."""
 
     @abstractmethod
-    def test(self) -> tuple[Tensor, Tensor]:
-        """The test images and labels. Raises DataError if there are none."""
+    def test(self) -> Split:
+        """The test images. Raises DataError if there are none."""
 
     @abstractmethod
     def verify(self) -> Verification:
@@ -112,21 +119,20 @@ class Source(ABC):
         if which not in get_args(Which):
             raise UsageError(f"no split {which!r}", hint=f"choose one of {', '.join(get_args(Which))}")
         if which == "test":
-            return Split(*self.test())
+            return self.test()
         if which == "all" and not self.is_plain:
             raise UsageError(
                 "only a folder without splits can be used as a whole", where=self.name, hint="choose one of its splits"
             )
-        images_NCHW, labels_N = self._training_images
-        num_train = len(labels_N) - self.num_val
-        if which == "val" and num_train == len(labels_N):
+        num_train = len(self._training_images) - self.num_val
+        if which == "val" and self.num_val == 0:
             raise DataError(
                 "too few images to hold out a validation split",
                 where=self.name,
                 hint="add a second image to a class, or add val/",
             )
-        start, stop = {"train": (0, num_train), "val": (num_train, None)}.get(which, (0, None))
-        return Split(images_NCHW[start:stop], labels_N[start:stop])
+        rows = {"train": slice(num_train), "val": slice(num_train, None)}.get(which, slice(None))
+        return self._training_images[rows]
 
     @property
     def public_name(self) -> str:
@@ -144,7 +150,7 @@ class Source(ABC):
         return self._statistics[1]
 
     @cached_property
-    def _training_images(self) -> tuple[Tensor, Tensor]:
+    def _training_images(self) -> Split:
         return self.trainval()
 
     @cached_property

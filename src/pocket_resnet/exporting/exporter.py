@@ -25,7 +25,7 @@ from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, open_data_of
 from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name, released
-from pocket_resnet.model.card import facts
+from pocket_resnet.model.card import UNKNOWN_LICENCE, facts
 from pocket_resnet.recipe.schema import parse_count
 from pocket_resnet.seeds import generator
 
@@ -222,7 +222,7 @@ class Exporter(ABC):
 def licence(path: Path) -> str:
     """The licence of the model at the path: this package's for released models, unknown for all others."""
     is_released = find_model(path).resolve() in [folder.resolve() for folder in released().values()]
-    return "MIT" if is_released else "not stated"
+    return "MIT" if is_released else UNKNOWN_LICENCE
 
 
 def _network_input(images_NCHW: Tensor, size: int) -> NDArray[np.float32]:

@@ -93,7 +93,7 @@ def renumber(split: Split, names: tuple[str, ...], model_names: tuple[str, ...])
             hint=f"its classes are {listed(model_names, ', ')}",
         )
     numbers = torch.tensor([number_of[name] for name in names])
-    return Split(split.images_NCHW, numbers[split.labels_N])
+    return replace(split, labels_N=numbers[split.labels_N])
 
 
 def evaluate(
@@ -109,7 +109,7 @@ def evaluate(
 ) -> Evaluation:
     """Classify every image of the split; the options are those of `class_probabilities`."""
     probabilities_NK = class_probabilities(model, split.images_NCHW, hardware, views, image_size, precision)
-    return Evaluation(probabilities_NK, split.labels_N, class_names, split_name, views, precision)
+    return Evaluation(probabilities_NK, split.labels_N, class_names, split_name, views, precision, files=split.files)
 
 
 @torch.inference_mode()

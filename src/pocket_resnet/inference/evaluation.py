@@ -4,6 +4,7 @@ Shapes: N images, K classes, M chosen images.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -35,11 +36,15 @@ class Confusion(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One image's predicted class, its true class, and the probability of the prediction."""
+    """One image's true class, its predicted class, and the probabilities of both."""
 
-    predicted: str
+    image: str
+    """Its file, relative to the data's folder; without a file, its index in the split."""
     true: str
+    predicted: str
     probability: float
+    """Of the predicted class."""
+    true_probability: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,8 @@ class Evaluation:
     precision: Precision = "fp32"
     caveat: str | None = None
     """Why the accuracy may not be one on unseen images, otherwise None."""
+    files: Sequence[str] = ()
+    """The file of each image, relative to the data's folder; empty if the images have no files of their own."""
 
     def __repr__(self) -> str:
         """The main figures."""
@@ -98,8 +105,7 @@ class Evaluation:
     @cached_property
     def nll(self) -> float:
         """Negative log-likelihood, in nats per image."""
-        of_truth_N = self.probabilities_NK.gather(1, self.labels_N[:, None]).double()
-        return float(-of_truth_N.clamp(min=1e-12).log().mean())
+        return float(-self._of_truth_N.double().clamp(min=1e-12).log().mean())
 
     @cached_property
     def ece(self) -> float:
@@ -140,11 +146,16 @@ class Evaluation:
         """The indices of correctly classified images, least confident first."""
         return self._by_confidence(self.hit_N, descending=False)[:count]
 
-    def outcomes(self, chosen_M: Tensor) -> list[Outcome]:
-        """The outcomes for the images with these indices."""
-        numbers = zip(self.predicted_N[chosen_M], self.labels_N[chosen_M], self.confidence_N[chosen_M], strict=True)
-        names = self.class_names
-        return [Outcome(names[int(predicted)], names[int(true)], float(sure)) for predicted, true, sure in numbers]
+    def outcomes(self, chosen_M: Tensor | None = None) -> list[Outcome]:
+        """The outcome for each image in the order of the split, or for the images with these indices."""
+        chosen_M = torch.arange(self.num_images) if chosen_M is None else chosen_M
+        columns = self.labels_N, self.predicted_N, self.confidence_N, self._of_truth_N
+        rows = zip(chosen_M.tolist(), *(values_N[chosen_M].tolist() for values_N in columns), strict=True)
+        files, names = self.files, self.class_names
+        return [
+            Outcome(files[index] if files else str(index), names[true], names[predicted], sure, sure_of_truth)
+            for index, true, predicted, sure, sure_of_truth in rows
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints; `confusion[true][predicted]` counts images."""
@@ -168,6 +179,11 @@ class Evaluation:
             "ece": self.ece,
             "caveat": self.caveat,
         }
+
+    @cached_property
+    def _of_truth_N(self) -> Tensor:
+        """The probability of the true class of each image."""
+        return self.probabilities_NK.gather(1, self.labels_N[:, None])[:, 0]
 
     def _count_by_class(self, classes_M: Tensor) -> Tensor:
         return torch.bincount(classes_M, minlength=len(self.class_names))

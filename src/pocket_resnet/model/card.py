@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from pocket_resnet.errors import listed
+from pocket_resnet.model.counts import operations
 from pocket_resnet.model.spec import NetworkSpec
 
 FORMAT = 2
@@ -58,6 +59,8 @@ class Card(BaseModel):
     """SHA-256 of that model's weights."""
     epochs: int
     """Planned passes over the training images."""
+    epochs_done: float | None = None
+    """Passes done, fewer if the run ended early; None for models of earlier versions."""
     steps: int
     """Optimizer steps done."""
     train_flops: int
@@ -110,6 +113,12 @@ def stated_accuracy(text: str) -> tuple[float, str, int] | None:
     """Accuracy, split and number of images in the `accuracy` of `facts`; None if another program wrote the text."""
     match = re.match(r"(0\.\d{4}|1\.0000) on (\d{1,9}) images \((\w{1,20})\)", text)
     return None if match is None else (float(match[1]), match[3], int(match[2]))
+
+
+def epochs_text(planned: int, done: float | None) -> str:
+    """`4 epochs`, or `2 of 4 epochs` if a run ended early."""
+    text = f"{planned} epoch{'' if planned == 1 else 's'}"
+    return text if done is None or done >= planned else f"{done:.3g} of {text}"
 
 
 def front_matter(card: Card, licence: str = UNKNOWN_LICENCE) -> str:
@@ -211,9 +220,9 @@ def _table(card: Card) -> dict[str, str]:
             rows[role] = f"`{name}`" + ("" if sha256 is None else f", SHA-256 {sha256[:16]}…")
     if card.command is not None:
         rows["command"] = f"`{card.command}`"
-    pflop = card.train_flops / 1e15
+    epochs, flops = epochs_text(card.epochs, card.epochs_done), operations(card.train_flops)
     return rows | {
-        "training": f"{card.epochs} epochs, {card.steps:,} steps, {pflop:.4f} PFLOP, {card.seconds:,.0f} s",
+        "training": f"{epochs}, {card.steps:,} steps, {flops}, {card.seconds:,.0f} s",
         "machine": card.machine,
         "weights": card.weights,
         "input": f"RGB, {size} x {size} pixels, 0 to 1; the network normalises its input",

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 IMAGE_CHANNELS = 3
 FP32_BYTES = 4
+FLOP_UNITS = {1e15: "PFLOP", 1e12: "TFLOP", 1e9: "GFLOP"}
+
+
+def operations(flops: float) -> str:
+    """`3.41 GFLOP`, `236 TFLOP` or `105 PFLOP`: three digits and the largest unit of which there is at least one."""
+    size = next((size for size in FLOP_UNITS if flops >= 0.9995 * size), min(FLOP_UNITS))
+    return f"{float(f'{flops / size:.3g}'):,g} {FLOP_UNITS[size]}"
 
 
 class Layer(NamedTuple):

@@ -9,10 +9,10 @@ from pocket_resnet.plots.figures import (
     class_accuracies,
     confused_pairs,
     confusion_matrix,
-    learning_curves,
     reliability_diagram,
 )
 from pocket_resnet.plots.image_grids import gradcam_overlay, image_grid, mistake_grid
+from pocket_resnet.plots.learning_curves import learning_curves
 from pocket_resnet.plots.network_diagram import network_diagram
 
 __all__ = [

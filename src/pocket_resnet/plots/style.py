@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 OURS, PUBLISHED, LIMIT, GRID = "#0072B2", "#606060", "#D55E00", "#e4e4e4"
 COLORS = (OURS, LIMIT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow, too pale for lines
-DPI = 160
+DPI, FONT = 160, "DejaVu Sans"
 # Matplotlib's defaults, except for the font and the padding: on dark pages, the edge of a figure is visible.
 SETTINGS: Any = {
     **{key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith(("backend", "interactive"))},
-    **{"font.size": 12, "font.family": "DejaVu Sans"},
+    **{"font.size": 12, "font.family": FONT},
     **{"figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.1},
 }
 
@@ -61,6 +61,13 @@ def stack(width_in: float, heights_in: Sequence[float]) -> tuple[Figure, list[Ax
     drawn = canvas(width_in, sum(heights_in), layout="constrained")
     axes = drawn.subplots(len(heights_in), height_ratios=list(heights_in), squeeze=False, sharex=True)
     return drawn, [dressed(each) for each in axes[:, 0]]
+
+
+@style()
+def side_by_side(width_in: float, height_in: float, count: int) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the project's style with axes side by side."""
+    drawn = canvas(width_in, height_in, layout="constrained")
+    return drawn, [dressed(each) for each in drawn.subplots(1, count, squeeze=False)[0]]
 
 
 @style()

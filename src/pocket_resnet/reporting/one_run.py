@@ -3,6 +3,7 @@
 Shapes: N validation images, M chosen images, B images, C channels, H x W pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -11,7 +12,8 @@ from torch import Tensor
 from pocket_resnet.inference.evaluation import Evaluation, Outcome
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
-from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, prediction_cell
+from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, predictions
+from pocket_resnet.plots.learning_curves import learning_curves
 from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import to_toml
@@ -19,6 +21,7 @@ from pocket_resnet.reporting.page import Picture
 from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
 
 NUM_IMAGES, NUM_BATCH_IMAGES, NUM_MAPS = 12, 16, 8
+FEWEST_CALIBRATED = 200  # fewer images leave most of the 15 bins nearly empty
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,10 @@ def run_page(run: FinishedRun) -> RunPage:
 def _charts(run: FinishedRun) -> dict[str, Figure | None]:
     evaluation = run.evaluation
     few_classes = len(evaluation.per_class) <= MOST_CLASSES_DRAWN
+    few_images = evaluation.num_images < FEWEST_CALIBRATED
     return {
-        "learning": figures.learning_curves({run.name: [run.metrics]}) if run.metrics else None,
-        "reliability": figures.reliability_diagram(evaluation),
+        "learning": learning_curves({run.name: [run.metrics]}, wide=few_images) if run.metrics else None,
+        "reliability": None if few_images else figures.reliability_diagram(evaluation),
         "confusion": figures.confusion_matrix(evaluation) if few_classes else None,
         "classes": figures.class_accuracies(evaluation),
     }
@@ -105,10 +109,7 @@ def _worth_explaining(evaluation: Evaluation) -> Tensor:
     return evaluation.labels_N.new_tensor(mistakes + hits[: NUM_MAPS - len(mistakes)])
 
 
-def _sheet(run: FinishedRun, chosen_M: Tensor, beside: list[Pixels] | None = None, columns: int = 4) -> Figure | None:
+def _sheet(run: FinishedRun, chosen_M: Tensor, beside: Sequence[Pixels] = (), columns: int = 4) -> Figure | None:
     """The chosen images with their predictions, each with the image `beside` it; None without images."""
-    cells = []
-    for position, (index, outcome) in enumerate(zip(chosen_M.tolist(), run.evaluation.outcomes(chosen_M), strict=True)):
-        pixels_HWC = run.val.images_NCHW[index].permute(1, 2, 0).numpy()
-        cells.append(prediction_cell(pixels_HWC, *outcome, *([beside[position]] if beside else [])))
+    cells = predictions(run.evaluation, run.val.images_NCHW, chosen_M, beside)
     return contact_sheet(cells, columns) if cells else None

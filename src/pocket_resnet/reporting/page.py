@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocket_resnet.io.templates import templates_of
+from pocket_resnet.model.counts import operations
 from pocket_resnet.training.metrics import duration
 
 SMALLEST_P = 1e-4
@@ -67,9 +68,3 @@ def interval(ends: tuple[float, float], joint: str = " to ", decimals: int = 2) 
 def p_value(p: float) -> str:
     """`0.0312`, or `< 0.0001` for anything smaller."""
     return fixed(p, 4) if p >= SMALLEST_P else f"< {SMALLEST_P}"
-
-
-def operations(flops: float) -> str:
-    """`0.31 TFLOP`, `12.4 PFLOP`."""
-    tera = flops / 1e12
-    return f"{tera:.3g} TFLOP" if tera < 1 else f"{tera / 1e3:.3g} PFLOP"

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from pocket_resnet.inference.statistics import PairedDifference, paired_difference
 from pocket_resnet.plots import figures
+from pocket_resnet.plots.learning_curves import learning_curves
 from pocket_resnet.plots.style import png
 from pocket_resnet.recipe.toml import differences, to_toml
 from pocket_resnet.reporting.page import Picture
@@ -106,4 +107,4 @@ def _group(rows: list[Compared], first: FinishedRun) -> Group:
 def _curves(groups: Sequence[Group]) -> Figure | None:
     recorded = {group.label: [run.metrics for run in group.runs if run.metrics] for group in groups}
     curves = {label: records for label, records in recorded.items() if records}
-    return figures.learning_curves(curves) if curves else None
+    return learning_curves(curves, wide=True) if curves else None

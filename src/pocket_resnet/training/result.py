@@ -40,6 +40,8 @@ class Result:
     model: str
     caveat: str | None = None
     """Why the accuracy is not, or may not be, measured on unseen images; otherwise None."""
+    epochs_done: float | None = None
+    """Fewer than `epochs` if `max_steps` or a callback ended the run; None for runs of earlier versions."""
 
 
 def read_result(path: Path) -> Result:
@@ -76,6 +78,7 @@ def result_of(
         machine=machine(trainer.hardware),
         model=str(model),
         caveat=caveat,
+        epochs_done=round(trainer.step / trainer.steps.per_epoch, 4),
     )
 
 

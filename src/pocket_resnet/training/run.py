@@ -234,7 +234,8 @@ class _Run:
         with self._as_released():
             own_nK = class_probabilities(self.trainer.model, val.images_NCHW[rows], self.hardware, precision=precision)
         probabilities_NK = self.processes.gather_rows(own_nK)
-        evaluation = Evaluation(probabilities_NK, val.labels_N, self.source.class_names, "val", 1, precision)
+        names, files = self.source.class_names, val.files
+        evaluation = Evaluation(probabilities_NK, val.labels_N, names, "val", 1, precision, files=files)
         with self._explained_failure():
             self.trainer.refuse_non_finite_validation(evaluation.nll)
         self.state.evaluation = evaluation

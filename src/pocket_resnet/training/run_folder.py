@@ -235,7 +235,9 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
             raise UsageError(f"run name {run!r} is not a plain folder name", hint="use letters, digits, - and _")
         if (runs_dir / run / "recipe.toml").exists() and not resume:
             raise UsageError(
-                "this run already exists", where=runs_dir / run, hint="add --resume, or choose another --run name"
+                "this run already exists",
+                where=runs_dir / run,
+                hint="add --resume (in Python: resume=True), or choose another --run name",
             )
         link = runs_dir / run  # `latest`
         return runs_dir / (link.readlink() if link.is_symlink() else run)

@@ -23,7 +23,7 @@ from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.training_data import caveat, changes_text, open_data_of, trained_fingerprint
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import CONFIG_NAME, load_model, resume_command
-from pocket_resnet.model.card import Card
+from pocket_resnet.model.card import Card, epochs_text
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.plots.image_grids import as_shown
 from pocket_resnet.recipe.schema import Recipe
@@ -54,6 +54,17 @@ class FinishedRun:
     def name(self) -> str:
         """The folder's real name, also if it was opened by a link such as `runs/latest`."""
         return self.path.resolve().name
+
+    @property
+    def epochs_done(self) -> float | None:
+        """The number of epochs trained, as the result or, for runs of earlier versions, the last record has it."""
+        last_epoch: float | None = self.metrics[-1]["epoch"] if self.metrics else None
+        return last_epoch if self.result.epochs_done is None else self.result.epochs_done
+
+    @property
+    def epochs(self) -> str:
+        """`4 epochs`, or `2 of 4 epochs` if the run ended early."""
+        return epochs_text(self.result.epochs, self.epochs_done)
 
 
 Opener = Callable[[Recipe], Source]
@@ -177,8 +188,8 @@ def command(run: FinishedRun, *, released: bool = False) -> str:
 
 def _early_end(run: FinishedRun) -> list[str]:
     """`--max-steps` and the number of steps if a callback ended the run, otherwise nothing."""
-    max_steps, steps = run.recipe.max_steps, run.result.steps
-    lacks_epochs = bool(run.metrics) and run.metrics[-1]["epoch"] < run.recipe.epochs
+    max_steps, steps, done = run.recipe.max_steps, run.result.steps, run.epochs_done
+    lacks_epochs = done is not None and done < run.recipe.epochs
     return ["--max-steps", str(steps)] if lacks_epochs and (not max_steps or steps < max_steps) else []
 
 

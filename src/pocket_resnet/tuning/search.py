@@ -124,7 +124,11 @@ def _locked(settings: Settings) -> Iterator[None]:
         return
     exists = is_search(folder) or (folder / JOURNAL_NAME).exists()
     if exists and not resume:
-        raise UsageError("this search already exists", where=folder, hint="add --resume, or choose another --dir")
+        raise UsageError(
+            "this search already exists",
+            where=folder,
+            hint="add --resume (in Python: resume=True), or choose another --dir",
+        )
     with lock_folder(folder, hint="wait for it, or choose another --dir") as notice:
         if resume and not exists:
             _log.warning(f"nothing to resume in {folder}: starting a new search")

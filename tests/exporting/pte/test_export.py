@@ -75,7 +75,7 @@ def test_metadata(programs: dict[str, Exported]) -> None:
     metadata = {name: program.load_method(name).execute([]) for name in program.method_names - {"forward"}}
     assert metadata["class_names"] == [str(digit) for digit in range(10)]
     assert metadata["training_data"] == ["digits"]
-    assert metadata["license"] == ["not stated"]
+    assert metadata["license"] == ["unknown"]
     assert metadata["precision"] == ["int8"]
     forward = program.metadata("forward")
     assert forward.input_tensor_meta(0).sizes() == (1, 32, 32, 3)

@@ -87,7 +87,7 @@ def test_command(run: Run, digits_run: Path, tmp_path: Path) -> None:
     text = Path(exported["file"]).read_text(encoding="utf-8")
     assert len(text.encode()) == exported["num_bytes"]
     assert text.count("<img ") == 3
-    for statement in ("19,937, stored as int8", "validation images, measured in fp32", "not stated", "CC BY 4.0"):
+    for statement in ("19,937, stored as int8", "validation images, measured in fp32", "unknown", "CC BY 4.0"):
         assert statement in text
 
 

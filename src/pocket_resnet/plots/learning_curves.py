@@ -1,0 +1,99 @@
+"""Learning curves: loss, accuracy and learning rate against epochs."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pocket_resnet.plots.figures import SMALL, WIDTH_IN
+from pocket_resnet.plots.style import COLORS, LIMIT, PUBLISHED, shown, side_by_side, stack, style
+
+WIDE_IN = 11.0
+MOST_EPOCHS_WITH_MARKERS = 25
+
+Records = Sequence[dict[str, Any]]
+
+
+@style()
+def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False) -> Figure:
+    """Loss (nats), accuracy (%) and learning rate against epochs: training dashed, validation solid.
+
+    The charts are one below the other or, if `wide`, side by side. Vertical lines mark where the first run's images
+    become larger.
+    `runs` maps a label to the metrics.jsonl records of one or more runs of the same recipe. Several runs are drawn as
+    their mean with a band of ± one sample standard deviation.
+
+    Example:
+
+        records = [json.loads(line) for line in open("runs/latest/metrics.jsonl")]
+        plots.learning_curves({"fast": [records]})
+    """
+    drawn, charts = side_by_side(WIDE_IN, 3.6, 3) if wide else stack(WIDTH_IN, (2.5, 2.5, 1.6))
+    losses, accuracies, rates = charts
+    for index, curves in enumerate(runs.values()):
+        color = COLORS[index % len(COLORS)]
+        train = {"color": color, "linestyle": (0, (4, 2)), "linewidth": 1.4}
+        val = {"color": LIMIT if len(runs) == 1 else color, "linewidth": 2.2}
+        _draw_curve(losses, curves, "train_loss", train)
+        _draw_curve(losses, curves, "val_nll", val)
+        _draw_curve(accuracies, curves, "train_accuracy", train, scale=100)
+        _draw_curve(accuracies, curves, "val_accuracy", val, scale=100)
+        _draw_curve(rates, curves, "lr", train | {"linestyle": "-", "linewidth": 1.8})
+    for epoch, size in _size_changes(next(iter(runs.values()))[0] if runs else ()):
+        for axes in charts:
+            axes.axvline(epoch, color=PUBLISHED, linewidth=0.8, linestyle=":")
+        place: Any = ("data", "axes fraction")
+        text_style: dict[str, Any] = {"fontsize": SMALL, "va": "top", "color": PUBLISHED}
+        losses.annotate(f"{size} px", (epoch, 1), (3, -2), place, "offset points", **text_style)
+    for axes, name in zip(charts, ("loss (nats)", "accuracy (%)", "learning rate"), strict=True):
+        axes.set_ylabel(name)
+    rates.set_ylim(bottom=0)
+    rates.yaxis.set_major_locator(MaxNLocator(3))
+    for axes in charts if wide else [rates]:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    drawn.align_ylabels()
+    _draw_curves_key(drawn, list(runs))
+    return drawn
+
+
+def _size_changes(records: Records) -> list[tuple[float, int]]:
+    """(epoch, pixels) where the size of the training images changes; earlier versions did not record it."""
+    pairs = pairwise(record for record in records if "image_size" in record)
+    changes = [(left["epoch"] + 0.5, right["image_size"], left["image_size"]) for left, right in pairs]
+    return [(epoch, size) for epoch, size, before in changes if size != before]
+
+
+def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str, Any], scale: float = 1) -> None:
+    """The mean of the runs, at the epochs where all of them recorded the key."""
+    by_epoch = [{record["epoch"]: scale * record[key] for record in records if key in record} for records in curves]
+    epochs = sorted(set(by_epoch[0]).intersection(*by_epoch[1:]))
+    values = [[run[epoch] for run in by_epoch] for epoch in epochs]
+    mean = np.array([statistics.fmean(each) for each in values])
+    marker = "o" if len(epochs) <= MOST_EPOCHS_WITH_MARKERS else None
+    axes.plot(epochs, mean, marker=marker, markersize=4, clip_on=False, **style)
+    if len(curves) > 1:
+        spread = np.array([statistics.stdev(each) for each in values])
+        axes.fill_between(epochs, mean - spread, mean + spread, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _draw_curves_key(drawn: Figure, names: Sequence[str]) -> None:
+    lines = [Line2D([], [], color=COLORS[index % len(COLORS)], linewidth=2.2) for index in range(len(names))]
+    labels = [shown(name, 46) for name in names]
+    if len(names) == 1:
+        lines, labels = [], []
+    color, val_color = (COLORS[0], LIMIT) if len(names) == 1 else (PUBLISHED, PUBLISHED)
+    lines += [
+        Line2D([], [], color=val_color, linewidth=2.2),
+        Line2D([], [], color=color, linestyle=(0, (4, 2)), linewidth=1.4),
+    ]
+    labels += ["validation", "training, on augmented images"]
+    drawn.legend(
+        lines, labels, loc="outside upper left", frameon=False, fontsize=SMALL, ncols=2 if len(names) == 1 else 1
+    )

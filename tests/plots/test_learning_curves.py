@@ -1,0 +1,48 @@
+"""Learning curves draw the records of one run, or the mean of several."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from pocket_resnet import plots
+from pocket_resnet.plots.style import COLORS
+
+
+def records(seed: int, epochs: int = 4) -> list[dict[str, Any]]:
+    draws = random.Random(seed)
+    keys = ("train_loss", "val_nll", "train_accuracy", "val_accuracy", "lr")
+    records = [{"epoch": epoch + 1} | {key: draws.random() for key in keys} for epoch in range(epochs)]
+    del records[0]["val_nll"], records[0]["val_accuracy"]  # not every epoch is validated
+    return records
+
+
+def points(axes: Axes) -> list[tuple[list[float], list[float]]]:
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_one_run_s_curves_are_its_records(wide: bool) -> None:
+    run = records(0)
+    losses, accuracies, rates = plots.learning_curves({"a": [run]}, wide=wide).axes
+    assert points(losses)[0] == ([1, 2, 3, 4], [record["train_loss"] for record in run])
+    assert points(losses)[1] == ([2, 3, 4], [record["val_nll"] for record in run[1:]])
+    assert points(accuracies)[1][1] == pytest.approx([100 * record["val_accuracy"] for record in run[1:]])
+    assert points(rates) == [([1, 2, 3, 4], [record["lr"] for record in run])]
+    assert not losses.collections
+
+
+def test_several_runs_are_a_mean_and_a_band() -> None:
+    runs = [records(seed) for seed in range(3)]
+    drawn = plots.learning_curves({"a": runs, "b": [records(7, epochs=2)]})
+    losses = drawn.axes[0]
+    values = np.array([[record["train_loss"] for record in run] for run in runs])
+    assert points(losses)[0][1] == pytest.approx(values.mean(0))
+    band = losses.collections[0].get_paths()[0].vertices
+    for epoch, mean, spread in zip((1, 2, 3, 4), values.mean(0), values.std(0, ddof=1), strict=True):
+        heights = band[band[:, 0] == epoch][:, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((mean - spread, mean + spread))
+    assert [line.get_color() for line in losses.lines] == [COLORS[0]] * 2 + [COLORS[1]] * 2
+    assert [text.get_text() for text in drawn.legends[0].get_texts()][:2] == ["a", "b"]
