@@ -102,5 +102,10 @@ def test_it_is_reported_and_released(run: Path, tmp_path: Path) -> None:
 def test_released_models_are_read(folder: Path) -> None:
     model, card = load_model(folder)
     assert card.num_params == sum(parameter.numel() for parameter in model.parameters())
-    begun_from = {"pocket-50k": "pocket-50k-b-0/step-010345", "pocket-100k": "pocket-100k-b-0/step-009539"}
+    begun_from = {
+        "pocket-50k": "pocket-50k-b-0/step-010345",
+        "pocket-100k": "pocket-100k-b-0/step-009539",
+        "pocket-270k": "pocket-270k-0/step-009540",
+        "pocket-1m": "pocket-1m-0/step-010890",
+    }
     assert (card.format, card.init_from, len(card.class_names)) == (FORMAT, begun_from.get(folder.name), 10)

@@ -36,7 +36,7 @@ def test_longer_runs_never_get_less_regularisation(spec: NetworkSpec) -> None:
         [
             float(value)
             for key, value in dialled(spec, epochs).items()
-            if key.partition(".")[0] not in ("train_image_sizes", "optim")
+            if key.partition(".")[0] not in ("train_image_sizes", "optim") and key != "augment.distort_until"
         ]
         for epochs in (1, 5, 10, 20, 50, 100, 200, 1000, 5000)
     ]
@@ -51,6 +51,10 @@ def test_small_networks_get_less_regularisation() -> None:
     assert strength(SMALL, 40) == pytest.approx(40 * (num_params(SMALL) / FULL_SIZE_PARAMS) ** 0.5)
     assert dialled(LARGE, 40)["augment.trivial_augment"]
     assert not dialled(SMALL, 40)["augment.trivial_augment"]
+
+
+def test_runs_that_distort_end_undistorted() -> None:
+    assert [dialled(LARGE, epochs)["augment.distort_until"] for epochs in (20, 24, 200)] == [1.0, 0.9, 0.9]
 
 
 def test_rates_follow_the_shape() -> None:

@@ -2,7 +2,8 @@
 
 A network needs no regularisation in a short run, and a small network needs less of it than a large one. Both are
 combined in one number, `strength`: the epochs scaled by the size of the network. The thresholds are a first guess
-from published recipes; only that ten epochs are too short for cutout is measured (docs/log.md).
+from published recipes. Measured is only that ten epochs are too short for cutout, and that small networks gain from
+an undistorted end (docs/log.md).
 """
 
 import math
@@ -19,6 +20,7 @@ from pocket_resnet.recipe.schema import Recipe, parse_count
 FULL_SIZE_PARAMS = 2_000_000  # smaller networks need less regularisation
 POOLED_SCALE = 8.0  # learning-rate factor for networks that pool before each stage; too high for others (docs/log.md)
 DISTORT_FROM = 24  # strength from which TrivialAugment and random erasing are used
+DISTORT_UNTIL = 0.9  # share of such a run that distorts; an undistorted end helps small networks (docs/log.md)
 MIX_FROM = 100  # strength from which mixup, CutMix, EMA and warm-up are used
 EMA_WINDOW = 0.04  # share of such a run that the averaged weights cover; published recipes use 3 to 4%
 FINE_TUNING_LR, FINE_TUNING_MUON_LR = 0.05, 0.02  # a quarter of those of `best` (docs/log.md)
@@ -118,6 +120,7 @@ def _dialled(recipe: Recipe) -> dict[str, Any]:
         "augment.random_erasing": 0.1 if long else 0.0,
         "augment.mixup": 0.2 if very_long else 0.0,
         "augment.cutmix": 1.0 if very_long else 0.0,
+        "augment.distort_until": DISTORT_UNTIL if long else 1.0,
         "ema.window": EMA_WINDOW if very_long else 0.0,
         "schedule.warmup_epochs": 5.0 if very_long else 0.0,
         "train_image_sizes": growing_image_sizes(spec.image_size, recipe.epochs),
