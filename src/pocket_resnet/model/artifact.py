@@ -40,7 +40,8 @@ FILES = {  # the files of a model directory except SHA256SUMS, and their maximum
 }
 
 
-NOT_PACKAGED = ("cpu94", "pocket-50k", "pocket-270k", "pocket-1m", "pocket-5m")  # released models that only a checkout has
+# Released models that only a checkout has.
+NOT_PACKAGED = ("cpu94", "pocket-50k", "pocket-270k", "pocket-1m", "pocket-5m")
 
 
 class NewerFormatError(ArtifactError):

@@ -53,7 +53,7 @@ def limits_reached(recipe: Recipe, spec: NetworkSpec) -> dict[str, str]:
     writes describes this network too, instead of one that is scaled up again.
     """
     budget = budget_of(recipe)
-    if recipe.pretrained.model is not None or not budget.limits() or budget.is_filled_by(spec):
+    if recipe.pretrained.model is not None or not budget.fits(spec) or budget.is_filled_by(spec):
         return {}
     params = num_params(spec)
     costs = {"budget": params, "max_macs": num_macs(spec), "max_bytes": FP32_BYTES * params}

@@ -105,8 +105,7 @@ class _Run:
         self.norm_indices_M = sample(steps.num_samples, recipe.norm_images, recipe.data_seed)
         plan = Plan(steps.per_epoch, steps.last, recipe.validate_every)
         self.state = RunState(folder.path, recipe, self.trainer, source.split("val"), plan)
-        self.restored = Restored()
-        self.seconds = 0.0  # spent in training steps
+        self.restored, self.seconds = Restored(), 0.0  # the seconds are those of training steps
         self.signals: list[int] = []  # caught by this process
 
     def train(self, *, fork: bool) -> Result:
@@ -132,7 +131,8 @@ class _Run:
             _log.warning(f"already at step {trainer.step}, past --max-steps {last_step}: nothing to train")
             state.plan = replace(state.plan, last_step=trainer.step)
         images_NCHW = self.source.split(self.recipe.data.train_on).images_NCHW
-        history = self.processes.on_writer(self.folder.begin, self.recipe, trainer.step, state.plan, images_NCHW)
+        begun = self.recipe, trainer.step, state.plan, images_NCHW, self.marks
+        history = self.processes.on_writer(self.folder.begin, *begun)
         state.records, state.unchanged_step = history.records, history.unchanged_step
 
     def _train_steps(self) -> None:

@@ -147,12 +147,14 @@ class RunFolder:
             hint = "choose another --run name, or leave init_from as it was"
             raise UsageError(what, where=self.path, hint=hint)
 
-    def begin(self, recipe: Recipe, step: int, plan: Plan, images_NCHW: Tensor) -> History:
+    def begin(self, recipe: Recipe, step: int, plan: Plan, images_NCHW: Tensor, marks: Collection[int] = ()) -> History:
         """Write the resolved recipe; returns the records of a run with that plan at that step.
 
-        Deletes result.json, which no longer matches the number of steps. Also writes the digests of the training
-        images; after step 0, it keeps the earlier digests, since a fork may train on other images.
+        Deletes result.json, which no longer matches the number of steps, and checkpoints that a process could not prune
+        before it was killed. Also writes the digests of the training images; after step 0, it keeps the earlier ones,
+        since a fork may train on other images.
         """
+        checkpoint.prune(self.checkpoints, recipe.checkpoint.keep, marks)
         trained_on = packed(digests(images_NCHW), *self._earlier_digests(recipe, resumed=step > 0))
         write_text(self.path / "recipe.toml", to_toml(recipe))
         write_bytes(self._digests, trained_on)
