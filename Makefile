@@ -6,7 +6,7 @@
 # make notebook        re-execute main.ipynb in place; it trains on CIFAR-10
 # make benchmark       compare speed on CIFAR-10 with the machine's fastest convolution and the original's step, about 6 minutes
 # make benchmark-full  the same with cpu94, about 45 minutes
-# make page            write the HTML page of a released model, exports/NAME-int8.html (make page MODEL=cpu94)
+# make page            write the HTML page of pocket-1m, exports/pocket-1m-int8.html (make page MODEL=cpu94: of another model)
 # make plots           create the tables and pictures of README.md and docs/report.md from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin
@@ -62,7 +62,7 @@ benchmark: setup-dev
 benchmark-full: setup-dev
 	$(BIN)/python -m tools.speed --recipes fast cpu94
 
-MODEL ?= pocket-5m
+MODEL ?= pocket-1m
 
 page: setup-dev
 	$(BIN)/pocket-resnet export $(MODEL) --format web

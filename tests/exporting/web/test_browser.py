@@ -206,7 +206,7 @@ def test_drawings_are_recognised(visit: OpenPage, tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(not REAL_DATA, reason="POCKET_RESNET_DATA is not set")
-@pytest.mark.parametrize(("name", "most"), [("cpu94", 8_000_000), ("pocket-5m", 10_000_000)])
+@pytest.mark.parametrize(("name", "most"), [("pocket-1m", 8_000_000), ("cpu94", 8_000_000), ("pocket-5m", 10_000_000)])
 def test_released_models(name: str, most: int, visit: OpenPage, tmp_path: Path) -> None:
     """At least 98% of 500 validation images get the model's class; -s shows the figures of docs/deploy.md."""
     torch.set_num_threads(1)
