@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pocket_resnet import device
-from pocket_resnet.device import Hardware, choose, explained_memory, machine, num_cores
+from pocket_resnet.device import Hardware, choose, machine, memory_errors, num_cores
 from pocket_resnet.errors import EnvironmentFault, UsageError
 
 CPU = torch.device("cpu")
@@ -102,8 +102,8 @@ def test_freed_memory_is_kept() -> None:
 
 
 def test_out_of_memory_becomes_an_error() -> None:
-    with pytest.raises(EnvironmentFault, match="out of memory") as raised, explained_memory():
+    with pytest.raises(EnvironmentFault, match="out of memory") as raised, memory_errors():
         torch.empty(2**55)
     assert "--batch-size" in str(raised.value)
-    with pytest.raises(RuntimeError, match="shapes cannot"), explained_memory():
+    with pytest.raises(RuntimeError, match="shapes cannot"), memory_errors():
         torch.ones(2, 3) @ torch.ones(2, 3)

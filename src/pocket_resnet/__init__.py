@@ -73,9 +73,11 @@ def train(
 ) -> "Result":
     """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
-    `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` is as in `open_data`. `resume`
-    continues an interrupted run; `fork` does so even if recipe or data changed. See docs/callbacks.md for the others.
-    Raises UsageError, DataError, NonFiniteError for a NaN or infinite loss, and Stopped after a signal and a save.
+    `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` and `data_dir` are as in
+    `open_data`. `run` is the folder's NAME (default: RECIPE-DATA-seedN). `resume` continues an interrupted run; `fork`
+    does so even if recipe or data changed. docs/callbacks.md explains `callbacks`; `progress=False` hides the bar.
+    Raises UsageError, DataError, ArtifactError for a damaged checkpoint or model, EnvironmentFault if memory, disk or
+    another process fails, NonFiniteError for a NaN or infinite loss, and Stopped after a signal and a save.
 
     Example:
 
@@ -141,7 +143,6 @@ def load(path: str | Path, device: str = "auto") -> "Classifier":
     """Load the classifier from a model directory or a finished run's folder, or by a released model's name.
 
     `hf://user/name` or `hf://user/name@revision` downloads it from the Hugging Face hub, verifies and keeps it.
-
     Its `predict` takes one or more image files, bytes or arrays and returns the most probable classes. `model` is the
     torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]. `card` has the classes, size and accuracy.
     `device` is "cpu", "cuda", "mps", or "auto": a CUDA GPU if there is one, otherwise the CPU.
@@ -221,8 +222,7 @@ def open_data(data: str | Path, *, data_dir: str | Path | None = None) -> "Sourc
     `split("train")`, "val" or "test" returns images, uint8 [N, 3, H, W] on the CPU, and labels, int64 [N], which are
     indices of `class_names`. Published data sets are downloaded into `data_dir` (default: the user's cache folder) and
     verified. Text with a slash is a folder (`"./digits"`).
-    Raises UsageError for an unknown name, DataError if data are missing or damaged, EnvironmentFault if the download
-    fails.
+    Raises UsageError for an unknown name, DataError for missing or damaged data, EnvironmentFault if a download fails.
 
     Example:
 

@@ -125,7 +125,7 @@ def _cpu_features() -> set[str]:
 
 
 @contextmanager
-def explained_memory() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
     """Within this context, running out of memory raises EnvironmentFault."""
     try:
         yield

@@ -215,7 +215,7 @@ def test_no_mixing(images_NCHW: Tensor) -> None:
     labels_N = ALL % 3
     mixed, targets = mix(augmenter(), to_float(images_NCHW), labels_N, step=5)
     assert torch.equal(mixed, to_float(images_NCHW))
-    assert targets.share == 1
+    assert targets.label_weight == 1
     assert torch.equal(targets.labels_B, labels_N)
 
 
@@ -224,10 +224,10 @@ def test_mixup_shares(images_NCHW: Tensor) -> None:
     shares = []
     for step in range(200):
         mixed, targets = mix(augment, x_NCHW, ALL, step)
-        expected = targets.share * x_NCHW + (1 - targets.share) * x_NCHW[targets.others_B]
+        expected = targets.label_weight * x_NCHW + (1 - targets.label_weight) * x_NCHW[targets.others_B]
         assert torch.allclose(mixed, expected, atol=1e-6)
         assert torch.equal(targets.others_B.sort().values, ALL)
-        shares.append(targets.share)
+        shares.append(targets.label_weight)
     assert np.mean(shares) == pytest.approx(0.5, abs=0.08)  # uniform for alpha 1
     assert np.std(shares) == pytest.approx(12**-0.5, abs=0.05)
 
@@ -241,8 +241,8 @@ def test_cutmix_shares(images_NCHW: Tensor) -> None:
         pasted_HW = (mixed != x_NCHW).any(0).any(0)
         expected = torch.where(pasted_HW, x_NCHW[targets.others_B], x_NCHW)
         assert torch.equal(mixed, expected)
-        assert targets.share == pytest.approx(1 - pasted_HW.double().mean().item(), abs=1e-9)
-        shares.append(targets.share)
+        assert targets.label_weight == pytest.approx(1 - pasted_HW.double().mean().item(), abs=1e-9)
+        shares.append(targets.label_weight)
     assert np.mean(shares) == pytest.approx(0.5, abs=0.1)
 
 
@@ -251,7 +251,7 @@ def test_mixing_is_a_function_of_seed_and_step(images_NCHW: Tensor) -> None:
     both = augmenter(mixup=0.3, cutmix=0.3)
     first, again = (mix(both, x_NCHW, ALL, 7) for _ in range(2))
     assert torch.equal(first[0], again[0])
-    assert first[1].share == again[1].share
+    assert first[1].label_weight == again[1].label_weight
     assert not torch.equal(first[0], mix(both, x_NCHW, ALL, 8)[0])
     assert not torch.equal(first[0], mix(augmenter(seed=1, mixup=0.3, cutmix=0.3), x_NCHW, ALL, 7)[0])
     kinds = {bool((mix(both, x_NCHW, ALL, step)[0][..., 0, 0] == x_NCHW[..., 0, 0]).all()) for step in range(20)}

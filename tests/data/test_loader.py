@@ -21,9 +21,9 @@ CPU = Hardware(torch.device("cpu"), "fp32", channels_last=True)
 def make_loader(make_recipe: Callable[..., Recipe], source: Source) -> Callable[..., Loader]:
     """make_loader(batch_size=4): of the 14 synthetic training images; pixels are blanked grey."""
 
-    def make(selects: bool = True, **changes: Any) -> Loader:
+    def make(use_selection: bool = True, **changes: Any) -> Loader:
         mean_C11 = torch.full((3, 1, 1), 0.5)
-        return Loader(source.split("train"), make_recipe(**changes), CPU, mean_C11, selects=selects)
+        return Loader(source.split("train"), make_recipe(**changes), CPU, mean_C11, use_selection=use_selection)
 
     return make
 
@@ -87,7 +87,7 @@ def test_number_of_trained_images(num_samples: int, batch_size: int, hard_fracti
 @given(hard_fraction=st.floats(0.05, 0.9), until=st.floats(0.01, 1), epochs=st.integers(1, 9))
 def test_steps_train_all_candidates_after_hard_until(hard_fraction: float, until: float, epochs: int) -> None:
     steps = steps_of(600, 20, hard_fraction, until, epochs)
-    shares = [steps.share(step) for step in range(steps.total)]
+    shares = [steps.trained_fraction(step) for step in range(steps.total)]
     num_chosen = round(until * steps.total)
     assert shares == [hard_fraction] * num_chosen + [1.0] * (steps.total - num_chosen)
     order_N = torch.arange(600)
@@ -144,7 +144,7 @@ def test_images_augmented_ahead_are_those_of_each_step(
         assert torch.equal(one.x_BCHW, same.x_BCHW), step
         assert torch.equal(one.targets.labels_B, same.targets.labels_B)
         assert torch.equal(one.targets.others_B, same.targets.others_B)
-        assert one.targets.share == same.targets.share
+        assert one.targets.label_weight == same.targets.label_weight
 
 
 def test_norms_are_measured_on_images_as_the_last_epoch_trained_them(make_loader: Callable[..., Loader]) -> None:
@@ -172,7 +172,7 @@ def test_loader_returns_all_candidates_after_hard_until(make_loader: Callable[..
     """14 images, of which a step looks at 10 or 4; the hard_fraction 80% are trained in the first half of the run."""
     changes: Any = {"hard_fraction": 0.8, "hard_until": 0.5, "batch_size": 8, "epochs": 2, "augment": {"mixup": 0.0}}
     assert [len(make_loader(**changes).indices(step)) for step in range(4)] == [8, 3, 10, 4]
-    assert [len(make_loader(selects=False, **changes).indices(step)) for step in range(4)] == [10, 4, 10, 4]
+    assert [len(make_loader(use_selection=False, **changes).indices(step)) for step in range(4)] == [10, 4, 10, 4]
 
 
 def test_a_teachers_views_repeat(make_loader: Callable[..., Loader]) -> None:
@@ -210,5 +210,5 @@ def test_after_distort_until_images_are_only_cropped_and_flipped(make_loader: Ca
         batch, same = both.batch(step), (always if step < 2 else never).batch(step)
         assert torch.equal(batch.x_BCHW, same.x_BCHW)
         assert (batch.targets.teacher_BK is not None) == (step < 2)
-        assert batch.targets.share == same.targets.share
+        assert batch.targets.label_weight == same.targets.label_weight
     assert asked == [0, 0]

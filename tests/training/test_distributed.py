@@ -19,9 +19,9 @@ from pocket_resnet.training.distributed import (
     ALONE,
     DataParallel,
     Processes,
-    explained_loss,
     is_writer,
-    joined,
+    process_group,
+    process_loss_errors,
 )
 
 
@@ -46,7 +46,7 @@ def test_a_single_process_does_not_communicate(
     for name in ("all_reduce", "all_gather_object", "broadcast_object_list", "init_process_group"):
         monkeypatch.setattr(distributed.dist, name, lambda *_: pytest.fail("nobody is there"))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined(torch.device("cpu")) as processes:
+    with process_group(torch.device("cpu")) as processes:
         assert processes.on_writer(lambda: "x") == "x"
         assert processes.gather([1, 2]) == [1, 2]
         processes.refuse_other_data("one")
@@ -66,7 +66,7 @@ def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.C
     """On rank 0's value, a list gathered from all, the gradient of a batch, and a sum."""
 
     def work(rank: int) -> None:
-        with joined(torch.device("cpu")) as processes:
+        with process_group(torch.device("cpu")) as processes:
             assert (processes.rank, processes.world_size, processes.local_rank) == (rank, 3, rank)
             assert processes.on_writer(lambda: f"of {rank}") == "of 0"
             assert processes.gather(list("abcdefg")[processes.rows]) == list("abcdefg")
@@ -90,7 +90,7 @@ def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.C
 @pytest.mark.threat(68)
 def test_other_data_on_another_machine_are_refused(start_ranks: Any) -> None:
     def work(rank: int) -> None:
-        with joined(torch.device("cpu")) as processes:
+        with process_group(torch.device("cpu")) as processes:
             if rank == 0:
                 processes.refuse_other_data("one")
             else:
@@ -121,11 +121,11 @@ def test_the_writer(rank: str | None, writes: bool, monkeypatch: pytest.MonkeyPa
 
 
 def test_only_broken_connections_are_explained() -> None:
-    with pytest.raises(EnvironmentFault, match="another process of this run has ended"), explained_loss():
+    with pytest.raises(EnvironmentFault, match="another process of this run has ended"), process_loss_errors():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
-    with pytest.raises(EnvironmentFault, match="another process of this run does not answer"), explained_loss():
+    with pytest.raises(EnvironmentFault, match="another process of this run does not answer"), process_loss_errors():
         raise RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1000ms for recv operation")
-    with pytest.raises(RuntimeError, match="out of memory"), explained_loss():
+    with pytest.raises(RuntimeError, match="out of memory"), process_loss_errors():
         raise RuntimeError("out of memory")
 
 
@@ -134,7 +134,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
         pytest.raises(UsageError, match="local rank 1 has no GPU of its own\n  start at most 1 here"),
-        joined(torch.device("cuda")),
+        process_group(torch.device("cuda")),
     ):
         pytest.fail("joined")
 
@@ -155,6 +155,6 @@ def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.Monk
             raise UsageError("nobody came")
 
     monkeypatch.setattr(distributed.dist, "init_process_group", meeting)
-    with contextlib.suppress(UsageError), joined(torch.device("cuda")) as processes:
+    with contextlib.suppress(UsageError), process_group(torch.device("cuda")) as processes:
         assert (processes.rank, chosen) == (1, [0, 1])
     assert chosen == [0, 1, 0]

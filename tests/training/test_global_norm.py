@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.training import global_norm
-from pocket_resnet.training.distributed import joined
+from pocket_resnet.training.distributed import process_group
 from pocket_resnet.training.global_norm import GlobalBatchNorm2d, with_global_norms
 
 NUM_CHANNELS = 5
@@ -50,7 +50,7 @@ def test_matches_batch_norm_of_the_whole_batch(
     x_BCHW, slope_BCHW = batch(mean, deviation)
 
     def work(rank: int) -> None:
-        with joined(torch.device("cpu")) as processes:
+        with process_group(torch.device("cpu")) as processes:
             share = (x_BCHW[processes.rows], slope_BCHW[processes.rows])
             save_file(trained(GlobalBatchNorm2d(NUM_CHANNELS, momentum=0.3), *share), tmp_path / str(rank))
 

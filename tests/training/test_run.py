@@ -271,7 +271,7 @@ def test_more_processes_than_images_in_a_step_are_refused(
         def on_writer(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             return work(*args, **kwargs)
 
-    monkeypatch.setattr(run, "joined", lambda _: contextlib.nullcontext(Seven(0, 7)))
+    monkeypatch.setattr(run, "process_group", lambda _: contextlib.nullcontext(Seven(0, 7)))
     with pytest.raises(
         UsageError, match="a step of 6 images is too small for 7 processes\n  start at most 6 processes, or"
     ):

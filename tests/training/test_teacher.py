@@ -75,10 +75,10 @@ def test_mixed_images_have_mixed_predictions(make_loader: Callable[..., Loader])
     unmixed = make_loader(augment={"mixup": 0}).batch(0).targets
     assert targets.teacher_BK is not None
     assert unmixed.teacher_BK is not None
-    assert 0 < targets.share < 1
-    left_BK = targets.teacher_BK - targets.share * unmixed.teacher_BK
-    torch.testing.assert_close(left_BK.sum(1), torch.full((8,), 1 - targets.share))
-    rows = unmixed.teacher_BK * (1 - targets.share)
+    assert 0 < targets.label_weight < 1
+    left_BK = targets.teacher_BK - targets.label_weight * unmixed.teacher_BK
+    torch.testing.assert_close(left_BK.sum(1), torch.full((8,), 1 - targets.label_weight))
+    rows = unmixed.teacher_BK * (1 - targets.label_weight)
     distance_BB = torch.cdist(left_BK, rows)
     assert distance_BB.min(1).values.max() < 1e-6  # each is the rest plus another image's prediction
     assert len(set(distance_BB.argmin(1).tolist())) > 1

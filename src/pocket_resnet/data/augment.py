@@ -5,7 +5,8 @@ is therefore augmented the same way in any process, batch or order, and a resume
 mining skips samples, so its alternating flips follow how often each sample was trained instead of the epoch, and both
 orientations are trained equally often.
 
-Shapes: N samples, B images per batch, C channels, H x W pixels. Images are uint8 until `to_float`.
+Shapes: N samples, B images per batch, M images that a batch needs, C channels, H x W pixels. Images are uint8 until
+`to_float`.
 """
 
 import random
@@ -26,15 +27,16 @@ ERASED_RATIO = (0.3, 3.3)
 
 @dataclass(frozen=True)
 class Targets:
-    """Training targets of a batch: weight `share` on class `labels_B`, and the rest on `others_B`.
-
-    `teacher_BK` are the teacher's probabilities, if there is a teacher.
-    """
+    """Training targets of a batch."""
 
     labels_B: Tensor
+    """Class of each image, int64."""
     others_B: Tensor
-    share: float
+    """Class of the image that is mixed into it, int64; its own class without mixing."""
+    label_weight: float
+    """Weight of `labels_B`, 0 to 1; `others_B` have the rest."""
     teacher_BK: Tensor | None = None
+    """The teacher's probabilities at the recipe's temperature, float; None without a teacher."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,19 @@ class EpochDraws:
     """The random choices of one epoch, a row per sample of the training set."""
 
     shift_N2: Tensor
+    """Row and column of the crop, int64 from 0 to 2 x crop_px."""
     flip_N: Tensor
+    """Whether to mirror, bool."""
     operation_N: Tensor
+    """TrivialAugment's operation, int64."""
     strength_N: Tensor
+    """Its strength, int64."""
     sign_N: Tensor
+    """Its direction, -1 or 1."""
     centre_N2: Tensor
+    """Row and column of cutout's centre, 0 to 1."""
     erase_N5: Tensor
+    """Random erasing, 0 to 1: whether, area, ratio, row, column."""
 
 
 class Augmenter:
@@ -123,25 +132,25 @@ class Augmenter:
         return torch.randperm(num_images, generator=generator(self.seed, "partner", step))
 
     def mix(
-        self, x_NCHW: Tensor, labels_N: Tensor, partner_B: Tensor | None, step: int, teacher_NK: Tensor | None = None
+        self, x_MCHW: Tensor, labels_M: Tensor, partner_B: Tensor | None, step: int, teacher_MK: Tensor | None = None
     ) -> tuple[Tensor, Targets]:
-        """Mix each of the first B float images with its partner among the N, by mixup or CutMix.
+        """Mix each of the first B float images with its partner among the M, by mixup or CutMix.
 
-        A teacher's probabilities are mixed by the same share.
+        A teacher's probabilities are mixed by the same share. Returns images, float [B, C, H, W], and their targets.
         """
         if partner_B is None:
-            return x_NCHW, Targets(labels_N, labels_N, 1.0, teacher_NK)
+            return x_MCHW, Targets(labels_M, labels_M, 1.0, teacher_MK)
         alphas = {"mixup": self.recipe.mixup, "cutmix": self.recipe.cutmix}
         draws = random.Random(derive(self.seed, "mix", step))
         kind = draws.choice([kind for kind, alpha in alphas.items() if alpha])
         share = draws.betavariate(alphas[kind], alphas[kind])
-        B, partner_B = len(partner_B), sent(partner_B, x_NCHW.device)
+        B, partner_B = len(partner_B), sent(partner_B, x_MCHW.device)
         if kind == "mixup":
-            mixed_BCHW = x_NCHW[:B] * share + x_NCHW[partner_B] * (1 - share)
+            mixed_BCHW = x_MCHW[:B] * share + x_MCHW[partner_B] * (1 - share)
         else:
-            mixed_BCHW, share = _cut_and_paste(x_NCHW[:B], x_NCHW[partner_B], share, draws)
-        teacher_BK = None if teacher_NK is None else teacher_NK[:B] * share + teacher_NK[partner_B] * (1 - share)
-        return mixed_BCHW, Targets(labels_N[:B], labels_N[partner_B], share, teacher_BK)
+            mixed_BCHW, share = _cut_and_paste(x_MCHW[:B], x_MCHW[partner_B], share, draws)
+        teacher_BK = None if teacher_MK is None else teacher_MK[:B] * share + teacher_MK[partner_B] * (1 - share)
+        return mixed_BCHW, Targets(labels_M[:B], labels_M[partner_B], share, teacher_BK)
 
 
 def crop_and_flip(images_BCHW: Tensor, shift_B2: Tensor, flip_B: Tensor, reach: int, fill: str) -> Tensor:

@@ -97,7 +97,7 @@ class Steps:
         start = step % self.per_epoch * self.num_candidates
         return order_N[start : start + self.num_candidates]
 
-    def share(self, step: int) -> float:
+    def trained_fraction(self, step: int) -> float:
         """The share of its candidates that the step trains: `hard_fraction`, and 1 from `hard_until` on."""
         return self.recipe.hard_fraction if step < round(self.recipe.hard_until * self.total) else 1.0
 
@@ -105,7 +105,7 @@ class Steps:
         """The number of images that the step trains: at least two if there are two, for batch norm."""
         num_left = self.num_samples - step % self.per_epoch * self.num_candidates
         count = min(self.num_candidates, num_left)
-        return max(min(2, count), round(count * self.share(step)))
+        return max(min(2, count), round(count * self.trained_fraction(step)))
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,19 @@ class Loader:
         mean_C11: Tensor,
         teacher_logits: TeacherLogits | None = None,
         *,
-        selects: bool = True,
+        use_selection: bool = True,
         rows: slice = EVERY_ROW,
     ) -> None:
         """`mean_C11` is the colour of blanked pixels, 0..1.
 
-        `selects` is False if no losses are known, as after a run: a step then trains all of its candidates.
+        `use_selection` is False if no losses are known, as after a run: a step then trains all of its candidates.
         `rows` are the rows of each batch that this process trains.
         """
         self.recipe, self.hardware, self.teacher_logits, self.rows = recipe, hardware, teacher_logits, rows
         self.images_NCHW = split.images_NCHW.to(hardware.device)
         self.labels_N = split.labels_N.to(hardware.device)
         self.steps = Steps(len(split), recipe)
-        self.selection = Selection(len(split), hardware.device) if selects and recipe.hard_fraction < 1 else None
+        self.selection = Selection(len(split), hardware.device) if use_selection and recipe.hard_fraction < 1 else None
         fill_C = (mean_C11.flatten() * 255).round().to(hardware.device, torch.uint8)
         settings = (recipe.augment, recipe.augment.undistorted())
         self._augmenters = [Augmenter(each, len(split), recipe.data_seed, fill_C) for each in settings]

@@ -1,4 +1,4 @@
-"""The dial: chooses the most accurate network for a budget and a number of epochs."""
+"""Chooses the network for a budget: its shape by the number of epochs, its widths by the budget."""
 
 import bisect
 import itertools

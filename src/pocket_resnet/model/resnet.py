@@ -51,6 +51,10 @@ class ResNet(nn.Module):
         self.act = activation(spec)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
+        """The logits, float [B, K], of images on the 0..1 scale, float [B, 3, H, W].
+
+        H and W may differ from `spec.image_size` if every halving leaves a pixel.
+        """
         x_BCHW = self.stages(self.stem(self.normalize(images_BCHW)))
         if self.spec.preactivation:
             x_BCHW = self.act(self.norm(x_BCHW))

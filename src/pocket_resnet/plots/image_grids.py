@@ -128,7 +128,7 @@ def mistakes(evaluation: Evaluation, images_NCHW: Tensor, count: int) -> list[Ce
 def as_shown(x_BCHW: Tensor, targets: Targets, class_names: Sequence[str]) -> tuple[Tensor, list[str]]:
     """A training batch as uint8 [B, H, W, 3] with its labels, which have two lines if two images are mixed."""
     pixels_BHWC = (x_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
-    share, labels = targets.share, []
+    share, labels = targets.label_weight, []
     for one, other in zip(targets.labels_B.tolist(), targets.others_B.tolist(), strict=True):
         both = f"{class_names[one]} {share:.0%}\n{class_names[other]} {1 - share:.0%}"
         labels.append(class_names[one] if share == 1 or one == other else both)

@@ -1,4 +1,4 @@
-"""The dial: the network and the settings that follow from a recipe's budget and number of epochs.
+"""The dial: derives the network and the settings that a recipe leaves open from its budget and number of epochs.
 
 A network needs no regularisation in a short run, and a small network needs less of it than a large one. Both are
 combined in one number, `strength`: the epochs scaled by the size of the network. The thresholds are a first guess

@@ -60,7 +60,7 @@ def _to_spec(values: Any) -> Any:
 
 
 class Recipe(Section):
-    """One training run."""
+    """All settings of one training run; frozen. `recipe.toml.load_recipe` reads one, `override` changes a copy."""
 
     name: str = "original"
     """Name of the recipe; part of the default run folder and of the model card."""

@@ -98,7 +98,7 @@ class Processes(Launch):
             print_line(f"rank 0 of {self.world_size}, on {host}, writes {path}")
 
     @contextlib.contextmanager
-    def undoing(self, model: nn.Module) -> Iterator[None]:
+    def restoring_norms(self, model: nn.Module) -> Iterator[None]:
         """Inside the block, a step that fails because a process is lost leaves batch norm's statistics unchanged."""
         kept = [buffer.clone() for buffer in model.buffers()] if self.world_size > 1 else []
         try:
@@ -174,7 +174,7 @@ def only_rank_0_logs() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def process_group(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, connected inside the block; without torchrun, only this process.
 
     Raises UsageError if torchrun's variables are invalid or there are more processes than GPUs, EnvironmentFault if a
@@ -184,7 +184,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if started.world_size == 1:
         yield ALONE
         return
-    with _own_gpu(started.local_rank, device), explained_loss():
+    with _own_gpu(started.local_rank, device), process_loss_errors():
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=meet(started),
@@ -220,7 +220,7 @@ class LostProcess(EnvironmentFault):
 
 
 @contextlib.contextmanager
-def explained_loss() -> Iterator[None]:
+def process_loss_errors() -> Iterator[None]:
     """Turn errors from a connection that another process broke into LostProcess inside the block."""
     try:
         yield

@@ -22,22 +22,39 @@ class Result:
     """The result of a finished run; `runs/NAME/result.json` has the same fields."""
 
     accuracy: float
+    """Share of validation images classified correctly: single view, last epoch."""
     interval: tuple[float, float]
+    """Its 95% Wilson interval."""
     num_params: int
+    """Weights and biases, trainable or frozen."""
     num_macs: int
+    """Multiply-adds for one image at full size."""
     epochs: int
+    """Planned epochs."""
     steps: int
+    """Optimizer steps done."""
     images_seen: int
+    """Training images over all steps."""
     train_flops: int
+    """Floating-point operations of all forward and backward passes."""
     seconds: float
+    """Time in training steps, also before a resume."""
     seconds_total: float
+    """Total time, including reading data, validation and saving."""
     images_per_s: float
+    """`images_seen` / `seconds`."""
     seed: int
+    """Seed of weights and dropout, and of order and augmentation unless the recipe has another for them."""
     recipe: str
+    """The recipe's name."""
     data: str
+    """The data set's name, or the folder's path."""
     train_on: str
+    """train, or trainval if the validation images were trained on too."""
     machine: str
+    """Processor or GPU, threads, precision and version of torch."""
     model: str
+    """Path of the model directory."""
     caveat: str | None = None
     """Why the accuracy is not, or may not be, measured on unseen images; otherwise None."""
     epochs_done: float | None = None

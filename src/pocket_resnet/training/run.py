@@ -11,7 +11,7 @@ from pathlib import Path
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Source
-from pocket_resnet.device import Hardware, choose, explained_memory
+from pocket_resnet.device import Hardware, choose, memory_errors
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.inference.evaluation import Evaluation
@@ -21,7 +21,13 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState, refuse_classes
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.distributed import LostProcess, Processes, explained_loss, joined, only_rank_0_logs
+from pocket_resnet.training.distributed import (
+    LostProcess,
+    Processes,
+    only_rank_0_logs,
+    process_group,
+    process_loss_errors,
+)
 from pocket_resnet.training.metrics import Plan
 from pocket_resnet.training.precise_bn import remeasured
 from pocket_resnet.training.prepare import computed_on, fit_to_data, new_trainer, sample
@@ -68,7 +74,7 @@ def train(
     num_images = len(source.split(recipe.data.train_on))
     recipe = fit_to_data(recipe, source, num_images)
     steps = Steps(num_images, recipe)
-    with joined(hardware.device) as processes:
+    with process_group(hardware.device) as processes:
         processes.check(recipe, steps, source.fingerprint)
         folder = RunFolder(processes.on_writer(choose_folder, runs_dir, recipe, source, run, resume or fork))
         processes.announce_writer(folder.path)
@@ -165,7 +171,7 @@ class _Run:
     def _explained_failure(self) -> Iterator[None]:
         """Inside the block, errors name the last good checkpoint. If another process is lost, saves the state first."""
         try:
-            with explained_loss(), explained_memory(), self.processes.undoing(self.trainer.model):
+            with process_loss_errors(), memory_errors(), self.processes.restoring_norms(self.trainer.model):
                 yield
         except NonFiniteError as error:
             hint = f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1"
@@ -197,7 +203,7 @@ class _Run:
         self._complete()
 
     def _complete(self) -> None:
-        """If no step is left to train, complete the last record, as far as it can still be computed."""
+        """Validate after the last step if that is not done, as after `max_steps`; do nothing if steps are left."""
         recorded = self.state.recorded()
         can_be = recorded is not None or self.trainer.epoch_totals().num_images > 0
         if self.trainer.step == self.state.plan.last_step and can_be and "val_nll" not in (recorded or {}):
@@ -220,7 +226,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _as_released(self) -> Iterator[None]:
-        """Inside the block, the network is as saved now: averaged weights, recomputed batch-norm statistics."""
+        """Inside the block, the network has the weights it is saved with: averaged, batch norm re-measured."""
         trainer = self.trainer
         last = max(0, trainer.step - 1)
         batches = () if trainer.steps.is_frozen(last) else trainer.loader.norm_batches(self.norm_indices_M, last)

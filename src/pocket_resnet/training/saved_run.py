@@ -153,12 +153,12 @@ def last_epochs_first_batch(run: FinishedRun, count: int) -> tuple[Tensor, list[
     every image in every epoch. The label of a mixed image has two lines.
     """
     train = run.source.split(run.recipe.data.train_on)
-    loader = Loader(train, run.recipe, run.hardware, run.model.normalize.mean, selects=False)
+    loader = Loader(train, run.recipe, run.hardware, run.model.normalize.mean, use_selection=False)
     steps = loader.steps
     step = steps.epoch(run.result.steps - 1) * steps.per_epoch
     batch = loader.batch(step)
     pixels_BHWC, labels = as_shown(batch.x_BCHW, batch.targets, run.source.class_names)
-    return pixels_BHWC[:count], labels[:count], step, steps.share(step)
+    return pixels_BHWC[:count], labels[:count], step, steps.trained_fraction(step)
 
 
 def command(run: FinishedRun, *, released: bool = False) -> str:

@@ -86,8 +86,8 @@ class Trainer:
         with self.hardware.autocast():
             logits_BK = self.parallel.forward(batch.x_BCHW, len(batch))
         logits_BK = logits_BK.float()
-        share = len(batch.x_BCHW) / len(batch)  # 1 unless other processes have the rest of the batch
-        loss = share * self._loss(logits_BK, batch.targets)
+        own_fraction = len(batch.x_BCHW) / len(batch)  # 1 unless other processes have the rest of the batch
+        loss = own_fraction * self._loss(logits_BK, batch.targets)
         report = self.parallel.backward(loss, self._report(batch, loss.detach(), logits_BK.detach(), signals))
         loss, hits, self.num_signalled = report[:NUM_TOTALS].unbind()
         self._note_non_finite(loss)
@@ -249,7 +249,11 @@ def mixed_cross_entropy(
         return (class_weights_K[labels_B] * losses_B).mean()
 
     loss = loss_for(targets.labels_B)
-    return loss if targets.share == 1 else targets.share * loss + (1 - targets.share) * loss_for(targets.others_B)
+    return (
+        loss
+        if targets.label_weight == 1
+        else targets.label_weight * loss + (1 - targets.label_weight) * loss_for(targets.others_B)
+    )
 
 
 def first_non_finite(tensors: dict[str, Tensor]) -> str | None:

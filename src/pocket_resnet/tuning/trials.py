@@ -161,7 +161,7 @@ def measure_rung(result: Result, recipe: Recipe, image_size: int, context: Trial
     placed, hardware = context.hardware.place(model), context.hardware
     batches: Iterable[Tensor] = ()
     if image_size != recipe.model.image_size and recipe.norm_images:
-        loader = Loader(train_split, recipe, hardware, placed.normalize.mean, selects=False)
+        loader = Loader(train_split, recipe, hardware, placed.normalize.mean, use_selection=False)
         indices_M = sample(len(train_split), recipe.norm_images, recipe.data_seed)
         batches = loader.norm_batches(indices_M, result.steps - 1, image_size)
     with remeasured(placed, batches):
