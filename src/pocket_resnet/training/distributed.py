@@ -99,11 +99,12 @@ class Processes(Launch):
 
     @contextlib.contextmanager
     def restoring_norms(self, model: nn.Module) -> Iterator[None]:
-        """Inside the block, a step that fails because a process is lost leaves batch norm's statistics unchanged."""
+        """Inside the block, a lost process raises LostProcess, and batch norm's statistics stay as they were."""
         kept = [buffer.clone() for buffer in model.buffers()] if self.world_size > 1 else []
         try:
-            yield
-        except RuntimeError:
+            with process_loss_errors():
+                yield
+        except (RuntimeError, LostProcess):
             for buffer, value in zip(model.buffers() if kept else (), kept, strict=True):
                 buffer.copy_(value)
             raise

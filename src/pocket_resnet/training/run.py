@@ -21,13 +21,7 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState, refuse_classes
 from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.distributed import (
-    LostProcess,
-    Processes,
-    only_rank_0_logs,
-    process_group,
-    process_loss_errors,
-)
+from pocket_resnet.training.distributed import LostProcess, Processes, only_rank_0_logs, process_group
 from pocket_resnet.training.metrics import Plan
 from pocket_resnet.training.precise_bn import remeasured
 from pocket_resnet.training.prepare import computed_on, fit_to_data, new_trainer, sample
@@ -171,7 +165,7 @@ class _Run:
     def _explained_failure(self) -> Iterator[None]:
         """Inside the block, errors name the last good checkpoint. If another process is lost, saves the state first."""
         try:
-            with process_loss_errors(), memory_errors(), self.processes.restoring_norms(self.trainer.model):
+            with memory_errors(), self.processes.restoring_norms(self.trainer.model):
                 yield
         except NonFiniteError as error:
             hint = f"{self.folder.last_good()}; try a lower learning rate or --optim.clip-norm 1"
