@@ -53,7 +53,6 @@ CONVERTED: dict[str, tuple[Any, Any]] = {
     "grey fractions": (GREY / 255, GREY_RGB),
     "true and false": (GREY > 99, np.where(GREY_RGB > 99, 255, 0)),
     "alpha": (ALPHA, OVER_WHITE),
-    "channels first": (RGB.transpose(2, 0, 1), RGB),
     "tensor": (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
     "tensor of fractions": (torch.from_numpy(RGB).permute(2, 0, 1) / 255, RGB),
     "tensor with a gradient": ((torch.from_numpy(RGB).permute(2, 0, 1) / 255).requires_grad_(), RGB),
@@ -122,6 +121,7 @@ class Table:
 
 
 REFUSED: dict[str, Any] = {
+    "three grey images, or channels first": RGB.transpose(2, 0, 1),
     "fractions above 1": RGB * 1.0,
     "normalised": RGB / 128 - 1,
     "not a number": np.full((4, 4, 3), np.nan),

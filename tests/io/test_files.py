@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocket_resnet.errors import ArtifactError, EnvironmentFault
+from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.io import files
 from system_calls import refuse
 
@@ -201,3 +201,9 @@ def test_append_line(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "a\né\n"
     with pytest.raises(EnvironmentFault, match=r"none/lines: cannot write: No such file .* \(3 bytes needed\)"):
         files.append_line(tmp_path / "none" / "lines", "é")
+
+
+def test_what_is_not_a_path_is_refused() -> None:
+    """Such as a program's result in place of `result.model`."""
+    with pytest.raises(UsageError, match="dict is not a path"):
+        files.expanded({})  # type: ignore[arg-type]

@@ -46,3 +46,13 @@ def test_several_runs_are_a_mean_and_a_band() -> None:
         assert (heights.min(), heights.max()) == pytest.approx((mean - spread, mean + spread))
     assert [line.get_color() for line in losses.lines] == [COLORS[0]] * 2 + [COLORS[1]] * 2
     assert [text.get_text() for text in drawn.legends[0].get_texts()][:2] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [([6, 6, 8, 8], [2.5]), ([6, 8, 8, 8], [])])
+def test_changes_of_image_size_are_drawn_if_all_runs_share_them(sizes: list[int], expected: list[float]) -> None:
+    runs = [
+        [record | {"image_size": size} for record, size in zip(records(0), each, strict=True)]
+        for each in ([6, 6, 8, 8], sizes)
+    ]
+    losses = plots.learning_curves({"a": [runs[0]], "b": [runs[1]]}).axes[0]
+    assert [line.get_xdata()[0] for line in losses.lines if line.get_linestyle() == ":"] == expected

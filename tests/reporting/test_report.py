@@ -157,6 +157,7 @@ def test_an_early_end_is_stated(train_hostile: Trained) -> None:
     assert "1 of 2 epochs" in (folders[1] / "model" / "README.md").read_text()
     page = Reader(write_report(folders))
     assert [row[3] for row in page.tables["costs"][1:]] == ["2 epochs", "1 of 2 epochs"]
+    assert "ended after 1 of 2 epochs" in page.text
     del result["epochs_done"]
     (folders[1] / "result.json").write_text(json.dumps(result))
     assert "2 steps, 1 of 2 epochs, " in Reader(write_report(folders[1])).text

@@ -104,12 +104,15 @@ def _whole_numbers(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _channels_last(array: NDArray[np.uint8], *, first: bool) -> NDArray[np.uint8]:
-    """The array as [H, W] or [H, W, C]; `first` decides if both ends could be channels. Raises ImageError otherwise."""
+    """The array as [H, W] or [H, W, C]. Raises ImageError otherwise.
+
+    Only with `first` may channels come first: an array [3, H, W] could also be three grey images.
+    """
     if array.ndim == 2:
         return array
     if array.ndim == 3:
         at_start, at_end = (array.shape[axis] in _NUM_CHANNELS for axis in (0, 2))
-        if at_start and (first or not at_end):
+        if first and at_start:
             array, at_end = array.transpose(1, 2, 0), True
         if at_end:
             return array[..., 0] if array.shape[2] == 1 else np.ascontiguousarray(array)

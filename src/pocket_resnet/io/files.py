@@ -30,7 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with `~` replaced by the user's home; unchanged if there is no such user or home."""
+    """The path with `~` replaced by the user's home; unchanged if there is no such user or home.
+
+    Raises UsageError for anything else, such as a program's result in place of its path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{type(path).__name__} is not a path", hint="give a path, such as `result.model`")
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises without one)
 
 

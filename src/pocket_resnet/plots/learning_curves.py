@@ -45,7 +45,7 @@ def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False
         _draw_curve(accuracies, curves, "train_accuracy", train, scale=100)
         _draw_curve(accuracies, curves, "val_accuracy", val, scale=100)
         _draw_curve(rates, curves, "lr", train | {"linestyle": "-", "linewidth": 1.8})
-    for epoch, size in _size_changes(next(iter(runs.values()))[0] if runs else ()):
+    for epoch, size in _common_size_changes([records for curves in runs.values() for records in curves]):
         for axes in charts:
             axes.axvline(epoch, color=PUBLISHED, linewidth=0.8, linestyle=":")
         place: Any = ("data", "axes fraction")
@@ -61,6 +61,12 @@ def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False
     drawn.align_ylabels()
     _draw_curves_key(drawn, list(runs))
     return drawn
+
+
+def _common_size_changes(curves: Sequence[Records]) -> list[tuple[float, int]]:
+    """The changes of image size if all runs have the same; otherwise none."""
+    changes = [_size_changes(records) for records in curves]
+    return changes[0] if changes and all(each == changes[0] for each in changes) else []
 
 
 def _size_changes(records: Records) -> list[tuple[float, int]]:

@@ -101,6 +101,8 @@ def _grouped(rows: Sequence[Compared]) -> list[Group]:
 def _group(rows: list[Compared], first: FinishedRun) -> Group:
     label = rows[0].name + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
     changes = differences(first.recipe, rows[0].run.recipe)
+    if (run := rows[0].run).epochs_done is not None and run.epochs_done < run.result.epochs:
+        changes.append(f"ended after {run.epochs}")
     return Group(label, [row.run for row in rows], [each for each in changes if not each.startswith(SEEDS)])
 
 

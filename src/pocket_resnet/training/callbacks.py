@@ -152,7 +152,7 @@ class ProgressBar(Callback):
             f"{num_steps:,} steps on {machine(trainer.hardware)}"
         )
         if sizes := [size for size in dict.fromkeys(recipe.train_image_sizes) if size < recipe.model.image_size]:
-            small = " and ".join(str(size) for size in sizes)
+            small = " and ".join(filter(None, (", ".join(map(str, sizes[:-1])), str(sizes[-1]))))
             print_line(
                 f"images grow from {small} to {recipe.model.image_size} px: validation at full size is low until then"
             )

@@ -1,7 +1,7 @@
 """Prepares a run: adapts the recipe to the data, and builds the untrained network and its trainer."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,10 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
     if recipe.optim.lr == 0 or (recipe.optim.name == "muon" and recipe.optim.muon_lr == 0):
         _log.log(warning, "a learning rate of 0 does not change the weights")
     spec = network(recipe, len(source.class_names))
-    recipe = override(recipe, changes | {"model": asdict(spec)} | limits_reached(recipe, spec))
+    reached = limits_reached(recipe, spec)
+    if reached and recipe.explicit & {f"model.{field.name}" for field in fields(spec)}:
+        _log.log(notice, "the [model] keys that you set leave part of the budget unused")
+    recipe = override(recipe, changes | {"model": asdict(spec)} | reached)
     followed = follow(recipe)
     if followed:
         _log.log(notice, "the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
