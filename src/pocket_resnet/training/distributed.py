@@ -10,6 +10,7 @@ Shapes: B images of the whole batch, b of them here, C channels, H x W pixels, R
 import contextlib
 import logging
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -29,6 +30,10 @@ from pocket_resnet.model.blocks import Drop
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.global_norm import with_global_norms
 from pocket_resnet.training.torchrun import Launch, launch, meet
+
+# Gloo's threads need Python's lock to free the last exchange, and the group's destructor waits for them while it holds
+# that lock. Without a pause before the end, about one run in fifteen hung there.
+SETTLE_S = 0.2
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -196,6 +201,7 @@ def process_group(device: torch.device) -> Iterator[Processes]:
         try:
             yield Processes(**vars(started))
         finally:
+            time.sleep(SETTLE_S)
             dist.destroy_process_group()
 
 
