@@ -10,7 +10,6 @@ Shapes: B images of the whole batch, b of them here, C channels, H x W pixels, R
 import contextlib
 import logging
 import socket
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -30,10 +29,6 @@ from pocket_resnet.model.blocks import Drop
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.global_norm import with_global_norms
 from pocket_resnet.training.torchrun import Launch, launch, meet
-
-# Gloo's threads need Python's lock to free the last exchange, and the group's destructor waits for them while it holds
-# that lock. Without a pause before the end, about one run in fifteen hung there.
-SETTLE_S = 0.2
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -127,7 +122,7 @@ class DataParallel:
 
     def __init__(self, model: nn.Module, network: nn.Module, report_size: int, processes: Processes) -> None:
         """`network` is the model or its compiled form; the model's norms are replaced by global ones."""
-        self.network, self.world_size = network, processes.world_size
+        self.network, self.unshared, self.world_size = network, network, processes.world_size
         self.drops: list[Drop] = []  # modules that see only a share of the batch
         self.report_R = nn.Parameter(torch.zeros(report_size, device=next(model.parameters()).device))
         if self.world_size == 1:
@@ -140,6 +135,14 @@ class DataParallel:
         with_report.register_parameter("report_R", self.report_R)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch 2.13 renames it
             self.network = DistributedDataParallel(with_report, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def close(self) -> None:
+        """Free the exchange of gradients, which must not outlive the process group.
+
+        If it held the group's last reference, the group's destructor would wait for Gloo's threads while it holds
+        Python's lock, which they may need: about one run in fifteen would hang at its end.
+        """
+        self.network = self.unshared
 
     def forward(self, x_bCHW: Tensor, batch_size: int) -> Tensor:
         """The network's output for this process's share of a batch of that size."""
@@ -201,7 +204,6 @@ def process_group(device: torch.device) -> Iterator[Processes]:
         try:
             yield Processes(**vars(started))
         finally:
-            time.sleep(SETTLE_S)
             dist.destroy_process_group()
 
 

@@ -76,8 +76,7 @@ def train(
         with folder.locked(expected=resume or fork) if processes.is_writer else contextlib.nullcontext():
             if finished := processes.on_writer(folder.finished, recipe, source, steps.last, fork=fork):
                 return finished
-            new = _Run(recipe, source, hardware, processes, folder, callbacks, data_dir, started_s)
-            return new.train(fork=fork)
+            return _Run(recipe, source, hardware, processes, folder, callbacks, data_dir, started_s).train(fork=fork)
 
 
 class _Run:
@@ -110,8 +109,9 @@ class _Run:
 
     def train(self, *, fork: bool) -> Result:
         """Train from the newest checkpoint to the end, and write model and result."""
-        self._restore(fork=fork)
         with contextlib.ExitStack() as ends:
+            ends.callback(self.trainer.parallel.close)
+            self._restore(fork=fork)
             for callback in self.callbacks:
                 ends.callback(callback.on_end, self.state)
                 callback.on_start(self.state)
