@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from children import free_port
 from pocket_resnet.cli.main import main
@@ -110,28 +107,6 @@ def test_both_processes_have_the_same_weights(
     one, other = state_of(0), state_of(1)
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-@pytest.mark.threat(73)
-def test_the_gradients_exchange_is_freed_before_the_process_group(
-    command: Any, start_ranks: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise a process may hang at its end."""
-    made: list[weakref.ref[DistributedDataParallel]] = []
-    begin, end = DistributedDataParallel.__init__, dist.destroy_process_group
-
-    def note(exchange: DistributedDataParallel, *arguments: Any, **named: Any) -> None:
-        made.append(weakref.ref(exchange))
-        begin(exchange, *arguments, **named)
-
-    def check() -> None:
-        assert [exchange() for exchange in made] == [None]
-        end()
-
-    monkeypatch.setattr(DistributedDataParallel, "__init__", note)
-    monkeypatch.setattr(dist, "destroy_process_group", check)
-    arguments = command("two", epochs=1, max_steps=1)
-    assert [rank.wait() for rank in start_ranks(lambda _: main(arguments))] == [0, 0]
 
 
 def test_a_callback_of_rank_0_stops_both(

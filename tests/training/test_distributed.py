@@ -6,14 +6,20 @@ Shapes: N rows, K columns, R numbers of a report.
 import contextlib
 import itertools
 import socket
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pocket_resnet.errors import DataError, EnvironmentFault, UsageError
+from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import distributed
 from pocket_resnet.training.distributed import (
     ALONE,
@@ -23,6 +29,7 @@ from pocket_resnet.training.distributed import (
     process_group,
     process_loss_errors,
 )
+from pocket_resnet.training.run import train
 
 
 def test_shares_are_disjoint_and_whole() -> None:
@@ -82,6 +89,7 @@ def test_three_processes_agree(start_ranks: Any, tmp_path: Path, capfd: pytest.C
                 torch.testing.assert_close(summed_R, torch.tensor([3.0, 3 * factor]))
                 torch.testing.assert_close(network.weight.grad, factor * matrix_NK.mean(0, keepdim=True))
                 network.zero_grad()
+            parallel.close()
 
     assert [rank.wait() for rank in start_ranks(work, 3)] == [0, 0, 0]
     assert capfd.readouterr().err == f"rank 0 of 3, on {socket.gethostname()}, writes {tmp_path / 'r'}\n"
@@ -158,3 +166,31 @@ def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.Monk
     with contextlib.suppress(UsageError), process_group(torch.device("cuda")) as processes:
         assert (processes.rank, chosen) == (1, [0, 1])
     assert chosen == [0, 1, 0]
+
+
+@pytest.mark.threat(73)
+def test_the_gradients_exchange_is_freed_before_the_process_group(
+    make_recipe: Callable[..., Recipe],
+    tiny_spec: NetworkSpec,
+    synthetic: Any,  # noqa: ARG001
+    start_ranks: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Otherwise a process may hang at its end."""
+    made: list[weakref.ref[DistributedDataParallel]] = []
+    begin, end = DistributedDataParallel.__init__, dist.destroy_process_group
+
+    def note(exchange: DistributedDataParallel, *arguments: Any, **named: Any) -> None:
+        made.append(weakref.ref(exchange))
+        begin(exchange, *arguments, **named)
+
+    def check() -> None:
+        assert [exchange() for exchange in made] == [None]
+        end()
+
+    monkeypatch.setattr(DistributedDataParallel, "__init__", note)
+    monkeypatch.setattr(dist, "destroy_process_group", check)
+    recipe = make_recipe(model=tiny_spec, max_steps=1)
+    ranks = start_ranks(lambda _: train(recipe, runs_dir=tmp_path, run="r"))
+    assert [rank.wait() for rank in ranks] == [0, 0]
