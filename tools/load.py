@@ -1,6 +1,6 @@
 """Measures the server's requests per second and their latency, with and without its queue.
 
-    python -m tools.load exports/cpu94-int8.onnx
+    python -m tools.load exports/pocket-1m-int8.onnx
 
 Both servers run at the same time, and the load goes to one, then to the other, in rounds. Without the queue, each
 request decodes and classifies its picture by itself in FastAPI's pool of threads, as a plain program would.

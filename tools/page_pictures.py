@@ -1,6 +1,6 @@
 """Takes the pictures of an exported page that docs/deploy.md shows: light, dark, and on a phone.
 
-python -m tools.page_pictures exports/cpu94-int8.html
+python -m tools.page_pictures exports/pocket-1m-int8.html
 """
 
 import io

@@ -1,6 +1,6 @@
 """Measures the latency of one picture, in one thread, of a model in torch and of its exported files, which take turns.
 
-python -m tools.pte_latency cpu94 exports/cpu94-int8.onnx exports/cpu94-fp32.pte exports/cpu94-int8.pte
+python -m tools.pte_latency pocket-1m exports/pocket-1m-int8.onnx exports/pocket-1m-fp32.pte exports/pocket-1m-int8.pte
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
 """Turns a finished run into a model directory for release: fp16 weights, accuracy over 1, 2 and 6 views on the card.
 
-    pocket-resnet train cpu94 --data cifar10 --run cpu94
-    python -m tools.release runs/cpu94 models/cpu94
+    pocket-resnet train best --budget 500k --data cifar10 --run pocket-500k
+    python -m tools.release runs/pocket-500k models/pocket-500k
 
-The card's figures are measured with the fp16 weights. `pocket-resnet evaluate models/cpu94`, also with --views 2 or
---views 6, repeats them.
+The card's figures are measured with the fp16 weights. `pocket-resnet evaluate models/pocket-500k`, also with
+--views 2 or --views 6, repeats them.
 """
 
 import tempfile

@@ -104,7 +104,7 @@ def test_the_first_commands(
         code, _, error = run(*words[1:], *(SHORTER if words[1] == "train" else ()))
         assert code == 0, error
     card = load_card(Path("runs/latest"))
-    assert (card.class_names, card.pretrained, card.recipe) == (CLASSES, "cpu94", "finetune")
+    assert (card.class_names, card.pretrained, card.recipe) == (CLASSES, "pocket-1m", "finetune")
     rows = list(csv.DictReader(Path("predictions.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["image"] for row in rows] == sorted(str(path) for path in Path("new-pictures").glob("*/*.png"))
     assert {row["label"] for row in rows} <= set(CLASSES)

@@ -31,7 +31,7 @@ from pocket_resnet.model.artifact import load_model
 Run = Callable[..., tuple[int, str, str]]
 REAL_DATA = os.environ.get("POCKET_RESNET_DATA")  # before a fixture hides it
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy.md"
-RELEASED = ("cpu94", "pocket-5m")
+RELEASED = ("pocket-1m", "pocket-5m")
 
 
 def run_file(file: Path, images_BHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def test_licence(digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a released model, by its name or by its path from anywhere; not of one's own."""
     monkeypatch.chdir(ROOT)
-    found = [licence(Path(path)) for path in ("cpu94", "models/cpu94", ROOT / "models/cpu94")]
+    found = [licence(Path(path)) for path in ("pocket-1m", "models/pocket-1m", ROOT / "models/pocket-1m")]
     assert found == ["MIT"] * 3
     assert licence(digits_run) == "unknown"
 

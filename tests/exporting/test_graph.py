@@ -10,9 +10,10 @@ import onnx
 import pytest
 import torch
 from onnx import parser
+from onnxruntime import InferenceSession
 
 from pocket_resnet.data.image import fit
-from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing, with_short_names
+from pocket_resnet.exporting.graph import compact, network_graph, with_half_weights, with_preprocessing
 from pocket_resnet.exporting.session import Session
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
@@ -42,19 +43,41 @@ def test_every_kind_of_network_gives_its_logits(kind: dict[str, Any], tiny_spec:
     for batch_size in (1, 4, 9):
         logits_NK = Session(network).logits(images_NCHW.numpy(), batch_size)
         np.testing.assert_allclose(logits_NK, expected_NK, atol=1e-5)
+    np.testing.assert_array_equal(Session(compact(network)).logits(images_NCHW.numpy(), 9), logits_NK)
 
 
-def test_short_names_change_nothing_else(tiny_spec: NetworkSpec) -> None:
+def test_compact_shortens_inner_names(tiny_spec: NetworkSpec) -> None:
     network = network_graph(ResNet(replace(tiny_spec, squeeze_excite="block")))
-    short = with_short_names(network)
-    size = tiny_spec.image_size
-    images_NCHW = np.random.default_rng(0).random((3, 3, size, size), np.float32)
-    np.testing.assert_array_equal(Session(short).logits(images_NCHW, 3), Session(network).logits(images_NCHW, 3))
+    short = compact(network)
     assert [value.name for value in (*short.graph.input, *short.graph.output)] == ["pixels", "logits"]
     names = {name for node in short.graph.node for name in (node.name, *node.input, *node.output)}
     assert {name for name in names if len(name) > 3} == {"pixels", "logits"}
     before = {name for node in network.graph.node for name in (*node.input, *node.output)}
     assert len(names - {""}) == len(before - {""})
+
+
+def test_compact_removes_zero_points_of_0() -> None:
+    """Of weights; those of activations and others than 0 change the result."""
+    network = parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        quantised (float[batch, 2] pixels) => (float[batch, 2] logits)
+        <float scale = {0.5}, uint8 middle = {0}, int8[2] weight = {3, -4}, float[2] scales = {1.0, 2.0},
+        int8[2] zeros = {0, 0}, int8[2] offsets = {1, 2}>
+        {
+            levels = QuantizeLinear (pixels, scale, middle)
+            back = DequantizeLinear (levels, scale, middle)
+            factor = DequantizeLinear <axis = 0> (weight, scales, zeros)
+            summand = DequantizeLinear <axis = 0> (weight, scales, offsets)
+            product = Mul (back, factor)
+            logits = Add (product, summand)
+        }""")
+    small = compact(network)
+    assert [len(node.input) for node in small.graph.node] == [3, 3, 2, 3, 2, 2]
+    assert len(small.graph.initializer) == len(network.graph.initializer) - 1
+    inputs_NC = np.array([[0.6, -1], [2, 7]], np.float32)
+    expected_NC = [[0.5 * 3 + 2, 0 * -8 - 12], [2 * 3 + 2, 7 * -8 - 12]]
+    for each in (network, small):
+        [result_NC] = InferenceSession(each.SerializeToString()).run(None, {"pixels": inputs_NC})
+        np.testing.assert_allclose(result_NC, expected_NC)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def test_without_the_extra(
     format_: str, package: str, needed_by: str, extra: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == package else name)
-    code, out, err = run("export", "cpu94", "--format", format_, "--out", tmp_path / "out")
+    code, out, err = run("export", "pocket-1m", "--format", format_, "--out", tmp_path / "out")
     assert (code, out) == (5, "")
     hint = f"pip install 'pocket-resnet[{extra}]'"
     assert err == f"pocket-resnet: {needed_by} needs {package}, which is not installed\n  {hint}\n"

@@ -101,7 +101,7 @@ def test_a_run_folder_can_be_loaded(folder: Path, tmp_path: Path) -> None:
     ("folder", "name"),
     [
         ("/runs/r/model", "r"),
-        ("/models/cpu94", "cpu94"),
+        ("/models/pocket-1m", "pocket-1m"),
         ("/model", "model"),
         ("/runs/model/model", "model"),
         (f"/hub/ann/tiny/{'0a' * 20}", "tiny"),

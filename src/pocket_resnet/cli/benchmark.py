@@ -18,7 +18,7 @@ from pocket_resnet.io.progress import Bar
 class Benchmark:
     """Measure size, memory, latency and throughput of models on this machine, in torch and in onnxruntime.
 
-    pocket-resnet benchmark pocket-5m cpu94 --plot speed.png
+    pocket-resnet benchmark pocket-5m pocket-1m --plot speed.png
 
     pocket-resnet benchmark exports/pocket-5m-int8.onnx
 

@@ -136,7 +136,7 @@ def benchmark(
 
     Example:
 
-        measured = pocket_resnet.benchmark(["pocket-5m", "cpu94"], threads=[1])
+        measured = pocket_resnet.benchmark(["pocket-5m", "pocket-1m"], threads=[1])
         print({(each.model, each.runtime): each.latency.median_s for each in measured.timings})
     """
     threads = sorted({*threads} or {1, num_cores()})

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper, parser
+from onnx.helper import get_attribute_value
 
 from pocket_resnet.exporting.quiet import quiet
 from pocket_resnet.model.resnet import ResNet
@@ -19,6 +20,7 @@ from pocket_resnet.version import __version__
 OPSET = 20  # the first with Gelu and with Resize's antialias together
 IR_VERSION = 10
 MIN_FP16_VALUES = 1024  # smaller weights stay in fp32: the extra node would cost more than it saves
+_CONV_DEFAULTS = {"auto_pad": b"NOTSET", "group": 1, "strides": [1, 1], "dilations": [1, 1], "pads": [0, 0, 0, 0]}
 
 # Pillow's bicubic filter has a = -0.5 and uses no pixels beyond the border. The resize works on uint8: onnxruntime and
 # Pillow then both round between the horizontal and the vertical pass, and differ by at most one level in few pixels.
@@ -107,14 +109,19 @@ def with_half_weights(network: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def with_short_names(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with numbers for the names inside it; those of its inputs and outputs stay.
+def compact(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network in fewer bytes: numbers for inner names, no zero points of 0 at weights, no default attributes.
 
-    In an int8 file of 100,000 parameters, the long names would take two thirds of a byte per parameter.
+    In an int8 file of 100,000 parameters, these would take five sixths of a byte per parameter.
     """
     short = onnx.ModelProto()
     short.CopyFrom(network)
     graph = short.graph
+    _remove_zero_points(graph)
+    for node in graph.node:
+        given = [attribute for attribute in node.attribute if not _is_implied(node.op_type, attribute)]
+        del node.attribute[:]
+        node.attribute.extend(given)
     new_names = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}  # "" is an absent input
 
     def renamed(names: Iterable[str]) -> list[str]:
@@ -127,6 +134,27 @@ def with_short_names(network: onnx.ModelProto) -> onnx.ModelProto:
         [tensor.name] = renamed([tensor.name])
     del graph.value_info[:]
     return short
+
+
+def _remove_zero_points(graph: onnx.GraphProto) -> None:
+    """Of the weights and biases: they are 0, as without them. Quantised activations keep theirs."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants and len(node.input) == 3:
+            zero_point = constants[node.input[2]]
+            if not numpy_helper.to_array(zero_point).any():
+                del node.input[2]
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for name, tensor in constants.items() if name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _is_implied(operator: str, attribute: onnx.AttributeProto) -> bool:
+    """Whether a convolution computes the same without this attribute."""
+    if operator != "Conv":
+        return False
+    return attribute.name == "kernel_shape" or _CONV_DEFAULTS.get(attribute.name) == get_attribute_value(attribute)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -24,12 +24,12 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from pocket_resnet.exporting.exporter import MAX_FP32_HEAD
-from pocket_resnet.exporting.graph import with_short_names
+from pocket_resnet.exporting.graph import compact
 from pocket_resnet.exporting.quiet import quiet
 from pocket_resnet.exporting.session import Session, batches
 
 PERCENTILES = (99.999, 99.9999, 100.0)
-QUANTIZED = ("Conv", "MaxPool", "Gemm")
+QUANTIZED = ("Conv", "Relu", "MaxPool", "Gemm")
 MAX_FP32_WEIGHTS = 256  # of a convolution that stays in fp32
 _BATCH = 50
 
@@ -60,7 +60,7 @@ def quantized(
         prepared = load_model_with_shape_infer(path)
         all_ranges = _ranges(path, calibration_NCSS)
         candidates = [_quantize(prepared, ranges, reduce_range) for ranges in all_ranges]
-    return with_short_names(min(candidates, key=error))
+    return compact(min(candidates, key=error))
 
 
 def _ranges(path: Path, images_NCSS: NDArray[np.float32]) -> list[TensorsData]:

@@ -41,7 +41,7 @@ FILES = {  # the files of a model directory except SHA256SUMS, and their maximum
 
 
 # Released models that only a checkout has.
-NOT_PACKAGED = ("cpu94", "pocket-50k", "pocket-270k", "pocket-1m", "pocket-5m")
+NOT_PACKAGED = ("pocket-50k", "pocket-270k", "pocket-1m", "pocket-5m")
 
 
 class NewerFormatError(ArtifactError):

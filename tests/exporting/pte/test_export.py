@@ -28,7 +28,7 @@ runtime = pytest.importorskip("executorch.runtime", reason="executorch is not in
 Run = Callable[..., tuple[int, str, str]]
 REAL_DATA = os.environ.get("POCKET_RESNET_DATA")  # before a fixture hides it
 DEPLOY = Path(__file__).parents[3] / "docs" / "deploy.md"
-RELEASED = ("cpu94", "pocket-5m")
+RELEASED = ("pocket-1m", "pocket-5m")
 
 
 def outputs(file: Path, images_NSSC: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -189,13 +189,13 @@ def test_unsupported_browser(browser: Any, fp32_page: Exported, tmp_path: Path) 
 @pytest.mark.slow
 def test_drawings_are_recognised(visit: OpenPage, tmp_path: Path) -> None:
     """By a released network that was not trained on drawings."""
-    model, card = load_model(Path("cpu94"))
+    model, card = load_model(Path("pocket-1m"))
     network = with_preprocessing(network_graph(model), card.spec.image_size, {}).SerializeToString()
     digits = open_source("digits")
     digits.name = "other"
     samples = choose_samples(digits, digits.split("val"), card.class_names, 0)
-    path = tmp_path / "cpu94.html"
-    path.write_bytes(render(Page("cpu94", card.class_names, 32, {}, samples), network))
+    path = tmp_path / "pocket-1m.html"
+    path.write_bytes(render(Page("pocket-1m", card.class_names, 32, {}, samples), network))
     page = visit(path)
     for number, sample in enumerate(samples.pictures):
         page.view.click(f"#samples button >> nth={number}")
@@ -206,7 +206,7 @@ def test_drawings_are_recognised(visit: OpenPage, tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(not REAL_DATA, reason="POCKET_RESNET_DATA is not set")
-@pytest.mark.parametrize(("name", "most"), [("pocket-1m", 8_000_000), ("cpu94", 8_000_000), ("pocket-5m", 10_000_000)])
+@pytest.mark.parametrize(("name", "most"), [("pocket-1m", 8_000_000), ("pocket-5m", 10_000_000)])
 def test_released_models(name: str, most: int, visit: OpenPage, tmp_path: Path) -> None:
     """At least 98% of 500 validation images get the model's class; -s shows the figures of docs/deploy.md."""
     torch.set_num_threads(1)

@@ -2,9 +2,9 @@
 
 Activations are signed with a zero point; weights are signed with one scale per channel. Additions, activation
 functions, the first convolution and a small head stay in fp32. The range of an activation is the one with the smallest
-squared error of its values. For cpu94, the logits' error on other training images is then 0.030 (root mean square);
-with the whole range of the values, it is 0.040. XNNPACK adds products in 32 bits on every processor, so no sum
-saturates.
+squared error of its values. With two million parameters, the logits' error on other training images is then 0.030
+(root mean square); with the whole range of the values, it is 0.040. XNNPACK adds products in 32 bits on every
+processor, so no sum saturates.
 
 Source: Nagel et al. 2021 (arXiv:2106.08295), sections 2 and 3. Shapes: N images, C channels, S x S pixels, K classes.
 """
