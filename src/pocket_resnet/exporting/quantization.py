@@ -29,7 +29,7 @@ from pocket_resnet.exporting.quiet import quiet
 from pocket_resnet.exporting.session import Session, batches
 
 PERCENTILES = (99.999, 99.9999, 100.0)
-QUANTIZED = ("Conv", "Relu", "MaxPool", "Gemm")
+QUANTIZED = ("Conv", "MaxPool", "Gemm")
 MAX_FP32_WEIGHTS = 256  # of a convolution that stays in fp32
 _BATCH = 50
 
