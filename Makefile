@@ -7,7 +7,7 @@
 # make benchmark       compare speed on CIFAR-10 with the machine's fastest convolution and the original's step, about 6 minutes
 # make benchmark-full  the same with cpu94, about 45 minutes
 # make page            write the HTML page of pocket-1m, exports/pocket-1m-int8.html (make page MODEL=pocket-5m: of another model)
-# make plots           create the tables and pictures of README.md and docs/report.md from results/*.csv
+# make plots           create the tables and pictures of README.md and docs from results/*.csv
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

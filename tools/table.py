@@ -1,4 +1,4 @@
-"""Generates the tables of README.md and docs/report.md from the CSV files.
+"""Generates the tables of README.md, docs/report.md and docs/own-images.md from the CSV files.
 
 python -m tools.table            # print the leaderboard, and write every table into its document
 python -m tools.table --check    # exit with 1 if a document has another table
@@ -19,7 +19,7 @@ from tools.results import ALL_ON, RESULTS, Case, Rows, calibrations, read_rows, 
 
 ROOT = Path(__file__).parents[1]
 LEADERBOARD = RESULTS / "leaderboard.csv"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "report.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "report.md", ROOT / "docs" / "own-images.md")
 NOTHING = "Not measured yet."
 NUM_SHAPES = 8  # in the table; the picture and results/shapes.csv have all
 COLUMNS = [
@@ -203,6 +203,25 @@ def calibration_table(rows: Rows) -> str:
     return with_picture("calibration", "Accuracy against confidence", markdown(columns, lines))
 
 
+def transfer_table(rows: Rows) -> str:
+    """Accuracy by images and start of a training, mean and spread over the seeds."""
+    starts = list(dict.fromkeys(row["start"] for row in rows))
+    accuracies: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        accuracies.setdefault(row["data"], {}).setdefault(row["start"], []).append(100 * float(row["accuracy"]))
+    lines = [
+        [
+            data,
+            *(
+                f"{statistics.mean(cells[start]):.2f}%{_spread(cells[start])}" if start in cells else ""
+                for start in starts
+            ),
+        ]
+        for data, cells in accuracies.items()
+    ]
+    return markdown({"images": "<"} | dict.fromkeys(starts, ">"), lines)
+
+
 def with_picture(name: str, alt: str, table: str) -> str:
     """The picture that tools/pictures.py draws of the same rows, and the table; or NOTHING."""
     return f"![{alt}](pictures/{name}.png)\n\n{table}" if table not in ("", NOTHING) else NOTHING
@@ -214,6 +233,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation": lambda: ablation_table(read_rows("ablation.csv")),
     "shapes": lambda: shapes_table(read_rows("shapes.csv")),
     "calibration": lambda: calibration_table(read_rows("calibration.csv")),
+    "transfer": lambda: transfer_table(read_rows("transfer.csv")),
 }
 
 
@@ -230,7 +250,7 @@ def filled(document: str) -> str:
 
 def main() -> None:
     """Update or check the documents."""
-    parser = argparse.ArgumentParser(description="Make the tables of README.md and docs/report.md.")
+    parser = argparse.ArgumentParser(description="Make the tables of README.md and docs/*.md.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document differs")
     is_check: bool = parser.parse_args().check
     print(TABLES["results"]())

@@ -109,12 +109,27 @@ def test_calibration_error_is_the_mean_distance_of_confidence_and_accuracy() -> 
     assert "| fast, label smoothing 0.2, seed 0 | 72.50% | 60.00% | 17.5 points |" in table.calibration_table(rows)
 
 
+def test_transfer_table_has_a_row_of_images_and_a_column_of_starts() -> None:
+    values = [
+        ("50 a class", "from scratch", "0.7"),
+        ("50 a class", "fine-tuned", "0.8"),
+        ("digits", "fine-tuned", "0.9"),
+    ]
+    rows = [{"data": data, "start": start, "accuracy": accuracy} for data, start, accuracy in values]
+    assert table.transfer_table([*rows, {**rows[0], "accuracy": "0.72"}]).splitlines() == [
+        "| images | from scratch | fine-tuned |",
+        "| --- | ---: | ---: |",
+        "| 50 a class | 71.00% ± 1.41 | 80.00% |",
+        "| digits |  | 90.00% |",
+    ]
+
+
 def test_series_is_the_dial_by_size() -> None:
     assert [results.budget(row) for row in results.series(SERIES)] == ["100k", "1M", "5M"]
 
 
 def test_tables_without_rows_say_so() -> None:
-    tables = (table.ablation_table, table.shapes_table, table.calibration_table)
+    tables = (table.ablation_table, table.shapes_table, table.calibration_table, table.transfer_table)
     assert {make([]) for make in tables} == {"Not measured yet."}
 
 
