@@ -96,7 +96,7 @@ def test_text_stays_inside_the_figure() -> None:
     for drawn in (figures.confused_pairs(evaluated), figures.run_accuracies(accuracies)):
         drawn.draw_without_rendering()
         box = drawn.get_tightbbox()
-        assert 0 <= box.x0
+        assert box.x0 >= 0
         assert box.x1 <= drawn.get_figwidth()
 
 
