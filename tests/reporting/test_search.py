@@ -114,6 +114,7 @@ def test_a_front(record: SearchRecord, tmp_path: Path) -> None:
     assert "front/0001.toml" in page
     assert "multiply-adds per image" in page
     assert "<td>123,456,793</td>" in page
+    assert "final comparison" not in page
     assert (tmp_path / "plots/front.png").exists()
 
 

@@ -93,6 +93,12 @@ def test_the_benchmark_in_small(
     assert [line.split()[0] for line in lines] == ["reference", "ours", "ratio", "machine"]
 
 
+def test_six_views_need_pictures_that_may_be_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--data", "digits"])
+    with pytest.raises(SystemExit, match="digits: six views mirror the images"):
+        speed.main()
+
+
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_every_shape_fills_a_small_and_a_large_budget(shape: str) -> None:
     for budget in (100_000, 5_000_000):

@@ -128,6 +128,7 @@ def cost_front(points: Sequence[tuple[float, float, bool]], axis: str) -> Figure
     axes.plot([x for x, _ in others], [y for _, y in others], "o", mfc="white", color=PUBLISHED, markersize=5.5)
     axes.plot([x for x, _ in front], [y for _, y in front], "o-", color=OURS, markersize=7, linewidth=1.6)
     axes.set_xscale("log")
+    axes.tick_params(axis="x", which="both", labelsize=TINY)
     axes.set_xlabel(axis)
     axes.set_ylabel("validation accuracy (%)")
     marks = [
