@@ -15,7 +15,7 @@ from pocket_resnet.plots.figures import SMALL, WIDTH_IN
 from pocket_resnet.plots.style import COLORS, LIMIT, PUBLISHED, shown, side_by_side, stack, style
 
 WIDE_IN = 11.0
-KEY_LINE_IN = 0.22
+STACKED_IN, KEY_LINE_IN = (2.5, 2.5, 1.6), 0.22
 MOST_EPOCHS_WITH_MARKERS = 25
 
 Records = Sequence[dict[str, Any]]
@@ -34,9 +34,7 @@ def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False
         records = [json.loads(line) for line in open("runs/latest/metrics.jsonl")]
         plots.learning_curves({"fast": [records]})
     """
-    key_in = KEY_LINE_IN * (len(runs) + 1 if len(runs) > 1 else 0)  # beyond the single line of one run's key
-    heights_in = [height_in * (1 + key_in / 6.6) for height_in in (2.5, 2.5, 1.6)]
-    drawn, charts = side_by_side(WIDE_IN, 3.6 + key_in, 3) if wide else stack(WIDTH_IN, heights_in)
+    drawn, charts = _empty_charts(len(runs), wide=wide)
     losses, accuracies, rates = charts
     for index, curves in enumerate(runs.values()):
         color = COLORS[index % len(COLORS)]
@@ -63,6 +61,14 @@ def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False
     drawn.align_ylabels()
     _draw_curves_key(drawn, list(runs))
     return drawn
+
+
+def _empty_charts(num_runs: int, *, wide: bool) -> tuple[Figure, list[Axes]]:
+    """A figure with room for the key, which has a line for one run, and two more than runs for several; three axes."""
+    more_in = KEY_LINE_IN * (num_runs + 1 if num_runs > 1 else 0)
+    if wide:
+        return side_by_side(WIDE_IN, 3.6 + more_in, 3)
+    return stack(WIDTH_IN, [height_in * (1 + more_in / sum(STACKED_IN)) for height_in in STACKED_IN])
 
 
 def _common_size_changes(curves: Sequence[Records]) -> list[tuple[float, int]]:
