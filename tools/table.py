@@ -90,8 +90,9 @@ def leaderboard_table(rows: Rows) -> str:
     """One line per training, in the leaderboard's order, without those of the dial, which `ladder_table` shows."""
     columns = {"command": "<", "parameters": ">", "single view": ">", "six views": ">", "training": ">", "machine": "<"}
     by_training: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    dial = set(map(_training, series(rows)))
     for row in rows:
-        if row not in series(rows):
+        if _training(row) not in dial:
             by_training.setdefault(_training(row), {})[row["views"]] = row
     return markdown(columns | {"commit": "<"}, [_leaderboard_line(by_views) for by_views in by_training.values()])
 

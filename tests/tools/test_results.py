@@ -102,6 +102,12 @@ def test_a_training_has_one_row_for_each_number_of_views(tmp_path: Path) -> None
     assert "64 threads" in lines[-1]
 
 
+def test_the_dial_is_not_in_the_leaderboard() -> None:
+    """Nor its rows of several views."""
+    lines = table.leaderboard_table([*SERIES, SERIES[0] | {"views": "6"}]).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| `pocket-resnet train fast`"]
+
+
 def test_ablation_table_ranks_and_says_what_failed() -> None:
     lines = [line for line in table.ablation_table(ABLATION).splitlines() if re.match(r"\| [a-z]", line)]
     assert lines[1:4] == [
