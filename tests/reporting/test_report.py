@@ -174,6 +174,14 @@ def test_a_run_that_ended_within_an_epoch(train_hostile: Trained) -> None:
     assert [record["epoch"] for record in saved_run.read_run(folder).metrics] == [1, 1.5]
 
 
+def test_the_page_states_the_training_loss(train_hostile: Trained) -> None:
+    mined = train_hostile("mined", hard_fraction=0.6, hard_until=0.5, augment={"mixup": 0.0})
+    student = train_hostile("student", teacher={"model": str(mined / "model")})
+    mining, distillation = (" ".join(Reader(write_report(folder)).text.split()) for folder in (mined, student))
+    assert "images, for 50% of the steps only the 60% with the highest losses, with label smoothing." in mining
+    assert "Training: loss against the teacher's predictions on augmented images. Validation" in distillation
+
+
 def test_an_early_end_is_stated(train_hostile: Trained) -> None:
     """Also for a run of an earlier version, whose result does not have it."""
     folders = [train_hostile("whole"), train_hostile("part", max_steps=2)]
