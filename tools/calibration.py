@@ -8,6 +8,8 @@ The bins are those of the reliability diagram in a run's report. The file is rep
 """
 
 import csv
+import itertools
+import sys
 from pathlib import Path
 
 from pocket_resnet.inference.statistics import calibration_bins
@@ -15,7 +17,8 @@ from pocket_resnet.training.saved_run import Opener, opener, read_run
 from tools import parser
 
 TARGET = Path(__file__).parents[1] / "results" / "calibration.csv"
-COLUMNS = ("recipe", "label_smoothing", "seed", "num_images", "confidence", "accuracy")
+KEYS = ("recipe", "label_smoothing", "seed")
+COLUMNS = (*KEYS, "num_images", "confidence", "accuracy")
 
 
 def rows(run: Path, open_data: Opener) -> list[dict[str, object]]:
@@ -33,7 +36,10 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=TARGET, help="file of the rows")
     arguments = options.parse_args()
     open_data = opener(arguments.data_dir)
-    measured = [row for run in arguments.runs for row in rows(run, open_data)]
+    measured_runs = [rows(run, open_data) for run in arguments.runs]
+    measured = list(itertools.chain(*measured_runs))
+    if len({tuple(first[key] for key in KEYS) for first, *_ in measured_runs}) < len(measured_runs):
+        sys.exit(f"two runs have the same {', '.join(KEYS)}, which tell the rows of different runs apart")
     with arguments.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

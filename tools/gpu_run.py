@@ -2,10 +2,10 @@
 
     python -m tools.gpu_run recipes/pocket-5m.toml --minutes 8 --out gpu/
 
-First, steps are timed at every image size, which also compiles the network; then the epochs are trained. The averaged
-weights are written to OUT/partial.safetensors every minute, in fp16. At the end, OUT/model is the model, and
-OUT/run.tar has the run's recipe, metrics and result. A run that is not done by the deadline is stopped; only
-OUT/partial.safetensors remains of it.
+First, steps are timed at every image size, which also compiles the network; then the epochs are trained. Their number
+is computed for CIFAR's 45,000 training images; for other data, give `--epochs`. The averaged weights are written to
+OUT/partial.safetensors every minute, in fp16. At the end, OUT/model is the model, and OUT/run.tar has the run's recipe,
+metrics and result. A run that is not done by the deadline is stopped; only OUT/partial.safetensors remains of it.
 """
 
 import argparse
@@ -184,7 +184,7 @@ def train_until(deadline_s: float, recipe: Recipe, data_dir: Path | None, runs_d
                 if (run / name).exists():
                     archive.add(run / name, name)
     card = release(run, out / "model", data_dir)
-    (out / "partial.safetensors").unlink()
+    (out / "partial.safetensors").unlink(missing_ok=True)
     print(f"{out / 'model'}: {in_short(card)}", flush=True)
 
 

@@ -46,6 +46,8 @@ def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
     Call it last, when limits and layout are final. Shapes: L labels, P places, M marks, 4 the left, lower, right and
     upper end of a box in pixels.
     """
+    if not labels:
+        return
     drawn = axes.get_figure(root=True)
     assert isinstance(drawn, Figure)
     drawn.draw_without_rendering()

@@ -76,6 +76,7 @@ def ladder(rows: Rows) -> Figure | None:
     A size's line omits runs that a cheaper one of that size beats, and the power law those that any cheaper one beats.
     The dial's runs have no labels.
     """
+    rows = list(filter(is_single_view, rows))
     by_size = rungs(rows)
     if not by_size:
         return None

@@ -7,7 +7,9 @@ validation images, single view), hollow ones those of docs/pictures/published.cs
 the error, so 96 to 98% is as long as 92 to 96%.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -116,7 +118,7 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
     """Accuracy of the named recipes against training time and operations; published networks if these are known."""
     dial = series(leaderboard)
     ours = [
-        Cost(with_gpu(row), percentages(row)[0], float(row["train_pflop"]), float(row["seconds_mean"]))
+        Cost(row["recipe"], percentages(row)[0], float(row["train_pflop"]), float(row["seconds_mean"]), gpu_of(row))
         for row in leaderboard
         if row not in dial
     ]
@@ -124,10 +126,11 @@ def cost(leaderboard: Rows, published: Rows) -> Figure | None:
     return cost_figure(ours, [Cost(marked(row), float(row["accuracy"]), float(row["train_pflop"])) for row in known])
 
 
-def with_gpu(row: dict[str, str]) -> str:
-    """The recipe's name, with the GPU if it was trained on one; other times are a CPU's."""
-    gpu = row["machine"].partition(",")[0].removeprefix("NVIDIA ")
-    return f"{row['recipe']} ({gpu})" if row["machine"].startswith("NVIDIA") else row["recipe"]
+def gpu_of(row: dict[str, str]) -> str:
+    """The GPU of a training, `H200`, or `H200, CPU` if a CPU finished it; empty for a CPU's."""
+    gpu, _, rest = row["machine"].removeprefix("NVIDIA ").partition(",")
+    then_cpu = ", CPU" if rest.startswith(" then") else ""
+    return f"{gpu}{then_cpu}" if row["machine"].startswith("NVIDIA") else ""
 
 
 @style()
@@ -137,7 +140,7 @@ def dial_series(leaderboard: Rows) -> Figure | None:
     if len(rows) < 2:
         return None
     drawn, axes = figure(11, 4.8)
-    for color, (epochs, same) in zip(COLORS, by_epochs(rows).items(), strict=False):
+    for color, (epochs, same) in zip(cycle(COLORS), by_epochs(rows).items(), strict=False):
         heights = [accuracy_height(percentages(row)[0]) for row in same]
         label = f"{epochs} epochs"
         axes.plot([int(row["num_params"]) for row in same], heights, "o-", color=color, markersize=9, label=label)
@@ -153,14 +156,17 @@ def dial_series(leaderboard: Rows) -> Figure | None:
 @style()
 def changes(studies: dict[Setting, list[Case]], when: str) -> Figure | None:
     """Bars of the change in accuracy compared with the case "nothing"; one dot per seed if there are several."""
-    settings = {setting: [case for case in cases if case.name != ALL_ON] for setting, cases in studies.items()}
+    settings = {
+        setting: [case for case in cases if case.name != ALL_ON and case.rank < math.inf]
+        for setting, cases in studies.items()
+    }
     settings = {setting: cases for setting, cases in settings.items() if any(case.differences for case in cases)}
     if not settings:
         return None
     drawn, panels = stack(11, [0.42 * len(cases) + 1.0 for cases in settings.values()])
     for axes, (setting, cases) in zip(panels, settings.items(), strict=True):
         axes.set_title(f"{setting}, {seeds_text([len(case.differences) for case in cases])}", loc="left", fontsize=12)
-        draw_bars(axes, sorted(cases, key=lambda case: case.difference if case.differences else float("-inf")))
+        draw_bars(axes, sorted(cases, key=lambda case: case.rank))
     panels[-1].set_xlabel(f"change of validation accuracy when {when}, percentage points, same seeds")
     return drawn
 
@@ -235,7 +241,7 @@ def calibration(runs: list[Calibration]) -> Figure | None:
         return None
     drawn, (axes, counts) = stack(8, (4.6, 1.6))
     axes.plot([0, 100], [0, 100], color=PUBLISHED, linestyle=(0, (4, 2)), label="perfect calibration")
-    for color, each in zip(COLORS, runs, strict=False):
+    for color, each in zip(cycle(COLORS), runs, strict=False):
         x = [100 * confidence for _, confidence, _ in each.bins]
         label = f"{each.name}: error {100 * each.error:.1f} points"
         axes.plot(x, [100 * accuracy for *_, accuracy in each.bins], "o-", color=color, label=label)

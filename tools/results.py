@@ -1,6 +1,7 @@
 """Computes means over seeds, differences and calibration from results/*.csv, for tables and pictures."""
 
 import csv
+import math
 import re
 import statistics
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class Case:
     def difference(self) -> float:
         """The mean over the seeds."""
         return statistics.fmean(self.differences)
+
+    @property
+    def rank(self) -> float:
+        """The difference for sorting: a case that only failed is before all others, one without a pair after them."""
+        return self.difference if self.differences else math.inf if self.accuracies else -math.inf
 
 
 def studies(rows: Rows, variable: str) -> dict[Setting, list[Case]]:

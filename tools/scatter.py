@@ -17,7 +17,7 @@ from tools.labels import Label, write_labels
 
 ACCURACY_TICKS = (50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 98.5, 99)
 DURATIONS: dict[float, str] = {
-    **{1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 120: "2 min", 300: "5 min", 900: "15 min"},
+    **{1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 120: "2 min", 360: "6 min", 1_200: "20 min"},
     **{3_600: "1 h", 3 * 3_600: "3 h", 10 * 3_600: "10 h", 30 * 3_600: "30 h", 100 * 3_600: "100 h"},
 }
 PFLOP_TICKS = {10.0**power: f"{10.0**power:g}" for power in range(-5, 4)}
@@ -25,12 +25,14 @@ PFLOP_TICKS = {10.0**power: f"{10.0**power:g}" for power in range(-5, 4)}
 
 @dataclass(frozen=True)
 class Cost:
-    """An accuracy (in percent) and its cost: seconds of training for our own runs, and operations in 1e15."""
+    """An accuracy (in percent) and its cost: operations in 1e15 and, for our own runs, seconds of training."""
 
     name: str
     accuracy: float
     pflop: float
     seconds: float | None = None
+    gpu: str = ""
+    """Empty for a CPU."""
 
 
 def save(drawn: Figure, target: Path) -> None:
@@ -67,7 +69,7 @@ def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False
 
 @style()
 def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
-    """Accuracy against training time (only ours, on one machine) and against training operations."""
+    """Accuracy against training time (only ours) and against training operations."""
     drawn = canvas(11, 5, layout="constrained")
     time_axes, work_axes = map(dressed, drawn.subplots(1, 2, sharey=True))
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
@@ -83,7 +85,7 @@ def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
     time_axes.set_xlabel("training time")
     draw_key(time_axes, published=bool(published), chosen_on_test=any("†" in cost.name for cost in published))
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
-        named = {cost.name: cost for cost in reversed(ours)}  # several seeds of a recipe share one label
+        named = {(cost.name, cost.gpu): cost for cost in reversed(ours)}  # several seeds of a recipe share one label
         labels = [_cost_label(cost, unit, OURS, "bold") for cost in reversed(named.values())]
         labels += [_cost_label(cost, unit, PUBLISHED, "normal") for cost in published]
         write_labels(axes, [label for label in labels if label.x is not None])
@@ -91,7 +93,8 @@ def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
 
 
 def _cost_label(cost: Cost, unit: str, color: str, weight: str) -> Label:
-    return Label(getattr(cost, unit), accuracy_height(cost.accuracy), cost.name, color, weight)
+    text = f"{cost.name} ({cost.gpu})" if cost.gpu and unit == "seconds" else cost.name
+    return Label(getattr(cost, unit), accuracy_height(cost.accuracy), text, color, weight)
 
 
 def draw_point(axes: Axes, x: float | None, accuracy: float, *, hollow: bool = False) -> None:

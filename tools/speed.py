@@ -186,6 +186,8 @@ def main() -> None:
     if arguments.only_step:
         print(*compare_steps(source, arguments.rounds), sep="\n")
         return
+    if not source.flip_invariant:
+        sys.exit(f"{arguments.data}: six views mirror the images, which changes their meaning here")
     of_steps = steps.report(steps.RECIPES, source)
     with tempfile.TemporaryDirectory() as runs_dir:
         benchmark = Benchmark(arguments.data, arguments.data_dir, Path(runs_dir))

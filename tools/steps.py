@@ -14,14 +14,13 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.profiler_util import EventList
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -121,9 +120,16 @@ def convolution_share(trainer: Trainer) -> float:
     with profile() as profiled:
         trainer.train_step()
         trainer.hardware.synchronize()
-    events: EventList = profiled.key_averages()
-    on_gpu = trainer.hardware.device.type == "cuda"
-    times = {event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total for event in events}
+    return share_of_convolutions(profiled.key_averages(), on_gpu=trainer.hardware.device.type == "cuda")
+
+
+def share_of_convolutions(events: Iterable[Any], *, on_gpu: bool) -> float:
+    """The share of the convolutions in the time of a profile's operations.
+
+    The profile also lists a GPU's kernels, whose time is already that of the operations that started them.
+    """
+    operations = [event for event in events if event.device_type.name == "CPU"]
+    times = {each.key: each.self_device_time_total if on_gpu else each.self_cpu_time_total for each in operations}
     return float(sum(spent for name, spent in times.items() if "conv" in name) / sum(times.values()))
 
 

@@ -6,6 +6,7 @@ extended by more seeds or cases. An empty accuracy means that training reached N
 
 import argparse
 import csv
+import io
 import itertools
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import tools
 from pocket_resnet.device import choose, keep_freed_memory, machine
 from pocket_resnet.errors import NonFiniteError, Stopped
 from pocket_resnet.inference.evaluate import evaluate_model
+from pocket_resnet.io.files import append_line
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
@@ -95,15 +97,26 @@ def add_rows(
 ) -> None:
     """Measure the recipe of each of these rows that the file does not have yet, and add the row to the file."""
     keys = tuple(requested[0])
-    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines())) if out.exists() else []
-    done = {tuple(row[key] for key in keys) for row in rows}
-    with out.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, (*keys, *MEASURED), lineterminator="\n")
-        if not rows:
-            writer.writeheader()
-        for row in requested:
-            if tuple(map(str, row.values())) not in done:
-                measured = row | measure(recipe_of(row), data_dir)
-                writer.writerow(measured)
-                file.flush()
-                print(measured, file=sys.stderr)
+    columns = (*keys, *MEASURED)
+    if not out.exists():
+        append_line(out, ",".join(columns))
+    done = {tuple(row[key] for key in keys) for row in _rows(out, columns)}
+    for row in requested:
+        key = tuple(map(str, row.values()))
+        if key not in done:
+            measured = row | measure(recipe_of(row), data_dir)
+            csv.DictWriter(line := io.StringIO(), columns, lineterminator="").writerow(measured)
+            append_line(out, line.getvalue())
+            done.add(key)
+            print(measured, file=sys.stderr)
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of the file. Exits if it has other columns, or if its last line is not whole, after a crash."""
+    text = path.read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    if tuple(rows.fieldnames or ()) != columns:
+        sys.exit(f"{path}: not a file of this study, whose columns are {', '.join(columns)}")
+    if not text.endswith("\n"):
+        sys.exit(f"{path}: its last line is not whole: delete it")
+    return list(rows)

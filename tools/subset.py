@@ -40,6 +40,8 @@ def main() -> None:
     if arguments.folder.exists() and any(arguments.folder.iterdir()):
         sys.exit(f"{arguments.folder}: not empty, so its images would be mixed with the new ones")
     source = open_source(arguments.data, data_dir=arguments.data_dir)
+    if arguments.num_images < len(source.class_names):
+        sys.exit(f"{arguments.num_images} images are fewer than the {len(source.class_names)} classes")
     print(f"{arguments.folder}: {write_subset(source, arguments.num_images, arguments.folder):,} training images")
 
 

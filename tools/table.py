@@ -44,17 +44,29 @@ PATTERNS = {
 }
 
 
-def read_leaderboard(path: Path = LEADERBOARD) -> list[dict[str, str]]:
-    """The rows, checked. Raises ValueError naming the line and column that break the rules of README.md."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != COLUMNS:
-            raise ValueError(f"{path}: its columns are not {', '.join(COLUMNS)}")
-        rows = []
-        for row in reader:
-            _check_row(row, f"{path}:{reader.line_num}")
-            rows.append(row)
-    return rows
+def read_leaderboard(*paths: Path) -> list[dict[str, str]]:
+    """The checked rows of these files, by default of the leaderboard.
+
+    Raises ValueError naming the line and column that break the rules of README.md, or a line that repeats another.
+    """
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for path in paths or (LEADERBOARD,):
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != COLUMNS:
+                raise ValueError(f"{path}: its columns are not {', '.join(COLUMNS)}")
+            for row in reader:
+                _check_row(row, f"{path}:{reader.line_num}")
+                key = (*_training(row), row["views"])
+                if key in rows:
+                    raise ValueError(f"{path}:{reader.line_num}: another row has the same training and views")
+                rows[key] = row
+    return list(rows.values())
+
+
+def _training(row: dict[str, str]) -> tuple[str, ...]:
+    """What identifies the trainings of a row; rows of several numbers of views share them."""
+    return tuple(row[name] for name in ("command", "data", "split", "machine", "commit"))
 
 
 def _check_row(row: dict[str, str], where: str) -> None:
@@ -78,10 +90,10 @@ def leaderboard_table(rows: Rows) -> str:
     """One line per training, in the leaderboard's order, without those of the dial, which `ladder_table` shows."""
     columns = {"command": "<", "parameters": ">", "single view": ">", "six views": ">", "training": ">", "machine": "<"}
     by_training: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    dial = set(map(_training, series(rows)))
     for row in rows:
-        if row not in series(rows):
-            key = tuple(row[name] for name in ("command", "data", "split", "commit"))
-            by_training.setdefault(key, {})[row["views"]] = row
+        if _training(row) not in dial:
+            by_training.setdefault(_training(row), {})[row["views"]] = row
     return markdown(columns | {"commit": "<"}, [_leaderboard_line(by_views) for by_views in by_training.values()])
 
 
@@ -152,7 +164,7 @@ def changes_table(rows: Rows, variable: str) -> str:
     columns = {variable.replace("_", " "): "<", "accuracy": ">", "change, same seeds, points": ">", "n": ">"}
     tables = []
     for setting, cases in studies(rows, variable).items():
-        ranked = sorted(cases, key=lambda case: (case.name != ALL_ON, case.difference if case.differences else 0.0))
+        ranked = sorted(cases, key=lambda case: (case.name != ALL_ON, case.rank))
         tables.append(f"{setting}:\n\n{markdown(columns, [_change_line(case) for case in ranked])}")
     return "\n\n".join(tables)
 
@@ -229,7 +241,7 @@ def with_picture(name: str, alt: str, table: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: leaderboard_table(read_leaderboard()),
-    "ladder": lambda: ladder_table([*read_leaderboard(), *read_leaderboard(LADDER)]),
+    "ladder": lambda: ladder_table(read_leaderboard(LEADERBOARD, LADDER)),
     "ablation": lambda: ablation_table(read_rows("ablation.csv")),
     "shapes": lambda: shapes_table(read_rows("shapes.csv")),
     "calibration": lambda: calibration_table(read_rows("calibration.csv")),

@@ -59,8 +59,14 @@ def write_pictures(source: Source, folder: Path, counts: list[int], num_seeds: i
 
 
 def _write(source: Source, folder: Path, classes: range, count: int | None, seed: int) -> None:
-    """Write up to `count` training images per class, drawn by the seed, and all validation images."""
+    """Write up to `count` training images per class, drawn by the seed, and all validation images.
+
+    An existing folder is kept. Exits if it has other classes.
+    """
+    names = {source.class_names[label] for label in classes}
     if folder.is_dir():
+        if {path.name for path in (folder / "val").iterdir()} != names:
+            sys.exit(f"{folder}: pictures of another data set: give another --work")
         return
     unfinished = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -235,19 +235,19 @@ def open_data(data: str | Path, *, data_dir: str | Path | None = None) -> "Sourc
 
 
 def write_report(
-    runs: str | Path | Sequence[str | Path],
+    runs: "str | Path | Result | Sequence[str | Path | Result]",
     *,
     out: str | Path | None = None,
     data: str | Path | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
 ) -> Path:
-    """Write an HTML report about a finished run, or a comparison of several, and return its path.
+    """Write an HTML report about a finished run or search, or a comparison of several runs, and return its path.
 
-    The page and its figures (PNG files in plots/) go to `out`, by default the run's folder, or `report` beside the
-    first of several runs. `data` is the current location of the runs' data; `device` is as in `load`.
-    Raises UsageError if a run is not finished or the device is not available, ArtifactError if a run is damaged,
-    DataError if its data are missing or changed.
+    `runs` are folders, or what `train` returned. The page and its figures (PNG files in plots/) go to `out`, by default
+    the run's folder, or `report` beside the first of several runs. `data` is the current location of the runs' data;
+    `device` is as in `load`. Raises UsageError if a run is not finished or the device is not available, ArtifactError
+    if a run is damaged, DataError if its data are missing or changed.
 
     Example:
 

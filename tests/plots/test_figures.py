@@ -66,11 +66,47 @@ def test_network_without_mistakes_can_be_drawn() -> None:
 
 
 def test_class_without_hits_and_class_without_images() -> None:
+    """Cells without images are white, also on the diagonal."""
     probabilities_NK = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]])
     evaluated = Evaluation(probabilities_NK, torch.tensor([0, 1]), ("a", "b", "c"), "val")
     drawn = figures.class_accuracies(evaluated)
     assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["b", "a"]
-    assert png(figures.confusion_matrix(evaluated))
+    [image] = figures.confusion_matrix(evaluated).axes[0].images
+    is_white_KK = (np.asarray(image.get_array()) == 1).all(2)
+    assert is_white_KK.tolist() == [[False, True, True], [False, True, True], [True, True, True]]
+
+
+def test_accuracy_of_all_classes_is_on_the_axis() -> None:
+    """Also if all drawn classes, the least accurate ones, are far below it."""
+    labels_N = torch.arange(6000) % 60
+    is_hit_N = (labels_N >= figures.MOST_BARS) | (torch.arange(6000) // 60 % 4 == 0)
+    predicted_N = torch.where(is_hit_N, labels_N, 59)
+    evaluated = Evaluation(torch.eye(60)[predicted_N], labels_N, tuple(map(str, range(60))), "val")
+    [axes] = figures.class_accuracies(evaluated).axes
+    low, high = axes.get_xlim()
+    assert low < 100 * evaluated.accuracy < high
+    assert max(100 * each.interval[1] for each in evaluated.per_class[:30] if each.interval) < 50
+
+
+def test_text_stays_inside_the_figure() -> None:
+    """Beside long names, the axes are narrower than their label."""
+    names = "a very long class name", "another very long class name"
+    evaluated = Evaluation(torch.eye(2)[torch.arange(4000) % 3 % 2], torch.arange(4000) % 2, names, "val")
+    accuracies = [("first-run-with-a-long-name", 0.93, (0.92, 0.94)), ("b", 0.5, (0.45, 0.55))]
+    for drawn in (figures.confused_pairs(evaluated), figures.run_accuracies(accuracies)):
+        drawn.draw_without_rendering()
+        box = drawn.get_tightbbox()
+        assert box.x0 >= 0
+        assert box.x1 <= drawn.get_figwidth()
+
+
+def test_every_runtime_is_drawn() -> None:
+    points = [("model", f"runtime {number}", 0.01 * (number + 1), 0.9) for number in range(9)]
+    drawn = figures.accuracy_latency(points)
+    [axes] = drawn.axes
+    assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([10 * (number + 1) for number in range(9)])
+    png(drawn)
+    assert axes.get_window_extent().width > 0.7 * drawn.bbox.width
 
 
 @pytest.mark.parametrize("num_classes", [2, 20, 100])

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from pocket_resnet import plots
-from pocket_resnet.plots.style import COLORS
+from pocket_resnet.plots.style import COLORS, png
 
 
 def records(seed: int, epochs: int = 4) -> list[dict[str, Any]]:
@@ -46,6 +46,16 @@ def test_several_runs_are_a_mean_and_a_band() -> None:
         assert (heights.min(), heights.max()) == pytest.approx((mean - spread, mean + spread))
     assert [line.get_color() for line in losses.lines] == [COLORS[0]] * 2 + [COLORS[1]] * 2
     assert [text.get_text() for text in drawn.legends[0].get_texts()][:2] == ["a", "b"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_key_leaves_room_for_the_charts() -> None:
+    heights = []
+    for count in (1, 30):
+        drawn = plots.learning_curves({f"run {number}": [records(number)] for number in range(count)}, wide=True)
+        png(drawn)
+        heights.append(drawn.axes[0].get_window_extent().height)
+    assert heights[1] > 0.8 * heights[0]
 
 
 @pytest.mark.parametrize(("sizes", "expected"), [([6, 6, 8, 8], [2.5]), ([6, 8, 8, 8], [])])

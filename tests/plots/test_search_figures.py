@@ -24,7 +24,9 @@ def test_history_has_every_trial_and_the_best_so_far() -> None:
 
 @pytest.mark.parametrize("points", [POINTS[:1], POINTS[1:2], [TrialPoint(0, 0.0, True)]])
 def test_history_of_one_trial(points: list[TrialPoint]) -> None:
-    assert png(search_history(points)).startswith(b"\x89PNG")
+    drawn = search_history(points)
+    assert png(drawn).startswith(b"\x89PNG")
+    assert all(tick == int(tick) for tick in drawn.axes[0].get_xticks())
 
 
 def test_importance_is_sorted() -> None:

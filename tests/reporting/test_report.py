@@ -24,6 +24,9 @@ from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
+from pocket_resnet.training.callbacks import Callback, RunState
+from pocket_resnet.training.metrics import Record
+from pocket_resnet.training.run import train
 from report_reader import Reader
 
 PICTURES = ["learning", "reliability", "confusion", "classes", "mistakes", "doubts", "gradcam", "batch", "network"]
@@ -148,6 +151,37 @@ def test_several_runs(train_hostile: Trained, tmp_path: Path) -> None:
     ]
 
 
+def test_runs_that_a_callback_ended_are_no_repetitions(train_hostile: Trained, make_recipe: Any) -> None:
+    """The mean of a recipe's accuracies is over runs of the same length."""
+    folder = train_hostile("whole")
+
+    class Stop(Callback):
+        def on_epoch(self, run: RunState, record: Record) -> None:  # noqa: ARG002
+            run.stop()
+
+    train(make_recipe(seed=1), runs_dir=folder.parent, run="ended", callbacks=[Stop()])
+    recipes = Reader(write_report([folder, folder.parent / "ended"])).tables["recipes"][1:]
+    assert [[row[0], row[2], row[3]] for row in recipes] == [
+        ["whole", "–", "1"],
+        ["ended", "ended after 1 of 2 epochs", "1"],
+    ]
+
+
+def test_a_run_that_ended_within_an_epoch(train_hostile: Trained) -> None:
+    """Its last record, and the end of its curves, is at a fraction of the epoch."""
+    folder = train_hostile("r", max_steps=3)
+    assert [row[:2] for row in Reader(write_report(folder)).tables["epochs"][1:]] == [["1", "2"], ["1.5", "3"]]
+    assert [record["epoch"] for record in saved_run.read_run(folder).metrics] == [1, 1.5]
+
+
+def test_the_page_states_the_training_loss(train_hostile: Trained) -> None:
+    mined = train_hostile("mined", hard_fraction=0.6, hard_until=0.5, augment={"mixup": 0.0})
+    student = train_hostile("student", teacher={"model": str(mined / "model")})
+    mining, distillation = (" ".join(Reader(write_report(folder)).text.split()) for folder in (mined, student))
+    assert "images, for 50% of the steps only the 60% with the highest losses, with label smoothing." in mining
+    assert "Training: loss against the teacher's predictions on augmented images. Validation" in distillation
+
+
 def test_an_early_end_is_stated(train_hostile: Trained) -> None:
     """Also for a run of an earlier version, whose result does not have it."""
     folders = [train_hostile("whole"), train_hostile("part", max_steps=2)]
@@ -163,6 +197,25 @@ def test_an_early_end_is_stated(train_hostile: Trained) -> None:
     assert "2 steps, 1 of 2 epochs, " in Reader(write_report(folders[1])).text
 
 
+def test_results_of_train_name_their_runs(make_recipe: Any, synthetic: Any, tmp_path: Path) -> None:
+    """One, or several; anything else that is no path is refused."""
+    results = [train(make_recipe(seed=seed), runs_dir=tmp_path / "runs", run=f"r{seed}") for seed in (0, 1)]
+    assert write_report(results[0]) == tmp_path / "runs" / "r0" / "report.html"
+    assert "2 runs compared" in Reader(write_report(results)).text
+    for other in (synthetic, [synthetic]):
+        with pytest.raises(UsageError, match="Synthetic is not a path"):
+            write_report(other)
+
+
+def test_figures_of_other_data_do_not_replace_the_result(train_hostile: Trained, synthetic: Any) -> None:
+    """The number of images is that of the accuracy beside it."""
+    folder = train_hostile("r")
+    synthetic.num_val, synthetic.fingerprint = 1, "other"
+    page = Reader(write_report(folder, data="synthetic"))
+    assert "; 30 validation images, single view, last epoch" in page.text
+    assert "1 validation image, single view." in page.text
+
+
 def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = train_hostile("r")
     monkeypatch.setattr(
@@ -170,7 +223,7 @@ def test_run_without_mistakes(train_hostile: Trained, monkeypatch: pytest.Monkey
     )
     page = Reader(write_report([folder]))
     assert "None was misclassified." in page.text
-    assert "30 validation images are too few for a diagram" in page.text
+    assert "from 30 validation images, too few for a diagram" in page.text
     assert "reliability" not in page.pictures
     assert "mistakes" not in page.pictures
     assert "Measured again for this report, the accuracy is 100.00%" in page.text

@@ -99,18 +99,22 @@ def test_what_the_search_costs(record: SearchRecord, tmp_path: Path) -> None:
 
 
 def test_an_unfinished_search(record: SearchRecord, tmp_path: Path) -> None:
-    waiting = replace(record, trials=[], importance={}, best=None, finals=[], verdict=None)
+    """A trial that another worker still trains is not drawn as one that was stopped early."""
+    running = replace(trial(0, 0.5, is_complete=False), outcome="running")
+    waiting = replace(record, trials=[running], importance={}, best=None, finals=[], verdict=None)
     page = page_of(waiting, tmp_path)
     assert "not finished" in page
     assert "<figure" not in page
 
 
 def test_a_front(record: SearchRecord, tmp_path: Path) -> None:
-    trials = [trial(number, 0.5 - 0.01 * number, trade=1e5 * (number + 1)) for number in range(5)]
+    trials = [trial(number, 0.5 - 0.01 * number, trade=123_456_789.0 + number) for number in range(5)]
     front = replace(record, trade="macs", trials=trials, front=[1, 4], best=None, finals=[], verdict=None)
     page = page_of(front, tmp_path)
     assert "front/0001.toml" in page
     assert "multiply-adds per image" in page
+    assert "<td>123,456,793</td>" in page
+    assert "final comparison" not in page
     assert (tmp_path / "plots/front.png").exists()
 
 

@@ -93,6 +93,12 @@ def test_the_benchmark_in_small(
     assert [line.split()[0] for line in lines] == ["reference", "ours", "ratio", "machine"]
 
 
+def test_six_views_need_pictures_that_may_be_mirrored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--data", "digits"])
+    with pytest.raises(SystemExit, match="digits: six views mirror the images"):
+        speed.main()
+
+
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_every_shape_fills_a_small_and_a_large_budget(shape: str) -> None:
     for budget in (100_000, 5_000_000):
@@ -147,6 +153,30 @@ def test_a_study_resumes(
     assert rows_of(out)[:2] == first
 
 
+def test_a_study_file_has_one_header_and_whole_rows_of_its_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the first training was stopped, or a crash cut the last line. A case requested twice is one row."""
+    out = tmp_path / "rows.csv"
+    words = f"--out {out} --only crop crop".split()
+    options = study.parser(None, "rows.csv", budget="20k", epochs=1).parse_args(words)
+
+    def run(variable: str = "switched_off") -> None:
+        study.run(options, variable, ablation.SWITCHES, ablation.recipe_without)
+
+    monkeypatch.setattr(study, "measure", lambda *_: sys.exit("stopped"))
+    with pytest.raises(SystemExit, match="stopped"):
+        run()
+    monkeypatch.setattr(study, "measure", lambda *_: {"accuracy": 0.5, "machine": "a, b"})
+    run()
+    assert [(row["switched_off"], row["accuracy"], row["machine"]) for row in rows_of(out)] == [("crop", "0.5", "a, b")]
+    with pytest.raises(SystemExit, match="not a file of this study, whose columns are data, budget, shape, "):
+        run("shape")
+    out.write_text(out.read_text()[:-9])
+    with pytest.raises(SystemExit, match="its last line is not whole"):
+        run()
+
+
 def test_unknown_cases_are_refused() -> None:
     options = study.parser(None, "shapes.csv", budget="100k", epochs=6).parse_args(["--only", "9-9-9"])
     with pytest.raises(SystemExit, match="no such case: 9-9-9; known: 3-3-3, "):
@@ -160,6 +190,9 @@ def test_calibration_counts_every_validation_image(tmp_path: Path, monkeypatch: 
     calibration.main()
     rows = rows_of(tmp_path / "c.csv")
     assert {(row["recipe"], row["label_smoothing"], row["seed"]) for row in rows} == {("fast", "0.1", "0")}
+    monkeypatch.setattr(sys, "argv", ["calibration.py", *[str(tmp_path / "one")] * 2, "--out", str(tmp_path / "d")])
+    with pytest.raises(SystemExit, match="two runs have the same recipe, label_smoothing, seed"):
+        calibration.main()
     assert sum(int(row["num_images"]) for row in rows) == 300
     assert sum(int(row["num_images"]) * float(row["accuracy"]) for row in rows) == pytest.approx(
         300 * read_result(tmp_path / "one" / "result.json").accuracy, abs=0.01

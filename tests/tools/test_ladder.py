@@ -46,6 +46,7 @@ def test_picture_and_table() -> None:
     assert "| 2M | `fast --data cifar10` | 1,999,999 | 3 | 4 | 94.00%" in lines
     assert "error = 5.0% x PFLOP<sup>-0.30</sup>" in lines
     assert ladder.ladder([]) is None
+    assert ladder.ladder([row | {"recipe": "best"} for row in RUNS])  # which have no labels
 
 
 def test_the_ladders_rows_keep_the_leaderboards_rules() -> None:

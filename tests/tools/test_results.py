@@ -79,6 +79,35 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
     assert pictures.changes(results.studies(rows[-2:], "switched_off"), "off") is None
 
 
+def test_a_case_without_a_pair_is_not_one_that_failed() -> None:
+    """It has no bar, and comes last in the table; a case that failed comes first."""
+    rows = [*ABLATION, ablation_row("flip", 7, "0.40"), ablation_row("crop", 7, ""), ablation_row("crop", 0, "0.49")]
+    drawn = pictures.changes(results.studies(rows, "switched_off"), "off")
+    assert drawn is not None
+    assert [label.get_text() for label in drawn.axes[0].get_yticklabels()] == ["batch norm", "crop"]
+    lines = [line for line in table.ablation_table(rows).splitlines() if re.match(r"\| [a-z]", line)]
+    assert [line.split(" | ")[0] for line in lines[1:5]] == ["| nothing", "| batch norm", "| crop", "| flip"]
+
+
+def test_a_training_has_one_row_for_each_number_of_views(tmp_path: Path) -> None:
+    """Also over several files; the same command on another machine is another training."""
+    header, first, *_ = results.RESULTS.joinpath("leaderboard.csv").read_text().splitlines()
+    more = tmp_path / "more.csv"
+    more.write_text(f"{header}\n{first}\n")
+    with pytest.raises(ValueError, match=r"more\.csv:2: another row has the same training and views"):
+        table.read_leaderboard(table.LEADERBOARD, more)
+    more.write_text(f"{header}\n{first.replace('2 threads', '64 threads')}\n")
+    lines = table.leaderboard_table(table.read_leaderboard(table.LEADERBOARD, more)).splitlines()
+    assert lines[:-1] == table.leaderboard_table(table.read_leaderboard()).splitlines()
+    assert "64 threads" in lines[-1]
+
+
+def test_the_dial_is_not_in_the_leaderboard() -> None:
+    """Nor its rows of several views."""
+    lines = table.leaderboard_table([*SERIES, SERIES[0] | {"views": "6"}]).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| `pocket-resnet train fast`"]
+
+
 def test_ablation_table_ranks_and_says_what_failed() -> None:
     lines = [line for line in table.ablation_table(ABLATION).splitlines() if re.match(r"\| [a-z]", line)]
     assert lines[1:4] == [
@@ -131,6 +160,11 @@ def test_series_is_the_dial_by_size() -> None:
 def test_tables_without_rows_say_so() -> None:
     tables = (table.ablation_table, table.shapes_table, table.calibration_table, table.transfer_table)
     assert {make([]) for make in tables} == {"Not measured yet."}
+
+
+def test_a_time_on_two_machines_names_both() -> None:
+    machines = "NVIDIA H200, bf16", "NVIDIA H200, then AMD EPYC, 1 thread, fp32", "AMD EPYC, 2 threads, bf16"
+    assert [pictures.gpu_of({"machine": machine}) for machine in machines] == ["H200", "H200, CPU", ""]
 
 
 @pytest.mark.parametrize("rows", [table.read_leaderboard(), SERIES])

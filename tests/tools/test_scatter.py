@@ -20,7 +20,7 @@ def test_higher_accuracy_stands_higher() -> None:
 
 
 def test_cost_picture_holds_every_point_where_it_belongs() -> None:
-    ours = [Cost("fast", 86.7, 0.01, 34), Cost("fast", 86.1, 0.01, 36), Cost("cpu94", 93.2, 0.2, 440)]
+    ours = [Cost("fast", 86.7, 0.01, 34), Cost("fast", 86.1, 0.01, 36), Cost("cpu94", 93.2, 0.2, 440, "H200")]
     drawn = cost_figure(ours, [Cost("airbench94", 94.0, 0.29)])
     time_axes, work_axes = drawn.axes
     points = [
@@ -31,7 +31,8 @@ def test_cost_picture_holds_every_point_where_it_belongs() -> None:
     assert points[1] == {(cost.pflop, accuracy_height(cost.accuracy)) for cost in ours} | {
         (0.29, accuracy_height(94.0))
     }
-    assert [text.get_text() for text in time_axes.texts] == ["fast", "cpu94"]
+    assert [text.get_text() for text in time_axes.texts] == ["fast", "cpu94 (H200)"]
+    assert [text.get_text() for text in work_axes.texts] == ["fast", "cpu94", "airbench94"]
     for axes in (time_axes, work_axes):
         low, high = axes.get_xlim()
         assert all(low <= x <= high for x, _ in points[axes is work_axes])

@@ -3,6 +3,8 @@
 import io
 
 import pytest
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.device import choose
@@ -22,6 +24,19 @@ def test_kernels_by_time() -> None:
     """Only what was executed counts, and only convolutions."""
     assert steps.most_used(io.StringIO(LOG)) == ("jit:avx2 60%", "brg_conv_fwd:avx2 40%")
     assert steps.most_used(io.StringIO("")) == ()
+
+
+def test_convolutions_of_a_gpu_count_once() -> None:
+    """A profile lists operations, with the time of the kernels that they started, and these kernels."""
+    conv, norm = FunctionEventAvg(), FunctionEventAvg()
+    conv.key, norm.key = "aten::cudnn_convolution", "aten::batch_norm"
+    kernels = [FunctionEventAvg(), FunctionEventAvg()]
+    for event, spent in zip((conv, norm), (30, 10), strict=True):
+        event.device_type, event.self_device_time_total, event.self_cpu_time_total = DeviceType.CPU, spent, 1
+    for event, key, spent in zip(kernels, ("xmma_fprop_implicit_gemm", "norm_kernel"), (30, 10), strict=True):
+        event.key, event.device_type, event.self_device_time_total = key, DeviceType.CUDA, spent
+    assert steps.share_of_convolutions([conv, norm, *kernels], on_gpu=True) == 0.75
+    assert steps.share_of_convolutions([conv, norm, *kernels], on_gpu=False) == 0.5
 
 
 def test_a_measured_step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ def test_a_subset_is_a_folder_of_the_same_pixels(source: Any, tmp_path: Path) ->
     assert source.num_test_opened == 0
 
 
-def test_the_command_refuses_a_folder_with_files(
+def test_the_command_refuses_a_folder_with_files_and_too_few_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Images of an earlier, larger subset would stay."""
@@ -30,4 +30,7 @@ def test_the_command_refuses_a_folder_with_files(
     subset.main()
     assert capsys.readouterr().out == f"{tmp_path}/subset: 20 training images\n"
     with pytest.raises(SystemExit, match="subset: not empty"):
+        subset.main()
+    monkeypatch.setattr("sys.argv", ["subset.py", "digits", "9", str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match="9 images are fewer than the 10 classes"):
         subset.main()

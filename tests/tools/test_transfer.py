@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pocket_resnet.data.datasets import open_source
+from pocket_resnet.data.source import Source
 from pocket_resnet.model.artifact import load_card
 from tools import study, transfer
 
@@ -58,6 +59,14 @@ def test_rows_are_measured(tmp_path: Path) -> None:
     row = {"data": "digits", "start": "fine-tuned, head first", "epochs": 10, "seed": 0}
     model = tmp_path / "pretrained" / "model"
     assert transfer.recipe_of(row, model, tmp_path).pretrained.freeze_epochs == 2
+
+
+def test_pictures_of_another_data_set_are_refused(source: Source, tmp_path: Path) -> None:
+    transfer.write_pictures(source, tmp_path, [2], 1)
+    transfer.write_pictures(source, tmp_path, [2], 1)
+    source.class_names = ("red", "yellow", "black")
+    with pytest.raises(SystemExit, match="2-seed0: pictures of another data set"):
+        transfer.write_pictures(source, tmp_path, [2], 1)
 
 
 def test_unknown_cases_are_refused(tmp_path: Path) -> None:

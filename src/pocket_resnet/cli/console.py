@@ -128,7 +128,7 @@ def print_search_front(record: "SearchRecord", recipes: Sequence[Path]) -> None:
     """Print one row per trial of the front, with the file of its recipe."""
     table = _table("recipe", "accuracy", _TRADES[record.trade or ""], "parameters")
     for trial, path in zip(map(record.trial, record.front), recipes, strict=True):
-        cells = f"{trial.rungs[-1].accuracy:.2%}", f"{trial.trade:,.6g}", f"{trial.cost.num_params:,}"
+        cells = f"{trial.rungs[-1].accuracy:.2%}", trial.trade_text, f"{trial.cost.num_params:,}"
         table.add_row(str(path), *cells)
     _print(table)
 

@@ -37,9 +37,9 @@ DataDir = Annotated[
     Path | None, flag("Folder for data sets (default: $POCKET_RESNET_DATA or the cache folder).", "DIR")
 ]
 Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
-OutFile = Annotated[Path | None, flag("Write the JSON object to this file.", "FILE")]
-Csv = Annotated[bool, flag("Print CSV, one line per image, instead of text; with --out, write it there.")]
-CsvOutFile = Annotated[Path | None, flag("Write the JSON object, or with --csv the CSV, to this file.", "FILE")]
+OutFile = Annotated[Path | None, flag("Also write the JSON object to this file.", "FILE")]
+Csv = Annotated[bool, flag("Print CSV, one line per image, instead of text; with --out, only the file has it.")]
+CsvOutFile = Annotated[Path | None, flag("Also write the JSON object, or with --csv the CSV, to this file.", "FILE")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     flag("Where to compute; auto is a CUDA GPU if there is one, otherwise the CPU.", "{auto,cpu,cuda,mps}"),

@@ -4,12 +4,13 @@ Figures are five inches wide with text of about 10 points, so they are readable 
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, calibration_bins, wilson_interval
@@ -27,8 +28,8 @@ MOST_BARS = 30
 def confusion_matrix(evaluation: Evaluation) -> Figure:
     """Confusion matrix with true classes as rows: correct predictions in blue, mistakes in orange.
 
-    Darker cells have a larger share of their row. With few classes, the cells show counts. The limit is
-    MOST_CLASSES_DRAWN classes.
+    Darker cells have a larger share of their row; cells without images are white. With few classes, the cells show
+    counts. The report omits the matrix of more than MOST_CLASSES_DRAWN classes, whose cells are too small to see.
 
     Example:
 
@@ -40,7 +41,8 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     share_KK = counts_KK / counts_KK.sum(1, keepdims=True).clip(min=1)
     hits_KK = np.eye(num_classes, dtype=bool)
     mistakes_KK = np.where(hits_KK, 0, share_KK) / max(1e-9, np.where(hits_KK, 0, share_KK).max())
-    strength_KK1 = np.where(hits_KK, 0.15 + 0.75 * share_KK, 0.85 * mistakes_KK)[..., None]
+    strength_KK = np.where(hits_KK, 0.15 + 0.75 * share_KK, 0.85 * mistakes_KK)
+    strength_KK1 = np.where(counts_KK, strength_KK, 0)[..., None]
     ink_KK3 = np.where(hits_KK[..., None], _rgb(OURS), _rgb(LIMIT))
     drawn, axes = figure(WIDTH_IN, WIDTH_IN)
     axes.imshow(1 - strength_KK1 * (1 - ink_KK3), interpolation="nearest")
@@ -95,9 +97,9 @@ def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
     axes.set_yticks(range(len(pairs)), names, fontsize=SMALL)
     axes.set_ylim(max(1, len(pairs)) - 0.4, -0.6)
     axes.set_xlim(0, 1.3 * max([1, *(pair.num_images for pair in pairs)]))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     _lay_rows(axes)
-    axes.set_xlabel("images (share of the true class)")
+    drawn.supxlabel("images (share of the true class)")
     return drawn
 
 
@@ -145,12 +147,13 @@ def _dots(
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [shown(name, most) for name, *_ in reversed(rows)], fontsize=SMALL)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    low, high = min(100 * interval[0] for *_, interval in rows), max(100 * interval[1] for *_, interval in rows)
+    low = 100 * min(line, *(interval[0] for *_, interval in rows))
+    high = 100 * max(line, *(interval[1] for *_, interval in rows))
     room = max(1.0, high - low)
     axes.set_xlim(low - 0.05 * room, high + 0.14 * room)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     _lay_rows(axes)
-    axes.set_xlabel(axis)
+    drawn.supxlabel(axis)
     return drawn
 
 
@@ -179,7 +182,7 @@ def reliability_diagram(evaluation: Evaluation) -> Figure:
     intervals = [wilson_interval(round(each.accuracy * each.num_images), each.num_images) for each in bins]
     for at, (low, high) in zip(x, intervals, strict=True):
         axes.plot([at, at], [100 * low, 100 * high], color=OURS, linewidth=2.2, alpha=0.45)
-    axes.plot(x, y, "o-", color=OURS, markersize=6, linewidth=1.4, label="validation, with 95% interval")
+    axes.plot(x, y, "o-", color=OURS, markersize=6, linewidth=1.4, label="accuracy, with 95% interval")
     axes.set_title(f"expected calibration error {100 * evaluation.ece:.1f} points", loc="left", fontsize=12)
     axes.legend(frameon=False, fontsize=SMALL, loc="lower right", borderaxespad=0.2)
     axes.set_ylabel("accuracy (%)")
@@ -207,7 +210,7 @@ def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
     """
     drawn, axes = figure(WIDTH_IN, 3.6)
     runtimes = list(dict.fromkeys(runtime for _, runtime, _, _ in points))
-    for runtime, color in zip(runtimes, COLORS, strict=False):
+    for runtime, color in zip(runtimes, cycle(COLORS), strict=False):
         chosen = [(1e3 * seconds, 100 * accuracy) for _, each, seconds, accuracy in points if each == runtime]
         axes.plot(*zip(*chosen, strict=True), "o", markersize=8, color=color, label=runtime)
     for model in dict.fromkeys(name for name, _, _, _ in points):
@@ -216,8 +219,9 @@ def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
         axes.annotate(shown(model), place, (0, 8), textcoords="offset points", fontsize=SMALL, ha="left")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # labels only if there is room
     axes.margins(x=0.12, y=0.2)
     axes.set_xlabel("latency of one image (ms)")
     axes.set_ylabel("accuracy (%)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, 1.2), ncols=len(runtimes), frameon=False, fontsize=TINY)
+    drawn.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=TINY)
     return drawn

@@ -15,6 +15,7 @@ from pocket_resnet.plots.figures import SMALL, WIDTH_IN
 from pocket_resnet.plots.style import COLORS, LIMIT, PUBLISHED, shown, side_by_side, stack, style
 
 WIDE_IN = 11.0
+STACKED_IN, KEY_LINE_IN = (2.5, 2.5, 1.6), 0.22
 MOST_EPOCHS_WITH_MARKERS = 25
 
 Records = Sequence[dict[str, Any]]
@@ -24,17 +25,16 @@ Records = Sequence[dict[str, Any]]
 def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False) -> Figure:
     """Loss (nats), accuracy (%) and learning rate against epochs: training dashed, validation solid.
 
-    The charts are one below the other or, if `wide`, side by side. Vertical lines mark where the first run's images
-    become larger.
-    `runs` maps a label to the metrics.jsonl records of one or more runs of the same recipe. Several runs are drawn as
-    their mean with a band of ± one sample standard deviation.
+    The charts are one below the other or, if `wide`, side by side. `runs` maps a label to the metrics.jsonl records of
+    one or more runs of the same recipe. Several runs are drawn as their mean with a band of ± one sample standard
+    deviation. Vertical lines mark where the images become larger, if that is the same for all runs.
 
     Example:
 
         records = [json.loads(line) for line in open("runs/latest/metrics.jsonl")]
         plots.learning_curves({"fast": [records]})
     """
-    drawn, charts = side_by_side(WIDE_IN, 3.6, 3) if wide else stack(WIDTH_IN, (2.5, 2.5, 1.6))
+    drawn, charts = _empty_charts(len(runs), wide=wide)
     losses, accuracies, rates = charts
     for index, curves in enumerate(runs.values()):
         color = COLORS[index % len(COLORS)]
@@ -63,6 +63,14 @@ def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False
     return drawn
 
 
+def _empty_charts(num_runs: int, *, wide: bool) -> tuple[Figure, list[Axes]]:
+    """A figure with room for the key, which has a line for one run, and two more than runs for several; three axes."""
+    more_in = KEY_LINE_IN * (num_runs + 1 if num_runs > 1 else 0)
+    if wide:
+        return side_by_side(WIDE_IN, 3.6 + more_in, 3)
+    return stack(WIDTH_IN, [height_in * (1 + more_in / sum(STACKED_IN)) for height_in in STACKED_IN])
+
+
 def _common_size_changes(curves: Sequence[Records]) -> list[tuple[float, int]]:
     """The changes of image size if all runs have the same; otherwise none."""
     changes = [_size_changes(records) for records in curves]
@@ -72,8 +80,11 @@ def _common_size_changes(curves: Sequence[Records]) -> list[tuple[float, int]]:
 def _size_changes(records: Records) -> list[tuple[float, int]]:
     """(epoch, pixels) where the size of the training images changes; earlier versions did not record it."""
     pairs = pairwise(record for record in records if "image_size" in record)
-    changes = [(left["epoch"] + 0.5, right["image_size"], left["image_size"]) for left, right in pairs]
-    return [(epoch, size) for epoch, size, before in changes if size != before]
+    return [
+        ((left["epoch"] + right["epoch"]) / 2, right["image_size"])
+        for left, right in pairs
+        if left["image_size"] != right["image_size"]
+    ]
 
 
 def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str, Any], scale: float = 1) -> None:

@@ -48,7 +48,7 @@ def _described(spec: NetworkSpec, name: str) -> str:
         gate = ", squeeze-excite" if spec.squeeze_excite == "stem" else ""
         return f"{kernel} {'whitening' if spec.stem == 'whitening' else 'convolution'}{gate}"
     if name == "head":
-        return f"{spec.pool} pool, linear"
+        return f"{'norm, ' if spec.preactivation and spec.batch_norm else ''}{spec.pool} pool, linear"
     stage = int(name.split()[1]) - 1
     entry = "halve, " if spec.downsample != "stride" or stage else ""
     size, gate = spec.kernel_sizes[stage], " + SE" if spec.squeeze_excite == "block" else ""
@@ -80,7 +80,7 @@ def network_diagram(spec: NetworkSpec) -> Figure:
     for index, part in enumerate(rows):
         y_in = TITLE_IN + (index + 1.5) * ROW_IN
         _draw_arrow(axes, y_in - 0.5 * ROW_IN)
-        out = " × ".join(map(str, part.out_shape)) if part.name != "head" else f"{part.out_shape[0]} classes"
+        out = " × ".join(map(str, part.out_shape)) if part.name != "head" else f"{part.out_shape[0]:,} classes"
         _draw_box(axes, y_in, part.name, out, part.what, fill="#e3f0f8")
         _draw_bar(axes, PARAMS_IN, y_in, part.num_params, max(row.num_params for row in rows))
         _draw_bar(axes, MACS_IN, y_in, part.num_macs, max(row.num_macs for row in rows))

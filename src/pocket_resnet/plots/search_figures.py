@@ -51,7 +51,7 @@ def search_history(points: Sequence[TrialPoint]) -> Figure:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trial")
     axes.set_ylabel("validation loss (nats)")
     marks = [
@@ -128,6 +128,7 @@ def cost_front(points: Sequence[tuple[float, float, bool]], axis: str) -> Figure
     axes.plot([x for x, _ in others], [y for _, y in others], "o", mfc="white", color=PUBLISHED, markersize=5.5)
     axes.plot([x for x, _ in front], [y for _, y in front], "o-", color=OURS, markersize=7, linewidth=1.6)
     axes.set_xscale("log")
+    axes.tick_params(axis="x", which="both", labelsize=TINY)
     axes.set_xlabel(axis)
     axes.set_ylabel("validation accuracy (%)")
     marks = [

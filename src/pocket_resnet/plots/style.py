@@ -22,7 +22,7 @@ DPI, FONT = 160, "DejaVu Sans"
 # Matplotlib's defaults, except for the font and the padding: on dark pages, the edge of a figure is visible.
 SETTINGS: Any = {
     **{key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith(("backend", "interactive"))},
-    **{"font.size": 12, "font.family": FONT},
+    **{"font.size": 12, "font.family": FONT, "figure.labelsize": "medium"},
     **{"figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.1},
 }
 

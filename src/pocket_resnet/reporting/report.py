@@ -4,7 +4,7 @@ The page works offline. It contains its pictures, which are also written to plot
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pocket_resnet.reporting.page import render
 from pocket_resnet.reporting.search import search_page
 from pocket_resnet.reporting.several_runs import runs_page
 from pocket_resnet.torch_settings import own_settings
+from pocket_resnet.training.result import Result
 from pocket_resnet.training.saved_run import opener, read_run
 from pocket_resnet.tuning.record import is_search
 
@@ -23,7 +24,7 @@ PAGE_NAME, PLOTS_NAME = "report.html", "plots"
 
 @own_settings()
 def write_report(
-    runs: str | Path | Sequence[str | Path],
+    runs: str | Path | Result | Sequence[str | Path | Result],
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     data: str | Path | None = None,
@@ -31,11 +32,12 @@ def write_report(
 ) -> Path:
     """Write the report on the finished runs in these folders, or on the search in one, and return the page's path.
 
+    A run may also be given by the Result that `train` returned.
     The page goes to `out`, by default to the run's folder, or to `report` beside the first of several runs. `data` is
     the current location of the runs' data; `device` computes the predictions. Raises PocketError if a run is not
     finished or is damaged, or if its data is missing or has changed.
     """
-    given = [expanded(path) for path in ([runs] if isinstance(runs, str | Path) else runs)]
+    given = [_folder(run) for run in (runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs])]
     paths = list({os.path.realpath(path): path for path in reversed(given)}.values())[::-1]
     if not paths:
         raise UsageError("no runs", hint="give the folders of finished runs")
@@ -47,6 +49,10 @@ def write_report(
     if others:
         return _write(expanded(out) if out else paths[0].parent / "report", "runs", runs_page([first, *others]))
     return _write(expanded(out) if out else paths[0], "run", run_page(first))
+
+
+def _folder(run: str | Path | Result) -> Path:
+    return Path(run.model).parent if isinstance(run, Result) else expanded(run)
 
 
 def _write(folder: Path, template: str, page: Any) -> Path:

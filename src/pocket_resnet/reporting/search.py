@@ -68,14 +68,14 @@ def search_page(folder: Path) -> SearchPage:
 
 
 def _figures(record: SearchRecord) -> dict[str, Figure | None]:
-    evaluated = [trial for trial in record.trials if trial.rungs]
-    complete = [trial for trial in record.trials if trial.outcome == "complete" and trial.rungs]
-    points = [TrialPoint(each.number, each.rungs[-1].nll, each.outcome == "complete") for each in evaluated]
+    ended = [trial for trial in record.trials if trial.rungs and trial.outcome in ("complete", "pruned")]
+    complete = [trial for trial in ended if trial.outcome == "complete"]
+    points = [TrialPoint(each.number, each.rungs[-1].nll, each.outcome == "complete") for each in ended]
     columns = [_column(key, limits, complete) for key, limits in record.space.items()] if complete else []
     costs = [(each.trade, each.rungs[-1].accuracy, each.number in record.front) for each in complete if each.trade]
     return {
         "history": search_history(points) if points else None,
-        "importance": key_importance(record.importance) if record.importance else None,
+        "importance": key_importance(record.importance) if any(record.importance.values()) else None,
         "parallel": parallel_coordinates(columns, [each.rungs[-1].nll for each in complete]) if complete else None,
         "front": cost_front(costs, TRADES[record.trade]) if record.trade and costs else None,
     }

@@ -31,7 +31,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one recipe, which differ only in seed and hardware."""
+    """Runs of one recipe and length, which differ only in seed and hardware."""
 
     label: str
     runs: list[FinishedRun]
@@ -87,15 +87,20 @@ def _compared(name: str, run: FinishedRun, first: FinishedRun) -> Compared:
 
 
 def _grouped(rows: Sequence[Compared]) -> list[Group]:
-    """Runs grouped by recipe, in the order of the first run of each group."""
+    """Runs grouped by recipe and by the epochs trained, in the order of the first run of each group."""
     groups: list[list[Compared]] = []
     for row in rows:
-        same = [group for group in groups if without_seed(group[0].run.recipe) == without_seed(row.run.recipe)]
+        same = [group for group in groups if _repeats(group[0].run, row.run)]
         if same:
             same[0].append(row)
         else:
             groups.append([row])
     return [_group(group, rows[0].run) for group in groups]
+
+
+def _repeats(one: FinishedRun, other: FinishedRun) -> bool:
+    """Whether two runs differ only in seed and hardware. A callback may have ended one of them early."""
+    return without_seed(one.recipe) == without_seed(other.recipe) and one.epochs == other.epochs
 
 
 def _group(rows: list[Compared], first: FinishedRun) -> Group:

@@ -43,6 +43,7 @@ class FinishedRun:
     result: Result
     card: Card
     metrics: list[dict[str, Any]]
+    """The records of metrics.jsonl. The `epoch` of the last one is a fraction if the run ended within an epoch."""
     source: Source
     val: Split
     model: ResNet
@@ -115,7 +116,7 @@ def read_run(
         recipe=recipe,
         result=result,
         card=card,
-        metrics=_metrics(path / "metrics.jsonl"),
+        metrics=_metrics(path / "metrics.jsonl", result),
         source=source,
         val=val,
         model=model,
@@ -125,11 +126,14 @@ def read_run(
     )
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
+def _metrics(path: Path, result: Result) -> list[dict[str, Any]]:
     try:
-        return read_metrics(path)
+        records = read_metrics(path)
     except OSError as error:
         raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
+    if records and records[-1]["step"] == result.steps and result.epochs_done is not None:
+        records[-1]["epoch"] = result.epochs_done
+    return records
 
 
 def _notices(path: Path, card: Card, source: Source, val: Split, evaluation: Evaluation, result: Result) -> list[str]:

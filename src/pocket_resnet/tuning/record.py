@@ -59,6 +59,12 @@ class TrialRecord:
     """The second goal, if there is one: milliseconds, multiply-adds, bytes or parameters."""
     error: str | None = None
 
+    @property
+    def trade_text(self) -> str:
+        """The second goal's value: all digits of a count, four digits below 1,000, as of milliseconds."""
+        value = self.trade or 0.0
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
 
 @dataclass(frozen=True)
 class FinalRecord:

@@ -112,8 +112,12 @@ def _importance(study: Study) -> dict[str, float]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < FEWEST_FOR_IMPORTANCE:
         return {}
+    has_two_goals = len(study.directions) > 1
     with contextlib.suppress(ValueError, RuntimeError):  # all trials are equal
-        return optuna.importance.get_param_importances(study, target=lambda trial: trial.values[0])
+        # It explains low values of a target, so the accuracy is negated; a single goal is the loss.
+        return optuna.importance.get_param_importances(
+            study, target=(lambda trial: -trial.values[0]) if has_two_goals else None
+        )
     return {}
 
 
