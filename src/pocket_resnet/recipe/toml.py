@@ -57,6 +57,12 @@ def load_recipe(name_or_path: str) -> Recipe:
     return parse_recipe(read_toml_text(path), path)
 
 
+def saved_recipe(runs_dir: str | Path, run: str | Path | None) -> str | None:
+    """The path of the recipe that the run of this name has written; None if it has not begun."""
+    path = None if run is None else expanded(runs_dir) / run / "recipe.toml"
+    return str(path) if path is not None and path.is_file() else None
+
+
 def _unknown(name_or_path: str) -> UsageError:
     if ((folder := expanded(name_or_path)) / "recipe.toml").is_file():
         from pocket_resnet.model.artifact import resume_command  # imports torch
