@@ -66,6 +66,8 @@ def test_a_name_with_a_slash_is_a_folder(
     assert open_source("digits").public_name == "digits"
     with pytest.raises(UsageError, match="no data set or folder has this name"):
         open_source("~no-such-user/x")
+    with pytest.raises(UsageError, match=r"0\.png: a file, not a folder"):
+        open_source(str(root / "a" / "0.png"))
 
 
 @pytest.mark.threat(42)

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pocket_resnet.data.image import is_image
-
 LEFT_BEHIND = frozenset(
     {
         "thumbs.db",  # Windows
@@ -89,6 +87,8 @@ class Listing:
 
     def images(self) -> list[Path]:
         """All regular files at any depth, sorted, except those that neither name nor content makes an image."""
+        from pocket_resnet.data.image import is_image  # imports Pillow, which --help does without
+
         images = []
         for path in sorted(self.root / file.relative for file in self._walk(self.root, "")):
             if path.name.casefold().endswith(_PICTURES) or is_image(path):

@@ -179,7 +179,7 @@ def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
 def recipe_key(name: str) -> str:
     """The recipe's key of a Python keyword: `optim.lr` of `optim__lr`. Raises RecipeError for an unknown one."""
     known, key = known_keys(Recipe, "__"), name.replace("__", ".")
-    if "." not in key and key not in known:
+    if name not in known and not key.startswith("model."):  # the network checks its own keys
         raise RecipeError(name, f"unknown `{name}`{nearest_key(name, known, '__')}")
     return key
 

@@ -96,7 +96,10 @@ class Callback:
 
 
 def refuse_classes(callbacks: Sequence[Callback]) -> None:
-    """Raise UsageError unless all are instances of Callback."""
+    """Raise UsageError unless this is a sequence of instances of Callback."""
+    if isinstance(callbacks, Callback):
+        name = type(callbacks).__name__
+        raise UsageError(f"{name} is one callback instead of a list", where="callbacks", hint=f"write [{name}()]")
     for each in callbacks:
         if not isinstance(each, Callback):
             name = getattr(each, "__name__", type(each).__name__)
