@@ -88,9 +88,8 @@ def train(
     from pocket_resnet.recipe.toml import saved_recipe
     from pocket_resnet.training.run import train as train_recipe
 
-    saved = saved_recipe(runs_dir, run) if resume or fork else None
     return train_recipe(
-        _recipe(recipe or saved or "fast", data, changes),
+        _recipe(recipe or saved_recipe(runs_dir, run if resume or fork else None) or "fast", data, changes),
         data_dir=_path(data_dir),
         runs_dir=expanded(runs_dir),
         run=None if run is None else os.fspath(run),
