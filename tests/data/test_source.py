@@ -64,7 +64,7 @@ def test_a_name_with_a_slash_is_a_folder(
         source = open_source(spelling, data_dir=tmp_path / "data", image_size=8)
         assert (source.name, source.public_name, source.class_names) == (str(root), f"{name}/", ("a", "b"))
     assert open_source("digits").public_name == "digits"
-    with pytest.raises(UsageError, match="no data set or folder has this name"):
+    with pytest.raises(UsageError, match="x: no such folder"):
         open_source("~no-such-user/x")
     with pytest.raises(UsageError, match=r"0\.png: a file, not a folder"):
         open_source(str(root / "a" / "0.png"))
