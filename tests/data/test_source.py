@@ -40,7 +40,7 @@ def test_training_splits_never_touch_the_test_digits(monkeypatch: pytest.MonkeyP
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    for name, hint in {"cifar11": "did you mean `cifar10`?", str(tmp_path / "none"): "choose a folder"}.items():
+    for name, hint in {"cifar11": "did you mean `cifar10`?", str(tmp_path / "none"): "if the folder has moved"}.items():
         with pytest.raises(UsageError) as raised:
             open_source(name)
         assert hint in str(raised.value)
