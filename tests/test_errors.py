@@ -3,6 +3,7 @@
 import ast
 import inspect
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from pocket_resnet import errors
 from pocket_resnet.data.image import ImageError
-from pocket_resnet.errors import ArtifactError, DataError, PocketError, Stopped, did_you_mean
+from pocket_resnet.errors import ArtifactError, DataError, PocketError, Stopped, counted, did_you_mean
 from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.training.checkpoint import NewerFormatError
 
@@ -37,6 +38,11 @@ def test_exit_codes(name: str, code: int) -> None:
 
 def test_stopped_has_the_signal_s_code() -> None:
     assert [Stopped(number, "x").exit_code for number in (2, 15)] == [130, 143]
+
+
+def test_counted() -> None:
+    counts = [counted(number, noun) for number, noun in ((1, "step"), (1200, "step"), (1, "class"), (0, "class"))]
+    assert counts == ["1 step", "1,200 steps", "1 class", "0 classes"]
 
 
 def test_did_you_mean() -> None:
@@ -75,6 +81,12 @@ def test_every_error_says_how_to_fix_it() -> None:
                     silent.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     assert num_made > 80
     assert silent == []
+
+
+def test_hints_begin_in_lower_case() -> None:
+    """They continue the line above them, without a full stop."""
+    code = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    assert re.findall(r"""hint ?= ?f?["'][A-Z][a-z]+ .*""", code) == []
 
 
 @pytest.mark.parametrize("error", [ArtifactError("x"), ImageError("x"), RecipeError("key", "x"), NewerFormatError("x")])

@@ -93,7 +93,13 @@ def test_design_takes_numbers_and_text() -> None:
 
 @pytest.mark.parametrize(
     ("keyword", "meant"),
-    [("optim_lr", "optim__lr"), ("learning_rate", "optim__lr"), ("lr", "optim__lr"), ("epoch", "epochs")],
+    [
+        ("optim_lr", "optim__lr"),
+        ("learning_rate", "optim__lr"),
+        ("lr", "optim__lr"),
+        ("epoch", "epochs"),
+        ("optim__lrr", "optim__lr"),
+    ],
 )
 def test_unknown_keywords_suggest_the_right_one(keyword: str, meant: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"unknown `{keyword}`, did you mean `{meant}`?"):

@@ -59,7 +59,7 @@ _HOMES = {  # of the public names that are imported on first use
 
 
 def train(
-    recipe: str | Path = "fast",
+    recipe: str | Path | None = None,
     *,
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
@@ -73,9 +73,9 @@ def train(
 ) -> "Result":
     """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
 
-    `recipe` is a name or a TOML file; `changes` set its keys (`optim__lr=0.1`). `data` and `data_dir` are as in
-    `open_data`. `run` is the folder's NAME (default: RECIPE-DATA-seedN). `resume` continues an interrupted run; `fork`
-    does so even if recipe or data changed. docs/callbacks.md explains `callbacks`; `progress=False` hides the bar.
+    `recipe` is a name or a TOML file (default: that of the `run` to resume, else `fast`); `changes` set its keys
+    (`optim__lr=0.1`). `data` and `data_dir` are as in `open_data`, NAME is `run` (default: RECIPE-DATA-seedN). `resume`
+    continues a run, `fork` even with changes. docs/callbacks.md explains `callbacks`; `progress=False` hides the bar.
     Raises UsageError, DataError, ArtifactError for a damaged checkpoint or model, EnvironmentFault if memory, disk or
     another process fails, NonFiniteError for a NaN or infinite loss, and Stopped after a signal and a save.
 
@@ -85,10 +85,11 @@ def train(
         print(f"{result.accuracy:.2%} with {result.num_params:,} parameters: {result.model}")
     """
     from pocket_resnet.io.files import expanded
+    from pocket_resnet.recipe.toml import saved_recipe
     from pocket_resnet.training.run import train as train_recipe
 
     return train_recipe(
-        _recipe(recipe, data, changes),
+        _recipe(recipe or saved_recipe(runs_dir, run if resume or fork else None) or "fast", data, changes),
         data_dir=_path(data_dir),
         runs_dir=expanded(runs_dir),
         run=None if run is None else os.fspath(run),
@@ -146,8 +147,7 @@ def load(path: str | Path, device: str = "auto") -> "Classifier":
     Its `predict` takes one or more image files, bytes or arrays and returns the most probable classes. `model` is the
     torch module: float [B, 3, H, W] from 0 to 1 -> logits [B, K]. `card` has the classes, size and accuracy.
     `device` is "cpu", "cuda", "mps", or "auto": a CUDA GPU if there is one, otherwise the CPU.
-    Raises UsageError if there is no model or no such device, ArtifactError if the model is damaged, EnvironmentFault if
-    the hub fails.
+    Raises UsageError for a missing model or device, ArtifactError for damage, EnvironmentFault if the hub fails.
 
     Example:
 

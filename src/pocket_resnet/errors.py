@@ -75,6 +75,11 @@ def listed(items: Sequence[str], separator: str) -> str:
     return separator.join([*items[:MAX_LISTED], *more])
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 step`, `1,200 steps`, `3 classes`."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`, did you mean ...?` with the nearest known word, or nothing if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1)

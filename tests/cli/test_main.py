@@ -22,6 +22,7 @@ def test_help_explains_with_an_example(name: str, run: Run) -> None:
     assert (code, err) == (0, "")
     assert f"\npocket-resnet {name} " in out.replace("│", "").replace("  ", "\n")
     assert f"usage: pocket-resnet {name}" in out
+    assert not re.search("pocket-resnet .*pocket-resnet ", out)  # one example per line
     assert "(default: None)" not in out
 
 
@@ -95,7 +96,10 @@ USAGE = {
     "data": (("data", "cifar11"), "cifar11: no data set or folder has this name"),
     "data of train": (("train", "fast", "--data", "cifar11"), "cifar11: no data set"),
     "too small a budget": (("train", "fast", "--data", "digits", "--budget", "10"), "the smallest has"),
-    "summary": (("summary", "orignal"), "'orignal' is not a model directory, recipe or network"),
+    "summary": (
+        ("summary", "orignal"),
+        "'orignal' is not a model directory, recipe or network, did you mean `original`?",
+    ),
     "model": (("evaluate", "no-such-model"), "no-such-model: no model here"),
     "model to predict": (("predict", "no-such-model", "x.png"), "no-such-model: no model here"),
     "run name": (("train", "fast", "--data", "digits", "--run", "../x"), "not a plain folder name"),

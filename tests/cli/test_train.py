@@ -97,3 +97,18 @@ def test_an_unknown_format(run: Run, command: tuple[object, ...], tmp_path: Path
     assert code == 2
     assert "onnx-int8" in out + err
     assert not (tmp_path / "r").exists()
+
+
+def test_without_recipe_a_resumed_run_uses_its_own(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:
+    """With its data; other flags and keywords are changes, as in any resumed run."""
+    place = ("--runs-dir", tmp_path, "--run", "r", "--no-report")
+    assert run(*command[:-1], "--max-steps", 1)[0] == 0
+    code, out, err = run("train", "--resume", *place, "--max-steps", 2, "--json")
+    assert code == 0, err
+    assert json.loads(out)["steps"] == 2
+    code, _, err = run("train", "--resume", *place, "--optim.momentum", 0.25)
+    assert code == 2
+    assert "the recipe has changed since this run began: optim.momentum: 0.9 -> 0.25\n" in err
+    assert run("train", "--fork", *place, "--optim.momentum", 0.25, "--max-steps", 3)[0] == 0
+    result = pocket_resnet.train(runs_dir=tmp_path, run="r", resume=True, max_steps=4, progress=False)
+    assert (result.steps, result.recipe) == (4, json.loads(out)["recipe"])

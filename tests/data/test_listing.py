@@ -52,7 +52,7 @@ def test_remains_of_systems(make_folder: Any, split: str, logged: pytest.LogCapt
     assert source.class_names == ("cat", "dog")
     assert len(source.split("trainval")) == 6
     assert messages(logged) == []
-    assert len(Listing(root.resolve()).files()) == 6
+    assert len(Listing(root.resolve()).images()) == 6
 
 
 OURS = {
@@ -83,7 +83,7 @@ def test_our_own_folders(make_folder: Any, name: str, beside: str, logged: pytes
     source = opened(root)
     assert source.class_names == ("cat", "dog")
     assert messages(logged) == [f"1 skipped: {beside}{name} (written by pocket-resnet)"]
-    assert len(Listing(root.resolve()).files()) == 6
+    assert len(Listing(root.resolve()).images()) == 6
 
 
 @pytest.mark.threat(46)

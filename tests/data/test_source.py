@@ -40,7 +40,7 @@ def test_training_splits_never_touch_the_test_digits(monkeypatch: pytest.MonkeyP
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    for name, hint in {"cifar11": "did you mean `cifar10`?", str(tmp_path / "none"): "choose a folder"}.items():
+    for name, hint in {"cifar11": "did you mean `cifar10`?", str(tmp_path / "none"): "if the folder has moved"}.items():
         with pytest.raises(UsageError) as raised:
             open_source(name)
         assert hint in str(raised.value)
@@ -64,8 +64,10 @@ def test_a_name_with_a_slash_is_a_folder(
         source = open_source(spelling, data_dir=tmp_path / "data", image_size=8)
         assert (source.name, source.public_name, source.class_names) == (str(root), f"{name}/", ("a", "b"))
     assert open_source("digits").public_name == "digits"
-    with pytest.raises(UsageError, match="no data set or folder has this name"):
+    with pytest.raises(UsageError, match="x: no such folder"):
         open_source("~no-such-user/x")
+    with pytest.raises(UsageError, match=r"0\.png: a file, not a folder"):
+        open_source(str(root / "a" / "0.png"))
 
 
 @pytest.mark.threat(42)

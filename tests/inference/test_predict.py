@@ -165,18 +165,25 @@ def test_arguments_that_are_not_images(classifier: Classifier, tmp_path: Path) -
 
 
 def test_files_and_folders(trained: Path, png: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no image is left out of a folder, but an image that cannot be read, or a file that is named, is bad."""
     folder = tmp_path / "many"
     (folder / "deep").mkdir(parents=True)
-    (folder / "deep" / "b.png").write_bytes(png.read_bytes())
-    (folder / "a.txt").write_text("no picture")
+    for name in ("b.png", "no suffix"):
+        (folder / "deep" / name).write_bytes(png.read_bytes())
+    for name in ("README.txt", "empty"):
+        (folder / name).write_text("no picture" if name != "empty" else "")
+    (folder / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (folder / "damaged.JPG").write_text("no picture")
     (folder / ".hidden.png").write_text("none of our business")
     (folder / "loop").symlink_to(folder)
     rows, bad = predict_files(trained, [str(png), str(folder)], top=2)
-    assert [row.image for row in rows] == [str(png), str(folder / "deep" / "b.png")]
-    assert [len(row.prediction.top) for row in rows] == [2, 2]
-    assert len(bad) == 1
-    assert str(folder / "a.txt") in bad[0]
-    assert caplog.messages == [f"{folder}: 1 skipped: loop (link to a parent folder)"]
+    assert [row.image for row in rows] == [str(png), *(str(folder / "deep" / name) for name in ("b.png", "no suffix"))]
+    assert [len(row.prediction.top) for row in rows] == [2, 2, 2]
+    assert [line.split(":")[0] for line in bad] == [str(folder / name) for name in ("damaged.JPG", "phone.heic")]
+    left_out = "loop (link to a parent folder), README.txt (not an image), empty (not an image)"
+    assert caplog.messages == [f"{folder}: 3 skipped: {left_out}"]
+    named = str(folder / "README.txt")
+    assert predict_files(trained, [named], top=2)[1][0].startswith(f"{named}: not an image")
 
 
 def upright() -> NDArray[np.uint8]:

@@ -89,7 +89,7 @@ def test_refuses_numbers_out_of_range(field: str) -> None:
         value = (number,) * 3 if field in PER_STAGE else number
         with pytest.raises(UsageError) as refusal:
             NetworkSpec(**{field: value})  # type: ignore[arg-type]
-        assert str(refusal.value) == f"{field}: {number} is out of range\n  Choose from {low:g} to {high:,}."
+        assert str(refusal.value) == f"{field}: {number} is out of range\n  choose from {low:g} to {high:,}"
 
 
 @pytest.mark.parametrize("change", [{"groups": True}, {"groups": "1"}, {"groups": 1.0}, {"batch_norm": 1}, {"with": 1}])

@@ -223,7 +223,9 @@ def test_a_fitted_recipe_has_values_and_no_dial(source: Source, logged: Any) -> 
     assert recipe.ema.window > 0
     assert 48_500 <= num_params(recipe.model) <= 50_000
     assert recipe.model.num_classes == 3
-    assert [line for line in logged.messages if line.startswith("the dial: ")]
+    [line] = [line for line in logged.messages if line.startswith("derived from budget and epochs: ")]
+    assert "augment.trivial_augment, augment.random_erasing 0.1, augment.mixup 0.2, " in line
+    assert "optim." not in line  # the rates of this network are those of the recipe
     assert fit_to_data(recipe, source, 14) == recipe
 
 

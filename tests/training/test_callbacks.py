@@ -168,6 +168,8 @@ def test_a_class_or_other_object_is_refused(
     with pytest.raises(UsageError, match="is not an instance of pocket_resnet") as raised:
         train_tiny(callback)
     assert hint in str(raised.value)
+    with pytest.raises(UsageError, match=r"callbacks: Callback is one callback instead of a list\n  write \[Callback"):
+        pocket_resnet.train("fast", data="digits", runs_dir=tmp_path, callbacks=Callback())  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 

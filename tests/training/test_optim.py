@@ -236,6 +236,23 @@ def test_muon_leaves_the_scale_of_filters_that_no_norm_follows(tiny_spec: Networ
     assert list(kinds.values()).count("filters") == 2
 
 
+def test_a_parameter_may_have_its_first_gradient_later(tiny_spec: NetworkSpec) -> None:
+    """As when a body is frozen at first, whose squeeze-and-excitation is in the groups of the head."""
+    model = ResNet(replace(tiny_spec, squeeze_excite="block"))
+    optimizer = Optimizer(model, recipe())
+    for step, is_frozen in enumerate((True, False)):
+        before = copy.deepcopy(model.state_dict())
+        loss_of(model, step).backward()
+        for name, parameter in model.named_parameters():
+            if is_frozen and not name.startswith("head"):
+                parameter.grad = None
+        optimizer.step(step)
+        optimizer.zero_grad()
+        changed = {name for name in differing(before, model.state_dict()) if "running" not in name}
+        names = set(optimizer.names.values())
+        assert {name for name in names if not is_frozen or name.startswith("head")} == changed & names
+
+
 @pytest.mark.parametrize("kind", ["sgd", "muon"])
 @pytest.mark.parametrize("num_before", [0, 4])
 def test_going_on_from_saved_tensors_is_exact(kind: str, num_before: int, tiny_model: ResNet) -> None:

@@ -177,14 +177,15 @@ def test_without_tensorboard(
 ) -> None:
     """An error before any work, and only if tracking is on."""
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(EnvironmentFault, match="pip install tensorboard"):
+    with pytest.raises(EnvironmentFault, match=r"pip install 'pocket-resnet\[track\]'"):
         train_tiny()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SystemExit) as ending:
         main(["train", "fast", "--data", "digits", "--track", "--runs-dir", str(tmp_path)])
     assert ending.value.code == EnvironmentFault.exit_code
     assert capsys.readouterr().err == (
-        "pocket-resnet: --track needs TensorBoard, which is not installed\n  pip install tensorboard, or omit --track\n"
+        "pocket-resnet: --track needs TensorBoard, which is not installed\n"
+        "  pip install 'pocket-resnet[track]', or omit --track\n"
     )
     train_tiny(track=False)
 

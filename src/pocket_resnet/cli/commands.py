@@ -27,6 +27,7 @@ class Evaluate:
     """Measure a model: accuracy with a 95% interval, accuracy per class, confusion matrix and calibration.
 
     pocket-resnet evaluate runs/fast-cifar10-seed0
+
     pocket-resnet evaluate runs/finetune-pictures-seed0 --csv --out images.csv
     """
 

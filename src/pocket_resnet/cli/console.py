@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pocket_resnet.data.listing import printable
-from pocket_resnet.errors import PocketError
+from pocket_resnet.errors import PocketError, counted
 from pocket_resnet.io.progress import print_line
 from pocket_resnet.model.card import epochs_text
 from pocket_resnet.model.counts import FP32_BYTES, layers, num_macs, num_params, operations, peak_activation_values
@@ -101,7 +101,7 @@ def print_result(result: "Result") -> None:
         print(f"            {result.caveat}")
     epochs = epochs_text(result.epochs, result.epochs_done)
     print(
-        f"training    {result.seconds:.1f} s for {result.steps:,} steps, {epochs}, "
+        f"training    {result.seconds:.1f} s for {counted(result.steps, 'step')}, {epochs}, "
         f"{result.images_per_s:,.0f} images/s, {operations(result.train_flops)} ({result.seconds_total:.1f} s in total)"
     )
     print(f"model       {result.model}", flush=True)
@@ -201,7 +201,7 @@ def print_description(description: "Description") -> None:
     counts = {which: count for which, count in description.num_images.items() if count is not None}
     is_folder = "/" in description.name
     size = f"{'resized to ' if is_folder else ''}{description.image_size} x {description.image_size} pixels"
-    print(f"{description.name}: {len(description.classes)} classes, {size}")
+    print(f"{description.name}: {counted(len(description.classes), 'class')}, {size}")
     print(f"images       {', '.join(f'{count:,} {which}' for which, count in counts.items())}")
     print(f"stored in    {description.where}")
     mean, std = _decimals(description.mean), _decimals(description.std)

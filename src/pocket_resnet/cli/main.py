@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import re
 import signal
 import sys
 import traceback
@@ -13,7 +12,7 @@ from typing import Any
 
 from pocket_resnet.cli import console, streams
 from pocket_resnet.cli.commands import COMMANDS
-from pocket_resnet.cli.parsing import parse, refuse_misplaced
+from pocket_resnet.cli.parsing import default_recipe, parse, refuse_misplaced
 from pocket_resnet.cli.search import Search
 from pocket_resnet.cli.train import Train
 from pocket_resnet.cli.train_flags import parse_with_recipe
@@ -22,8 +21,6 @@ from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.toml import is_recipe, load_recipe
 from pocket_resnet.tuning.space import space_beside
 from pocket_resnet.version import __version__
-
-DEFAULT_RECIPE, DEFAULT_FINE_TUNING = "fast", "finetune"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,12 +75,10 @@ def parse_command(name: str, arguments: list[str]) -> Any:
     """The command with its arguments filled in."""
     if name in ("train", "search"):
         named = bool(arguments) and not arguments[0].startswith("-")
-        fine_tunes = any(re.match("--from(=|$)", argument) for argument in arguments)
-        usual = DEFAULT_FINE_TUNING if fine_tunes else DEFAULT_RECIPE
         words = [name, *arguments]
         if named and not is_recipe(arguments[0]):
             refuse_misplaced(words, arguments[0])
-        recipe = load_recipe(given := arguments.pop(0) if named else usual)
+        recipe = load_recipe(given := arguments.pop(0) if named else default_recipe(words))
         default = Train(recipe) if name == "train" else Search(recipe, space=space_beside(given))
         command: Any = parse_with_recipe(default, words, arguments)
     else:

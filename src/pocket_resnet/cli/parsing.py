@@ -13,7 +13,7 @@ from pocket_resnet.data.names import NAMES
 from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.schema import parse_count
-from pocket_resnet.recipe.toml import is_recipe
+from pocket_resnet.recipe.toml import is_recipe, saved_recipe
 
 TAKE_RECIPE = ("train", "search")
 TAKE_DATA = ("train", "search", "evaluate", "report", "export")
@@ -35,6 +35,14 @@ def refuse_misplaced(words: Sequence[str], word: str) -> None:
     """Raise UsageError with the right command line if the word is data or a count that belongs after a flag."""
     if line := _right_line(words, word):
         raise UsageError(f"`{word}` is not expected here", hint=f"you may mean: {line}")
+
+
+def default_recipe(words: Sequence[str]) -> str:
+    """The recipe of `train` or `search` without RECIPE: the one saved by the run to resume, `finetune` or `fast`."""
+    runs_dir, run = _values(words, "--runs-dir") or ["runs"], _values(words, "--run")
+    resumes = bool(run) and not {"--resume", "--fork"}.isdisjoint(words)
+    saved = saved_recipe(runs_dir[0], run[0]) if resumes else None
+    return saved or ("finetune" if _values(words, "--from") else "fast")
 
 
 @contextlib.contextmanager

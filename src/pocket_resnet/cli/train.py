@@ -30,8 +30,8 @@ class Train:
 
     pocket-resnet train fast --data digits
 
-    RECIPE comes first. It is a name from recipes/ or a .toml file (default: fast, or finetune with --from). Every
-    recipe key is also a flag.
+    RECIPE comes first. It is a name from recipes/ or a .toml file. Without it, --resume --run NAME
+    uses that run's own recipe, --from the recipe finetune, and any other command fast. Every recipe key is also a flag.
     """
 
     recipe: Recipe

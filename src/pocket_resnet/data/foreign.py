@@ -23,6 +23,7 @@ _MAGIC = {
     b"%PDF-": "PDF",
     b"v/1\x01": "OpenEXR",
 }
+NUM_BYTES = 64  # at the beginning of a file, which are enough to recognise it
 _CR2 = (b"II*\0", 8, b"CR")  # a TIFF apart from this
 _DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
 
@@ -30,7 +31,7 @@ _DNG_VERSION, _SUBFILE_TYPE, _SUB_IFDS = 50706, 254, 330
 def name_of(content: bytes) -> str | None:
     """The format's name, if it is a known unsupported format."""
     if content[4:8] == b"ftyp":
-        brands = [content[8:12], *(content[at : at + 4] for at in range(16, min(len(content), 64), 4))]
+        brands = [content[8:12], *(content[at : at + 4] for at in range(16, min(len(content), NUM_BYTES), 4))]
         names = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
         return "AVIF" if "AVIF" in names else next(iter(names), None)
     start, at, mark = _CR2

@@ -88,6 +88,18 @@ def decode(source: bytes | Path, size: int | None = None) -> NDArray[np.uint8]:
         raise ImageError(f"a damaged image: {error}", where=where) from error
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file's content begins like an image, which may be damaged, too large, or of an unsupported format."""
+    try:
+        with pillow_warnings.ignored(), Image.open(path, formats=FORMATS):
+            return True
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            return foreign.name_of(file.read(foreign.NUM_BYTES)) is not None
+    except Exception:  # a damaged header, or a file that cannot be read
+        return True
+
+
 def fit(pixels_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """A uint8 array, grey [H, W], RGB or RGBA [H, W, C], converted to [size, size, 3] as `decode` converts a file."""
     if pixels_HWC.shape == (size, size, 3):

@@ -1,4 +1,4 @@
-"""Lists the image files of a folder with one subfolder per class, without opening them.
+"""Lists the image files of a folder with one subfolder per class, by their names.
 
 Hidden files, and files that operating systems and this package create, are ignored. Links inside the data set are
 followed. Other links, FIFOs, sockets and devices are skipped and reported, so listing never loops, leaves the data set
@@ -85,9 +85,17 @@ class Listing:
                 self._skip(entry.path, "not in a class folder")
         return {name: sorted(self._walk(part / name, name), key=lambda image: image.relative) for name in names}
 
-    def files(self) -> list[Path]:
-        """All regular files at any depth, sorted."""
-        return sorted(self.root / image.relative for image in self._walk(self.root, ""))
+    def images(self) -> list[Path]:
+        """All regular files at any depth, sorted, except those that neither name nor content makes an image."""
+        from pocket_resnet.data.image import is_image  # imports Pillow, which --help does without
+
+        images = []
+        for path in sorted(self.root / file.relative for file in self._walk(self.root, "")):
+            if path.name.casefold().endswith(_PICTURES) or is_image(path):
+                images.append(path)
+            else:
+                self._skip(path, "not an image")
+        return images
 
     def has_files(self, folder: Path) -> bool:
         """Whether this folder itself contains a visible file."""

@@ -85,7 +85,7 @@ def _predict_batch(
 
 
 def list_images(images: Sequence[str]) -> list[str]:
-    """The names of all files, each once: given files, all files in folders and matches of patterns; - is kept.
+    """The names of all files, each once: given files, all images in folders and matches of patterns; - is kept.
 
     A folder's files begin with the folder as given. Logs warnings about skipped files.
     """
@@ -98,9 +98,9 @@ def list_images(images: Sequence[str]) -> list[str]:
 
 
 def _in_folder(folder: str) -> list[str]:
-    """The files at any depth."""
+    """The images at any depth."""
     listing = Listing(Path(os.path.realpath(expanded(folder))))
-    names = [os.path.join(folder, file.relative_to(listing.root)) for file in listing.files()]  # noqa: PTH118 (keeps ./)
+    names = [os.path.join(folder, file.relative_to(listing.root)) for file in listing.images()]  # noqa: PTH118 (keeps ./)
     for line in (*listing.skipped_lines(), *(() if names else ("no images",))):
         _log.warning("%s: %s", printable(folder), line)
     return names

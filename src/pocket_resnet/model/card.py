@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-from pocket_resnet.errors import listed
+from pocket_resnet.errors import counted, listed
 from pocket_resnet.model.counts import operations
 from pocket_resnet.model.spec import NetworkSpec
 
@@ -117,7 +117,7 @@ def stated_accuracy(text: str) -> tuple[float, str, int] | None:
 
 def epochs_text(planned: int, done: float | None) -> str:
     """`4 epochs`, or `2 of 4 epochs` if a run ended early."""
-    text = f"{planned} epoch{'' if planned == 1 else 's'}"
+    text = counted(planned, "epoch")
     return text if done is None or done >= planned else f"{done:.3g} of {text}"
 
 
@@ -222,7 +222,7 @@ def _table(card: Card) -> dict[str, str]:
         rows["command"] = f"`{card.command}`"
     epochs, flops = epochs_text(card.epochs, card.epochs_done), operations(card.train_flops)
     return rows | {
-        "training": f"{epochs}, {card.steps:,} steps, {flops}, {card.seconds:,.0f} s",
+        "training": f"{epochs}, {counted(card.steps, 'step')}, {flops}, {card.seconds:,.0f} s",
         "machine": card.machine,
         "weights": card.weights,
         "input": f"RGB, {size} x {size} pixels, 0 to 1; the network normalises its input",

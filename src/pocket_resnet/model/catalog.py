@@ -19,7 +19,7 @@ def _wide_resnet(depth: int, width: int) -> NetworkSpec:
         raise UsageError(
             f"no such wide ResNet: wrn-{depth}-{width}",
             where="network",
-            hint="Its depth is 10, 16, 22, 28, 34, 40, ... (6n + 4) and its width 1 or more, as in wrn-16-4.",
+            hint="its depth is 10, 16, 22, 28, 34, 40, ... (6n + 4) and its width 1 or more, as in wrn-16-4",
         )
     widths = (16 * width, 32 * width, 64 * width)
     return NetworkSpec(stem_width=16, num_blocks=(num_blocks,) * 3, widths=widths, preactivation=True)

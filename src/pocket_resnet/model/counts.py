@@ -130,7 +130,7 @@ class _Walk:
         projects = changes and spec.shortcut == "projection"
         if changes and not projects and entering[0] > channels:
             what = f"{name} narrows {entering[0]} channels to {channels}, which an identity shortcut cannot"
-            hint = 'Use widths that grow from the stem on, or set shortcut to "projection".'
+            hint = 'use widths that grow from the stem on, or set shortcut to "projection"'
             raise UsageError(what, where="widths", hint=hint)
         for index, conv in enumerate(branch_convs(spec, stage, stride)):
             # The first convolution and the shortcut read the same values, unless a norm comes between.
@@ -153,7 +153,7 @@ class _Walk:
         entering, (channels, kernel_size, stride, groups) = self.shape, conv
         if entering[0] % groups or channels % groups:
             error = f"{groups} does not divide the {entering[0]} -> {channels} channels of {name}"
-            raise UsageError(error, where="groups", hint="Choose a divisor of both, or 1.")
+            raise UsageError(error, where="groups", hint="choose a divisor of both, or 1")
         padding = 0 if whitening else kernel_size // 2
         self._resize(name, channels, (entering[1] + 2 * padding - kernel_size) // stride + 1)
         weights = channels * (entering[0] // groups) * kernel_size**2
@@ -175,6 +175,6 @@ class _Walk:
 
     def _resize(self, name: str, channels: int, size: int) -> None:
         if size < 1:
-            hint = "Use larger images, fewer stages or a smaller stem kernel."
+            hint = "use larger images, fewer stages or a smaller stem kernel"
             raise UsageError(f"too small: no pixels are left after {name}", where="image_size", hint=hint)
         self.shape = (channels, size, size)

@@ -86,7 +86,7 @@ class ResNet(nn.Module):
         Raises UsageError unless the spec's stem is "whitening".
         """
         if self.spec.stem != "whitening":
-            hint = 'Set stem to "whitening" to use whitening filters.'
+            hint = 'set stem to "whitening" to use whitening filters'
             raise UsageError(f"a {self.spec.stem} stem has no whitening filters", where="stem", hint=hint)
         filters = whitening_filters(self.normalize(images_NCHW), self.spec.stem_kernel_size)
         self.stem.conv.weight.copy_(filters)
@@ -107,7 +107,7 @@ class Normalize(nn.Module):
         """Use these per-channel statistics, on the 0 to 1 scale. Raises UsageError unless std is positive."""
         mean_C, std_C = torch.as_tensor(mean), torch.as_tensor(std)
         if not bool((std_C > 0).all()):
-            raise UsageError(f"not positive: {std_C.tolist()}", where="std", hint="Use images that vary.")
+            raise UsageError(f"not positive: {std_C.tolist()}", where="std", hint="use images that vary")
         self.mean.copy_(mean_C.reshape(IMAGE_CHANNELS, 1, 1))
         self.std.copy_(std_C.reshape(IMAGE_CHANNELS, 1, 1))
 

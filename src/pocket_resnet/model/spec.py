@@ -115,10 +115,10 @@ def _with_range(error: ValidationError) -> UsageError | ValidationError:
     field, value = str(first["loc"][0]), first["input"]
     allowed = TypeAdapter(NetworkSpec).json_schema()["properties"][field]
     if first["type"] == "literal_error":
-        what, hint = f"{value!r} is not a choice", f"Choose one of {', '.join(allowed['enum'])}."
+        what, hint = f"{value!r} is not a choice", f"choose one of {', '.join(allowed['enum'])}"
     else:
         allowed = allowed.get("items", allowed)
-        what, hint = f"{value} is out of range", f"Choose from {allowed['minimum']:g} to {allowed['maximum']:,}."
+        what, hint = f"{value} is out of range", f"choose from {allowed['minimum']:g} to {allowed['maximum']:,}"
     return UsageError(what, where=field, hint=hint)
 
 
@@ -126,17 +126,17 @@ def _check_stages(spec: NetworkSpec) -> None:
     lengths = {name: len(getattr(spec, name)) for name in PER_STAGE}
     if len(set(lengths.values())) != 1 or not 1 <= lengths["widths"] <= MAX_STAGES:
         counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        hint = f"Give each one number per stage, for 1 to {MAX_STAGES} stages."
+        hint = f"give each one number per stage, for 1 to {MAX_STAGES} stages"
         raise UsageError(f"stages must agree in number ({counts})", where="num_blocks", hint=hint)
     padded = {name: getattr(spec, name) for name in ("kernel_sizes", "shortcut_kernel_sizes")}
     padded["stem_kernel_size"] = (spec.stem_kernel_size,) if spec.stem == "conv" else ()
     for name, kernel_sizes in padded.items():
         if even := [size for size in kernel_sizes if size % 2 == 0]:
-            hint = f"Use {even[0] - 1} or {even[0] + 1}: an even kernel cannot keep the image's size."
+            hint = f"use {even[0] - 1} or {even[0] + 1}: an even kernel cannot keep the image's size"
             raise UsageError(f"{even[0]} is even", where=name, hint=hint)
     if spec.downsample == "stride" and 0 in spec.num_blocks:
-        hint = 'Give every stage at least one block, or set downsample to "pool" or "pool-late".'
+        hint = 'give every stage at least one block, or set downsample to "pool" or "pool-late"'
         raise UsageError("a stage without blocks cannot change its shape", where="num_blocks", hint=hint)
     if spec.downsample != "stride" and spec.preactivation:
-        hint = 'Set downsample to "stride", or leave preactivation off.'
+        hint = 'set downsample to "stride", or leave preactivation off'
         raise UsageError(f'not possible with downsample "{spec.downsample}"', where="preactivation", hint=hint)

@@ -88,6 +88,16 @@ def follow(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in _dialled(recipe).items() if not _is_explicit(recipe, key)}
 
 
+def changed(recipe: Recipe) -> list[str]:
+    """`key value` for every key that the dial changes, a switch that it turns on without its value.
+
+    The image sizes are left out: a run that begins with small images says so.
+    """
+    own = dotted(recipe.model_dump(exclude={"model"}))
+    values = {key: value for key, value in follow(recipe).items() if value != own[key] and key != "train_image_sizes"}
+    return [key if value is True else f"{key} {value}" for key, value in values.items()]
+
+
 def kept(recipe: Recipe) -> list[str]:
     """`key value (dial: value)` for every key that the recipe, a flag or a program has set to a different value.
 

@@ -97,7 +97,7 @@ class Recipe(Section):
     norm_images: Annotated[int, Field(ge=0)] = 0
     """Recompute batch-norm statistics on this many augmented images before validation. 0 uses running statistics."""
     track: bool = False
-    """Log scalars and images for TensorBoard in runs/NAME/tensorboard (needs pip install tensorboard)."""
+    """Log scalars and images for TensorBoard in runs/NAME/tensorboard (needs the extra `track`)."""
     init: Literal["default", "dirac"] = "default"
     """Initial weights. dirac: filters start as identities if shapes allow (Jordan 2024, section 3.2)."""
     residual_gain: Rate = 1.0

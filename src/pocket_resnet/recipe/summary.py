@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from pocket_resnet.errors import UsageError
+from pocket_resnet.errors import UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.io.hub_address import is_address
 from pocket_resnet.model.catalog import CATALOG, named
@@ -34,7 +34,7 @@ def find_spec(name: str) -> NetworkSpec:
         return named(name)
     except UsageError as error:
         raise UsageError(
-            f"{name!r} is not a model directory, recipe or network",
+            f"{name!r} is not a model directory, recipe or network{did_you_mean(name, [*recipe_names(), *CATALOG])}",
             hint=f"recipes: {', '.join(recipe_names())}; networks: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH",
         ) from error
 

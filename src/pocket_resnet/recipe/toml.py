@@ -57,6 +57,12 @@ def load_recipe(name_or_path: str) -> Recipe:
     return parse_recipe(read_toml_text(path), path)
 
 
+def saved_recipe(runs_dir: str | Path, run: str | Path | None) -> str | None:
+    """The path of the recipe that the run of this name has written; None if it has not begun."""
+    path = None if run is None else expanded(runs_dir) / run / "recipe.toml"
+    return str(path) if path is not None and path.is_file() else None
+
+
 def _unknown(name_or_path: str) -> UsageError:
     if ((folder := expanded(name_or_path)) / "recipe.toml").is_file():
         from pocket_resnet.model.artifact import resume_command  # imports torch
@@ -173,7 +179,7 @@ def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
 def recipe_key(name: str) -> str:
     """The recipe's key of a Python keyword: `optim.lr` of `optim__lr`. Raises RecipeError for an unknown one."""
     known, key = known_keys(Recipe, "__"), name.replace("__", ".")
-    if "." not in key and key not in known:
+    if name not in known and not key.startswith("model."):  # the network checks its own keys
         raise RecipeError(name, f"unknown `{name}`{nearest_key(name, known, '__')}")
     return key
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pocket_resnet.data.source import Split
 from pocket_resnet.device import machine
-from pocket_resnet.errors import UsageError
+from pocket_resnet.errors import UsageError, counted
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.io.files import append_line, write_text
 from pocket_resnet.io.progress import Bar, print_line
@@ -96,7 +96,10 @@ class Callback:
 
 
 def refuse_classes(callbacks: Sequence[Callback]) -> None:
-    """Raise UsageError unless all are instances of Callback."""
+    """Raise UsageError unless this is a sequence of instances of Callback."""
+    if isinstance(callbacks, Callback):
+        name = type(callbacks).__name__
+        raise UsageError(f"{name} is one callback instead of a list", where="callbacks", hint=f"write [{name}()]")
     for each in callbacks:
         if not isinstance(each, Callback):
             name = getattr(each, "__name__", type(each).__name__)
@@ -149,7 +152,7 @@ class ProgressBar(Callback):
         print_line(
             f"{recipe.name} on {recipe.data.name}: {num_params(recipe.model):,} parameters, "
             f"{num_macs(recipe.model):,} multiply-adds per image, {trainer.steps.num_samples:,} training images, "
-            f"{num_steps:,} steps on {machine(trainer.hardware)}"
+            f"{counted(num_steps, 'step')} on {machine(trainer.hardware)}"
         )
         if sizes := [size for size in dict.fromkeys(recipe.train_image_sizes) if size < recipe.model.image_size]:
             small = " and ".join(filter(None, (", ".join(map(str, sizes[:-1])), str(sizes[-1]))))

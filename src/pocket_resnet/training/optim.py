@@ -139,10 +139,21 @@ class Optimizer:
             nn.utils.clip_grad_value_(self.params, self.recipe.clip_value)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.params, self.recipe.clip_norm)
+        self._begin_momentum()
         for inner in self.inner:
             inner.step()
         if self.lookahead is not None:
             self.lookahead.step(step)
+
+    def _begin_momentum(self) -> None:
+        """Give SGD's parameters zero momentum with their first gradient.
+
+        The fused step fails on a group of which only some have momentum: a head's biases and those of its frozen body.
+        """
+        sgd = self.inner[0]
+        for parameter in (each for group in sgd.param_groups if group["momentum"] for each in group["params"]):
+            if parameter.grad is not None and "momentum_buffer" not in sgd.state[parameter]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def zero_grad(self) -> None:
         """Delete the gradients."""

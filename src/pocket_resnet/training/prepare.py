@@ -16,7 +16,7 @@ from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.counts import layers
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.recipe.dial import budget_of, follow, kept, limits_reached, network
+from pocket_resnet.recipe.dial import budget_of, changed, follow, kept, limits_reached, network
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
 from pocket_resnet.seeds import generator
@@ -60,12 +60,11 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
     if reached and recipe.explicit & {f"model.{field.name}" for field in fields(spec)}:
         _log.log(notice, "the [model] keys that you set leave part of the budget unused")
     recipe = override(recipe, changes | {"model": asdict(spec)} | reached)
-    followed = follow(recipe)
-    if followed:
-        _log.log(notice, "the dial: " + ", ".join(f"{key} {value}" for key, value in followed.items()))
+    if derived := changed(recipe):
+        _log.log(notice, "derived from budget and epochs: " + ", ".join(derived))
     if overruled := kept(recipe):
         _log.log(notice, "kept because you set them: " + ", ".join(overruled))
-    recipe = override(recipe, {**followed, "dial": ()})
+    recipe = override(recipe, {**follow(recipe), "dial": ()})
     _refuse_single_values(recipe)
     return recipe
 

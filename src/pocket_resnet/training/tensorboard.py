@@ -31,7 +31,8 @@ def require_tensorboard() -> None:
     """Raise EnvironmentFault if TensorBoard is not installed."""
     if find_spec("tensorboard") is None:
         raise EnvironmentFault(
-            "--track needs TensorBoard, which is not installed", hint="pip install tensorboard, or omit --track"
+            "--track needs TensorBoard, which is not installed",
+            hint="pip install 'pocket-resnet[track]', or omit --track",
         )
 
 
