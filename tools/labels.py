@@ -26,6 +26,7 @@ LABEL_PLACES = (  # offset in points, horizontal and vertical alignment; the fir
 LABEL_RIM = np.array([-7, -3, 7, 3])  # preferred distance in pixels from other labels
 LABEL_PREFERENCE = 2  # square pixels of overlap that each less preferred place must save
 LABEL_STARTS, LABEL_ROUNDS = 40, 4
+MARKER_WEIGHT = 20  # a label that hides a marker is worse than one that crosses a line
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,13 @@ def _extent(axes: Axes, label: Label, place: int) -> Any:
 
 
 def _boxes(line: Line2D, dpi: float) -> Any:
-    """The area of a line in pixels: a box around each point, and around many points between them."""
+    """The area of a line in pixels: MARKER_WEIGHT boxes around each point, and one around many points between them."""
     points = line.get_transform().transform(np.column_stack(line.get_data()).astype(float))
     steps = np.linspace(0, 1, 100)[:, None]
-    between = [start + steps * (end - start) for start, end in itertools.pairwise(points)]
+    pairs = itertools.pairwise(points) if line.get_linestyle() != "None" else ()
+    between = [start + steps * (end - start) for start, end in pairs]
     reach = line.get_markersize() / 2 * dpi / 72 if line.get_marker() != "None" else 3.0
-    centres = np.concatenate([points, *between])
+    centres = np.concatenate([np.repeat(points, MARKER_WEIGHT, 0), *between])
     return np.concatenate([centres - reach, centres + reach], axis=1)
 
 

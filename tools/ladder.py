@@ -74,9 +74,9 @@ def ladder(rows: Rows) -> Figure | None:
     """Accuracy against training operations: one line per size, and the power law through the best runs of all sizes.
 
     A size's line omits runs that a cheaper one of that size beats, and the power law those that any cheaper one beats.
-    The dial's runs have no labels.
+    The dial's runs have no labels. Runs of changed recipes are left out, the table has them.
     """
-    rows = list(filter(is_single_view, rows))
+    rows = [row for row in filter(is_single_view, rows) if row["command"].split()[2] == row["recipe"]]
     by_size = rungs(rows)
     if not by_size:
         return None

@@ -46,7 +46,9 @@ def test_picture_and_table() -> None:
     assert "| 2M | `fast --data cifar10` | 1,999,999 | 3 | 4 | 94.00%" in lines
     assert "error = 5.0% x PFLOP<sup>-0.30</sup>" in lines
     assert ladder.ladder([]) is None
-    assert ladder.ladder([row | {"recipe": "best"} for row in RUNS])  # which have no labels
+    of_the_dial = {"recipe": "best", "command": "pocket-resnet train best --epochs 3"}
+    assert ladder.ladder([row | of_the_dial for row in RUNS])  # which have no labels
+    assert ladder.ladder([row | {"recipe": "changed"} for row in RUNS]) is None
 
 
 def test_the_ladders_rows_keep_the_leaderboards_rules() -> None:
