@@ -86,7 +86,7 @@ def test_every_error_says_how_to_fix_it() -> None:
 def test_hints_begin_in_lower_case() -> None:
     """They continue the line above them, without a full stop."""
     code = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
-    assert re.findall(r"""hint ?= ?f?["'][A-Z][a-z]+ .*""", code) == []
+    assert re.findall(r"""hint ?= ?\(?\s*f?["'][A-Z][a-z].*|what, hint = .*, f?["'][A-Z][a-z].*""", code) == []
 
 
 @pytest.mark.parametrize("error", [ArtifactError("x"), ImageError("x"), RecipeError("key", "x"), NewerFormatError("x")])

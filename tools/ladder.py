@@ -59,6 +59,11 @@ def fit(rows: Rows) -> PowerLaw:
     return PowerLaw(math.exp(intercept), -float(slope))
 
 
+def of_recipes(rows: Rows) -> Rows:
+    """The runs of recipes, without those of changed recipes, whose command has another recipe's name."""
+    return [row for row in rows if row["command"].split()[2] == row["recipe"]]
+
+
 def points(rows: Rows) -> tuple[list[float], list[float]]:
     """Operations and heights of the runs."""
     return [float(row["train_pflop"]) for row in rows], [accuracy_height(100 - error(row)) for row in rows]
@@ -76,7 +81,7 @@ def ladder(rows: Rows) -> Figure | None:
     A size's line omits runs that a cheaper one of that size beats, and the power law those that any cheaper one beats.
     The dial's runs have no labels. Runs of changed recipes are left out, the table has them.
     """
-    rows = [row for row in filter(is_single_view, rows) if row["command"].split()[2] == row["recipe"]]
+    rows = list(filter(is_single_view, of_recipes(rows)))
     by_size = rungs(rows)
     if not by_size:
         return None

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tools.ladder import LADDER, fit, frontier, rungs
+from tools.ladder import LADDER, fit, frontier, of_recipes, rungs
 from tools.results import ALL_ON, RESULTS, Case, Rows, calibrations, read_rows, series, studies
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def ladder_table(rows: Rows) -> str:
         for size, of_size in rungs(rows).items()
         for row in of_size
     ]
-    law = fit(frontier(rows))
+    law = fit(frontier(of_recipes(rows)))
     text = (
         f"The dashed line is a power law through the runs that no cheaper one beats: error = {law.at_1_pflop:.1f}% x "
         f"PFLOP<sup>-{law.exponent:.2f}</sup>."

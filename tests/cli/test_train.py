@@ -9,6 +9,7 @@ import pytest
 import pocket_resnet
 from pocket_resnet.exporting import parity, requirements
 from pocket_resnet.exporting.exported_model import open_exported
+from pocket_resnet.model.artifact import load_card
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -112,3 +113,17 @@ def test_without_recipe_a_resumed_run_uses_its_own(run: Run, command: tuple[obje
     assert run("train", "--fork", *place, "--optim.momentum", 0.25, "--max-steps", 3)[0] == 0
     result = pocket_resnet.train(runs_dir=tmp_path, run="r", resume=True, max_steps=4, progress=False)
     assert (result.steps, result.recipe) == (4, json.loads(out)["recipe"])
+
+
+def test_a_fork_may_start_from_another_model(
+    run: Run, command: tuple[object, ...], pictures: Path, tmp_path: Path
+) -> None:
+    """Without RECIPE, whose saved copy has the first model's SHA-256."""
+    place = ("--data", pictures, "--runs-dir", tmp_path, "--min-steps", 0, "--batch-size", 4, "--no-report")
+    assert run(*command[:-1])[0] == 0
+    for name in ("one", "two"):
+        code, _, err = run("train", "--from", tmp_path / "r", *place, "--run", name, "--max-steps", 1)
+        assert code == 0, err
+    code, _, err = run("train", "--fork", *place, "--run", "two", "--from", tmp_path / "one", "--max-steps", 2)
+    assert code == 0, err
+    assert load_card(tmp_path / "two" / "model").steps == 2

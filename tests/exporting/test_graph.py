@@ -56,25 +56,25 @@ def test_compact_shortens_inner_names(tiny_spec: NetworkSpec) -> None:
     assert len(names - {""}) == len(before - {""})
 
 
-def test_compact_removes_zero_points_of_0() -> None:
-    """Of weights; those of activations and others than 0 change the result."""
+def test_compact_removes_zero_points_of_biases() -> None:
+    """Which are 0; those of weights and activations stay."""
     network = parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
         quantised (float[batch, 2] pixels) => (float[batch, 2] logits)
         <float scale = {0.5}, uint8 middle = {0}, int8[2] weight = {3, -4}, float[2] scales = {1.0, 2.0},
-        int8[2] zeros = {0, 0}, int8[2] offsets = {1, 2}>
+        int8[2] offsets = {1, 2}, int32[2] bias = {3, -4}, int32[2] zeros = {0, 0}>
         {
             levels = QuantizeLinear (pixels, scale, middle)
             back = DequantizeLinear (levels, scale, middle)
-            factor = DequantizeLinear <axis = 0> (weight, scales, zeros)
-            summand = DequantizeLinear <axis = 0> (weight, scales, offsets)
+            factor = DequantizeLinear <axis = 0> (weight, scales, offsets)
+            summand = DequantizeLinear <axis = 0> (bias, scales, zeros)
             product = Mul (back, factor)
             logits = Add (product, summand)
         }""")
     small = compact(network)
-    assert [len(node.input) for node in small.graph.node] == [3, 3, 2, 3, 2, 2]
+    assert [len(node.input) for node in small.graph.node] == [3, 3, 3, 2, 2, 2]
     assert len(small.graph.initializer) == len(network.graph.initializer) - 1
     inputs_NC = np.array([[0.6, -1], [2, 7]], np.float32)
-    expected_NC = [[0.5 * 3 + 2, 0 * -8 - 12], [2 * 3 + 2, 7 * -8 - 12]]
+    expected_NC = [[0.5 * 2 + 3, 0 * -12 - 8], [2 * 2 + 3, 7 * -12 - 8]]
     for each in (network, small):
         [result_NC] = InferenceSession(each.SerializeToString()).run(None, {"pixels": inputs_NC})
         np.testing.assert_allclose(result_NC, expected_NC)

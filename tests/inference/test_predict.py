@@ -173,6 +173,7 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path, caplog: pyt
     for name in ("README.txt", "empty"):
         (folder / name).write_text("no picture" if name != "empty" else "")
     (folder / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    (folder / "manual.pdf").write_bytes(b"%PDF-1.4")
     (folder / "damaged.JPG").write_text("no picture")
     (folder / ".hidden.png").write_text("none of our business")
     (folder / "loop").symlink_to(folder)
@@ -180,8 +181,11 @@ def test_files_and_folders(trained: Path, png: Path, tmp_path: Path, caplog: pyt
     assert [row.image for row in rows] == [str(png), *(str(folder / "deep" / name) for name in ("b.png", "no suffix"))]
     assert [len(row.prediction.top) for row in rows] == [2, 2, 2]
     assert [line.split(":")[0] for line in bad] == [str(folder / name) for name in ("damaged.JPG", "phone.heic")]
-    left_out = "loop (link to a parent folder), README.txt (not an image), empty (not an image)"
-    assert caplog.messages == [f"{folder}: 3 skipped: {left_out}"]
+    left_out = [
+        "loop (link to a parent folder)",
+        *(f"{name} (not an image)" for name in ("README.txt", "empty", "manual.pdf")),
+    ]
+    assert caplog.messages == [f"{folder}: 4 skipped: {', '.join(left_out)}"]
     named = str(folder / "README.txt")
     assert predict_files(trained, [named], top=2)[1][0].startswith(f"{named}: not an image")
 

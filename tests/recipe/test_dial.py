@@ -223,7 +223,7 @@ def test_a_fitted_recipe_has_values_and_no_dial(source: Source, logged: Any) -> 
     assert recipe.ema.window > 0
     assert 48_500 <= num_params(recipe.model) <= 50_000
     assert recipe.model.num_classes == 3
-    [line] = [line for line in logged.messages if line.startswith("derived from budget and epochs: ")]
+    [line] = [line for line in logged.messages if line.startswith("chosen for this network and number of epochs: ")]
     assert "augment.trivial_augment, augment.random_erasing 0.1, augment.mixup 0.2, " in line
     assert "optim." not in line  # the rates of this network are those of the recipe
     assert fit_to_data(recipe, source, 14) == recipe

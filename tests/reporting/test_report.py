@@ -178,7 +178,9 @@ def test_the_page_states_the_training_loss(train_hostile: Trained) -> None:
     mined = train_hostile("mined", hard_fraction=0.6, hard_until=0.5, augment={"mixup": 0.0})
     student = train_hostile("student", teacher={"model": str(mined / "model")})
     mining, distillation = (" ".join(Reader(write_report(folder)).text.split()) for folder in (mined, student))
-    assert "images, for 50% of the steps only the 60% with the highest losses, with label smoothing." in mining
+    assert (
+        "images, for the first 50% of the steps only the 60% with the highest losses, with label smoothing." in mining
+    )
     assert "Training: loss against the teacher's predictions on augmented images. Validation" in distillation
 
 

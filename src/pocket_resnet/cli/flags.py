@@ -38,7 +38,9 @@ DataDir = Annotated[
 ]
 Json = Annotated[bool, flag("Print one JSON object on standard output instead of tables.")]
 OutFile = Annotated[Path | None, flag("Also write the JSON object to this file.", "FILE")]
-Csv = Annotated[bool, flag("Print CSV, one line per image, instead of text; with --out, only the file has it.")]
+Csv = Annotated[
+    bool, flag("Print CSV, one line per image, instead of text; with --out, write it to the file and print the text.")
+]
 CsvOutFile = Annotated[Path | None, flag("Also write the JSON object, or with --csv the CSV, to this file.", "FILE")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],

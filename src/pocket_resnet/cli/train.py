@@ -3,7 +3,7 @@
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import tyro
 
@@ -30,8 +30,8 @@ class Train:
 
     pocket-resnet train fast --data digits
 
-    RECIPE comes first. It is a name from recipes/ or a .toml file. Without it, --resume --run NAME
-    uses that run's own recipe, --from the recipe finetune, and any other command fast. Every recipe key is also a flag.
+    RECIPE comes first: a name from recipes/ or a .toml file. Without RECIPE, `--resume --run NAME` uses the run's own
+    recipe, `--from` uses finetune, and otherwise the recipe is fast. Every recipe key is also a flag.
     """
 
     recipe: Recipe
@@ -92,7 +92,10 @@ class Train:
             "pretrained.model": self.from_model,
             "pretrained.freeze_epochs": self.freeze,
         }
-        recipe = override(self.recipe, {key: value for key, value in short.items() if value is not None})
+        changes: dict[str, Any] = {key: value for key, value in short.items() if value is not None}
+        if self.fork:  # the saved recipe has the SHA-256 of the models before
+            changes |= {key.replace(".model", ".sha256"): None for key in changes if key.endswith(".model")}
+        recipe = override(self.recipe, changes)
         result = train(
             recipe,
             data_dir=self.data_dir,

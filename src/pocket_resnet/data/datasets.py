@@ -47,9 +47,11 @@ def open_source(
     if Path(name).is_dir():
         root = Path(os.path.realpath(name))
         return Folder(root, data_dir or default_data_dir(), image_size, num_workers)
-    if (is_file := Path(name).is_file()) or "/" in name:
-        what = "a file, not a folder" if is_file else "no such folder"
-        raise UsageError(what, where=name, hint="check the path; if the folder has moved, give its new location")
+    if Path(name).is_file():
+        raise UsageError("a file, not a folder", where=name, hint="give a folder with one subfolder per class")
+    if "/" in name:
+        hint = "check the path; if the folder has moved, give its new location"
+        raise UsageError("no such folder", where=name, hint=hint)
     what = f"no data set or folder has this name{did_you_mean(name, NAMES)}"
     raise UsageError(what, where=name, hint=f"choose a folder, or one of {', '.join(NAMES)}")
 

@@ -95,7 +95,7 @@ def is_image(path: Path) -> bool:
             return True
     except UnidentifiedImageError:
         with path.open("rb") as file:
-            return foreign.name_of(file.read(foreign.NUM_BYTES)) is not None
+            return foreign.name_of(file.read(foreign.NUM_BYTES)) not in (None, "PDF")
     except Exception:  # a damaged header, or a file that cannot be read
         return True
 

@@ -61,5 +61,5 @@ def named(name: str) -> NetworkSpec:
         return spec
     if match := re.fullmatch(r"wrn-(\d{1,4})-(\d{1,4})", name, re.ASCII):
         return _wide_resnet(int(match[1]), int(match[2]))
-    hint = f"Known: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH."
+    hint = f"known: {', '.join(CATALOG)}, any wrn-DEPTH-WIDTH"
     raise UsageError(f"no network is named {name!r}{did_you_mean(name, CATALOG)}", where="network", hint=hint)

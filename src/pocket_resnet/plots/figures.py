@@ -197,6 +197,13 @@ def reliability_diagram(evaluation: Evaluation) -> Figure:
     return drawn
 
 
+class _MinorLabels(LogFormatter):
+    """Plain numbers at the minor ticks of a logarithmic axis, where there is room for them."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 @style()
 def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
     """Accuracy (%) against latency (ms, logarithmic): one point for each model and runtime, one colour per runtime.
@@ -205,7 +212,7 @@ def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
 
     Example:
 
-        points = [("pocket-5m", "torch fp32", 0.125, 0.9752), ("cpu94", "torch fp32", 0.017, 0.9350)]
+        points = [("pocket-5m", "torch fp32", 0.049, 0.9752), ("pocket-1m", "torch fp32", 0.0107, 0.9480)]
         plots.accuracy_latency(points)
     """
     drawn, axes = figure(WIDTH_IN, 3.6)
@@ -219,7 +226,7 @@ def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
         axes.annotate(shown(model), place, (0, 8), textcoords="offset points", fontsize=SMALL, ha="left")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # labels only if there is room
+    axes.xaxis.set_minor_formatter(_MinorLabels(minor_thresholds=(1, 0.4)))
     axes.margins(x=0.12, y=0.2)
     axes.set_xlabel("latency of one image (ms)")
     axes.set_ylabel("accuracy (%)")

@@ -178,9 +178,9 @@ def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
 
 def recipe_key(name: str) -> str:
     """The recipe's key of a Python keyword: `optim.lr` of `optim__lr`. Raises RecipeError for an unknown one."""
-    known, key = known_keys(Recipe, "__"), name.replace("__", ".")
-    if name not in known and not key.startswith("model."):  # the network checks its own keys
-        raise RecipeError(name, f"unknown `{name}`{nearest_key(name, known, '__')}")
+    key = name.replace("__", ".")
+    if key not in known_keys(Recipe) and not key.startswith("model."):  # the network checks its own keys
+        raise RecipeError(name, f"unknown `{name}`{nearest_key(name, known_keys(Recipe, '__'), '__')}")
     return key
 
 

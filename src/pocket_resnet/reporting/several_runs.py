@@ -100,7 +100,7 @@ def _grouped(rows: Sequence[Compared]) -> list[Group]:
 
 def _repeats(one: FinishedRun, other: FinishedRun) -> bool:
     """Whether two runs differ only in seed and hardware. A callback may have ended one of them early."""
-    return without_seed(one.recipe) == without_seed(other.recipe) and one.epochs == other.epochs
+    return without_seed(one.recipe) == without_seed(other.recipe) and one.epochs_done == other.epochs_done
 
 
 def _group(rows: list[Compared], first: FinishedRun) -> Group:

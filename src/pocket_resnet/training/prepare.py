@@ -61,7 +61,7 @@ def fit_to_data(recipe: Recipe, source: Source, num_images: int, *, quiet: bool 
         _log.log(notice, "the [model] keys that you set leave part of the budget unused")
     recipe = override(recipe, changes | {"model": asdict(spec)} | reached)
     if derived := changed(recipe):
-        _log.log(notice, "derived from budget and epochs: " + ", ".join(derived))
+        _log.log(notice, "chosen for this network and number of epochs: " + ", ".join(derived))
     if overruled := kept(recipe):
         _log.log(notice, "kept because you set them: " + ", ".join(overruled))
     recipe = override(recipe, {**follow(recipe), "dial": ()})

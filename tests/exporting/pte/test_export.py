@@ -173,6 +173,6 @@ def test_python_program_of_the_documentation(programs: dict[str, Exported], tmp_
 def test_released_models(name: str, tmp_path: Path) -> None:
     """The figures that docs/deploy.md promises, on 5,000 validation images."""
     int8 = pocket_resnet.export(name, "pte", precision="int8", out=tmp_path, data_dir=REAL_DATA)
-    assert int8.bytes_per_param <= 1.12
+    assert int8.bytes_per_param <= {"pocket-1m": 1.12, "pocket-5m": 1.04}[name]
     assert int8.comparison.agreement >= 0.993
     assert int8.comparison.accuracy - int8.comparison.accuracy_exported <= 0.002
