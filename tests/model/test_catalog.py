@@ -45,5 +45,5 @@ def test_refuses_impossible_wide_resnets(name: str) -> None:
 def test_suggests_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="did you mean `resnet18`"):
         named("resnet-18")
-    with pytest.raises(UsageError, match="Known: original, fast"):
+    with pytest.raises(UsageError, match="known: original, fast"):
         named("?")
