@@ -212,7 +212,7 @@ def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
 
     Example:
 
-        points = [("pocket-5m", "torch fp32", 0.049, 0.9752), ("pocket-1m", "torch fp32", 0.0107, 0.9480)]
+        points = [("pocket-5m", "torch fp32", 0.0281, 0.9752), ("pocket-1m", "torch fp32", 0.0105, 0.9480)]
         plots.accuracy_latency(points)
     """
     drawn, axes = figure(WIDTH_IN, 3.6)
