@@ -127,3 +127,5 @@ def test_a_fork_may_start_from_another_model(
     code, _, err = run("train", "--fork", *place, "--run", "two", "--from", tmp_path / "one", "--max-steps", 2)
     assert code == 0, err
     assert load_card(tmp_path / "two" / "model").steps == 2
+    changes = {"pretrained__model": tmp_path / "r", "max_steps": 3, "progress": False}
+    assert pocket_resnet.train(runs_dir=tmp_path, run="two", fork=True, **changes).steps == 3

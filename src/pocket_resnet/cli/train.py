@@ -13,7 +13,7 @@ from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import PocketError
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.recipe.toml import override
+from pocket_resnet.recipe.toml import override, with_new_models
 
 if TYPE_CHECKING:
     from pocket_resnet.exporting.export import Format
@@ -93,9 +93,7 @@ class Train:
             "pretrained.freeze_epochs": self.freeze,
         }
         changes: dict[str, Any] = {key: value for key, value in short.items() if value is not None}
-        if self.fork:  # the saved recipe has the SHA-256 of the models before
-            changes |= {key.replace(".model", ".sha256"): None for key in changes if key.endswith(".model")}
-        recipe = override(self.recipe, changes)
+        recipe = override(self.recipe, with_new_models(changes) if self.fork else changes)
         result = train(
             recipe,
             data_dir=self.data_dir,

@@ -172,6 +172,12 @@ def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     return override(recipe, _with_epochs_kept(changes))
 
 
+def with_new_models(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes of a fork: a model that they name replaces one whose SHA-256 the run's recipe has."""
+    models = changes.keys() & {"teacher.model", "pretrained.model"}
+    return {key.replace(".model", ".sha256"): None for key in models} | changes
+
+
 def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
     return {"min_steps": 0} | changes if "epochs" in changes else changes
 
