@@ -217,7 +217,7 @@ def main() -> None:
 
 def _timed_epochs(recipe: Recipe, arguments: argparse.Namespace, deadline_s: float) -> int:
     """Time the recipe's steps, and return the number of epochs that fit before the deadline."""
-    hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
+    hardware = choose(**recipe.hardware.choices())
     if arguments.timings is not None and arguments.timings.exists():
         timings = Timings(**json.loads(arguments.timings.read_text()))
     else:

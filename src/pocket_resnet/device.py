@@ -49,6 +49,11 @@ class Hardware:
         """Whether the device computes while Python continues."""
         return self.device.type != "cpu"
 
+    @property
+    def multiplies_fp32_on_cpu(self) -> bool:
+        """Whether convolutions run on the CPU in fp32."""
+        return self.device.type == "cpu" and self.precision == "fp32"
+
     def synchronize(self) -> None:
         """Wait until the device has done all of its work."""
         if self.device.type == "cuda":

@@ -18,7 +18,10 @@ from pocket_resnet.data.loader import Loader, epoch_order
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
+from pocket_resnet.model import winograd
 from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.model.winograd import WinogradConv2d
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import trainer as trainer_module
 from pocket_resnet.training.trainer import EpochTotals, Trainer, balanced_weights, first_non_finite, mixed_cross_entropy
@@ -69,6 +72,38 @@ def test_step_is_the_plain_torch_step(
         for name, value in tiny_model.state_dict().items():
             assert torch.allclose(trainer.model.state_dict()[name], value, atol=1e-5), (step, name)
     assert trainer.step == 4
+
+
+@pytest.mark.parametrize(
+    ("hardware", "recipe", "expected"),
+    [
+        (CPU, {}, True),
+        (CPU, {"winograd": False}, False),
+        (CPU, {"compile": True}, False),
+        (replace(CPU, precision="bf16"), {}, False),
+        (replace(CPU, channels_last=False), {}, False),
+    ],
+)
+def test_winograd_is_for_fp32_on_the_cpu(
+    hardware: Hardware, recipe: dict[str, Any], expected: bool, make_recipe: Callable[..., Recipe], source: Source
+) -> None:
+    model, chosen = ResNet(NetworkSpec()), make_recipe(hardware=recipe)
+    trainer = Trainer(model, Loader(source.split("train"), chosen, hardware, model.normalize.mean))
+    used = {module.uses_winograd for module in trainer.model.modules() if isinstance(module, WinogradConv2d)}
+    assert used == {expected}
+
+
+def test_a_step_with_winograd_is_the_plain_one_but_for_rounding(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "FEWEST_FILTERS", 1)
+    with_it, without = (make_trainer(hardware={"winograd": used}) for used in (True, False))
+    for _ in range(2):
+        with_it.train_step()
+        without.train_step()
+    assert with_it.epoch_totals().loss != without.epoch_totals().loss
+    assert with_it.epoch_totals().loss == pytest.approx(without.epoch_totals().loss, rel=1e-4)
 
 
 def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) -> None:

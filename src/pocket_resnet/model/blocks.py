@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pocket_resnet.model.counts import branch_convs
 from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.model.winograd import WinogradConv2d
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -32,7 +33,11 @@ def conv2d(
     spec: NetworkSpec, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """A convolution that keeps the image's size at stride 1, with a bias only if no norm has one."""
-    kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS else nn.Conv2d
+    kind: type[nn.Conv2d] = nn.Conv2d
+    if (kernel_size, stride, groups) == (3, 1, 1):
+        kind = WinogradConv2d
+    elif kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS:
+        kind = SubsampledConv2d
     return kind(
         in_channels,
         out_channels,

@@ -3,7 +3,7 @@
 Lengths are in pixels. Learning rates are for a mean loss.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -121,8 +121,15 @@ class HardwareRecipe(Section):
     """Store images and filters with channels innermost."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    winograd: bool = True
+    """Train wide 3 x 3 convolutions with a quarter of the multiplications (Lavin and Gray 2015, arXiv:1509.09308): on
+    the CPU in fp32, with channels last, and not compiled. Elsewhere this has no effect."""
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads. 0 uses all cores."""
+
+    def choices(self) -> dict[str, Any]:
+        """The arguments of device.choose."""
+        return self.model_dump(exclude={"compile", "winograd"})
 
 
 class TeacherRecipe(Section):

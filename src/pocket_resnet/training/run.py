@@ -60,7 +60,7 @@ def train(
         from pocket_resnet.training.tensorboard import require_tensorboard
 
         require_tensorboard()
-    hardware = choose(**recipe.hardware.model_dump(exclude={"compile"}))
+    hardware = choose(**recipe.hardware.choices())
     hardware.use_threads()
     recipe = with_pretrained(recipe)
     image_size, num_workers = recipe.model.image_size, recipe.data.num_workers

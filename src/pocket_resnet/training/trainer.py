@@ -19,6 +19,7 @@ from pocket_resnet.data.loader import Batch, Loader
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.winograd import use_winograd
 from pocket_resnet.seeds import derive
 from pocket_resnet.training.distributed import ALONE, DataParallel, Processes
 from pocket_resnet.training.ema import Ema, decay_of
@@ -47,7 +48,11 @@ class Trainer:
         """`model` is on the loader's device."""
         self.model, self.loader, self.processes = model, loader, processes
         self.recipe, self.hardware, self.steps = loader.recipe, loader.hardware, loader.steps
-        network = compiled(model, self.hardware) if self.recipe.hardware.compile else model
+        network: nn.Module = model
+        if self.recipe.hardware.compile:
+            network = compiled(model, self.hardware)
+        elif self.recipe.hardware.winograd and self.hardware.multiplies_fp32_on_cpu and self.hardware.channels_last:
+            use_winograd(model)
         num_losses = 0 if loader.selection is None else self.steps.num_candidates
         self.parallel = DataParallel(model, network, NUM_TOTALS + num_losses, processes)
         self.optimizer = Optimizer(model, self.recipe.optim)

@@ -100,7 +100,7 @@ def open_context(settings: Settings) -> TrialContext:
 
 def context_of(settings: Settings, source: Source) -> TrialContext:
     """The settings with their opened data, and the hardware. Raises UsageError if the hardware is not available."""
-    return TrialContext(settings, source, choose(**settings.recipe.hardware.model_dump(exclude={"compile"})))
+    return TrialContext(settings, source, choose(**settings.recipe.hardware.choices()))
 
 
 def run_trial(trial: Trial, context: TrialContext) -> tuple[float, ...]:

@@ -1,0 +1,150 @@
+"""Winograd's algorithm against torch's own convolution.
+
+Shapes: B images, C channels in, D out, H x W pixels.
+"""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pocket_resnet.model import winograd
+from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.model.winograd import WinogradConv2d, suits, use_winograd
+
+WIDE = 64
+
+
+def convolution(in_channels: int = WIDE, out_channels: int = WIDE, bias: bool = False) -> WinogradConv2d:
+    """A convolution that uses Winograd's algorithm."""
+    conv = WinogradConv2d(in_channels, out_channels, 3, padding=1, bias=bias)
+    conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_winograd(conv)
+    return conv
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(shape).relu().to(memory_format=torch.channels_last)
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    return ((got - expected).norm() / expected.norm()).item()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The shapes of the images that Winograd's algorithm has convolved; filled during the test."""
+    shapes: list[torch.Size] = []
+    apply = winograd._Convolution.apply
+
+    def noted(x_BCHW: Tensor, weight_DCKL: Tensor) -> Tensor:
+        shapes.append(x_BCHW.shape)
+        result: Tensor = apply(x_BCHW, weight_DCKL)  # type: ignore[no-untyped-call]
+        return result
+
+    monkeypatch.setattr(winograd._Convolution, "apply", noted)
+    return shapes
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 12), (7, 7), (6, 14), (3, 3), (4, 31)])
+@pytest.mark.parametrize("channels", [(48, 64), (64, 64), (72, 100)])
+def test_is_the_plain_convolution_and_its_gradients(
+    size: tuple[int, int], channels: tuple[int, int], calls: list[torch.Size]
+) -> None:
+    torch.manual_seed(0)
+    conv, x_BCHW = convolution(*channels, bias=True), images(5, channels[0], *size)
+    x_BCHW.requires_grad_()
+    plain_BDHW = F.conv2d(x_BCHW, conv.weight, conv.bias, padding=1)
+    dy_BDHW = torch.randn_like(plain_BDHW)
+    of = (x_BCHW, *conv.parameters())
+    got_BDHW = conv(x_BCHW)
+    assert calls == [x_BCHW.shape]
+    assert got_BDHW.is_contiguous(memory_format=torch.channels_last)
+    assert relative_error(got_BDHW, plain_BDHW) < 1e-5
+    for got, expected in zip(
+        torch.autograd.grad(got_BDHW, of, dy_BDHW), torch.autograd.grad(plain_BDHW, of, dy_BDHW), strict=True
+    ):
+        assert relative_error(got, expected) < 1e-5
+        assert got.stride() == expected.stride()
+
+
+def test_blocks_of_images_give_what_the_whole_batch_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven images in blocks of three: the last block has one."""
+    conv, x_BCHW = convolution(), images(7, WIDE, 8, 8)
+    whole_BDHW = conv(x_BCHW)
+    whole = torch.autograd.grad(whole_BDHW.square().sum(), conv.weight)[0]
+    patches_of_an_image = 4
+    monkeypatch.setattr(winograd, "BLOCK_BYTES", 3 * patches_of_an_image * winograd.PATCH**2 * WIDE * 4)
+    blocks_BDHW = conv(x_BCHW)
+    torch.testing.assert_close(blocks_BDHW, whole_BDHW)
+    assert relative_error(torch.autograd.grad(blocks_BDHW.square().sum(), conv.weight)[0], whole) < 1e-5
+
+
+def test_computes_only_the_gradients_asked_for() -> None:
+    conv, x_BCHW = convolution(), images(2, WIDE, 8, 8)
+    conv(x_BCHW).sum().backward()
+    assert x_BCHW.grad is None
+    assert conv.weight.grad is not None
+    conv.weight.grad = None
+    conv.weight.requires_grad_(False)
+    conv(x_BCHW.requires_grad_()).sum().backward()
+    assert x_BCHW.grad is not None
+    assert conv.weight.grad is None
+
+
+def test_accepts_images_and_gradients_in_another_layout() -> None:
+    conv, x_BCHW = convolution(), torch.randn(2, WIDE, 8, 8, requires_grad=True)
+    expected = torch.autograd.grad(F.conv2d(x_BCHW, conv.weight, padding=1).sum(), x_BCHW)[0]
+    got = torch.autograd.grad(conv(x_BCHW).sum(), x_BCHW)[0]  # the gradient of a sum is one expanded value
+    assert relative_error(got, expected) < 1e-5
+
+
+def test_evaluation_mode_is_the_plain_convolution_bit_by_bit(calls: list[torch.Size]) -> None:
+    conv, x_BCHW = convolution().eval(), images(2, WIDE, 8, 8)
+    assert torch.equal(conv(x_BCHW), F.conv2d(x_BCHW, conv.weight, padding=1))
+    assert not calls
+
+
+def test_is_used_only_when_told_to(calls: list[torch.Size]) -> None:
+    conv = WinogradConv2d(WIDE, WIDE, 3, padding=1)
+    conv(images(2, WIDE, 8, 8))
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("shape", "out_channels", "expected"),
+    [
+        ((1, 64, 8, 8), 64, True),
+        ((1, 48, 8, 8), 64, True),
+        ((1, 48, 8, 8), 48, False),
+        ((1, 32, 8, 8), 256, False),
+        ((1, 64, 7, 7), 64, True),
+        ((1, 64, 6, 6), 64, True),
+        ((1, 64, 5, 5), 64, False),  # four tiles of 16 pixels for 25
+        ((1, 64, 2, 2), 64, False),
+    ],
+)
+def test_suits_many_channels_and_tiles_that_fit(shape: tuple[int, ...], out_channels: int, expected: bool) -> None:
+    assert suits(torch.empty(shape), out_channels) == expected
+    assert not suits(torch.empty(shape, dtype=torch.bfloat16), out_channels)
+    assert not suits(torch.empty(shape, device="meta"), out_channels)
+
+
+@pytest.mark.parametrize("block", ["basic", "single"])
+def test_use_winograd_reaches_the_3_x_3_convolutions_of_stride_1(block: str) -> None:
+    model = ResNet(
+        NetworkSpec(
+            stem_width=8,
+            widths=(8, 16),
+            num_blocks=(2, 1),
+            kernel_sizes=(3, 3),
+            shortcut_kernel_sizes=(1, 1),
+            block=block,
+        )
+    )  # type: ignore[arg-type]
+    use_winograd(model)
+    for conv in (module for module in model.modules() if isinstance(module, nn.Conv2d)):
+        suited = conv.kernel_size == (3, 3) and conv.stride == (1, 1)
+        assert isinstance(conv, WinogradConv2d) == suited
+        assert getattr(conv, "uses_winograd", False) == suited
