@@ -13,7 +13,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.model.winograd import WinogradConv2d, suits, use_winograd
 
-WIDE = 64
+WIDE = 96
 
 
 def convolution(in_channels: int = WIDE, out_channels: int = WIDE, bias: bool = False) -> WinogradConv2d:
@@ -47,8 +47,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     return shapes
 
 
-@pytest.mark.parametrize("size", [(8, 8), (16, 12), (7, 7), (6, 14), (3, 3), (4, 31)])
-@pytest.mark.parametrize("channels", [(48, 64), (64, 64), (72, 100)])
+@pytest.mark.parametrize("size", [(8, 8), (16, 12), (7, 7), (14, 16), (4, 31)])
+@pytest.mark.parametrize("channels", [(64, 128), (96, 96), (130, 72)])
 def test_is_the_plain_convolution_and_its_gradients(
     size: tuple[int, int], channels: tuple[int, int], calls: list[torch.Size]
 ) -> None:
@@ -115,14 +115,13 @@ def test_is_used_only_when_told_to(calls: list[torch.Size]) -> None:
 @pytest.mark.parametrize(
     ("shape", "out_channels", "expected"),
     [
-        ((1, 64, 8, 8), 64, True),
-        ((1, 48, 8, 8), 64, True),
-        ((1, 48, 8, 8), 48, False),
-        ((1, 32, 8, 8), 256, False),
-        ((1, 64, 7, 7), 64, True),
-        ((1, 64, 6, 6), 64, True),
-        ((1, 64, 5, 5), 64, False),  # four tiles of 16 pixels for 25
-        ((1, 64, 2, 2), 64, False),
+        ((1, 88, 8, 8), 88, True),
+        ((1, 64, 8, 8), 128, True),
+        ((1, 64, 8, 8), 64, False),
+        ((1, 32, 8, 8), 512, False),
+        ((1, 88, 7, 7), 88, True),
+        ((1, 88, 6, 6), 88, False),  # four tiles of 16 pixels for 36
+        ((1, 88, 4, 15), 88, True),
     ],
 )
 def test_suits_many_channels_and_tiles_that_fit(shape: tuple[int, ...], out_channels: int, expected: bool) -> None:

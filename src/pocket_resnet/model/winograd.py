@@ -19,7 +19,9 @@ from torch.autograd.function import once_differentiable
 Parts = Sequence[Tensor] | Tensor  # one for each position
 
 TILE, PATCH = 4, 6
-FEWEST_CHANNELS, FEWEST_FILTERS = 48, 48 * 64  # for which it is faster: docs/log.md
+# From where on it is faster: docs/log.md.
+FEWEST_CHANNELS = 85  # harmonic mean of those in and out
+SMALLEST_SHARE = 0.75  # of the image in the pixels of the tiles that cover it
 BLOCK_BYTES = 9 * 2**20  # of patches at once, so that they stay in the cache
 
 # G of the source, once for the rows of a filter and once for its columns: [Q P, K L].
@@ -53,9 +55,9 @@ def suits(x_BCHW: Tensor, out_channels: int) -> bool:
     """Whether the algorithm is faster: in fp32 on a CPU, for many channels, if tiles reach little beyond the image."""
     _, in_channels, height, width = x_BCHW.shape
     rows, columns = _covered(height, width)
-    is_wide = min(in_channels, out_channels) >= FEWEST_CHANNELS and in_channels * out_channels >= FEWEST_FILTERS
+    is_wide = 2 / (1 / in_channels + 1 / out_channels) >= FEWEST_CHANNELS
     is_fp32_on_cpu = x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32
-    return is_fp32_on_cpu and is_wide and 2 * height * width >= rows * columns
+    return is_fp32_on_cpu and is_wide and height * width >= SMALLEST_SHARE * rows * columns
 
 
 class _Convolution(torch.autograd.Function):
