@@ -97,6 +97,7 @@ def test_a_step_with_winograd_is_the_plain_one_but_for_rounding(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "SMALLEST_SHARE", 0)
     with_it, without = (make_trainer(hardware={"winograd": used}) for used in (True, False))
     for _ in range(2):
         with_it.train_step()
