@@ -28,6 +28,7 @@ from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware, choose, instructions, machine
 from pocket_resnet.model.counts import num_params
+from pocket_resnet.model.winograd import WinogradConvolution
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, with_choices
 from pocket_resnet.training.flops import flops_per_image
@@ -42,6 +43,7 @@ LIMIT_CHANNELS = (128, 256)
 LIMIT_IMAGE_SIZE = 16
 LIMIT_REPEATS = 3
 NUM_KERNELS = 3
+WINOGRAD = WinogradConvolution.__name__
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,14 @@ def convolution_share(trainer: Trainer) -> float:
 def share_of_convolutions(events: Iterable[Any], *, on_gpu: bool) -> float:
     """The share of the convolutions in the time of a profile's operations.
 
-    The profile also lists a GPU's kernels, whose time is already that of the operations that started them.
+    The profile also lists a GPU's kernels, whose time is already that of the operations that started them. A
+    convolution by Winograd's algorithm, which runs on the CPU, consists of many operations.
     """
     operations = [event for event in events if event.device_type.name == "CPU"]
     times = {each.key: each.self_device_time_total if on_gpu else each.self_cpu_time_total for each in operations}
-    return float(sum(spent for name, spent in times.items() if "conv" in name) / sum(times.values()))
+    plain = sum(spent for name, spent in times.items() if "conv" in name)
+    winograd = sum(each.cpu_time_total for each in operations if each.key in (WINOGRAD, f"{WINOGRAD}Backward"))
+    return float((plain + winograd) / sum(times.values()))
 
 
 def kernels(trainer: Trainer) -> tuple[str, ...]:

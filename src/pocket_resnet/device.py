@@ -50,9 +50,9 @@ class Hardware:
         return self.device.type != "cpu"
 
     @property
-    def multiplies_fp32_on_cpu(self) -> bool:
-        """Whether convolutions run on the CPU in fp32."""
-        return self.device.type == "cpu" and self.precision == "fp32"
+    def suits_winograd(self) -> bool:
+        """Whether Winograd's algorithm is faster than torch's convolutions here."""
+        return self.device.type == "cpu" and self.precision == "fp32" and self.channels_last
 
     def synchronize(self) -> None:
         """Wait until the device has done all of its work."""

@@ -36,14 +36,14 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """The shapes of the images that Winograd's algorithm has convolved; filled during the test."""
     shapes: list[torch.Size] = []
-    apply = winograd._Convolution.apply
+    apply = winograd.WinogradConvolution.apply
 
     def noted(x_BCHW: Tensor, weight_DCKL: Tensor) -> Tensor:
         shapes.append(x_BCHW.shape)
         result: Tensor = apply(x_BCHW, weight_DCKL)  # type: ignore[no-untyped-call]
         return result
 
-    monkeypatch.setattr(winograd._Convolution, "apply", noted)
+    monkeypatch.setattr(winograd.WinogradConvolution, "apply", noted)
     return shapes
 
 
@@ -100,10 +100,14 @@ def test_accepts_images_and_gradients_in_another_layout() -> None:
     assert relative_error(got, expected) < 1e-5
 
 
-def test_evaluation_mode_is_the_plain_convolution_bit_by_bit(calls: list[torch.Size]) -> None:
+def test_evaluation_mode_is_the_plain_convolution_bit_by_bit_unless_told_otherwise(calls: list[torch.Size]) -> None:
     conv, x_BCHW = convolution().eval(), images(2, WIDE, 8, 8)
-    assert torch.equal(conv(x_BCHW), F.conv2d(x_BCHW, conv.weight, padding=1))
+    plain_BDHW = F.conv2d(x_BCHW, conv.weight, padding=1)
+    assert torch.equal(conv(x_BCHW), plain_BDHW)
     assert not calls
+    use_winograd(conv, in_evaluation=True)
+    assert relative_error(conv(x_BCHW), plain_BDHW) < 1e-5
+    assert calls
 
 
 def test_is_used_only_when_told_to(calls: list[torch.Size]) -> None:

@@ -3,11 +3,15 @@
 import io
 
 import pytest
+import torch
+from torch import nn
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
+from torch.profiler import profile
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.device import choose
+from pocket_resnet.model.winograd import WinogradConv2d, use_winograd
 from tools import steps
 
 LOG = """\
@@ -37,6 +41,18 @@ def test_convolutions_of_a_gpu_count_once() -> None:
         event.key, event.device_type, event.self_device_time_total = key, DeviceType.CUDA, spent
     assert steps.share_of_convolutions([conv, norm, *kernels], on_gpu=True) == 0.75
     assert steps.share_of_convolutions([conv, norm, *kernels], on_gpu=False) == 0.5
+
+
+def test_share_counts_all_operations_of_a_convolution_by_winograd() -> None:
+    model = nn.Sequential(WinogradConv2d(96, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96))
+    x_BCHW = torch.rand(4, 96, 16, 16, requires_grad=True)
+    shares = []
+    for _ in range(2):
+        with profile() as profiled:
+            model(x_BCHW).sum().backward()
+        shares.append(steps.share_of_convolutions(profiled.key_averages(), on_gpu=False))
+        use_winograd(model)
+    assert all(0.5 < share < 1 for share in shares), shares
 
 
 def test_a_measured_step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

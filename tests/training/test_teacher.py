@@ -13,20 +13,21 @@ from torch import Tensor
 
 from hub_server import Hub
 from pocket_resnet.data.augment import Targets, to_float
-from pocket_resnet.data.loader import Loader
+from pocket_resnet.data.loader import Loader, Steps
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_model, save_model
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.model.winograd import WinogradConv2d
 from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training import checkpoint, teacher
 from pocket_resnet.training.prepare import fit_to_data, new_trainer
 from pocket_resnet.training.run import train
-from pocket_resnet.training.teacher import Teacher, distillation_loss, unwatched
+from pocket_resnet.training.teacher import Teacher, distillation_loss, open_teacher, unwatched
 from pocket_resnet.training.trainer import Trainer
 
 CPU = choose("cpu", "fp32")
@@ -277,3 +278,15 @@ def test_classes_are_matched_in_any_unicode_form(
     expected_BK = logits_of(model, views_of(loader, 0)[batch.indices_B]).softmax(1)[:, [2, 1, 0]]
     assert batch.targets.teacher_BK is not None
     torch.testing.assert_close(batch.targets.teacher_BK, expected_BK, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_teacher_on_the_cpu_uses_winograd(
+    used: bool, make_recipe: Callable[..., Recipe], source: Source, trained: Path
+) -> None:
+    recipe = make_recipe(hardware={"winograd": used}, teacher={"model": str(trained), "sha256": "0" * 64})
+    opened = open_teacher(recipe, source, Steps(14, recipe), CPU, None, unwatched)
+    assert opened is not None
+    convs = [module for module in opened.model.modules() if isinstance(module, WinogradConv2d)]
+    assert convs
+    assert {conv.in_evaluation for conv in convs} == {used}

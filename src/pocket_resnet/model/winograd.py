@@ -30,25 +30,27 @@ FILTER_TRANSFORM = torch.einsum("pk,ql->qpkl", G, G).reshape(PATCH**2, 9)
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A 3 x 3 convolution of stride 1 that trains by Winograd's algorithm, if told to and where that is faster.
-
-    In evaluation mode it is a plain convolution, so predictions do not depend on how a model was trained.
-    """
+    """A 3 x 3 convolution of stride 1, by Winograd's algorithm if `use_winograd` says so and where that is faster."""
 
     uses_winograd = False
+    in_evaluation = False
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if not (self.uses_winograd and self.training and suits(x_BCHW, self.out_channels)):
+        used = self.uses_winograd and (self.training or self.in_evaluation)
+        if not (used and suits(x_BCHW, self.out_channels)):
             return super().forward(x_BCHW)
-        y_BDHW: Tensor = _Convolution.apply(x_BCHW, self.weight)  # type: ignore[no-untyped-call]
+        y_BDHW: Tensor = WinogradConvolution.apply(x_BCHW, self.weight)  # type: ignore[no-untyped-call]
         return y_BDHW if self.bias is None else y_BDHW + self.bias.view(-1, 1, 1)
 
 
-def use_winograd(model: nn.Module) -> None:
-    """Let a model train by Winograd's algorithm. It should be laid out channels last."""
+def use_winograd(model: nn.Module, *, in_evaluation: bool = False) -> None:
+    """Let a model on `Hardware.suits_winograd` use the algorithm in training mode.
+
+    Without `in_evaluation`, predictions in evaluation mode do not depend on how a model was trained.
+    """
     for module in model.modules():
         if isinstance(module, WinogradConv2d):
-            module.uses_winograd = True
+            module.uses_winograd, module.in_evaluation = True, in_evaluation
 
 
 def suits(x_BCHW: Tensor, out_channels: int) -> bool:
@@ -60,7 +62,7 @@ def suits(x_BCHW: Tensor, out_channels: int) -> bool:
     return is_fp32_on_cpu and is_wide and height * width >= SMALLEST_SHARE * rows * columns
 
 
-class _Convolution(torch.autograd.Function):
+class WinogradConvolution(torch.autograd.Function):
     """The convolution of images [B, C, H, W] with filters [D, C, 3, 3], padded by one pixel, and its gradients."""
 
     @staticmethod

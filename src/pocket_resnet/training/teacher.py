@@ -37,6 +37,7 @@ from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.io.locks import exclusive
 from pocket_resnet.model.artifact import identify, load_model, parse_tensors
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.winograd import use_winograd
 from pocket_resnet.recipe.schema import Recipe
 
 _log = logging.getLogger(__name__)
@@ -163,6 +164,8 @@ def open_teacher(
     names = list(map(unicode_form, card.class_names))
     order_K = [names.index(unicode_form(name)) for name in source.class_names]
     num_epochs = min(steps.epoch(steps.last - 1) + 1, steps.num_distorted_epochs, recipe.teacher.epochs)
+    if recipe.hardware.winograd and hardware.suits_winograd:
+        use_winograd(model, in_evaluation=True)
     return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs, watch)
 
 

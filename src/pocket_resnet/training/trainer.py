@@ -51,7 +51,7 @@ class Trainer:
         network: nn.Module = model
         if self.recipe.hardware.compile:
             network = compiled(model, self.hardware)
-        elif self.recipe.hardware.winograd and self.hardware.multiplies_fp32_on_cpu and self.hardware.channels_last:
+        elif self.recipe.hardware.winograd and self.hardware.suits_winograd:
             use_winograd(model)
         num_losses = 0 if loader.selection is None else self.steps.num_candidates
         self.parallel = DataParallel(model, network, NUM_TOTALS + num_losses, processes)
