@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from pocket_resnet import device
 from pocket_resnet.device import Hardware, choose, machine, memory_errors, num_cores
 from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.recipe.sections import HardwareRecipe
 
 CPU = torch.device("cpu")
 
@@ -28,6 +30,20 @@ def test_a_device_that_is_not_here_is_refused(name: str, monkeypatch: pytest.Mon
         monkeypatch.setattr(backend, "is_available", lambda: False)
     with pytest.raises(UsageError, match=f"the device {name} is not available\n  use one of auto, cpu$"):
         choose(name)
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ({}, True),
+        ({"winograd": False}, False),
+        ({"precision": "bf16"}, False),
+        ({"channels_last": False}, False),
+    ],
+)
+def test_winograd_is_for_fp32_on_the_cpu_with_channels_last(choices: dict[str, Any], expected: bool) -> None:
+    assert choose(**{"device": "cpu", "precision": "fp32"} | choices).winograd == expected
+    assert not choose(**HardwareRecipe(device="cpu", precision="fp32", compile=True).choices()).winograd
 
 
 @pytest.mark.parametrize(

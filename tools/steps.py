@@ -3,9 +3,10 @@
     python -m tools.steps                                   # fast, best at 1M and at 5M, about 2 minutes on two cores
     python -m tools.steps --recipes cpu94 best:270k         # a recipe's name or file, and after a colon its budget
 
-A step trains 128 images at the network's full size and is a complete training step. The limit is the fastest
+A step trains 128 images at the network's full size and is a complete training step. The limit is torch's fastest
 3 x 3 convolution of 128 or 256 channels on maps of 16 x 16, forward and backward, measured before and after the steps
-of each network. The kernels are those of oneDNN, by their share of the convolutions' time; a GPU has none.
+of each network. Rates count the operations of torch's convolutions, so Winograd's algorithm may exceed the limit. The
+kernels are those of oneDNN, by their share of its convolutions' time; a GPU and Winograd's algorithm have none.
 """
 
 import ctypes

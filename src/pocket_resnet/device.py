@@ -34,6 +34,8 @@ class Hardware:
     channels_last: bool
     num_threads: int = 0
     """Number of CPU threads; 0 keeps torch's."""
+    winograd: bool = False
+    """Whether training and teachers use Winograd's algorithm; only on a CPU in fp32 with channels last."""
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -48,11 +50,6 @@ class Hardware:
     def is_asynchronous(self) -> bool:
         """Whether the device computes while Python continues."""
         return self.device.type != "cpu"
-
-    @property
-    def suits_winograd(self) -> bool:
-        """Whether Winograd's algorithm is faster than torch's convolutions here."""
-        return self.device.type == "cpu" and self.precision == "fp32" and self.channels_last
 
     def synchronize(self) -> None:
         """Wait until the device has done all of its work."""
@@ -78,8 +75,9 @@ def choose(
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     channels_last: bool = True,
     num_threads: int = 0,
+    winograd: bool = True,
 ) -> Hardware:
-    """The hardware for these choices; changes no setting.
+    """The hardware for these choices; changes no setting. `winograd` has no effect where the algorithm cannot be used.
 
     `device` is auto, cpu, cuda or mps; raises UsageError for any other, and if this machine does not have it.
     """
@@ -93,7 +91,8 @@ def choose(
         num_threads = num_cores()
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return Hardware(torch.device(device), precision, channels_last, num_threads)
+    winograd = winograd and device == "cpu" and precision == "fp32" and channels_last
+    return Hardware(torch.device(device), precision, channels_last, num_threads, winograd)
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:

@@ -232,6 +232,14 @@ def test_another_torch_or_machine_is_logged(
     assert "not bit-exact" in caplog.text
 
 
+@pytest.mark.threat(9)
+def test_another_algorithm_is_logged(train_tiny: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
+    on_cpu = {"device": "cpu", "precision": "fp32"}
+    train_tiny(max_steps=2, hardware=on_cpu)
+    assert train_tiny(max_steps=3, hardware=on_cpu | {"winograd": False}).steps == 3
+    assert "not bit-exact" in caplog.text
+
+
 @pytest.mark.threat(8)
 def test_changed_recipe_is_refused_by_field(
     train_tiny: Callable[..., Result], logged: pytest.LogCaptureFixture

@@ -3,6 +3,10 @@
 Shapes: B images, C channels in, D out, H x W pixels.
 """
 
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,9 +22,9 @@ WIDE = 96
 
 def convolution(in_channels: int = WIDE, out_channels: int = WIDE, bias: bool = False) -> WinogradConv2d:
     """A convolution that uses Winograd's algorithm."""
-    conv = WinogradConv2d(in_channels, out_channels, 3, padding=1, bias=bias)
+    conv = WinogradConv2d(in_channels, out_channels, bias=bias)
     conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_winograd(conv)
+    use_winograd(conv, in_training=True)
     return conv
 
 
@@ -53,7 +57,7 @@ def test_is_the_plain_convolution_and_its_gradients(
     size: tuple[int, int], channels: tuple[int, int], calls: list[torch.Size]
 ) -> None:
     torch.manual_seed(0)
-    conv, x_BCHW = convolution(*channels, bias=True), images(5, channels[0], *size)
+    conv, x_BCHW = convolution(*channels, bias=True), images(16, channels[0], *size)
     x_BCHW.requires_grad_()
     plain_BDHW = F.conv2d(x_BCHW, conv.weight, conv.bias, padding=1)
     dy_BDHW = torch.randn_like(plain_BDHW)
@@ -70,8 +74,8 @@ def test_is_the_plain_convolution_and_its_gradients(
 
 
 def test_blocks_of_images_give_what_the_whole_batch_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven images in blocks of three: the last block has one."""
-    conv, x_BCHW = convolution(), images(7, WIDE, 8, 8)
+    """19 images in blocks of three: the last block has one."""
+    conv, x_BCHW = convolution(), images(19, WIDE, 8, 8)
     whole_BDHW = conv(x_BCHW)
     whole = torch.autograd.grad(whole_BDHW.square().sum(), conv.weight)[0]
     patches_of_an_image = 4
@@ -82,7 +86,7 @@ def test_blocks_of_images_give_what_the_whole_batch_gives(monkeypatch: pytest.Mo
 
 
 def test_computes_only_the_gradients_asked_for() -> None:
-    conv, x_BCHW = convolution(), images(2, WIDE, 8, 8)
+    conv, x_BCHW = convolution(), images(16, WIDE, 8, 8)
     conv(x_BCHW).sum().backward()
     assert x_BCHW.grad is None
     assert conv.weight.grad is not None
@@ -94,60 +98,96 @@ def test_computes_only_the_gradients_asked_for() -> None:
 
 
 def test_accepts_images_and_gradients_in_another_layout() -> None:
-    conv, x_BCHW = convolution(), torch.randn(2, WIDE, 8, 8, requires_grad=True)
+    conv, x_BCHW = convolution(), torch.randn(16, WIDE, 8, 8, requires_grad=True)
     expected = torch.autograd.grad(F.conv2d(x_BCHW, conv.weight, padding=1).sum(), x_BCHW)[0]
     got = torch.autograd.grad(conv(x_BCHW).sum(), x_BCHW)[0]  # the gradient of a sum is one expanded value
     assert relative_error(got, expected) < 1e-5
 
 
-def test_evaluation_mode_is_the_plain_convolution_bit_by_bit_unless_told_otherwise(calls: list[torch.Size]) -> None:
-    conv, x_BCHW = convolution().eval(), images(2, WIDE, 8, 8)
+def test_its_output_may_be_changed_in_place() -> None:
+    conv, x_BCHW = convolution(), images(16, WIDE, 8, 8)
+    plain_BDHW = F.conv2d(x_BCHW, conv.weight, padding=1)
+    got, expected = (
+        torch.autograd.grad(F.relu_(y_BDHW).sum(), conv.weight)[0] for y_BDHW in (conv(x_BCHW), plain_BDHW)
+    )
+    assert relative_error(got, expected) < 1e-3  # a value near 0 may be rounded to the other side
+
+
+def test_evaluation_mode_is_the_plain_convolution_bit_by_bit_unless_enabled_there(calls: list[torch.Size]) -> None:
+    conv, x_BCHW = convolution().eval(), images(16, WIDE, 8, 8)
     plain_BDHW = F.conv2d(x_BCHW, conv.weight, padding=1)
     assert torch.equal(conv(x_BCHW), plain_BDHW)
     assert not calls
     use_winograd(conv, in_evaluation=True)
     assert relative_error(conv(x_BCHW), plain_BDHW) < 1e-5
-    assert calls
+    assert len(calls) == 1
+    conv.train()(x_BCHW)
+    assert len(calls) == 1
 
 
-def test_is_used_only_when_told_to(calls: list[torch.Size]) -> None:
-    conv = WinogradConv2d(WIDE, WIDE, 3, padding=1)
-    conv(images(2, WIDE, 8, 8))
+def test_is_off_by_default(calls: list[torch.Size]) -> None:
+    conv = WinogradConv2d(WIDE, WIDE, bias=False)
+    conv(images(16, WIDE, 8, 8))
+    conv.eval()(images(16, WIDE, 8, 8))
+    assert not calls
+
+
+def test_leaves_autocast_and_compiled_networks_to_torch(
+    calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv, x_BCHW = convolution(), images(16, WIDE, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x_BCHW).dtype == torch.bfloat16
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    conv(x_BCHW)
     assert not calls
 
 
 @pytest.mark.parametrize(
     ("shape", "out_channels", "expected"),
     [
-        ((1, 88, 8, 8), 88, True),
-        ((1, 64, 8, 8), 128, True),
-        ((1, 64, 8, 8), 64, False),
-        ((1, 32, 8, 8), 512, False),
-        ((1, 88, 7, 7), 88, True),
-        ((1, 88, 6, 6), 88, False),  # four tiles of 16 pixels for 36
-        ((1, 88, 4, 15), 88, True),
+        ((16, 88, 8, 8), 88, True),
+        ((16, 64, 8, 8), 128, True),
+        ((16, 64, 8, 8), 64, False),
+        ((16, 32, 8, 8), 512, False),
+        ((15, 88, 8, 8), 88, False),  # 60 tiles
+        ((1, 88, 32, 32), 88, True),
+        ((16, 88, 7, 7), 88, True),
+        ((99, 88, 6, 6), 88, False),  # four tiles of 16 pixels for 36
     ],
 )
-def test_suits_many_channels_and_tiles_that_fit(shape: tuple[int, ...], out_channels: int, expected: bool) -> None:
+def test_suits_many_channels_and_many_tiles_that_fit(shape: tuple[int, ...], out_channels: int, expected: bool) -> None:
     assert suits(torch.empty(shape), out_channels) == expected
     assert not suits(torch.empty(shape, dtype=torch.bfloat16), out_channels)
     assert not suits(torch.empty(shape, device="meta"), out_channels)
 
 
-@pytest.mark.parametrize("block", ["basic", "single"])
-def test_use_winograd_reaches_the_3_x_3_convolutions_of_stride_1(block: str) -> None:
-    model = ResNet(
-        NetworkSpec(
-            stem_width=8,
-            widths=(8, 16),
-            num_blocks=(2, 1),
-            kernel_sizes=(3, 3),
-            shortcut_kernel_sizes=(1, 1),
-            block=block,
-        )
-    )  # type: ignore[arg-type]
-    use_winograd(model)
+@pytest.mark.parametrize("changes", [{}, {"block": "single"}, {"block": "bottleneck"}, {"groups": 4}])
+def test_networks_use_it_for_3_x_3_convolutions_of_stride_1(changes: dict[str, Any]) -> None:
+    spec = NetworkSpec(
+        stem_width=8, num_blocks=(2, 1), widths=(8, 16), kernel_sizes=(3, 3), shortcut_kernel_sizes=(1, 1), **changes
+    )
+    model = ResNet(spec)
+    use_winograd(model, in_training=True)
     for conv in (module for module in model.modules() if isinstance(module, nn.Conv2d)):
-        suited = conv.kernel_size == (3, 3) and conv.stride == (1, 1)
+        suited = (conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
         assert isinstance(conv, WinogradConv2d) == suited
-        assert getattr(conv, "uses_winograd", False) == suited
+        assert getattr(conv, "winograd_in_training", False) == suited
+
+
+def test_does_not_depend_on_the_callers_defaults() -> None:
+    """Constants are made when the module is imported, so this needs a process of its own."""
+    code = """
+import torch
+torch.set_default_dtype(torch.float64)
+torch.set_default_device("meta")
+from pocket_resnet.model.winograd import WinogradConv2d, use_winograd
+conv = WinogradConv2d(96, 96, bias=False).to_empty(device="cpu").float()
+use_winograd(conv, in_training=True)
+x = torch.zeros(16, 96, 8, 8, dtype=torch.float32, device="cpu")
+y = conv(x)
+y.backward(torch.ones_like(y))
+print(y.dtype, y.device, conv.weight.grad.dtype)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["torch.float32", "cpu", "torch.float32"]

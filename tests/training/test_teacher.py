@@ -284,9 +284,9 @@ def test_classes_are_matched_in_any_unicode_form(
 def test_a_teacher_on_the_cpu_uses_winograd(
     used: bool, make_recipe: Callable[..., Recipe], source: Source, trained: Path
 ) -> None:
-    recipe = make_recipe(hardware={"winograd": used}, teacher={"model": str(trained), "sha256": "0" * 64})
-    opened = open_teacher(recipe, source, Steps(14, recipe), CPU, None, unwatched)
+    recipe = make_recipe(teacher={"model": str(trained), "sha256": "0" * 64})
+    opened = open_teacher(recipe, source, Steps(14, recipe), replace(CPU, winograd=used), None, unwatched)
     assert opened is not None
     convs = [module for module in opened.model.modules() if isinstance(module, WinogradConv2d)]
     assert convs
-    assert {conv.in_evaluation for conv in convs} == {used}
+    assert {conv.winograd_in_evaluation for conv in convs} == {used}

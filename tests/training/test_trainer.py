@@ -21,7 +21,7 @@ from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model import winograd
 from pocket_resnet.model.resnet import ResNet, initialise
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.model.winograd import WinogradConv2d
+from pocket_resnet.model.winograd import WinogradConv2d, use_winograd
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import trainer as trainer_module
 from pocket_resnet.training.trainer import EpochTotals, Trainer, balanced_weights, first_non_finite, mixed_cross_entropy
@@ -74,36 +74,32 @@ def test_step_is_the_plain_torch_step(
     assert trainer.step == 4
 
 
-@pytest.mark.parametrize(
-    ("hardware", "recipe", "expected"),
-    [
-        (CPU, {}, True),
-        (CPU, {"winograd": False}, False),
-        (CPU, {"compile": True}, False),
-        (replace(CPU, precision="bf16"), {}, False),
-        (replace(CPU, channels_last=False), {}, False),
-    ],
-)
-def test_winograd_is_for_fp32_on_the_cpu(
-    hardware: Hardware, recipe: dict[str, Any], expected: bool, make_recipe: Callable[..., Recipe], source: Source
-) -> None:
-    model, chosen = ResNet(NetworkSpec()), make_recipe(hardware=recipe)
-    trainer = Trainer(model, Loader(source.split("train"), chosen, hardware, model.normalize.mean))
-    used = {module.uses_winograd for module in trainer.model.modules() if isinstance(module, WinogradConv2d)}
-    assert used == {expected}
+@pytest.mark.parametrize("used", [True, False])
+def test_winograd_is_the_hardwares_choice(make_recipe: Callable[..., Recipe], source: Source, used: bool) -> None:
+    model = ResNet(NetworkSpec())
+    use_winograd(model, in_training=not used)
+    loader = Loader(source.split("train"), make_recipe(), replace(CPU, winograd=used), model.normalize.mean)
+    convs = [module for module in Trainer(model, loader).model.modules() if isinstance(module, WinogradConv2d)]
+    assert {conv.winograd_in_training for conv in convs} == {used}
+    assert not any(conv.winograd_in_evaluation for conv in convs)
 
 
-def test_a_step_with_winograd_is_the_plain_one_but_for_rounding(
-    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 1)
-    monkeypatch.setattr(winograd, "SMALLEST_SHARE", 0)
-    with_it, without = (make_trainer(hardware={"winograd": used}) for used in (True, False))
+@pytest.mark.usefixtures("everywhere")
+def test_a_step_with_winograd_is_the_plain_one_but_for_rounding(make_trainer: Callable[..., Trainer]) -> None:
+    with_it, without = make_trainer(), make_trainer()
+    use_winograd(with_it.model, in_training=True)
     for _ in range(2):
         with_it.train_step()
         without.train_step()
     assert with_it.epoch_totals().loss != without.epoch_totals().loss
     assert with_it.epoch_totals().loss == pytest.approx(without.epoch_totals().loss, rel=1e-4)
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Winograd's algorithm is used for all convolutions that it can compute, also where it is slower."""
+    for name in ("FEWEST_MEAN_CHANNELS", "SMALLEST_SHARE", "FEWEST_TILES"):
+        monkeypatch.setattr(winograd, name, 0)
 
 
 def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) -> None:
@@ -174,14 +170,22 @@ def test_totals(make_trainer: Callable[..., Trainer], monkeypatch: pytest.Monkey
 
 
 @pytest.mark.threat(1)
-@pytest.mark.parametrize(("hard_fraction", "until"), [(1.0, 1.0), (0.6, 1.0), (0.6, 0.5)])
-def test_state_is_complete(hard_fraction: float, until: float, make_trainer: Callable[..., Trainer]) -> None:
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize(
+    ("hard_fraction", "until", "by_winograd"),
+    [(1.0, 1.0, False), (0.6, 1.0, False), (0.6, 0.5, False), (1.0, 1.0, True)],
+)
+def test_state_is_complete(
+    hard_fraction: float, until: float, by_winograd: bool, make_trainer: Callable[..., Trainer]
+) -> None:
     """A new trainer with the saved tensors and step continues exactly, from any step."""
     for num_before in range(4):
         changes = {"hard_fraction": hard_fraction, "hard_until": until} | (
             {} if hard_fraction == 1 else {"augment": {"mixup": 0.0}}
         )
         whole, resumed = make_trainer(**changes), make_trainer(**changes)
+        for trainer in (whole, resumed):
+            use_winograd(trainer.model, in_training=by_winograd)
         for _ in range(num_before):
             whole.train_step()
         resumed.load_tensors({name: value.clone() for name, value in whole.tensors().items()}, whole.step)

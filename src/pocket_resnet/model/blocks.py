@@ -33,19 +33,12 @@ def conv2d(
     spec: NetworkSpec, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
     """A convolution that keeps the image's size at stride 1, with a bias only if no norm has one."""
-    kind: type[nn.Conv2d] = nn.Conv2d
+    bias = not spec.batch_norm
     if (kernel_size, stride, groups) == (3, 1, 1):
-        kind = WinogradConv2d
-    elif kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS:
-        kind = SubsampledConv2d
+        return WinogradConv2d(in_channels, out_channels, bias=bias)
+    kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS else nn.Conv2d
     return kind(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        groups=groups,
-        bias=not spec.batch_norm,
+        in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
     )
 
 

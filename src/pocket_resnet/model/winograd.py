@@ -19,47 +19,53 @@ from torch.autograd.function import once_differentiable
 Parts = Sequence[Tensor] | Tensor  # one for each position
 
 TILE, PATCH = 4, 6
-# From where on it is faster: docs/log.md.
-FEWEST_CHANNELS = 85  # harmonic mean of those in and out
-SMALLEST_SHARE = 0.75  # of the image in the pixels of the tiles that cover it
+
+# From these values on, the algorithm is faster: docs/log.md.
+FEWEST_MEAN_CHANNELS = 85  # harmonic mean of those in and out
+SMALLEST_SHARE = 0.75  # of the image in the tiles that cover it
+FEWEST_TILES = 64  # of all images
+
 BLOCK_BYTES = 9 * 2**20  # of patches at once, so that they stay in the cache
 
 # G of the source, once for the rows of a filter and once for its columns: [Q P, K L].
-G = torch.tensor([[6.0, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-FILTER_TRANSFORM = torch.einsum("pk,ql->qpkl", G, G).reshape(PATCH**2, 9)
+_ROWS = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+_G = torch.tensor(_ROWS, dtype=torch.float32, device="cpu") / 24
+FILTER_TRANSFORM = torch.einsum("pk,ql->qpkl", _G, _G).reshape(PATCH**2, 9)
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A 3 x 3 convolution of stride 1, by Winograd's algorithm if `use_winograd` says so and where that is faster."""
+    """A 3 x 3 convolution of stride 1, computed by Winograd's algorithm if `use_winograd` allows and it is faster."""
 
-    uses_winograd = False
-    in_evaluation = False
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+        self.winograd_in_training = False
+        self.winograd_in_evaluation = False
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        used = self.uses_winograd and (self.training or self.in_evaluation)
-        if not (used and suits(x_BCHW, self.out_channels)):
+        allowed = self.winograd_in_training if self.training else self.winograd_in_evaluation
+        if not allowed or torch.compiler.is_compiling() or not suits(x_BCHW, self.out_channels):
             return super().forward(x_BCHW)
         y_BDHW: Tensor = WinogradConvolution.apply(x_BCHW, self.weight)  # type: ignore[no-untyped-call]
         return y_BDHW if self.bias is None else y_BDHW + self.bias.view(-1, 1, 1)
 
 
-def use_winograd(model: nn.Module, *, in_evaluation: bool = False) -> None:
-    """Let a model on `Hardware.suits_winograd` use the algorithm in training mode.
-
-    Without `in_evaluation`, predictions in evaluation mode do not depend on how a model was trained.
-    """
+def use_winograd(model: nn.Module, *, in_training: bool = False, in_evaluation: bool = False) -> None:
+    """Allow or forbid the algorithm in a model, which should be laid out channels last."""
     for module in model.modules():
         if isinstance(module, WinogradConv2d):
-            module.uses_winograd, module.in_evaluation = True, in_evaluation
+            module.winograd_in_training, module.winograd_in_evaluation = in_training, in_evaluation
 
 
 def suits(x_BCHW: Tensor, out_channels: int) -> bool:
-    """Whether the algorithm is faster: in fp32 on a CPU, for many channels, if tiles reach little beyond the image."""
-    _, in_channels, height, width = x_BCHW.shape
-    rows, columns = _covered(height, width)
-    is_wide = 2 / (1 / in_channels + 1 / out_channels) >= FEWEST_CHANNELS
+    """Whether the algorithm is faster: in fp32 on a CPU, for many channels and tiles that reach little beyond images."""
+    num_images, in_channels, height, width = x_BCHW.shape
     is_fp32_on_cpu = x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32
-    return is_fp32_on_cpu and is_wide and height * width >= SMALLEST_SHARE * rows * columns
+    if not is_fp32_on_cpu or torch.is_autocast_enabled("cpu"):
+        return False
+    rows, columns = _covered(height, width)
+    is_wide = 2 / (1 / in_channels + 1 / out_channels) >= FEWEST_MEAN_CHANNELS
+    has_many_tiles = num_images * rows * columns >= FEWEST_TILES * TILE**2
+    return is_wide and has_many_tiles and height * width >= SMALLEST_SHARE * rows * columns
 
 
 class WinogradConvolution(torch.autograd.Function):
@@ -68,32 +74,35 @@ class WinogradConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BCHW: Tensor, weight_DCKL: Tensor) -> Tensor:
         ctx.save_for_backward(x_BCHW, weight_DCKL)
-        return _convolve(x_BCHW.permute(0, 2, 3, 1), weight_DCKL).permute(0, 3, 1, 2)
+        return _convolve(x_BCHW, weight_DCKL)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_BDHW: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x_BCHW, weight_DCKL = ctx.saved_tensors
-        dy_BHWD = dy_BDHW.permute(0, 2, 3, 1)
         dx_BCHW = dweight_DCKL = None
         if ctx.needs_input_grad[0]:
             turned_CDKL = weight_DCKL.flip(2, 3).transpose(0, 1)
-            dx_BCHW = _convolve(dy_BHWD, turned_CDKL).permute(0, 3, 1, 2)
+            dx_BCHW = _convolve(dy_BDHW, turned_CDKL)
         if ctx.needs_input_grad[1]:
-            dweight_DCKL = _filter_gradient(x_BCHW.permute(0, 2, 3, 1), dy_BHWD)
+            dweight_DCKL = _filter_gradient(x_BCHW.permute(0, 2, 3, 1), dy_BDHW.permute(0, 2, 3, 1))
         return dx_BCHW, dweight_DCKL
 
 
-def _convolve(x_BHWC: Tensor, weight_DCKL: Tensor) -> Tensor:
-    """The convolved images, [B, H, W, D]."""
-    num_images, height, width, num_in = x_BHWC.shape
+def _convolve(x_BCHW: Tensor, weight_DCKL: Tensor) -> Tensor:
+    """The convolved images, [B, D, H, W]."""
+    num_images, num_in, height, width = x_BCHW.shape
     num_out = len(weight_DCKL)
     filters = (FILTER_TRANSFORM @ weight_DCKL.permute(2, 3, 1, 0).reshape(9, -1)).view(PATCH**2, num_in, num_out)
-    y_BHWD = x_BHWC.new_empty(num_images, *_covered(height, width), num_out)
+    shape = (num_images, num_out, *_covered(height, width))
+    y_BDHW = torch.empty(shape, dtype=x_BCHW.dtype, device=x_BCHW.device, memory_format=torch.channels_last)
+    x_BHWC, y_BHWD = x_BCHW.permute(0, 2, 3, 1), y_BDHW.permute(0, 2, 3, 1)
     for images, memory in _blocks(x_BHWC, num_out):
         torch.bmm(memory.read_patches(x_BHWC[images]), filters, out=memory.products)
         memory.write_tiles(y_BHWD[images])
-    return y_BHWD[:, :height, :width].contiguous()
+    if (height, width) == shape[2:]:
+        return y_BDHW
+    return y_BDHW[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
 def _filter_gradient(x_BHWC: Tensor, dy_BHWD: Tensor) -> Tensor:
@@ -131,7 +140,7 @@ def _blocks(x_BHWC: Tensor, num_out: int) -> Iterator[tuple[slice, "_Memory"]]:
 
 
 class _Memory:
-    """Memory for a block of images on their way from pixels to patches, products and tiles."""
+    """Buffers for a block of images: padded pixels, patches, products, and what is transformed along one side."""
 
     def __init__(self, x_NHWC: Tensor, num_out: int) -> None:
         num_images, height, width, num_in = x_NHWC.shape

@@ -122,14 +122,14 @@ class HardwareRecipe(Section):
     compile: bool = False
     """Compile the network with torch.compile."""
     winograd: bool = True
-    """Train wide 3 x 3 convolutions with a quarter of the multiplications (Lavin and Gray 2015, arXiv:1509.09308): on
-    the CPU in fp32, with channels last, and not compiled. Elsewhere this has no effect."""
+    """Compute wide 3 x 3 convolutions with a quarter of the multiplications, in training and by the teacher (Lavin and
+    Gray 2015, arXiv:1509.09308). This has an effect on the CPU in fp32 with channels last, not compiled."""
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads. 0 uses all cores."""
 
     def choices(self) -> dict[str, Any]:
         """The arguments of device.choose."""
-        return self.model_dump(exclude={"compile", "winograd"})
+        return self.model_dump(exclude={"compile"}) | {"winograd": self.winograd and not self.compile}
 
 
 class TeacherRecipe(Section):

@@ -44,7 +44,7 @@ class CheckpointState(BaseModel):
     seconds_total: Seconds = 0.0
     """Total time so far, summed over all processes that continued the run."""
     hardware: str
-    """Device, threads, precision, torch and layout; on other hardware the run resumes, but not bit-exactly."""
+    """Device, threads, precision, torch, layout, algorithm; on other hardware the run resumes, but not bit-exactly."""
     data_fingerprint: str
     """Identifies the content of the data set."""
     unknown_images: bool = False

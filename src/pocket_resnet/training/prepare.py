@@ -127,5 +127,6 @@ def computed_on(hardware: Hardware, recipe: Recipe, processes: Processes) -> str
     """The hardware and settings that the last bits of a run depend on."""
     layout = "channels last" if recipe.hardware.channels_last else "contiguous"
     compiled = ", compiled" if recipe.hardware.compile else ""
+    winograd = ", Winograd" if hardware.winograd else ""
     several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
-    return f"{machine(hardware)}, {layout}{compiled}{several}"
+    return f"{machine(hardware)}, {layout}{compiled}{winograd}{several}"

@@ -164,8 +164,7 @@ def open_teacher(
     names = list(map(unicode_form, card.class_names))
     order_K = [names.index(unicode_form(name)) for name in source.class_names]
     num_epochs = min(steps.epoch(steps.last - 1) + 1, steps.num_distorted_epochs, recipe.teacher.epochs)
-    if recipe.hardware.winograd and hardware.suits_winograd:
-        use_winograd(model, in_evaluation=True)
+    use_winograd(model, in_evaluation=hardware.winograd)
     return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs, watch)
 
 

@@ -48,11 +48,8 @@ class Trainer:
         """`model` is on the loader's device."""
         self.model, self.loader, self.processes = model, loader, processes
         self.recipe, self.hardware, self.steps = loader.recipe, loader.hardware, loader.steps
-        network: nn.Module = model
-        if self.recipe.hardware.compile:
-            network = compiled(model, self.hardware)
-        elif self.recipe.hardware.winograd and self.hardware.suits_winograd:
-            use_winograd(model)
+        use_winograd(model, in_training=self.hardware.winograd)
+        network = compiled(model, self.hardware) if self.recipe.hardware.compile else model
         num_losses = 0 if loader.selection is None else self.steps.num_candidates
         self.parallel = DataParallel(model, network, NUM_TOTALS + num_losses, processes)
         self.optimizer = Optimizer(model, self.recipe.optim)
