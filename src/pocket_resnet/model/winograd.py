@@ -57,7 +57,7 @@ def use_winograd(model: nn.Module, *, in_training: bool = False, in_evaluation: 
 
 
 def suits(x_BCHW: Tensor, out_channels: int) -> bool:
-    """Whether the algorithm is faster: in fp32 on a CPU, for many channels and tiles that reach little beyond images."""
+    """Whether the algorithm is faster: in fp32 on a CPU, for many channels and many tiles that cover little else."""
     num_images, in_channels, height, width = x_BCHW.shape
     is_fp32_on_cpu = x_BCHW.device.type == "cpu" and x_BCHW.dtype == torch.float32
     if not is_fp32_on_cpu or torch.is_autocast_enabled("cpu"):
