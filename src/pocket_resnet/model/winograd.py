@@ -25,7 +25,7 @@ FEWEST_MEAN_CHANNELS = 85  # harmonic mean of those in and out
 SMALLEST_SHARE = 0.75  # of the image in the tiles that cover it
 FEWEST_TILES = 64  # of all images
 
-BLOCK_BYTES = 9 * 2**20  # of patches at once, so that they stay in the cache
+BLOCK_BYTES = 9 * 2**19  # of patches at once, for each thread, so that they stay in the cache
 
 # G of the source, once for the rows of a filter and once for its columns: [Q P, K L].
 _ROWS = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
@@ -130,7 +130,7 @@ def _blocks(x_BHWC: Tensor, num_out: int) -> Iterator[tuple[slice, "_Memory"]]:
     num_images, height, width, num_in = x_BHWC.shape
     rows, columns = _covered(height, width)
     bytes_per_image = PATCH**2 * max(num_in, num_out) * x_BHWC.element_size() * rows * columns // TILE**2
-    num_at_once = max(1, BLOCK_BYTES // bytes_per_image)
+    num_at_once = max(1, torch.get_num_threads() * BLOCK_BYTES // bytes_per_image)
     memory = None
     for first in range(0, num_images, num_at_once):
         block_NHWC = x_BHWC[first : first + num_at_once]
