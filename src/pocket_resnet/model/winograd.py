@@ -155,8 +155,8 @@ class _Memory:
 
     @property
     def products(self) -> Tensor:
-        """The products as one matrix [tiles, D] per position in a patch, [36, tiles, D]."""
-        return self.products_QPNRSD.flatten(2, 4).flatten(0, 1)
+        """The products, [36, tiles, D]."""
+        return _matrices(self.products_QPNRSD)
 
     def read_patches(self, x_NHWC: Tensor) -> Tensor:
         """The images' transformed patches, [36, tiles, C]."""
@@ -166,7 +166,7 @@ class _Memory:
         _transform_patches(rows_P, self.strips_PNRWC)
         columns_Q = [self.strips_PNRWC[:, :, :, position::TILE][:, :, :, :num_columns] for position in range(PATCH)]
         _transform_patches(columns_Q, self.patches_QPNRSC)
-        return self.patches_QPNRSC.flatten(2, 4).flatten(0, 1)
+        return _matrices(self.patches_QPNRSC)
 
     def write_tiles(self, y_NHWD: Tensor) -> None:
         """Transform the products to pixels of the convolved images."""
@@ -178,6 +178,11 @@ class _Memory:
         _transform_tiles(_tiles(dy_NHWD), self.strips_JPNRSD.unbind(1))
         _transform_tiles(self.strips_JPNRSD, self.products_QPNRSD)
         return self.products
+
+
+def _matrices(x_QPNRSC: Tensor) -> Tensor:
+    """A view as one matrix per position in a patch, [36, tiles, C]."""
+    return x_QPNRSC.flatten(2, 4).flatten(0, 1)
 
 
 def _tiles(y_NHWD: Tensor) -> Tensor:
