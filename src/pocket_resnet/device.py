@@ -47,6 +47,11 @@ class Hardware:
         return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
     @property
+    def has_amx(self) -> bool:
+        """Whether a CPU multiplies bf16 in tiles of 16 rows, as Intel's AMX does."""
+        return self.device.type == "cpu" and self.precision == "bf16" and "amx_bf16" in _cpu_features()
+
+    @property
     def is_asynchronous(self) -> bool:
         """Whether the device computes while Python continues."""
         return self.device.type != "cpu"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocket_resnet.model.counts import branch_convs
+from pocket_resnet.model.side_by_side import SideBySideConv2d
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.model.winograd import WinogradConv2d
 
@@ -34,8 +35,10 @@ def conv2d(
 ) -> nn.Conv2d:
     """A convolution that keeps the image's size at stride 1, with a bias only if no norm has one."""
     bias = not spec.batch_norm
-    if (kernel_size, stride, groups) == (3, 1, 1):
-        return WinogradConv2d(in_channels, out_channels, bias=bias)
+    if (kernel_size, groups) == (3, 1):
+        if stride == 1:
+            return WinogradConv2d(in_channels, out_channels, bias=bias)
+        return SideBySideConv2d(in_channels, out_channels, stride=stride, bias=bias)
     kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS else nn.Conv2d
     return kind(
         in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pocket_resnet.model.side_by_side import SideBySideConv2d
+
 Parts = Sequence[Tensor] | Tensor  # one for each position
 
 TILE, PATCH = 4, 6
@@ -33,11 +35,11 @@ _G = torch.tensor(_ROWS, dtype=torch.float32, device="cpu") / 24
 FILTER_TRANSFORM = torch.einsum("pk,ql->qpkl", _G, _G).reshape(PATCH**2, 9)
 
 
-class WinogradConv2d(nn.Conv2d):
+class WinogradConv2d(SideBySideConv2d):
     """A 3 x 3 convolution of stride 1, computed by Winograd's algorithm if `use_winograd` allows and it is faster."""
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+        super().__init__(in_channels, out_channels, bias=bias)
         self.winograd_in_training = False
         self.winograd_in_evaluation = False
 

@@ -19,6 +19,7 @@ from pocket_resnet.data.loader import Batch, Loader
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.side_by_side import use_side_by_side
 from pocket_resnet.model.winograd import use_winograd
 from pocket_resnet.seeds import derive
 from pocket_resnet.training.distributed import ALONE, DataParallel, Processes
@@ -49,6 +50,7 @@ class Trainer:
         self.model, self.loader, self.processes = model, loader, processes
         self.recipe, self.hardware, self.steps = loader.recipe, loader.hardware, loader.steps
         use_winograd(model, in_training=self.hardware.winograd)
+        use_side_by_side(model, allowed=self.hardware.has_amx and self.hardware.channels_last)
         network = compiled(model, self.hardware) if self.recipe.hardware.compile else model
         num_losses = 0 if loader.selection is None else self.steps.num_candidates
         self.parallel = DataParallel(model, network, NUM_TOTALS + num_losses, processes)
