@@ -103,13 +103,28 @@ def test_computes_only_the_gradients_asked_for(calls: list[torch.Size]) -> None:
 
 def test_rows_hold_every_image_followed_by_zeros() -> None:
     x_BCHW = images(7, 2, 3, 4)
-    rows_RCHW = side_by_side.side_by_side(x_BCHW, 3, 5)
-    assert rows_RCHW.shape == (3, 2, 3, 15)
+    rows_RCHW = side_by_side.side_by_side(x_BCHW, 5, 17)
+    assert rows_RCHW.shape == (3, 2, 3, 17)
     assert rows_RCHW.is_contiguous(memory_format=torch.channels_last)
     for image in range(9):
         place_CHW = rows_RCHW[image // 3, :, :, image % 3 * 5 :][:, :, :5]
         assert torch.equal(place_CHW[:, :, :4], x_BCHW[image] if image < 7 else torch.zeros(2, 3, 4))
         assert not place_CHW[:, :, 4].any()
+    assert not rows_RCHW[:, :, :, 15:].any()
+
+
+@pytest.mark.parametrize("width", range(1, 9))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depends_on_no_memory_that_others_have_left(stride: int, width: int) -> None:
+    """With rows of 285 pixels, oneDNN's gradients for AMX did: 4 x 4 pixels, 64 channels, two threads."""
+    conv, x_BCHW = convolution(64, 64, stride), images(512, 64, stride * width, stride * width)
+    for _ in range(3):
+        junk = [torch.full((size,), float("nan"), dtype=torch.bfloat16) for size in (2**15, 2**17, 2**19, 2**21)]
+        del junk
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(x_BCHW).sum().backward()
+        assert conv.weight.grad is not None
+        assert torch.isfinite(conv.weight.grad).all()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WIDEST = 8  # pixels of an output image; up to this width, the gradient is faster (docs/log.md)
-ROW_WIDTH = 288  # pixels of a row, at most
+ROW_WIDTH = 288  # pixels of an output row. A multiple of 32: beyond the last, oneDNN multiplies memory it never set
 
 
 class SideBySideConv2d(nn.Conv2d):
@@ -64,25 +64,26 @@ class SideBySideConvolution(torch.autograd.Function):
             dx_BCHW = _gradients(x_BCHW, dy_BDIJ, weight_DCKL, ctx.stride, of_images=True)[0]
         if ctx.needs_input_grad[1]:
             width = dy_BDIJ.shape[3] + 1
-            num_side_by_side = max(1, ROW_WIDTH // width)
-            x_RCHW = side_by_side(x_BCHW, num_side_by_side, ctx.stride * width)
-            dy_RDIJ = side_by_side(dy_BDIJ, num_side_by_side, width)
+            x_RCHW = side_by_side(x_BCHW, ctx.stride * width, ctx.stride * ROW_WIDTH)
+            dy_RDIJ = side_by_side(dy_BDIJ, width, ROW_WIDTH)
             dweight_DCKL = _gradients(x_RCHW, dy_RDIJ, weight_DCKL, ctx.stride, of_images=False)[1]
         return dx_BCHW, dweight_DCKL, None
 
 
-def side_by_side(x_BCHW: Tensor, num_images: int, width: int) -> Tensor:
-    """Rows of `num_images` images, each followed by zeros up to `width` pixels, [R, C, H, N x width]."""
+def side_by_side(x_BCHW: Tensor, width: int, row_width: int) -> Tensor:
+    """Rows of images, each followed by zeros up to `width` pixels, as many as fit: [R, C, H, row_width]."""
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)
-    _, height, image_width, channels = x_BHWC.shape
-    num_full, num_left = divmod(len(x_BHWC), num_images)
-    rows_RHNWC = x_BHWC.new_zeros(num_full + bool(num_left), height, num_images, width, channels)
-    images_RHNWC = rows_RHNWC[:, :, :, :image_width]
-    full_BHWC, left_NHWC = torch.split(x_BHWC, [num_full * num_images, num_left])
-    images_RHNWC[:num_full].copy_(full_BHWC.view(num_full, num_images, height, image_width, channels).transpose(1, 2))
+    num_images, height, image_width, channels = x_BHWC.shape
+    num_in_row = row_width // width
+    num_full, num_left = divmod(num_images, num_in_row)
+    rows_RHWC = x_BHWC.new_zeros(num_full + bool(num_left), height, row_width, channels)
+    images_RHNWC = rows_RHWC[:, :, : num_in_row * width].unflatten(2, (num_in_row, width))[:, :, :, :image_width]  # type: ignore[no-untyped-call]
+    full_BHWC, left_NHWC = torch.split(x_BHWC, [num_full * num_in_row, num_left])
+    full_RNHWC = full_BHWC.view(num_full, num_in_row, height, image_width, channels)
+    images_RHNWC[:num_full].copy_(full_RNHWC.transpose(1, 2))
     if num_left:
         images_RHNWC[-1, :, :num_left].copy_(left_NHWC.transpose(0, 1))
-    return rows_RHNWC.flatten(2, 3).permute(0, 3, 1, 2)
+    return rows_RHWC.permute(0, 3, 1, 2)
 
 
 def _gradients(
