@@ -15,6 +15,7 @@ from pocket_resnet.model import side_by_side
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.side_by_side import SideBySideConv2d, SideBySideConvolution, use_side_by_side
 from pocket_resnet.model.spec import NetworkSpec
+from pocket_resnet.torch_settings import own_settings
 
 
 def convolution(in_channels: int = 16, out_channels: int = 32, stride: int = 1, bias: bool = False) -> SideBySideConv2d:
@@ -115,16 +116,20 @@ def test_rows_hold_every_image_followed_by_zeros() -> None:
 
 @pytest.mark.parametrize("width", range(1, 9))
 @pytest.mark.parametrize("stride", [1, 2])
+@own_settings()
 def test_depends_on_no_memory_that_others_have_left(stride: int, width: int) -> None:
     """With rows of 285 pixels, oneDNN's gradients for AMX did: 4 x 4 pixels, 64 channels, two threads."""
+    torch.set_num_threads(2)
     conv, x_BCHW = convolution(64, 64, stride), images(512, 64, stride * width, stride * width)
+    dy_BDHW = images(512, 64, width, width)
     for _ in range(3):
-        junk = [torch.full((size,), float("nan"), dtype=torch.bfloat16) for size in (2**15, 2**17, 2**19, 2**21)]
+        sizes = [factor * 2**power for power in range(8, 20) for factor in (1, 3, 7)]
+        junk = [torch.full((size,), float("nan"), dtype=dtype) for size in sizes for dtype in (torch.bfloat16, None)]
         del junk
         with torch.autocast("cpu", torch.bfloat16):
-            conv(x_BCHW).sum().backward()
-        assert conv.weight.grad is not None
-        assert torch.isfinite(conv.weight.grad).all()
+            y_BDHW = conv(x_BCHW)
+        (gradient_DCKL,) = torch.autograd.grad(y_BDHW, conv.weight, dy_BDHW.bfloat16())
+        assert torch.isfinite(gradient_DCKL).all()
 
 
 @pytest.mark.parametrize(
