@@ -123,3 +123,19 @@ def test_out_of_memory_becomes_an_error() -> None:
     assert "--batch-size" in str(raised.value)
     with pytest.raises(RuntimeError, match="shapes cannot"), memory_errors():
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("features", "choices", "expected"),
+    [
+        ({"avx512_bf16", "amx_bf16"}, {}, True),
+        ({"avx512_bf16"}, {}, False),
+        ({"avx512_bf16", "amx_bf16"}, {"precision": "fp32"}, False),
+        ({"avx512_bf16", "amx_bf16"}, {"channels_last": False}, False),
+    ],
+)
+def test_images_stand_side_by_side_for_amx_in_bf16(
+    features: set[str], choices: dict[str, Any], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_cpu_features", lambda: features)
+    assert choose(**{"device": "cpu"} | choices).side_by_side == expected

@@ -6,7 +6,8 @@
 A step trains 128 images at the network's full size and is a complete training step. The limit is torch's fastest
 3 x 3 convolution of 128 or 256 channels on maps of 16 x 16, forward and backward, measured before and after the steps
 of each network. Rates count the operations of torch's convolutions, so Winograd's algorithm may exceed the limit. The
-kernels are those of oneDNN, by their share of its convolutions' time; a GPU and Winograd's algorithm have none.
+kernels are those of oneDNN, by their share of its convolutions' time; a GPU and Winograd's algorithm have none. The
+share of the convolutions leaves out the copies that put small images side by side.
 """
 
 import ctypes

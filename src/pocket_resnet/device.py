@@ -36,6 +36,8 @@ class Hardware:
     """Number of CPU threads; 0 keeps torch's."""
     winograd: bool = False
     """Whether training and teachers use Winograd's algorithm; only on a CPU in fp32 with channels last."""
+    side_by_side: bool = False
+    """Whether training may put small images side by side; only on a CPU with AMX, in bf16 with channels last."""
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -45,11 +47,6 @@ class Hardware:
     def place(self, model: Network) -> Network:
         """The model on the device, in the memory layout."""
         return model.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
-
-    @property
-    def has_amx(self) -> bool:
-        """Whether a CPU multiplies bf16 in tiles of 16 rows, as Intel's AMX does."""
-        return self.device.type == "cpu" and self.precision == "bf16" and "amx_bf16" in _cpu_features()
 
     @property
     def is_asynchronous(self) -> bool:
@@ -97,7 +94,8 @@ def choose(
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
     winograd = winograd and device == "cpu" and precision == "fp32" and channels_last
-    return Hardware(torch.device(device), precision, channels_last, num_threads, winograd)
+    has_amx = device == "cpu" and precision == "bf16" and "amx_bf16" in _cpu_features()
+    return Hardware(torch.device(device), precision, channels_last, num_threads, winograd, has_amx and channels_last)
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:

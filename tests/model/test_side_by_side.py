@@ -10,15 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocket_resnet import device
 from pocket_resnet.model import side_by_side
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.side_by_side import SideBySideConv2d, SideBySideConvolution, use_side_by_side
+from pocket_resnet.model.side_by_side import (
+    MAX_ROW_WIDTH,
+    TILE_DEPTH,
+    SideBySideConv2d,
+    SideBySideConvolution,
+    fitting_rows,
+    packed,
+    suits,
+    use_side_by_side,
+)
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.torch_settings import own_settings
 
 
-def convolution(in_channels: int = 16, out_channels: int = 32, stride: int = 1, bias: bool = False) -> SideBySideConv2d:
+def convolution(in_channels: int = 32, out_channels: int = 48, stride: int = 1, bias: bool = False) -> SideBySideConv2d:
     conv = SideBySideConv2d(in_channels, out_channels, stride=stride, bias=bias)
     conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_side_by_side(conv, allowed=True)
@@ -30,7 +38,14 @@ def images(*shape: int) -> Tensor:
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    return float((got - expected).norm() / expected.norm())
+    return float(((got - expected).norm() / expected.norm()).detach())
+
+
+@pytest.fixture
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images stand side by side for all convolutions, also where this is slower."""
+    for name in ("FEWEST_CHANNELS", "FEWEST_IMAGES"):
+        monkeypatch.setattr(side_by_side, name, 0)
 
 
 @pytest.fixture
@@ -48,6 +63,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     return shapes
 
 
+@pytest.mark.usefixtures("everywhere")
 @pytest.mark.parametrize("num_images", [1, 5, 32, 64, 67])
 @pytest.mark.parametrize(
     ("stride", "size"), [(1, (8, 8)), (1, (7, 5)), (1, (1, 1)), (1, (9, 2)), (2, (16, 16)), (2, (15, 13)), (3, (9, 24))]
@@ -55,7 +71,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 def test_is_the_plain_convolution_and_its_gradients(
     num_images: int, stride: int, size: tuple[int, int], calls: list[torch.Size]
 ) -> None:
-    """Whole numbers below 2048 are exact in sums of fp32, and up to 256 in bf16: nothing but layout can differ."""
+    """bf16 holds whole numbers up to 256 exactly, and all sums here are smaller: nothing but the layout can differ."""
     torch.manual_seed(0)
     conv = convolution(3, 4, stride)
     x_BCHW = torch.randint(-1, 2, (num_images, 3, *size)).float().to(memory_format=torch.channels_last).requires_grad_()
@@ -75,11 +91,12 @@ def test_is_the_plain_convolution_and_its_gradients(
         torch.testing.assert_close(mine, of_torch, atol=0, rtol=0)
 
 
-def test_a_bias_is_added_and_learns() -> None:
-    conv, x_BCHW = convolution(bias=True), images(32, 16, 4, 4)
+def test_a_bias_is_added_and_learns(calls: list[torch.Size]) -> None:
+    conv, x_BCHW = convolution(bias=True), images(64, 32, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         got_BDHW = conv(x_BCHW).float()
     expected_BDHW = F.conv2d(x_BCHW, conv.weight, conv.bias, padding=1)
+    assert len(calls) == 1
     assert relative_error(got_BDHW, expected_BDHW) < 0.01
     assert conv.bias is not None
     of = (conv.weight, conv.bias)
@@ -91,20 +108,34 @@ def test_a_bias_is_added_and_learns() -> None:
         assert relative_error(mine, of_torch) < 0.01
 
 
-def test_computes_only_the_gradients_asked_for(calls: list[torch.Size]) -> None:
-    conv, x_BCHW = convolution(), images(32, 16, 4, 4)
+@pytest.mark.parametrize(
+    ("of_images", "of_filters", "expected"),
+    [(False, True, ["filters"]), (True, False, ["images"]), (True, True, ["images", "filters"])],
+)
+def test_computes_only_the_gradients_asked_for(
+    of_images: bool, of_filters: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, gradient = [], side_by_side.gradient
+    monkeypatch.setattr(side_by_side, "gradient", lambda of, *rest: computed.append(of) or gradient(of, *rest))
+    x_BCHW = images(64, 32, 4, 4).bfloat16().requires_grad_(of_images)
+    weight_DCKL = images(48, 32, 3, 3).bfloat16().requires_grad_(of_filters)
+    y_BDHW = SideBySideConvolution.apply(x_BCHW, weight_DCKL, 1)  # type: ignore[no-untyped-call]
+    y_BDHW.sum().backward()  # the gradient of a sum is one expanded value
+    assert computed == expected
+    assert (x_BCHW.grad is not None, weight_DCKL.grad is not None) == (of_images, of_filters)
+
+
+def test_accepts_images_in_another_layout() -> None:
+    conv, x_BCHW = convolution(), torch.randn(64, 32, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        conv(x_BCHW).sum().backward()
-        assert x_BCHW.grad is None
-        conv.weight.requires_grad_(False)
-        conv(x_BCHW.requires_grad_()).sum().backward()
-    assert x_BCHW.grad is not None
-    assert len(calls) == 1  # frozen filters have no gradient to compute
+        got = torch.autograd.grad(conv(x_BCHW).sum(), conv.weight)[0]
+    expected = torch.autograd.grad(F.conv2d(x_BCHW, conv.weight, padding=1).sum(), conv.weight)[0]
+    assert relative_error(got, expected) < 0.01
 
 
 def test_rows_hold_every_image_followed_by_zeros() -> None:
     x_BCHW = images(7, 2, 3, 4)
-    rows_RCHW = side_by_side.side_by_side(x_BCHW, 5, 17)
+    rows_RCHW = packed(x_BCHW, 3, 5, 17)
     assert rows_RCHW.shape == (3, 2, 3, 17)
     assert rows_RCHW.is_contiguous(memory_format=torch.channels_last)
     for image in range(9):
@@ -115,37 +146,60 @@ def test_rows_hold_every_image_followed_by_zeros() -> None:
 
 
 @pytest.mark.parametrize("width", range(1, 9))
-@pytest.mark.parametrize("stride", [1, 2])
+def test_rows_are_few_and_evenly_filled(width: int) -> None:
+    for num_images in range(1, 600):
+        num_in_row, row_width = fitting_rows(num_images, width)
+        assert row_width % TILE_DEPTH == 0
+        assert num_in_row * (width + 1) <= row_width <= MAX_ROW_WIDTH
+        num_rows = -(-num_images // num_in_row)
+        assert num_rows == -(-num_images // (MAX_ROW_WIDTH // (width + 1)))
+        assert num_rows * num_in_row - num_images < num_rows
+
+
 @own_settings()
-def test_depends_on_no_memory_that_others_have_left(stride: int, width: int) -> None:
-    """With rows of 285 pixels, oneDNN's gradients for AMX did: 4 x 4 pixels, 64 channels, two threads."""
+@pytest.mark.parametrize("num_images", [128, 500])
+def test_depends_on_no_memory_that_others_have_left(num_images: int) -> None:
+    """With rows of 285 pixels, oneDNN's gradient for AMX did, for these images and two threads."""
     torch.set_num_threads(2)
-    conv, x_BCHW = convolution(64, 64, stride), images(512, 64, stride * width, stride * width)
-    dy_BDHW = images(512, 64, width, width)
-    for _ in range(3):
+    conv, x_BCHW = convolution(64, 64), images(num_images, 64, 4, 4)
+    dy_BDHW = images(num_images, 64, 4, 4).bfloat16()
+    for _ in range(6):
         sizes = [factor * 2**power for power in range(8, 20) for factor in (1, 3, 7)]
         junk = [torch.full((size,), float("nan"), dtype=dtype) for size in sizes for dtype in (torch.bfloat16, None)]
         del junk
         with torch.autocast("cpu", torch.bfloat16):
             y_BDHW = conv(x_BCHW)
-        (gradient_DCKL,) = torch.autograd.grad(y_BDHW, conv.weight, dy_BDHW.bfloat16())
-        assert torch.isfinite(gradient_DCKL).all()
+        assert torch.isfinite(torch.autograd.grad(y_BDHW, conv.weight, dy_BDHW)[0]).all()
 
 
 @pytest.mark.parametrize(
-    ("stride", "width", "expected"), [(1, 8, True), (1, 9, False), (2, 16, True), (2, 18, False), (1, 1, True)]
+    ("shape", "out_channels", "stride", "expected"),
+    [
+        ((64, 32, 8, 8), 32, 1, True),
+        ((64, 31, 8, 8), 32, 1, False),
+        ((64, 32, 8, 8), 31, 1, False),
+        ((63, 32, 8, 8), 32, 1, False),
+        ((64, 32, 8, 9), 32, 1, False),
+        ((64, 32, 99, 1), 32, 1, True),
+        ((64, 32, 16, 16), 32, 2, True),
+        ((64, 32, 17, 17), 32, 2, False),
+    ],
 )
-def test_only_small_images_stand_side_by_side(stride: int, width: int, expected: bool, calls: list[torch.Size]) -> None:
+def test_suits_many_channels_and_many_small_images(
+    shape: tuple[int, ...], out_channels: int, stride: int, expected: bool
+) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        convolution(stride=stride)(images(2, 16, 4, width))
-    assert bool(calls) == expected
+        assert suits(torch.empty(shape), out_channels, stride) == expected
+        assert not suits(torch.empty(shape, device="meta"), out_channels, stride)
+    with torch.autocast("cpu", torch.float16):
+        assert not suits(torch.empty(shape), out_channels, stride)
+    assert not suits(torch.empty(shape), out_channels, stride)
 
 
-def test_leaves_fp32_evaluation_and_compiled_networks_to_torch(
+def test_leaves_evaluation_frozen_filters_and_compiled_networks_to_torch(
     calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conv, x_BCHW = convolution(), images(4, 16, 8, 8)
-    assert conv(x_BCHW).dtype == torch.float32
+    conv, x_BCHW = convolution(), images(64, 32, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         conv.eval()(x_BCHW)
         conv.train()
@@ -156,7 +210,11 @@ def test_leaves_fp32_evaluation_and_compiled_networks_to_torch(
             conv(x_BCHW)
         use_side_by_side(conv, allowed=False)
         conv(x_BCHW)
-    assert not calls
+        use_side_by_side(conv, allowed=True)
+        conv.requires_grad_(False)(x_BCHW)
+        assert not calls
+        conv.requires_grad_(True)(x_BCHW)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("changes", [{}, {"block": "single"}, {"block": "bottleneck"}, {"groups": 4}])
@@ -167,11 +225,3 @@ def test_networks_use_it_for_3_x_3_convolutions(changes: dict[str, Any]) -> None
     for conv in (module for module in ResNet(spec).modules() if isinstance(module, nn.Conv2d)):
         suited = (conv.kernel_size, conv.groups) == ((3, 3), 1)
         assert isinstance(conv, SideBySideConv2d) == suited
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_amx_is_used_in_bf16(precision: device.Precision, monkeypatch: pytest.MonkeyPatch) -> None:
-    hardware = device.choose("cpu", precision)
-    for features in ({"avx512_bf16"}, {"avx512_bf16", "amx_bf16"}):
-        monkeypatch.setattr(device, "_cpu_features", lambda features=features: features)
-        assert hardware.has_amx == (precision == "bf16" and "amx_bf16" in features)

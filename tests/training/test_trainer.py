@@ -20,6 +20,7 @@ from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model import winograd
 from pocket_resnet.model.resnet import ResNet, initialise
+from pocket_resnet.model.side_by_side import SideBySideConv2d, use_side_by_side
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.model.winograd import WinogradConv2d, use_winograd
 from pocket_resnet.recipe.schema import Recipe
@@ -82,6 +83,17 @@ def test_winograd_is_the_hardwares_choice(make_recipe: Callable[..., Recipe], so
     convs = [module for module in Trainer(model, loader).model.modules() if isinstance(module, WinogradConv2d)]
     assert {conv.winograd_in_training for conv in convs} == {used}
     assert not any(conv.winograd_in_evaluation for conv in convs)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_images_side_by_side_are_the_hardwares_choice(
+    make_recipe: Callable[..., Recipe], source: Source, used: bool
+) -> None:
+    model = ResNet(NetworkSpec())
+    use_side_by_side(model, not used)
+    loader = Loader(source.split("train"), make_recipe(), replace(CPU, side_by_side=used), model.normalize.mean)
+    convs = [module for module in Trainer(model, loader).model.modules() if isinstance(module, SideBySideConv2d)]
+    assert {conv.side_by_side for conv in convs} == {used}
 
 
 @pytest.mark.usefixtures("everywhere")

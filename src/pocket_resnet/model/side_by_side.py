@@ -8,42 +8,53 @@ Shapes: B images, C channels and H x W pixels in, D channels and I x J pixels ou
 N images.
 """
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WIDEST = 8  # pixels of an output image; up to this width, the gradient is faster (docs/log.md)
-ROW_WIDTH = 288  # pixels of an output row. A multiple of 32: beyond the last, oneDNN multiplies memory it never set
+# From these values on, and up to MAX_OUTPUT_WIDTH, images side by side are faster: docs/log.md.
+FEWEST_CHANNELS = 32  # in and out
+FEWEST_IMAGES = 64
+MAX_OUTPUT_WIDTH = 8  # pixels
+
+MAX_ROW_WIDTH = 288  # pixels of an output row
+TILE_DEPTH = 32  # divides the width of a row: at other widths, oneDNN reads memory that nobody has set
 
 
 class SideBySideConv2d(nn.Conv2d):
-    """A 3 x 3 convolution, padded by one pixel, whose filters' gradient comes from images side by side, if faster."""
+    """A 3 x 3 convolution, padded by one pixel, that may put small images side by side for its filters' gradient."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, bias: bool) -> None:
         super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=bias)
         self.side_by_side = False
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if not self.side_by_side or torch.compiler.is_compiling() or not self._suits(x_BCHW):
+        is_learning = self.training and self.weight.requires_grad and torch.is_grad_enabled()
+        allowed = self.side_by_side and is_learning and not torch.compiler.is_compiling()
+        if not allowed or not suits(x_BCHW, self.out_channels, self.stride[0]):
             return super().forward(x_BCHW)
         x_BCHW, weight_DCKL = x_BCHW.bfloat16(), self.weight.bfloat16()
         y_BDIJ: Tensor = SideBySideConvolution.apply(x_BCHW, weight_DCKL, self.stride[0])  # type: ignore[no-untyped-call]
         return y_BDIJ if self.bias is None else y_BDIJ + self.bias.bfloat16().view(-1, 1, 1)
 
-    def _suits(self, x_BCHW: Tensor) -> bool:
-        in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        is_learning = self.training and self.weight.requires_grad and torch.is_grad_enabled()
-        return in_bf16 and is_learning and x_BCHW.shape[3] <= WIDEST * self.stride[0]
-
 
 def use_side_by_side(model: nn.Module, allowed: bool) -> None:
-    """Allow or forbid it in a model, which should be laid out channels last. It is used only under autocast to bf16."""
+    """Allow or forbid images side by side in a model, which should be laid out channels last."""
     for module in model.modules():
         if isinstance(module, SideBySideConv2d):
             module.side_by_side = allowed
+
+
+def suits(x_BCHW: Tensor, out_channels: int, stride: int) -> bool:
+    """Whether images side by side are faster: under autocast to bf16 on a CPU, for many channels and small images."""
+    in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    num_images, in_channels, _, width = x_BCHW.shape
+    is_large = min(in_channels, out_channels) >= FEWEST_CHANNELS and num_images >= FEWEST_IMAGES
+    return in_bf16 and x_BCHW.device.type == "cpu" and is_large and width <= MAX_OUTPUT_WIDTH * stride
 
 
 class SideBySideConvolution(torch.autograd.Function):
@@ -61,20 +72,26 @@ class SideBySideConvolution(torch.autograd.Function):
         x_BCHW, weight_DCKL = ctx.saved_tensors
         dx_BCHW = dweight_DCKL = None
         if ctx.needs_input_grad[0]:
-            dx_BCHW = _gradients(x_BCHW, dy_BDIJ, weight_DCKL, ctx.stride, of_images=True)[0]
+            dx_BCHW = gradient("images", x_BCHW, dy_BDIJ, weight_DCKL, ctx.stride)
         if ctx.needs_input_grad[1]:
-            width = dy_BDIJ.shape[3] + 1
-            x_RCHW = side_by_side(x_BCHW, ctx.stride * width, ctx.stride * ROW_WIDTH)
-            dy_RDIJ = side_by_side(dy_BDIJ, width, ROW_WIDTH)
-            dweight_DCKL = _gradients(x_RCHW, dy_RDIJ, weight_DCKL, ctx.stride, of_images=False)[1]
+            num_in_row, row_width = fitting_rows(len(dy_BDIJ), dy_BDIJ.shape[3])
+            x_RCHW = packed(x_BCHW, num_in_row, ctx.stride * (dy_BDIJ.shape[3] + 1), ctx.stride * row_width)
+            dy_RDIJ = packed(dy_BDIJ, num_in_row, dy_BDIJ.shape[3] + 1, row_width)
+            dweight_DCKL = gradient("filters", x_RCHW, dy_RDIJ, weight_DCKL, ctx.stride)
         return dx_BCHW, dweight_DCKL, None
 
 
-def side_by_side(x_BCHW: Tensor, width: int, row_width: int) -> Tensor:
-    """Rows of images, each followed by zeros up to `width` pixels, as many as fit: [R, C, H, row_width]."""
+def fitting_rows(num_images: int, width: int) -> tuple[int, int]:
+    """The number of images in a row and its width, for the fewest rows, filled evenly; `width` is one image's."""
+    num_rows = math.ceil(num_images / (MAX_ROW_WIDTH // (width + 1)))
+    num_in_row = math.ceil(num_images / num_rows)
+    return num_in_row, math.ceil(num_in_row * (width + 1) / TILE_DEPTH) * TILE_DEPTH
+
+
+def packed(x_BCHW: Tensor, num_in_row: int, width: int, row_width: int) -> Tensor:
+    """The images in rows, each followed by zeros up to `width` pixels, [R, C, H, row_width]."""
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)
     num_images, height, image_width, channels = x_BHWC.shape
-    num_in_row = row_width // width
     num_full, num_left = divmod(num_images, num_in_row)
     rows_RHWC = x_BHWC.new_zeros(num_full + bool(num_left), height, row_width, channels)
     images_RHNWC = rows_RHWC[:, :, : num_in_row * width].unflatten(2, (num_in_row, width))[:, :, :, :image_width]  # type: ignore[no-untyped-call]
@@ -86,11 +103,11 @@ def side_by_side(x_BCHW: Tensor, width: int, row_width: int) -> Tensor:
     return rows_RHWC.permute(0, 3, 1, 2)
 
 
-def _gradients(
-    x_BCHW: Tensor, dy_BDIJ: Tensor, weight_DCKL: Tensor, stride: int, *, of_images: bool
-) -> tuple[Tensor, Tensor]:
-    """torch's own gradient of the images or of the filters; the other is undefined."""
-    dx_BCHW, dweight_DCKL, _ = torch.ops.aten.convolution_backward(
+def gradient(
+    of: Literal["images", "filters"], x_BCHW: Tensor, dy_BDIJ: Tensor, weight_DCKL: Tensor, stride: int
+) -> Tensor:
+    """torch's own gradient of the convolved images, or of the filters."""
+    gradients = torch.ops.aten.convolution_backward(
         dy_BDIJ,
         x_BCHW,
         weight_DCKL,
@@ -101,6 +118,7 @@ def _gradients(
         transposed=False,
         output_padding=[0, 0],
         groups=1,
-        output_mask=[of_images, not of_images, False],
+        output_mask=[of == "images", of == "filters", False],
     )
-    return dx_BCHW, dweight_DCKL
+    wanted: Tensor = gradients[of == "filters"]
+    return wanted

@@ -50,7 +50,7 @@ class Trainer:
         self.model, self.loader, self.processes = model, loader, processes
         self.recipe, self.hardware, self.steps = loader.recipe, loader.hardware, loader.steps
         use_winograd(model, in_training=self.hardware.winograd)
-        use_side_by_side(model, allowed=self.hardware.has_amx and self.hardware.channels_last)
+        use_side_by_side(model, self.hardware.side_by_side)
         network = compiled(model, self.hardware) if self.recipe.hardware.compile else model
         num_losses = 0 if loader.selection is None else self.steps.num_candidates
         self.parallel = DataParallel(model, network, NUM_TOTALS + num_losses, processes)
