@@ -43,14 +43,14 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images stand side by side for all convolutions, also where this is slower."""
-    for name in ("FEWEST_CHANNELS", "FEWEST_IMAGES"):
+    """Images stand side by side for any number of channels and images, also where this is slower."""
+    for name in ("MIN_CHANNELS", "MIN_IMAGES"):
         monkeypatch.setattr(side_by_side, name, 0)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """The shapes of the images that were convolved this way; filled during the test."""
+    """Shapes of the images that SideBySideConvolution has convolved; filled during the test."""
     shapes: list[torch.Size] = []
     apply = SideBySideConvolution.apply
 
@@ -158,8 +158,8 @@ def test_rows_are_few_and_evenly_filled(width: int) -> None:
 
 @own_settings()
 @pytest.mark.parametrize("num_images", [128, 500])
-def test_depends_on_no_memory_that_others_have_left(num_images: int) -> None:
-    """With rows of 285 pixels, oneDNN's gradient for AMX did, for these images and two threads."""
+def test_reads_no_uninitialised_memory(num_images: int) -> None:
+    """With rows of 285 pixels and two threads, oneDNN's gradient for AMX did so for these shapes."""
     torch.set_num_threads(2)
     conv, x_BCHW = convolution(64, 64), images(num_images, 64, 4, 4)
     dy_BDHW = images(num_images, 64, 4, 4).bfloat16()

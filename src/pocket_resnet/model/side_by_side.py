@@ -2,7 +2,7 @@
 
 AMX multiplies matrices in tiles, 32 values of bf16 deep. For the gradient of filters, oneDNN fills that depth with one
 row of one image, so small images leave tiles mostly empty. Here several images share a row, with zeros between them.
-The products are the same, in another order, so results differ by rounding.
+This sums the same products in another order, so results differ only by rounding.
 
 Shapes: B images, C channels and H x W pixels in, D channels and I x J pixels out; K x L pixels of a filter; R rows of
 N images.
@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# From these values on, and up to MAX_OUTPUT_WIDTH, images side by side are faster: docs/log.md.
-FEWEST_CHANNELS = 32  # in and out
-FEWEST_IMAGES = 64
+# Images side by side are faster from these minima on, up to MAX_OUTPUT_WIDTH: docs/log.md.
+MIN_CHANNELS = 32  # in and out
+MIN_IMAGES = 64
 MAX_OUTPUT_WIDTH = 8  # pixels
 
 MAX_ROW_WIDTH = 288  # pixels of an output row
-TILE_DEPTH = 32  # divides the width of a row: at other widths, oneDNN reads memory that nobody has set
+TILE_DEPTH = 32  # row widths are multiples of it: at some others, oneDNN reads uninitialised memory (docs/log.md)
 
 
 class SideBySideConv2d(nn.Conv2d):
@@ -50,11 +50,11 @@ def use_side_by_side(model: nn.Module, allowed: bool) -> None:
 
 
 def suits(x_BCHW: Tensor, out_channels: int, stride: int) -> bool:
-    """Whether images side by side are faster: under autocast to bf16 on a CPU, for many channels and small images."""
+    """Whether images side by side are faster: on a CPU under autocast to bf16, for many channels and many small images."""
     in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     num_images, in_channels, _, width = x_BCHW.shape
-    is_large = min(in_channels, out_channels) >= FEWEST_CHANNELS and num_images >= FEWEST_IMAGES
-    return in_bf16 and x_BCHW.device.type == "cpu" and is_large and width <= MAX_OUTPUT_WIDTH * stride
+    has_enough = min(in_channels, out_channels) >= MIN_CHANNELS and num_images >= MIN_IMAGES
+    return in_bf16 and x_BCHW.device.type == "cpu" and has_enough and width <= MAX_OUTPUT_WIDTH * stride
 
 
 class SideBySideConvolution(torch.autograd.Function):
@@ -82,22 +82,25 @@ class SideBySideConvolution(torch.autograd.Function):
 
 
 def fitting_rows(num_images: int, width: int) -> tuple[int, int]:
-    """The number of images in a row and its width, for the fewest rows, filled evenly; `width` is one image's."""
+    """The number of images in a row, and the row's width in output pixels, for the fewest, evenly filled rows.
+
+    `width` is that of an output image, without the zeros that follow it.
+    """
     num_rows = math.ceil(num_images / (MAX_ROW_WIDTH // (width + 1)))
     num_in_row = math.ceil(num_images / num_rows)
     return num_in_row, math.ceil(num_in_row * (width + 1) / TILE_DEPTH) * TILE_DEPTH
 
 
 def packed(x_BCHW: Tensor, num_in_row: int, width: int, row_width: int) -> Tensor:
-    """The images in rows, each followed by zeros up to `width` pixels, [R, C, H, row_width]."""
+    """Rows of images, [R, C, H, row_width]; zeros fill each image up to `width` pixels, and each row."""
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)
     num_images, height, image_width, channels = x_BHWC.shape
-    num_full, num_left = divmod(num_images, num_in_row)
-    rows_RHWC = x_BHWC.new_zeros(num_full + bool(num_left), height, row_width, channels)
+    num_full_rows, num_left = divmod(num_images, num_in_row)
+    rows_RHWC = x_BHWC.new_zeros(num_full_rows + bool(num_left), height, row_width, channels)
     images_RHNWC = rows_RHWC[:, :, : num_in_row * width].unflatten(2, (num_in_row, width))[:, :, :, :image_width]  # type: ignore[no-untyped-call]
-    full_BHWC, left_NHWC = torch.split(x_BHWC, [num_full * num_in_row, num_left])
-    full_RNHWC = full_BHWC.view(num_full, num_in_row, height, image_width, channels)
-    images_RHNWC[:num_full].copy_(full_RNHWC.transpose(1, 2))
+    full_BHWC, left_NHWC = torch.split(x_BHWC, [num_full_rows * num_in_row, num_left])
+    full_RNHWC = full_BHWC.view(num_full_rows, num_in_row, height, image_width, channels)
+    images_RHNWC[:num_full_rows].copy_(full_RNHWC.transpose(1, 2))
     if num_left:
         images_RHNWC[-1, :, :num_left].copy_(left_NHWC.transpose(0, 1))
     return rows_RHWC.permute(0, 3, 1, 2)
@@ -106,7 +109,7 @@ def packed(x_BCHW: Tensor, num_in_row: int, width: int, row_width: int) -> Tenso
 def gradient(
     of: Literal["images", "filters"], x_BCHW: Tensor, dy_BDIJ: Tensor, weight_DCKL: Tensor, stride: int
 ) -> Tensor:
-    """torch's own gradient of the convolved images, or of the filters."""
+    """torch's own gradient with respect to the images that are convolved, or to the filters."""
     gradients = torch.ops.aten.convolution_backward(
         dy_BDIJ,
         x_BCHW,
@@ -120,5 +123,5 @@ def gradient(
         groups=1,
         output_mask=[of == "images", of == "filters", False],
     )
-    wanted: Tensor = gradients[of == "filters"]
-    return wanted
+    result: Tensor = gradients[of == "filters"]
+    return result
