@@ -50,7 +50,7 @@ def use_side_by_side(model: nn.Module, allowed: bool) -> None:
 
 
 def suits(x_BCHW: Tensor, out_channels: int, stride: int) -> bool:
-    """Whether images side by side are faster: on a CPU under autocast to bf16, for many channels and many small images."""
+    """Whether images side by side are faster: on a CPU, under autocast to bf16, many small images, many channels."""
     in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     num_images, in_channels, _, width = x_BCHW.shape
     has_enough = min(in_channels, out_channels) >= MIN_CHANNELS and num_images >= MIN_IMAGES
