@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from pocket_resnet.data.source import Source
+from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.counts import num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, override, parse_recipe, to_toml
-from pocket_resnet.training.prepare import fit_to_data, sample
+from pocket_resnet.training.distributed import ALONE
+from pocket_resnet.training.prepare import computed_on, fit_to_data, sample
 
 
 def test_a_fitting_recipe_is_unchanged(
@@ -154,3 +156,13 @@ def test_a_run_s_recipe_describes_the_same_network_when_read_again(changes: dict
         override(again, {"budget": "60K", "max_macs": None, "max_bytes": None}), source, 14, quiet=True
     )
     assert 57_000 < num_params(larger.model) <= 60_000
+
+
+@pytest.mark.parametrize(("algorithm", "name"), [("winograd", "Winograd"), ("side_by_side", "side by side")])
+def test_a_run_records_the_algorithm_of_its_convolutions(
+    make_recipe: Callable[..., Recipe], algorithm: str, name: str
+) -> None:
+    """Another one changes the last bits, so a run that resumes with it says that it is not bit-exact."""
+    plain = replace(choose("cpu"), winograd=False, side_by_side=False)
+    without = computed_on(plain, make_recipe(), ALONE)
+    assert computed_on(replace(plain, **{algorithm: True}), make_recipe(), ALONE) == f"{without}, {name}"
