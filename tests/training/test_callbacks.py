@@ -178,7 +178,7 @@ def test_examples_of_the_page(title: str, tmp_path: Path, monkeypatch: pytest.Mo
     """Each verbatim, on the digits, with a small network."""
     [code] = re.findall(rf"## {title}\n.*?```python\n(.*?)```", PAGE, re.DOTALL)
     whole = pocket_resnet.train
-    small = {"model__widths": (4, 4, 4), "model__stem_width": 4, "min_steps": 0, "norm_images": 8}
+    small = {"model__widths": (4, 4, 4), "model__stem_width": 4, "model__batch_norm": False, "min_steps": 0}
     frozen = {"epochs": 8, "optim__lr": 0.0, "optim__muon_lr": 0.0, "hardware__num_threads": 1}  # gets no better
     results = []
 
