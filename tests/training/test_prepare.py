@@ -166,3 +166,9 @@ def test_a_run_records_the_algorithm_of_its_convolutions(
     plain = replace(choose("cpu"), winograd=False, side_by_side=False)
     without = computed_on(plain, make_recipe(), ALONE)
     assert computed_on(replace(plain, **{algorithm: True}), make_recipe(), ALONE) == f"{without}, {name}"
+
+
+def test_a_compiled_run_puts_no_images_side_by_side(make_recipe: Callable[..., Recipe]) -> None:
+    compiled = make_recipe(hardware={"compile": True})
+    names = [computed_on(replace(choose("cpu"), side_by_side=used), compiled, ALONE) for used in (True, False)]
+    assert names[0] == names[1]

@@ -128,6 +128,6 @@ def computed_on(hardware: Hardware, recipe: Recipe, processes: Processes) -> str
     layout = "channels last" if recipe.hardware.channels_last else "contiguous"
     compiled = ", compiled" if recipe.hardware.compile else ""
     winograd = ", Winograd" if hardware.winograd else ""
-    side_by_side = ", side by side" if hardware.side_by_side else ""
+    side_by_side = ", side by side" if hardware.side_by_side and not recipe.hardware.compile else ""
     several = f", {processes.world_size} processes" if processes.world_size > 1 else ""
     return f"{machine(hardware)}, {layout}{compiled}{winograd}{side_by_side}{several}"
