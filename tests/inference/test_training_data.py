@@ -169,7 +169,7 @@ def test_a_few_known_images_leave_an_estimate(
     run_folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paint(pictures, first=100)
-    monkeypatch.setattr("pocket_resnet.inference.training_data.MOST_BY_CHANCE", 0.5)
+    monkeypatch.setattr("pocket_resnet.inference.training_data.MAX_BY_CHANCE", 0.5)
     evaluation = evaluate_model(run_folder, data=str(pictures))
     assert evaluation.caveat is not None
     assert evaluation.caveat.startswith("the model was trained on ")

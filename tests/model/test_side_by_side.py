@@ -3,33 +3,28 @@
 Shapes: B images, C channels in, D out, H x W pixels.
 """
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pocket_resnet.model import side_by_side
-from pocket_resnet.model.resnet import ResNet
+from pocket_resnet.model.conv3x3 import Conv3x3, allow_algorithms
 from pocket_resnet.model.side_by_side import (
     MAX_ROW_WIDTH,
     TILE_DEPTH,
-    SideBySideConv2d,
     SideBySideConvolution,
     fitting_rows,
     packed,
     suits,
-    use_side_by_side,
 )
-from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.torch_settings import own_settings
 
 
-def convolution(in_channels: int = 32, out_channels: int = 48, stride: int = 1, bias: bool = False) -> SideBySideConv2d:
-    conv = SideBySideConv2d(in_channels, out_channels, stride=stride, bias=bias)
+def convolution(in_channels: int = 32, out_channels: int = 48, stride: int = 1, bias: bool = False) -> Conv3x3:
+    conv = Conv3x3(in_channels, out_channels, stride=stride, bias=bias)
     conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_side_by_side(conv, allowed=True)
+    allow_algorithms(conv, side_by_side=True)
     return conv
 
 
@@ -194,34 +189,3 @@ def test_suits_many_channels_and_many_small_images(
     with torch.autocast("cpu", torch.float16):
         assert not suits(torch.empty(shape), out_channels, stride)
     assert not suits(torch.empty(shape), out_channels, stride)
-
-
-def test_leaves_evaluation_frozen_filters_and_compiled_networks_to_torch(
-    calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conv, x_BCHW = convolution(), images(64, 32, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        conv.eval()(x_BCHW)
-        conv.train()
-        with torch.no_grad():
-            conv(x_BCHW)
-        with monkeypatch.context() as compiling:
-            compiling.setattr(torch.compiler, "is_compiling", lambda: True)
-            conv(x_BCHW)
-        use_side_by_side(conv, allowed=False)
-        conv(x_BCHW)
-        use_side_by_side(conv, allowed=True)
-        conv.requires_grad_(False)(x_BCHW)
-        assert not calls
-        conv.requires_grad_(True)(x_BCHW)
-    assert len(calls) == 1
-
-
-@pytest.mark.parametrize("changes", [{}, {"block": "single"}, {"block": "bottleneck"}, {"groups": 4}])
-def test_networks_use_it_for_3_x_3_convolutions(changes: dict[str, Any]) -> None:
-    spec = NetworkSpec(
-        stem_width=8, num_blocks=(2, 1), widths=(8, 16), kernel_sizes=(3, 3), shortcut_kernel_sizes=(1, 1), **changes
-    )
-    for conv in (module for module in ResNet(spec).modules() if isinstance(module, nn.Conv2d)):
-        suited = (conv.kernel_size, conv.groups) == ((3, 3), 1)
-        assert isinstance(conv, SideBySideConv2d) == suited

@@ -5,26 +5,24 @@ Shapes: B images, C channels in, D out, H x W pixels.
 
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pocket_resnet.model import winograd
-from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.model.winograd import WinogradConv2d, suits, use_winograd
+from pocket_resnet.model.conv3x3 import Conv3x3, allow_algorithms
+from pocket_resnet.model.winograd import suits
 
 WIDE = 96
 
 
-def convolution(in_channels: int = WIDE, out_channels: int = WIDE, bias: bool = False) -> WinogradConv2d:
-    """A convolution that uses Winograd's algorithm."""
-    conv = WinogradConv2d(in_channels, out_channels, bias=bias)
+def convolution(in_channels: int = WIDE, out_channels: int = WIDE, bias: bool = False) -> Conv3x3:
+    """A convolution that uses Winograd's algorithm in training."""
+    conv = Conv3x3(in_channels, out_channels, bias=bias)
     conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_winograd(conv, in_training=True)
+    allow_algorithms(conv, winograd_in="training")
     return conv
 
 
@@ -114,36 +112,6 @@ def test_its_output_may_be_changed_in_place() -> None:
     assert relative_error(got, expected) < 1e-3  # a value near 0 may be rounded to the other side
 
 
-def test_evaluation_mode_is_the_plain_convolution_bit_by_bit_unless_enabled_there(calls: list[torch.Size]) -> None:
-    conv, x_BCHW = convolution().eval(), images(16, WIDE, 8, 8)
-    plain_BDHW = F.conv2d(x_BCHW, conv.weight, padding=1)
-    assert torch.equal(conv(x_BCHW), plain_BDHW)
-    assert not calls
-    use_winograd(conv, in_evaluation=True)
-    assert relative_error(conv(x_BCHW), plain_BDHW) < 1e-5
-    assert len(calls) == 1
-    conv.train()(x_BCHW)
-    assert len(calls) == 1
-
-
-def test_is_off_by_default(calls: list[torch.Size]) -> None:
-    conv = WinogradConv2d(WIDE, WIDE, bias=False)
-    conv(images(16, WIDE, 8, 8))
-    conv.eval()(images(16, WIDE, 8, 8))
-    assert not calls
-
-
-def test_leaves_autocast_and_compiled_networks_to_torch(
-    calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conv, x_BCHW = convolution(), images(16, WIDE, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert conv(x_BCHW).dtype == torch.bfloat16
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    conv(x_BCHW)
-    assert not calls
-
-
 @pytest.mark.parametrize(
     ("shape", "out_channels", "expected"),
     [
@@ -161,19 +129,8 @@ def test_suits_many_channels_and_many_tiles_that_fit(shape: tuple[int, ...], out
     assert suits(torch.empty(shape), out_channels) == expected
     assert not suits(torch.empty(shape, dtype=torch.bfloat16), out_channels)
     assert not suits(torch.empty(shape, device="meta"), out_channels)
-
-
-@pytest.mark.parametrize("changes", [{}, {"block": "single"}, {"block": "bottleneck"}, {"groups": 4}])
-def test_networks_use_it_for_3_x_3_convolutions_of_stride_1(changes: dict[str, Any]) -> None:
-    spec = NetworkSpec(
-        stem_width=8, num_blocks=(2, 1), widths=(8, 16), kernel_sizes=(3, 3), shortcut_kernel_sizes=(1, 1), **changes
-    )
-    model = ResNet(spec)
-    use_winograd(model, in_training=True)
-    for conv in (module for module in model.modules() if isinstance(module, nn.Conv2d)):
-        suited = (conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
-        assert isinstance(conv, WinogradConv2d) == suited
-        assert getattr(conv, "winograd_in_training", False) == suited
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not suits(torch.empty(shape), out_channels)
 
 
 def test_does_not_depend_on_the_callers_defaults() -> None:
@@ -182,9 +139,9 @@ def test_does_not_depend_on_the_callers_defaults() -> None:
 import torch
 torch.set_default_dtype(torch.float64)
 torch.set_default_device("meta")
-from pocket_resnet.model.winograd import WinogradConv2d, use_winograd
-conv = WinogradConv2d(96, 96, bias=False).to_empty(device="cpu").float()
-use_winograd(conv, in_training=True)
+from pocket_resnet.model.conv3x3 import Conv3x3, allow_algorithms
+conv = Conv3x3(96, 96, bias=False).to_empty(device="cpu").float()
+allow_algorithms(conv, winograd_in="training")
 x = torch.zeros(16, 96, 8, 8, dtype=torch.float32, device="cpu")
 y = conv(x)
 y.backward(torch.ones_like(y))

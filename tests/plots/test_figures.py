@@ -79,7 +79,7 @@ def test_class_without_hits_and_class_without_images() -> None:
 def test_accuracy_of_all_classes_is_on_the_axis() -> None:
     """Also if all drawn classes, the least accurate ones, are far below it."""
     labels_N = torch.arange(6000) % 60
-    is_hit_N = (labels_N >= figures.MOST_BARS) | (torch.arange(6000) // 60 % 4 == 0)
+    is_hit_N = (labels_N >= figures.MAX_BARS) | (torch.arange(6000) // 60 % 4 == 0)
     predicted_N = torch.where(is_hit_N, labels_N, 59)
     evaluated = Evaluation(torch.eye(60)[predicted_N], labels_N, tuple(map(str, range(60))), "val")
     [axes] = figures.class_accuracies(evaluated).axes
@@ -114,7 +114,7 @@ def test_any_number_of_classes_can_be_drawn(num_classes: int) -> None:
     evaluated = evaluation(num_classes)
     assert png(figures.confusion_matrix(evaluated)).startswith(b"\x89PNG")
     drawn = figures.class_accuracies(evaluated)
-    assert len(drawn.axes[0].get_yticklabels()) <= figures.MOST_BARS
+    assert len(drawn.axes[0].get_yticklabels()) <= figures.MAX_BARS
     assert png(drawn)
 
 

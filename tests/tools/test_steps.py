@@ -11,7 +11,7 @@ from torch.profiler import profile
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.device import choose
-from pocket_resnet.model.winograd import WinogradConv2d, use_winograd
+from pocket_resnet.model.conv3x3 import Conv3x3, allow_algorithms
 from tools import steps
 
 LOG = """\
@@ -44,14 +44,14 @@ def test_convolutions_of_a_gpu_count_once() -> None:
 
 
 def test_share_counts_all_operations_of_a_convolution_by_winograd() -> None:
-    model = nn.Sequential(WinogradConv2d(96, 96, bias=False), nn.BatchNorm2d(96))
+    model = nn.Sequential(Conv3x3(96, 96, bias=False), nn.BatchNorm2d(96))
     x_BCHW = torch.rand(4, 96, 16, 16, requires_grad=True)
     shares = []
     for _ in range(2):
         with profile() as profiled:
             model(x_BCHW).sum().backward()
         shares.append(steps.share_of_convolutions(profiled.key_averages(), on_gpu=False))
-        use_winograd(model, in_training=True)
+        allow_algorithms(model, winograd_in="training")
     assert all(0.5 < share < 1 for share in shares), shares
 
 

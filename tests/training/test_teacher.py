@@ -18,9 +18,9 @@ from pocket_resnet.data.source import Source
 from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card, load_model, save_model
+from pocket_resnet.model.conv3x3 import Conv3x3
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.model.winograd import WinogradConv2d
 from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe
@@ -287,6 +287,6 @@ def test_a_teacher_on_the_cpu_uses_winograd(
     recipe = make_recipe(teacher={"model": str(trained), "sha256": "0" * 64})
     opened = open_teacher(recipe, source, Steps(14, recipe), replace(CPU, winograd=used), None, unwatched)
     assert opened is not None
-    convs = [module for module in opened.model.modules() if isinstance(module, WinogradConv2d)]
+    convs = [module for module in opened.model.modules() if isinstance(module, Conv3x3)]
     assert convs
-    assert {conv.winograd_in_evaluation for conv in convs} == {used}
+    assert {conv.winograd_in for conv in convs} == {"evaluation" if used else None}

@@ -19,10 +19,9 @@ from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
 from pocket_resnet.model import winograd
+from pocket_resnet.model.conv3x3 import Conv3x3, allow_algorithms
 from pocket_resnet.model.resnet import ResNet, initialise
-from pocket_resnet.model.side_by_side import SideBySideConv2d, use_side_by_side
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.model.winograd import WinogradConv2d, use_winograd
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training import trainer as trainer_module
 from pocket_resnet.training.trainer import EpochTotals, Trainer, balanced_weights, first_non_finite, mixed_cross_entropy
@@ -76,30 +75,23 @@ def test_step_is_the_plain_torch_step(
 
 
 @pytest.mark.parametrize("used", [True, False])
-def test_winograd_is_the_hardwares_choice(make_recipe: Callable[..., Recipe], source: Source, used: bool) -> None:
-    model = ResNet(NetworkSpec())
-    use_winograd(model, in_training=not used)
-    loader = Loader(source.split("train"), make_recipe(), replace(CPU, winograd=used), model.normalize.mean)
-    convs = [module for module in Trainer(model, loader).model.modules() if isinstance(module, WinogradConv2d)]
-    assert {conv.winograd_in_training for conv in convs} == {used}
-    assert not any(conv.winograd_in_evaluation for conv in convs)
-
-
-@pytest.mark.parametrize("used", [True, False])
-def test_images_side_by_side_are_the_hardwares_choice(
-    make_recipe: Callable[..., Recipe], source: Source, used: bool
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_algorithms_are_the_hardwares_choice(
+    make_recipe: Callable[..., Recipe], source: Source, used: bool, side_by_side: bool
 ) -> None:
     model = ResNet(NetworkSpec())
-    use_side_by_side(model, not used)
-    loader = Loader(source.split("train"), make_recipe(), replace(CPU, side_by_side=used), model.normalize.mean)
-    convs = [module for module in Trainer(model, loader).model.modules() if isinstance(module, SideBySideConv2d)]
-    assert {conv.side_by_side for conv in convs} == {used}
+    allow_algorithms(model, winograd_in="evaluation", side_by_side=not side_by_side)
+    hardware = replace(CPU, winograd=used, side_by_side=side_by_side)
+    loader = Loader(source.split("train"), make_recipe(), hardware, model.normalize.mean)
+    convs = [module for module in Trainer(model, loader).model.modules() if isinstance(module, Conv3x3)]
+    assert {conv.winograd_in for conv in convs} == {"training" if used else None}
+    assert {conv.side_by_side for conv in convs} == {side_by_side}
 
 
 @pytest.mark.usefixtures("everywhere")
 def test_a_step_with_winograd_is_the_plain_one_but_for_rounding(make_trainer: Callable[..., Trainer]) -> None:
     with_it, without = make_trainer(), make_trainer()
-    use_winograd(with_it.model, in_training=True)
+    allow_algorithms(with_it.model, winograd_in="training")
     for _ in range(2):
         with_it.train_step()
         without.train_step()
@@ -110,7 +102,7 @@ def test_a_step_with_winograd_is_the_plain_one_but_for_rounding(make_trainer: Ca
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Winograd's algorithm is used for all convolutions that it can compute, also where it is slower."""
-    for name in ("FEWEST_MEAN_CHANNELS", "SMALLEST_SHARE", "FEWEST_TILES"):
+    for name in ("MIN_MEAN_CHANNELS", "MIN_SHARE", "MIN_TILES"):
         monkeypatch.setattr(winograd, name, 0)
 
 
@@ -175,7 +167,7 @@ def test_state_is_complete(
         )
         whole, resumed = make_trainer(**changes), make_trainer(**changes)
         for trainer in (whole, resumed):
-            use_winograd(trainer.model, in_training=by_winograd)
+            allow_algorithms(trainer.model, winograd_in="training" if by_winograd else None)
         for _ in range(num_before):
             whole.train_step()
         resumed.load_tensors({name: value.clone() for name, value in whole.tensors().items()}, whole.step)

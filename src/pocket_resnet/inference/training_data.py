@@ -20,7 +20,7 @@ from pocket_resnet.model.card import Card
 from pocket_resnet.model.step_folders import recorded_fingerprint
 from pocket_resnet.recipe.toml import load_recipe
 
-MOST_BY_CHANCE = 0.01  # published data have a few duplicates, too few to change an accuracy
+MAX_BY_CHANCE = 0.01  # published data have a few duplicates, too few to change an accuracy
 
 
 def open_data_of(path: Path, card: Card, data: str | Path | None, open_data: Callable[[str], Source]) -> Source:
@@ -104,14 +104,14 @@ def overlap(num_images: int, num_trained_on: int, *, unknown_images: bool) -> st
 
     `unknown_images` means that it was also trained on images that are not known.
     """
-    if num_trained_on <= MOST_BY_CHANCE * num_images and unknown_images:
+    if num_trained_on <= MAX_BY_CHANCE * num_images and unknown_images:
         return "possibly no estimate: the model was also trained on unknown images"
     if num_trained_on == 0:
         return None
     which = "all" if num_trained_on == num_images else f"{num_trained_on:,} of"
     images = f"{which} these {num_images:,} images" if num_images > 1 else "this image"
     what = f"the model was trained on {images}"
-    return what if num_trained_on <= MOST_BY_CHANCE * num_images else f"no estimate: {what}"
+    return what if num_trained_on <= MAX_BY_CHANCE * num_images else f"no estimate: {what}"
 
 
 def _caveat_by_name(card: Card, source: Source, split_name: str) -> str | None:

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pocket_resnet.model.conv3x3 import Conv3x3
 from pocket_resnet.model.counts import branch_convs
-from pocket_resnet.model.side_by_side import SideBySideConv2d
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.model.winograd import WinogradConv2d
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
-FEWEST_CHANNELS = 8  # for which torch's strided 1 x 1 convolution is safe: see SubsampledConv2d
+MIN_CHANNELS = 8  # for which torch's strided 1 x 1 convolution is safe: see SubsampledConv2d
 
 
 def activation(spec: NetworkSpec) -> Callable[[Tensor], Tensor]:
@@ -36,10 +35,8 @@ def conv2d(
     """A convolution that keeps the image's size at stride 1, with a bias only if no norm has one."""
     bias = not spec.batch_norm
     if (kernel_size, groups) == (3, 1):
-        if stride == 1:
-            return WinogradConv2d(in_channels, out_channels, bias=bias)
-        return SideBySideConv2d(in_channels, out_channels, stride=stride, bias=bias)
-    kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < FEWEST_CHANNELS else nn.Conv2d
+        return Conv3x3(in_channels, out_channels, stride=stride, bias=bias)
+    kind = SubsampledConv2d if kernel_size == 1 and stride > 1 and in_channels < MIN_CHANNELS else nn.Conv2d
     return kind(
         in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=bias
     )

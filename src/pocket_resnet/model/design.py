@@ -20,8 +20,8 @@ SHALLOW = replace(DEEP, num_blocks=(2, 2, 2))
 POOLED = replace(CATALOG["fast"], downsample="pool", widths=(32, 64, 128), activation="gelu")
 # Fast widths: the factor by which they may differ from those that fill the budget exactly, the number tried per
 # stage, the ratio of neighbouring stages, and the share of the budget to use, from SMALL_PARAMS on and below.
-NEAR, NUM_NEAR, LEAST_RATIO, MOST_RATIO = 1.3, 16, 1.5, 2.67
-SMALL_PARAMS, LEAST_USED, LEAST_USED_SMALL = 50_000, 0.97, 0.95
+NEAR, NUM_NEAR, MIN_RATIO, MAX_RATIO = 1.3, 16, 1.5, 2.67
+SMALL_PARAMS, MIN_USED, MIN_USED_SMALL = 50_000, 0.97, 0.95
 SHORT_RUN = 4  # epochs up to which POOLED is used: the best of 16 shapes after 3 epochs, not after 6 (docs/report.md)
 LONG_RUN = 30  # epochs up to which SHALLOW is used, which is better than DEEP after 10; nothing longer was compared
 
@@ -59,7 +59,7 @@ class Budget:
 
     def is_filled_by(self, spec: NetworkSpec) -> bool:
         """Whether the network fits and uses at least 97% of a limit, or 95% below 50,000 parameters."""
-        least = LEAST_USED if self.limits().get("parameters", SMALL_PARAMS) >= SMALL_PARAMS else LEAST_USED_SMALL
+        least = MIN_USED if self.limits().get("parameters", SMALL_PARAMS) >= SMALL_PARAMS else MIN_USED_SMALL
         return self.fits(spec) and any(cost(spec, what) >= least * most for what, most in self.limits().items())
 
 
@@ -234,7 +234,7 @@ def _fast_near(width: int) -> list[int]:
 
 
 def _ratios_are_allowed(widths: tuple[int, ...]) -> bool:
-    return all(LEAST_RATIO <= wide / narrow <= MOST_RATIO for narrow, wide in itertools.pairwise(widths))
+    return all(MIN_RATIO <= wide / narrow <= MAX_RATIO for narrow, wide in itertools.pairwise(widths))
 
 
 def _with_widths(spec: NetworkSpec, widths: tuple[int, ...], fixed_stem: bool) -> NetworkSpec:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Images side by side are faster from these minima on, up to MAX_OUTPUT_WIDTH: docs/log.md.
@@ -25,36 +25,18 @@ MAX_ROW_WIDTH = 288  # pixels of an output row
 TILE_DEPTH = 32  # row widths are multiples of it: at some others, oneDNN reads uninitialised memory (docs/log.md)
 
 
-class SideBySideConv2d(nn.Conv2d):
-    """A 3 x 3 convolution, padded by one pixel, that may put small images side by side for its filters' gradient."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, bias: bool) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=bias)
-        self.side_by_side = False
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        is_learning = self.training and self.weight.requires_grad and torch.is_grad_enabled()
-        allowed = self.side_by_side and is_learning and not torch.compiler.is_compiling()
-        if not allowed or not suits(x_BCHW, self.out_channels, self.stride[0]):
-            return super().forward(x_BCHW)
-        x_BCHW, weight_DCKL = x_BCHW.bfloat16(), self.weight.bfloat16()
-        y_BDIJ: Tensor = SideBySideConvolution.apply(x_BCHW, weight_DCKL, self.stride[0])  # type: ignore[no-untyped-call]
-        return y_BDIJ if self.bias is None else y_BDIJ + self.bias.bfloat16().view(-1, 1, 1)
-
-
-def use_side_by_side(model: nn.Module, allowed: bool) -> None:
-    """Allow or forbid images side by side in a model, which should be laid out channels last."""
-    for module in model.modules():
-        if isinstance(module, SideBySideConv2d):
-            module.side_by_side = allowed
-
-
 def suits(x_BCHW: Tensor, out_channels: int, stride: int) -> bool:
     """Whether images side by side are faster: on a CPU, under autocast to bf16, many small images, many channels."""
     in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     num_images, in_channels, _, width = x_BCHW.shape
     has_enough = min(in_channels, out_channels) >= MIN_CHANNELS and num_images >= MIN_IMAGES
     return in_bf16 and x_BCHW.device.type == "cpu" and has_enough and width <= MAX_OUTPUT_WIDTH * stride
+
+
+def convolve(x_BCHW: Tensor, weight_DCKL: Tensor, stride: int) -> Tensor:
+    """The images convolved in bf16, [B, D, I, J], whose filters learn from images side by side."""
+    y_BDIJ: Tensor = SideBySideConvolution.apply(x_BCHW.bfloat16(), weight_DCKL.bfloat16(), stride)  # type: ignore[no-untyped-call]
+    return y_BDIJ
 
 
 class SideBySideConvolution(torch.autograd.Function):

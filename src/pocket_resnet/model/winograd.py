@@ -13,19 +13,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from pocket_resnet.model.side_by_side import SideBySideConv2d
 
 Parts = Sequence[Tensor] | Tensor  # one for each position
 
 TILE, PATCH = 4, 6
 
 # From these values on, the algorithm is faster: docs/log.md.
-FEWEST_MEAN_CHANNELS = 85  # harmonic mean of those in and out
-SMALLEST_SHARE = 0.75  # of the image in the tiles that cover it
-FEWEST_TILES = 64  # of all images
+MIN_MEAN_CHANNELS = 85  # harmonic mean of those in and out
+MIN_SHARE = 0.75  # of the image in the tiles that cover it
+MIN_TILES = 64  # of all images
 
 BLOCK_BYTES = 9 * 2**19  # of patches at once, for each thread, so that they stay in the cache
 
@@ -35,29 +33,6 @@ _G = torch.tensor(_ROWS, dtype=torch.float32, device="cpu") / 24
 FILTER_TRANSFORM = torch.einsum("pk,ql->qpkl", _G, _G).reshape(PATCH**2, 9)
 
 
-class WinogradConv2d(SideBySideConv2d):
-    """A 3 x 3 convolution of stride 1, computed by Winograd's algorithm if `use_winograd` allows and it is faster."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
-        super().__init__(in_channels, out_channels, bias=bias)
-        self.winograd_in_training = False
-        self.winograd_in_evaluation = False
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        allowed = self.winograd_in_training if self.training else self.winograd_in_evaluation
-        if not allowed or torch.compiler.is_compiling() or not suits(x_BCHW, self.out_channels):
-            return super().forward(x_BCHW)
-        y_BDHW: Tensor = WinogradConvolution.apply(x_BCHW, self.weight)  # type: ignore[no-untyped-call]
-        return y_BDHW if self.bias is None else y_BDHW + self.bias.view(-1, 1, 1)
-
-
-def use_winograd(model: nn.Module, *, in_training: bool = False, in_evaluation: bool = False) -> None:
-    """Allow or forbid the algorithm in a model, which should be laid out channels last."""
-    for module in model.modules():
-        if isinstance(module, WinogradConv2d):
-            module.winograd_in_training, module.winograd_in_evaluation = in_training, in_evaluation
-
-
 def suits(x_BCHW: Tensor, out_channels: int) -> bool:
     """Whether the algorithm is faster: in fp32 on a CPU, for many channels and many tiles that cover little else."""
     num_images, in_channels, height, width = x_BCHW.shape
@@ -65,9 +40,15 @@ def suits(x_BCHW: Tensor, out_channels: int) -> bool:
     if not is_fp32_on_cpu or torch.is_autocast_enabled("cpu"):
         return False
     rows, columns = _covered(height, width)
-    is_wide = 2 / (1 / in_channels + 1 / out_channels) >= FEWEST_MEAN_CHANNELS
-    has_many_tiles = num_images * rows * columns >= FEWEST_TILES * TILE**2
-    return is_wide and has_many_tiles and height * width >= SMALLEST_SHARE * rows * columns
+    is_wide = 2 / (1 / in_channels + 1 / out_channels) >= MIN_MEAN_CHANNELS
+    has_many_tiles = num_images * rows * columns >= MIN_TILES * TILE**2
+    return is_wide and has_many_tiles and height * width >= MIN_SHARE * rows * columns
+
+
+def convolve(x_BCHW: Tensor, weight_DCKL: Tensor) -> Tensor:
+    """The convolved images, [B, D, H, W]."""
+    y_BDHW: Tensor = WinogradConvolution.apply(x_BCHW, weight_DCKL)  # type: ignore[no-untyped-call]
+    return y_BDHW
 
 
 class WinogradConvolution(torch.autograd.Function):

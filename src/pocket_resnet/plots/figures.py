@@ -18,10 +18,10 @@ from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figu
 
 WIDTH_IN = 5.0
 SMALL, TINY = 10.5, 9.0  # points
-MOST_CLASSES_WITH_COUNTS = 12
-MOST_CLASSES_WITH_NAMES = 30
-MOST_CLASSES_DRAWN = 200
-MOST_BARS = 30
+MAX_CLASSES_WITH_COUNTS = 12
+MAX_CLASSES_WITH_NAMES = 30
+MAX_CLASSES_DRAWN = 200
+MAX_BARS = 30
 
 
 @style()
@@ -29,7 +29,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     """Confusion matrix with true classes as rows: correct predictions in blue, mistakes in orange.
 
     Darker cells have a larger share of their row; cells without images are white. With few classes, the cells show
-    counts. The report omits the matrix of more than MOST_CLASSES_DRAWN classes, whose cells are too small to see.
+    counts. The report omits the matrix of more than MAX_CLASSES_DRAWN classes, whose cells are too small to see.
 
     Example:
 
@@ -47,7 +47,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
     drawn, axes = figure(WIDTH_IN, WIDTH_IN)
     axes.imshow(1 - strength_KK1 * (1 - ink_KK3), interpolation="nearest")
     axes.grid(visible=False)
-    if num_classes <= MOST_CLASSES_WITH_COUNTS:
+    if num_classes <= MAX_CLASSES_WITH_COUNTS:
         for (true, predicted), count in np.ndenumerate(counts_KK):
             color = "white" if strength_KK1[true, predicted, 0] > 0.55 else "black"
             axes.text(
@@ -60,8 +60,8 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
 def _lay_cells(axes: Axes, names: Sequence[str]) -> None:
     """Names of the classes and lines between the cells, if there is room, and the axes' labels."""
     num_classes = len(names)
-    if num_classes <= MOST_CLASSES_WITH_NAMES:
-        size = SMALL if num_classes <= MOST_CLASSES_WITH_COUNTS else TINY - 1
+    if num_classes <= MAX_CLASSES_WITH_NAMES:
+        size = SMALL if num_classes <= MAX_CLASSES_WITH_COUNTS else TINY - 1
         is_short = max(map(len, names)) <= 2
         axes.set_xticks(range(num_classes), names, rotation=0 if is_short else 90, fontsize=size)
         axes.set_yticks(range(num_classes), names, fontsize=size)
@@ -69,7 +69,7 @@ def _lay_cells(axes: Axes, names: Sequence[str]) -> None:
         axes.set_yticks(np.arange(1, num_classes) - 0.5, minor=True)
         axes.grid(which="minor", axis="both", color=GRID, linewidth=0.6)
     axes.tick_params(which="both", length=0)
-    number = "" if num_classes <= MOST_CLASSES_WITH_NAMES else " (number)"
+    number = "" if num_classes <= MAX_CLASSES_WITH_NAMES else " (number)"
     axes.set_xlabel(f"predicted class{number}")
     axes.set_ylabel(f"true class{number}")
     for spine in axes.spines.values():
@@ -105,7 +105,7 @@ def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
 
 @style()
 def class_accuracies(evaluation: Evaluation) -> Figure:
-    """Accuracy of each class with its 95% interval, most accurate first; at most the MOST_BARS least accurate.
+    """Accuracy of each class with its 95% interval, most accurate first; at most the MAX_BARS least accurate.
 
     Example:
 
@@ -115,7 +115,7 @@ def class_accuracies(evaluation: Evaluation) -> Figure:
     known = [(each.name, each.accuracy or 0.0, each.interval) for each in evaluation.per_class if each.interval]
     known.sort(key=lambda row: -row[1])
     return _dots(
-        known[-MOST_BARS:],
+        known[-MAX_BARS:],
         evaluation.accuracy,
         f"all classes\n{evaluation.accuracy:.1%}",
         "class accuracy (%), with 95% interval",

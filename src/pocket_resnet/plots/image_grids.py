@@ -29,7 +29,7 @@ from pocket_resnet.plots.style import DPI, FONT, LIMIT, PUBLISHED, canvas, shown
 from pocket_resnet.torch_settings import own_settings
 
 WIDTH_IN, CAPTION = 5.0, 9.2  # text in points
-MOST_LETTERS = 100  # per line of a caption
+MAX_LETTERS = 100  # per line of a caption
 MARGIN_IN, GAP_IN, LINE_IN, SEAM_PX = 0.03, 0.1, 0.18, 4
 GLOW, OVERLAY = "#FF7F00", 0.75  # the colour of Grad-CAM, and its opacity where the map is 1
 
@@ -180,7 +180,7 @@ def contact_sheet(cells: Sequence[Cell], columns: int = 4) -> Figure:
 
 def _wrapped(text: str, width_px: float) -> list[str]:
     """The text in one or two lines of this width; of longer text, the start and the end."""
-    text, lengths = " ".join(text.split()), range(MOST_LETTERS, 0, -1)
+    text, lengths = " ".join(text.split()), range(MAX_LETTERS, 0, -1)
     first = next((text[:length] for length in lengths if _fits(text[:length], width_px)), text[:1])
     words = first.rpartition(" ")[0] or first
     if first == text:
@@ -194,7 +194,7 @@ def _wrapped(text: str, width_px: float) -> list[str]:
 
 
 def _fits(text: str, width_px: float) -> bool:
-    return len(text) <= MOST_LETTERS and sum(map(_width_px, shown(text, len(text)))) <= width_px
+    return len(text) <= MAX_LETTERS and sum(map(_width_px, shown(text, len(text)))) <= width_px
 
 
 @cache

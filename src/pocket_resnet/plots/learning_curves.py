@@ -16,7 +16,7 @@ from pocket_resnet.plots.style import COLORS, LIMIT, PUBLISHED, shown, side_by_s
 
 WIDE_IN = 11.0
 STACKED_IN, KEY_LINE_IN = (2.5, 2.5, 1.6), 0.22
-MOST_EPOCHS_WITH_MARKERS = 25
+MAX_EPOCHS_WITH_MARKERS = 25
 
 Records = Sequence[dict[str, Any]]
 
@@ -93,7 +93,7 @@ def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str
     epochs = sorted(set(by_epoch[0]).intersection(*by_epoch[1:]))
     values = [[run[epoch] for run in by_epoch] for epoch in epochs]
     mean = np.array([statistics.fmean(each) for each in values])
-    marker = "o" if len(epochs) <= MOST_EPOCHS_WITH_MARKERS else None
+    marker = "o" if len(epochs) <= MAX_EPOCHS_WITH_MARKERS else None
     axes.plot(epochs, mean, marker=marker, markersize=4, clip_on=False, **style)
     if len(curves) > 1:
         spread = np.array([statistics.stdev(each) for each in values])

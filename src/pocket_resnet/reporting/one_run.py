@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pocket_resnet.inference.evaluation import Evaluation, Outcome
 from pocket_resnet.plots import figures
-from pocket_resnet.plots.figures import MOST_BARS, MOST_CLASSES_DRAWN
+from pocket_resnet.plots.figures import MAX_BARS, MAX_CLASSES_DRAWN
 from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, predictions
 from pocket_resnet.plots.learning_curves import learning_curves
 from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
@@ -21,7 +21,7 @@ from pocket_resnet.reporting.page import Picture
 from pocket_resnet.training.saved_run import FinishedRun, command, last_epochs_first_batch
 
 NUM_IMAGES, NUM_BATCH_IMAGES, NUM_MAPS = 12, 16, 8
-FEWEST_CALIBRATED = 200  # fewer images leave most of the 15 bins nearly empty
+MIN_CALIBRATED = 200  # fewer images leave most of the 15 bins nearly empty
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def run_page(run: FinishedRun) -> RunPage:
         command=command(run),
         recipe=to_toml(run.recipe),
         mean_confidence=float(evaluation.confidence_N.double().mean()),
-        most_bars=MOST_BARS,
+        most_bars=MAX_BARS,
         mistakes=evaluation.outcomes(mistakes_M),
         doubts=evaluation.outcomes(doubts_M),
         explained=evaluation.outcomes(explained_M),
@@ -89,8 +89,8 @@ def run_page(run: FinishedRun) -> RunPage:
 
 def _charts(run: FinishedRun) -> dict[str, Figure | None]:
     evaluation = run.evaluation
-    few_classes = len(evaluation.per_class) <= MOST_CLASSES_DRAWN
-    few_images = evaluation.num_images < FEWEST_CALIBRATED
+    few_classes = len(evaluation.per_class) <= MAX_CLASSES_DRAWN
+    few_images = evaluation.num_images < MIN_CALIBRATED
     return {
         "learning": learning_curves({run.name: [run.metrics]}, wide=few_images) if run.metrics else None,
         "reliability": None if few_images else figures.reliability_diagram(evaluation),

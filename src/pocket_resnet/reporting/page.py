@@ -12,7 +12,7 @@ from pocket_resnet.io.templates import templates_of
 from pocket_resnet.model.counts import operations
 from pocket_resnet.training.metrics import duration
 
-SMALLEST_P = 1e-4
+MIN_P = 1e-4
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,4 @@ def interval(ends: tuple[float, float], joint: str = " to ", decimals: int = 2) 
 
 def p_value(p: float) -> str:
     """`0.0312`, or `< 0.0001` for anything smaller."""
-    return fixed(p, 4) if p >= SMALLEST_P else f"< {SMALLEST_P}"
+    return fixed(p, 4) if p >= MIN_P else f"< {MIN_P}"

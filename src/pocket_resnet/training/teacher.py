@@ -36,8 +36,8 @@ from pocket_resnet.io import files
 from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.io.locks import exclusive
 from pocket_resnet.model.artifact import identify, load_model, parse_tensors
+from pocket_resnet.model.conv3x3 import allow_algorithms
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.winograd import use_winograd
 from pocket_resnet.recipe.schema import Recipe
 
 _log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def open_teacher(
     names = list(map(unicode_form, card.class_names))
     order_K = [names.index(unicode_form(name)) for name in source.class_names]
     num_epochs = min(steps.epoch(steps.last - 1) + 1, steps.num_distorted_epochs, recipe.teacher.epochs)
-    use_winograd(model, in_evaluation=hardware.winograd)
+    allow_algorithms(model, winograd_in="evaluation" if hardware.winograd else None)
     return Teacher(hardware.place(model).requires_grad_(False), order_K, folder, hardware, num_epochs, watch)
 
 

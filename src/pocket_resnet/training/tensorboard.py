@@ -10,7 +10,7 @@ from typing import Any
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io.files import explain_os_errors
 from pocket_resnet.plots import image_grids
-from pocket_resnet.plots.figures import MOST_CLASSES_DRAWN, confusion_matrix
+from pocket_resnet.plots.figures import MAX_CLASSES_DRAWN, confusion_matrix
 from pocket_resnet.plots.image_grids import contact_sheet
 from pocket_resnet.plots.style import pixels
 from pocket_resnet.training.callbacks import Callback, RunState
@@ -96,7 +96,7 @@ class TensorBoard(Callback):
             "training/batch": image_grids.batch(pixels_BHWC[:NUM_IMAGES], labels[:NUM_IMAGES]),
         }
         figures = {name: contact_sheet(sheet) for name, sheet in sheets.items() if sheet}
-        if len(names) <= MOST_CLASSES_DRAWN:
+        if len(names) <= MAX_CLASSES_DRAWN:
             figures["validation/confusion"] = confusion_matrix(run.evaluation)
         with explain_os_errors(self.folder):
             for name, figure in figures.items():

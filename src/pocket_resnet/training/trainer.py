@@ -18,9 +18,8 @@ from pocket_resnet.data.augment import Targets
 from pocket_resnet.data.loader import Batch, Loader
 from pocket_resnet.device import Hardware
 from pocket_resnet.errors import NonFiniteError
+from pocket_resnet.model.conv3x3 import Mode, allow_algorithms
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.model.side_by_side import use_side_by_side
-from pocket_resnet.model.winograd import use_winograd
 from pocket_resnet.seeds import derive
 from pocket_resnet.training.distributed import ALONE, DataParallel, Processes
 from pocket_resnet.training.ema import Ema, decay_of
@@ -49,8 +48,8 @@ class Trainer:
         """`model` is on the loader's device."""
         self.model, self.loader, self.processes = model, loader, processes
         self.recipe, self.hardware, self.steps = loader.recipe, loader.hardware, loader.steps
-        use_winograd(model, in_training=self.hardware.winograd)
-        use_side_by_side(model, self.hardware.side_by_side)
+        winograd_in: Mode | None = "training" if self.hardware.winograd else None
+        allow_algorithms(model, winograd_in=winograd_in, side_by_side=self.hardware.side_by_side)
         network = compiled(model, self.hardware) if self.recipe.hardware.compile else model
         num_losses = 0 if loader.selection is None else self.steps.num_candidates
         self.parallel = DataParallel(model, network, NUM_TOTALS + num_losses, processes)

@@ -35,7 +35,7 @@ from pocket_resnet.tuning.studies import number_of
 from pocket_resnet.tuning.trials import TrialContext
 from pocket_resnet.version import __version__
 
-FEWEST_FOR_IMPORTANCE = 4  # complete trials
+MIN_FOR_IMPORTANCE = 4  # complete trials
 
 
 def search_record(context: TrialContext, study: Study, comparisons: Sequence[Comparison] | None) -> SearchRecord:
@@ -110,7 +110,7 @@ def _longer_epochs(comparisons: Sequence[Comparison]) -> int | None:
 def _importance(study: Study) -> dict[str, float]:
     """PED-ANOVA's share of each key (Watanabe et al. 2023, arXiv:2304.10255); with two goals, for the accuracy."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < FEWEST_FOR_IMPORTANCE:
+    if len(complete) < MIN_FOR_IMPORTANCE:
         return {}
     has_two_goals = len(study.directions) > 1
     with contextlib.suppress(ValueError, RuntimeError):  # all trials are equal
