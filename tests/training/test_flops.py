@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pocket_resnet.model.catalog import named
 from pocket_resnet.model.counts import layers, num_macs
@@ -25,7 +27,13 @@ def closed_form(spec: NetworkSpec, side: int) -> int:
 @pytest.mark.threat(74)
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"squeeze_excite": "block"}, {"preactivation": True}, {"batch_norm": False, "activation": "silu"}],
+    [
+        {},
+        {"squeeze_excite": "block"},
+        {"preactivation": True},
+        {"batch_norm": False, "activation": "silu"},
+        {"block": "bottleneck", "groups": 4},
+    ],
 )
 def test_one_image(changes: dict[str, object], tiny_spec: NetworkSpec) -> None:
     spec = replace(tiny_spec, **changes)  # type: ignore[arg-type]
@@ -36,6 +44,25 @@ def test_one_image(changes: dict[str, object], tiny_spec: NetworkSpec) -> None:
 def test_one_image_of_the_fast_network() -> None:
     spec = named("fast")
     assert flops_per_image(ResNet(spec), 32) == closed_form(spec, 32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block": "bottleneck"},
+        {"block": "single", "downsample": "pool", "stem": "whitening"},
+        {"squeeze_excite": "stem", "preactivation": True, "shortcut": "identity"},
+        {"drop_path": 0.5, "stem": "whitening", "squeeze_excite": "stem"},
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_torch_counts_the_same(frozen: bool, changes: dict[str, object], tiny_spec: NetworkSpec) -> None:
+    model = ResNet(replace(tiny_spec, **changes))  # type: ignore[arg-type]
+    for part in model.body() if frozen else ():
+        part.requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.rand(2, 3, 8, 8)).sum().backward()
+    assert flops_per_image(model, 8, frozen=frozen) == counter.get_total_flops() // 2
 
 
 def test_one_image_of_a_network_whose_body_is_frozen(tiny_spec: NetworkSpec) -> None:

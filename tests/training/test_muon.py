@@ -4,12 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pocket_resnet.training.optim import (
-    NEWTON_SCHULZ,
-    NEWTON_SCHULZ_STEPS,
-    Muon,
-    orthogonalise,
-)
+from pocket_resnet.training.muon import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS, Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(16, 36), (36, 16), (20, 20), (1, 9)])
@@ -45,12 +40,12 @@ def test_muon_step() -> None:
     weight = nn.Parameter(torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
     muon = Muon([weight], lr=0.1, momentum=0.6)
     expected, velocity = weight.detach().clone(), torch.zeros_like(weight)
-    for step in range(4):
+    for step, lr_factor in enumerate((1.0, 0.5, 0.75, 0.25)):
         gradient = torch.randn(weight.shape, generator=torch.Generator().manual_seed(step + 1))
         weight.grad = gradient.clone()
-        muon.step()
+        muon.step(lr_factor)
         velocity = 0.6 * velocity + gradient
         expected *= 6**0.5 / expected.norm()
-        expected -= 0.1 * orthogonalise((gradient + 0.6 * velocity).flatten(1)).view_as(expected)
+        expected -= 0.1 * lr_factor * orthogonalise((gradient + 0.6 * velocity).flatten(1)).view_as(expected)
         assert torch.allclose(weight, expected, atol=1e-5)
         assert torch.equal(weight.grad, gradient)

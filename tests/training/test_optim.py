@@ -38,9 +38,8 @@ def trained(model: ResNet, num_steps: int = NUM_STEPS, **changes: Any) -> dict[s
     model = copy.deepcopy(model)
     optimizer = Optimizer(model, recipe(**changes))
     for step in range(num_steps):
-        optimizer.set_lr_factor(1 - step / 10)
         loss_of(model, step).backward()
-        optimizer.step(step)
+        optimizer.step(step, 1 - step / 10)
         optimizer.zero_grad()
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
@@ -115,9 +114,9 @@ def test_gradient_norm(tiny_model: ResNet) -> None:
 def groups_by_name(model: ResNet, **changes: Any) -> dict[str, tuple[str, float, float]]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        names[id(parameter)]: (kind, group["lr"], group["weight_decay"])
+        names[id(parameter)]: (kind, group.peak_lr, group.weight_decay)
         for kind, group in parameter_groups(model, recipe(**changes)).items()
-        for parameter in group["params"]
+        for parameter in group.params
     }
 
 
@@ -213,11 +212,10 @@ def test_muon_moves_filters_and_sgd_the_rest(tiny_model: ResNet) -> None:
     optimizer = Optimizer(tiny_model, recipe(name="muon"))
     sgd, muon = optimizer.inner
     filters = [parameter for name, parameter in tiny_model.named_parameters() if kind_of(name) == "filters"]
-    assert {id(p) for p in muon.param_groups[0]["params"]} == {id(p) for p in filters}
-    num_sgd = sum(len(group["params"]) for group in sgd.param_groups)
+    assert {id(parameter) for parameter in muon.groups[0].params} == {id(parameter) for parameter in filters}
+    num_sgd = sum(len(group.params) for group in sgd.groups)
     assert num_sgd + len(filters) == len(list(tiny_model.parameters()))
-    optimizer.set_lr_factor(0.5)
-    assert muon.param_groups[0]["lr"] == 0.5 * OptimRecipe().muon_lr
+    assert muon.groups[0].peak_lr == OptimRecipe().muon_lr
 
 
 @pytest.mark.threat(71)

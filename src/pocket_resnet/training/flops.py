@@ -1,16 +1,14 @@
-"""Floating-point operations of a training run, counted on the real network."""
+"""Floating-point operations of a training run."""
 
 from collections import Counter
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from pocket_resnet.data.loader import Steps
+from pocket_resnet.model.counts import IMAGE_CHANNELS
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.schema import Recipe
-
-COUNTED_BATCH = 2
 
 
 def training_flops(model: ResNet, recipe: Recipe, num_samples: int, num_steps: int) -> tuple[int, int]:
@@ -39,7 +37,16 @@ def flops_per_image(model: ResNet, image_size: int, *, frozen: bool = False) -> 
     twin = ResNet(model.spec).train()
     for part in twin.body() if frozen else ():
         part.requires_grad_(False)
-    with FlopCounterMode(display=False) as counter:
-        loss: Any = twin(torch.rand(COUNTED_BATCH, 3, image_size, image_size)).sum()
-        loss.backward()
-    return int(counter.get_total_flops()) // COUNTED_BATCH
+    counted = 0
+
+    def count(layer: nn.Conv2d | nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Count the forward pass, and the gradients of weights and input that the backward pass computes."""
+        nonlocal counted
+        num_passes = 1 + layer.weight.requires_grad + inputs[0].requires_grad
+        counted += num_passes * 2 * output[0].numel() * layer.weight[0].numel()
+
+    for layer in twin.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    twin(torch.zeros(2, IMAGE_CHANNELS, image_size, image_size))  # batch norm may need two images
+    return counted

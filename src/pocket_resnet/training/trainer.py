@@ -85,7 +85,6 @@ class Trainer:
         batch = self.loader.batch(self.step)
         self._set_mode(frozen=self.steps.is_frozen(self.step))
         torch.manual_seed(derive(self.recipe.seed, "drops", self.step))  # dropout and drop path
-        self.optimizer.set_lr_factor(self.lr_factor(self.step))
         with self.hardware.autocast():
             logits_BK = self.parallel.forward(batch.x_BCHW, len(batch))
         logits_BK = logits_BK.float()
@@ -96,7 +95,7 @@ class Trainer:
         self._note_non_finite(loss)
         if self.loader.selection is not None:
             self.loader.selection.note(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
-        self.optimizer.step(self.step)
+        self.optimizer.step(self.step, self.lr_factor(self.step))
         self.optimizer.zero_grad()
         self.ema.update(self.step)
         counted = torch.stack((loss * len(batch), hits.round(), torch.full_like(hits, len(batch))))
