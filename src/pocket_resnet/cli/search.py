@@ -37,7 +37,7 @@ class Search:
     ] = None
     trials: Annotated[int, flag("Number of trials. Most of them stop early, unless --trade is given.")] = 40
     hours: Annotated[float | None, flag("Begin no trial after this many hours.", "HOURS")] = None
-    workers: Annotated[int, flag("Trials that train side by side, each with its share of the CPU cores.")] = 1
+    workers: Annotated[int, flag("Trials that train in parallel, each with its share of the CPU cores.")] = 1
     trade: Annotated[
         Literal["latency", "macs", "bytes", "params"] | None,
         flag(
