@@ -41,7 +41,7 @@ class Search:
     trade: Annotated[
         Literal["latency", "macs", "bytes", "params"] | None,
         flag(
-            "Search for accuracy and a low cost at once: the result is a front of recipes.",
+            "Search for high accuracy and low cost at once: the result is a Pareto front of recipes.",
             "{latency,macs,bytes,params}",
         ),
     ] = None
