@@ -1,14 +1,15 @@
-"""Tools for developers: what makes releases and measurements. They are not part of the installed package.
+"""Tools for developers, which make measurements, documents and releases. They are not part of the installed package.
 
 Each runs as `python -m tools.NAME`; `--help` explains it.
 
-- Studies, many short trainings: `ablation` parts of the original recipe, `shapes` shapes of networks, `regularisation`
-  distortion and mixing, `transfer` fine-tuning against training from scratch, `calibration` confidence of finished
-  runs, `subset` a folder with few images of a data set
-- Speed: `speed` whole trainings against the original's step, `steps` single steps against the fastest convolution,
-  `load` the server's requests per second, `pte_latency` exported files
-- Documents: `table` tables, `pictures` plots, `page_pictures` screenshots of an exported page, `notebook` main.ipynb
-- Releases: `gpu_run` a training that ends before a deadline, `release` the model directory of a run
+- Studies (many short trainings): `ablation` (parts of the original recipe), `shapes` (network shapes), `regularisation`
+  (distortion and mixing), `transfer` (fine-tuning against training from scratch), `calibration` (confidence of finished
+  runs), `subset` (a folder with few images of a data set)
+- Speed: `speed` (whole trainings against the original's step), `steps` (single steps against the fastest convolution),
+  `load` (the server's requests per second), `pte_latency` (exported files)
+- Documents: `table` (tables), `pictures` (plots), `page_pictures` (screenshots of an exported page), `notebook`
+  (main.ipynb)
+- Releases: `gpu_run` (a training that ends before a deadline), `release` (the model directory of a run)
 - Libraries: `study`, `results`, `ladder`, `scatter`, `labels`, `process`
 """
 

@@ -84,7 +84,7 @@ class Measured:
 
 
 def main() -> None:
-    """Start both servers, load them in turn, print a line for each, and their ratio."""
+    """Start both servers, load them in turn, and print a line for each and their ratio."""
     options = parser(__doc__, "rounds", rounds=5)
     options.add_argument("model", type=Path, help="a model, a run, or an exported file")
     options.add_argument("--seconds", type=float, default=5.0, help="length of a round")

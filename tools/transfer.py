@@ -4,10 +4,10 @@
     python -m tools.transfer --data-dir DIR --only pictures pretrained       # only the data and the pretrained network
     python -m tools.transfer --data-dir DIR --seeds 1 --only "50 a class"
 
-The classes of a data set are divided in two halves: a network of the budget learns the first half, and is fine-tuned on
-few images per class of the second half, and on all 1,197 digits. Each seed draws other images; validation uses all
-validation images of those classes. Rows are added to results/transfer.csv; existing rows are not measured
-again, and an interrupted pretraining is resumed. Each training is also a plain command on the folders in `--work`:
+The classes of a data set are divided into two halves: a network of the budget learns the first half, and is fine-tuned
+on few images per class of the second half, and on all 1,197 digits. Each seed draws different images; validation uses
+all validation images of those classes. Rows are added to results/transfer.csv; existing rows are not measured again,
+and an interrupted pretraining is resumed. Each training is also a plain command on the folders in `--work`:
 
     pocket-resnet train best --budget 1M --epochs 32 --data runs/transfer/pictures/first --run pretrained
     pocket-resnet train --from runs/pretrained --epochs 40 --data runs/transfer/pictures/50-seed0

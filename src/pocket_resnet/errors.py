@@ -30,7 +30,7 @@ class PocketError(Exception):
 
 
 class UsageError(PocketError):
-    """An invalid flag, recipe or request."""
+    """Invalid usage: a flag, recipe or argument."""
 
     exit_code = 2
 

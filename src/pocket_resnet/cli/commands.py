@@ -33,7 +33,7 @@ class Evaluate:
 
     model: Model
     data: Annotated[
-        str | None, flag("cifar10, cifar100, digits, auto or a folder (default: the data it was trained on).", "DATA")
+        str | None, flag("cifar10, cifar100, digits, auto or a folder (default: the model's training data).", "DATA")
     ] = None
     split: Annotated[
         Literal["train", "val", "trainval", "test", "all"] | None,

@@ -31,9 +31,9 @@ class Export:
     precision: Annotated[
         Literal["fp32", "fp16", "int8"] | None,
         flag(
-            "Number format of the weights. fp16 takes half the bytes and computes in fp32, but not in pte; int8 takes "
-            "a quarter (default: fp32, for a page int8 if it agrees with the model; with --max-bytes the most exact "
-            "that fits).",
+            "Number format of the weights. fp16 takes half the bytes and computes in fp32; pte does not have it. int8 "
+            "takes a quarter (default: fp32, for a page int8 if it agrees with the model; with --max-bytes the most "
+            "exact that fits).",
             "{fp32,fp16,int8}",
         ),
     ] = None
@@ -47,13 +47,13 @@ class Export:
     out: Annotated[Path, flag("Folder for the file.", "DIR")] = Path("exports")
     data: Annotated[
         str | None,
-        flag("Data for calibration and comparison: a name or folder (default: the data of the training).", "DATA"),
+        flag("Data for calibration and comparison: a name or folder (default: the model's training data).", "DATA"),
     ] = None
     data_dir: DataDir = None
     samples: Annotated[
         int,
         flag(
-            "Number of validation images that the page shows as samples to click. Others can see them (default: digits "
+            "Number of validation images that the page shows as samples. Every visitor can see them (default: digits "
             "if trained on the digits, else drawings of the classes that have one).",
             "N",
         ),

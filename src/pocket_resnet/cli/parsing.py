@@ -1,4 +1,4 @@
-"""Parses a command's arguments with tyro, and words its errors like all others: what is wrong, and how to fix it."""
+"""Parses a command's arguments with tyro, and rewrites its errors like all others: what is wrong, and how to fix it."""
 
 import contextlib
 import itertools

@@ -37,11 +37,11 @@ class Search:
     ] = None
     trials: Annotated[int, flag("Number of trials. Most of them stop early, unless --trade is given.")] = 40
     hours: Annotated[float | None, flag("Begin no trial after this many hours.", "HOURS")] = None
-    workers: Annotated[int, flag("Trials that train side by side, each with its share of the CPU cores.")] = 1
+    workers: Annotated[int, flag("Trials that train in parallel, each with its share of the CPU cores.")] = 1
     trade: Annotated[
         Literal["latency", "macs", "bytes", "params"] | None,
         flag(
-            "Search for accuracy and a low cost at once: the result is a front of recipes.",
+            "Search for high accuracy and low cost at once: the result is a Pareto front of recipes.",
             "{latency,macs,bytes,params}",
         ),
     ] = None
