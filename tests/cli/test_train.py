@@ -1,4 +1,4 @@
-"""`train --export`: the finished run's model as a file in the run's folder."""
+"""What `train` adds to a run: its report, and with `--export` its model as a file."""
 
 import json
 from collections.abc import Callable
@@ -44,6 +44,22 @@ def test_a_resumed_run_is_exported_too(run: Run, command: tuple[object, ...], tm
         assert printed["report"] is None
         assert printed["exported"]["file"] == str(tmp_path / "r" / name)
         assert printed["exported"]["num_bytes"] == (tmp_path / "r" / name).stat().st_size
+
+
+def test_the_report_needs_no_second_evaluation(
+    run: Run, command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the report that `report` writes, which measures again."""
+    words = [word for word in command[:-1] if word != "--no-report"]
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr("pocket_resnet.training.saved_run.evaluate", None)
+        code, _, err = run(*words)
+        assert (code, err.count("no report")) == (0, 0), err
+    page = tmp_path / "r" / "report.html"
+    after_training = page.read_bytes()
+    page.unlink()
+    assert run("report", tmp_path / "r")[0] == 0
+    assert page.read_bytes() == after_training
 
 
 def test_json_names_the_report(run: Run, command: tuple[object, ...], tmp_path: Path) -> None:

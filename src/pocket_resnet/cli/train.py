@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pocket_resnet.exporting.export import Format
     from pocket_resnet.exporting.exporter import Exported
     from pocket_resnet.exporting.parity import Precision
+    from pocket_resnet.inference.evaluation import Evaluation
     from pocket_resnet.training.result import Result
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Train:
 
     def execute(self) -> None:
         from pocket_resnet.device import keep_freed_memory
+        from pocket_resnet.training.callbacks import LastEvaluation
         from pocket_resnet.training.distributed import is_writer
         from pocket_resnet.training.run import train
 
@@ -101,30 +103,32 @@ class Train:
             run=self.run,
             resume=self.resume,
             fork=self.fork,
+            callbacks=[last := LastEvaluation()],
         )
         if is_writer():
             if not output.on_stdout:
                 console.print_result(result)
-            self._finish(result, output)
+            self._finish(result, last.evaluation, output)
 
-    def _finish(self, result: "Result", output: JsonOutput) -> None:
+    def _finish(self, result: "Result", evaluation: "Evaluation | None", output: JsonOutput) -> None:
         """Write the report, the exported file and the JSON; the last even if one of the others fails."""
         folder, report, exported = Path(result.model).parent, None, None
         try:
             if self.report:
-                report = self._write_report(folder)
+                report = self._write_report(folder, evaluation)
             if self.export is not None:
                 exported = self._write_export(self.export, folder)
         finally:
             extras = {"report": report and str(report), "exported": exported and exported.to_json()}
             output.write(lambda: asdict(result) | extras, lambda: _print_extras(result, report, exported))
 
-    def _write_report(self, folder: Path) -> Path | None:
+    def _write_report(self, folder: Path, evaluation: "Evaluation | None") -> Path | None:
         """The path of the report. The run is already saved, so a failure here only prints a line."""
         try:
             from pocket_resnet.reporting.report import write_report
 
-            return write_report([folder], data_dir=self.data_dir, device=self.recipe.hardware.device)
+            device = self.recipe.hardware.device
+            return write_report([folder], data_dir=self.data_dir, device=device, evaluation=evaluation)
         except Exception as error:
             console.print_no_report(error, folder, debug=self.debug)
             return None

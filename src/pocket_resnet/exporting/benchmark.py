@@ -187,6 +187,7 @@ def _time(programs: list[_Program], rounds: int, track: Callable[[range], Iterab
 def _open_model(path: Path, threads: Sequence[int], folder: Path) -> tuple[Facts, list[_Program]]:
     """The model in every runtime that is installed."""
     name, (model, card) = model_name(path), load_model(path)
+    model = choose("cpu", "fp32").place(model)  # filters are channels last, as where the package predicts
     images_NCSS = _random_images(card.spec.image_size)
     in_torch: dict[int, Classify] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
     peak = peak_bytes(classify_with_torch, find_model(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pocket_resnet.errors import UsageError
+from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.reporting.one_run import run_page
 from pocket_resnet.reporting.page import render
@@ -29,12 +30,14 @@ def write_report(
     data_dir: str | Path | None = None,
     data: str | Path | None = None,
     device: str = "auto",
+    evaluation: Evaluation | None = None,
 ) -> Path:
     """Write the report on the finished runs in these folders, or on the search in one, and return the page's path.
 
     A run may also be given by the Result that `train` returned.
     The page goes to `out`, by default to the run's folder, or to `report` beside the first of several runs. `data` is
-    the current location of the runs' data; `device` computes the predictions. Raises PocketError if a run is not
+    the current location of the runs' data; `device` computes the predictions, except for a single run whose
+    `evaluation` in fp32 is at hand, as after its training. Raises PocketError if a run is not
     finished or is damaged, or if its data is missing or has changed.
     """
     given = [_folder(run) for run in (runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs])]
@@ -44,7 +47,8 @@ def write_report(
     if len(paths) == 1 and is_search(paths[0]):
         return _write(expanded(out) if out else paths[0], "search", search_page(paths[0]))
     open_data = opener(data_dir)
-    first, *others = [read_run(path, open_data, data, device) for path in paths]
+    known = evaluation if len(paths) == 1 else None
+    first, *others = [read_run(path, open_data, data, device, known) for path in paths]
     first.hardware.use_threads()
     if others:
         return _write(expanded(out) if out else paths[0].parent / "report", "runs", runs_page([first, *others]))

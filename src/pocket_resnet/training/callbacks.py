@@ -107,6 +107,16 @@ def refuse_classes(callbacks: Sequence[Callback]) -> None:
             raise UsageError(f"{name} is not an instance of pocket_resnet.Callback", where="callbacks", hint=hint)
 
 
+class LastEvaluation(Callback):
+    """Keeps the run's last evaluation: of a finished run, that of the saved model in fp32."""
+
+    def __init__(self) -> None:
+        self.evaluation: Evaluation | None = None
+
+    def on_end(self, run: RunState) -> None:
+        self.evaluation = run.evaluation
+
+
 class MetricsFile(Callback):
     """metrics.jsonl: one JSON object per line, appended and synced, so that no checkpoint outlives its records.
 

@@ -89,10 +89,15 @@ def opener(data_dir: str | Path | None) -> Opener:
 
 @own_settings()
 def read_run(
-    path: str | Path, open_data: Opener | None = None, data: str | Path | None = None, device: str = "auto"
+    path: str | Path,
+    open_data: Opener | None = None,
+    data: str | Path | None = None,
+    device: str = "auto",
+    evaluation: Evaluation | None = None,
 ) -> FinishedRun:
-    """The finished run in this folder, evaluated on the device; `data` is the current location of its data.
+    """The finished run in this folder; `data` is the current location of its data.
 
+    `evaluation` is that of its model on the validation images in fp32; without it, the device evaluates them.
     Raises UsageError if there is no finished run or no such device, ArtifactError if the run is damaged, DataError if
     its data are missing or, unless `data` names them, have changed.
     """
@@ -110,7 +115,8 @@ def read_run(
     recipe = override(recipe, {"data.name": source.name})
     val = renumber(source.split("val"), source.class_names, card.class_names)
     model = hardware.place(model)
-    evaluation = evaluate(model, val, card.class_names, hardware, split_name="val")
+    if evaluation is None:
+        evaluation = evaluate(model, val, card.class_names, hardware, split_name="val")
     return FinishedRun(
         path=path,
         recipe=recipe,
