@@ -39,7 +39,7 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         try:
             _dispatch([argument for argument in arguments if argument != "--debug"], debug)
-        except SystemExit as ending:  # raised by tyro after --help or an unknown flag
+        except SystemExit as ending:  # raised by tyro after --help
             if isinstance(ending.__context__, BrokenPipeError):  # raised by rich: the reader of our output has gone
                 raise ending.__context__ from None
             code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)

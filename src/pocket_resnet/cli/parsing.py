@@ -1,6 +1,7 @@
 """Parses a command's arguments with tyro, and rewrites its errors like all others: what is wrong, and how to fix it."""
 
 import contextlib
+import io
 import itertools
 import re
 import shlex
@@ -23,11 +24,10 @@ TAKE_BUDGET = ("train", "search", "design")
 def parse(kind: Any, words: Sequence[str], arguments: Sequence[str], description: str | None = None) -> Any:
     """An object of this class with its fields from the arguments.
 
-    `words` are the command's name and all its arguments, for hints. Raises UsageError for a wrong value or word.
-    Tyro explains an unknown flag and exits with 2, as it does after --help.
+    `words` are the command's name and all its arguments, for hints. Raises UsageError for a wrong value, word or flag.
     """
     prog = f"pocket-resnet {words[0]}{' [RECIPE]' * (words[0] in TAKE_RECIPE)}"
-    with _explained(words):
+    with _explained(words, kind):
         return tyro.cli(kind, args=arguments, prog=prog, description=description)
 
 
@@ -46,18 +46,18 @@ def default_recipe(words: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _explained(words: Sequence[str]) -> Iterator[None]:
+def _explained(words: Sequence[str], kind: Any) -> Iterator[None]:
     """Inside the block, tyro's errors are UsageErrors; the hook is private, and without it, tyro's own text appears."""
     hooks: Any = getattr(tyro, "_errors", None)
     if hooks is None:
         yield
         return
-    with hooks.on_parse_error(lambda event: _refuse(event, words)):
+    with hooks.on_parse_error(lambda event: _refuse(event, words, kind)):
         yield
 
 
-def _refuse(event: Any, words: Sequence[str]) -> None:
-    """Raise UsageError for an error that tyro reports; tyro itself explains an unknown flag, with similar ones."""
+def _refuse(event: Any, words: Sequence[str], kind: Any) -> None:
+    """Raise UsageError for an error that tyro reports."""
     see_help = f"see pocket-resnet {words[0]} --help"
     if words[0] == "summary" and (budget := _values(words, "--budget")):
         raise UsageError(
@@ -67,6 +67,9 @@ def _refuse(event: Any, words: Sequence[str]) -> None:
         case "UnrecognizedArgs" if not any(token.startswith("-") for token in event.tokens):
             refuse_misplaced(words, event.tokens[0])
             raise UsageError(f"`{event.tokens[0]}` is not expected here", hint=see_help)
+        case "UnrecognizedArgs":
+            flag = next(token for token in event.tokens if token.startswith("-")).partition("=")[0]
+            raise UsageError(f"unknown option `{flag}`{did_you_mean(flag, _flags(kind))}", hint=see_help)
         case "InvalidChoice":
             choices = sorted({*event.choices} - {"None"})
             what = f"`{event.value}` is not possible{did_you_mean(event.value, choices)}"
@@ -80,6 +83,14 @@ def _refuse(event: Any, words: Sequence[str]) -> None:
             raise UsageError(f"missing: {_name(event.argument)}", hint=see_help)
         case "BadValue":
             raise UsageError("the value is missing", where=_name(event.argument), hint=see_help)
+
+
+def _flags(kind: Any) -> set[str]:
+    """All flags of the class, read from its help."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"])
+    return set(re.findall(r"--[a-z][\w.-]*\w", text.getvalue()))
 
 
 def _wrong_value(event: Any, words: Sequence[str], see_help: str) -> UsageError:
