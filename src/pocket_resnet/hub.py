@@ -9,7 +9,7 @@ from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.io import sums
 from pocket_resnet.io.files import SUMS_NAME, expanded, is_listed, read_folder
 from pocket_resnet.io.hub_address import Address, check_repository
-from pocket_resnet.io.hub_faults import LOGIN_HINT, explained, headers, require_hub
+from pocket_resnet.io.hub_faults import LOGIN_HINT, explain_hub_errors, headers, require_hub
 from pocket_resnet.model.artifact import CARD_NAME, DIGESTS_NAME, FILES, MAX_CARD_BYTES, find_model, load_model
 from pocket_resnet.model.card import UNKNOWN_LICENCE, Card, front_matter, markdown
 
@@ -93,13 +93,13 @@ def _upload(repository: str, contents: Mapping[str, bytes], private: bool, messa
     if "authorization" not in sent:
         raise EnvironmentFault("no token for the hub", where=repository, hint=LOGIN_HINT)
     api = HfApi(headers=sent)
-    with explained(repository):
+    with explain_hub_errors(repository):
         url = api.create_repo(repository, private=private or None, exist_ok=True)
         is_public = private and not api.model_info(repository).private
     if is_public:
         raise UsageError("this repository exists and is public", where=repository, hint="choose another name")
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
-    with explained(repository):
+    with explain_hub_errors(repository):
         try:
             commit = api.create_commit(repository, operations, commit_message=message)
         except ValueError as error:

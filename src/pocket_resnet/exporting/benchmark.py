@@ -28,7 +28,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
 
 Runtime = Literal["torch fp32", "onnxruntime fp32", "onnxruntime fp16", "onnxruntime int8", "onnxruntime"]
-Classify = Callable[[int], object]  # classifies that many images
+TimedCall = Callable[[int], object]  # classifies that many images
 
 BATCH_SIZE = 64  # for throughput
 NUM_RANDOM_IMAGES = 50
@@ -115,7 +115,7 @@ class _Program:
     runtime: Runtime
     num_bytes: int
     peak_bytes: int | None
-    classify: dict[int, Classify]
+    classify: dict[int, TimedCall]
 
 
 @own_settings()
@@ -188,7 +188,7 @@ def _open_model(path: Path, threads: Sequence[int], folder: Path) -> tuple[Facts
     """The model in every runtime that is installed."""
     name, (model, card) = model_name(path), load_model(path)
     images_NCSS = _random_images(card.spec.image_size)
-    in_torch: dict[int, Classify] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
+    in_torch: dict[int, TimedCall] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
     peak = peak_bytes(classify_with_torch, find_model(path))
     programs = [_Program(name, "torch fp32", 4 * card.num_params, peak, in_torch)]
     facts = Facts(card.num_params, card.num_macs, card.accuracy, card.split, card.num_images)
@@ -245,7 +245,7 @@ def _in_onnxruntime(
     def classify(session: Session, count: int) -> object:
         return session.probabilities(images_NSSC[:count], count)
 
-    calls: dict[int, Classify] = {number: partial(classify, session) for number, session in sessions.items()}
+    calls: dict[int, TimedCall] = {number: partial(classify, session) for number, session in sessions.items()}
     return _Program(name, runtime, len(content), peak, calls)
 
 

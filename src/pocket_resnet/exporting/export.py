@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.exporter import Exported, Exporter, ExportOptions, Target
-from pocket_resnet.exporting.parity import Precision
+from pocket_resnet.exporting.parity import ExportPrecision
 from pocket_resnet.exporting.requirements import require_extra
 from pocket_resnet.torch_settings import own_settings
 
@@ -17,7 +17,7 @@ def export(
     model: str | Path,
     format: Format = "onnx",
     *,
-    precision: Precision | None = None,
+    precision: ExportPrecision | None = None,
     target: Target = "any",
     max_bytes: str | int | None = None,
     out: str | Path = "exports",

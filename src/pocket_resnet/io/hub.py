@@ -25,7 +25,7 @@ from pocket_resnet.io.files import (
     write_text,
 )
 from pocket_resnet.io.hub_address import Address, parse_address
-from pocket_resnet.io.hub_faults import UnreachableFault, explained, headers, refused, require_hub
+from pocket_resnet.io.hub_faults import UnreachableFault, explain_hub_errors, headers, refused, require_hub
 from pocket_resnet.io.locks import exclusive
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
@@ -88,7 +88,7 @@ def _look_up(address: Address, model_files: ModelFiles) -> _Files:
     from huggingface_hub import HfApi
 
     sent = headers()
-    with explained(str(address)):
+    with explain_hub_errors(str(address)):
         info = HfApi(headers=sent).model_info(
             address.repository, revision=address.revision, files_metadata=True, timeout=CONNECT_TIMEOUT_S
         )

@@ -61,7 +61,7 @@ def refused(status: int, where: str) -> EnvironmentFault:
 
 
 @contextlib.contextmanager
-def explained(where: str) -> Iterator[None]:
+def explain_hub_errors(where: str) -> Iterator[None]:
     """Turn errors that huggingface_hub raises inside the block into an EnvironmentFault about the repository."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

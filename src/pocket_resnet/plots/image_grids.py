@@ -90,12 +90,12 @@ def gradcam_overlay(classifier: Classifier, images_NCHW: Tensor) -> Figure:
     """
     probabilities_NK = class_probabilities(classifier.model, images_NCHW, classifier.hardware)
     predicted_N = probabilities_NK.argmax(1)
-    overlays = explained(classifier.model, classifier.hardware, images_NCHW, predicted_N)
+    overlays = gradcam_overlays(classifier.model, classifier.hardware, images_NCHW, predicted_N)
     as_if_true = Evaluation(probabilities_NK, predicted_N, classifier.card.class_names, "none")
     return contact_sheet(predictions(as_if_true, images_NCHW, torch.arange(len(predicted_N)), overlays), columns=2)
 
 
-def explained(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N: Tensor) -> list[Pixels]:
+def gradcam_overlays(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N: Tensor) -> list[Pixels]:
     """The images at the network's size, overlaid with Grad-CAM for the given classes."""
     at_size_NCHW = resize(images_NCHW.to(hardware.device), model.spec.image_size)
     maps_NHW = gradcam(model, to_float(at_size_NCHW, hardware.memory_format), classes_N.to(hardware.device))

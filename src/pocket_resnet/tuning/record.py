@@ -20,7 +20,7 @@ FORMAT = 1
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
 Measure = Literal["accuracy", "nll"]
-Outcome = Literal["complete", "pruned", "running", "waiting"]
+TrialOutcome = Literal["complete", "pruned", "running", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TrialRecord:
     """One trial; `values` are the recipe's, by dotted key."""
 
     number: int
-    outcome: Outcome
+    outcome: TrialOutcome
     values: dict[str, Any]
     rungs: list[Rung]
     cost: Cost
