@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
-    from pocket_resnet.data.source import Source, Which
+    from pocket_resnet.data.source import Source, SplitName
     from pocket_resnet.device import Precision
     from pocket_resnet.exporting.benchmark import benchmark
     from pocket_resnet.exporting.export import export
@@ -163,7 +163,7 @@ def evaluate(
     model: str | Path,
     *,
     data: str | Path | None = None,
-    split: "Which | None" = None,
+    split: "SplitName | None" = None,
     views: int = 1,
     precision: "Precision" = "fp32",
     device: str = "auto",

@@ -16,7 +16,7 @@ from torch import Tensor
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.layout import unicode_form
-from pocket_resnet.data.source import Split, Which
+from pocket_resnet.data.source import Split, SplitName
 from pocket_resnet.device import Hardware, Precision, choose
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.inference.evaluation import Evaluation
@@ -37,7 +37,7 @@ def evaluate_model(
     path: str | Path,
     *,
     data: str | Path | None = None,
-    split: Which | None = None,
+    split: SplitName | None = None,
     views: int = 1,
     precision: Precision = "fp32",
     device: str = "auto",

@@ -94,7 +94,7 @@ class Trainer:
         loss, hits, self.num_signalled = report[:NUM_TOTALS].unbind()
         self._note_non_finite(loss)
         if self.loader.selection is not None:
-            self.loader.selection.note(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
+            self.loader.selection.record_losses(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
         self.optimizer.step(self.step, self.lr_factor(self.step))
         self.optimizer.zero_grad()
         self.ema.update(self.step)
