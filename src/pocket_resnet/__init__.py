@@ -128,10 +128,11 @@ def search(
         result = pocket_resnet.search("fast", data="digits", budget="100K", trials=20, workers=2)
         pocket_resnet.train(result.recipes[0])
     """
-    from pocket_resnet.tuning.settings import Request, require_optuna
+    from pocket_resnet.extras import require_extra
 
-    require_optuna()
+    require_extra("search")
     from pocket_resnet.tuning.search import search as run_search
+    from pocket_resnet.tuning.settings import Request
     from pocket_resnet.tuning.space import space_beside
 
     where = _path(space) or space_beside(recipe)
@@ -184,11 +185,9 @@ def evaluate(
         evaluation = pocket_resnet.evaluate("runs/latest", split="test")
         print(f"{evaluation.accuracy:.2%} of {evaluation.num_images:,} images")
     """
-    from pocket_resnet.inference.evaluate import evaluate_model
+    from pocket_resnet.inference.evaluate import evaluate_model as measure
 
-    return evaluate_model(
-        model, data=data, split=split, views=views, precision=precision, device=device, data_dir=data_dir
-    )
+    return measure(model, data=data, split=split, views=views, precision=precision, device=device, data_dir=data_dir)
 
 
 def design(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.extras import require_extra
 from pocket_resnet.io import sums
 from pocket_resnet.io.files import SUMS_NAME, expanded, is_listed, read_folder
 from pocket_resnet.io.hub_address import Address, check_repository
-from pocket_resnet.io.hub_faults import LOGIN_HINT, explain_hub_errors, headers, require_hub
+from pocket_resnet.io.hub_faults import LOGIN_HINT, explain_hub_errors, headers
 from pocket_resnet.model.artifact import CARD_NAME, DIGESTS_NAME, FILES, MAX_CARD_BYTES, find_model, load_model
 from pocket_resnet.model.card import UNKNOWN_LICENCE, Card, front_matter, markdown
 
@@ -50,7 +51,7 @@ def push(model: str | Path, repository: str, *, private: bool = False, dry_run: 
     num_bytes = {name: len(content) for name, content in contents.items()}
     if dry_run:
         return Pushed(address, None, None, num_bytes)
-    require_hub()
+    require_extra("hub", "the hub")
     url, commit = _upload(repository, contents, private, f"Upload {card.recipe} on {card.data}")
     return Pushed(address, url, commit, num_bytes)
 

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import pocket_resnet
+from pocket_resnet import extras
 from pocket_resnet.cli import console
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exporting import requirements
 from pocket_resnet.serving import server
 from pocket_resnet.serving.server import listen
 
@@ -156,7 +156,7 @@ def test_privileged_port(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
 
 
 def test_without_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "uvicorn" else name)
     code, _, err = run("serve", GOLDEN)
     assert code == 5
     assert err == "pocket-resnet: serve needs uvicorn, which is not installed\n  pip install 'pocket-resnet[serve]'\n"

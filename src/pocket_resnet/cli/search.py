@@ -71,10 +71,11 @@ class Search:
     debug: ClassVar[bool] = False
 
     def execute(self) -> None:
-        from pocket_resnet.tuning.settings import Request, require_optuna
+        from pocket_resnet.extras import require_extra
 
-        require_optuna()
+        require_extra("search")
         from pocket_resnet.tuning.search import search
+        from pocket_resnet.tuning.settings import Request
 
         output = CommandOutput(self.json, self.out)
         request = Request(

@@ -31,7 +31,7 @@ class Serve:
     ] = ()
 
     def execute(self) -> None:
-        from pocket_resnet.exporting.requirements import require_extra
+        from pocket_resnet.extras import require_extra
 
         require_extra("serve")
         from pocket_resnet.cli.console import log_requests_to_terminal

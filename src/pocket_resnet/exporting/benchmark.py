@@ -18,8 +18,9 @@ from torch import Tensor
 from pocket_resnet.data.augment import to_float
 from pocket_resnet.device import choose, instructions, machine, num_cores
 from pocket_resnet.errors import UsageError
+from pocket_resnet.exporting.export import is_exported
 from pocket_resnet.exporting.memory import classify_with_onnxruntime, classify_with_torch, peak_bytes
-from pocket_resnet.exporting.requirements import is_exported, missing_packages, require_extra
+from pocket_resnet.extras import missing_packages, require_extra
 from pocket_resnet.inference.latency import NUM_WARM_UPS, Latency, latencies
 from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.exporter import Exported, Exporter, ExportOptions, Target
 from pocket_resnet.exporting.parity import ExportPrecision
-from pocket_resnet.exporting.requirements import require_extra
+from pocket_resnet.extras import require_extra
 from pocket_resnet.torch_settings import own_settings
 
 Format = Literal["onnx", "pte", "web"]
@@ -53,6 +53,11 @@ def require_packages(format: Format) -> None:
         require_extra("executorch", "the format pte")
     else:
         require_extra("export")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the path is that of an ONNX file, not of a model directory or run."""
+    return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
 def _exporter(format: Format) -> type[Exporter]:

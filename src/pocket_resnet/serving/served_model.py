@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exporting.requirements import is_exported
+from pocket_resnet.exporting.export import is_exported
 from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model

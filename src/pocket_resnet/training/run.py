@@ -13,6 +13,7 @@ from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware, choose, memory_errors
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
+from pocket_resnet.extras import require_extra
 from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.training_data import overlap
@@ -57,9 +58,7 @@ def train(
     started_s = time.monotonic()
     refuse_classes(callbacks)
     if recipe.track:
-        from pocket_resnet.training.tensorboard import require_tensorboard
-
-        require_tensorboard()
+        require_extra("track", "--track", alternative="omit --track")
     hardware = choose(**recipe.hardware.choices())
     hardware.use_threads()
     recipe = with_pretrained(recipe)
