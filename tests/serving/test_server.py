@@ -155,6 +155,13 @@ def test_privileged_port(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     assert "port 80: Permission denied" in err
 
 
+def test_an_unavailable_device(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = run("serve", GOLDEN, "--device", "cuda")
+    assert code == 2
+    assert "the device cuda is not available" in err
+
+
 def test_without_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "uvicorn" else name)
     code, _, err = run("serve", GOLDEN)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from pocket_resnet.cli.flags import Model, flag
+from pocket_resnet.cli.flags import Device, Model, flag
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Serve:
             help_behavior_hint="(default: localhost)",
         ),
     ] = ()
+    device: Device = "auto"
 
     def execute(self) -> None:
         from pocket_resnet.extras import require_extra
@@ -38,4 +39,11 @@ class Serve:
         from pocket_resnet.serving.server import serve
 
         with log_requests_to_terminal():
-            serve(self.model, self.host, self.port, public=self.public, hostnames=self.hostname)
+            serve(
+                self.model,
+                self.host,
+                self.port,
+                public=self.public,
+                hostnames=self.hostname,
+                device=self.device,
+            )
