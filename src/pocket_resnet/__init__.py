@@ -71,7 +71,7 @@ def train(
     progress: bool = True,
     **changes: Any,
 ) -> "Result":
-    """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
+    """Train a recipe's network, write all but a report (see `write_report`) to `runs_dir`/NAME, and return the result.
 
     `recipe` is a name or a TOML file (default: that of the `run` to resume, else `fast`); `changes` set its keys
     (`optim__lr=0.1`). `data` and `data_dir` are as in `open_data`, NAME is `run` (default: RECIPE-DATA-seedN). `resume`

@@ -32,8 +32,10 @@ def export(
     page int8, or fp16 if int8 differs too much; with `max_bytes` (a number, or text such as "1MB") it is the most exact
     one that fits. `target` is the processor for int8 in ONNX; sums in a "vnni" file may saturate on other processors.
     `samples` is the number of validation images that a page shows as samples.
-    Needs the extra `export`, for "pte" the extra `executorch`. Raises UsageError for options that the format lacks or
-    if no precision fits, and ParityError if file and model differ too much. Nothing is written then.
+    Needs the extra `export`, for "pte" the extra `executorch`. Raises UsageError for a missing model, options that the
+    format lacks, or if no precision fits; DataError if the data are missing or have changed since the training;
+    ArtifactError if the model is damaged, and its subclass ParityError if file and model differ too much;
+    EnvironmentFault if a package of the extra is missing or the file cannot be written. Nothing is written then.
 
     Example:
 
