@@ -14,7 +14,7 @@ from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.parity import Comparison
 from pocket_resnet.hub import Pushed
 from pocket_resnet.inference.evaluate import evaluate_model
-from pocket_resnet.inference.evaluation import Outcome
+from pocket_resnet.inference.evaluation import ImageOutcome
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.recipe.base import Section
@@ -109,7 +109,7 @@ def test_fields_of_metrics(run: Path) -> None:
 
 def test_fields_of_json_outputs(run: Path) -> None:
     assert fields("evaluate") == set(evaluate_model(run).to_json())
-    assert fields("evaluate --csv") == set(Outcome._fields)
+    assert fields("evaluate --csv") == set(ImageOutcome._fields)
     figures = {field.name for kind in (Exported, Comparison) for field in dataclasses.fields(kind)}
     assert fields("train") == {"report", "exported"}
     assert fields("export") == figures - {"comparison"}

@@ -70,7 +70,7 @@ def test_the_real_command(hub: Hub, trained: Path, picture: Path, tmp_path: Path
 def test_dry_run(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Works without the hub, a token and the library."""
     monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr("pocket_resnet.io.hub_faults.find_spec", lambda _: None)
+    monkeypatch.setattr("pocket_resnet.extras.find_spec", lambda _: None)
     pushed = push(trained, "ann/tiny", dry_run=True)
     assert pushed.num_bytes["model.safetensors"] == (trained / "model" / "model.safetensors").stat().st_size
     assert (pushed.url, pushed.commit) == (None, None)

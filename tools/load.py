@@ -27,7 +27,7 @@ from starlette.concurrency import run_in_threadpool
 from pocket_resnet.data.image import decode
 from pocket_resnet.device import choose, machine
 from pocket_resnet.serving import app as serving
-from pocket_resnet.serving.batching import Outcome
+from pocket_resnet.serving.batching import ProbabilitiesOrError
 from pocket_resnet.serving.served_model import Classify, open_served
 from pocket_resnet.serving.server import configuration, listen
 from tools import parser
@@ -59,14 +59,14 @@ class Alone:
         self._classify, self._image_size, self._on_batch = classify, image_size, on_batch
         self.num_waiting = 0
 
-    async def outcomes(self, contents: Sequence[bytes]) -> list[Outcome]:
+    async def outcomes(self, contents: Sequence[bytes]) -> list[ProbabilitiesOrError]:
         """The outcome of each picture."""
         return [await run_in_threadpool(self._outcome, content) for content in contents]
 
     def stop(self) -> None:
         """Nothing to stop."""
 
-    def _outcome(self, content: bytes) -> Outcome:
+    def _outcome(self, content: bytes) -> ProbabilitiesOrError:
         self._on_batch(1)
         probabilities_1K = self._classify(decode(content, self._image_size)[None])
         return probabilities_1K.squeeze(0)

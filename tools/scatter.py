@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from pocket_resnet.io.files import write_bytes
-from pocket_resnet.plots.style import OURS, PUBLISHED, canvas, dressed, png, style
+from pocket_resnet.plots.style import OURS, PUBLISHED, new_figure, png, style, style_axes
 from tools.labels import Label, write_labels
 
 ACCURACY_TICKS = (50, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 98.5, 99)
@@ -70,8 +70,8 @@ def draw_key(axes: Axes, *, published: bool = True, chosen_on_test: bool = False
 @style()
 def cost_figure(ours: Sequence[Cost], published: Sequence[Cost]) -> Figure:
     """Accuracy against training time (only ours) and against training operations."""
-    drawn = canvas(11, 5, layout="constrained")
-    time_axes, work_axes = map(dressed, drawn.subplots(1, 2, sharey=True))
+    drawn = new_figure(11, 5, layout="constrained")
+    time_axes, work_axes = map(style_axes, drawn.subplots(1, 2, sharey=True))
     for axes, unit in ((time_axes, "seconds"), (work_axes, "pflop")):
         axes.set_xscale("log")
         for cost in published:

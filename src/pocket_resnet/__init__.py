@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pocket_resnet.version import __version__
 
 if TYPE_CHECKING:
-    from pocket_resnet.data.source import Source, Which
+    from pocket_resnet.data.source import Source, SplitName
     from pocket_resnet.device import Precision
     from pocket_resnet.exporting.benchmark import benchmark
     from pocket_resnet.exporting.export import export
@@ -71,7 +71,7 @@ def train(
     progress: bool = True,
     **changes: Any,
 ) -> "Result":
-    """Train a recipe's network, write everything to `runs_dir`/NAME, and return the run's result.
+    """Train a recipe's network, write all but a report (see `write_report`) to `runs_dir`/NAME, and return the result.
 
     `recipe` is a name or a TOML file (default: that of the `run` to resume, else `fast`); `changes` set its keys
     (`optim__lr=0.1`). `data` and `data_dir` are as in `open_data`, NAME is `run` (default: RECIPE-DATA-seedN). `resume`
@@ -128,10 +128,11 @@ def search(
         result = pocket_resnet.search("fast", data="digits", budget="100K", trials=20, workers=2)
         pocket_resnet.train(result.recipes[0])
     """
-    from pocket_resnet.tuning.settings import Request, require_optuna
+    from pocket_resnet.extras import require_extra
 
-    require_optuna()
+    require_extra("search")
     from pocket_resnet.tuning.search import search as run_search
+    from pocket_resnet.tuning.settings import Request
     from pocket_resnet.tuning.space import space_beside
 
     where = _path(space) or space_beside(recipe)
@@ -163,7 +164,7 @@ def evaluate(
     model: str | Path,
     *,
     data: str | Path | None = None,
-    split: "Which | None" = None,
+    split: "SplitName | None" = None,
     views: int = 1,
     precision: "Precision" = "fp32",
     device: str = "auto",
@@ -184,11 +185,9 @@ def evaluate(
         evaluation = pocket_resnet.evaluate("runs/latest", split="test")
         print(f"{evaluation.accuracy:.2%} of {evaluation.num_images:,} images")
     """
-    from pocket_resnet.inference.evaluate import evaluate_model
+    from pocket_resnet.inference.evaluate import evaluate_model as measure
 
-    return evaluate_model(
-        model, data=data, split=split, views=views, precision=precision, device=device, data_dir=data_dir
-    )
+    return measure(model, data=data, split=split, views=views, precision=precision, device=device, data_dir=data_dir)
 
 
 def design(

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
+from pocket_resnet.extras import require_extra
 from pocket_resnet.io import sums
 from pocket_resnet.io.files import SUMS_NAME, expanded, is_listed, read_folder
 from pocket_resnet.io.hub_address import Address, check_repository
-from pocket_resnet.io.hub_faults import LOGIN_HINT, explained, headers, require_hub
+from pocket_resnet.io.hub_faults import LOGIN_HINT, explain_hub_errors, headers
 from pocket_resnet.model.artifact import CARD_NAME, DIGESTS_NAME, FILES, MAX_CARD_BYTES, find_model, load_model
 from pocket_resnet.model.card import UNKNOWN_LICENCE, Card, front_matter, markdown
 
@@ -50,7 +51,7 @@ def push(model: str | Path, repository: str, *, private: bool = False, dry_run: 
     num_bytes = {name: len(content) for name, content in contents.items()}
     if dry_run:
         return Pushed(address, None, None, num_bytes)
-    require_hub()
+    require_extra("hub", "the hub")
     url, commit = _upload(repository, contents, private, f"Upload {card.recipe} on {card.data}")
     return Pushed(address, url, commit, num_bytes)
 
@@ -93,13 +94,13 @@ def _upload(repository: str, contents: Mapping[str, bytes], private: bool, messa
     if "authorization" not in sent:
         raise EnvironmentFault("no token for the hub", where=repository, hint=LOGIN_HINT)
     api = HfApi(headers=sent)
-    with explained(repository):
+    with explain_hub_errors(repository):
         url = api.create_repo(repository, private=private or None, exist_ok=True)
         is_public = private and not api.model_info(repository).private
     if is_public:
         raise UsageError("this repository exists and is public", where=repository, hint="choose another name")
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
-    with explained(repository):
+    with explain_hub_errors(repository):
         try:
             commit = api.create_commit(repository, operations, commit_message=message)
         except ValueError as error:

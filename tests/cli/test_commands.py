@@ -13,7 +13,7 @@ from PIL import Image
 
 import pocket_resnet
 from pocket_resnet.data.datasets import open_source
-from pocket_resnet.data.source import Which
+from pocket_resnet.data.source import SplitName
 from pocket_resnet.inference import predict
 from pocket_resnet.inference.classifier import Prediction
 from pocket_resnet.inference.predict import FilePrediction
@@ -159,8 +159,8 @@ def test_evaluate_csv(run: Run, trained: Path, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("synthetic")
-@pytest.mark.parametrize("split", get_args(Which))
-def test_every_split_can_be_evaluated(split: Which, run: Run, trained: Path) -> None:
+@pytest.mark.parametrize("split", get_args(SplitName))
+def test_every_split_can_be_evaluated(split: SplitName, run: Run, trained: Path) -> None:
     """As in Python; this data set has splits of its own."""
     code, out, err = run("evaluate", trained, "--split", split)
     if split == "all":

@@ -86,7 +86,7 @@ def test_nothing_to_compare(printed: Any) -> None:
 def test_a_front_is_a_table_of_recipes(printed: Any) -> None:
     out = printed(trade="latency", trials=[replace(TRIAL, trade=0.25)], front=[0], best=None)
     head, row = (line.split() for line in out.splitlines()[-4:] if line.strip(" ─"))
-    assert head == ["recipe", "accuracy", "milliseconds", "parameters"]
+    assert head == ["recipe", "accuracy", "milliseconds", "per", "image", "parameters"]
     assert row == ["s/front/0000.toml", "80.00%", "0.25", "1,234"]
     assert "next" not in out
 

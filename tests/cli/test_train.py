@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import pocket_resnet
-from pocket_resnet.exporting import parity, requirements
+from pocket_resnet import extras
+from pocket_resnet.exporting import parity
 from pocket_resnet.exporting.exported_model import open_exported
 from pocket_resnet.model.artifact import load_card
 
@@ -101,7 +102,7 @@ def test_a_failed_export_does_not_lose_the_run(
 def test_without_the_extra_nothing_is_trained(
     run: Run, command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda _: None)
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
     for choice, extra in [("onnx-int8", "export"), ("pte-int8", "executorch")]:
         code, _, err = run(*command, choice)
         assert code == 5

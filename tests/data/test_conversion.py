@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pocket_resnet.data.conversion import pixels, several
+from pocket_resnet.data.conversion import each_image, pixels
 from pocket_resnet.data.image import MAX_FILE_BYTES
 from pocket_resnet.errors import PocketError, UsageError
 
@@ -147,7 +147,7 @@ REFUSED: dict[str, Any] = {
 def test_refused(kind: str) -> None:
     """One line on the problem, and one on what is accepted."""
     with pytest.raises(PocketError) as raised:
-        [pixels(image, SIZE) for image in several(REFUSED[kind])]
+        [pixels(image, SIZE) for image in each_image(REFUSED[kind])]
     assert raised.value.exit_code in (2, 3)
     assert raised.value.hint is not None
 
@@ -181,12 +181,12 @@ def test_one_or_several() -> None:
         (name for name in paths),
         dict.fromkeys(paths).keys(),
     ):
-        assert list(several(images)) == paths
-    assert list(several(np.array(paths))) == paths
-    assert list(several(np.array(paths, dtype=object))) == paths
+        assert list(each_image(images)) == paths
+    assert list(each_image(np.array(paths))) == paths
+    assert list(each_image(np.array(paths, dtype=object))) == paths
     for one in ("a.png", Path("a.png"), b"GIF", io.BytesIO(b""), Image.new("L", (1, 1)), RGB, torch.zeros(3, 8, 8)):
-        assert list(several(one)) == [one]
-    assert [each.shape for each in several(np.zeros((2, 4, 4, 3)))] == [(4, 4, 3)] * 2
-    assert [each.shape for each in several(torch.zeros(2, 3, 4, 4))] == [(3, 4, 4)] * 2
+        assert list(each_image(one)) == [one]
+    assert [each.shape for each in each_image(np.zeros((2, 4, 4, 3)))] == [(4, 4, 3)] * 2
+    assert [each.shape for each in each_image(torch.zeros(2, 3, 4, 4))] == [(3, 4, 4)] * 2
     with pytest.raises(UsageError, match="Table is neither an image nor a list of images"):
-        list(several(Table()))
+        list(each_image(Table()))

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pocket_resnet import extras
 from pocket_resnet.cli.main import main
 from pocket_resnet.errors import ArtifactError, EnvironmentFault, UsageError
 from pocket_resnet.exporting import benchmark as benchmark_module
-from pocket_resnet.exporting import memory, requirements
+from pocket_resnet.exporting import memory
 from pocket_resnet.exporting.benchmark import benchmark
 from pocket_resnet.exporting.exporter import Exported
 from pocket_resnet.exporting.graph import network_graph, with_preprocessing
@@ -121,7 +122,7 @@ def test_files_that_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.Monke
         benchmark([text])
     with pytest.raises(UsageError, match="no such file"):
         benchmark([tmp_path / "none.onnx"])
-    monkeypatch.setattr(requirements, "find_spec", lambda _: None)
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
     with pytest.raises(EnvironmentFault, match="onnxruntime, which are not installed"):
         benchmark([text])
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pocket_resnet.exporting.parity import Comparison, ParityError, Precision, check
+from pocket_resnet.exporting.parity import Comparison, ExportPrecision, ParityError, check
 
 SAME = Comparison(
     num_images=5000,
@@ -27,7 +27,7 @@ SAME = Comparison(
         ("int8", {"num_images": 300, "agreement": 0.99, "num_lost": 3, "num_won": 1}),
     ],
 )
-def test_within_the_limits(precision: Precision, changes: dict[str, float]) -> None:
+def test_within_the_limits(precision: ExportPrecision, changes: dict[str, float]) -> None:
     check(replace(SAME, **changes), precision)
 
 
@@ -44,6 +44,6 @@ def test_within_the_limits(precision: Precision, changes: dict[str, float]) -> N
         ("int8", {"num_images": 300, "agreement": 0.99, "num_lost": 3}),
     ],
 )
-def test_beyond_the_limits(precision: Precision, changes: dict[str, float]) -> None:
+def test_beyond_the_limits(precision: ExportPrecision, changes: dict[str, float]) -> None:
     with pytest.raises(ParityError, match=rf"the {precision} file differs from the model: largest logit difference"):
         check(replace(SAME, **changes), precision)

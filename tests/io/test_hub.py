@@ -276,7 +276,7 @@ def test_data_folder_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.threat(61)
 @pytest.mark.usefixtures("hub")
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pocket_resnet.io.hub_faults.find_spec", lambda _: None)
+    monkeypatch.setattr("pocket_resnet.extras.find_spec", lambda _: None)
     with pytest.raises(EnvironmentFault, match=r"pip install 'pocket-resnet\[hub\]'"):
         find_model(ADDRESS)
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.statistics import calibration_bins, calibration_error
 from pocket_resnet.plots import figures
-from pocket_resnet.plots.style import png, shown
+from pocket_resnet.plots.style import fit_text, png
 
 
 def evaluation(num_classes: int, count: int = 200) -> Evaluation:
@@ -139,8 +139,8 @@ def test_reliability_diagram_has_the_bins() -> None:
 def test_any_name_can_be_drawn(name: str) -> None:
     drawn = figures.run_accuracies([(name, 0.5, (0.4, 0.6)), ("b", 1.0, (0.9, 1.0))])
     assert png(drawn).startswith(b"\x89PNG")
-    assert len(shown(name).replace("\\$", "$")) <= 14
+    assert len(fit_text(name).replace("\\$", "$")) <= 14
     axes = drawn.axes[0]
-    assert axes.get_yticklabels()[1].get_text() == shown(name, 24)
-    assert not is_math_text(shown(name))
-    assert shown(name).isprintable()
+    assert axes.get_yticklabels()[1].get_text() == fit_text(name, 24)
+    assert not is_math_text(fit_text(name))
+    assert fit_text(name).isprintable()

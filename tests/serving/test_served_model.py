@@ -63,6 +63,16 @@ def test_paths_without_a_model(tmp_path: Path) -> None:
         open_served(tmp_path / "bad.onnx")
 
 
+def test_device(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requested one; onnxruntime computes on the CPU, and says so."""
+    assert [open_served(path, "cpu").runtime for path in (GOLDEN, exported)] == ["torch", "onnxruntime"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageError, match="the device cuda is not available"):
+        open_served(GOLDEN, "cuda")
+    with pytest.raises(UsageError, match=r"an \.onnx file is computed on the CPU, not on cuda"):
+        open_served(exported, "cuda")
+
+
 def resize_to(model: Any, *sizes: int) -> None:
     [node] = [node for node in model.graph.node if list(node.output) == ["network_size"]]
     node.attribute[0].ints[:] = sizes

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import pocket_resnet
+from pocket_resnet import extras
 from pocket_resnet.cli import console
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exporting import requirements
 from pocket_resnet.serving import server
 from pocket_resnet.serving.server import listen
 
@@ -155,8 +155,15 @@ def test_privileged_port(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     assert "port 80: Permission denied" in err
 
 
+def test_an_unavailable_device(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = run("serve", GOLDEN, "--device", "cuda")
+    assert code == 2
+    assert "the device cuda is not available" in err
+
+
 def test_without_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "uvicorn" else name)
     code, _, err = run("serve", GOLDEN)
     assert code == 5
     assert err == "pocket-resnet: serve needs uvicorn, which is not installed\n  pip install 'pocket-resnet[serve]'\n"

@@ -155,7 +155,7 @@ def test_the_caller_s_gpu_is_current_again(fails: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(distributed, "meet", lambda _: "store")
+    monkeypatch.setattr(distributed, "connect_store", lambda _: "store")
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
 
     def meeting(*_: object, **__: object) -> None:

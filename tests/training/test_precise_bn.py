@@ -71,8 +71,12 @@ def test_maps_of_one_pixel(num_images: int, tiny_spec: NetworkSpec, images_NCHW:
 def test_the_model_is_restored(num_images: int, tiny_model: ResNet, images_NCHW: Tensor) -> None:
     """Also after an error; without a batch nothing changes."""
     before, momentum = state(tiny_model), tiny_model.stem.norm.momentum
+    tiny_model.train().stages.eval()
     with contextlib.suppress(RuntimeError), remeasured(tiny_model, batches(images_NCHW[:num_images])):
         assert same(before, state(tiny_model)) == (num_images == 0)
+        assert not any(module.training for module in tiny_model.modules())
         raise RuntimeError
     assert same(before, state(tiny_model))
     assert tiny_model.stem.norm.momentum == momentum
+    assert tiny_model.stem.norm.training
+    assert not tiny_model.stages.training

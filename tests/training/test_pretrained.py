@@ -66,13 +66,19 @@ def test_body_and_shared_classes_are_the_models(
 
 
 def test_while_frozen_only_the_head_changes(make_trainer: Callable[..., Trainer], trained: Path) -> None:
-    """Neither gradient, weight decay, Lookahead nor batch norm moves the body, with a validation in between."""
+    """Neither gradient, weight decay, Lookahead nor batch norm moves the body, with a validation in between.
+
+    Nor does a callback that sets training mode.
+    """
     trainer = make_trainer(freeze_epochs=1)
     source = load_model(trained)[0].state_dict()
     head = trainer.model.head.weight.clone()
     for _ in range(trainer.steps.per_epoch):
         trainer.train_step()
         class_probabilities(trainer.model, trainer.loader.images_NCHW, CPU)
+        assert trainer.model.training
+        assert not trainer.model.stages.training
+        trainer.model.train()
     assert equal(body(trainer.model.state_dict()), body(source))
     assert not torch.equal(trainer.model.head.weight, head)
     assert not any("stages" in name or "stem" in name for name in trainer.optimizer.tensors() if "momentum" in name)

@@ -19,7 +19,7 @@ from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import checkpoint, run
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result, train
-from pocket_resnet.training.run_folder import RunFolder, marks
+from pocket_resnet.training.run_folder import RunFolder, kept_steps
 from pocket_resnet.training.saved_run import command, read_run
 from pocket_resnet.training.trainer import Trainer
 
@@ -65,7 +65,7 @@ def test_the_first_checkpoint_after_a_share_is_kept(train_tiny: Callable[..., Re
     ("share", "num_steps", "step"), [(0.07, 100, 7), (1 / 3, 3, 1), (0.5, 5, 3), (1.0, 7, 7), (0.001, 7, 1)]
 )
 def test_steps_of_shares(share: float, num_steps: int, step: int, make_recipe: Callable[..., Recipe]) -> None:
-    assert marks(make_recipe(checkpoint={"keep_at": (share,)}), num_steps) == (step,)
+    assert kept_steps(make_recipe(checkpoint={"keep_at": (share,)}), num_steps) == (step,)
 
 
 def test_init_from_with_the_same_recipe_equals_resuming(train_tiny: Callable[..., Result], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from children import free_port
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.training import torchrun
-from pocket_resnet.training.torchrun import ADDRESS, NUMBERS, WAIT_VARIABLE, Launch, LaunchError, launch, meet
+from pocket_resnet.training.torchrun import ADDRESS, NUMBERS, WAIT_VARIABLE, Launch, LaunchError, connect_store, launch
 
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
 ONE = WHOLE | {"RANK": "0", "WORLD_SIZE": "1"}
@@ -107,7 +107,7 @@ def test_missing_processes_are_named_until_the_deadline(
     with pytest.raises(
         EnvironmentFault, match=rf"^{missing} of 3 did not connect to 127\.0\.0\.1:{port} within 0\.2 s"
     ):
-        meet(Launch(rank, 3, rank, "127.0.0.1", port, wait_s=0.2))
+        connect_store(Launch(rank, 3, rank, "127.0.0.1", port, wait_s=0.2))
     assert capsys.readouterr().err == f"rank {rank} of 3 waits at 127.0.0.1:{port} for {missing}, 0.2 s at most\n"
 
 
@@ -115,7 +115,7 @@ def test_processes_meet_in_any_order(port: int, capsys: pytest.CaptureFixture[st
     stores: dict[int, Any] = {}
 
     def come(rank: int) -> None:
-        stores[rank] = meet(Launch(rank, 3, rank, "127.0.0.1", port, wait_s=60))
+        stores[rank] = connect_store(Launch(rank, 3, rank, "127.0.0.1", port, wait_s=60))
 
     threads = [threading.Thread(target=functools.partial(come, rank)) for rank in (2, 0, 1)]
     for thread in threads:
@@ -133,4 +133,4 @@ def test_port_in_use(port: int) -> None:
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(EnvironmentFault, match=rf"no torchrun store at 127\.0\.0\.1:{port}: .*EADDRINUSE"):
-            meet(Launch(0, 2, 0, "127.0.0.1", port, wait_s=1))
+            connect_store(Launch(0, 2, 0, "127.0.0.1", port, wait_s=1))

@@ -278,7 +278,7 @@ def test_the_first_trial_is_what_the_dial_chooses(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_one_line(command: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pocket_resnet.tuning.settings.find_spec", lambda name: None if name == "optuna" else object())
+    monkeypatch.setattr("pocket_resnet.extras.find_spec", lambda name: None if name == "optuna" else object())
     code, out, err = run(*command())
     assert (code, out) == (5, "")
     assert err == "pocket-resnet: search needs optuna, which is not installed\n  pip install 'pocket-resnet[search]'\n"

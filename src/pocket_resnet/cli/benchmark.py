@@ -9,8 +9,8 @@ import tyro
 from rich.progress import Progress
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.flags import Json, OutFile, flag, several
-from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.command_output import CommandOutput
+from pocket_resnet.cli.flags import Json, OutFile, flag, one_or_more
 from pocket_resnet.io.progress import Bar
 
 
@@ -29,7 +29,9 @@ class Benchmark:
     models: tyro.conf.Positional[
         Annotated[
             tuple[Path, ...],
-            several("Model directories, runs, names of released models, or .onnx files that `export` wrote.", "MODEL"),
+            one_or_more(
+                "Model directories, runs, names of released models, or .onnx files that `export` wrote.", "MODEL"
+            ),
         ]
     ]
     threads: Annotated[tuple[int, ...], flag("Numbers of threads (default: 1 and all cores).", "N ...")] = ()
@@ -44,7 +46,7 @@ class Benchmark:
         from pocket_resnet.plots import accuracy_latency
         from pocket_resnet.plots.style import png
 
-        output = JsonOutput(self.json, self.out)
+        output = CommandOutput(self.json, self.out)
         measured = benchmark(self.models, threads=self.threads, rounds=self.rounds, track=_tracked)
         if self.plot is not None:
             write_through(self.plot, png(accuracy_latency(measured.points())))

@@ -11,9 +11,9 @@ import tyro
 
 from pocket_resnet.cli import console
 from pocket_resnet.cli.benchmark import Benchmark
+from pocket_resnet.cli.command_output import CommandOutput
 from pocket_resnet.cli.export import Export
-from pocket_resnet.cli.flags import Csv, CsvOutFile, DataDir, Device, Json, Model, OutFile, Views, flag, several
-from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.flags import Csv, CsvOutFile, DataDir, Device, Json, Model, OutFile, Views, flag, one_or_more
 from pocket_resnet.cli.predict import Predict
 from pocket_resnet.cli.push import Push
 from pocket_resnet.cli.search import Search
@@ -54,9 +54,9 @@ class Evaluate:
 
     def execute(self) -> None:
         from pocket_resnet.inference.evaluate import evaluate_model
-        from pocket_resnet.inference.evaluation import Outcome
+        from pocket_resnet.inference.evaluation import ImageOutcome
 
-        output = JsonOutput(self.json, self.out, csv=self.csv)
+        output = CommandOutput(self.json, self.out, csv=self.csv)
         evaluation = evaluate_model(
             self.model,
             data=self.data,
@@ -69,7 +69,7 @@ class Evaluate:
         output.write(
             evaluation.to_json,
             lambda: console.print_evaluation(evaluation),
-            lambda: [Outcome._fields, *evaluation.outcomes()],
+            lambda: [ImageOutcome._fields, *evaluation.outcomes()],
         )
         if evaluation.caveat and output.on_stdout:
             print_line(evaluation.caveat)
@@ -85,7 +85,7 @@ class Report:
     runs: tyro.conf.Positional[
         Annotated[
             tuple[Path, ...],
-            several(
+            one_or_more(
                 "Folders of finished runs, or of one search. The first run is the baseline of the comparison.", "RUN"
             ),
         ]
@@ -108,7 +108,7 @@ class Report:
     def execute(self) -> None:
         from pocket_resnet.reporting.report import PLOTS_NAME, write_report
 
-        output = JsonOutput(self.json, None)
+        output = CommandOutput(self.json, None)
         page = write_report(self.runs, self.out, self.data_dir, self.data, self.device)
         output.write(
             lambda: {"page": str(page), "plots": str(page.parent / PLOTS_NAME)},
@@ -138,7 +138,7 @@ class Summary:
     def execute(self) -> None:
         from pocket_resnet.recipe.summary import find_spec, summarise
 
-        output = JsonOutput(self.json, self.out)
+        output = CommandOutput(self.json, self.out)
         spec = find_spec(self.network)
         output.write(lambda: summarise(spec), lambda: console.print_summary(self.network, spec))
 
@@ -164,7 +164,7 @@ class Design:
     def execute(self) -> None:
         from pocket_resnet.recipe.summary import design_json, find_design
 
-        output = JsonOutput(self.json, self.out)
+        output = CommandOutput(self.json, self.out)
         given = {"budget": self.budget, "max_macs": self.max_macs, "max_bytes": self.max_bytes}
         limits = {key: text for key, text in given.items() if text is not None}
         design = find_design(limits, self.epochs, self.num_classes)
@@ -192,7 +192,7 @@ class Data:
         from pocket_resnet.data.datasets import open_source
         from pocket_resnet.data.source import describe
 
-        output = JsonOutput(self.json, self.out)
+        output = CommandOutput(self.json, self.out)
         source = open_source(self.name, data_dir=self.data_dir)
         verified = source.verify() if self.verify else None
         description = describe(source, verified)

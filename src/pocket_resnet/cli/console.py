@@ -126,14 +126,11 @@ def print_next_steps(model: str, report: Path | None) -> None:
 
 def print_search_front(record: "SearchRecord", recipes: Sequence[Path]) -> None:
     """Print one row per trial of the front, with the file of its recipe."""
-    table = _table("recipe", "accuracy", _TRADES[record.trade or ""], "parameters")
+    table = _table("recipe", "accuracy", record.trade_unit or "", "parameters")
     for trial, path in zip(map(record.trial, record.front), recipes, strict=True):
         cells = f"{trial.rungs[-1].accuracy:.2%}", trial.trade_text, f"{trial.cost.num_params:,}"
         table.add_row(str(path), *cells)
     _print(table)
-
-
-_TRADES = {"latency": "milliseconds", "macs": "multiply-adds", "bytes": "bytes", "params": "parameters"}
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

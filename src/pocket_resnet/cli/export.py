@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pocket_resnet.cli.command_output import CommandOutput
 from pocket_resnet.cli.flags import DataDir, Json, Model, flag
-from pocket_resnet.cli.json_output import JsonOutput
 
 if TYPE_CHECKING:
     from pocket_resnet.exporting.exporter import Exported
@@ -63,7 +63,7 @@ class Export:
     def execute(self) -> None:
         from pocket_resnet.exporting.export import export
 
-        output = JsonOutput(self.json, None)
+        output = CommandOutput(self.json, None)
         exported = export(
             self.model,
             self.format,

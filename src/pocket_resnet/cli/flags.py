@@ -22,7 +22,7 @@ def flag(text: str, metavar: str | None = None, *, prefix: bool = False) -> Any:
     return tyro.conf.arg(help=text, metavar=metavar, prefix_name=prefix, help_behavior_hint=hint)
 
 
-def several(text: str, metavar: str) -> Any:
+def one_or_more(text: str, metavar: str) -> Any:
     """Like `flag`, for an argument of one or more values."""
     return tyro.conf.arg(help=text, metavar=f"{metavar} ...", help_behavior_hint="(one or more)")
 

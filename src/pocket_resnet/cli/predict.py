@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from pocket_resnet.cli import console
-from pocket_resnet.cli.flags import Csv, CsvOutFile, Device, Json, Model, Views, several
-from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.command_output import CommandOutput
+from pocket_resnet.cli.flags import Csv, CsvOutFile, Device, Json, Model, Views, one_or_more
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.io.progress import Bar
 
@@ -30,7 +30,7 @@ class Predict:
 
     model: Model
     images: tyro.conf.Positional[
-        Annotated[tuple[str, ...], several("Image files, folders, patterns, or - for one image's bytes.", "IMAGE")]
+        Annotated[tuple[str, ...], one_or_more("Image files, folders, patterns, or - for one image's bytes.", "IMAGE")]
     ]
     top: int = DEFAULT_TOP
     """Number of classes to list for each image, at most all of the model's."""
@@ -43,7 +43,7 @@ class Predict:
     def execute(self) -> None:
         from pocket_resnet.inference.predict import predict_files
 
-        output = JsonOutput(self.json, self.out, csv=self.csv)
+        output = CommandOutput(self.json, self.out, csv=self.csv)
         with Bar("images") as bar:
             rows, bad = predict_files(self.model, self.images, self.top, self.views, self.device, bar.update)
         if rows and (num_classes := len(rows[0].prediction.top)) < self.top != DEFAULT_TOP:

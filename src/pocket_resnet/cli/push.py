@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from pocket_resnet.cli.command_output import CommandOutput
 from pocket_resnet.cli.flags import Json, Model, OutFile, flag
-from pocket_resnet.cli.json_output import JsonOutput
 
 if TYPE_CHECKING:
     from pocket_resnet.hub import Pushed
@@ -33,7 +33,7 @@ class Push:
     def execute(self) -> None:
         from pocket_resnet.hub import push
 
-        output = JsonOutput(self.json, self.out)
+        output = CommandOutput(self.json, self.out)
         pushed = push(self.model, self.repository, private=self.private, dry_run=self.dry_run)
         output.write(lambda: asdict(pushed), lambda: _print(pushed))
 

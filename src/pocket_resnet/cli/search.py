@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.command_output import CommandOutput
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
-from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.model.counts import operations
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override
@@ -71,12 +71,13 @@ class Search:
     debug: ClassVar[bool] = False
 
     def execute(self) -> None:
-        from pocket_resnet.tuning.settings import Request, require_optuna
+        from pocket_resnet.extras import require_extra
 
-        require_optuna()
+        require_extra("search")
         from pocket_resnet.tuning.search import search
+        from pocket_resnet.tuning.settings import Request
 
-        output = JsonOutput(self.json, self.out)
+        output = CommandOutput(self.json, self.out)
         request = Request(
             recipe=self.recipe if self.data is None else override(self.recipe, {"data.name": self.data}),
             num_trials=self.trials,

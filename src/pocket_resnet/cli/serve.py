@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from pocket_resnet.cli.flags import Model, flag
+from pocket_resnet.cli.flags import Device, Model, flag
 
 
 @dataclass
@@ -29,13 +29,21 @@ class Serve:
             help_behavior_hint="(default: localhost)",
         ),
     ] = ()
+    device: Device = "auto"
 
     def execute(self) -> None:
-        from pocket_resnet.exporting.requirements import require_extra
+        from pocket_resnet.extras import require_extra
 
         require_extra("serve")
         from pocket_resnet.cli.console import log_requests_to_terminal
         from pocket_resnet.serving.server import serve
 
         with log_requests_to_terminal():
-            serve(self.model, self.host, self.port, public=self.public, hostnames=self.hostname)
+            serve(
+                self.model,
+                self.host,
+                self.port,
+                public=self.public,
+                hostnames=self.hostname,
+                device=self.device,
+            )

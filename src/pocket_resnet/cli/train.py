@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 import tyro
 
 from pocket_resnet.cli import console
+from pocket_resnet.cli.command_output import CommandOutput
 from pocket_resnet.cli.export import print_exported
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
-from pocket_resnet.cli.json_output import JsonOutput
 from pocket_resnet.errors import PocketError
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import override, with_new_models
@@ -18,7 +18,7 @@ from pocket_resnet.recipe.toml import override, with_new_models
 if TYPE_CHECKING:
     from pocket_resnet.exporting.export import Format
     from pocket_resnet.exporting.exporter import Exported
-    from pocket_resnet.exporting.parity import Precision
+    from pocket_resnet.exporting.parity import ExportPrecision
     from pocket_resnet.inference.evaluation import Evaluation
     from pocket_resnet.training.result import Result
 
@@ -86,7 +86,7 @@ class Train:
             from pocket_resnet.exporting.export import require_packages
 
             require_packages(_parts(self.export)[0])
-        output = JsonOutput(self.json, self.out)
+        output = CommandOutput(self.json, self.out)
         keep_freed_memory()
         short = {
             "data.name": self.data,
@@ -110,7 +110,7 @@ class Train:
                 console.print_result(result)
             self._finish(result, last.evaluation, output)
 
-    def _finish(self, result: "Result", evaluation: "Evaluation | None", output: JsonOutput) -> None:
+    def _finish(self, result: "Result", evaluation: "Evaluation | None", output: CommandOutput) -> None:
         """Write the report, the exported file and the JSON; the last even if one of the others fails."""
         folder, report, exported = Path(result.model).parent, None, None
         try:
@@ -145,9 +145,9 @@ class Train:
             raise
 
 
-def _parts(choice: str) -> "tuple[Format, Precision]":
+def _parts(choice: str) -> "tuple[Format, ExportPrecision]":
     """The format and the precision of a choice of `--export`."""
-    return cast("tuple[Format, Precision]", tuple(choice.split("-")))
+    return cast("tuple[Format, ExportPrecision]", tuple(choice.split("-")))
 
 
 def _print_extras(result: "Result", report: Path | None, exported: "Exported | None") -> None:

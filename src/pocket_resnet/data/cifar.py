@@ -36,7 +36,7 @@ def urls(layout: CifarLayout) -> list[str]:
     return [f"{mirror.rstrip('/')}/{layout.archive}" for mirror in mirrors]
 
 
-def is_here(family: Family, data_dir: Path) -> bool:
+def is_downloaded(family: Family, data_dir: Path) -> bool:
     """Whether the data set or its archive is in this folder. Raises DataError if it is incomplete."""
     return bool(_find_archive(family, data_dir) or _find_folder(family, data_dir))
 

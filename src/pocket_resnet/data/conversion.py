@@ -25,7 +25,7 @@ ACCEPTED = (
 _NUM_CHANNELS = (1, 3, 4)
 
 
-def several(images: Any) -> Iterator[Any]:
+def each_image(images: Any) -> Iterator[Any]:
     """The images of a list, generator, pandas column or batch of arrays, or the only image."""
     if isinstance(images, np.ndarray | Tensor):
         is_batch = images.ndim == 4 or (

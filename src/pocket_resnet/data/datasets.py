@@ -64,7 +64,7 @@ def data_name(data: str | os.PathLike[str]) -> str:
     return f"./{name}" if not isinstance(data, str) and "/" not in name else name
 
 
-def is_there(name: str) -> bool:
+def data_exists(name: str) -> bool:
     """Whether this is a built-in data set's name, or the path of a folder."""
     return name in NAMES or Path(name).is_dir()
 
@@ -76,7 +76,7 @@ def _choose(data_dir: Path | None, allow_download: bool) -> str:
     except EnvironmentFault as fault:
         _log.warning("%s: using digits instead of CIFAR-10", fault.what)
         return "digits"
-    if cifar.is_here(CIFAR10, data_dir):
+    if cifar.is_downloaded(CIFAR10, data_dir):
         return "cifar10"
     urls = cifar.urls(CIFAR10.layouts[0])
     if allow_download and any(is_reachable(url) for url in urls):

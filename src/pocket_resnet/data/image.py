@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pocket_resnet.data import foreign, jpeg, pillow_warnings, png
+from pocket_resnet.data import jpeg, pillow_warnings, png, unsupported_formats
 from pocket_resnet.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
@@ -95,7 +95,7 @@ def is_image(path: Path) -> bool:
             return True
     except UnidentifiedImageError:
         with path.open("rb") as file:
-            return foreign.name_of(file.read(foreign.NUM_BYTES)) not in (None, "PDF")
+            return unsupported_formats.name_of(file.read(unsupported_formats.NUM_BYTES)) not in (None, "PDF")
     except Exception:  # a damaged header, or a file that cannot be read
         return True
 
@@ -142,8 +142,8 @@ def _decode_salvaged(content: bytes, size: int | None) -> NDArray[np.uint8]:
 
 
 def _decode_content(content: bytes, size: int | None) -> NDArray[np.uint8]:
-    if name := foreign.name_of(content):
-        raise ImageError(foreign.refusal(name))
+    if name := unsupported_formats.name_of(content):
+        raise ImageError(unsupported_formats.refusal(name))
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if image.format in jpeg.FORMATS:
             loaded = _load_jpeg(image, content, size)
@@ -204,8 +204,8 @@ def _resized(picture: Image.Image, size: int) -> NDArray[np.uint8]:
 
 def _check_header(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if image.format == "TIFF" and foreign.is_raw_tiff(dict(image.tag_v2)):  # type: ignore[attr-defined]
-        raise ImageError(foreign.refusal("RAW"))
+    if image.format == "TIFF" and unsupported_formats.is_raw_tiff(dict(image.tag_v2)):  # type: ignore[attr-defined]
+        raise ImageError(unsupported_formats.refusal("RAW"))
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} is over the limit of {max_pixels:,} pixels")
     if max(width, height) > MAX_SIDE_PX:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LEFT_BEHIND = frozenset(
+IGNORED_NAMES = frozenset(
     {
         "thumbs.db",  # Windows
         "ehthumbs.db",
@@ -140,7 +140,7 @@ class Listing:
     def _scan(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(folder) as entries:
-                visible = [entry for entry in entries if not _is_left_behind(entry.name)]
+                visible = [entry for entry in entries if not _is_ignored(entry.name)]
         except OSError as error:
             self._skip(folder, error.strerror or "cannot be read")
             return []
@@ -187,15 +187,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _is_left_behind(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in LEFT_BEHIND
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in IGNORED_NAMES
 
 
 def _is_ours(folder: str) -> bool:
     """Whether this package wrote the folder, or it contains only such folders."""
     try:
         entries = _entries(folder)
-        rest = [entry for entry in entries if not (_is_left_behind(entry.name) or entry.is_symlink())]
+        rest = [entry for entry in entries if not (_is_ignored(entry.name) or entry.is_symlink())]
         is_around = all(entry.is_dir() and _is_marked(entry.path, _entries(entry.path)) for entry in rest)
         return _is_marked(folder, entries) or (is_around and bool(rest))
     except OSError:

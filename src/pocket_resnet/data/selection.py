@@ -35,7 +35,7 @@ class Selection:
         chosen_B = loss_C.argsort(descending=True, stable=True)[:count]
         return candidates_C[chosen_B.sort().values]
 
-    def note(self, chosen_B: Tensor, loss_B: Tensor) -> None:
+    def record_losses(self, chosen_B: Tensor, loss_B: Tensor) -> None:
         """Record the losses of the images that were just trained."""
         self.loss_N[sent(chosen_B, self.loss_N.device)] = loss_B
         self.visits_N[chosen_B] += 1

@@ -21,7 +21,7 @@ MIN_STD = 1 / 255  # avoids amplifying a channel without contrast
 _CHUNK_VALUES = 2**22  # processed at once when computing statistics
 _NUM_LEVELS = 256  # of uint8
 
-Which = Literal["train", "val", "trainval", "test", "all"]
+SplitName = Literal["train", "val", "trainval", "test", "all"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,14 +110,14 @@ class Source(ABC):
         """The files that differ between the training images and those of that fingerprint; empty if it is not known."""
         return []
 
-    def split(self, which: Which) -> Split:
+    def split(self, which: SplitName) -> Split:
         """One split; `trainval` is all training images; `all` is every image of a folder without splits.
 
         train, val and trainval share memory, so do not write into them. Raises DataError if the split is
         missing or damaged.
         """
-        if which not in get_args(Which):
-            raise UsageError(f"no split {which!r}", hint=f"choose one of {', '.join(get_args(Which))}")
+        if which not in get_args(SplitName):
+            raise UsageError(f"no split {which!r}", hint=f"choose one of {', '.join(get_args(SplitName))}")
         if which == "test":
             return self.test()
         if which == "all" and not self.is_plain:

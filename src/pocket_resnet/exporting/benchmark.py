@@ -18,8 +18,9 @@ from torch import Tensor
 from pocket_resnet.data.augment import to_float
 from pocket_resnet.device import choose, instructions, machine, num_cores
 from pocket_resnet.errors import UsageError
+from pocket_resnet.exporting.export import is_exported
 from pocket_resnet.exporting.memory import classify_with_onnxruntime, classify_with_torch, peak_bytes
-from pocket_resnet.exporting.requirements import is_exported, missing_packages, require_extra
+from pocket_resnet.extras import missing_packages, require_extra
 from pocket_resnet.inference.latency import NUM_WARM_UPS, Latency, latencies
 from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name
@@ -28,7 +29,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
 
 Runtime = Literal["torch fp32", "onnxruntime fp32", "onnxruntime fp16", "onnxruntime int8", "onnxruntime"]
-Classify = Callable[[int], object]  # classifies that many images
+TimedCall = Callable[[int], object]  # classifies that many images
 
 BATCH_SIZE = 64  # for throughput
 NUM_RANDOM_IMAGES = 50
@@ -115,7 +116,7 @@ class _Program:
     runtime: Runtime
     num_bytes: int
     peak_bytes: int | None
-    classify: dict[int, Classify]
+    classify: dict[int, TimedCall]
 
 
 @own_settings()
@@ -189,7 +190,7 @@ def _open_model(path: Path, threads: Sequence[int], folder: Path) -> tuple[Facts
     name, (model, card) = model_name(path), load_model(path)
     model = choose("cpu", "fp32").place(model)  # filters are channels last, as where the package predicts
     images_NCSS = _random_images(card.spec.image_size)
-    in_torch: dict[int, Classify] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
+    in_torch: dict[int, TimedCall] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
     peak = peak_bytes(classify_with_torch, find_model(path))
     programs = [_Program(name, "torch fp32", 4 * card.num_params, peak, in_torch)]
     facts = Facts(card.num_params, card.num_macs, card.accuracy, card.split, card.num_images)
@@ -246,7 +247,7 @@ def _in_onnxruntime(
     def classify(session: Session, count: int) -> object:
         return session.probabilities(images_NSSC[:count], count)
 
-    calls: dict[int, Classify] = {number: partial(classify, session) for number, session in sessions.items()}
+    calls: dict[int, TimedCall] = {number: partial(classify, session) for number, session in sessions.items()}
     return _Program(name, runtime, len(content), peak, calls)
 
 

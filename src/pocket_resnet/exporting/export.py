@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from pocket_resnet.errors import UsageError
 from pocket_resnet.exporting.exporter import Exported, Exporter, ExportOptions, Target
-from pocket_resnet.exporting.parity import Precision
-from pocket_resnet.exporting.requirements import require_extra
+from pocket_resnet.exporting.parity import ExportPrecision
+from pocket_resnet.extras import require_extra
 from pocket_resnet.torch_settings import own_settings
 
 Format = Literal["onnx", "pte", "web"]
@@ -17,7 +17,7 @@ def export(
     model: str | Path,
     format: Format = "onnx",
     *,
-    precision: Precision | None = None,
+    precision: ExportPrecision | None = None,
     target: Target = "any",
     max_bytes: str | int | None = None,
     out: str | Path = "exports",
@@ -32,8 +32,10 @@ def export(
     page int8, or fp16 if int8 differs too much; with `max_bytes` (a number, or text such as "1MB") it is the most exact
     one that fits. `target` is the processor for int8 in ONNX; sums in a "vnni" file may saturate on other processors.
     `samples` is the number of validation images that a page shows as samples.
-    Needs the extra `export`, for "pte" the extra `executorch`. Raises UsageError for options that the format lacks or
-    if no precision fits, and ParityError if file and model differ too much. Nothing is written then.
+    Needs the extra `export`, for "pte" the extra `executorch`. Raises UsageError for a missing model, options that the
+    format lacks, or if no precision fits; DataError if the data are missing or have changed since the training;
+    ArtifactError if the model is damaged, and its subclass ParityError if file and model differ too much;
+    EnvironmentFault if a package of the extra is missing or the file cannot be written. Nothing is written then.
 
     Example:
 
@@ -53,6 +55,11 @@ def require_packages(format: Format) -> None:
         require_extra("executorch", "the format pte")
     else:
         require_extra("export")
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the path is that of an ONNX file, not of a model directory or run."""
+    return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
 def _exporter(format: Format) -> type[Exporter]:

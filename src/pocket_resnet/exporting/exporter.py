@@ -20,7 +20,7 @@ from torch import Tensor
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exporting.parity import Comparison, Precision, Runnable, check, compare, model_logits
+from pocket_resnet.exporting.parity import Comparison, ExportPrecision, Runnable, check, compare, model_logits
 from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, open_data_of
 from pocket_resnet.io.files import expanded, write_bytes
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 class ExportOptions:
     """The options of an export; not every format has all of them."""
 
-    precision: Precision | None = None
+    precision: ExportPrecision | None = None
     target: Target = "any"
     max_bytes: str | int | None = None
     samples: int = 0
@@ -56,7 +56,7 @@ class Exported:
     """The file that was written, and its comparison with the model on validation images."""
 
     file: Path
-    precision: Precision
+    precision: ExportPrecision
     target: Target
     num_bytes: int
     num_params: int
@@ -74,7 +74,7 @@ class Exported:
 class _Built(NamedTuple):
     """The file in one precision, in memory."""
 
-    precision: Precision
+    precision: ExportPrecision
     network: bytes
     """The content that is compared with the model."""
     content: bytes
@@ -90,9 +90,9 @@ class Exporter(ABC):
     file_kind: ClassVar[str]
     """The kind of file, for error messages."""
     extension: ClassVar[str]
-    precisions: ClassVar[tuple[Precision, ...]]
+    precisions: ClassVar[tuple[ExportPrecision, ...]]
     """The format's precisions, most exact first."""
-    default_precision: ClassVar[Precision] = "fp32"
+    default_precision: ClassVar[ExportPrecision] = "fp32"
     targets: ClassVar[tuple[Target, ...]] = ("any",)
     has_samples: ClassVar[bool] = False
     batch_sizes: ClassVar[tuple[int, ...]]
@@ -127,14 +127,14 @@ class Exporter(ABC):
             raise UsageError(f"{options.samples} samples are not possible", hint="give 0 or more")
 
     @abstractmethod
-    def build(self, precision: Precision) -> bytes:
+    def build(self, precision: ExportPrecision) -> bytes:
         """The content of the file."""
 
     @abstractmethod
     def runnable(self, content: bytes) -> Runnable:
         """The file, ready to run."""
 
-    def wrap(self, network: bytes, precision: Precision) -> bytes:  # noqa: ARG002
+    def wrap(self, network: bytes, precision: ExportPrecision) -> bytes:  # noqa: ARG002
         """The content to write, made from the file that is compared with the model: the same unless overridden."""
         return network
 
@@ -149,7 +149,7 @@ class Exporter(ABC):
             return self._write_first_that_fits(self.options.precision)
         return self._write_first_that_fits(*(self.precisions if self.limit else (self.default_precision,)))
 
-    def _write_first_that_fits(self, *precisions: Precision) -> Exported:
+    def _write_first_that_fits(self, *precisions: ExportPrecision) -> Exported:
         """Write NAME-PRECISION.EXTENSION in the first precision whose file fits in the limit. Raises UsageError."""
         too_large: list[_Built] = []
         for precision in precisions:
@@ -189,7 +189,7 @@ class Exporter(ABC):
             hint += f", or train a network of about {num_params:,} parameters"
         return UsageError(f"no file fits in {self.limit:,} bytes: {sizes}", where=self.path, hint=hint)
 
-    def _compare(self, network: bytes, precision: Precision) -> Comparison:
+    def _compare(self, network: bytes, precision: ExportPrecision) -> Comparison:
         """The file and the model on all validation images. Raises ParityError if they differ too much."""
         _log.info("comparing the file with the model on %s validation images", f"{len(self.val):,}")
         logits_NK = model_logits(self.model, self.val.images_NCHW)
@@ -197,7 +197,7 @@ class Exporter(ABC):
         check(comparison, precision)
         return comparison
 
-    def _target_of(self, precision: Precision) -> Target:
+    def _target_of(self, precision: ExportPrecision) -> Target:
         """The processors for a file of this precision; only int8 depends on them."""
         return self.options.target if precision == "int8" else "any"
 
@@ -214,7 +214,7 @@ class Exporter(ABC):
         )
         return calibration_NCSS, choice_NCSS
 
-    def metadata(self, precision: Precision) -> dict[str, str]:
+    def metadata(self, precision: ExportPrecision) -> dict[str, str]:
         """The description of the model in a file; each format adds class names, input and outputs."""
         return {"precision": precision, "license": licence(self.path), **facts(self.card)}
 

@@ -46,7 +46,10 @@ def classify_with_torch(path: Path) -> None:
 
 
 def classify_with_onnxruntime(path: Path) -> None:
-    """Load the exported file and classify one random image, as a program without this package does."""
+    """Load the exported file and classify one image, as a program without this package does.
+
+    The image is black, 32 x 32 pixels; the file resizes it to the network's size.
+    """
     import numpy as np
     import onnxruntime
 

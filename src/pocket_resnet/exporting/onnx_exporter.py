@@ -13,7 +13,7 @@ import torch
 
 from pocket_resnet.exporting.exporter import Exporter, Target
 from pocket_resnet.exporting.graph import network_graph, with_half_weights, with_preprocessing
-from pocket_resnet.exporting.parity import BATCH_SIZES, Precision, check_preprocessing
+from pocket_resnet.exporting.parity import BATCH_SIZES, ExportPrecision, check_preprocessing
 from pocket_resnet.exporting.quantization import quantized
 from pocket_resnet.exporting.session import Session
 
@@ -25,7 +25,7 @@ class OnnxExporter(Exporter):
 
     file_kind = "an ONNX file"
     extension = "onnx"
-    precisions = get_args(Precision)
+    precisions = get_args(ExportPrecision)
     targets = get_args(Target)
     batch_sizes = BATCH_SIZES
 
@@ -38,7 +38,7 @@ class OnnxExporter(Exporter):
         check_preprocessing(session, self.model, self.val.images_NCHW)
         return network
 
-    def build(self, precision: Precision) -> bytes:
+    def build(self, precision: ExportPrecision) -> bytes:
         """The content of the file."""
         network = self.network
         if precision == "fp16":
@@ -59,7 +59,7 @@ class OnnxExporter(Exporter):
         """The file in onnxruntime."""
         return Session(content, torch.get_num_threads(), exact_int8=self.options.target == "vnni")
 
-    def _complete(self, network: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
+    def _complete(self, network: onnx.ModelProto, precision: ExportPrecision) -> onnx.ModelProto:
         metadata = self.metadata(precision) | {
             "class_names": json.dumps(self.card.class_names, ensure_ascii=False),
             "input": "images: uint8 [batch, height, width, 3], RGB, upright, any size; the centre square is resized",

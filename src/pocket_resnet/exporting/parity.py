@@ -18,7 +18,7 @@ from pocket_resnet.data.source import Split
 from pocket_resnet.errors import ArtifactError
 from pocket_resnet.model.resnet import ResNet
 
-Precision = Literal["fp32", "fp16", "int8"]
+ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 BATCH_SIZES = (1, 7, 64)
 NUM_SMALL_BATCH_IMAGES = 500  # images to compare at every batch size but the largest
@@ -53,7 +53,7 @@ class Limit:
     """Maximum loss of accuracy, as a share of images."""
 
 
-LIMITS: dict[Precision, Limit] = {
+LIMITS: dict[ExportPrecision, Limit] = {
     "fp32": Limit(largest_difference=1e-4, agreement=0.9995, loss=0.0),
     "fp16": Limit(largest_difference=np.inf, agreement=0.998, loss=0.001),
     "int8": Limit(largest_difference=np.inf, agreement=0.993, loss=0.002),
@@ -116,7 +116,7 @@ def compare(
     )
 
 
-def check(comparison: Comparison, precision: Precision) -> None:
+def check(comparison: Comparison, precision: ExportPrecision) -> None:
     """Raise ParityError with the figures if they are beyond the precision's limits."""
     limit, num_images = LIMITS[precision], comparison.num_images
     num_differing = round((1 - comparison.agreement) * num_images)

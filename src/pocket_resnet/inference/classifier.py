@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pocket_resnet.data.conversion import pixels, several
+from pocket_resnet.data.conversion import each_image, pixels
 from pocket_resnet.device import Hardware, choose
 from pocket_resnet.errors import UsageError
 from pocket_resnet.inference.evaluate import EVALUATION_BATCH, check_options, class_probabilities
@@ -55,7 +55,7 @@ class Classifier:
             raise UsageError(f"top {top} is out of range", hint=f"use 1 to {num_classes} (all classes of the model)")
         check_options(self.card, views)
         predictions: list[Prediction] = []
-        remaining = several(images)  # a generator is the caller's code: it runs with the caller's settings
+        remaining = each_image(images)  # a generator is the caller's code: it runs with the caller's settings
         while batch := list(islice(remaining, EVALUATION_BATCH)):
             predictions += self._predict_batch(batch, top, views)
         return predictions

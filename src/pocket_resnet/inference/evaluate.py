@@ -16,7 +16,7 @@ from torch import Tensor
 from pocket_resnet.data.augment import resize, to_float
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.layout import unicode_form
-from pocket_resnet.data.source import Split, Which
+from pocket_resnet.data.source import Split, SplitName
 from pocket_resnet.device import Hardware, Precision, choose
 from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.inference.evaluation import Evaluation
@@ -24,6 +24,7 @@ from pocket_resnet.inference.training_data import caveat, open_data_of
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import fetched, load_model
 from pocket_resnet.model.card import Card
+from pocket_resnet.model.evaluation_mode import evaluation_mode
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
 
@@ -37,7 +38,7 @@ def evaluate_model(
     path: str | Path,
     *,
     data: str | Path | None = None,
-    split: Which | None = None,
+    split: SplitName | None = None,
     views: int = 1,
     precision: Precision = "fp32",
     device: str = "auto",
@@ -124,18 +125,15 @@ def class_probabilities(
     """Probabilities float32 [N, K] on the CPU for uint8 images, averaged over 1, 2 or 6 views.
 
     `image_size` is in pixels, by default the network's own. The default precision is fp32, not the hardware's, so
-    the same weights give the same figures on machines with and without bf16. The softmax is always in fp32. The model's
-    mode is restored.
+    the same weights give the same figures on machines with and without bf16. The softmax is always in fp32. The
+    modes of the model's modules are restored.
     """
-    was_training, hardware = model.training, replace(hardware, precision=precision)
-    model.eval()
-    try:
+    hardware, image_size = replace(hardware, precision=precision), image_size or model.spec.image_size
+    with evaluation_mode(model):
         parts = [
-            _batch_probabilities(model, batch_BCHW, hardware, views, image_size or model.spec.image_size)
+            _batch_probabilities(model, batch_BCHW, hardware, views, image_size)
             for batch_BCHW in torch.split(images_NCHW, EVALUATION_BATCH)
         ]
-    finally:
-        model.train(was_training)
     return torch.cat(parts)
 
 

@@ -35,7 +35,7 @@ class Confusion(NamedTuple):
     share: float
 
 
-class Outcome(NamedTuple):
+class ImageOutcome(NamedTuple):
     """One image's true class, its predicted class, and the probabilities of both."""
 
     image: str
@@ -146,14 +146,14 @@ class Evaluation:
         """The indices of correctly classified images, least confident first."""
         return self._by_confidence(self.hit_N, descending=False)[:count]
 
-    def outcomes(self, chosen_M: Tensor | None = None) -> list[Outcome]:
+    def outcomes(self, chosen_M: Tensor | None = None) -> list[ImageOutcome]:
         """The outcome for each image in the order of the split, or for the images with these indices."""
         chosen_M = torch.arange(self.num_images) if chosen_M is None else chosen_M
         columns = self.labels_N, self.predicted_N, self.confidence_N, self._of_truth_N
         rows = zip(chosen_M.tolist(), *(values_N[chosen_M].tolist() for values_N in columns), strict=True)
         files, names = self.files, self.class_names
         return [
-            Outcome(files[index] if files else str(index), names[true], names[predicted], sure, sure_of_truth)
+            ImageOutcome(files[index] if files else str(index), names[true], names[predicted], sure, sure_of_truth)
             for index, true, predicted, sure, sure_of_truth in rows
         ]
 

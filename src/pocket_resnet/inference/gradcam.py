@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pocket_resnet.model.evaluation_mode import evaluation_mode
 from pocket_resnet.model.resnet import ResNet
 
 
@@ -14,20 +15,17 @@ def gradcam(model: ResNet, x_BCHW: Tensor, classes_B: Tensor) -> Tensor:
     """The support of each pixel for the image's class, float [B, H, W] from 0 to 1 on the images' device.
 
     Computed from the last stage's output and resized to the images, which are float, 0 to 1. The largest value per
-    image is 1, or 0 if nothing supports the class. The model's mode is restored.
+    image is 1, or 0 if nothing supports the class. The modes of the model's modules are restored.
     """
-    was_training = model.training
-    model.eval()
     kept: list[Tensor] = []
     hook = model.stages[-1].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
-        with torch.enable_grad():
+        with evaluation_mode(model), torch.enable_grad():
             logits_BK = model(x_BCHW)
             score = logits_BK.gather(1, classes_B[:, None]).sum()  # each image's logit depends on itself alone
             [gradient_BCHW] = torch.autograd.grad(score, kept)
     finally:
         hook.remove()
-        model.train(was_training)
     weight_BC11 = gradient_BCHW.mean(dim=(2, 3), keepdim=True)
     map_B1HW = (weight_BC11 * kept[0].detach()).sum(1, keepdim=True).relu()
     map_B1HW = F.interpolate(map_B1HW, x_BCHW.shape[-2:], mode="bilinear", align_corners=False)

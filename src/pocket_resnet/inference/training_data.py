@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pocket_resnet.data.datasets import data_name, is_there
+from pocket_resnet.data.datasets import data_exists, data_name
 from pocket_resnet.data.digests import count_among, unpacked
 from pocket_resnet.data.listing import printable
 from pocket_resnet.data.names import NAMES
@@ -39,7 +39,7 @@ def reopen(path: Path, card: Card, open_data: Callable[[str], Source]) -> Source
     try:
         source = open_data(name)
     except UsageError as error:
-        if is_there(name):
+        if data_exists(name):
             raise
         what = f"its training data are not at {printable(name)}"
         raise DataError(what, where=path, hint="give their new location with --data") from error

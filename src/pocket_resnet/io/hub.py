@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from pocket_resnet.errors import ArtifactError
+from pocket_resnet.extras import require_extra
 from pocket_resnet.io import sums
 from pocket_resnet.io.data_dir import default_data_dir
 from pocket_resnet.io.download import CONNECT_TIMEOUT_S, RefusedError, fetch_bytes, progress
@@ -25,7 +26,7 @@ from pocket_resnet.io.files import (
     write_text,
 )
 from pocket_resnet.io.hub_address import Address, parse_address
-from pocket_resnet.io.hub_faults import UnreachableFault, explained, headers, refused, require_hub
+from pocket_resnet.io.hub_faults import UnreachableFault, explain_hub_errors, headers, refused
 from pocket_resnet.io.locks import exclusive
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".h5", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth")
@@ -62,7 +63,7 @@ def fetch_model(path: Path, model_files: ModelFiles) -> Path:
     kept = default_data_dir() / "hub" / address.repository
     if _COMMIT.fullmatch(address.revision) and _is_whole(kept / address.revision, model_files):
         return kept / address.revision
-    require_hub()
+    require_extra("hub", "the hub")
     named = kept / "revisions" / quote(address.revision, safe="")
     try:
         files = _look_up(address, model_files)
@@ -88,7 +89,7 @@ def _look_up(address: Address, model_files: ModelFiles) -> _Files:
     from huggingface_hub import HfApi
 
     sent = headers()
-    with explained(str(address)):
+    with explain_hub_errors(str(address)):
         info = HfApi(headers=sent).model_info(
             address.repository, revision=address.revision, files_metadata=True, timeout=CONNECT_TIMEOUT_S
         )

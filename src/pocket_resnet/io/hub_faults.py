@@ -6,7 +6,6 @@ huggingface_hub's own messages are dropped: they have several lines, and may quo
 import contextlib
 import re
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.version import __version__
@@ -28,14 +27,6 @@ _REFUSALS = {
 
 class UnreachableFault(EnvironmentFault):
     """The hub does not answer, or something else answers in its place: a local copy may be used."""
-
-
-def require_hub() -> None:
-    """Raise EnvironmentFault if huggingface_hub is not installed."""
-    if find_spec("huggingface_hub") is None:
-        raise EnvironmentFault(
-            "the hub needs huggingface_hub, which is not installed", hint="pip install 'pocket-resnet[hub]'"
-        )
 
 
 def headers() -> dict[str, str]:
@@ -61,7 +52,7 @@ def refused(status: int, where: str) -> EnvironmentFault:
 
 
 @contextlib.contextmanager
-def explained(where: str) -> Iterator[None]:
+def explain_hub_errors(where: str) -> Iterator[None]:
     """Turn errors that huggingface_hub raises inside the block into an EnvironmentFault about the repository."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

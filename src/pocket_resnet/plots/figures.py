@@ -14,7 +14,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.statistics import NUM_CALIBRATION_BINS, calibration_bins, wilson_interval
-from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, shown, stack, style
+from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, figure, fit_text, stack, style
 
 WIDTH_IN = 5.0
 SMALL, TINY = 10.5, 9.0  # points
@@ -53,7 +53,7 @@ def confusion_matrix(evaluation: Evaluation) -> Figure:
             axes.text(
                 predicted, true, str(count) if count else "", ha="center", va="center", color=color, fontsize=TINY
             )
-    _lay_cells(axes, [shown(result.name) for result in evaluation.per_class])
+    _lay_cells(axes, [fit_text(result.name) for result in evaluation.per_class])
     return drawn
 
 
@@ -91,7 +91,7 @@ def confused_pairs(evaluation: Evaluation, count: int = 10) -> Figure:
     """
     pairs = evaluation.confusions(count)
     drawn, axes = figure(WIDTH_IN, 1.0 + 0.31 * max(1, len(pairs)))
-    names = [f"{shown(pair.true)} → {shown(pair.predicted)}" for pair in pairs]
+    names = [f"{fit_text(pair.true)} → {fit_text(pair.predicted)}" for pair in pairs]
     bars = axes.barh(range(len(pairs)), [pair.num_images for pair in pairs], height=0.62, color=LIMIT)
     axes.bar_label(bars, [f"{pair.num_images:,} ({pair.share:.1%})" for pair in pairs], padding=4, fontsize=TINY)
     axes.set_yticks(range(len(pairs)), names, fontsize=SMALL)
@@ -145,7 +145,7 @@ def _dots(
             f"{accuracy:.1%}", (100 * high, height), (5, 0), textcoords="offset points", va="center", fontsize=TINY,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [shown(name, most) for name, *_ in reversed(rows)], fontsize=SMALL)
+    axes.set_yticks(range(len(rows)), [fit_text(name, most) for name, *_ in reversed(rows)], fontsize=SMALL)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     low = 100 * min(line, *(interval[0] for *_, interval in rows))
     high = 100 * max(line, *(interval[1] for *_, interval in rows))
@@ -223,7 +223,7 @@ def accuracy_latency(points: Sequence[tuple[str, str, float, float]]) -> Figure:
     for model in dict.fromkeys(name for name, _, _, _ in points):
         left, accuracy = min((seconds, accuracy) for name, _, seconds, accuracy in points if name == model)
         place = (1e3 * left, 100 * accuracy)
-        axes.annotate(shown(model), place, (0, 8), textcoords="offset points", fontsize=SMALL, ha="left")
+        axes.annotate(fit_text(model), place, (0, 8), textcoords="offset points", fontsize=SMALL, ha="left")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(_MinorLabels(minor_thresholds=(1, 0.4)))

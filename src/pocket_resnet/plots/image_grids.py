@@ -25,7 +25,7 @@ from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.gradcam import gradcam
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.plots.style import DPI, FONT, LIMIT, PUBLISHED, canvas, shown, style
+from pocket_resnet.plots.style import DPI, FONT, LIMIT, PUBLISHED, fit_text, new_figure, style
 from pocket_resnet.torch_settings import own_settings
 
 WIDTH_IN, CAPTION = 5.0, 9.2  # text in points
@@ -90,12 +90,12 @@ def gradcam_overlay(classifier: Classifier, images_NCHW: Tensor) -> Figure:
     """
     probabilities_NK = class_probabilities(classifier.model, images_NCHW, classifier.hardware)
     predicted_N = probabilities_NK.argmax(1)
-    overlays = explained(classifier.model, classifier.hardware, images_NCHW, predicted_N)
+    overlays = gradcam_overlays(classifier.model, classifier.hardware, images_NCHW, predicted_N)
     as_if_true = Evaluation(probabilities_NK, predicted_N, classifier.card.class_names, "none")
     return contact_sheet(predictions(as_if_true, images_NCHW, torch.arange(len(predicted_N)), overlays), columns=2)
 
 
-def explained(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N: Tensor) -> list[Pixels]:
+def gradcam_overlays(model: ResNet, hardware: Hardware, images_NCHW: Tensor, classes_N: Tensor) -> list[Pixels]:
     """The images at the network's size, overlaid with Grad-CAM for the given classes."""
     at_size_NCHW = resize(images_NCHW.to(hardware.device), model.spec.image_size)
     maps_NHW = gradcam(model, to_float(at_size_NCHW, hardware.memory_format), classes_N.to(hardware.device))
@@ -161,7 +161,7 @@ def contact_sheet(cells: Sequence[Cell], columns: int = 4) -> Figure:
     margin_px, step_px = round(MARGIN_IN * DPI), cell_px + round(GAP_IN * DPI)
     width_px, height_px = round(WIDTH_IN * DPI), row_px * max(1, -(-len(cells) // columns))
     sheet_HWC = np.full((height_px, width_px, 3), 255, np.uint8)
-    drawn = canvas(WIDTH_IN, height_px / DPI)
+    drawn = new_figure(WIDTH_IN, height_px / DPI)
     for number, (cell, lines) in enumerate(zip(cells, captions, strict=True)):
         row, column = divmod(number, columns)
         left_px, top_px = margin_px + column * step_px, margin_px + row * row_px
@@ -190,11 +190,11 @@ def _wrapped(text: str, width_px: float) -> list[str]:
     else:
         ends = ("…" + text[-length:] for length in lengths)
         lines = [first, next((end for end in ends if _fits(end, width_px)), "…")]
-    return [shown(line, len(line)) for line in lines]
+    return [fit_text(line, len(line)) for line in lines]
 
 
 def _fits(text: str, width_px: float) -> bool:
-    return len(text) <= MAX_LETTERS and sum(map(_width_px, shown(text, len(text)))) <= width_px
+    return len(text) <= MAX_LETTERS and sum(map(_width_px, fit_text(text, len(text)))) <= width_px
 
 
 @cache

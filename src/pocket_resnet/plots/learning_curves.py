@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pocket_resnet.plots.figures import SMALL, WIDTH_IN
-from pocket_resnet.plots.style import COLORS, LIMIT, PUBLISHED, shown, side_by_side, stack, style
+from pocket_resnet.plots.style import COLORS, LIMIT, PUBLISHED, fit_text, side_by_side, stack, style
 
 WIDE_IN = 11.0
 STACKED_IN, KEY_LINE_IN = (2.5, 2.5, 1.6), 0.22
@@ -102,7 +102,7 @@ def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str
 
 def _draw_curves_key(drawn: Figure, names: Sequence[str]) -> None:
     lines = [Line2D([], [], color=COLORS[index % len(COLORS)], linewidth=2.2) for index in range(len(names))]
-    labels = [shown(name, 46) for name in names]
+    labels = [fit_text(name, 46) for name in names]
     if len(names) == 1:
         lines, labels = [], []
     color, val_color = (COLORS[0], LIMIT) if len(names) == 1 else (PUBLISHED, PUBLISHED)

@@ -9,7 +9,7 @@ from matplotlib.patches import BoxStyle, FancyBboxPatch
 
 from pocket_resnet.model.counts import Layer, layers
 from pocket_resnet.model.spec import NetworkSpec
-from pocket_resnet.plots.style import OURS, PUBLISHED, canvas, style
+from pocket_resnet.plots.style import OURS, PUBLISHED, new_figure, style
 
 WIDTH_IN, SMALL = 5.0, 10.5  # text in points
 TITLE_IN, ROW_IN, PARAMS_IN, MACS_IN = 0.35, 0.62, 2.58, 3.68
@@ -68,7 +68,7 @@ def network_diagram(spec: NetworkSpec) -> Figure:
     """
     rows = parts(spec)
     height_in = TITLE_IN + ROW_IN * (len(rows) + 1)
-    drawn = canvas(WIDTH_IN, height_in)
+    drawn = new_figure(WIDTH_IN, height_in)
     axes = drawn.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH_IN)
     axes.set_ylim(height_in, 0)

@@ -9,7 +9,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
 from pocket_resnet.plots.figures import SMALL, TINY, WIDTH_IN
-from pocket_resnet.plots.style import COLORS, GRID, LIMIT, OURS, PUBLISHED, canvas, dressed, figure, shown, style
+from pocket_resnet.plots.style import (
+    COLORS,
+    GRID,
+    LIMIT,
+    OURS,
+    PUBLISHED,
+    figure,
+    fit_text,
+    new_figure,
+    style,
+    style_axes,
+)
 
 ROW_IN = 0.62
 NUM_HIGHLIGHTED = 3
@@ -72,7 +83,7 @@ def key_importance(importance: Mapping[str, float]) -> Figure:
     drawn, axes = figure(WIDTH_IN, 1.0 + 0.36 * len(ordered))
     bars = axes.barh(range(len(ordered)), [100 * share for _, share in ordered], height=0.62, color=OURS)
     axes.bar_label(bars, [f"{share:.0%}" for _, share in ordered], padding=4, fontsize=TINY)
-    axes.set_yticks(range(len(ordered)), [shown(key, 26) for key, _ in ordered], fontsize=SMALL)
+    axes.set_yticks(range(len(ordered)), [fit_text(key, 26) for key, _ in ordered], fontsize=SMALL)
     axes.set_ylim(len(ordered) - 0.4, -0.6)
     axes.set_xlim(0, 115 * max(share for _, share in ordered))
     axes.set_xlabel("importance (%)")
@@ -89,8 +100,8 @@ def parallel_coordinates(columns: Sequence[Column], losses: Sequence[float]) -> 
     span = (high - low) or 1.0
     loss = Column("validation loss", f"{low:.3g}", f"{high:.3g}", tuple((value - low) / span for value in losses))
     rows = [*columns, loss]
-    drawn = canvas(WIDTH_IN, 0.5 + ROW_IN * len(rows), layout="constrained")
-    axes = dressed(drawn.add_subplot())
+    drawn = new_figure(WIDTH_IN, 0.5 + ROW_IN * len(rows), layout="constrained")
+    axes = style_axes(drawn.add_subplot())
     heights = [-index for index in range(len(rows))]
     order = sorted(range(len(losses)), key=lambda trial: -losses[trial])  # the best are drawn last
     for rank, trial in enumerate(order):
@@ -114,9 +125,9 @@ def parallel_coordinates(columns: Sequence[Column], losses: Sequence[float]) -> 
 def _draw_row(axes: Axes, row: Column, height: float) -> None:
     white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
     axes.plot([0, 1], [height, height], color="black", linewidth=1)
-    axes.text(0.5, height + 0.12, shown(row.key, 40), ha="center", va="bottom", fontsize=SMALL, bbox=white)
-    axes.text(0, height - 0.1, shown(row.low, 18), ha="left", va="top", fontsize=TINY, bbox=white)
-    axes.text(1, height - 0.1, shown(row.high, 18), ha="right", va="top", fontsize=TINY, bbox=white)
+    axes.text(0.5, height + 0.12, fit_text(row.key, 40), ha="center", va="bottom", fontsize=SMALL, bbox=white)
+    axes.text(0, height - 0.1, fit_text(row.low, 18), ha="left", va="top", fontsize=TINY, bbox=white)
+    axes.text(1, height - 0.1, fit_text(row.high, 18), ha="right", va="top", fontsize=TINY, bbox=white)
 
 
 @style()

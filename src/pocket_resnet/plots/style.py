@@ -51,32 +51,32 @@ class Chart(Figure):
 @style()
 def figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
     """An empty figure in the project's style, and its axes."""
-    drawn = canvas(width_in, height_in, layout="constrained")
-    return drawn, dressed(drawn.add_subplot())
+    drawn = new_figure(width_in, height_in, layout="constrained")
+    return drawn, style_axes(drawn.add_subplot())
 
 
 @style()
 def stack(width_in: float, heights_in: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """An empty figure in the project's style with axes one below the other, which share the horizontal axis."""
-    drawn = canvas(width_in, sum(heights_in), layout="constrained")
+    drawn = new_figure(width_in, sum(heights_in), layout="constrained")
     axes = drawn.subplots(len(heights_in), height_ratios=list(heights_in), squeeze=False, sharex=True)
-    return drawn, [dressed(each) for each in axes[:, 0]]
+    return drawn, [style_axes(each) for each in axes[:, 0]]
 
 
 @style()
 def side_by_side(width_in: float, height_in: float, count: int) -> tuple[Figure, list[Axes]]:
     """An empty figure in the project's style with axes side by side."""
-    drawn = canvas(width_in, height_in, layout="constrained")
-    return drawn, [dressed(each) for each in drawn.subplots(1, count, squeeze=False)[0]]
+    drawn = new_figure(width_in, height_in, layout="constrained")
+    return drawn, [style_axes(each) for each in drawn.subplots(1, count, squeeze=False)[0]]
 
 
 @style()
-def canvas(width_in: float, height_in: float, layout: Literal["constrained"] | None = None) -> Figure:
+def new_figure(width_in: float, height_in: float, layout: Literal["constrained"] | None = None) -> Figure:
     """A figure without axes, in the project's style."""
     return Chart(figsize=(width_in, height_in), layout=layout)
 
 
-def dressed(axes: Axes) -> Axes:
+def style_axes(axes: Axes) -> Axes:
     """The axes with a grid in the background and without a frame."""
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
@@ -103,7 +103,7 @@ def pixels(drawn: Figure) -> NDArray[np.uint8]:
     return pixels_HWC
 
 
-def shown(text: str, most: int = 14) -> str:
+def fit_text(text: str, most: int = 14) -> str:
     """Untrusted text for a picture: one line of at most `most` characters, without unprintable ones or formulas."""
     line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")

@@ -125,7 +125,7 @@ class HardwareRecipe(Section):
     """Compute wide 3 x 3 convolutions with a quarter of the multiplications, in training and by the teacher (Lavin and
     Gray 2015, arXiv:1509.09308). This has an effect on the CPU in fp32 with channels last, not compiled."""
     num_threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads. 0 uses all cores."""
+    """CPU threads. 0 uses all cores, or the number in OMP_NUM_THREADS if it is set."""
 
     def choices(self) -> dict[str, Any]:
         """The arguments of device.choose."""

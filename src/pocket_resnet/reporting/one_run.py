@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pocket_resnet.inference.evaluation import Evaluation, Outcome
+from pocket_resnet.inference.evaluation import Evaluation, ImageOutcome
 from pocket_resnet.plots import figures
 from pocket_resnet.plots.figures import MAX_BARS, MAX_CLASSES_DRAWN
-from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, explained, predictions
+from pocket_resnet.plots.image_grids import Pixels, batch, contact_sheet, gradcam_overlays, predictions
 from pocket_resnet.plots.learning_curves import learning_curves
 from pocket_resnet.plots.network_diagram import Part, network_diagram, parts
 from pocket_resnet.plots.style import png
@@ -43,9 +43,9 @@ class RunPage:
     recipe: str
     mean_confidence: float
     most_bars: int
-    mistakes: list[Outcome]
-    doubts: list[Outcome]
-    explained: list[Outcome]
+    mistakes: list[ImageOutcome]
+    doubts: list[ImageOutcome]
+    explained: list[ImageOutcome]
     batch: TrainingBatch
     parts: list[Part]
     pictures: dict[str, Picture]
@@ -62,7 +62,7 @@ def run_page(run: FinishedRun) -> RunPage:
     mistakes_M, doubts_M = evaluation.surest_mistakes(NUM_IMAGES), evaluation.doubtful_hits(NUM_IMAGES)
     explained_M = _worth_explaining(evaluation)
     classes_M = evaluation.predicted_N[explained_M]
-    overlays = explained(run.model, run.hardware, images_NCHW[explained_M], classes_M)
+    overlays = gradcam_overlays(run.model, run.hardware, images_NCHW[explained_M], classes_M)
     pixels_BHWC, labels, step, share = last_epochs_first_batch(run, NUM_BATCH_IMAGES)
     drawn = {
         **_charts(run),

@@ -21,13 +21,6 @@ from pocket_resnet.recipe.toml import read_toml_text
 from pocket_resnet.reporting.page import Picture
 from pocket_resnet.tuning.record import BEST_NAME, SearchRecord, TrialRecord, front_name, read_record
 
-TRADES = {
-    "latency": "milliseconds per image",
-    "macs": "multiply-adds per image",
-    "bytes": "bytes of fp32 weights",
-    "params": "parameters",
-}
-
 
 @dataclass(frozen=True)
 class SearchPage:
@@ -42,11 +35,6 @@ class SearchPage:
     def title(self) -> str:
         """The search's name and its data."""
         return f"Search {self.record.name} on {self.record.data}"
-
-    @property
-    def trade(self) -> str | None:
-        """The second goal in words."""
-        return None if self.record.trade is None else TRADES[self.record.trade]
 
     def shown(self, value: Any) -> str:
         """A recipe's value in the table: numbers with three digits."""
@@ -77,7 +65,7 @@ def _figures(record: SearchRecord) -> dict[str, Figure | None]:
         "history": search_history(points) if points else None,
         "importance": key_importance(record.importance) if any(record.importance.values()) else None,
         "parallel": parallel_coordinates(columns, [each.rungs[-1].nll for each in complete]) if complete else None,
-        "front": cost_front(costs, TRADES[record.trade]) if record.trade and costs else None,
+        "front": cost_front(costs, record.trade_unit) if record.trade_unit and costs else None,
     }
 
 

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from pocket_resnet.data.image import ImageError
 from pocket_resnet.device import num_cores
 from pocket_resnet.serving import pages, problems, uploads
-from pocket_resnet.serving.batching import MAX_NUM_WORKERS, Batcher, Outcome
+from pocket_resnet.serving.batching import MAX_NUM_WORKERS, Batcher, ProbabilitiesOrError
 from pocket_resnet.serving.guard import Guard, Hosts
 from pocket_resnet.serving.metrics import CONTENT_TYPE, Metrics
 from pocket_resnet.serving.problems import MAX_TOP, Problem, RequestError
@@ -31,7 +31,7 @@ class RankedClass(BaseModel):
     probability: float
 
 
-class Prediction(RankedClass):
+class PicturePrediction(RankedClass):
     """The most probable class of a picture, and the first few in order."""
 
     top: list[RankedClass]
@@ -40,7 +40,7 @@ class Prediction(RankedClass):
 class Predictions(BaseModel):
     """One prediction for each picture, in the order of the request."""
 
-    predictions: list[Prediction]
+    predictions: list[PicturePrediction]
 
 
 class ModelDescription(BaseModel):
@@ -186,7 +186,7 @@ async def static(name: str) -> Response:
     return Response(file.content, media_type=file.media_type)
 
 
-def _probabilities(outcome: Outcome, where: str) -> NDArray[np.float32]:
+def _probabilities(outcome: ProbabilitiesOrError, where: str) -> NDArray[np.float32]:
     """The probabilities of a picture. Raises RequestError if it is not a picture."""
     if isinstance(outcome, ImageError):
         raise RequestError(400, where + outcome.what, hint="send a whole picture in a common format")
@@ -195,7 +195,7 @@ def _probabilities(outcome: Outcome, where: str) -> NDArray[np.float32]:
     return outcome
 
 
-def _prediction(probabilities_K: NDArray[np.float32], names: tuple[str, ...], top: int) -> Prediction:
+def _prediction(probabilities_K: NDArray[np.float32], names: tuple[str, ...], top: int) -> PicturePrediction:
     order_K = np.argsort(-probabilities_K, kind="stable")[:top]
     ranked = [RankedClass(label=names[index], probability=float(probabilities_K[index])) for index in order_K]
-    return Prediction(label=ranked[0].label, probability=ranked[0].probability, top=ranked)
+    return PicturePrediction(label=ranked[0].label, probability=ranked[0].probability, top=ranked)

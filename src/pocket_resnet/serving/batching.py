@@ -23,7 +23,7 @@ MAX_NUM_WAITING = 64
 MAX_NUM_WORKERS = 8  # each may hold a picture of 50 megapixels; one event loop cannot feed more
 STOP_TIMEOUT_S = 3.0
 
-Outcome = NDArray[np.float32] | Exception
+ProbabilitiesOrError = NDArray[np.float32] | Exception
 """The probabilities [K] of a picture, or the error."""
 
 
@@ -34,7 +34,7 @@ class BusyError(Exception):
 @dataclass(frozen=True)
 class _Job:
     content: bytes
-    future: asyncio.Future[Outcome]
+    future: asyncio.Future[ProbabilitiesOrError]
 
 
 class Batcher:
@@ -62,7 +62,7 @@ class Batcher:
         """Number of pictures that have no outcome yet."""
         return self._num_waiting
 
-    async def outcomes(self, contents: Sequence[bytes]) -> list[Outcome]:
+    async def outcomes(self, contents: Sequence[bytes]) -> list[ProbabilitiesOrError]:
         """The outcome of each encoded picture. Raises BusyError if too many would wait."""
         if self._num_waiting + len(contents) > MAX_NUM_WAITING:
             raise BusyError
@@ -81,7 +81,7 @@ class Batcher:
         for worker in self._workers:
             worker.join(STOP_TIMEOUT_S / len(self._workers))
 
-    def _count_off(self, _: asyncio.Future[Outcome]) -> None:
+    def _count_off(self, _: asyncio.Future[ProbabilitiesOrError]) -> None:
         self._num_waiting -= 1
 
     def _work(self) -> None:
@@ -105,7 +105,7 @@ class Batcher:
             self._jobs.put(None)  # to stop after this batch
         return batch
 
-    def _outcomes(self, contents: Sequence[bytes]) -> list[Outcome]:
+    def _outcomes(self, contents: Sequence[bytes]) -> list[ProbabilitiesOrError]:
         decoded = [self._decode(content) for content in contents]
         images = [image for image in decoded if not isinstance(image, Exception)]
         if not images:
@@ -124,7 +124,7 @@ class Batcher:
             return error
 
 
-def _deliver(batch: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
+def _deliver(batch: Sequence[_Job], outcomes: Sequence[ProbabilitiesOrError]) -> None:
     for job, outcome in zip(batch, outcomes, strict=True):
         if not job.future.done():  # cancelled when the server stops
             job.future.set_result(outcome)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pocket_resnet.device import choose
 from pocket_resnet.errors import UsageError
-from pocket_resnet.exporting.requirements import is_exported
+from pocket_resnet.exporting.export import is_exported
 from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.io.files import expanded
 from pocket_resnet.model.artifact import load_model
@@ -38,20 +38,23 @@ class ServedModel:
     """Accuracy, recipe, training data and the like, for people to read."""
 
 
-def open_served(path: str | Path) -> ServedModel:
+def open_served(path: str | Path, device: str = "auto") -> ServedModel:
     """The model at the path: an .onnx file, a model directory, a run's folder, or a released model's name.
 
-    Each call of its `classify` computes in one thread. Raises UsageError if there is no model, and ArtifactError if it
-    is damaged.
+    Each call of its `classify` computes in one thread. Raises UsageError if there is no model or the device cannot be
+    used, and ArtifactError if the model is damaged.
     """
     path = expanded(path)
     if is_exported(path):
+        if device not in ("auto", "cpu"):
+            hint = "omit --device, or give a model directory"
+            raise UsageError(f"an .onnx file is computed on the CPU, not on {device}", where=path, hint=hint)
         return _open_exported(path)
+    hardware = choose(device, num_threads=1)
     try:
         model, card = load_model(path)
     except UsageError as error:
         raise UsageError(error.what, where=error.where, hint=f"{error.hint}, or an .onnx file") from error
-    hardware = choose(num_threads=1)
     model = hardware.place(model)
 
     def classify(images_BSSC: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -39,14 +39,16 @@ class _Server(uvicorn.Server):
         return bool(self._caught) or await super().on_tick(counter)
 
 
-def serve(path: Path, host: str, port: int, *, public: bool = False, hostnames: Sequence[str] = ()) -> None:
+def serve(
+    path: Path, host: str, port: int, *, public: bool = False, hostnames: Sequence[str] = (), device: str = "auto"
+) -> None:
     """Serve the model at `http://host:port` until SIGTERM, SIGINT or SIGHUP.
 
     Other machines can connect only if `public` allows such a host. Clients may also use the `hostnames`. Raises
-    UsageError if there is no model or the host is not allowed, and EnvironmentFault if the port is in use.
+    UsageError if there is no model or device or the host is not allowed, EnvironmentFault if the port is in use.
     """
     with catch_signals() as caught, own_settings():
-        model = open_served(path)
+        model = open_served(path, device)
         with listen(host, port, public=public) as listener:
             address, bound_port = listener.getsockname()[:2]
             url_host = f"[{address}]" if ":" in address else address

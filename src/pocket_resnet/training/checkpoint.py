@@ -108,11 +108,11 @@ def remove_after(folder: Path, step: int) -> None:
             remove_folder(path)
 
 
-def prune(folder: Path, keep: int, marks: Collection[int] = ()) -> None:
-    """Remove all but the `keep` newest checkpoints and the first one at or after each of the `marks`."""
+def prune(folder: Path, keep: int, kept_steps: Collection[int] = ()) -> None:
+    """Remove all but the `keep` newest checkpoints and the first one at or after each of `kept_steps`."""
     paths = newest_first(folder)
     oldest_first = paths[::-1]
-    first_after = {next((path for path in oldest_first if step_of(path) >= mark), None) for mark in marks}
+    first_after = {next((path for path in oldest_first if step_of(path) >= step), None) for step in kept_steps}
     for path in paths[keep:]:
         if path not in first_after:
             remove_folder(path)

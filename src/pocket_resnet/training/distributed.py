@@ -28,7 +28,7 @@ from pocket_resnet.io.progress import print_line
 from pocket_resnet.model.blocks import Drop
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.global_norm import with_global_norms
-from pocket_resnet.training.torchrun import Launch, launch, meet
+from pocket_resnet.training.torchrun import Launch, connect_store, launch
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -196,7 +196,7 @@ def process_group(device: torch.device) -> Iterator[Processes]:
     with _own_gpu(started.local_rank, device), process_loss_errors():
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=meet(started),
+            store=connect_store(started),
             rank=started.rank,
             world_size=started.world_size,
             timeout=timedelta(seconds=started.wait_s),

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pocket_resnet.model.evaluation_mode import evaluation_mode
+
 
 class Statistics(NamedTuple):
     """The number of a norm's inputs per channel, their mean and their unbiased variance, float32 [C]."""
@@ -37,17 +39,19 @@ def remeasured(
 ) -> Iterator[None]:
     """Inside the block, the statistics are those of these batches, float [B, C, H, W], for the current weights.
 
-    Without a batch they are unchanged. A batch needs at least two images: one of 1 x 1 has no variance. If several
+    The model is in evaluation mode there; its statistics and its modules' modes are restored afterwards. Without a
+    batch the statistics are unchanged. A batch needs at least two images: one of 1 x 1 has no variance. If several
     processes have some of the batches each, `gather` collects the statistics of all of them.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     momenta = [norm.momentum for norm in norms]
     try:
-        measured = gather([_measure(model, norms, batch_BCHW) for batch_BCHW in batches])
-        for norm, of_batches in zip(norms, zip(*measured, strict=True), strict=False):  # nothing without a batch
-            _set_statistics(norm, of_batches)
-        yield
+        with evaluation_mode(model):
+            measured = gather([_measure(model, norms, batch_BCHW) for batch_BCHW in batches])
+            for norm, of_batches in zip(norms, zip(*measured, strict=True), strict=False):  # nothing without a batch
+                _set_statistics(norm, of_batches)
+            yield
     finally:
         for norm, buffers, momentum in zip(norms, kept, momenta, strict=True):
             norm.momentum = momentum
@@ -57,21 +61,20 @@ def remeasured(
 
 @torch.no_grad()
 def _measure(model: nn.Module, norms: list[nn.BatchNorm2d], batch_BCHW: Tensor) -> PerNorm:
-    """The statistics of each norm's inputs for the batch."""
+    """The statistics of each norm's inputs for the batch; the model is in evaluation mode before and after."""
     counts: dict[nn.Module, int] = {}
 
     def count(norm: nn.Module, inputs: tuple[Tensor], _output: Tensor) -> None:
         counts[norm] = inputs[0].numel() // inputs[0].shape[1]
 
-    model.eval()
-    with contextlib.ExitStack() as hooks:
+    with contextlib.ExitStack() as stack:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # PyTorch's setting for the plain mean over batches, here one batch
             norm.train()
-            hooks.callback(norm.register_forward_hook(count).remove)
+            stack.callback(norm.eval)
+            stack.callback(norm.register_forward_hook(count).remove)
         model(batch_BCHW)
-    model.eval()
     return [Statistics(counts[norm], *(buffer.to("cpu", copy=True) for buffer in _buffers(norm))) for norm in norms]
 
 

@@ -13,6 +13,7 @@ from pocket_resnet.data.loader import Steps
 from pocket_resnet.data.source import Source
 from pocket_resnet.device import Hardware, choose, memory_errors
 from pocket_resnet.errors import EnvironmentFault, NonFiniteError, Stopped
+from pocket_resnet.extras import require_extra
 from pocket_resnet.inference.evaluate import class_probabilities
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.training_data import overlap
@@ -28,7 +29,7 @@ from pocket_resnet.training.prepare import computed_on, fit_to_data, new_trainer
 from pocket_resnet.training.pretrained import with_pretrained
 from pocket_resnet.training.restore import Restored, restore
 from pocket_resnet.training.result import Result, card_of, result_of
-from pocket_resnet.training.run_folder import RunFolder, choose_folder, marks
+from pocket_resnet.training.run_folder import RunFolder, choose_folder, kept_steps
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.training.teacher import Teacher
 from pocket_resnet.version import __version__
@@ -57,9 +58,7 @@ def train(
     started_s = time.monotonic()
     refuse_classes(callbacks)
     if recipe.track:
-        from pocket_resnet.training.tensorboard import require_tensorboard
-
-        require_tensorboard()
+        require_extra("track", "--track", alternative="omit --track")
     hardware = choose(**recipe.hardware.choices())
     hardware.use_threads()
     recipe = with_pretrained(recipe)
@@ -100,7 +99,7 @@ class _Run:
         train_split = source.split(recipe.data.train_on)
         self.trainer = new_trainer(recipe, source, train_split, hardware, processes, data_dir, self._watch_teacher)
         steps = self.trainer.steps
-        self.marks = marks(recipe, steps.total)
+        self.kept_steps = kept_steps(recipe, steps.total)
         self.norm_indices_M = sample(steps.num_samples, recipe.norm_images, recipe.data_seed)
         plan = Plan(steps.per_epoch, steps.last, recipe.validate_every)
         self.state = RunState(folder.path, recipe, self.trainer, source.split("val"), plan)
@@ -131,7 +130,7 @@ class _Run:
             _log.warning(f"already at step {trainer.step}, past --max-steps {last_step}: nothing to train")
             state.plan = replace(state.plan, last_step=trainer.step)
         images_NCHW = self.source.split(self.recipe.data.train_on).images_NCHW
-        begun = self.recipe, trainer.step, state.plan, images_NCHW, self.marks
+        begun = self.recipe, trainer.step, state.plan, images_NCHW, self.kept_steps
         history = self.processes.on_writer(self.folder.begin, *begun)
         state.records, state.unchanged_step = history.records, history.unchanged_step
 
@@ -154,7 +153,7 @@ class _Run:
                     self._stop_early()
             # Read once: a signal during saving takes effect after the next step.
             stopping = bool(trainer.num_signalled if self.processes.world_size > 1 else self.signals)
-            due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s or trainer.step in self.marks
+            due = time.monotonic() - saved_s >= self.recipe.checkpoint.every_s or trainer.step in self.kept_steps
             if due or stopping or trainer.step == state.plan.last_step:
                 self._save()
                 saved_s = time.monotonic()
@@ -256,7 +255,7 @@ class _Run:
         )
         tensors = self.trainer.tensors()
         if self.processes.is_writer:
-            path = self.folder.save(state, tensors, self.recipe.checkpoint.keep, self.marks)
+            path = self.folder.save(state, tensors, self.recipe.checkpoint.keep, self.kept_steps)
             for callback in self.callbacks:
                 callback.on_checkpoint(self.state, path)
 

@@ -147,24 +147,26 @@ class RunFolder:
             hint = "choose another --run name, or leave init_from as it was"
             raise UsageError(what, where=self.path, hint=hint)
 
-    def begin(self, recipe: Recipe, step: int, plan: Plan, images_NCHW: Tensor, marks: Collection[int] = ()) -> History:
+    def begin(
+        self, recipe: Recipe, step: int, plan: Plan, images_NCHW: Tensor, kept_steps: Collection[int] = ()
+    ) -> History:
         """Write the resolved recipe; returns the records of a run with that plan at that step.
 
         Deletes result.json, which no longer matches the number of steps, and checkpoints that a process could not prune
         before it was killed. Also writes the digests of the training images; after step 0, it keeps the earlier ones,
         since a fork may train on other images.
         """
-        checkpoint.prune(self.checkpoints, recipe.checkpoint.keep, marks)
+        checkpoint.prune(self.checkpoints, recipe.checkpoint.keep, kept_steps)
         trained_on = packed(digests(images_NCHW), *self._earlier_digests(recipe, resumed=step > 0))
         write_text(self.path / "recipe.toml", to_toml(recipe))
         write_bytes(self._digests, trained_on)
         (self.path / "result.json").unlink(missing_ok=True)
         return history(self.metrics, step, plan)
 
-    def save(self, state: CheckpointState, tensors: dict[str, Tensor], keep: int, marks: Collection[int]) -> Path:
-        """Write a checkpoint, prune older ones except at the `marks`, and return its folder."""
+    def save(self, state: CheckpointState, tensors: dict[str, Tensor], keep: int, kept_steps: Collection[int]) -> Path:
+        """Write a checkpoint, prune older ones except at the `kept_steps`, and return its folder."""
         path = checkpoint.save(self.checkpoints, state, tensors)
-        checkpoint.prune(self.checkpoints, keep, marks)
+        checkpoint.prune(self.checkpoints, keep, kept_steps)
         return path
 
     def last_good(self) -> str:
@@ -221,7 +223,7 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
         raise ArtifactError(what, where=path, hint="delete it and resume") from error
 
 
-def marks(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
+def kept_steps(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
     """The steps of `checkpoint.keep_at` in a run of `num_steps` steps."""
     return tuple(math.ceil(round(share * num_steps, 6)) for share in recipe.checkpoint.keep_at)
 

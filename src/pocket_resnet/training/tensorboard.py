@@ -3,11 +3,9 @@
 All of it can be recomputed from metrics.jsonl and the model.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io.files import explain_os_errors
 from pocket_resnet.plots import image_grids
 from pocket_resnet.plots.figures import MAX_CLASSES_DRAWN, confusion_matrix
@@ -25,15 +23,6 @@ SCALARS = {
     "val_accuracy": "accuracy/validation",
     "lr": "lr",
 }
-
-
-def require_tensorboard() -> None:
-    """Raise EnvironmentFault if TensorBoard is not installed."""
-    if find_spec("tensorboard") is None:
-        raise EnvironmentFault(
-            "--track needs TensorBoard, which is not installed",
-            hint="pip install 'pocket-resnet[track]', or omit --track",
-        )
 
 
 class TensorBoard(Callback):

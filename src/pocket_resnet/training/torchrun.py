@@ -90,7 +90,7 @@ def _wait_s() -> float:
     )
 
 
-def meet(launch: Launch) -> Any:
+def connect_store(launch: Launch) -> Any:
     """A store that all processes of the run have connected to; prints which ones are missing.
 
     Raises EnvironmentFault naming those that have not connected within `wait_s`.

@@ -56,6 +56,7 @@ class Trainer:
         self.optimizer = Optimizer(model, self.recipe.optim)
         of_body = {parameter for part in model.body() for parameter in part.parameters()}
         self.body_params = [parameter for parameter in self.optimizer.params if parameter in of_body]
+        self.body_is_frozen: bool | None = None  # None before the first step
         self.ema = Ema(model, decay_of(self.recipe.ema, self.steps.total))
         self.class_weights_K: Tensor | None = None
         if self.recipe.class_weights == "balanced":
@@ -94,7 +95,7 @@ class Trainer:
         loss, hits, self.num_signalled = report[:NUM_TOTALS].unbind()
         self._note_non_finite(loss)
         if self.loader.selection is not None:
-            self.loader.selection.note(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
+            self.loader.selection.record_losses(batch.indices_B, report[NUM_TOTALS:][: len(batch)])
         self.optimizer.step(self.step, self.lr_factor(self.step))
         self.optimizer.zero_grad()
         self.ema.update(self.step)
@@ -110,14 +111,15 @@ class Trainer:
 
         Its parameters have no gradient, so no optimizer changes or decays them.
         """
-        trains, has_gradient = self.model.stages.training, self.body_params[0].requires_grad
-        if self.model.training and trains == has_gradient and trains != frozen:
+        is_kept = self.model.training and self.model.stages.training != frozen  # a callback may change the mode
+        if is_kept and self.body_is_frozen == frozen:
             return  # setting it takes 1.5 ms, and a step on a GPU 5
         self.model.train()
         for part in self.model.body():
             part.train(not frozen)
         for parameter in self.body_params:
             parameter.requires_grad_(not frozen)
+        self.body_is_frozen = frozen
 
     def _loss(self, logits_BK: Tensor, targets: Targets) -> Tensor:
         """Mean loss for the labels, the teacher, or both; a scalar."""

@@ -33,7 +33,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FinalComparison:
     """Contenders, and the study that queues their runs: one trial for each contender and seed."""
 
     study: Study
@@ -65,7 +65,7 @@ def winner_of(study: Study) -> FrozenTrial | None:
     return min(complete, key=lambda trial: (trial.values[0], trial.number), default=None)
 
 
-def open_comparisons(context: TrialContext, storage: BaseStorage, study: Study) -> list[Comparison]:
+def open_comparisons(context: TrialContext, storage: BaseStorage, study: Study) -> list[FinalComparison]:
     """The comparisons that follow the trials of a study, all of which have ended.
 
     None follows a search with two goals, nor one whose winner is the untuned recipe itself.
@@ -88,8 +88,8 @@ def open_comparisons(context: TrialContext, storage: BaseStorage, study: Study) 
     return comparisons
 
 
-def _comparison(name: str, storage: BaseStorage, *contenders: Contender) -> Comparison:
-    return Comparison(studies.open_queue(name, storage, len(contenders) * NUM_SEEDS), contenders)
+def _comparison(name: str, storage: BaseStorage, *contenders: Contender) -> FinalComparison:
+    return FinalComparison(studies.open_queue(name, storage, len(contenders) * NUM_SEEDS), contenders)
 
 
 def trials_flops(study: Study) -> int:

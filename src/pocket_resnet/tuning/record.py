@@ -13,14 +13,21 @@ from pocket_resnet.errors import ArtifactError
 from pocket_resnet.inference.statistics import welch_interval
 from pocket_resnet.io.files import json_bytes, write_bytes
 from pocket_resnet.model.artifact import refuse_newer_format
-from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate
+from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate, Trade
 
 RECORD_NAME, BEST_NAME, UNTUNED_NAME = "search.json", "best.toml", "untuned.toml"
 FORMAT = 1
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
 Measure = Literal["accuracy", "nll"]
-Outcome = Literal["complete", "pruned", "running", "waiting"]
+TrialOutcome = Literal["complete", "pruned", "running", "waiting"]
+
+TRADE_UNITS: Final[dict[Trade, str]] = {
+    "latency": "milliseconds per image",
+    "macs": "multiply-adds per image",
+    "bytes": "bytes of fp32 weights",
+    "params": "parameters",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class TrialRecord:
     """One trial; `values` are the recipe's, by dotted key."""
 
     number: int
-    outcome: Outcome
+    outcome: TrialOutcome
     values: dict[str, Any]
     rungs: list[Rung]
     cost: Cost
@@ -107,7 +114,7 @@ class SearchRecord:
     data: str
     space: dict[str, Any]
     num_trials: int
-    trade: str | None
+    trade: Trade | None
     trials: list[TrialRecord]
     importance: dict[str, float]
     """Each key's share of the variation between trials; empty with fewer than four complete trials."""
@@ -123,6 +130,11 @@ class SearchRecord:
     """Epochs of the candidate `longer`, which cost about as much as all trials and one training with the winner."""
     format: int = FORMAT
     version: str = field(default="")
+
+    @property
+    def trade_unit(self) -> str | None:
+        """The unit of the second goal, if there is one."""
+        return None if self.trade is None else TRADE_UNITS[self.trade]
 
     @property
     def trials_flops(self) -> int:

@@ -23,7 +23,7 @@ from pocket_resnet.recipe.toml import override
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.tuning import studies
-from pocket_resnet.tuning.finals import Comparison, open_comparisons, trials_flops, winner_of
+from pocket_resnet.tuning.finals import FinalComparison, open_comparisons, trials_flops, winner_of
 from pocket_resnet.tuning.progress import SearchProgress
 from pocket_resnet.tuning.record import SearchRecord, TrialRecord, Verdict, is_search
 from pocket_resnet.tuning.settings import Request, Settings, Trade
@@ -153,7 +153,7 @@ class _Search:
         self.settings, self.context = settings, context
         self.storage: BaseStorage = open_storage(settings)
         self.study = studies.open_study(settings, self.storage, context.source.fingerprint, first_trial(context))
-        self.comparisons: dict[tuple[int | None, int], list[Comparison]] = {}  # by winner and cost of the trials
+        self.comparisons: dict[tuple[int | None, int], list[FinalComparison]] = {}  # by winner and cost of the trials
         self.started_s = time.monotonic()
         self.written: SearchRecord | None = None
 
@@ -197,7 +197,7 @@ class _Search:
         """The search's study, and those of the final comparison if it has begun."""
         return [self.study, *(comparison.study for comparison in self._comparisons() or ())]
 
-    def _comparisons(self) -> list[Comparison] | None:
+    def _comparisons(self) -> list[FinalComparison] | None:
         """The comparisons that follow the trials; None until those have ended. More trials may change them."""
         if not studies.is_complete(self.study):
             return None

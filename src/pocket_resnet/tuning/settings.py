@@ -1,11 +1,9 @@
 """The settings of a search: what the user requested, and what follows from the recipe and the data."""
 
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.recipe.schema import Recipe, parse_count
 from pocket_resnet.tuning.space import Space
 
@@ -71,12 +69,3 @@ class Settings:
     def finals(self) -> Path:
         """The folder of the runs of the final comparison."""
         return self.folder / "finals"
-
-
-def require_optuna() -> None:
-    """Raise EnvironmentFault if the extra `search` is not installed."""
-    for package in ("optuna", "psycopg"):
-        if find_spec(package) is None:
-            raise EnvironmentFault(
-                f"search needs {package}, which is not installed", hint="pip install 'pocket-resnet[search]'"
-            )

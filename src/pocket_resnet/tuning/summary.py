@@ -16,7 +16,7 @@ from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.recipe.toml import override, to_toml
 from pocket_resnet.torch_settings import own_settings
 from pocket_resnet.tuning import studies
-from pocket_resnet.tuning.finals import DIVERGED, Comparison, winner_of
+from pocket_resnet.tuning.finals import DIVERGED, FinalComparison, winner_of
 from pocket_resnet.tuning.record import (
     BEST_NAME,
     NOTHING_TO_COMPARE,
@@ -38,7 +38,7 @@ from pocket_resnet.version import __version__
 MIN_FOR_IMPORTANCE = 4  # complete trials
 
 
-def search_record(context: TrialContext, study: Study, comparisons: Sequence[Comparison] | None) -> SearchRecord:
+def search_record(context: TrialContext, study: Study, comparisons: Sequence[FinalComparison] | None) -> SearchRecord:
     """The record of what the studies contain so far; `comparisons` are None until all trials have ended."""
     settings = context.settings
     trials = [each for each in studies.numbered(study, *studies.ALIVE) if each.params]
@@ -102,7 +102,7 @@ def _diverged(study: Study) -> set[Candidate]:
     return {each.user_attrs[DIVERGED] for each in pruned if DIVERGED in each.user_attrs}
 
 
-def _longer_epochs(comparisons: Sequence[Comparison]) -> int | None:
+def _longer_epochs(comparisons: Sequence[FinalComparison]) -> int | None:
     contenders = [contender for comparison in comparisons for contender in comparison.contenders]
     return next((each.changes["epochs"] for each in contenders if each.candidate == "longer"), None)
 

@@ -102,7 +102,7 @@ def test_a_file_that_computes_something_else_is_not_written(
         def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
             return -self.network(x_BCHW)
 
-    monkeypatch.setattr(exporter, "quantized", lambda model, _: Negated(model))
+    monkeypatch.setattr(exporter, "quantized_module", lambda model, _: Negated(model))
     with pytest.raises(ParityError, match=r"the int8 file differs .* the same class for \d+\.\d+% of 300 images"):
         pocket_resnet.export(digits_run, "pte", precision="int8", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

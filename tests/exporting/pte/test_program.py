@@ -24,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds(kind: str) -> None:
     from pocket_resnet.exporting.pte.program import Program, program
-    from pocket_resnet.exporting.pte.quantization import quantized
+    from pocket_resnet.exporting.pte.quantization import quantized_module
 
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"num_blocks": (1, 1, 1), "widths": (8, 8, 16), "stem_width": 24, "stem_kernel_size": 2}
@@ -37,7 +37,7 @@ def test_kinds(kind: str) -> None:
     expected_NK = model_logits(model, torch.from_numpy(images_NSSC).permute(0, 3, 1, 2))
     fp32_NK = Program(program(model, size, {})).logits(images_NSSC)
     np.testing.assert_allclose(fp32_NK, expected_NK, atol=1e-4)
-    in_int8_NK = Program(program(quantized(model, pixels_NCSS), size, {})).logits(images_NSSC)
+    in_int8_NK = Program(program(quantized_module(model, pixels_NCSS), size, {})).logits(images_NSSC)
     assert not np.array_equal(in_int8_NK, fp32_NK)
     np.testing.assert_allclose(in_int8_NK, expected_NK, atol=0.05 * np.abs(expected_NK).max())
 

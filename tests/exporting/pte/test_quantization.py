@@ -14,14 +14,14 @@ pytest.importorskip("executorch.runtime", reason="executorch is not installed")
 
 def layers(num_classes: int) -> tuple[list[Any], list[torch.Tensor]]:
     """The convolutions and the head of a quantised network, in order, and the stored weights of those in int8."""
-    from pocket_resnet.exporting.pte.quantization import quantized
+    from pocket_resnet.exporting.pte.quantization import quantized_module
 
     torch.manual_seed(0)
     model = ResNet(
         NetworkSpec(num_classes=num_classes, num_blocks=(1, 1, 1), widths=(16, 32, 64), stem_width=16)
     ).eval()
     images_NCSS = np.random.default_rng(0).random((8, 3, 32, 32), np.float32)
-    network: Any = quantized(model, images_NCSS)
+    network: Any = quantized_module(model, images_NCSS)
     kinds = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
     nodes = [node for node in network.graph.nodes if node.target in kinds]
     dequantized = [node.args[1] for node in nodes if "dequantize_per_channel" in str(node.args[1].target)]

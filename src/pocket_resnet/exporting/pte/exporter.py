@@ -8,9 +8,9 @@ import logging
 from torch import nn
 
 from pocket_resnet.exporting.exporter import Exporter
-from pocket_resnet.exporting.parity import Precision
+from pocket_resnet.exporting.parity import ExportPrecision
 from pocket_resnet.exporting.pte.program import Program, program
-from pocket_resnet.exporting.pte.quantization import quantized
+from pocket_resnet.exporting.pte.quantization import quantized_module
 
 _log = logging.getLogger(__name__)
 
@@ -23,12 +23,12 @@ class PteExporter(Exporter):
     precisions = ("fp32", "int8")
     batch_sizes = (1,)
 
-    def build(self, precision: Precision) -> bytes:
+    def build(self, precision: ExportPrecision) -> bytes:
         """The content of the file."""
         network: nn.Module = self.model
         if precision == "int8":
             calibration_NCSS, _ = self.calibration_images()
-            network = quantized(self.model, calibration_NCSS)
+            network = quantized_module(self.model, calibration_NCSS)
         _log.info("building the program")
         size = self.card.spec.image_size
         metadata: dict[str, str | tuple[str, ...]] = {

@@ -28,7 +28,7 @@ with quiet():  # they warn when they are imported
 _BATCH = 50
 
 
-def quantized(model: ResNet, calibration_NCSS: NDArray[np.float32]) -> nn.Module:
+def quantized_module(model: ResNet, calibration_NCSS: NDArray[np.float32]) -> nn.Module:
     """The network with 8-bit weights and activations, calibrated on `calibration_NCSS`, float from 0 to 1."""
     size = model.spec.image_size
     example_BCSS = torch.zeros(2, 3, size, size)

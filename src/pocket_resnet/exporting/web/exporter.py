@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pocket_resnet.exporting.exporter import Exported, ExportOptions, licence
 from pocket_resnet.exporting.onnx_exporter import OnnxExporter
-from pocket_resnet.exporting.parity import ParityError, Precision
+from pocket_resnet.exporting.parity import ExportPrecision, ParityError
 from pocket_resnet.exporting.web.page import render
 from pocket_resnet.exporting.web.samples import choose_samples
 from pocket_resnet.exporting.web.template import Page
@@ -26,7 +26,7 @@ class PageExporter(OnnxExporter):
         super().__init__(path, options)
         self.samples = choose_samples(self.source, self.val, self.card.class_names, options.samples)
 
-    def wrap(self, network: bytes, precision: Precision) -> bytes:
+    def wrap(self, network: bytes, precision: ExportPrecision) -> bytes:
         """The page with the ONNX file."""
         size = self.card.spec.image_size
         return render(Page(self.name, self.card.class_names, size, self._facts(precision), self.samples), network)
@@ -41,7 +41,7 @@ class PageExporter(OnnxExporter):
             _log.warning("%s; the page contains fp16 instead", error.what)
             return self._write_first_that_fits("fp16")
 
-    def _facts(self, precision: Precision) -> dict[str, str]:
+    def _facts(self, precision: ExportPrecision) -> dict[str, str]:
         card = self.card
         images = {"val": "validation images", "test": "test images"}.get(card.split, f"images ({card.split})")
         facts = {

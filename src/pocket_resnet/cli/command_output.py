@@ -20,7 +20,7 @@ CSV_DECIMALS = 6
 OF_A_RUN = ("recipe.toml", "metrics.jsonl", "result.json", "report.html", ".lock")
 
 
-class JsonOutput:
+class CommandOutput:
     """The destination of the JSON or CSV. It is created before a command's work, to refuse a bad file at once."""
 
     def __init__(self, json: bool, out: Path | None, *, csv: bool = False) -> None:

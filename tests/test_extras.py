@@ -1,11 +1,11 @@
-"""Without an extra's packages, `export` says what to install."""
+"""Without an extra's packages, a command says what to install."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pocket_resnet.exporting import requirements
+from pocket_resnet import extras
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -17,7 +17,7 @@ Run = Callable[..., tuple[int, str, str]]
 def test_without_the_extra(
     format_: str, package: str, needed_by: str, extra: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else name)
     code, out, err = run("export", "pocket-1m", "--format", format_, "--out", tmp_path / "out")
     assert (code, out) == (5, "")
     hint = f"pip install 'pocket-resnet[{extra}]'"

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pocket_resnet.cli.json_output import JsonOutput
+from pocket_resnet.cli.command_output import CommandOutput
 from pocket_resnet.errors import EnvironmentFault, UsageError
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def write_object(out: Path | None = None, *, json: bool = False) -> None:
-    JsonOutput(json, out).write(lambda: {"name": "ü"}, lambda: print("for people"))
+    CommandOutput(json, out).write(lambda: {"name": "ü"}, lambda: print("for people"))
 
 
 def test_standard_output_has_only_the_document(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +89,7 @@ def test_the_file_is_written_although_nobody_reads_standard_output(
     def gone(*_: object) -> None:
         raise BrokenPipeError
 
-    output = JsonOutput(json_too, tmp_path / "output.json")
+    output = CommandOutput(json_too, tmp_path / "output.json")
     with monkeypatch.context() as patch:
         patch.setattr(sys.stdout, "flush", gone)
         with pytest.raises(BrokenPipeError):
@@ -101,22 +101,22 @@ def test_the_file_is_written_although_nobody_reads_standard_output(
 def test_unwritable_paths_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An existing file too: it is replaced through a temporary file in its folder."""
     with pytest.raises(UsageError, match="a folder, not a writable file"):
-        JsonOutput(False, tmp_path)
+        CommandOutput(False, tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(EnvironmentFault, match="loop"):
-        JsonOutput(False, tmp_path / "loop")
+        CommandOutput(False, tmp_path / "loop")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(os.path.relpath(tmp_path / "socket"))
         with pytest.raises(UsageError, match="a block device or socket, not a writable file"):
-            JsonOutput(False, tmp_path / "socket")
+            CommandOutput(False, tmp_path / "socket")
     (tmp_path / "there.json").touch()
     with pytest.raises(EnvironmentFault, match="Not a directory"):
-        JsonOutput(False, tmp_path / "there.json" / "x.json")
+        CommandOutput(False, tmp_path / "there.json" / "x.json")
     monkeypatch.setattr(os, "access", lambda *_: False)
     for name in ("x.json", "there.json", "new/folder/x.json"):
         with pytest.raises(EnvironmentFault, match="Permission denied"):
-            JsonOutput(False, tmp_path / name)
-    JsonOutput(False, Path("/dev/null"))
+            CommandOutput(False, tmp_path / name)
+    CommandOutput(False, Path("/dev/null"))
 
 
 @pytest.mark.threat(51)
@@ -126,7 +126,7 @@ def test_files_of_a_run_or_model_are_refused_also_through_a_link(trained: Path, 
         (tmp_path / "link").symlink_to(trained / name)
         for path in (trained / name, tmp_path / "link"):
             with pytest.raises(UsageError, match="this file belongs to a run or model"):
-                JsonOutput(False, path)
+                CommandOutput(False, path)
         (tmp_path / "link").unlink()
         assert (trained / name).read_bytes() == before
     for _ in range(2):
