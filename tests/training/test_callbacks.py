@@ -155,6 +155,15 @@ def test_a_run_that_was_stopped_early_is_resumed(train_tiny: Callable[..., Resul
     assert records[0] == records[1]
 
 
+@pytest.mark.parametrize(("step", "is_early"), [(2, True), (4, False)])
+def test_only_a_stop_with_steps_left_is_early(
+    step: int, is_early: bool, train_tiny: Callable[..., Result], logged: pytest.LogCaptureFixture
+) -> None:
+    assert train_tiny(StopAt(step)).steps == step
+    assert (f"stopped early, at step {step} of 4" in logged.messages) == is_early
+    assert ("stopped early" in logged.text) == is_early
+
+
 def test_class_of_the_package() -> None:
     assert pocket_resnet.Callback is Callback
     with pytest.raises(AttributeError, match="no attribute 'Callbacks'"):

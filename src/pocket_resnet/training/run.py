@@ -150,7 +150,7 @@ class _Run:
             self.seconds += time.monotonic() - started_s
             if ends_epoch:
                 self._end_epoch()
-                if self.processes.on_writer(lambda: state.stops):
+                if self.processes.on_writer(lambda: state.stops) and trainer.step < state.plan.last_step:
                     self._stop_early()
             # Read once: a signal during saving takes effect after the next step.
             stopping = bool(trainer.num_signalled if self.processes.world_size > 1 else self.signals)
