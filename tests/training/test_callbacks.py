@@ -96,6 +96,13 @@ def test_each_step_is_reported(train_tiny: Callable[..., Result]) -> None:
 
 
 @pytest.mark.usefixtures("synthetic")
+def test_callbacks_may_be_a_generator(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    steps = [Steps(), Steps()]
+    train(make_recipe(), runs_dir=tmp_path, run="r", callbacks=(each for each in steps))
+    assert [len(each.sizes) for each in steps] == [4, 4]
+
+
+@pytest.mark.usefixtures("synthetic")
 def test_without_progress_nothing_is_printed(
     make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pocket_resnet.inference.training_data import overlap
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
-from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState, refuse_classes
+from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState, as_list
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.distributed import LostProcess, Processes, only_rank_0_logs, process_group
 from pocket_resnet.training.metrics import Plan
@@ -46,7 +46,7 @@ def train(
     run: str | None = None,
     resume: bool = False,
     fork: bool = False,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Iterable[Callback] = (),
     progress: bool = True,
 ) -> Result:
     """Train the recipe's network, or resume an interrupted run, and write everything to `runs_dir`/NAME.
@@ -55,7 +55,7 @@ def train(
     `pocket_resnet.train`. Raises PocketError if anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
-    refuse_classes(callbacks)
+    callbacks = as_list(callbacks)
     if recipe.track:
         from pocket_resnet.training.tensorboard import require_tensorboard
 
