@@ -28,7 +28,8 @@ from pocket_resnet.training.prepare import computed_on, fit_to_data, new_trainer
 from pocket_resnet.training.pretrained import with_pretrained
 from pocket_resnet.training.restore import Restored, restore
 from pocket_resnet.training.result import Result, card_of, result_of
-from pocket_resnet.training.run_folder import RunFolder, choose_folder, marks
+from pocket_resnet.training.run_folder import RunFolder, marks
+from pocket_resnet.training.run_names import choose_folder
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.training.teacher import Teacher
 from pocket_resnet.version import __version__
@@ -70,10 +71,10 @@ def train(
     steps = Steps(num_images, recipe)
     with process_group(hardware.device) as processes:
         processes.check(recipe, steps, source.fingerprint)
-        folder = RunFolder(processes.on_writer(choose_folder, runs_dir, recipe, source, run, resume or fork))
+        folder = processes.on_writer(choose_folder, runs_dir, recipe, source, run, resume or fork)
         processes.announce_writer(folder.path)
         callbacks = _with_built_in(callbacks, folder, recipe, progress=progress) if processes.is_writer else []
-        with folder.locked(expected=resume or fork) if processes.is_writer else contextlib.nullcontext():
+        with folder.locked() if processes.is_writer else contextlib.nullcontext():
             if finished := processes.on_writer(folder.finished, recipe, source, steps.last, fork=fork):
                 return finished
             return _Run(recipe, source, hardware, processes, folder, callbacks, data_dir, started_s).train(fork=fork)
@@ -269,18 +270,14 @@ class _Run:
         trainer, full_size = self.trainer, self.recipe.model.image_size
         if (size := trainer.steps.image_size(trainer.step - 1)) < full_size:
             _log.warning(f"the last steps trained at {size} pixels, evaluation uses {full_size}: expect lower accuracy")
-        evaluation, val = self.state.evaluation, self.state.val
+        evaluation, val, model = self.state.evaluation, self.state.val, self.folder.model
         if evaluation is None or evaluation.precision != "fp32":
             evaluation = self._validate()
         # Counts also images of the training before a fork, or of the run in `init_from`.
         num_trained_on = self.processes.on_writer(self.folder.trained_on, val.images_NCHW)
+        caveat = overlap(len(val), num_trained_on, unknown_images=self.restored.unknown_images)
         result = result_of(
-            trainer,
-            evaluation,
-            seconds=self.seconds,
-            seconds_total=self._seconds_total(),
-            model=self.folder.model,
-            caveat=overlap(len(val), num_trained_on, unknown_images=self.restored.unknown_images),
+            trainer, evaluation, seconds=self.seconds, seconds_total=self._seconds_total(), model=model, caveat=caveat
         )
         card = card_of(result, self.recipe, self.source, evaluation, unknown_images=self.restored.unknown_images)
         with self._as_released():
