@@ -140,3 +140,20 @@ def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], 
     assert choose_folder(tmp_path, make_recipe(), source, "latest", resume=True).path == tmp_path / "mine"
     with pytest.raises(UsageError, match="this run already exists"):
         choose_folder(tmp_path, make_recipe(), source, "latest", resume=False)
+
+
+@pytest.mark.parametrize("there", ["nothing", "a link to a deleted run", "a folder", "a run"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_latest_is_no_name_of_a_run(
+    there: str, resume: bool, make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path
+) -> None:
+    """Its folder would take the place of the link for good."""
+    link = tmp_path / "latest"
+    {
+        "nothing": lambda: None,
+        "a link to a deleted run": lambda: link.symlink_to("deleted"),
+        "a folder": link.mkdir,
+        "a run": lambda: begin(link),
+    }[there]()
+    with pytest.raises(UsageError, match="latest: not a link to a run, and the name `latest` is reserved"):
+        choose_folder(tmp_path, make_recipe(), source, "latest", resume=resume)

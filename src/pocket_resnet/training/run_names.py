@@ -9,7 +9,7 @@ from pocket_resnet.io.locks import is_in_use
 from pocket_resnet.model.step_folders import recorded_fingerprint
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
-from pocket_resnet.training.run_folder import RunFolder
+from pocket_resnet.training.run_folder import LATEST, RunFolder
 
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> RunFolder:
@@ -30,6 +30,9 @@ def _named_folder(runs_dir: Path, run: str, *, resume: bool) -> Path:
         raise UsageError(f"run name {run!r} is not a plain folder name", hint="use letters, digits, - and _")
     path = runs_dir / run
     is_used = RunFolder(path).is_used
+    if run == LATEST and not (path.is_symlink() and is_used):
+        what = f"not a link to a run, and the name `{LATEST}` is reserved for the link to the newest one"
+        raise UsageError(what, where=path, hint="choose another --run name")
     if is_used and not resume:
         raise UsageError(
             "this run already exists",
