@@ -13,7 +13,7 @@ accuracies are 0 to 1, times are in seconds. Errors are `errors.PocketError`s; t
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ def train(
     run: str | Path | None = None,
     resume: bool = False,
     fork: bool = False,
-    callbacks: "Sequence[Callback]" = (),
+    callbacks: "Iterable[Callback]" = (),
     progress: bool = True,
     **changes: Any,
 ) -> "Result":

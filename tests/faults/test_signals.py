@@ -22,6 +22,7 @@ from pocket_resnet.model.step_folders import newest_first
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import to_toml
 from pocket_resnet.training import checkpoint
+from pocket_resnet.training.run import train
 from pocket_resnet.training.trainer import Trainer
 
 PATIENCE_S = 60
@@ -100,6 +101,34 @@ def test_second_signal_exits_at_once(
     assert child.wait() == code
     assert not (tmp_path / "hung").exists()
     assert not newest_first(tmp_path / "runs" / "r" / "checkpoints")
+
+
+@pytest.mark.threat(4)
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.usefixtures("synthetic")
+def test_second_signal_in_the_callers_process_lets_it_clean_up(
+    number: int,
+    raised: type[BaseException],
+    make_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a notebook, Ctrl-C twice must not end the kernel. The lock and the handlers are released."""
+
+    def hang(*_: Any) -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        pytest.fail("the signal had no effect")
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", hang)
+        with pytest.raises(raised) as ending:
+            train(make_recipe(), runs_dir=tmp_path, run="r")
+    assert getattr(ending.value, "code", 143) == 143
+    assert signal.getsignal(number) == before
+    assert not newest_first(tmp_path / "r" / "checkpoints")
+    assert train(make_recipe(), runs_dir=tmp_path, run="r", resume=True).steps == 4
 
 
 @pytest.mark.threat(60)

@@ -1,15 +1,17 @@
 """A folder for one process alone, also on file systems without locks."""
 
+import contextlib
 import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
 from pocket_resnet.errors import EnvironmentFault
-from pocket_resnet.io import files
-from pocket_resnet.io.locks import exclusive, lock_folder
+from pocket_resnet.io import files, locks
+from pocket_resnet.io.locks import exclusive, is_in_use, lock_folder
 
 
 @pytest.mark.threat(12)
@@ -26,6 +28,56 @@ def test_lock(tmp_path: Path) -> None:
         raise RuntimeError
     with lock_folder(tmp_path / "f") as notice:
         assert notice is None
+
+
+def test_a_new_folder_in_which_nothing_was_written_is_removed(tmp_path: Path) -> None:
+    """Also after an error; not if it was there before, or if anything was written."""
+    with lock_folder(tmp_path / "runs" / "f"):
+        assert is_in_use(tmp_path / "runs" / "f")
+    assert list(tmp_path.iterdir()) == [tmp_path / "runs"]
+    with pytest.raises(RuntimeError), lock_folder(tmp_path / "runs" / "f"):
+        raise RuntimeError
+    assert not list((tmp_path / "runs").iterdir())
+    with lock_folder(tmp_path / "f"):
+        (tmp_path / "f" / "written").touch()
+    (tmp_path / "f" / "written").unlink()
+    with lock_folder(tmp_path / "f"):
+        pass
+    assert [path.name for path in (tmp_path / "f").iterdir()] == [".lock"]
+    assert not is_in_use(tmp_path / "f")
+    (tmp_path / "f" / ".lock").write_text("1")  # of a dead process
+    assert not is_in_use(tmp_path / "f")
+
+
+@pytest.mark.threat(12)
+def test_a_folder_that_is_removed_meanwhile_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock would be that of a deleted file: a third process could lock the new one."""
+    folder, lock = tmp_path / "f", locks.lock
+    first = lock_folder(folder)
+    first.__enter__()
+
+    def end_first(file: IO[Any]) -> bool:
+        monkeypatch.setattr(locks, "lock", lock)
+        first.__exit__(None, None, None)
+        assert not folder.exists()
+        return lock(file)
+
+    monkeypatch.setattr(locks, "lock", end_first)
+    with lock_folder(folder), pytest.raises(EnvironmentFault, match="in use by process"), lock_folder(folder):
+        pass
+    assert not folder.exists()
+
+
+@pytest.mark.threat(12)
+def test_processes_that_create_and_remove_a_folder_never_share_it(tmp_path: Path, start_child: Any) -> None:
+    def work() -> None:
+        for _ in range(300):
+            with contextlib.suppress(EnvironmentFault), lock_folder(tmp_path / "f"):
+                (tmp_path / "alone").touch(exist_ok=False)
+                assert (tmp_path / "f" / ".lock").read_text() == str(os.getpid())
+                (tmp_path / "alone").unlink()
+
+    assert [child.wait() for child in [start_child(work) for _ in range(3)]] == [0, 0, 0]
 
 
 def test_lock_in_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -96,6 +96,13 @@ def test_each_step_is_reported(train_tiny: Callable[..., Result]) -> None:
 
 
 @pytest.mark.usefixtures("synthetic")
+def test_callbacks_may_be_a_generator(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    steps = [Steps(), Steps()]
+    train(make_recipe(), runs_dir=tmp_path, run="r", callbacks=(each for each in steps))
+    assert [len(each.sizes) for each in steps] == [4, 4]
+
+
+@pytest.mark.usefixtures("synthetic")
 def test_without_progress_nothing_is_printed(
     make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +160,15 @@ def test_a_run_that_was_stopped_early_is_resumed(train_tiny: Callable[..., Resul
         [record | {"seconds": 0} for record in read_metrics(tmp_path / run / "metrics.jsonl")] for run in ("r", "whole")
     ]
     assert records[0] == records[1]
+
+
+@pytest.mark.parametrize(("step", "is_early"), [(2, True), (4, False)])
+def test_only_a_stop_with_steps_left_is_early(
+    step: int, is_early: bool, train_tiny: Callable[..., Result], logged: pytest.LogCaptureFixture
+) -> None:
+    assert train_tiny(StopAt(step)).steps == step
+    assert (f"stopped early, at step {step} of 4" in logged.messages) == is_early
+    assert ("stopped early" in logged.text) == is_early
 
 
 def test_class_of_the_package() -> None:

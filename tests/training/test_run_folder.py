@@ -1,91 +1,62 @@
-"""The folder of a run: its path, and which runs may use it."""
+"""The folder of a run: what its files say, and what a run that fails leaves."""
 
 import shutil
 from collections.abc import Callable
-from copy import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pocket_resnet.data.source import Source
-from pocket_resnet.errors import UsageError
-from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.recipe.toml import to_toml
-from pocket_resnet.training import checkpoint
-from pocket_resnet.training.checkpoint import CheckpointState
-from pocket_resnet.training.run_folder import RunFolder, choose_folder
+from pocket_resnet.errors import DataError
+from pocket_resnet.training import run
+from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.run_folder import RunFolder
 
 
-def test_default_folders(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    """NAME, NAME-2, NAME-3; resuming uses the last."""
-    recipe = make_recipe(seed=7)
-    for name in ("tiny-synthetic-seed7", "tiny-synthetic-seed7-2", "tiny-synthetic-seed7-3"):
-        folder = choose_folder(tmp_path, recipe, source, None, resume=False)
-        assert folder == tmp_path / name
-        folder.mkdir()
-        assert choose_folder(tmp_path, recipe, source, None, resume=True) == folder
-    assert choose_folder(tmp_path / "new", recipe, source, None, resume=True).name == "tiny-synthetic-seed7"
+def test_what_a_run_has_left(train_tiny: Callable[..., Result], tmp_path: Path) -> None:
+    """A recipe alone cannot be resumed; a lock alone is nothing."""
+    train_tiny(max_steps=1)
+    folder = RunFolder(tmp_path / "r")
+
+    def found() -> tuple[bool, bool]:
+        return folder.is_used, folder.can_be_resumed
+
+    assert found() == (True, True)
+    (folder.path / "result.json").unlink()
+    assert found() == (True, True)
+    shutil.rmtree(folder.checkpoints)
+    assert found() == (True, False)
+    (folder.path / "recipe.toml").unlink()
+    assert found() == (False, False)
 
 
-@pytest.mark.threat(43)
-def test_resuming_finds_the_run_whose_data_were_moved(
-    make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path
+@pytest.mark.parametrize("left", ["recipe.toml", "result.json"])
+def test_without_a_checkpoint_the_start_from_the_beginning_is_a_warning(
+    left: str, train_tiny: Callable[..., Result], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The folder's name changed with its path. Other recipes, seeds, data and names do not match."""
-    recipe, moved = make_recipe(seed=7), copy(source)
-    moved.name = "/new/place"
-    for number, (name, fingerprint, owner) in enumerate(
-        [
-            ("tiny-synthetic-seed7", source.fingerprint, recipe),
-            ("tiny-others-seed7", "other", recipe),
-            ("tiny-synthetic-seed70", source.fingerprint, make_recipe(seed=70)),
-            ("tiny-x-synthetic-seed7", source.fingerprint, make_recipe(name="tiny-x", seed=7)),
-            ("tiny-mine", source.fingerprint, recipe),
-        ]
-    ):
-        state = CheckpointState(step=number, seconds=0.0, hardware="", data_fingerprint=fingerprint)
-        checkpoint.save(tmp_path / name / "checkpoints", state, {})
-        (tmp_path / name / "recipe.toml").write_text(to_toml(owner))
-    assert choose_folder(tmp_path, recipe, moved, None, resume=True) == tmp_path / "tiny-synthetic-seed7"
-    assert choose_folder(tmp_path, recipe, moved, None, resume=False) == tmp_path / "tiny-place-seed7"
-    (tmp_path / "tiny-others-seed7" / "checkpoints").rename(tmp_path / "gone")
-    shutil.copytree(tmp_path / "tiny-synthetic-seed7", tmp_path / "tiny-copy-seed7-2")
-    with pytest.raises(UsageError, match=r"several runs .* tiny-copy-seed7-2, tiny-synthetic-seed7\n  choose one"):
-        choose_folder(tmp_path, recipe, moved, None, resume=True)
-    (tmp_path / "tiny-place-seed7").mkdir()
-    assert choose_folder(tmp_path, recipe, moved, None, resume=True) == tmp_path / "tiny-place-seed7"
+    train_tiny(max_steps=2)
+    shutil.rmtree(tmp_path / "r" / "checkpoints")
+    if left == "recipe.toml":
+        (tmp_path / "r" / "result.json").unlink()
+    else:
+        assert train_tiny(resume=True, max_steps=2).steps == 2  # finished: nothing is trained
+        assert "nothing to resume" not in caplog.text
+    assert train_tiny(resume=True).steps == 4
+    assert f"nothing to resume in {tmp_path / 'r'}: starting a new run" in caplog.messages
 
 
-@pytest.mark.threat(43)
-def test_resuming_without_a_run_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Also with the default folder name."""
-    with RunFolder(tmp_path / "r").locked(expected=True):
-        assert caplog.messages == [f"nothing to resume in {tmp_path / 'r'}: starting a new run"]
+@pytest.mark.usefixtures("synthetic")
+def test_a_run_that_fails_before_it_writes_leaves_no_folder(
+    make_recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the next run has its name."""
 
+    def fail(*_: Any) -> None:
+        raise DataError("damaged")
 
-def test_default_folder_stays_in_runs(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    for name, data in {"../../up": "/a/b c\n", "/abs": "..", "a/b": "."}.items():
-        source.name = data
-        folder = choose_folder(tmp_path, make_recipe(name=name), source, None, resume=False)
-        assert folder.parent == tmp_path
-        assert folder.name.endswith("-seed0")
-        assert not set(folder.name) & set("/\n ")
-
-
-def test_named_folder(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    recipe = make_recipe()
-    assert choose_folder(tmp_path, recipe, source, "mine", resume=False) == tmp_path / "mine"
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "recipe.toml").touch()
-    with pytest.raises(UsageError, match="this run already exists"):
-        choose_folder(tmp_path, recipe, source, "mine", resume=False)
-    assert choose_folder(tmp_path, recipe, source, "mine", resume=True) == tmp_path / "mine"
-    for name in ("../x", "a/b", "/abs", "..", ".hidden", ""):
-        with pytest.raises(UsageError, match="not a plain folder name"):
-            choose_folder(tmp_path, recipe, source, name, resume=False)
-
-
-def test_link_to_the_latest_run_is_followed(make_recipe: Callable[..., Recipe], source: Source, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "latest").symlink_to("mine")
-    assert choose_folder(tmp_path, make_recipe(), source, "latest", resume=True) == tmp_path / "mine"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "new_trainer", fail)
+        with pytest.raises(DataError):
+            train(make_recipe(), runs_dir=tmp_path)
+    assert not list(tmp_path.glob("tiny-*"))
+    assert train(make_recipe(max_steps=1), runs_dir=tmp_path).model == str(tmp_path / "tiny-synthetic-seed0/model")

@@ -21,6 +21,24 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [record | {"seconds": 0} for record in read_metrics(folder / "metrics.jsonl")]
 
 
+@pytest.mark.threat(1)
+def test_a_start_that_died_at_once_does_not_hide_the_run(
+    make_recipe: Any, synthetic: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    """Resuming continues the run with checkpoints, not the newer folder without."""
+    train(make_recipe(max_steps=2), runs_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            train(make_recipe(), runs_dir=tmp_path)
+    assert [path.name for path in (tmp_path / "tiny-synthetic-seed0-2").glob("*.toml")] == ["recipe.toml"]
+    logged.clear()
+    assert train(make_recipe(), runs_dir=tmp_path, resume=True).model == str(tmp_path / "tiny-synthetic-seed0/model")
+    assert "resumed at step 2" in logged.messages
+    assert "nothing to resume" not in logged.text
+    assert synthetic.num_test_opened == 0
+
+
 @pytest.mark.threat(8)
 def test_checkpoint_of_another_network(train_tiny: Callable[..., Result], make_recipe: Any, tmp_path: Path) -> None:
     """A fork with another shape is refused; the error names what does not fit."""

@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from pocket_resnet.recipe.base import RecipeError
 from pocket_resnet.tuning import studies, trials
 from pocket_resnet.tuning.storage import JOURNAL_NAME, MAX_RETRIES, open_storage, quiet_optuna, repair_journal
 from pocket_resnet.tuning.studies import number_of
-from pocket_resnet.tuning.workers import Worker, run_worker
+from pocket_resnet.tuning.workers import Worker, Workers, run_worker
 
 ENDED = ("COMPLETE", "PRUNED")
 
@@ -104,6 +105,25 @@ def test_a_trial_that_kills_every_worker_is_named(make_settings: Any, begin: Any
         with pytest.raises(EnvironmentFault, match=f"trial 0 has ended its worker {MAX_RETRIES + 1} times") as refused:
             studies.requeue(study, study.trials[-1])
     assert "fewer --workers" in str(refused.value)
+
+
+@pytest.mark.threat(80)
+def test_a_second_interrupt_kills_the_workers_that_still_save() -> None:
+    """In a program, it raises KeyboardInterrupt; no worker may train on in the background."""
+    calls: list[str] = []
+
+    def join(timeout: float | None = None) -> None:
+        if timeout is not None:
+            raise KeyboardInterrupt
+        calls.append("join")
+
+    process = SimpleNamespace(terminate=lambda: calls.append("terminate"), join=join, kill=lambda: calls.append("kill"))
+    settings: Any = SimpleNamespace(request=SimpleNamespace(num_workers=0))
+    workers: Any = Workers(settings)
+    workers.running = {0: (process, None)}
+    with pytest.raises(KeyboardInterrupt):
+        workers.stop()
+    assert calls == ["terminate", "kill", "join"]
 
 
 @pytest.mark.threat(80)

@@ -19,6 +19,7 @@ from pocket_resnet.cli.train_flags import parse_with_recipe
 from pocket_resnet.errors import EnvironmentFault, PocketError, UsageError, did_you_mean
 from pocket_resnet.io.files import expanded
 from pocket_resnet.recipe.toml import is_recipe, load_recipe
+from pocket_resnet.training.signals import second_signal_exits
 from pocket_resnet.tuning.space import space_beside
 from pocket_resnet.version import __version__
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     streams.prepare()
     os.environ.pop("MPLBACKEND", None)  # set by notebooks for their child processes; our figures need no backend
-    with console.log_to_terminal():
+    with console.log_to_terminal(), second_signal_exits():
         code = _exit_code(arguments)
     if code:
         sys.exit(code)

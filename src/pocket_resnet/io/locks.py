@@ -18,6 +18,8 @@ from pocket_resnet.errors import EnvironmentFault
 from pocket_resnet.io.files import TEMPORARY_PREFIX, explain_os_errors, warn_once
 
 WAIT_S, POLL_S = 3600.0, 0.1
+LOCK_NAME = ".lock"
+NUM_ATTEMPTS = 100
 NO_LOCKS = "the file system does not support locks: make sure that no other process writes here"
 
 
@@ -58,23 +60,12 @@ class PatientLock:
 def lock_folder(folder: Path, hint: str = "wait for it, or choose another --run name") -> Iterator[str | None]:
     """Lock the folder for this process; yields a warning if a dead process left its lock, or there are no locks.
 
-    Raises EnvironmentFault naming the process that has the lock.
+    A folder that this creates is removed again if the block leaves nothing in it. Raises EnvironmentFault naming the
+    process that has the lock.
     """
-    path = folder / ".lock"
-    with explain_os_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+    file, is_locked, is_new = _take(folder, hint)
     with file:
-        file.seek(0)
-        holder = file.read().strip()
-        try:
-            is_locked = lock(file)
-        except HeldError as error:
-            raise EnvironmentFault(
-                f"in use by process {holder or 'unknown'}",
-                where=folder,
-                hint=hint,
-            ) from error
+        holder = _holder(file)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -83,6 +74,76 @@ def lock_folder(folder: Path, hint: str = "wait for it, or choose another --run 
             yield taken_over if is_locked else f"{folder}: {NO_LOCKS}"
         finally:
             file.truncate(0)
+            if is_locked and is_new:
+                _remove_unused(folder)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether another process has locked the folder, or this one may not."""
+    try:
+        with (folder / LOCK_NAME).open("r+") as file:
+            return bool(_holder(file)) and not lock(file)  # closing the file releases the lock
+    except FileNotFoundError:
+        return False
+    except (HeldError, OSError):
+        return True
+
+
+def _take(folder: Path, hint: str) -> tuple[IO[str], bool, bool]:
+    """The open lock file, whether it is locked, and whether this created the folder."""
+    path, is_new = folder / LOCK_NAME, False
+    for _ in range(NUM_ATTEMPTS):
+        with explain_os_errors(path):
+            is_new |= _create(folder)
+            try:
+                file = path.open("a+")
+            except FileNotFoundError:  # another process has just removed its new folder
+                continue
+        try:
+            is_locked = lock(file)
+        except HeldError as error:
+            with file:
+                raise EnvironmentFault(
+                    f"in use by process {_holder(file) or 'unknown'}", where=folder, hint=hint
+                ) from error
+        if not is_locked or _is_at(path, file):
+            return file, is_locked, is_new
+        file.close()
+    raise EnvironmentFault("other processes keep removing it", where=folder, hint=hint)
+
+
+def _create(folder: Path) -> bool:
+    """Create the folder; whether it is new."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise
+        return False
+    return True
+
+
+def _holder(file: IO[str]) -> str:
+    """The process that has the lock, or that died with it."""
+    file.seek(0)
+    return file.read().strip()
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Whether the open file is still the one at that path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the folder if it holds only its lock, which this process has. One that waits for it notices (`_is_at`)."""
+    path = folder / LOCK_NAME
+    with contextlib.suppress(OSError):
+        if list(folder.iterdir()) == [path]:
+            path.unlink()
+            folder.rmdir()  # fails if another process has a new lock there
 
 
 @contextlib.contextmanager

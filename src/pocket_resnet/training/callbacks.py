@@ -5,7 +5,7 @@ With several processes, only rank 0 runs callbacks.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,16 +95,18 @@ class Callback:
         """Runs last, however the run ends. `run.result` is None if a signal or an error ended it."""
 
 
-def refuse_classes(callbacks: Sequence[Callback]) -> None:
-    """Raise UsageError unless this is a sequence of instances of Callback."""
+def as_list(callbacks: Iterable[Callback]) -> list[Callback]:
+    """The callbacks as a list, also from a generator. Raises UsageError unless all are instances of Callback."""
     if isinstance(callbacks, Callback):
         name = type(callbacks).__name__
         raise UsageError(f"{name} is one callback instead of a list", where="callbacks", hint=f"write [{name}()]")
+    callbacks = list(callbacks)
     for each in callbacks:
         if not isinstance(each, Callback):
             name = getattr(each, "__name__", type(each).__name__)
             hint = f"write {name}()" if isinstance(each, type) else "derive its class from pocket_resnet.Callback"
             raise UsageError(f"{name} is not an instance of pocket_resnet.Callback", where="callbacks", hint=hint)
+    return callbacks
 
 
 class LastEvaluation(Callback):

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pocket_resnet.inference.training_data import overlap
 from pocket_resnet.model.artifact import resume_command
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.torch_settings import own_settings
-from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState, refuse_classes
+from pocket_resnet.training.callbacks import Callback, MetricsFile, ProgressBar, RunState, as_list
 from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.distributed import LostProcess, Processes, only_rank_0_logs, process_group
 from pocket_resnet.training.metrics import Plan
@@ -29,7 +29,8 @@ from pocket_resnet.training.prepare import computed_on, fit_to_data, new_trainer
 from pocket_resnet.training.pretrained import with_pretrained
 from pocket_resnet.training.restore import Restored, restore
 from pocket_resnet.training.result import Result, card_of, result_of
-from pocket_resnet.training.run_folder import RunFolder, choose_folder, kept_steps
+from pocket_resnet.training.run_folder import RunFolder, kept_steps
+from pocket_resnet.training.run_names import choose_folder
 from pocket_resnet.training.signals import catch_signals
 from pocket_resnet.training.teacher import Teacher
 from pocket_resnet.version import __version__
@@ -47,7 +48,7 @@ def train(
     run: str | None = None,
     resume: bool = False,
     fork: bool = False,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Iterable[Callback] = (),
     progress: bool = True,
 ) -> Result:
     """Train the recipe's network, or resume an interrupted run, and write everything to `runs_dir`/NAME.
@@ -56,7 +57,7 @@ def train(
     `pocket_resnet.train`. Raises PocketError if anything fails, Stopped if a signal ended the run after saving.
     """
     started_s = time.monotonic()
-    refuse_classes(callbacks)
+    callbacks = as_list(callbacks)
     if recipe.track:
         require_extra("track", "--track", alternative="omit --track")
     hardware = choose(**recipe.hardware.choices())
@@ -69,10 +70,10 @@ def train(
     steps = Steps(num_images, recipe)
     with process_group(hardware.device) as processes:
         processes.check(recipe, steps, source.fingerprint)
-        folder = RunFolder(processes.on_writer(choose_folder, runs_dir, recipe, source, run, resume or fork))
+        folder = processes.on_writer(choose_folder, runs_dir, recipe, source, run, resume or fork)
         processes.announce_writer(folder.path)
         callbacks = _with_built_in(callbacks, folder, recipe, progress=progress) if processes.is_writer else []
-        with folder.locked(expected=resume or fork) if processes.is_writer else contextlib.nullcontext():
+        with folder.locked() if processes.is_writer else contextlib.nullcontext():
             if finished := processes.on_writer(folder.finished, recipe, source, steps.last, fork=fork):
                 return finished
             return _Run(recipe, source, hardware, processes, folder, callbacks, data_dir, started_s).train(fork=fork)
@@ -149,7 +150,7 @@ class _Run:
             self.seconds += time.monotonic() - started_s
             if ends_epoch:
                 self._end_epoch()
-                if self.processes.on_writer(lambda: state.stops):
+                if self.processes.on_writer(lambda: state.stops) and trainer.step < state.plan.last_step:
                     self._stop_early()
             # Read once: a signal during saving takes effect after the next step.
             stopping = bool(trainer.num_signalled if self.processes.world_size > 1 else self.signals)
@@ -268,18 +269,14 @@ class _Run:
         trainer, full_size = self.trainer, self.recipe.model.image_size
         if (size := trainer.steps.image_size(trainer.step - 1)) < full_size:
             _log.warning(f"the last steps trained at {size} pixels, evaluation uses {full_size}: expect lower accuracy")
-        evaluation, val = self.state.evaluation, self.state.val
+        evaluation, val, model = self.state.evaluation, self.state.val, self.folder.model
         if evaluation is None or evaluation.precision != "fp32":
             evaluation = self._validate()
         # Counts also images of the training before a fork, or of the run in `init_from`.
         num_trained_on = self.processes.on_writer(self.folder.trained_on, val.images_NCHW)
+        caveat = overlap(len(val), num_trained_on, unknown_images=self.restored.unknown_images)
         result = result_of(
-            trainer,
-            evaluation,
-            seconds=self.seconds,
-            seconds_total=self._seconds_total(),
-            model=self.folder.model,
-            caveat=overlap(len(val), num_trained_on, unknown_images=self.restored.unknown_images),
+            trainer, evaluation, seconds=self.seconds, seconds_total=self._seconds_total(), model=model, caveat=caveat
         )
         card = card_of(result, self.recipe, self.source, evaluation, unknown_images=self.restored.unknown_images)
         with self._as_released():

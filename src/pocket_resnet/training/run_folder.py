@@ -6,7 +6,6 @@ Of several processes, only rank 0 calls these methods (`Processes.on_writer`).
 import contextlib
 import logging
 import math
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from pocket_resnet.data.digests import count_among, digests, packed, unpacked
 from pocket_resnet.data.source import Source
-from pocket_resnet.errors import ArtifactError, UsageError, listed
+from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.inference.training_data import changes_text, is_renamed
 from pocket_resnet.io.files import json_bytes, point_to, remove_temporaries, write_bytes, write_text
 from pocket_resnet.io.locks import lock_folder
@@ -32,6 +31,8 @@ from pocket_resnet.training.checkpoint import CheckpointState
 from pocket_resnet.training.metrics import History, Plan, history
 from pocket_resnet.training.result import Result, read_result
 
+LATEST = "latest"  # the name of the link to the newest run
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +41,8 @@ class RunFolder:
     """The files of a run. `recipe` and `source` are always those of the run that is to train here."""
 
     path: Path
+    resumes: bool = False
+    """Whether the user asked to resume a run."""
 
     @property
     def checkpoints(self) -> Path:
@@ -61,16 +64,20 @@ class RunFolder:
         """Whether no run has begun here."""
         return not (self.path / "recipe.toml").exists()
 
-    @contextlib.contextmanager
-    def locked(self, *, expected: bool = False) -> Iterator[None]:
-        """Lock the folder inside the block, after removing stale temporary files.
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether a run has left a checkpoint or a result here."""
+        return bool(newest_first(self.checkpoints)) or (self.path / "result.json").exists()
 
-        `expected` means that the user asked to resume a run.
-        """
-        is_new = self.is_new
+    @property
+    def is_used(self) -> bool:
+        """Whether a run has left its recipe or more here; a start that failed at once leaves at most its lock."""
+        return not self.is_new or self.can_be_resumed
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the folder inside the block, after removing stale temporary files."""
         with lock_folder(self.path) as notice:
-            if expected and is_new:
-                _log.warning(f"nothing to resume in {self.path}: starting a new run")
             if notice:
                 _log.warning(notice)
             remove_temporaries(self.path)
@@ -95,7 +102,7 @@ class RunFolder:
         if result and not fork and (fingerprint := recorded_fingerprint(self.checkpoints)):
             self._refuse_other_data(source, fingerprint)
         if result:
-            point_to(self.path.parent / "latest", self.path.name)
+            point_to(self.path.parent / LATEST, self.path.name)
             _log.info("this run is already finished")
         return result
 
@@ -127,11 +134,13 @@ class RunFolder:
         return replace(result, model=str(self.model)) if result and done else None
 
     def newest(self, recipe: Recipe, source: Source, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
-        """The newest undamaged checkpoint; newer ones are removed.
+        """The newest undamaged checkpoint; newer ones are removed. Warns if there is none but one was to be resumed.
 
         Raises UsageError if the run began from another checkpoint or, unless this is a fork, on other data.
         """
         if (newest := checkpoint.load_newest(self.checkpoints)) is None:
+            if self.resumes:
+                _log.warning(f"nothing to resume in {self.path}: starting a new run")
             return None
         self._refuse_another_start(recipe)
         if not fork:
@@ -178,7 +187,7 @@ class RunFolder:
         """Write the model directory and result.json, and point `latest` here."""
         save_model(self.model, model, card, self._digests.read_bytes())
         write_bytes(self.path / "result.json", json_bytes(asdict(result)))
-        point_to(self.path.parent / "latest", self.path.name)
+        point_to(self.path.parent / LATEST, self.path.name)
 
     @property
     def _digests(self) -> Path:
@@ -226,49 +235,3 @@ def read_digests(path: Path) -> NDArray[np.uint64]:
 def kept_steps(recipe: Recipe, num_steps: int) -> tuple[int, ...]:
     """The steps of `checkpoint.keep_at` in a run of `num_steps` steps."""
     return tuple(math.ceil(round(share * num_steps, 6)) for share in recipe.checkpoint.keep_at)
-
-
-def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> Path:
-    """The folder to train in: the named one, or the first free NAME, NAME-2, ...
-
-    When resuming, it is the last existing one, or that of a run on the same data under an earlier name.
-    """
-    to_toml(recipe)  # raises UsageError for values that TOML cannot represent, before any work
-    if run is not None:
-        if not run or Path(run).name != run or run.startswith("."):
-            raise UsageError(f"run name {run!r} is not a plain folder name", hint="use letters, digits, - and _")
-        if (runs_dir / run / "recipe.toml").exists() and not resume:
-            raise UsageError(
-                "this run already exists",
-                where=runs_dir / run,
-                hint="add --resume (in Python: resume=True), or choose another --run name",
-            )
-        link = runs_dir / run  # `latest`
-        return runs_dir / (link.readlink() if link.is_symlink() else run)
-    name, data = (re.sub(r"[^\w-]+", "-", text).strip("-") for text in (recipe.name, Path(source.name).name))
-    base, number = f"{name}-{data}-seed{recipe.seed}", 1
-
-    def candidate(n: int) -> Path:
-        return runs_dir / (base if n == 1 else f"{base}-{n}")
-
-    if resume and not candidate(1).exists() and (moved := _run_on_moved_data(runs_dir, name, recipe, source)):
-        return moved
-    while candidate(number).exists():
-        number += 1
-    return candidate(max(1, number - 1) if resume else number)
-
-
-def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source) -> Path | None:
-    """The run of that recipe and seed on the same data in another place. Raises UsageError for several."""
-    pattern = re.compile(rf"{re.escape(name)}-.*-seed{recipe.seed}(-\d+)?")
-    paths = [
-        path
-        for path in sorted(runs_dir.glob(f"{name}-*"))
-        if pattern.fullmatch(path.name)
-        and recorded_fingerprint(path / "checkpoints") == source.fingerprint
-        and load_recipe(str(path / "recipe.toml")).name == recipe.name
-    ]
-    if len(paths) > 1:
-        names = listed([path.name for path in paths], ", ")
-        raise UsageError(f"several runs use these data: {names}", where=runs_dir, hint="choose one with --run")
-    return paths[0] if paths else None

@@ -21,6 +21,7 @@ from optuna.trial import Trial, TrialState
 from pocket_resnet.device import keep_freed_memory
 from pocket_resnet.errors import EnvironmentFault, PocketError
 from pocket_resnet.io.processes import hidden_main
+from pocket_resnet.training.signals import second_signal_exits
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.finals import open_comparisons
 from pocket_resnet.tuning.settings import Settings
@@ -95,6 +96,7 @@ def _optimize(study: Study, objective: Callable[[Trial], tuple[float, ...]]) -> 
         raise
 
 
+@second_signal_exits()
 def run_worker(settings: Settings, index: int, errors: Connection) -> None:
     """The body of a worker's process; a user-facing error goes to the search through `errors`."""
     for number in TERMINAL_SIGNALS:
@@ -171,15 +173,18 @@ class Workers:
                     studies.requeue(study, trial)
 
     def stop(self) -> None:
-        """Make every worker save its run and exit; kill any that does not."""
-        for process, _ in self.running.values():
-            process.terminate()
+        """Make every worker save its run and exit; kill any that does not, or that is left when a signal ends this."""
         deadline_s = time.monotonic() + STOP_S
-        for process, _ in self.running.values():
-            process.join(max(0.0, deadline_s - time.monotonic()))
-            process.kill()
-            process.join()
-        self.running.clear()
+        try:
+            for process, _ in self.running.values():
+                process.terminate()
+            for process, _ in self.running.values():
+                process.join(max(0.0, deadline_s - time.monotonic()))
+        finally:
+            for process, _ in self.running.values():
+                process.kill()
+                process.join()
+            self.running.clear()
 
 
 def _received(errors: Connection) -> PocketError | None:
