@@ -207,8 +207,10 @@ def test_out_of_memory_saves_no_half_finished_step(
 
 
 def test_resuming_a_missing_run(train_tiny: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
-    train_tiny("typo", resume=True)
+    with caplog.at_level("INFO"):
+        train_tiny("typo", resume=True)
     assert "nothing to resume in" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_resuming_without_a_name_and_without_a_run(
@@ -216,7 +218,8 @@ def test_resuming_without_a_name_and_without_a_run(
 ) -> None:
     for expected in (True, False):
         caplog.clear()
-        train(make_recipe(max_steps=1), runs_dir=tmp_path, resume=True)
+        with caplog.at_level("INFO"):
+            train(make_recipe(max_steps=1), runs_dir=tmp_path, resume=True)
         assert ("nothing to resume in" in caplog.text) == expected
     assert synthetic.num_test_opened == 0
 

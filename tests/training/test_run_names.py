@@ -31,13 +31,19 @@ def begin(folder: Path) -> None:
     (folder / "recipe.toml").touch()
 
 
-def test_default_folders(choose: Callable[..., str], tmp_path: Path) -> None:
-    """NAME, NAME-2, NAME-3; resuming uses the last."""
+def test_default_folders(choose: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """NAME, NAME-2, NAME-3; resuming uses the last. A second run says where it goes."""
+    caplog.set_level("INFO")
     assert choose(resume=True) == NAME
     for name in (NAME, f"{NAME}-2", f"{NAME}-3"):
         assert choose(resume=False) == name
         begin(tmp_path / name)
         assert choose(resume=True) == name
+    second, third = (tmp_path / f"{NAME}-{number}" for number in (2, 3))
+    assert caplog.messages == [
+        f"{tmp_path / NAME} exists: this run goes to {second}",
+        f"{second} exists: this run goes to {third}",
+    ]
 
 
 def test_starts_that_left_nothing_use_no_number(choose: Callable[..., str], tmp_path: Path) -> None:

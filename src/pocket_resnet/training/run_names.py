@@ -1,5 +1,6 @@
 """The names of runs' folders: NAME, NAME-2, ..., the folder to train in, and the one to resume."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pocket_resnet.model.step_folders import recorded_fingerprint
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.training.run_folder import LATEST, RunFolder
+
+_log = logging.getLogger(__name__)
 
 
 def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | None, resume: bool) -> RunFolder:
@@ -54,7 +57,10 @@ def _default_folder(runs_dir: Path, recipe: Recipe, source: Source, *, resume: b
             return moved
     used = [number for number, folder in folders.items() if folder.is_used or is_in_use(folder.path)]
     number = max(used, default=0) + (0 if used and resume else 1)
-    return runs_dir / (base if number == 1 else f"{base}-{number}")
+    path = runs_dir / (base if number == 1 else f"{base}-{number}")
+    if used and not resume:
+        _log.info(f"{folders[max(used)].path} exists: this run goes to {path}")
+    return path
 
 
 def _numbered(runs_dir: Path, base: str) -> dict[int, RunFolder]:
