@@ -82,7 +82,8 @@ def print_exported(exported: "Exported") -> None:
     """Print the file and its comparison with the model."""
     comparison = exported.comparison
     print(f"file        {exported.file}")
-    print(f"bytes       {exported.num_bytes:,} ({exported.bytes_per_param:.3f} per parameter)")
+    per_param = f" ({exported.bytes_per_param:.3f} per parameter)" if exported.file.suffix != ".html" else ""
+    print(f"bytes       {exported.num_bytes:,}{per_param}")
     print(f"logits      differ from the model's by at most {comparison.largest_difference:.2g}")
     num_images = f"{comparison.num_images:,} validation images"
     print(f"agreement   {comparison.agreement:.2%} of {num_images} get the model's class")

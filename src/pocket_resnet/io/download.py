@@ -82,7 +82,8 @@ def fetch(urls: Sequence[str], target: Path, md5: str, patience: Patience = PATI
     raise EnvironmentFault(
         f"cannot be downloaded ({reasons_text})",
         where=target,
-        hint=f"download {urls[0]} yourself and put it in {target.parent}, or set --data-dir to its folder",
+        hint=f"download {urls[0]} yourself and put it in {target.parent}, or name its folder with --data-dir or "
+        "POCKET_RESNET_DATA",
     )
 
 
