@@ -89,7 +89,7 @@ def train(
     from pocket_resnet.training.run import train as train_recipe
 
     return train_recipe(
-        _recipe(recipe or saved_recipe(runs_dir, run if resume or fork else None) or "fast", data, changes, fork=fork),
+        _recipe(recipe or saved_recipe(runs_dir, run if resume or fork else None) or "fast", data, changes),
         data_dir=_path(data_dir),
         runs_dir=expanded(runs_dir),
         run=None if run is None else os.fspath(run),
@@ -277,15 +277,15 @@ def _path(path: str | Path | None) -> Path | None:
     return None if path is None else expanded(path)
 
 
-def _recipe(recipe: str | Path, data: str | Path | None, changes: dict[str, Any], *, fork: bool = False) -> "Recipe":
+def _recipe(recipe: str | Path, data: str | Path | None, changes: dict[str, Any]) -> "Recipe":
     """The recipe of that name or file, with its data and the keys `changes`, named as keyword arguments."""
     from pocket_resnet.data.datasets import data_name
-    from pocket_resnet.recipe.toml import load_recipe, recipe_key, with_choices, with_new_models
+    from pocket_resnet.recipe.toml import load_recipe, recipe_key, with_choices
 
     values = {recipe_key(name): _plain(value) for name, value in changes.items()}
     if data is not None:
         values["data.name"] = data_name(data)
-    return with_choices(load_recipe(os.fspath(recipe)), with_new_models(values) if fork else values)
+    return with_choices(load_recipe(os.fspath(recipe)), values)
 
 
 def _plain(value: Any) -> Any:

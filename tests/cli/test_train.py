@@ -1,6 +1,7 @@
 """What `train` adds to a run: its report, and with `--export` its model as a file."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pocket_resnet import extras
 from pocket_resnet.exporting import parity
 from pocket_resnet.exporting.exported_model import open_exported
 from pocket_resnet.model.artifact import load_card
+from pocket_resnet.recipe.toml import load_recipe
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -132,17 +134,48 @@ def test_without_recipe_a_resumed_run_uses_its_own(run: Run, command: tuple[obje
     assert (result.steps, result.recipe) == (4, json.loads(out)["recipe"])
 
 
-def test_a_fork_may_start_from_another_model(
-    run: Run, command: tuple[object, ...], pictures: Path, tmp_path: Path
+def test_another_model_than_the_recipes(
+    run: Run, command: tuple[object, ...], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without RECIPE, whose saved copy has the first model's SHA-256."""
-    place = ("--data", pictures, "--runs-dir", tmp_path, "--min-steps", 0, "--batch-size", 4, "--no-report")
+    """A saved recipe has its model's SHA-256. A new run or a fork may use another model, a resumed run may not."""
+    monkeypatch.chdir(tmp_path)
+    place = ("--data", pictures, "--runs-dir", tmp_path, "--min-steps", 0, "--batch-size", 4, "--no-report", "--run")
     assert run(*command[:-1])[0] == 0
     for name in ("one", "two"):
-        code, _, err = run("train", "--from", tmp_path / "r", *place, "--run", name, "--max-steps", 1)
+        code, _, err = run("train", "--from", tmp_path / "r", *place, name, "--max-steps", 1)
         assert code == 0, err
-    code, _, err = run("train", "--fork", *place, "--run", "two", "--from", tmp_path / "one", "--max-steps", 2)
-    assert code == 0, err
-    assert load_card(tmp_path / "two" / "model").steps == 2
-    changes = {"pretrained__model": tmp_path / "r", "max_steps": 3, "progress": False}
-    assert pocket_resnet.train(runs_dir=tmp_path, run="two", fork=True, **changes).steps == 3
+    saved = tmp_path / "two" / "recipe.toml"
+    for number, flag in enumerate(("--from", "--pretrained.model")):
+        code, _, err = run("train", saved, *place, f"new-{number}", flag, tmp_path / "one")
+        assert code == 0, err
+        code, _, err = run("train", "--resume", *place, "two", flag, tmp_path / "one", "--max-steps", 5)
+        assert code == 2
+        assert f"the recipe has changed since this run began: pretrained.model: {tmp_path}/r/model -> " in err
+        code, _, err = run("train", "--fork", *place, f"new-{number}", flag, tmp_path / "r", "--max-steps", 2)
+        assert code == 0, err
+        assert load_card(tmp_path / f"new-{number}" / "model").steps == 2
+    Path("based.toml").write_text(f'base = "{saved}"\n[pretrained]\nmodel = "one"\n')
+    for recipe, model in (("based.toml", {}), (saved, {"pretrained__model": tmp_path / "one"})):
+        result = pocket_resnet.train(recipe, runs_dir=tmp_path, run=f"by-{len(model)}", progress=False, **model)
+        assert load_recipe(str(Path(result.model).parent / "recipe.toml")).pretrained.model == f"{tmp_path}/one/model"
+
+
+def test_a_model_whose_weights_have_changed(
+    run: Run, command: tuple[object, ...], pictures: Path, tmp_path: Path
+) -> None:
+    """It is refused under its old name, unless a new run names it."""
+    place = ("--data", pictures, "--runs-dir", tmp_path, "--min-steps", 0, "--batch-size", 4, "--no-report", "--run")
+    assert run(*command[:-1])[0] == 0
+    start = ("train", "--from", tmp_path / "r")
+    assert run(*start, *place, "one", "--max-steps", 1)[0] == 0
+    shutil.rmtree(tmp_path / "r" / "model")
+    shutil.copytree(tmp_path / "one" / "model", tmp_path / "r" / "model")
+    saved = tmp_path / "one" / "recipe.toml"
+    for words in (("train", "--resume", *place, "one"), ("train", saved, *place, "two")):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "the model's weights have changed" in err
+    code, _, err = run(*start, "--resume", *place, "one", "--max-steps", 2)
+    assert code == 2
+    assert "the recipe has changed since this run began: pretrained.sha256: " in err
+    assert run("train", saved, "--from", tmp_path / "r", *place, "two")[0] == 0

@@ -10,7 +10,15 @@ from pocket_resnet.model.catalog import named
 from pocket_resnet.recipe.base import dotted
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.sections import AugmentRecipe
-from pocket_resnet.recipe.toml import differences, load_recipe, override, parse_recipe
+from pocket_resnet.recipe.toml import (
+    MODEL_ROLES,
+    differences,
+    load_recipe,
+    override,
+    parse_recipe,
+    to_toml,
+    with_choices,
+)
 
 
 def test_base_is_another_recipe(tmp_path: Path) -> None:
@@ -78,6 +86,26 @@ def test_epochs_of_a_recipe_file_are_kept(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text('base = "fast"\nseed = 3\n')
     assert load_recipe(str(tmp_path / "mine.toml")).min_steps == 0
     assert load_recipe(str(tmp_path / "other.toml")).min_steps == 250
+
+
+@pytest.mark.parametrize("role", MODEL_ROLES)
+def test_the_sha256_belongs_to_the_recorded_model(role: str, tmp_path: Path) -> None:
+    """A choice of a model removes it, by flag, keyword or a file based on the recipe, unless it gives another one."""
+    key, old, new = f"{role}.model", "0" * 64, "f" * 64
+    recipe = override(load_recipe("fast"), {key: "old", f"{role}.sha256": old})
+    path, based = tmp_path / "saved.toml", tmp_path / "based.toml"
+    path.write_text(to_toml(recipe))
+    based.write_text(f'base = "{path}"\n[{role}]\nmodel = "new"\n')
+    chosen = [
+        parse_command("train", [str(path), f"--{key}", "new"]).recipe,
+        with_choices(recipe, {key: "new"}),
+        load_recipe(str(based)),
+    ]
+    assert [dotted(each.model_dump())[f"{role}.sha256"] for each in chosen] == [None] * 3
+    changed = with_choices(recipe, {f"{role}.sha256": new, key: "new"})
+    assert differences(recipe, changed) == [f"{key}: old -> new", f"{role}.sha256: {old} -> {new}"]
+    assert differences(recipe, override(recipe, {key: "moved"})) == []
+    assert with_choices(recipe, {"epochs": 3}) == override(recipe, {"epochs": 3, "min_steps": 0})
 
 
 @pytest.mark.parametrize(

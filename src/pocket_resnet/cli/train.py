@@ -13,7 +13,7 @@ from pocket_resnet.cli.export import print_exported
 from pocket_resnet.cli.flags import DataDir, Json, OutFile, flag
 from pocket_resnet.errors import PocketError
 from pocket_resnet.recipe.schema import Recipe
-from pocket_resnet.recipe.toml import override, with_new_models
+from pocket_resnet.recipe.toml import with_choices
 
 if TYPE_CHECKING:
     from pocket_resnet.exporting.export import Format
@@ -95,9 +95,8 @@ class Train:
             "pretrained.freeze_epochs": self.freeze,
         }
         changes: dict[str, Any] = {key: value for key, value in short.items() if value is not None}
-        recipe = override(self.recipe, with_new_models(changes) if self.fork else changes)
         result = train(
-            recipe,
+            with_choices(self.recipe, changes),
             data_dir=self.data_dir,
             runs_dir=self.runs_dir,
             run=self.run,

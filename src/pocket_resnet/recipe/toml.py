@@ -16,6 +16,7 @@ from pocket_resnet.recipe.base import RecipeError, dotted, known_keys, nearest_k
 from pocket_resnet.recipe.schema import Recipe
 
 MAX_RECIPE_BYTES = 1024 * 1024
+MODEL_ROLES = ("teacher", "pretrained")  # sections with `model` and the SHA-256 of its weights
 # A resumed run may change how and where it computes, but not what.
 FREE_TO_CHANGE: Any = {
     "hardware": True,
@@ -118,7 +119,7 @@ def parse_recipe(text: str, path: Path) -> Recipe:
         model = values.get("model")
         if isinstance(model, dict) and isinstance(model.get("network"), str):
             values["model"] = dataclasses.asdict(named(model.pop("network"))) | model
-        return _updated(base, _with_epochs_kept(values)) if base else Recipe.model_validate(_with_tuples(values))
+        return _updated(base, _with_consequences(values)) if base else Recipe.model_validate(_with_tuples(values))
     except RecipeError as error:
         raise RecipeError(error.key, error.what, where=line_of(error.key, text, path), hint=error.hint) from error
     except UsageError as error:  # from the network; `where` is its field
@@ -168,18 +169,21 @@ def with_flags(base: Recipe, parsed: Mapping[str, Any], words: Sequence[str]) ->
 
 
 def with_choices(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with a user's choices; if the user chose `epochs`, `min_steps` no longer increases it."""
-    return override(recipe, _with_epochs_kept(changes))
+    """The recipe with a user's choices by dotted key, and with what follows from them."""
+    return _updated(recipe, _with_consequences(_nested(changes)))
 
 
-def with_new_models(changes: dict[str, Any]) -> dict[str, Any]:
-    """The changes of a fork: a model that they name replaces one whose SHA-256 the run's recipe has."""
-    models = changes.keys() & {"teacher.model", "pretrained.model"}
-    return {key.replace(".model", ".sha256"): None for key in models} | changes
+def _with_consequences(values: dict[str, Any]) -> dict[str, Any]:
+    """A user's nested values, and the ones that they imply.
 
-
-def _with_epochs_kept(changes: dict[str, Any]) -> dict[str, Any]:
-    return {"min_steps": 0} | changes if "epochs" in changes else changes
+    `min_steps` does not increase chosen `epochs`. The SHA-256 in the recipe that they change is not that of a chosen
+    model.
+    """
+    implied: dict[str, Any] = {"min_steps": 0} if "epochs" in values else {}
+    for role in MODEL_ROLES:
+        if isinstance(section := values.get(role), dict) and "model" in section:
+            values = values | {role: {"sha256": None} | section}
+    return implied | values
 
 
 def recipe_key(name: str) -> str:
@@ -195,6 +199,11 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
     These keys become explicit too.
     """
+    return _updated(recipe, _nested(changes))
+
+
+def _nested(changes: dict[str, Any]) -> dict[str, Any]:
+    """The values by dotted key as nested tables."""
     values: dict[str, Any] = {}
     for key, value in changes.items():
         *sections, leaf = key.split(".")
@@ -204,12 +213,17 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
                 target[section] = {}
             target = target[section]
         target[leaf] = value
-    return _updated(recipe, values)
+    return values
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """Lines `key: old -> new` for every value that differs and is not FREE_TO_CHANGE."""
-    flat_old, flat_new = (dotted(recipe.model_dump(mode="json", exclude=FREE_TO_CHANGE)) for recipe in (old, new))
+    """Lines `key: old -> new` for every value that differs and is not FREE_TO_CHANGE.
+
+    Where a model is another one, so that its SHA-256 differs, its location is listed too.
+    """
+    other_models = {role for role in MODEL_ROLES if getattr(old, role).sha256 != getattr(new, role).sha256}
+    free = {key: what for key, what in FREE_TO_CHANGE.items() if key not in other_models}
+    flat_old, flat_new = (dotted(recipe.model_dump(mode="json", exclude=free)) for recipe in (old, new))
     return [f"{key}: {flat_old[key]} -> {flat_new[key]}" for key in flat_old if flat_old[key] != flat_new[key]]
 
 
