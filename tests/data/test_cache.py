@@ -103,7 +103,7 @@ def test_cache_size_is_bounded(
     for number, root in enumerate(roots[:2]):
         source = opened(root)
         source.split("all")
-        keys.append(source.fingerprint)
+        keys.append(source.pixels_key)
         os.utime(root.parent / "data" / "folders" / keys[-1] / "files.json", (number, number))
         assert "limited" not in logged.text
     del source  # closes the second
@@ -112,12 +112,12 @@ def test_cache_size_is_bounded(
     assert "the pixel cache is limited to" in logged.messages[-1]
     assert "removed the 1 least recently used set(s)" in logged.messages[-1]
     third.split("all")
-    assert kept(roots[0]) == {keys[0], third.fingerprint}
+    assert kept(roots[0]) == {keys[0], third.pixels_key}
     first = opened(roots[0])
     images_NCHW = first.split("all").images_NCHW
     fourth = opened(roots[3])
     fourth.split("all")
-    assert kept(roots[0]) == {keys[0], third.fingerprint, fourth.fingerprint}  # two are open
+    assert kept(roots[0]) == {keys[0], third.pixels_key, fourth.pixels_key}  # two are open
     assert torch.equal(opened(roots[0]).split("all").images_NCHW, images_NCHW)
 
 
@@ -138,7 +138,7 @@ def test_a_data_set_larger_than_the_limit_is_cached(
     for _ in range(2):
         source = opened(root)
         assert len(source.split("all")) == 4
-        assert kept(root) == {source.fingerprint}
+        assert kept(root) == {source.pixels_key}
         assert "limited" not in logged.text
 
 

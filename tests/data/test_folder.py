@@ -1,5 +1,6 @@
 """Image folders: layouts, classes, the cut, odd names and files, what is read again and what is not."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -107,14 +108,50 @@ def test_cut_is_stable_under_renaming_and_adding(make_folder: Any) -> None:
     assert held <= again
 
 
-def test_fingerprint_is_of_content_names_and_size(make_folder: Any, tmp_path: Path) -> None:
+def test_fingerprint_is_of_content_names_and_split(
+    make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and decoder belong only to the pixels."""
     root = make_folder({"a": 4, "b": 4})
     before = opened(root).fingerprint
     shutil.copytree(root, tmp_path / "moved")
     assert opened(tmp_path / "moved").fingerprint == before
-    assert opened(root, image_size=9).fingerprint != before
+    larger = opened(root, image_size=9)
+    assert larger.fingerprint == before
+    key = larger.pixels_key
+    assert key != opened(root).pixels_key
+    assert larger.split("train").images_NCHW.shape[2:] == (9, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr("pocket_resnet.data.cache.DECODER_VERSION", 3)
+        assert opened(root, image_size=9).fingerprint == before
+        assert opened(root, image_size=9).pixels_key != key
+    with monkeypatch.context() as patch:
+        patch.setattr("pocket_resnet.data.folder.VAL_FRACTION", 0.5)
+        assert opened(root).fingerprint != before
     Image.new("RGB", (3, 3), "red").save(root / "a" / "0.png")
     assert opened(root).fingerprint != before
+
+
+def test_earlier_fingerprints_are_recognised(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They included size and decoder. Without the pixel cache of that version, changed files are not listed."""
+    root = make_folder({"a": 2, "b": 2})
+    source = opened(root)
+    files = source.split("trainval").files
+    lines = [f"{name}\0{hashlib.sha256((root / name).read_bytes()).hexdigest()}" for name in files]
+    earlier = hashlib.sha256("\0\0".join(["8 px, decoder 2", *lines]).encode()).hexdigest()
+    assert source.fingerprint != earlier
+    assert source.has_fingerprint(earlier)
+    assert not opened(root, image_size=9).has_fingerprint(earlier)
+    assert not source.has_fingerprint(None)
+    monkeypatch.setattr("pocket_resnet.data.cache.DECODER_VERSION", 3)
+    assert opened(root).has_fingerprint(earlier)
+    kept = root.parent / "data" / "folders" / earlier
+    kept.mkdir(parents=True)
+    (kept / "files.json").write_text('{"a/0.png": "0"}')
+    assert "a/0.png (changed)" in source.changes_since(earlier)
+    assert source.changes_since("*") == source.changes_since("../index") == []
+    Image.new("RGB", (3, 3), "red").save(root / "a" / "0.png")
+    assert not opened(root).has_fingerprint(earlier)
 
 
 @pytest.mark.threat(40)

@@ -6,20 +6,25 @@ config.json's format became 2. Its recipe has averaged weights, Lookahead, Muon 
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from painted import NUM_IMAGES, paint
+from pocket_resnet.data.folder import _fingerprint
+from pocket_resnet.errors import UsageError
 from pocket_resnet.inference.evaluate import evaluate_model
-from pocket_resnet.model.artifact import load_model
+from pocket_resnet.model.artifact import load_card, load_model
 from pocket_resnet.model.card import FORMAT
 from pocket_resnet.recipe.toml import load_recipe, to_toml
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import checkpoint
 from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.result import read_result
-from pocket_resnet.training.run import train
+from pocket_resnet.training.run import Result, train
+from pocket_resnet.training.saved_run import read_run
 from tools.release import release
 
 ROOT = Path(__file__).parents[2]
@@ -109,3 +114,24 @@ def test_released_models_are_read(folder: Path) -> None:
         "pocket-1m": "pocket-1m-0/step-010890",
     }
     assert (card.format, card.init_from, len(card.class_names)) == (FORMAT, begun_from.get(folder.name), 10)
+
+
+@pytest.mark.threat(10)
+def test_a_run_with_the_earlier_form_of_fingerprint(
+    train_on: Callable[..., Result], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data are recognised by evaluate, report and a resumed run, also after a move; changes are refused."""
+    with monkeypatch.context() as patch:
+        earlier = lambda images, hashes, _: _fingerprint(images, hashes, "8 px, decoder 2")  # noqa: E731
+        patch.setattr("pocket_resnet.data.folder._fingerprint", earlier)
+        train_on(pictures)
+    run = tmp_path / "runs" / "r"
+    recorded = load_card(run).data_fingerprint
+    assert evaluate_model(run).num_images == read_run(run).evaluation.num_images
+    assert train_on(pictures, resume=True).steps == 1
+    moved = pictures.rename(tmp_path / "moved")
+    assert train_on(moved, resume=True, max_steps=2).steps == 2
+    assert load_card(run).data_fingerprint != recorded
+    paint(moved, first=NUM_IMAGES)
+    with pytest.raises(UsageError, match="differs from the data this run began with"):
+        train_on(moved, resume=True, max_steps=3)

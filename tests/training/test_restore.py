@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from painted import NUM_IMAGES, paint
 from pocket_resnet.errors import ArtifactError, UsageError
 from pocket_resnet.model.artifact import load_model
 from pocket_resnet.model.step_folders import newest_first
@@ -152,6 +153,24 @@ def test_init_from_on_other_data_is_logged(
     synthetic.fingerprint = "synthetic-2"
     train_tiny("fork", init_from=str(tmp_path / "first" / "checkpoints" / "step-000002"))
     assert "the checkpoint was trained on other data" in caplog.messages
+
+
+@pytest.mark.threat(43)
+def test_data_at_another_size_are_the_same(
+    train_on: Callable[..., Result],
+    make_recipe: Callable[..., Recipe],
+    run_folder: Path,
+    pictures: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also for a run that starts from a checkpoint of a smaller size."""
+    start = {"init_from": str(run_folder / "checkpoints" / "step-000001"), "run": "larger"}
+    spec = replace(make_recipe().model, image_size=12)
+    train_on(pictures, **start, model=spec, train_image_sizes=(), max_steps=2)
+    assert "the checkpoint was trained on other data" not in caplog.text
+    paint(pictures, first=NUM_IMAGES)
+    train_on(pictures, **start | {"run": "changed"}, model=spec, train_image_sizes=(), max_steps=2)
+    assert "the checkpoint was trained on other data" in caplog.text
 
 
 def test_a_fork_of_a_run_with_checkpoints_starts_from_no_other(

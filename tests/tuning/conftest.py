@@ -47,13 +47,13 @@ def digits_recipe(make_recipe: Callable[..., Any], tiny_spec: Any, tmp_path: Pat
 
 
 @pytest.fixture
-def begin() -> Callable[[Settings], Any]:
+def begin(synthetic: Any) -> Callable[[Settings], Any]:
     """begin(settings) creates the study in the settings' storage and returns it."""
 
     def create(settings: Settings) -> Any:
         with quiet_optuna():
             first = settings.space.params(settings.recipe)
-            return studies.open_study(settings, open_storage(settings), "synthetic-1", first)
+            return studies.open_study(settings, open_storage(settings), synthetic, first)
 
     return create
 

@@ -1,9 +1,9 @@
 """Caches a folder's decoded images in the data folder: hashes by (path, size, times, inode), pixels by content.
 
 `folders/index/*.json` records the hash of each file's content, so an unchanged file is not read again.
-`folders/KEY/images.npy` has the pixels, and `files.json` beside it lists their files. KEY is a hash of names, contents,
-size and decoder, so changed data never get old pixels. If the cache would exceed `MAX_KEPT_BYTES`, the least recently
-used sets are removed.
+`folders/KEY/images.npy` has the pixels, and `files.json` beside it lists their files. KEY consists of the images'
+fingerprint, the size and the decoder's version, so changed data never get old pixels. If the cache would exceed
+`MAX_KEPT_BYTES`, the least recently used sets are removed.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -71,20 +72,23 @@ class PixelStore:
                 files.write_bytes(self._index_path, json.dumps(index).encode())
         return [hashes_by_path[image.relative] for image in images]
 
-    def key(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> str:
-        """A hash of everything that determines the pixels: names and contents in this order, size, decoder."""
-        lines = [f"{image.relative}\0{content}" for image, content in zip(images, hashes, strict=True)]
-        text = "\0\0".join([f"{self._image_size} px, decoder {DECODER_VERSION}", *lines])
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    def key(self, fingerprint: str) -> str:
+        """Identifies the pixels of the images of this fingerprint; also the name of their folder."""
+        return f"{fingerprint}-{self._image_size}px-decoder{DECODER_VERSION}"
 
-    def changes(self, key: str, images: Sequence[ImageFile], hashes: Sequence[str]) -> list[str]:
-        """`path (new, changed or gone)` for each difference between these images and those cached under the key."""
+    def changes(self, fingerprint: str, images: Sequence[ImageFile], hashes: Sequence[str]) -> list[str]:
+        """`path (new, changed or gone)` for each difference between these images and those of the fingerprint.
+
+        Empty if those are not cached at any size.
+        """
         now = {image.relative: content for image, content in zip(images, hashes, strict=True)}
+        is_hash = re.fullmatch("[0-9a-f]{64}", fingerprint) is not None
+        cached = self._folder.glob(f"{fingerprint}*/{_LIST_NAME}") if is_hash else iter(())
         try:
-            before = dict(json.loads((self._folder / Path(key).name / _LIST_NAME).read_bytes()))
+            before = dict(json.loads(next(cached).read_bytes()))
             differing = sorted({relative for relative, _ in before.items() ^ now.items()})
-        except (OSError, ValueError, TypeError):
-            return []  # no longer cached
+        except (StopIteration, OSError, ValueError, TypeError):
+            return []
         return [
             f"{printable(relative)} ({'gone' if relative not in now else 'changed' if relative in before else 'new'})"
             for relative in differing
@@ -107,13 +111,13 @@ class PixelStore:
             limit = f"the pixel cache is limited to {MAX_KEPT_BYTES / 1024**3:g} GiB"
             _log.info("%s: removed the %d least recently used set(s) from %s", limit, removed, self._folder)
 
-    def load(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Tensor:
-        """Images [N, 3, size, size], memory-mapped, decoded first if they are not cached yet.
+    def load(self, images: Sequence[ImageFile], hashes: Sequence[str], fingerprint: str) -> Tensor:
+        """Images [N, 3, size, size], memory-mapped, decoded first if they are not cached yet under their fingerprint.
 
         Raises DataError naming all files that are not usable images, EnvironmentFault if the data folder cannot be
         written.
         """
-        path = self._folder / self.key(images, hashes) / _PIXELS_NAME
+        path = self._folder / self.key(fingerprint) / _PIXELS_NAME
         while not self._hold(path):
             with exclusive(path):
                 if not path.is_file():  # another process may have created it
@@ -127,9 +131,9 @@ class PixelStore:
             raise DataError(f"damaged: {error}", where=path, hint="delete it; it will be created again") from error
         return torch.from_numpy(pixels_NCHW)
 
-    def verify(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> None:
+    def verify(self, images: Sequence[ImageFile], hashes: Sequence[str], fingerprint: str) -> None:
         """Decode every file again and compare it with the cache. Raises DataError naming the files that differ."""
-        kept_NCHW = self.load(images, hashes).numpy()
+        kept_NCHW = self.load(images, hashes, fingerprint).numpy()
         fresh = self._map(self._decode, list(zip(images, hashes, strict=True)))
         changed = []
         for image, kept_CHW, result in zip(images, kept_NCHW, fresh, strict=True):

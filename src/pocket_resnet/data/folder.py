@@ -5,9 +5,11 @@ class, but never its only one) are held out by content; see `Holdout`. val/ and 
 have the classes of train/, matched by name. Files under test/ are listed, but not opened for training.
 """
 
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -52,37 +54,63 @@ class Folder(Source):
             train, val = _cut(train, content)
         self._trainval, self.num_val = train + val, len(val)
         self._hashes = [content[image] for image in self._trainval]
-        self.fingerprint = self._store.key(self._trainval, self._hashes)
-        self._store.make_room(self.fingerprint, len(self._trainval))
+        self.fingerprint = _fingerprint(self._trainval, self._hashes, f"the last {self.num_val} for validation")
+        self._store.make_room(self.pixels_key, len(self._trainval))
         _warn_of_single_images(train, val)
         _warn_of_duplicates(self._hashes, self.num_val)
 
     def trainval(self) -> Split:
         """The images of training and validation; the last `num_val` are for validation."""
-        return self._split(self._trainval, self._hashes)
+        return self._split(self._trainval, self._hashes, self.fingerprint)
 
     def test(self) -> Split:
         """The images of test/. Raises DataError if there is none."""
         if self._test is None:
             raise DataError("it has no test/", where=printable(self.name), hint="add test/, one subfolder per class")
-        return self._split(self._test, self._store.hashes(self._test))
+        return self._split(*self._test_images())
 
     def verify(self) -> Verification:
         """Decode each file again. Raises DataError naming the changed files."""
-        self._store.verify(self._trainval, self._hashes)
+        self._store.verify(self._trainval, self._hashes, self.fingerprint)
         if self._test:
-            self._store.verify(self._test, self._store.hashes(self._test))
+            self._store.verify(*self._test_images())
         images = [*self._trainval, *(self._test or ())]
         return Verification(len(images), sum(image.relative in self._store.new for image in images))
+
+    @property
+    def pixels_key(self) -> str:
+        """Identifies the decoded training images: their fingerprint, size and decoder."""
+        return self._store.key(self.fingerprint)
+
+    def has_fingerprint(self, fingerprint: str | None) -> bool:
+        """Whether this is the data's fingerprint, in the current or the earlier form."""
+        return fingerprint in (self.fingerprint, self._earlier_fingerprint)
+
+    @cached_property
+    def _earlier_fingerprint(self) -> str:
+        """The fingerprint as versions with decoder 2 recorded it: together with the image size and that decoder."""
+        return _fingerprint(self._trainval, self._hashes, f"{self.image_size} px, decoder 2")
 
     def changes_since(self, fingerprint: str) -> list[str]:
         """The files that differ between the training images and those of that fingerprint; empty if it is not known."""
         return self._store.changes(fingerprint, self._trainval, self._hashes)
 
-    def _split(self, images: Sequence[ImageFile], hashes: Sequence[str]) -> Split:
+    def _test_images(self) -> tuple[list[ImageFile], list[str], str]:
+        """The images of test/, the hashes of their contents, and their fingerprint."""
+        images = self._test or []
+        hashes = self._store.hashes(images)
+        return images, hashes, _fingerprint(images, hashes, "test")
+
+    def _split(self, images: Sequence[ImageFile], hashes: Sequence[str], fingerprint: str) -> Split:
         number = {name: index for index, name in enumerate(self.class_names)}
         labels_N = torch.tensor([number[image.class_name] for image in images], dtype=torch.int64)
-        return Split(self._store.load(images, hashes), labels_N, tuple(image.relative for image in images))
+        return Split(self._store.load(images, hashes, fingerprint), labels_N, tuple(image.relative for image in images))
+
+
+def _fingerprint(images: Sequence[ImageFile], hashes: Sequence[str], heading: str) -> str:
+    """A hash of the images' names and contents in this order, and of the heading."""
+    lines = [f"{image.relative}\0{content}" for image, content in zip(images, hashes, strict=True)]
+    return hashlib.sha256("\0\0".join([heading, *lines]).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _files(classes: Classes) -> list[ImageFile]:

@@ -79,7 +79,7 @@ class Source(ABC):
     image_size: int = 32
     """Height and width of every image, in pixels."""
     fingerprint: str
-    """Identifies the training content."""
+    """Identifies the training content and its split, at any image size; compare it with `has_fingerprint`."""
     where: str
     """Its location: a folder or file."""
     num_val: int
@@ -105,6 +105,15 @@ class Source(ABC):
 
         Raises DataError naming damaged or changed files.
         """
+
+    @property
+    def pixels_key(self) -> str:
+        """Identifies the pixels of the training images."""
+        return self.fingerprint
+
+    def has_fingerprint(self, fingerprint: str | None) -> bool:
+        """Whether this is the fingerprint of its training content."""
+        return fingerprint == self.fingerprint
 
     def changes_since(self, fingerprint: str) -> list[str]:  # noqa: ARG002
         """The files that differ between the training images and those of that fingerprint; empty if it is not known."""

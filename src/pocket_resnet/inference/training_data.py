@@ -65,9 +65,9 @@ def trained_fingerprint(run: Path, card: Card, source: Source) -> str | None:
 
 def changes_text(source: Source, fingerprint: str | None) -> str | None:
     """The files that differ from those of the fingerprint, `: a file, another`, or empty; None if none differ."""
-    if fingerprint in (None, source.fingerprint):
+    if fingerprint is None or source.has_fingerprint(fingerprint):
         return None
-    changes = source.changes_since(str(fingerprint))
+    changes = source.changes_since(fingerprint)
     return f": {listed(changes, ', ')}" if changes else ""
 
 

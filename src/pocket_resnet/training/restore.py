@@ -92,7 +92,8 @@ def _begin_from(
     _log.info(f"starts from step {state.step} of {path}")
     if state.hardware != computed_on:
         _log.info(f"the checkpoint was trained on {state.hardware}")
-    if state.data_fingerprint != source.fingerprint:
+    has_same_data = source.has_fingerprint(state.data_fingerprint)
+    if not has_same_data:
         _log.warning("the checkpoint was trained on other data")
     try:
         trainer.load_tensors(tensors, state.step)
@@ -100,7 +101,7 @@ def _begin_from(
         what = f"is from another network: {first_fault(error)}"
         hint = "use the network of its run: [model] in its recipe.toml"
         raise UsageError(what, where=path, hint=hint) from error
-    if state.data_fingerprint != source.fingerprint or not trainer.totals_fit_step():
+    if not has_same_data or not trainer.totals_fit_step():
         trainer.end_epoch()  # the totals belong to another epoch than this run's
 
 

@@ -112,7 +112,7 @@ class RunFolder:
             return []
         started_with = load_recipe(str(self.path / "recipe.toml"))
         old, new = started_with.data.name, recipe.data.name
-        has_same_data = recorded_fingerprint(self.checkpoints) == source.fingerprint
+        has_same_data = source.has_fingerprint(recorded_fingerprint(self.checkpoints))
         if old == new or has_same_data or is_renamed(old, source):
             started_with = override(started_with, {"data.name": new})
         return differences(started_with, recipe)
@@ -204,7 +204,7 @@ class RunFolder:
         other = _other_runs_digests(recipe)
         if is_another_runs or (other and not self._digests.exists()):
             return None if other is None or other.exists() else other
-        is_known = self._digests.exists() or state.data_fingerprint == source.fingerprint
+        is_known = self._digests.exists() or source.has_fingerprint(state.data_fingerprint)
         return None if is_known else self._digests
 
     def _earlier_digests(self, recipe: Recipe, *, resumed: bool) -> list[NDArray[np.uint64]]:

@@ -79,7 +79,7 @@ def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source
         path
         for path in sorted(runs_dir.glob(f"{name}-*"))
         if pattern.fullmatch(path.name)
-        and recorded_fingerprint(path / "checkpoints") == source.fingerprint
+        and source.has_fingerprint(recorded_fingerprint(path / "checkpoints"))
         and load_recipe(str(path / "recipe.toml")).name == recipe.name
     ]
     if len(paths) > 1:

@@ -173,7 +173,7 @@ def cache_name(recipe: Recipe, source: Source) -> str:
 
     docs/formats.md describes it.
     """
-    data = [source.fingerprint, recipe.data.train_on, recipe.model.image_size, recipe.data_seed]
+    data = [source.pixels_key, recipe.data.train_on, recipe.model.image_size, recipe.data_seed]
     text = json.dumps([FORMAT, recipe.teacher.sha256, data, _view_settings(recipe)], sort_keys=True)
     return f"{recipe.teacher.sha256:.12}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 

@@ -152,7 +152,7 @@ class _Search:
     def __init__(self, settings: Settings, context: TrialContext) -> None:
         self.settings, self.context = settings, context
         self.storage: BaseStorage = open_storage(settings)
-        self.study = studies.open_study(settings, self.storage, context.source.fingerprint, first_trial(context))
+        self.study = studies.open_study(settings, self.storage, context.source, first_trial(context))
         self.comparisons: dict[tuple[int | None, int], list[FinalComparison]] = {}  # by winner and cost of the trials
         self.started_s = time.monotonic()
         self.written: SearchRecord | None = None

@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from pocket_resnet.data.source import Source
 from pocket_resnet.errors import EnvironmentFault, UsageError
 from pocket_resnet.recipe.toml import differences, override, parse_recipe, to_toml
 from pocket_resnet.seeds import derive
@@ -25,7 +26,7 @@ class Surplus(Exception):
     """A trial that is not in the queue: another worker took the last one a moment earlier."""
 
 
-def open_study(settings: Settings, storage: BaseStorage, fingerprint: str, first: dict[str, Any]) -> Study:
+def open_study(settings: Settings, storage: BaseStorage, source: Source, first: dict[str, Any]) -> Study:
     """The search's study, created with the parameters `first` for its first trial, or checked against the settings.
 
     Raises UsageError naming the settings that differ from those the study was created with.
@@ -34,14 +35,14 @@ def open_study(settings: Settings, storage: BaseStorage, fingerprint: str, first
         "recipe": to_toml(settings.recipe),
         "space": settings.space.to_json(),
         "trade": settings.request.trade,
-        "data": fingerprint,
+        "data": source.fingerprint,
     }
     directions = [StudyDirection.MINIMIZE]
     if settings.request.trade is not None:
         directions.insert(0, StudyDirection.MAXIMIZE)
     study, is_new = _create(settings.name, storage, directions)
     if not is_new and (recorded := _recorded_settings(study)) is not None:
-        _refuse_changes(settings, recorded, requested)
+        _refuse_changes(settings, source, recorded, requested)
     _fill_queue(study, settings.request.num_trials, first)
     study.set_user_attr("num_trials", settings.request.num_trials)
     study.set_user_attr("settings", requested)  # last: from now on, other machines may join
@@ -90,7 +91,7 @@ def _recorded_settings(study: Study) -> dict[str, Any] | None:
     return settings
 
 
-def _refuse_changes(settings: Settings, recorded: dict[str, Any], requested: dict[str, Any]) -> None:
+def _refuse_changes(settings: Settings, source: Source, recorded: dict[str, Any], requested: dict[str, Any]) -> None:
     recipe = parse_recipe(recorded["recipe"], settings.folder)
     changed = differences(override(recipe, {"data.name": settings.recipe.data.name}), settings.recipe)
     changed += [
@@ -100,7 +101,7 @@ def _refuse_changes(settings: Settings, recorded: dict[str, Any], requested: dic
     ]
     if recorded["trade"] != requested["trade"]:
         changed.append(f"trade: {recorded['trade']} -> {requested['trade']}")
-    if recorded["data"] != requested["data"]:
+    if not source.has_fingerprint(recorded["data"]):
         changed.append("the training images")
     if changed:
         what = "the search began with other settings: " + "; ".join(changed)
