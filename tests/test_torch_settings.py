@@ -147,6 +147,42 @@ def test_two_threads_at_once() -> None:
 
 
 @pytest.mark.threat(56)
+@pytest.mark.parametrize("first_leaves_first", [True, False])
+def test_number_of_threads_of_two_threads_at_once(first_leaves_first: bool) -> None:
+    """The second uses torch for the first time, so it begins with our number; both get the program's."""
+    entered, left = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def other() -> None:
+        with own_settings():
+            seen.append(torch.get_num_threads())
+            torch.set_num_threads(2)
+            with own_settings():
+                torch.set_num_threads(3)
+            seen.append(torch.get_num_threads())
+            entered.set()
+            if first_leaves_first:
+                assert left.wait(10)
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=other)
+    new = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    with own_settings():
+        torch.set_num_threads(before + 3)
+        thread.start()
+        assert entered.wait(10)
+        if not first_leaves_first:
+            thread.join()
+    left.set()
+    thread.join()
+    assert torch.get_num_threads() == before
+    new.start()
+    new.join()
+    assert seen == [before + 3, 2, before, before]
+
+
+@pytest.mark.threat(56)
 def test_seeds_that_wait_for_cuda_are_the_caller_s() -> None:
     """Torch keeps the last seed until CUDA starts: without a GPU, or before its first use."""
     torch.manual_seed(random.randrange(2**32))

@@ -14,6 +14,16 @@ import torch
 _lock = threading.Lock()
 _shared = contextlib.ExitStack()
 _num_inside = 0
+_program_num_threads = 0  # torch's number of threads when the first thread entered
+
+
+class _Thread(threading.local):
+    """Whether the current thread is inside `own_settings`."""
+
+    is_inside = False
+
+
+_thread = _Thread()
 
 
 @contextlib.contextmanager
@@ -21,35 +31,32 @@ def own_settings(*, benchmark: bool = False) -> Iterator[None]:
     """Within this context, torch computes as in a fresh process, in true fp32; then the caller's settings are restored.
 
     Restored: threads, fp32 precision, default type and device, random generators, gradient modes and autocast.
-    Settings that all threads of a program share are restored when the last thread leaves. Also works as a decorator.
+    Settings that all threads of a program share are restored when the last thread leaves. If threads overlap, each gets
+    the number of threads of the first to enter. Also works as a decorator.
 
     `benchmark` makes cuDNN time its kernels once for each shape and use the fastest, for training, whose shapes repeat.
     It may choose others next time, so repeated work on the same GPU may differ in the last bits.
     """
-    num_threads = torch.get_num_threads()
-    try:
-        with _shared_settings(), contextlib.ExitStack() as stack:
-            if benchmark:
-                torch.backends.cudnn.benchmark = True
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            if torch.get_default_device().type != "cpu":
-                stack.enter_context(torch.device("cpu"))
-            for kind in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(kind):  # a cache across our steps would keep old weights
-                    stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
-            yield
-    finally:
-        if torch.get_num_threads() != num_threads:
-            torch.set_num_threads(num_threads)
+    with _shared_settings(), _num_threads(), contextlib.ExitStack() as stack:
+        if benchmark:
+            torch.backends.cudnn.benchmark = True
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):  # a cache across our steps would keep old weights
+                stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        yield
 
 
 @contextlib.contextmanager
 def _shared_settings() -> Iterator[None]:
     """Settings that all threads share: set by the first thread to enter, restored by the last to leave."""
-    global _num_inside
+    global _num_inside, _program_num_threads
     with _lock:
         if _num_inside == 0:
+            _program_num_threads = torch.get_num_threads()
             with contextlib.ExitStack() as stack:
                 for entered in (_defaults(), _true_fp32(), _generators()):
                     stack.enter_context(entered)
@@ -62,6 +69,24 @@ def _shared_settings() -> Iterator[None]:
             _num_inside -= 1
             if _num_inside == 0:
                 _shared.close()
+
+
+@contextlib.contextmanager
+def _num_threads() -> Iterator[None]:
+    """Restore the number of threads; when a thread leaves its outermost context, to the program's.
+
+    A thread that enters while another is inside may find our number: a thread that uses torch for the first time gets
+    the number that any thread has set last.
+    """
+    is_outermost = not _thread.is_inside
+    num_threads = _program_num_threads if is_outermost else torch.get_num_threads()
+    _thread.is_inside = True
+    try:
+        yield
+    finally:
+        _thread.is_inside = not is_outermost
+        if torch.get_num_threads() != num_threads:
+            torch.set_num_threads(num_threads)
 
 
 @contextlib.contextmanager
