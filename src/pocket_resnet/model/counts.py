@@ -56,12 +56,24 @@ def peak_activation_values(spec: "NetworkSpec", image_size: int | None = None) -
 
 def layers(spec: "NetworkSpec", image_size: int | None = None) -> list[Layer]:
     """Every layer with weights, from image to logits. Raises UsageError if the image becomes too small."""
+    return _walked(spec, image_size).layers
+
+
+def part_shapes(spec: "NetworkSpec", image_size: int | None = None) -> list[tuple[int, int, int]]:
+    """The output shapes of stem, each stage and head: channels, height, width."""
+    return _walked(spec, image_size).part_shapes
+
+
+def _walked(spec: "NetworkSpec", image_size: int | None) -> "_Walk":
     walk = _Walk(spec, spec.image_size if image_size is None else image_size)
     walk.stem()
+    walk.part_shapes.append(walk.shape)
     for stage in range(len(spec.widths)):
         walk.stage(stage)
+        walk.part_shapes.append(walk.shape)
     walk.head()
-    return walk.layers
+    walk.part_shapes.append(walk.layers[-1].out_shape)
+    return walk
 
 
 class Conv(NamedTuple):
@@ -90,12 +102,13 @@ def branch_convs(spec: "NetworkSpec", stage: int, stride: int) -> list[Conv]:
 
 
 class _Walk:
-    """Follows one image through the network: `shape` is its current shape, `layers` the layers so far."""
+    """Follows one image through the network: `shape` is its current shape; layers and parts are those so far."""
 
     def __init__(self, spec: "NetworkSpec", size: int) -> None:
         self.spec = spec
         self.shape = (IMAGE_CHANNELS, size, size)
         self.layers: list[Layer] = []
+        self.part_shapes: list[tuple[int, int, int]] = []
 
     def stem(self) -> None:
         spec, whitening = self.spec, self.spec.stem == "whitening"

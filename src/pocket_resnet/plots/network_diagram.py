@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import BoxStyle, FancyBboxPatch
 
-from pocket_resnet.model.counts import Layer, layers
+from pocket_resnet.model.counts import Layer, layers, part_shapes
 from pocket_resnet.model.spec import NetworkSpec
 from pocket_resnet.plots.style import OURS, PUBLISHED, new_figure, style
 
@@ -29,9 +29,8 @@ class Part:
 def parts(spec: NetworkSpec) -> list[Part]:
     """The parts of the network from stem to head. Their costs add up to those of the network."""
     network_parts = []
-    for name, group in groupby(layers(spec), key=_part_of):
+    for (name, group), shape in zip(groupby(layers(spec), key=_part_of), part_shapes(spec), strict=True):
         inside = list(group)
-        shape = [layer.out_shape for layer in inside if "squeeze_excite" not in layer.name][-1]
         cost = sum(layer.num_params for layer in inside), sum(layer.num_macs for layer in inside)
         network_parts.append(Part(name, _described(spec, name), shape, *cost))
     return network_parts
