@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pocket_resnet.errors import ArtifactError, Stopped, UsageError
+from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import find_model, load_card
 from pocket_resnet.recipe.toml import load_recipe
 from pocket_resnet.training.metrics import read_metrics
@@ -94,7 +95,9 @@ def test_the_earlier_model_of_a_resumed_run_is_pointed_out(
     with pytest.raises(KeyboardInterrupt):
         train_tiny(resume=True)
     assert load_card(tmp_path / "r").num_params > 0
-    assert warning in caplog.text
+    assert caplog.messages.count(warning) == 1
+    evaluate_model(tmp_path / "r")
+    assert caplog.messages.count(warning) == 2
 
 
 def test_a_fork_with_another_batch_size_begins_its_epoch_s_totals_anew(

@@ -23,7 +23,7 @@ from pocket_resnet.exporting.memory import classify_with_onnxruntime, classify_w
 from pocket_resnet.extras import missing_packages, require_extra
 from pocket_resnet.inference.latency import NUM_WARM_UPS, Latency, latencies
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name
+from pocket_resnet.model.artifact import find_model, load_model, model_name
 from pocket_resnet.model.card import stated_accuracy
 from pocket_resnet.model.resnet import ResNet
 from pocket_resnet.torch_settings import own_settings
@@ -145,7 +145,7 @@ def benchmark(
         raise UsageError(f"{rounds} rounds are too few", where="rounds", hint="use 2 or more")
     if threads[0] < 1:
         raise UsageError(f"{threads[0]} threads cannot compute", where="threads", hint="use 1 or more")
-    given = [fetched(expanded(path)) for path in ([models] if isinstance(models, str | Path) else models)]
+    given = [_found(path) for path in ([models] if isinstance(models, str | Path) else models)]
     paths = {_name(path): path for path in given}
     if len(paths) < len(given):
         raise UsageError("two of the models have the same name", hint="give each once, and rename files")
@@ -159,6 +159,11 @@ def benchmark(
             programs += runnable
         timings = _time(programs, rounds, track)
     return BenchmarkResult(machine(choose("cpu", "fp32")), instructions(), facts, tuple(timings))
+
+
+def _found(path: str | Path) -> Path:
+    """The exported file, or the model's directory."""
+    return full if is_exported(full := expanded(path)) else find_model(full)
 
 
 def _name(path: Path) -> str:
@@ -191,7 +196,7 @@ def _open_model(path: Path, threads: Sequence[int], folder: Path) -> tuple[Facts
     model = choose("cpu", "fp32").place(model)  # filters are channels last, as where the package predicts
     images_NCSS = _random_images(card.spec.image_size)
     in_torch: dict[int, TimedCall] = {number: partial(_run_torch, model, images_NCSS, number) for number in threads}
-    peak = peak_bytes(classify_with_torch, find_model(path))
+    peak = peak_bytes(classify_with_torch, path)
     programs = [_Program(name, "torch fp32", 4 * card.num_params, peak, in_torch)]
     facts = Facts(card.num_params, card.num_macs, card.accuracy, card.split, card.num_images)
     if missing_packages("export"):

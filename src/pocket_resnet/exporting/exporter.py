@@ -24,7 +24,7 @@ from pocket_resnet.exporting.parity import Comparison, ExportPrecision, Runnable
 from pocket_resnet.inference.evaluate import renumber
 from pocket_resnet.inference.training_data import caveat, open_data_of
 from pocket_resnet.io.files import expanded, write_bytes
-from pocket_resnet.model.artifact import fetched, find_model, load_model, model_name, released
+from pocket_resnet.model.artifact import find_model, load_model, model_name, released
 from pocket_resnet.model.card import UNKNOWN_LICENCE, facts
 from pocket_resnet.recipe.schema import parse_count
 from pocket_resnet.seeds import generator
@@ -105,7 +105,7 @@ class Exporter(ABC):
         self.limit = None if options.max_bytes is None else parse_count(str(options.max_bytes), "max_bytes")
         if self.out.exists() and not self.out.is_dir():
             raise UsageError("not a folder", where=self.out, hint="give a folder with --out")
-        self.path = fetched(expanded(path))  # once, so that all figures are those of one commit
+        self.path = find_model(expanded(path))
         self.model, self.card = load_model(self.path)
         open_at_size = partial(open_source, data_dir=options.data_dir, image_size=self.card.spec.image_size)
         self.source = open_data_of(self.path, self.card, options.data, open_at_size)

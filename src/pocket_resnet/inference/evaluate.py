@@ -22,7 +22,7 @@ from pocket_resnet.errors import DataError, UsageError, listed
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.training_data import caveat, open_data_of
 from pocket_resnet.io.files import expanded
-from pocket_resnet.model.artifact import fetched, load_model
+from pocket_resnet.model.artifact import find_model, load_model
 from pocket_resnet.model.card import Card
 from pocket_resnet.model.evaluation_mode import evaluation_mode
 from pocket_resnet.model.resnet import ResNet
@@ -51,7 +51,7 @@ def evaluate_model(
     data are opened, and DataError if the data have a class that the model does not know, or if its own data are missing
     or have changed.
     """
-    path, views = fetched(expanded(path)), index(views)
+    path, views = find_model(expanded(path)), index(views)
     model, card = load_model(path)
     check_options(card, views, precision)
     hardware = choose(device)

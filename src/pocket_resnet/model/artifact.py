@@ -1,5 +1,6 @@
 """Model directories: weights, config.json and card, written in one step and verified on loading."""
 
+import hashlib
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from pocket_resnet.errors import ArtifactError, UsageError, did_you_mean, listed
-from pocket_resnet.io.files import digest, expanded, is_listed, json_bytes, read_folder, write_folder
+from pocket_resnet.io.files import expanded, is_listed, json_bytes, read_folder, write_folder
 from pocket_resnet.io.hub_address import is_address
 from pocket_resnet.io.renamed import CARD_FIELDS, with_current_names
 from pocket_resnet.model.card import FORMAT, UNKNOWN_LICENCE, Card, markdown
@@ -85,7 +86,7 @@ def released() -> dict[str, Path]:
     return {config.parent.name: config.parent for config in reversed(configs)}
 
 
-def fetched(path: Path) -> Path:
+def _fetched(path: Path) -> Path:
     """The path itself; for an address on the hub, `hf://user/name`, the folder of its verified copy."""
     if not is_address(path):
         return path
@@ -97,10 +98,11 @@ def fetched(path: Path) -> Path:
 def find_model(path: Path) -> Path:
     """The model directory at the path, which may also be a run's, the name of a released model, or `hf://user/name`.
 
-    An existing path takes precedence over a released model of that name. Raises UsageError if there is no model, and
-    the errors of `fetch_model` for an address on the hub.
+    An existing path takes precedence over a released model of that name. A command calls this once: for the directory
+    itself, it warns no more, and the model on the hub stays the same. Raises UsageError if there is no model, and the
+    errors of `fetch_model` for an address on the hub.
     """
-    path = fetched(path)
+    path = _fetched(path)
     by_name = released() if len(path.parts) == 1 and not path.exists() else {}
     for folder in (path, path / "model", *([by_name[path.name]] if path.name in by_name else [])):
         if (folder / CONFIG_NAME).exists():
@@ -178,7 +180,8 @@ def identify(path: str, sha256: str | None, key: str) -> tuple[Path, Card, str]:
     Raises UsageError if that differs from `sha256`, the recipe's `key`, and ArtifactError if the model is damaged.
     """
     folder = find_model(expanded(path)).resolve()
-    card, actual = load_card(folder), digest(folder / WEIGHTS_NAME)
+    card, content = _read(folder)
+    actual = hashlib.sha256(content).hexdigest()
     if sha256 not in (None, actual):
         what = f"the model's weights have changed: SHA-256 {actual[:12]}… instead of {sha256:.12}…"
         raise UsageError(what, where=folder, hint=f"restore the old model, or remove {key}")
