@@ -8,6 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from pocket_resnet import plots
+from pocket_resnet.errors import UsageError
 from pocket_resnet.plots.style import COLORS, png
 
 
@@ -32,6 +33,28 @@ def test_one_run_s_curves_are_its_records(wide: bool) -> None:
     assert points(accuracies)[1][1] == pytest.approx([100 * record["val_accuracy"] for record in run[1:]])
     assert points(rates) == [([1, 2, 3, 4], [record["lr"] for record in run])]
     assert not losses.collections
+
+
+class Finished:
+    """As a result of `train`."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def records(self) -> list[dict[str, Any]]:
+        return records(self.seed)
+
+
+def test_results_are_drawn_as_their_records() -> None:
+    expected = plots.learning_curves({"a": [records(0)], "b": [records(1), records(2)]})
+    drawn = plots.learning_curves({"a": Finished(0), "b": [Finished(1), records(2)]})
+    assert [points(axes) for axes in drawn.axes] == [points(axes) for axes in expected.axes]
+
+
+@pytest.mark.parametrize("given", [records(0), [], "runs/a", ["runs/a"], [[{"step": 1}]], records(0)[0]])
+def test_other_values_are_refused(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"for the label 'a'\n.*give a result of train, or a list of results"):
+        plots.learning_curves({"b": [records(0)], "a": given})
 
 
 def test_several_runs_are_a_mean_and_a_band() -> None:

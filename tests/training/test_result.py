@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from painted import other_validation, paint
+from pocket_resnet import plots
 from pocket_resnet.cli import console
+from pocket_resnet.errors import ArtifactError
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import DIGESTS_NAME, load_card
+from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.training.run import Result
 
 
@@ -64,3 +67,14 @@ def test_unchanged_data_make_up_for_lost_digests(
 ) -> None:
     (run_folder / DIGESTS_NAME).unlink()
     assert train_on(pictures, resume=True, max_steps=2).caveat is None
+
+
+def test_a_result_leads_to_its_folder_and_records(train_on: Callable[..., Result], pictures: Path) -> None:
+    result = train_on(pictures, max_steps=2)
+    assert result.model == str(result.folder / "model")
+    records = result.records()
+    assert (records, records[-1]["step"]) == (read_metrics(result.folder / "metrics.jsonl"), 2)
+    assert plots.learning_curves({"r": result}).axes
+    (result.folder / "metrics.jsonl").unlink()
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl: cannot be read"):
+        result.records()

@@ -111,7 +111,7 @@ class Train:
 
     def _finish(self, result: "Result", evaluation: "Evaluation | None", output: CommandOutput) -> None:
         """Write the report, the exported file and the JSON; the last even if one of the others fails."""
-        folder, report, exported = Path(result.model).parent, None, None
+        folder, report, exported = result.folder, None, None
         try:
             if self.report:
                 report = self._write_report(folder, evaluation)

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from pocket_resnet.errors import UsageError
 from pocket_resnet.plots.figures import SMALL, WIDTH_IN
 from pocket_resnet.plots.style import COLORS, LIMIT, PUBLISHED, fit_text, side_by_side, stack, style
 
@@ -21,31 +22,36 @@ MAX_EPOCHS_WITH_MARKERS = 25
 Records = Sequence[dict[str, Any]]
 
 
+class HasRecords(Protocol):
+    """A run's result, as `train` returns it."""
+
+    def records(self) -> Records: ...
+
+
+Run = Records | HasRecords
+
+
 @style()
-def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False) -> Figure:
+def learning_curves(runs: Mapping[str, HasRecords | Sequence[Run]], *, wide: bool = False) -> Figure:
     """Loss (nats), accuracy (%) and learning rate against epochs: training dashed, validation solid.
 
-    The charts are one below the other or, if `wide`, side by side. `runs` maps a label to the metrics.jsonl records of
-    one or more runs of the same recipe. Several runs are drawn as their mean with a band of ± one sample standard
-    deviation. Vertical lines mark where the images become larger, if that is the same for all runs.
+    The charts are one below the other or, if `wide`, side by side. `runs` maps a label to a result of `train`, or to
+    several of the same recipe; in a list, a run may also be given by its metrics.jsonl records. Several runs are drawn
+    as their mean with a band of ± one sample standard deviation. Vertical lines mark where the images become larger, if
+    that is the same for all runs. Raises UsageError for anything else, and for an empty list.
 
     Example:
 
-        records = [json.loads(line) for line in open("runs/latest/metrics.jsonl")]
-        plots.learning_curves({"fast": [records]})
+        result = pocket_resnet.train("fast", data="digits")
+        plots.learning_curves({"fast": result})
     """
+    recorded = {label: _recorded(label, given) for label, given in runs.items()}
     drawn, charts = _empty_charts(len(runs), wide=wide)
-    losses, accuracies, rates = charts
-    for index, curves in enumerate(runs.values()):
+    losses, _, rates = charts
+    for index, curves in enumerate(recorded.values()):
         color = COLORS[index % len(COLORS)]
-        train = {"color": color, "linestyle": (0, (4, 2)), "linewidth": 1.4}
-        val = {"color": LIMIT if len(runs) == 1 else color, "linewidth": 2.2}
-        _draw_curve(losses, curves, "train_loss", train)
-        _draw_curve(losses, curves, "val_nll", val)
-        _draw_curve(accuracies, curves, "train_accuracy", train, scale=100)
-        _draw_curve(accuracies, curves, "val_accuracy", val, scale=100)
-        _draw_curve(rates, curves, "lr", train | {"linestyle": "-", "linewidth": 1.8})
-    for epoch, size in _common_size_changes([records for curves in runs.values() for records in curves]):
+        _draw_curves(charts, curves, color, LIMIT if len(runs) == 1 else color)
+    for epoch, size in _common_size_changes([records for curves in recorded.values() for records in curves]):
         for axes in charts:
             axes.axvline(epoch, color=PUBLISHED, linewidth=0.8, linestyle=":")
         place: Any = ("data", "axes fraction")
@@ -61,6 +67,22 @@ def learning_curves(runs: Mapping[str, Sequence[Records]], *, wide: bool = False
     drawn.align_ylabels()
     _draw_curves_key(drawn, list(runs))
     return drawn
+
+
+def _recorded(label: str, given: HasRecords | Sequence[Run]) -> list[Records]:
+    """The records of each run. Raises UsageError unless there is a run, and each is a result or a list of records."""
+    runs = list(given) if isinstance(given, Sequence) else [given]
+    curves = [run if isinstance(run, Sequence) else run.records() for run in runs if _is_run(run)]
+    if not runs or len(curves) < len(runs):
+        what = "no runs" if not runs else "not a list of runs"
+        hint = "give a result of train, or a list of results or of lists of records, such as [records]"
+        raise UsageError(f"{what} for the label {label!r}", where="learning_curves", hint=hint)
+    return curves
+
+
+def _is_run(run: Any) -> bool:
+    is_list = isinstance(run, Sequence) and all(isinstance(record, Mapping) and "epoch" in record for record in run)
+    return is_list or hasattr(run, "records")
 
 
 def _empty_charts(num_runs: int, *, wide: bool) -> tuple[Figure, list[Axes]]:
@@ -85,6 +107,17 @@ def _size_changes(records: Records) -> list[tuple[float, int]]:
         for left, right in pairs
         if left["image_size"] != right["image_size"]
     ]
+
+
+def _draw_curves(charts: Sequence[Axes], curves: Sequence[Records], color: str, val_color: str) -> None:
+    losses, accuracies, rates = charts
+    train = {"color": color, "linestyle": (0, (4, 2)), "linewidth": 1.4}
+    val = {"color": val_color, "linewidth": 2.2}
+    _draw_curve(losses, curves, "train_loss", train)
+    _draw_curve(losses, curves, "val_nll", val)
+    _draw_curve(accuracies, curves, "train_accuracy", train, scale=100)
+    _draw_curve(accuracies, curves, "val_accuracy", val, scale=100)
+    _draw_curve(rates, curves, "lr", train | {"linestyle": "-", "linewidth": 1.8})
 
 
 def _draw_curve(axes: Axes, curves: Sequence[Records], key: str, style: dict[str, Any], scale: float = 1) -> None:

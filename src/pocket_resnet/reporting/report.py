@@ -56,7 +56,7 @@ def write_report(
 
 
 def _folder(run: str | Path | Result) -> Path:
-    return Path(run.model).parent if isinstance(run, Result) else expanded(run)
+    return run.folder if isinstance(run, Result) else expanded(run)
 
 
 def _write(folder: Path, template: str, page: Any) -> Path:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pocket_resnet.errors import ArtifactError
+
 Record = dict[str, Any]
 
 
@@ -63,6 +65,14 @@ def read_metrics(path: Path) -> list[Record]:
     """The records of a metrics.jsonl, without a half-written last line."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return [json.loads(line) for line in lines if _step_of(line) < _NEVER]
+
+
+def read_records(path: Path) -> list[Record]:
+    """Like `read_metrics`, but raises ArtifactError if the file cannot be read."""
+    try:
+        return read_metrics(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
 
 
 _NEVER = 2**63

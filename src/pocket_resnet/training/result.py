@@ -13,6 +13,7 @@ from pocket_resnet.model.card import Card
 from pocket_resnet.model.counts import num_macs, num_params
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.training.flops import training_flops
+from pocket_resnet.training.metrics import Record, read_records
 from pocket_resnet.training.trainer import Trainer
 from pocket_resnet.version import __version__
 
@@ -59,6 +60,15 @@ class Result:
     """Why the accuracy is not, or may not be, measured on unseen images; otherwise None."""
     epochs_done: float | None = None
     """Fewer than `epochs` if `max_steps` or a callback ended the run; None for runs of earlier versions."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.model).parent
+
+    def records(self) -> list[Record]:
+        """The run's records, one per epoch, as its metrics.jsonl has them. Raises ArtifactError if it is missing."""
+        return read_records(self.folder / "metrics.jsonl")
 
 
 def read_result(path: Path) -> Result:

@@ -17,7 +17,7 @@ from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.loader import Loader
 from pocket_resnet.data.source import Source, Split
 from pocket_resnet.device import Hardware, choose
-from pocket_resnet.errors import ArtifactError, PocketError, UsageError
+from pocket_resnet.errors import PocketError, UsageError
 from pocket_resnet.inference.evaluate import evaluate, renumber
 from pocket_resnet.inference.evaluation import Evaluation
 from pocket_resnet.inference.training_data import caveat, changes_text, open_data_of, trained_fingerprint
@@ -29,7 +29,7 @@ from pocket_resnet.plots.image_grids import as_shown
 from pocket_resnet.recipe.schema import Recipe
 from pocket_resnet.recipe.toml import FREE_TO_CHANGE, differences, load_recipe, override
 from pocket_resnet.torch_settings import own_settings
-from pocket_resnet.training.metrics import read_metrics
+from pocket_resnet.training.metrics import read_records
 from pocket_resnet.training.prepare import fit_to_data
 from pocket_resnet.training.result import Result, read_result
 
@@ -133,10 +133,7 @@ def read_run(
 
 
 def _metrics(path: Path, result: Result) -> list[dict[str, Any]]:
-    try:
-        records = read_metrics(path)
-    except OSError as error:
-        raise ArtifactError(f"cannot be read: {error.strerror}", where=path) from error
+    records = read_records(path)
     if records and records[-1]["step"] == result.steps and result.epochs_done is not None:
         records[-1]["epoch"] = result.epochs_done
     return records

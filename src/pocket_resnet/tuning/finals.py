@@ -4,7 +4,6 @@ With equal cost, it adds the untuned recipe trained for more epochs, with about 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import TrialPruned
@@ -13,7 +12,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pocket_resnet.errors import NonFiniteError
-from pocket_resnet.training.metrics import read_metrics
 from pocket_resnet.tuning import studies
 from pocket_resnet.tuning.settings import NUM_SEEDS, Candidate
 from pocket_resnet.tuning.studies import number_of
@@ -53,7 +51,7 @@ class FinalComparison:
         except NonFiniteError as error:
             trial.set_user_attr(DIVERGED, contender.candidate)
             raise TrialPruned from error
-        nll = float(read_metrics(Path(result.model).parent / "metrics.jsonl")[-1]["val_nll"])
+        nll = float(result.records()[-1]["val_nll"])
         final = {"candidate": contender.candidate, "seed": seed, "accuracy": result.accuracy, "nll": nll}
         trial.set_user_attr("final", final | cost_of_run(result))
         return (nll,)
