@@ -103,12 +103,8 @@ def read_run(
     """
     path, hardware = expanded(path), choose(device)
     hardware.use_threads()
-    recipe_path = path / "recipe.toml"
-    if not recipe_path.is_file():
-        raise UsageError("no run here", where=path, hint="give the folder of a finished run")
-    if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
-        raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
-    recipe, result = load_recipe(str(recipe_path)), read_result(path / "result.json")
+    _refuse_unfinished(path)
+    recipe, result = load_recipe(str(path / "recipe.toml")), read_result(path / "result.json")
     model, card = load_model(path)
     open_recipe = open_data or opener(None)
     source = open_data_of(path, card, data, lambda name: open_recipe(override(recipe, {"data.name": name})))
@@ -130,6 +126,14 @@ def read_run(
         evaluation=evaluation,
         notices=tuple(_notices(path, card, source, val, evaluation, result)),
     )
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """Raise UsageError if there is no run in the folder, or one that is not finished."""
+    if not (path / "recipe.toml").is_file():
+        raise UsageError("no run here", where=path, hint="give the folder of a finished run")
+    if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
+        raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
 
 
 def _metrics(path: Path, result: Result) -> list[dict[str, Any]]:
