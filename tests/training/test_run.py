@@ -206,6 +206,17 @@ def test_out_of_memory_saves_no_half_finished_step(
     assert [path.name for path in newest_first(tmp_path / "r" / "checkpoints")] == ["step-000002"]
 
 
+def test_few_validation_images_are_named(
+    train_tiny: Callable[..., Result], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "6 validation images can only give a rough estimate of the accuracy"
+    train_tiny("few", max_steps=1)
+    assert line in capsys.readouterr().err.splitlines()
+    monkeypatch.setattr("pocket_resnet.training.callbacks.MIN_VAL_IMAGES", 6)
+    train_tiny("enough", max_steps=1)
+    assert line not in capsys.readouterr().err
+
+
 def test_resuming_a_missing_run(train_tiny: Callable[..., Result], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         train_tiny("typo", resume=True)
