@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocket_resnet.torch_settings import own_settings
+from pocket_resnet.torch_settings import own_settings, set_num_threads
 
 BACKENDS: Any = torch.backends
 PRECISIONS: dict[str, Callable[[], object]] = {
@@ -156,9 +156,9 @@ def test_number_of_threads_of_two_threads_at_once(first_leaves_first: bool) -> N
     def other() -> None:
         with own_settings():
             seen.append(torch.get_num_threads())
-            torch.set_num_threads(2)
+            set_num_threads(2)
             with own_settings():
-                torch.set_num_threads(3)
+                set_num_threads(3)
             seen.append(torch.get_num_threads())
             entered.set()
             if first_leaves_first:
@@ -169,7 +169,7 @@ def test_number_of_threads_of_two_threads_at_once(first_leaves_first: bool) -> N
     new = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
     with own_settings():
-        torch.set_num_threads(before + 3)
+        set_num_threads(before + 3)
         thread.start()
         assert entered.wait(10)
         if not first_leaves_first:
@@ -180,6 +180,32 @@ def test_number_of_threads_of_two_threads_at_once(first_leaves_first: bool) -> N
     new.start()
     new.join()
     assert seen == [before + 3, 2, before, before]
+
+
+@pytest.mark.threat(56)
+def test_threads_that_overlap_keep_their_own_numbers() -> None:
+    entered, left = threading.Event(), threading.Event()
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    def other() -> None:
+        torch.set_num_threads(before + 1)
+        with own_settings():
+            set_num_threads(before + 3)
+            entered.set()
+            assert left.wait(10)
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert entered.wait(10)
+    torch.set_num_threads(before)
+    with own_settings():
+        set_num_threads(before + 4)
+    assert torch.get_num_threads() == before
+    left.set()
+    thread.join()
+    assert seen == [before + 1]
 
 
 @pytest.mark.threat(56)

@@ -1,4 +1,4 @@
-"""Tools for developers, which make measurements, documents and releases. They are not part of the installed package.
+"""Developer tools for measurements, documents and releases. They are not part of the installed package.
 
 Each runs as `python -m tools.NAME`; `--help` explains it.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pocket_resnet.errors import EnvironmentFault, UsageError
+from pocket_resnet.torch_settings import set_num_threads
 
 Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["fp32", "bf16"]
@@ -63,7 +64,7 @@ class Hardware:
     def use_threads(self) -> None:
         """Set torch's number of threads; `own_settings` restores the caller's."""
         if self.num_threads:
-            torch.set_num_threads(self.num_threads)
+            set_num_threads(self.num_threads)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Within this context, multiply in bf16 if that is the precision; weights stay fp32."""

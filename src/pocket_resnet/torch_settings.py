@@ -15,6 +15,7 @@ _lock = threading.Lock()
 _shared = contextlib.ExitStack()
 _num_inside = 0
 _program_num_threads = 0  # torch's number of threads when the first thread entered
+_our_nums_threads: set[int] = set()  # those set by `set_num_threads` while any thread is inside
 
 
 class _Thread(threading.local):
@@ -31,8 +32,7 @@ def own_settings(*, benchmark: bool = False) -> Iterator[None]:
     """Within this context, torch computes as in a fresh process, in true fp32; then the caller's settings are restored.
 
     Restored: threads, fp32 precision, default type and device, random generators, gradient modes and autocast.
-    Settings that all threads of a program share are restored when the last thread leaves. If threads overlap, each gets
-    the number of threads of the first to enter. Also works as a decorator.
+    Settings that all threads of a program share are restored when the last thread leaves. Also works as a decorator.
 
     `benchmark` makes cuDNN time its kernels once for each shape and use the fastest, for training, whose shapes repeat.
     It may choose others next time, so repeated work on the same GPU may differ in the last bits.
@@ -48,6 +48,12 @@ def own_settings(*, benchmark: bool = False) -> Iterator[None]:
             if torch.is_autocast_enabled(kind):  # a cache across our steps would keep old weights
                 stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         yield
+
+
+def set_num_threads(number: int) -> None:
+    """Set torch's number of threads within `own_settings`."""
+    _our_nums_threads.add(number)
+    torch.set_num_threads(number)
 
 
 @contextlib.contextmanager
@@ -69,17 +75,19 @@ def _shared_settings() -> Iterator[None]:
             _num_inside -= 1
             if _num_inside == 0:
                 _shared.close()
+                _our_nums_threads.clear()
 
 
 @contextlib.contextmanager
 def _num_threads() -> Iterator[None]:
-    """Restore the number of threads; when a thread leaves its outermost context, to the program's.
+    """Restore the thread's number of threads, or if that is one of ours the program's.
 
-    A thread that enters while another is inside may find our number: a thread that uses torch for the first time gets
-    the number that any thread has set last.
+    A thread that uses torch for the first time gets the number that any thread has set last. If another thread is
+    inside, that is our number.
     """
-    is_outermost = not _thread.is_inside
-    num_threads = _program_num_threads if is_outermost else torch.get_num_threads()
+    is_outermost, num_threads = not _thread.is_inside, torch.get_num_threads()
+    if is_outermost and num_threads in _our_nums_threads:
+        num_threads = _program_num_threads
     _thread.is_inside = True
     try:
         yield

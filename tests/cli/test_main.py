@@ -86,6 +86,13 @@ def test_flags_near_a_known_one_are_suggested(flag: str, meant: str, run: Run) -
     assert err.splitlines()[0].endswith(f", did you mean `{meant}`?")
 
 
+def test_flags_that_only_the_help_mentions_are_not_suggested(run: Run) -> None:
+    code, _, err = run("search", "fast", "--from", "x")
+    assert code == 2
+    assert err.startswith("pocket-resnet: unknown option `--from`")
+    assert "did you mean `--from`" not in err
+
+
 USAGE = {
     "name": (("trian",), "unknown command `trian`, did you mean `train`?"),
     "recipe": (("train", "fsat"), "unknown recipe `fsat`, did you mean `fast`?"),

@@ -283,8 +283,8 @@ def test_progress_lines_without_a_terminal(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "step 4/100  epoch 1/4  6 images/s  loss 1.250  training 50.0%  16 min 00 s left",
-        "step 8/100  epoch 1/4  6 images/s  loss 1.250  training 50.0%  15 min 20 s left",
+        "step 4/100  epoch 1/4  6 images/s  loss 1.250  training accuracy 50.0%  16 min 00 s left",
+        "step 8/100  epoch 1/4  6 images/s  loss 1.250  training accuracy 50.0%  15 min 20 s left",
     ]
 
 

@@ -244,7 +244,7 @@ def test_a_parameter_may_have_its_first_gradient_later(tiny_spec: NetworkSpec) -
         for name, parameter in model.named_parameters():
             if is_frozen and not name.startswith("head"):
                 parameter.grad = None
-        optimizer.step(step)
+        optimizer.step(step, 1.0)
         optimizer.zero_grad()
         changed = {name for name in differing(before, model.state_dict()) if "running" not in name}
         names = set(optimizer.names.values())
@@ -259,7 +259,7 @@ def test_going_on_from_saved_tensors_is_exact(kind: str, num_before: int, tiny_m
     def advance(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
         for step in steps:
             loss_of(model, step).backward()
-            optimizer.step(step)
+            optimizer.step(step, 1.0)
             optimizer.zero_grad()
 
     whole = copy.deepcopy(tiny_model).to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import torch
 
 from pocket_resnet.data.datasets import open_source
 from pocket_resnet.data.loader import Batch, Loader
-from pocket_resnet.errors import DataError
+from pocket_resnet.errors import DataError, UsageError
 from pocket_resnet.recipe.toml import load_recipe, override
 from pocket_resnet.reporting.report import write_report
 from pocket_resnet.training import saved_run
@@ -29,6 +29,19 @@ def test_other_images_are_not_compared(train_hostile: Trained, synthetic: Any) -
     assert "The data has changed since this run." in again.notices
     with pytest.raises(DataError, match="differ from those it was trained on"):
         saved_run.read_run(one.path, saved_run.opener(None))
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_only_an_evaluation_of_the_validation_images_replaces_the_run_s(train_hostile: Trained) -> None:
+    path = train_hostile("a")
+    measured = saved_run.read_run(path, saved_run.opener(None)).evaluation
+    assert saved_run.read_run(path, saved_run.opener(None), evaluation=measured).evaluation is measured
+    for changes in ({"split": "train"}, {"precision": "bf16"}, {"views": 2}, {"labels_N": measured.labels_N[1:]}):
+        other = replace(measured, **changes)
+        with pytest.raises(UsageError, match="not one of the run's validation images in fp32"):
+            saved_run.read_run(path, saved_run.opener(None), evaluation=other)
+    with pytest.raises(UsageError, match="several runs have no common one"):
+        write_report([path, train_hostile("b")], evaluation=measured)
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,16 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(winograd, name, 0)
 
 
-def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer]) -> None:
+def test_epochs_steps_and_learning_rate(make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(schedule={"shape": "linear"})
-    seen = []
+    seen: list[tuple[int, float]] = []
+    monkeypatch.setattr(trainer.optimizer, "step", lambda step, lr_factor: seen.append((step, round(lr_factor, 9))))
+    epochs = []
     for _ in range(4):
         trainer.train_step()
-        seen.append(trainer.steps.epoch(trainer.step))
-    assert seen == [0, 1, 1, 2]
+        epochs.append(trainer.steps.epoch(trainer.step))
+    assert seen == [(0, 1.0), (1, 0.75), (2, 0.5), (3, 0.25)]
+    assert epochs == [0, 1, 1, 2]
     assert [round(trainer.lr(step), 9) for step in range(5)] == [0.05, 0.0375, 0.025, 0.0125, 0]
     assert trainer.steps.total == 4
 

@@ -90,7 +90,8 @@ def _flags(kind: Any) -> set[str]:
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         tyro.cli(kind, args=["--help"])
-    return set(re.findall(r"--[a-z][\w.-]*\w", text.getvalue()))
+    rows = re.findall(r"^[│\s]*((?:--[a-z][\w.-]*\w(?:, )?)+)", text.getvalue(), re.MULTILINE)
+    return {flag for row in rows for flag in row.split(", ")}
 
 
 def _wrong_value(event: Any, words: Sequence[str], see_help: str) -> UsageError:

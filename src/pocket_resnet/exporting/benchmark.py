@@ -26,7 +26,7 @@ from pocket_resnet.io.files import expanded, write_bytes
 from pocket_resnet.model.artifact import find_model, load_model, model_name
 from pocket_resnet.model.card import stated_accuracy
 from pocket_resnet.model.resnet import ResNet
-from pocket_resnet.torch_settings import own_settings
+from pocket_resnet.torch_settings import own_settings, set_num_threads
 
 Runtime = Literal["torch fp32", "onnxruntime fp32", "onnxruntime fp16", "onnxruntime int8", "onnxruntime"]
 TimedCall = Callable[[int], object]  # classifies that many images
@@ -145,7 +145,7 @@ def benchmark(
         raise UsageError(f"{rounds} rounds are too few", where="rounds", hint="use 2 or more")
     if threads[0] < 1:
         raise UsageError(f"{threads[0]} threads cannot compute", where="threads", hint="use 1 or more")
-    given = [_found(path) for path in ([models] if isinstance(models, str | Path) else models)]
+    given = [_file_or_model_dir(path) for path in ([models] if isinstance(models, str | Path) else models)]
     paths = {_name(path): path for path in given}
     if len(paths) < len(given):
         raise UsageError("two of the models have the same name", hint="give each once, and rename files")
@@ -161,7 +161,7 @@ def benchmark(
     return BenchmarkResult(machine(choose("cpu", "fp32")), instructions(), facts, tuple(timings))
 
 
-def _found(path: str | Path) -> Path:
+def _file_or_model_dir(path: str | Path) -> Path:
     """The exported file, or the model's directory."""
     return full if is_exported(full := expanded(path)) else find_model(full)
 
@@ -259,7 +259,7 @@ def _in_onnxruntime(
 @torch.inference_mode()
 def _run_torch(model: ResNet, images_NCSS: Tensor, num_threads: int, count: int) -> None:
     if torch.get_num_threads() != num_threads:
-        torch.set_num_threads(num_threads)
+        set_num_threads(num_threads)
     model(to_float(images_NCSS[:count], torch.channels_last)).softmax(1)
 
 

@@ -79,10 +79,12 @@ def lock_folder(folder: Path, hint: str = "wait for it, or choose another --run 
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether another process has locked the folder, or this one may not."""
+    """Whether another process has locked the folder, or this one may not; False where files cannot be locked."""
     try:
         with (folder / LOCK_NAME).open("r+") as file:
-            return bool(_holder(file)) and not lock(file)  # closing the file releases the lock
+            if _holder(file):
+                lock(file)  # until the file is closed
+            return False
     except FileNotFoundError:
         return False
     except (HeldError, OSError):

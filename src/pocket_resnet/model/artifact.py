@@ -98,9 +98,9 @@ def _fetched(path: Path) -> Path:
 def find_model(path: Path) -> Path:
     """The model directory at the path, which may also be a run's, the name of a released model, or `hf://user/name`.
 
-    An existing path takes precedence over a released model of that name. A command calls this once: for the directory
-    itself, it warns no more, and the model on the hub stays the same. Raises UsageError if there is no model, and the
-    errors of `fetch_model` for an address on the hub.
+    An existing path takes precedence over a released model of that name. Call it once per command and pass on the
+    directory: an unfinished run then warns once, and a model on the hub cannot change in between. Raises UsageError if
+    there is no model, and the errors of `fetch_model` for an address on the hub.
     """
     path = _fetched(path)
     by_name = released() if len(path.parts) == 1 and not path.exists() else {}

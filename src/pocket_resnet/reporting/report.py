@@ -47,8 +47,9 @@ def write_report(
     if len(paths) == 1 and is_search(paths[0]):
         return _write(expanded(out) if out else paths[0], "search", search_page(paths[0]))
     open_data = opener(data_dir)
-    known = evaluation if len(paths) == 1 else None
-    first, *others = [read_run(path, open_data, data, device, known) for path in paths]
+    if evaluation is not None and len(paths) > 1:
+        raise UsageError("several runs have no common one", where="evaluation", hint="omit it")
+    first, *others = [read_run(path, open_data, data, device, evaluation) for path in paths]
     first.hardware.use_threads()
     if others:
         return _write(expanded(out) if out else paths[0].parent / "report", "runs", runs_page([first, *others]))

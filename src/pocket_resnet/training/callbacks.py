@@ -202,7 +202,7 @@ class ProgressBar(Callback):
         rate = self.num_images / max(elapsed_s, 1e-9)
         text = (
             f"epoch {run.plan.epoch(step)}/{run.recipe.epochs}  {rate:,.0f} images/s  "
-            f"loss {totals.loss:.3f}  training {totals.accuracy:.1%}"
+            f"loss {totals.loss:.3f}  training accuracy {totals.accuracy:.1%}"
         )
         if self.bar.is_drawn:
             self.bar.update(step, text=text)
@@ -214,8 +214,8 @@ class ProgressBar(Callback):
         if "val_accuracy" in record:
             print_line(
                 f"epoch {record['epoch']}/{run.recipe.epochs}  {run.trainer.steps.image_size(run.step - 1)} px  "
-                f"loss {record['train_loss']:.4f}  training {record['train_accuracy']:.2%}  "
-                f"validation {record['val_accuracy']:.2%}  {duration(record['seconds'])}"
+                f"loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%} in training, "
+                f"{record['val_accuracy']:.2%} in validation  {duration(record['seconds'])}"
             )
 
     def on_end(self, run: RunState) -> None:  # noqa: ARG002

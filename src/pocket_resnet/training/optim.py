@@ -56,7 +56,7 @@ class Optimizer:
         """The Euclidean norm of the whole gradient, a scalar on the device; NaN or infinite if any entry is."""
         return nn.utils.get_total_norm(self.gradients())
 
-    def step(self, step: int, lr_factor: float = 1.0) -> None:
+    def step(self, step: int, lr_factor: float) -> None:
         """Clip the gradients, update every parameter at this share of its peak learning rate, then apply Lookahead."""
         if self.recipe.clip_value:
             nn.utils.clip_grad_value_(self.params, self.recipe.clip_value)

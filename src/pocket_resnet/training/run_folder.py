@@ -134,14 +134,13 @@ class RunFolder:
         return replace(result, model=str(self.model)) if result and done else None
 
     def newest(self, recipe: Recipe, source: Source, *, fork: bool) -> tuple[CheckpointState, dict[str, Tensor]] | None:
-        """The newest undamaged checkpoint; newer ones are removed. Logs that there is none if one was to be resumed.
+        """The newest undamaged checkpoint; newer ones are removed. Warns if there is none but one was to be resumed.
 
         Raises UsageError if the run began from another checkpoint or, unless this is a fork, on other data.
         """
         if (newest := checkpoint.load_newest(self.checkpoints)) is None:
             if self.resumes:
-                level = logging.INFO if self.is_new else logging.WARNING
-                _log.log(level, f"nothing to resume in {self.path}: starting a new run")
+                _log.warning(f"nothing to resume in {self.path}: starting a new run")
             return None
         self._refuse_another_start(recipe)
         if not fork:

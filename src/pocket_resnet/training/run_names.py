@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from pocket_resnet.data.source import Source
@@ -24,7 +25,11 @@ def choose_folder(runs_dir: Path, recipe: Recipe, source: Source, run: str | Non
     to_toml(recipe)  # raises UsageError for values that TOML cannot represent, before any work
     if run is not None:
         return RunFolder(_named_folder(runs_dir, run, resume=resume), resumes=resume)
-    return RunFolder(_default_folder(runs_dir, recipe, source, resume=resume), resumes=resume)
+    folder = RunFolder(_default_folder(runs_dir, recipe, source, resume=resume), resumes=resume)
+    if resume and folder.is_new:  # expected, as in `make quickstart`
+        _log.info(f"nothing to resume in {folder.path}: starting a new run")
+        return replace(folder, resumes=False)
+    return folder
 
 
 def _named_folder(runs_dir: Path, run: str, *, resume: bool) -> Path:
@@ -65,11 +70,11 @@ def _default_folder(runs_dir: Path, recipe: Recipe, source: Source, *, resume: b
 
 def _numbered(runs_dir: Path, base: str) -> dict[int, RunFolder]:
     """The folders BASE, BASE-2, ... by number, in its order; there may be gaps."""
-    found = {}
+    folders = {}
     for path in runs_dir.glob(f"{base}*"):
         if match := re.fullmatch(rf"{re.escape(base)}(?:-([2-9]|[1-9]\d+))?", path.name):
-            found[int(match[1] or 1)] = RunFolder(path)
-    return dict(sorted(found.items()))
+            folders[int(match[1] or 1)] = RunFolder(path)
+    return dict(sorted(folders.items()))
 
 
 def _run_on_moved_data(runs_dir: Path, name: str, recipe: Recipe, source: Source) -> Path | None:

@@ -113,6 +113,7 @@ def read_run(
     model = hardware.place(model)
     if evaluation is None:
         evaluation = evaluate(model, val, card.class_names, hardware, split_name="val")
+    _refuse_other_evaluation(evaluation, len(val))
     return FinishedRun(
         path=path,
         recipe=recipe,
@@ -134,6 +135,14 @@ def _refuse_unfinished(path: Path) -> None:
         raise UsageError("no run here", where=path, hint="give the folder of a finished run")
     if not (path / "result.json").is_file() or not (path / "model" / CONFIG_NAME).is_file():
         raise UsageError("this run is not finished", where=path, hint=f"resume with: {resume_command(path)}")
+
+
+def _refuse_other_evaluation(evaluation: Evaluation, num_images: int) -> None:
+    """Raise UsageError unless it is one of so many validation images in fp32, in a single view."""
+    measured = evaluation.split, evaluation.precision, evaluation.views, evaluation.num_images
+    if measured != ("val", "fp32", 1, num_images):
+        what = "not one of the run's validation images in fp32, in a single view"
+        raise UsageError(what, where="evaluation", hint="omit it, and the report measures it")
 
 
 def _metrics(path: Path, result: Result) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Stochastic gradient descent with momentum, and the groups of parameters that optimizers train.
 
-Results are those of torch.optim, whose base class is not used: its first step imports torch's compiler, which takes
-seconds (docs/log.md).
+Results are those of torch.optim but for rounding. Its base class is not used, because its first step imports torch's
+compiler, which takes seconds (docs/log.md).
 """
 
 from dataclasses import dataclass, field

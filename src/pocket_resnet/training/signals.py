@@ -15,7 +15,7 @@ _exits: ContextVar[bool] = ContextVar("exits", default=False)
 
 @contextlib.contextmanager
 def second_signal_exits() -> Iterator[None]:
-    """Inside the block, a second signal ends the process, even if it hangs: for the command line and its workers."""
+    """Inside the block, a second signal ends the process: for the command line and its workers."""
     before = _exits.set(True)
     try:
         yield
