@@ -4,7 +4,7 @@
 # make fuzz            run the fuzz tests on new damaged and hostile files for an hour (make fuzz FUZZ_S=600: 10 minutes)
 # make check           check lint, types and import rules
 # make notebook        re-execute main.ipynb in place; it trains on CIFAR-10
-# make benchmark       compare speed on CIFAR-10 with the machine's fastest convolution and the original's step, about 6 minutes
+# make benchmark       compare speed on CIFAR-10 with the machine's fastest convolution and the original's step, about 5 minutes
 # make benchmark-full  the same with cpu94, about 45 minutes
 # make page            write the HTML page of pocket-1m, exports/pocket-1m-int8.html (make page MODEL=pocket-5m: of another model)
 # make plots           create the tables and pictures of README.md and docs from results/*.csv
