@@ -36,7 +36,7 @@ def test_import_is_light() -> None:
 
 
 def test_training_does_not_import_torchs_compiler(tmp_path: Path) -> None:
-    """It would take seconds, a tenth of a training with `fast`."""
+    """It would take seconds (docs/log.md)."""
     code = """
 import sys, pocket_resnet
 pocket_resnet.train("fast", data="digits", max_steps=1, progress=False)

@@ -6,7 +6,7 @@ config.json's format became 2. Its recipe has averaged weights, Lookahead, Muon 
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import torch
 
 from painted import NUM_IMAGES, paint
 from pocket_resnet.data.folder import _fingerprint
+from pocket_resnet.data.listing import ImageFile
 from pocket_resnet.errors import UsageError
 from pocket_resnet.inference.evaluate import evaluate_model
 from pocket_resnet.model.artifact import load_card, load_model
@@ -121,8 +122,11 @@ def test_a_run_with_the_earlier_form_of_fingerprint(
     train_on: Callable[..., Result], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its data are recognised by evaluate, report and a resumed run, also after a move; changes are refused."""
+
+    def earlier(images: Sequence[ImageFile], hashes: Sequence[str], _heading: str) -> str:
+        return _fingerprint(images, hashes, "8 px, decoder 2")
+
     with monkeypatch.context() as patch:
-        earlier = lambda images, hashes, _: _fingerprint(images, hashes, "8 px, decoder 2")  # noqa: E731
         patch.setattr("pocket_resnet.data.folder._fingerprint", earlier)
         train_on(pictures)
     run = tmp_path / "runs" / "r"
